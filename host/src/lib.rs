@@ -1,1 +1,6 @@
+//! Pushlet: an HTTP API in front of push services, each spoken by a sandboxed WebAssembly component.
 
+pub mod contract;
+pub mod error;
+pub mod gateway;
+pub mod tenant;

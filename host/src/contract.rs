@@ -1,0 +1,20 @@
+//! The contract of `wit/provider.wit` as Rust types and bindings, generated at compile time.
+//!
+//! These are the nouns of the whole host: a [`Notification`] goes in at the HTTP side, an
+//! [`Outcome`] comes back. A leaf module: it knows nothing of the rest.
+
+mod bindings {
+    #![allow(missing_docs)]
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "http-provider",
+        additional_derives: [PartialEq],
+    });
+}
+
+pub use bindings::exports::pushlet::provider::{codec, manifest};
+pub use bindings::pushlet::provider::types::{
+    Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment,
+    Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
+};
+pub use bindings::{HttpProvider, HttpProviderPre};
