@@ -8,6 +8,7 @@ mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "http-provider",
+        exports: { default: async },
         additional_derives: [PartialEq],
     });
 }

@@ -4,3 +4,4 @@ pub mod contract;
 pub mod error;
 pub mod gateway;
 pub mod tenant;
+pub mod provider;

@@ -1,0 +1,284 @@
+//! Guest output is hostile input: nothing of it is used before it went through here.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use serde::de::IgnoredAny;
+use url::Url;
+
+use super::ProviderError;
+use crate::contract::codec::{self, Answer, Encoded, Method, Reply};
+use crate::contract::manifest::{Endpoint, Origin, ProviderManifest};
+use crate::contract::{Disposition, Environment, Outcome, Rejection, Throttle};
+
+const MAX_HEADERS: usize = 32;
+const MAX_HEADER_BYTES: usize = 4 << 10;
+const MAX_PATH: usize = 4 << 10;
+const MAX_CODE: usize = 128;
+const MAX_MESSAGE: usize = 1 << 10;
+/// A token or an id that is longer can't be handed on truthfully.
+const MAX_TOKEN: usize = 4 << 10;
+/// No service asks for more than a day.
+const MAX_WAIT: u64 = 24 * 3600 * 1000;
+
+/// Headers that belong to the host: authority, credential, framing, connection.
+const HOST_HEADERS: [HeaderName; 12] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// What `encode` answered, checked and ready to be sent.
+#[derive(Debug)]
+pub struct Prepared {
+    pub messages: Vec<Message>,
+    pub exchanges: Vec<Exchange>,
+    /// Indices of targets, and why the provider will not take them.
+    pub refusals: Vec<(Vec<u32>, Rejection)>,
+}
+
+/// What the requests of many targets have in common.
+#[derive(Debug)]
+pub struct Message {
+    /// Index into the manifest's endpoints.
+    pub endpoint: usize,
+    pub method: http::Method,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub authenticate: bool,
+    pub idempotent: bool,
+}
+
+/// One request, for some of the targets.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Indices of targets.
+    pub covers: Vec<u32>,
+    /// Index into the messages.
+    pub message: usize,
+    /// The target's URL, where the endpoint is any https server.
+    pub url: Option<Url>,
+    /// Starts with `/`.
+    pub path: String,
+    pub headers: HeaderMap,
+}
+
+/// Checks what `encode` answered for `targets` targets.
+pub(super) fn encoded(
+    manifest: &ProviderManifest,
+    environment: Environment,
+    targets: usize,
+    encoded: Encoded,
+) -> Result<Prepared, ProviderError> {
+    let covers = encoded.exchanges.iter().map(|exchange| &exchange.covers);
+    cover_once(targets, covers.chain(encoded.refusals.iter().map(|refusal| &refusal.covers)))?;
+    if encoded.messages.len() > encoded.exchanges.len() {
+        return Err(bad("it has messages that no exchange uses"));
+    }
+    let messages = encoded
+        .messages
+        .into_iter()
+        .map(|raw| message(manifest, environment, raw))
+        .collect::<Result<Vec<_>, _>>()?;
+    let exchanges = encoded
+        .exchanges
+        .into_iter()
+        .map(|raw| exchange(manifest, &messages, raw))
+        .collect::<Result<Vec<_>, _>>()?;
+    let refusals = encoded.refusals.into_iter().map(|raw| (raw.covers, rejection(raw.rejection))).collect();
+    Ok(Prepared { messages, exchanges, refusals })
+}
+
+/// Checks what `decode` answered.
+pub(super) fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>, ProviderError> {
+    if replies.len() != answers.len() {
+        return Err(bad(format!("{} replies for {} answers", replies.len(), answers.len())));
+    }
+    for (answer, reply) in answers.iter().zip(&mut replies) {
+        if reply.outcomes.len() != answer.targets.len() {
+            let (outcomes, targets) = (reply.outcomes.len(), answer.targets.len());
+            return Err(bad(format!("{outcomes} outcomes for {targets} targets")));
+        }
+        reply.outcomes.iter_mut().try_for_each(outcome)?;
+        if let Some(native) = &reply.native {
+            serde_json::from_str::<IgnoredAny>(native).map_err(|_| bad("its native answer is not JSON"))?;
+        }
+    }
+    Ok(replies)
+}
+
+/// Codes and texts of a rejection, cut to a length that can be handed on.
+pub(super) fn rejection(mut rejection: Rejection) -> Rejection {
+    shorten(&mut rejection.code, MAX_CODE);
+    shorten(&mut rejection.message, MAX_MESSAGE);
+    if let Some(field) = &mut rejection.field {
+        shorten(field, MAX_CODE);
+    }
+    rejection
+}
+
+fn cover_once<'a>(
+    targets: usize,
+    covers: impl Iterator<Item = &'a Vec<u32>>,
+) -> Result<(), ProviderError> {
+    let mut covered = vec![false; targets];
+    for covers in covers {
+        if covers.is_empty() {
+            return Err(bad("an exchange or refusal covers no target"));
+        }
+        for &index in covers {
+            let seen = covered.get_mut(index as usize).ok_or_else(|| bad("a target index is out of range"))?;
+            if std::mem::replace(seen, true) {
+                return Err(bad(format!("target {index} is covered twice")));
+            }
+        }
+    }
+    match covered.iter().position(|covered| !covered) {
+        Some(index) => Err(bad(format!("target {index} is not covered"))),
+        None => Ok(()),
+    }
+}
+
+fn message(
+    manifest: &ProviderManifest,
+    environment: Environment,
+    raw: codec::Message,
+) -> Result<Message, ProviderError> {
+    let named = |endpoint: &Endpoint| endpoint.name == raw.endpoint && endpoint.environment == environment;
+    let endpoint = manifest.endpoints.iter().position(named).ok_or_else(|| {
+        ProviderError::Refused(format!("endpoint {:?} is not in its manifest", printable(&raw.endpoint)))
+    })?;
+    let method = match raw.method {
+        Method::Get => http::Method::GET,
+        Method::Post => http::Method::POST,
+        Method::Put => http::Method::PUT,
+        Method::Delete => http::Method::DELETE,
+    };
+    let headers = headers(raw.headers)?;
+    let (authenticate, idempotent) = (raw.authenticate, raw.idempotent);
+    Ok(Message { endpoint, method, headers, body: raw.body.into(), authenticate, idempotent })
+}
+
+fn exchange(
+    manifest: &ProviderManifest,
+    messages: &[Message],
+    raw: codec::Exchange,
+) -> Result<Exchange, ProviderError> {
+    let index = raw.message as usize;
+    let message = messages.get(index).ok_or_else(|| bad("a message index is out of range"))?;
+    if raw.covers.len() > manifest.targets_per_exchange as usize {
+        return Err(bad("an exchange covers more targets than the manifest says"));
+    }
+    let url = match (&manifest.endpoints[message.endpoint].origin, raw.url) {
+        (Origin::Fixed(_), None) => None,
+        (Origin::AnyHttps, Some(url)) => Some(destination(&url)?),
+        (Origin::Fixed(_), Some(_)) => {
+            return Err(ProviderError::Refused("a URL of its own at a fixed endpoint".into()));
+        }
+        (Origin::AnyHttps, None) => return Err(bad("no URL at an endpoint that needs one")),
+    };
+    let path = match &url {
+        Some(url) => url[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
+        None => path(raw.path)?,
+    };
+    Ok(Exchange { covers: raw.covers, message: index, url, path, headers: headers(raw.headers)? })
+}
+
+fn path(path: String) -> Result<String, ProviderError> {
+    let sound = path.starts_with('/')
+        && !path.starts_with("//")
+        && path.len() <= MAX_PATH
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\')
+        && !path.split(['/', '?']).any(dots)
+        && PathAndQuery::from_str(&path).is_ok();
+    if sound { Ok(path) } else { Err(bad(format!("path {:?} is not allowed", printable(&path)))) }
+}
+
+/// Is it a path segment that climbs, plain or percent-encoded?
+fn dots(segment: &str) -> bool {
+    let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+    plain == "." || plain == ".."
+}
+
+fn destination(url: &str) -> Result<Url, ProviderError> {
+    let refused = || ProviderError::Refused(format!("URL {:?}", printable(url)));
+    if url.len() > MAX_PATH {
+        return Err(refused());
+    }
+    let url = Url::parse(url).map_err(|_| refused())?;
+    let plain = url.username().is_empty() && url.password().is_none();
+    if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(refused()) }
+}
+
+fn headers(raw: Vec<(String, String)>) -> Result<HeaderMap, ProviderError> {
+    if raw.len() > MAX_HEADERS {
+        return Err(bad("it has too many headers"));
+    }
+    let mut headers = HeaderMap::with_capacity(raw.len());
+    for (name, value) in raw {
+        let wrong = || bad(format!("header {:?} is not allowed", printable(&name)));
+        let header = HeaderName::from_lowercase(name.as_bytes()).map_err(|_| wrong())?;
+        if value.len() > MAX_HEADER_BYTES {
+            return Err(wrong());
+        }
+        if HOST_HEADERS.contains(&header) || header.as_str().starts_with("proxy-") {
+            return Err(ProviderError::Refused(format!("header {header} belongs to the host")));
+        }
+        headers.append(header, HeaderValue::from_str(&value).map_err(|_| wrong())?);
+    }
+    Ok(headers)
+}
+
+fn outcome(outcome: &mut Outcome) -> Result<(), ProviderError> {
+    if let Some(code) = &mut outcome.code {
+        shorten(code, MAX_CODE);
+    }
+    if let Some(message) = &mut outcome.message {
+        shorten(message, MAX_MESSAGE);
+    }
+    let too_long = |token: &String| token.len() > MAX_TOKEN;
+    if outcome.id.as_ref().is_some_and(too_long) {
+        return Err(bad("an id is too long"));
+    }
+    match &mut outcome.disposition {
+        Disposition::Replaced(token) if too_long(token) || token.is_empty() => {
+            Err(bad("a new token is empty or too long"))
+        }
+        Disposition::Throttled(Throttle { retry_after: Some(wait), .. })
+        | Disposition::Unavailable(Some(wait)) => {
+            *wait = (*wait).min(MAX_WAIT);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn shorten(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit));
+    }
+}
+
+/// The beginning of a guest's text, for an error message.
+fn printable(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+fn bad(what: impl Into<String>) -> ProviderError {
+    ProviderError::BadOutput(what.into())
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

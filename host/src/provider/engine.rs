@@ -1,0 +1,102 @@
+//! The wasmtime engine: what a component may use of the machine, and the clock that interrupts it.
+
+use std::num::NonZeroUsize;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
+    WasmBacktraceDetails,
+};
+
+use super::Limits;
+
+/// How often a running guest looks whether its time is up.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+
+/// Makes the engine. Everything that is not needed is off: threads, GC, exceptions, 64-bit memories.
+pub(super) fn new(limits: &Limits) -> wasmtime::Result<Engine> {
+    match Engine::new(&config(limits, Enabled::Yes)) {
+        Ok(engine) => Ok(engine),
+        // PAGEMAP_SCAN came with Linux 6.7; without it a fresh instance costs more, and nothing else changes.
+        Err(_) => Engine::new(&config(limits, Enabled::No)),
+    }
+}
+
+fn config(limits: &Limits, pagemap_scan: Enabled) -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .wasm_gc(false)
+        .wasm_function_references(false)
+        .wasm_exceptions(false)
+        .gc_support(false)
+        .wasm_threads(false)
+        .wasm_memory64(false)
+        .max_wasm_stack(256 << 10)
+        .async_stack_size(512 << 10)
+        .memory_init_cow(true)
+        .memory_reservation(4 << 30)
+        .memory_guard_size(32 << 20)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(8))
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, pagemap_scan)));
+    config
+}
+
+fn pool(limits: &Limits, pagemap_scan: Enabled) -> PoolingAllocationConfig {
+    let instances = limits.instances;
+    let mut pool = PoolingAllocationConfig::new();
+    // A component made from Python has 38 core instances, one from QuickJS three memories.
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(4).max(64))
+        .total_memories(instances.saturating_add(4))
+        .total_tables(instances.saturating_mul(2).max(64))
+        .total_stacks(instances)
+        .total_gc_heaps(0)
+        .max_core_instances_per_component(64)
+        .max_memories_per_component(4)
+        .max_tables_per_component(64)
+        .max_memory_size(limits.memory)
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(16 << 10)
+        .async_stack_keep_resident(64 << 10)
+        .max_unused_warm_slots(instances)
+        .pagemap_scan(pagemap_scan);
+    pool
+}
+
+/// Advances the engine's epoch for as long as it lives. An OS thread of its own: a runtime's task
+/// would stand still exactly when guests keep all workers busy.
+pub(super) struct Ticker {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
+        let engine = engine.weak();
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("epoch".into()).spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
+                match engine.upgrade() {
+                    Some(engine) => engine.increment_epoch(),
+                    None => return,
+                }
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

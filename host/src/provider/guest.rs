@@ -1,0 +1,209 @@
+//! What a guest sees of the world: a WASI context that is empty and deterministic.
+//!
+//! No files, no environment, no arguments, no sockets. The clocks stand still at the call's `now`,
+//! randomness comes from the call's `entropy`, stdin is at its end, stdout and stderr go to a bounded log.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng, TryRng};
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::p2::bindings;
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+
+use super::Limits;
+use super::log::{GuestLog, GuestOutput};
+use crate::contract::Context;
+
+/// Interfaces that a component may import. Anything else makes it refused when it is loaded.
+pub(super) const ALLOWED_IMPORTS: [&str; 5] =
+    ["pushlet:provider/types", "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/"];
+
+/// The data of a guest's store.
+pub(super) struct Guest {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    surroundings: Arc<Mutex<Surroundings>>,
+    pub(super) limiter: Limiter,
+}
+
+impl Guest {
+    pub(super) fn new(limits: &Limits, log: &Arc<GuestLog>) -> Self {
+        let surroundings = Arc::new(Mutex::new(Surroundings::default()));
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles);
+        let output = GuestOutput::new(log);
+        let mut wasi = WasiCtx::builder();
+        wasi.wall_clock(Still(surroundings.clone()))
+            .monotonic_clock(Still(surroundings.clone()))
+            .secure_random(Seeded(surroundings.clone()))
+            .insecure_random(Seeded(surroundings.clone()))
+            .insecure_random_seed(0)
+            .max_random_size(limits.result as u64)
+            .stdout(output.clone())
+            .stderr(output);
+        Self { wasi: wasi.build(), table, surroundings, limiter: Limiter::new(limits) }
+    }
+
+    /// Sets what the next call will observe.
+    pub(super) fn observe(&self, now: u64, entropy: &[u8]) {
+        let mut surroundings = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner);
+        surroundings.now = Duration::from_millis(now);
+        surroundings.entropy.clear();
+        surroundings.entropy.extend_from_slice(entropy);
+        surroundings.random = None;
+    }
+
+    pub(super) fn observe_context(&self, context: &Context) {
+        self.observe(context.now, &context.entropy);
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Links the allowed interfaces and no others. The asynchronous variants, so that a guest that waits
+/// gives control back to us instead of blocking the thread (see `instance::now_or_never`).
+pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
+    bindings::random::insecure::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
+    bindings::random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
+    bindings::cli::exit::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::environment::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_input::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_output::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, Guest::cli)
+}
+
+/// Time and randomness of one call.
+#[derive(Default)]
+struct Surroundings {
+    now: Duration,
+    entropy: Vec<u8>,
+    /// Made from `entropy` when the guest first asks.
+    random: Option<StdRng>,
+}
+
+impl Surroundings {
+    fn random(&mut self) -> &mut StdRng {
+        self.random.get_or_insert_with(|| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &self.entropy);
+            let mut seed = [0; 32];
+            seed.copy_from_slice(digest.as_ref());
+            StdRng::from_seed(seed)
+        })
+    }
+}
+
+/// A clock that stands still.
+struct Still(Arc<Mutex<Surroundings>>);
+
+impl Still {
+    fn read(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).now
+    }
+}
+
+impl HostWallClock for Still {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.read()
+    }
+}
+
+impl HostMonotonicClock for Still {
+    fn resolution(&self) -> u64 {
+        1_000_000
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.read().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Randomness that the call's entropy determines.
+struct Seeded(Arc<Mutex<Surroundings>>);
+
+impl Seeded {
+    fn with<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> Result<T, Infallible> {
+        Ok(draw(self.0.lock().unwrap_or_else(PoisonError::into_inner).random()))
+    }
+}
+
+impl TryRng for Seeded {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.with(Rng::next_u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.with(Rng::next_u64)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.with(|random| random.fill_bytes(bytes))
+    }
+}
+
+/// Bounds the memory of a store as a sum over all its memories; wasmtime's own limit is per memory.
+pub(super) struct Limiter {
+    memory_left: usize,
+    table_elements_left: usize,
+    /// Was growth refused? Tells a memory limit from other traps.
+    pub(super) refused: bool,
+}
+
+impl Limiter {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            memory_left: limits.memory,
+            table_elements_left: limits.table_elements,
+            refused: false,
+        }
+    }
+}
+
+impl wasmtime::ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        if growth > self.memory_left || maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.memory_left -= growth;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        if growth > self.table_elements_left || maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.table_elements_left -= growth;
+        Ok(true)
+    }
+}

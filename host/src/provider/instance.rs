@@ -1,0 +1,101 @@
+//! One instance of a component: a store, the guest in it, and one call at a time.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+use super::guest::Guest;
+use super::log::GuestLog;
+use super::{Limits, ProviderError, Sandbox, engine};
+use crate::contract::{HttpProvider, HttpProviderPre};
+
+pub(super) struct Instance {
+    store: Store<Guest>,
+    guest: HttpProvider,
+    /// How many calls it has answered.
+    pub(super) calls: u32,
+}
+
+impl Instance {
+    pub(super) fn new(
+        sandbox: &Sandbox,
+        component: &HttpProviderPre<Guest>,
+        log: &Arc<GuestLog>,
+    ) -> Result<Self, ProviderError> {
+        let limits = &sandbox.limits;
+        let mut store = Store::new(&sandbox.engine, Guest::new(limits, log));
+        store.limiter(|guest| &mut guest.limiter);
+        store.set_max_component_handles(limits.handles);
+        budget(&mut store, limits, 1);
+        match now_or_never(component.instantiate_async(&mut store)) {
+            Some(Ok(guest)) => Ok(Self { store, guest, calls: 0 }),
+            Some(Err(error)) => Err(explain(&store, error)),
+            None => Err(waited()),
+        }
+    }
+
+    /// Runs one exported function to its end on this thread. After an error the instance is unusable.
+    pub(super) fn call<T>(
+        &mut self,
+        limits: &Limits,
+        targets: usize,
+        call: impl AsyncFnOnce(&HttpProvider, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, ProviderError> {
+        self.calls += 1;
+        budget(&mut self.store, limits, targets);
+        match now_or_never(call(&self.guest, &mut self.store)) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err(explain(&self.store, error)),
+            None => Err(waited()),
+        }
+    }
+
+    pub(super) fn guest(&self) -> &Guest {
+        self.store.data()
+    }
+}
+
+/// Time and result size of one call.
+fn budget(store: &mut Store<Guest>, limits: &Limits, targets: usize) {
+    let ticks = limits.call_timeout.as_millis().div_ceil(engine::TICK.as_millis());
+    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
+    let per_target = limits.result_per_target.saturating_mul(targets);
+    store.set_hostcall_fuel(limits.result.saturating_add(per_target));
+}
+
+/// A guest that waits for anything would block a thread that others need, and time stands still for it.
+fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+fn waited() -> ProviderError {
+    ProviderError::Refused("it waits, and a provider must not wait".into())
+}
+
+/// Sorts what wasmtime says into what happened.
+fn explain(store: &Store<Guest>, error: wasmtime::Error) -> ProviderError {
+    if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+        return ProviderError::Exhausted;
+    }
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return match trap {
+            Trap::Interrupt => ProviderError::TimedOut,
+            _ if store.data().limiter.refused => ProviderError::OutOfMemory,
+            trap => ProviderError::Panicked(trap.to_string()),
+        };
+    }
+    if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
+        return ProviderError::Panicked(format!("it called exit({code})"));
+    }
+    if store.data().limiter.refused {
+        return ProviderError::OutOfMemory;
+    }
+    // Values that can't be lifted (too large, not UTF-8, lying lengths) are plain errors, not traps.
+    ProviderError::BadOutput(error.root_cause().to_string())
+}

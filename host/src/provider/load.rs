@@ -1,0 +1,154 @@
+//! From the bytes of a component to a [`Provider`] that can be called.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use wasmtime::component::Component;
+
+use super::guest::{ALLOWED_IMPORTS, Guest};
+use super::instance::Instance;
+use super::log::GuestLog;
+use super::{Instances, ProviderError, Sandbox, manifest};
+use crate::contract::HttpProviderPre;
+use crate::contract::manifest::ProviderManifest;
+use crate::tenant::TenantId;
+
+/// The version of `wit/provider.wit` that this host serves.
+const CONTRACT: &str = "0.1.0";
+/// What a component must export.
+const EXPORTS: [&str; 2] = ["pushlet:provider/manifest", "pushlet:provider/codec"];
+
+/// Why a component is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    #[error("the component has {size} bytes, more than the {limit} allowed")]
+    TooLarge { size: usize, limit: usize },
+    #[error("not a valid WebAssembly component: {0}")]
+    Invalid(String),
+    #[error("the component imports {0}, which a provider may not have")]
+    ForbiddenImport(String),
+    #[error("the component exports no {0}: it is not built for the world http-provider")]
+    WrongWorld(&'static str),
+    #[error("the component is built for version {built} of pushlet:provider; this server speaks {CONTRACT}")]
+    WrongVersion { built: String },
+    #[error("the component's manifest is not sound: {0}")]
+    BadManifest(String),
+    #[error("the component does not run: {0}")]
+    Broken(#[from] ProviderError),
+}
+
+/// One component: compiled, its manifest read and checked.
+pub struct Provider {
+    loaded: Arc<Loaded>,
+    tenants: RwLock<HashMap<TenantId, Arc<Instances>>>,
+}
+
+/// What all instances of a component share.
+pub(super) struct Loaded {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) component: HttpProviderPre<Guest>,
+    pub(super) manifest: ProviderManifest,
+    digest: String,
+}
+
+impl Provider {
+    /// Compiles and checks a component, and asks it for its manifest.
+    pub fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Self>, LoadError> {
+        let limit = sandbox.limits.component;
+        if bytes.len() > limit {
+            return Err(LoadError::TooLarge { size: bytes.len(), limit });
+        }
+        let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
+        check_imports(sandbox, &component)?;
+        check_exports(sandbox, &component)?;
+        let component = sandbox
+            .linker
+            .instantiate_pre(&component)
+            .and_then(HttpProviderPre::new)
+            .map_err(invalid)?;
+        let manifest = describe(sandbox, &component)?;
+        let digest = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
+        let loaded = Arc::new(Loaded { sandbox: sandbox.clone(), component, manifest, digest });
+        Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
+    }
+
+    pub fn manifest(&self) -> &ProviderManifest {
+        &self.loaded.manifest
+    }
+
+    /// SHA-256 of the component file, in hex.
+    pub fn digest(&self) -> &str {
+        &self.loaded.digest
+    }
+
+    /// The instances that belong to one tenant.
+    pub fn instances(&self, tenant: &TenantId) -> Arc<Instances> {
+        let known = self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
+        known.unwrap_or_else(|| {
+            let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+            tenants
+                .entry(tenant.clone())
+                .or_insert_with(|| Arc::new(Instances::new(self.loaded.clone())))
+                .clone()
+        })
+    }
+}
+
+fn invalid(error: wasmtime::Error) -> LoadError {
+    LoadError::Invalid(format!("{error:#}"))
+}
+
+fn check_imports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadError> {
+    let component_type = component.component_type();
+    for (name, _) in component_type.imports(&sandbox.engine) {
+        if !ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed)) {
+            return Err(LoadError::ForbiddenImport(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// All of the world's exports must be there; others may be, since some toolchains add their own.
+fn check_exports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadError> {
+    let component_type = component.component_type();
+    for wanted in EXPORTS {
+        let version = component_type
+            .exports(&sandbox.engine)
+            .find_map(|(name, _)| name.strip_prefix(wanted)?.strip_prefix('@'))
+            .ok_or(LoadError::WrongWorld(wanted))?;
+        if !serves(version) {
+            return Err(LoadError::WrongVersion { built: version.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Below 1.0 a new minor version breaks, a new patch version does not.
+fn serves(version: &str) -> bool {
+    let minor = |version: &str| version.rsplit_once('.').map(|(minor, _)| minor.to_owned());
+    minor(version).is_some() && minor(version) == minor(CONTRACT)
+}
+
+fn describe(
+    sandbox: &Sandbox,
+    component: &HttpProviderPre<Guest>,
+) -> Result<ProviderManifest, LoadError> {
+    let mut instance = Instance::new(sandbox, component, &Arc::new(GuestLog::default()))?;
+    instance.guest().observe(0, &[]);
+    let manifest = instance.call(&sandbox.limits, 1, async |guest, store| {
+        guest.pushlet_provider_manifest().call_describe(store).await
+    })?;
+    manifest::check(&manifest).map_err(LoadError::BadManifest)?;
+    Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patch_versions_are_served_and_others_are_not() {
+        assert!(serves("0.1.0") && serves("0.1.7"));
+        assert!(!serves("0.2.0") && !serves("1.1.0") && !serves("0") && !serves(""));
+    }
+}
