@@ -1,1 +1,63 @@
+//! Apple Push Notification service over its HTTP/2 provider API, devices and broadcast channels.
+//!
+//! Source: Apple's "Sending notification requests to APNs", "Generating a remote notification", "Handling
+//! notification responses from APNs" and "Sending broadcast push notification requests to APNs".
 
+mod aps;
+mod decode;
+mod encode;
+mod manifest;
+mod payload;
+mod push_type;
+mod reason;
+mod topic;
+
+use pushlet_sdk::{
+    Answer, Application, Context, Encoded, Notification, Provider, ProviderManifest, Rejection, Reply, Target,
+};
+
+/// The provider.
+pub struct Apns;
+
+impl Provider for Apns {
+    fn describe() -> ProviderManifest {
+        manifest::manifest()
+    }
+
+    fn check_application(application: &Application) -> Result<(), Rejection> {
+        topic::check_application(application)
+    }
+
+    fn encode(
+        context: &Context,
+        application: &Application,
+        notification: &Notification,
+        targets: &[Target],
+    ) -> Result<Encoded, Rejection> {
+        encode::encode(context, application, notification, targets)
+    }
+
+    fn decode(context: &Context, _: &Application, answer: &Answer, _: bool) -> Reply {
+        decode::decode(context, answer)
+    }
+}
+
+pushlet_sdk::export!(Apns);
+
+#[cfg(test)]
+mod tests {
+    use super::Apns;
+
+    #[test]
+    fn golden_vectors() {
+        pushlet_sdk::testing::run_vectors::<Apns>(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/vectors/apns"
+        ));
+    }
+
+    #[test]
+    fn the_manifest_is_sound() {
+        pushlet_sdk::testing::check_manifest::<Apns>();
+    }
+}

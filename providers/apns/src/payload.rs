@@ -1,0 +1,126 @@
+//! The JSON payload. What is given in several places is settled by precedence, the last one winning:
+//! typed fields, then options, then `data`, then `native`. The keys of `data` and `native` go beside `aps`;
+//! an `aps` object in either is merged into ours key by key.
+
+use crate::aps::{self, CONTENT};
+use crate::push_type::PushType;
+use pushlet_sdk::input::{Options, invalid, missing, too_large};
+use pushlet_sdk::json::{self, Object};
+use pushlet_sdk::{Notification, Rejection};
+use serde_json::Value;
+
+/// A payload, still without what its push type adds.
+#[derive(Clone)]
+pub struct Payload {
+    aps: Object,
+    beside: Object,
+}
+
+impl Payload {
+    /// The payload that the notification asks for.
+    pub fn build(notification: &Notification, options: Options) -> Result<Self, Rejection> {
+        let mut payload = Self { aps: aps::build(notification, options)?, beside: Object::new() };
+        if let Some(image) = notification.alert.as_ref().and_then(|alert| alert.image.as_deref()) {
+            payload.beside.insert("image".into(), image.into());
+            payload.aps.entry("mutable-content").or_insert(1.into());
+        }
+        payload.add("data", json::object("data", notification.data.as_deref())?)?;
+        payload.add("native", json::object("native", notification.native.as_deref())?)?;
+        let content = CONTENT.iter().any(|key| payload.aps.contains_key(*key));
+        if !content && payload.beside.is_empty() && notification.native.is_none() {
+            return Err(Rejection {
+                code: "payload_empty".into(),
+                message: "there is nothing to send: no alert, badge, sound, data or content_available".into(),
+                field: None,
+            });
+        }
+        Ok(payload)
+    }
+
+    fn add(&mut self, field: &str, mut object: Object) -> Result<(), Rejection> {
+        match object.shift_remove("aps") {
+            None => {}
+            Some(Value::Object(aps)) => self.aps.extend(aps),
+            Some(_) => return Err(invalid(field, format!("aps in {field} must be a JSON object"))),
+        }
+        self.beside.extend(object);
+        Ok(())
+    }
+
+    /// The push type that the content tells.
+    pub fn infer(&self) -> PushType {
+        let shown = ["alert", "badge", "sound"].iter().any(|key| self.aps.contains_key(*key));
+        let has = |key| self.aps.contains_key(key);
+        if has("event") || has("content-state") {
+            PushType::LiveActivity
+        } else if has("content-changed") {
+            PushType::Widgets
+        } else if self.beside.contains_key("mdm") && !shown {
+            PushType::Mdm
+        } else if has("content-available") && !shown {
+            PushType::Background
+        } else {
+            PushType::Alert
+        }
+    }
+
+    /// The bytes to send, after the rules of the push type.
+    pub fn finish(mut self, kind: PushType, now: u64) -> Result<Vec<u8>, Rejection> {
+        match kind {
+            PushType::Background => self.finish_background()?,
+            PushType::LiveActivity => self.finish_live_activity(now)?,
+            _ => {}
+        }
+        let relevance = self.aps.get("relevance-score").and_then(Value::as_f64);
+        if kind != PushType::LiveActivity && relevance.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
+            return Err(invalid("relevance_score", "relevance_score must be from 0 to 1"));
+        }
+        let mut root = Object::new();
+        if kind != PushType::Mdm || !self.aps.is_empty() {
+            root.insert("aps".into(), Value::Object(self.aps));
+        }
+        root.extend(self.beside);
+        Ok(Value::Object(root).to_string().into_bytes())
+    }
+
+    /// A background push wakes the app and shows nothing.
+    fn finish_background(&mut self) -> Result<(), Rejection> {
+        if let Some(key) = ["alert", "badge", "sound"].iter().find(|key| self.aps.contains_key(**key)) {
+            return Err(invalid("push_type", format!("a background notification cannot have {key}")));
+        }
+        self.aps.insert("content-available".into(), 1.into());
+        Ok(())
+    }
+
+    fn finish_live_activity(&mut self, now: u64) -> Result<(), Rejection> {
+        if self.aps.get("event").and_then(Value::as_str) == Some("start") && !self.aps.contains_key("alert") {
+            return Err(missing("alert", "an alert is required to start a Live Activity"));
+        }
+        self.aps.entry("timestamp").or_insert((now / 1000).into());
+        Ok(())
+    }
+
+    /// Does it start a Live Activity?
+    pub fn starts_activity(&self) -> bool {
+        self.aps.get("event").and_then(Value::as_str) == Some("start")
+    }
+}
+
+/// Refuses a body above the limit, naming the field that takes the most of it.
+pub fn check_size(body: &[u8], limit: usize, notification: &Notification) -> Result<(), Rejection> {
+    if body.len() <= limit {
+        return Ok(());
+    }
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let alert = notification.alert.as_ref();
+    let mut parts = vec![
+        ("native", length(&notification.native)),
+        ("data", length(&notification.data)),
+        ("title", alert.map_or(0, |alert| length(&alert.title))),
+        ("subtitle", alert.map_or(0, |alert| length(&alert.subtitle))),
+        ("body", alert.map_or(0, |alert| length(&alert.body))),
+    ];
+    parts.extend(notification.options.iter().map(|(name, value)| (name.as_str(), value.len())));
+    let field = parts.iter().max_by_key(|(_, size)| *size).map_or("data", |(name, _)| name);
+    Err(too_large(field, format!("the payload has {} bytes, the limit is {limit}", body.len())))
+}
