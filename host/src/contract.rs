@@ -19,3 +19,38 @@ pub use bindings::pushlet::provider::types::{
     Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
 };
 pub use bindings::{HttpProvider, HttpProviderPre};
+
+impl Default for Alert {
+    /// Nothing to see.
+    fn default() -> Self {
+        Self {
+            title: None,
+            subtitle: None,
+            body: None,
+            image: None,
+            title_localized: None,
+            subtitle_localized: None,
+            body_localized: None,
+        }
+    }
+}
+
+impl Default for Notification {
+    /// Nothing to say.
+    fn default() -> Self {
+        Self {
+            alert: None,
+            badge: None,
+            sound: None,
+            category: None,
+            thread: None,
+            data: None,
+            collapse_key: None,
+            time_to_live: None,
+            priority: None,
+            identifier: None,
+            options: Vec::new(),
+            native: None,
+        }
+    }
+}

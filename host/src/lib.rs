@@ -3,5 +3,6 @@
 pub mod contract;
 pub mod error;
 pub mod gateway;
+pub mod notification;
 pub mod tenant;
 pub mod provider;

@@ -1,0 +1,196 @@
+//! The JSON form of a notification, as callers write it, turned into the contract's [`Notification`].
+//!
+//! Common fields: `title`, `subtitle`, `body` (classic: `alert`), `image`, `badge`, `sound`, `category`,
+//! `thread`, `collapse_key`, `ttl` (seconds), `priority` (`high`, `normal`, `low`), `data`, `identifier`,
+//! and `title_loc_key` with `title_loc_args` (likewise `subtitle_…`, `body_…`). Beside them the options of
+//! the provider's manifest, and a raw payload in the service's own terms under the provider's name.
+
+mod text;
+mod value;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::contract::manifest::{ProviderManifest, ValueKind};
+use crate::contract::{Alert, Localized, Notification};
+use crate::error::Error;
+
+/// Fields that every provider understands in its way.
+pub const COMMON: [&str; 20] = [
+    "title",
+    "subtitle",
+    "body",
+    "alert",
+    "image",
+    "badge",
+    "sound",
+    "category",
+    "thread",
+    "collapse_key",
+    "ttl",
+    "priority",
+    "data",
+    "identifier",
+    "title_loc_key",
+    "title_loc_args",
+    "subtitle_loc_key",
+    "subtitle_loc_args",
+    "body_loc_key",
+    "body_loc_args",
+];
+
+/// From a form: every value is text. Unknown names are passed over, as the original did.
+pub fn from_form(
+    fields: BTreeMap<String, Vec<u8>>,
+    manifest: &ProviderManifest,
+) -> Result<Notification, Error> {
+    let mut map = Map::new();
+    for (name, bytes) in fields {
+        // The name that GCM gave it.
+        let name = if name == "time_to_live" { "ttl".to_owned() } else { name };
+        if let Some(kind) = kind_of(&name, manifest) {
+            let value = text::typed(&name, bytes, kind)?;
+            map.insert(name, value);
+        }
+    }
+    build(map, manifest)
+}
+
+/// From JSON: typed values. An unknown name is an error, unless another provider knows it as its raw payload.
+pub fn from_json(
+    fields: Map<String, Value>,
+    manifest: &ProviderManifest,
+    other_providers: &[&str],
+) -> Result<Notification, Error> {
+    let mut map = Map::new();
+    for (name, value) in fields {
+        if kind_of(&name, manifest).is_some() {
+            map.insert(name, value);
+        } else if !other_providers.contains(&name.as_str()) {
+            return Err(unknown(&name, manifest));
+        }
+    }
+    build(map, manifest)
+}
+
+/// Is it a field of a notification for this provider, and of which kind?
+fn kind_of(name: &str, manifest: &ProviderManifest) -> Option<ValueKind> {
+    if name == manifest.name {
+        return Some(ValueKind::Json);
+    }
+    let option = manifest.options.iter().find(|option| option.name == name);
+    value::common_kind(name).or_else(|| option.map(|option| option.kind))
+}
+
+fn build(map: Map<String, Value>, manifest: &ProviderManifest) -> Result<Notification, Error> {
+    let mut builder = Builder::default();
+    for (name, value) in map {
+        if value.is_null() {
+            continue;
+        }
+        let option = manifest.options.iter().find(|option| option.name == name);
+        if name == "alert" && value.is_object() {
+            match option {
+                Some(_) => builder.option(name, &value),
+                None => builder.alert_object(value)?,
+            }
+        } else if value::common_kind(&name).is_some() {
+            builder.common(&name, value)?;
+        } else if let Some(option) = option {
+            value::check(option, &value)?;
+            builder.option(name, &value);
+        } else {
+            value::object(&name, &value)?;
+            builder.notification.native = Some(value.to_string());
+        }
+    }
+    Ok(builder.finish())
+}
+
+/// Collects the fields; the texts to look up need a key before their arguments count.
+#[derive(Default)]
+struct Builder {
+    notification: Notification,
+    alert: Alert,
+    localized: BTreeMap<&'static str, Localized>,
+}
+
+impl Builder {
+    fn option(&mut self, name: String, value: &Value) {
+        self.notification.options.push((name, value.to_string()));
+    }
+
+    fn common(&mut self, name: &str, value: Value) -> Result<(), Error> {
+        let notification = &mut self.notification;
+        match name {
+            "title" => self.alert.title = Some(value::text(name, value)?),
+            "subtitle" => self.alert.subtitle = Some(value::text(name, value)?),
+            "body" | "alert" => self.alert.body = Some(value::text(name, value)?),
+            "image" => self.alert.image = Some(value::text(name, value)?),
+            "badge" => notification.badge = Some(value::whole(name, &value)?),
+            "sound" => notification.sound = Some(value::sound(name, value)?),
+            "category" => notification.category = Some(value::text(name, value)?),
+            "thread" => notification.thread = Some(value::text(name, value)?),
+            "collapse_key" => notification.collapse_key = Some(value::text(name, value)?),
+            "ttl" => notification.time_to_live = Some(value::whole(name, &value)?),
+            "priority" => notification.priority = Some(value::priority(name, &value)?),
+            "data" => notification.data = Some(value::data(&value)?),
+            "identifier" => notification.identifier = Some(value::identifier(name, value)?),
+            "title_loc_key" => self.localized("title").key = value::text(name, value)?,
+            "subtitle_loc_key" => self.localized("subtitle").key = value::text(name, value)?,
+            "body_loc_key" => self.localized("body").key = value::text(name, value)?,
+            "title_loc_args" => self.localized("title").arguments = value::texts(name, value)?,
+            "subtitle_loc_args" => self.localized("subtitle").arguments = value::texts(name, value)?,
+            _ => self.localized("body").arguments = value::texts(name, value)?,
+        }
+        Ok(())
+    }
+
+    /// `alert` as an object, for a provider that has no option of that name.
+    fn alert_object(&mut self, value: Value) -> Result<(), Error> {
+        let Value::Object(parts) = value else { return Ok(()) };
+        for (name, value) in parts {
+            match name.as_str() {
+                "title" | "subtitle" | "body" | "image" => self.common(&name, value)?,
+                other => {
+                    let message = format!("alert has no field {other}; it knows title, subtitle, body and image");
+                    return Err(Error::field("invalid_alert", "alert", message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn localized(&mut self, what: &'static str) -> &mut Localized {
+        self.localized.entry(what).or_insert_with(|| Localized { key: String::new(), arguments: Vec::new() })
+    }
+
+    fn finish(mut self) -> Notification {
+        let mut look_up = |what| self.localized.remove(what).filter(|localized| !localized.key.is_empty());
+        self.alert.title_localized = look_up("title");
+        self.alert.subtitle_localized = look_up("subtitle");
+        self.alert.body_localized = look_up("body");
+        if self.alert != Alert::default() {
+            self.notification.alert = Some(self.alert);
+        }
+        self.notification
+    }
+}
+
+/// Names the nearest field that there is.
+fn unknown(name: &str, manifest: &ProviderManifest) -> Error {
+    let options = manifest.options.iter().map(|option| option.name.as_str());
+    let known = COMMON.into_iter().chain(options).chain([manifest.name.as_str()]);
+    let nearest = known
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .filter(|(similarity, _)| *similarity > 0.8)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other));
+    let hint = nearest.map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default();
+    let message = format!("{name} is not a field of a notification for {}{hint}", manifest.name);
+    Error::field("unknown_field", name, message)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

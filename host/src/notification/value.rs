@@ -1,0 +1,119 @@
+//! One field's value: is it of the right kind, and what does it become?
+
+use serde_json::Value;
+
+use crate::contract::manifest::{Field, ValueKind};
+use crate::contract::{CriticalSound, Priority, Sound};
+use crate::error::Error;
+
+/// The kind of a common field; None: it is not one.
+pub(super) fn common_kind(name: &str) -> Option<ValueKind> {
+    Some(match name {
+        "title" | "subtitle" | "body" | "image" | "category" | "thread" | "collapse_key" | "identifier" => {
+            ValueKind::Text
+        }
+        "title_loc_key" | "subtitle_loc_key" | "body_loc_key" | "priority" => ValueKind::Text,
+        "badge" | "ttl" => ValueKind::Integer,
+        // A text, or an object with more to say.
+        "alert" | "sound" => ValueKind::Text,
+        "data" | "title_loc_args" | "subtitle_loc_args" | "body_loc_args" => ValueKind::Json,
+        _ => return None,
+    })
+}
+
+/// Is the value one that the manifest's field takes?
+pub(super) fn check(field: &Field, value: &Value) -> Result<(), Error> {
+    let (fits, kind) = match field.kind {
+        ValueKind::Text => (value.is_string(), "a text"),
+        ValueKind::Integer => (value.is_i64() || value.is_u64(), "an integer"),
+        ValueKind::Number => (value.is_number(), "a number"),
+        ValueKind::Boolean => (value.is_boolean(), "true or false"),
+        ValueKind::Json => (true, "JSON"),
+    };
+    if !fits {
+        return Err(wrong(&field.name, kind));
+    }
+    let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if field.choices.is_empty() || field.choices.contains(&plain) {
+        return Ok(());
+    }
+    Err(wrong(&field.name, &format!("one of {}", field.choices.join(", "))))
+}
+
+pub(super) fn text(name: &str, value: Value) -> Result<String, Error> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(wrong(name, "a text")),
+    }
+}
+
+pub(super) fn texts(name: &str, value: Value) -> Result<Vec<String>, Error> {
+    let Value::Array(values) = value else { return Err(wrong(name, "an array of texts")) };
+    values.into_iter().map(|value| text(name, value)).collect()
+}
+
+pub(super) fn whole(name: &str, value: &Value) -> Result<u32, Error> {
+    let whole = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    whole.ok_or_else(|| wrong(name, "an integer from 0 to 4294967295"))
+}
+
+/// `default`, a file name, or `{"name", "volume", "critical": 1}`.
+pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
+    let wrong = || wrong(name, "a text, or an object with name, volume and critical");
+    match value {
+        Value::String(text) if text == "default" => Ok(Sound::Default),
+        Value::String(text) => Ok(Sound::Named(text)),
+        Value::Object(parts) => {
+            let known = |key: &String| ["name", "volume", "critical"].contains(&key.as_str());
+            if !parts.keys().all(known) {
+                return Err(wrong());
+            }
+            let sound = parts.get("name").map_or(Some("default"), Value::as_str).ok_or_else(wrong)?.to_owned();
+            let volume = parts.get("volume").map_or(Some(1.0), Value::as_f64).ok_or_else(wrong)?;
+            let critical = parts.get("critical").is_some_and(|value| *value == 1 || *value == true);
+            match (critical, (0.0..=1.0).contains(&volume)) {
+                (true, true) => Ok(Sound::Critical(CriticalSound { name: sound, volume })),
+                (true, false) => Err(super::value::wrong(name, "given a volume from 0 to 1")),
+                (false, _) if sound == "default" => Ok(Sound::Default),
+                (false, _) => Ok(Sound::Named(sound)),
+            }
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// By name, or by the number that Apple gives it.
+pub(super) fn priority(name: &str, value: &Value) -> Result<Priority, Error> {
+    let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match plain.as_str() {
+        "high" | "HIGH" | "10" => Ok(Priority::High),
+        "normal" | "NORMAL" | "5" => Ok(Priority::Normal),
+        "low" | "LOW" | "1" => Ok(Priority::Low),
+        _ => Err(wrong(name, "high, normal or low")),
+    }
+}
+
+/// The caller's id of the message, a text or a number.
+pub(super) fn identifier(name: &str, value: Value) -> Result<String, Error> {
+    match value {
+        Value::Number(number) => Ok(number.to_string()),
+        other => text(name, other),
+    }
+}
+
+pub(super) fn data(value: &Value) -> Result<String, Error> {
+    if value.is_object() { Ok(value.to_string()) } else { Err(not_data("expected an object")) }
+}
+
+/// The classic error, with the parser's own words.
+pub(super) fn not_data(why: impl std::fmt::Display) -> Error {
+    Error::field("invalid_data_json", "data", format!("data could not be converted to json: {why}"))
+}
+
+pub(super) fn object(name: &str, value: &Value) -> Result<(), Error> {
+    if value.is_object() { Ok(()) } else { Err(wrong(name, "an object")) }
+}
+
+pub(super) fn wrong(name: &str, expected: &str) -> Error {
+    Error::field(format!("invalid_{name}"), name, format!("{name} must be {expected}"))
+}
