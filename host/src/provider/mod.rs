@@ -144,3 +144,6 @@ impl From<ProviderError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
