@@ -1,15 +1,33 @@
 //! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and
 //! says what became of every target. The only module that sees both `provider` and `transport`.
 
+mod authorize;
+mod deliver;
+mod endpoints;
+mod failure;
+mod register;
+mod retry;
+mod send;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
+use tokio_util::task::TaskTracker;
 
+use crate::config;
 use crate::contract::{Outcome, Target};
-use crate::error::Error;
+use crate::credential::Authorizer;
+use crate::error::{Error, Kind};
+use crate::provider::Catalogue;
+use crate::registry::Registry;
 use crate::tenant::TenantId;
+use crate::transport::Transport;
+
+pub use crate::registry::DeadToken;
+use endpoints::Destinations;
 
 /// A registration as it was uploaded: text fields and files by field name.
 #[derive(Default)]
@@ -62,43 +80,101 @@ pub struct Report {
 }
 
 /// What became of one target.
+#[derive(Debug, Clone)]
 pub enum Fate {
-    /// The service answered, and the provider read the answer.
+    /// The service answered and the provider read the answer; or it was sent and no answer came
+    /// (`Disposition::Unknown`).
     Settled(Outcome),
-    /// It did not get that far: refused by the provider, or lost on the way. `Kind::TimedOut` and
-    /// code `unknown`: it may or may not have arrived.
+    /// It did not get that far: refused by the provider, or certainly not delivered.
     Failed(Error),
 }
 
-/// A token that the service reported dead, and since when.
-pub struct DeadToken {
-    pub device_token: String,
-    pub since: SystemTime,
+/// How the gateway behaves.
+pub struct Settings {
+    pub delivery: config::Delivery,
+    pub endpoints: config::Endpoints,
+    /// Most dead tokens kept per application.
+    pub feedback: usize,
+    /// Most applications per tenant.
+    pub applications: usize,
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Gateway(Arc<()>);
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    catalogue: Catalogue,
+    registry: Registry,
+    transport: Transport,
+    authorizer: Authorizer,
+    destinations: Destinations,
+    delivery: config::Delivery,
+    feedback: usize,
+    sends: TaskTracker,
+    stopping: AtomicBool,
+}
 
 impl Gateway {
+    pub fn new(catalogue: Catalogue, transport: Transport, settings: Settings) -> Self {
+        let destinations = Destinations::new(settings.endpoints);
+        let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted_hosts());
+        Self(Arc::new(Inner {
+            catalogue,
+            registry: Registry::new(settings.applications),
+            transport,
+            authorizer: Authorizer::new(Arc::new(tokens)),
+            destinations,
+            delivery: settings.delivery,
+            feedback: settings.feedback,
+            sends: TaskTracker::new(),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
     /// Checks and keeps an application; an existing one with the same id is replaced. No network.
     /// Answers the application's id.
-    pub fn register(&self, _tenant: &TenantId, _registration: Registration) -> Result<String, Error> {
-        Err(Error::internal("not yet"))
+    pub async fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
+        let (gateway, tenant) = (self.clone(), tenant.clone());
+        // Reading a PKCS#12 file means deriving keys, which takes its time.
+        let task = tokio::task::spawn_blocking(move || gateway.0.register(&tenant, registration));
+        task.await.unwrap_or_else(|error| Err(Error::internal(error)))
     }
 
     /// Sends one notification to each target. `Err`: nothing was sent, for a reason that all targets share.
-    pub async fn send(&self, _tenant: &TenantId, _send: Send) -> Result<Report, Error> {
-        Err(Error::internal("not yet"))
+    ///
+    /// Goes on to its end even if the caller drops the future.
+    pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
+        if self.0.stopping.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Overloaded, "shutting_down", "the server is shutting down"));
+        }
+        let (inner, tenant) = (self.0.clone(), tenant.clone());
+        let task = self.0.sends.spawn(async move { inner.send(&tenant, send).await });
+        task.await.unwrap_or_else(|error| Err(Error::internal(error)))
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.
-    pub fn feedback(&self, _tenant: &TenantId, _application_id: &str) -> Result<Vec<DeadToken>, Error> {
-        Ok(Vec::new())
+    pub fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error> {
+        Ok(self.0.registry.get(tenant, application_id)?.feedback.take())
     }
 
-    /// Why this gateway can not serve now, if so (stopping, no provider loaded).
+    /// Why this gateway can not serve now, if so.
     pub fn not_ready(&self) -> Option<String> {
-        None
+        self.0.stopping.load(Ordering::Acquire).then(|| "shutting down".to_owned())
     }
+
+    /// Refuses new sends, waits for those under way, and closes the connections to the push services.
+    pub async fn drain(&self, within: Duration) {
+        let end = tokio::time::Instant::now() + within;
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.sends.close();
+        let _ = tokio::time::timeout_at(end, self.0.sends.wait()).await;
+        self.0.transport.drain(end.saturating_duration_since(tokio::time::Instant::now())).await;
+    }
+}
+
+/// Milliseconds since the Unix epoch, as the contract counts.
+fn unix_milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

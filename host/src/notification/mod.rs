@@ -16,6 +16,9 @@ use crate::contract::manifest::{ProviderManifest, ValueKind};
 use crate::contract::{Alert, Localized, Notification};
 use crate::error::Error;
 
+/// Bytes of one setting of an application.
+const LONGEST_SETTING: usize = 1024;
+
 /// Fields that every provider understands in its way.
 pub const COMMON: [&str; 20] = [
     "title",
@@ -72,6 +75,26 @@ pub fn from_json(
         }
     }
     build(map, manifest)
+}
+
+/// The manifest's settings that a registration's fields give, as text. Other fields are passed over.
+pub fn settings(
+    mut fields: BTreeMap<String, Vec<u8>>,
+    manifest: &ProviderManifest,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut settings = Vec::new();
+    for setting in &manifest.settings {
+        let Some(bytes) = fields.remove(&setting.name).filter(|bytes| !bytes.is_empty()) else { continue };
+        let value = text::typed(&setting.name, bytes, setting.kind)?;
+        value::check(setting, &value)?;
+        let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if plain.len() > LONGEST_SETTING {
+            let message = format!("{} must be at most {LONGEST_SETTING} bytes", setting.name);
+            return Err(Error::field(format!("invalid_{}", setting.name), &setting.name, message));
+        }
+        settings.push((setting.name.clone(), plain));
+    }
+    Ok(settings)
 }
 
 /// Is it a field of a notification for this provider, and of which kind?

@@ -1,0 +1,67 @@
+//! Where an exchange goes: the manifest's endpoint, or what the operator configured in its place.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::config;
+use crate::contract::manifest;
+use crate::error::Error;
+use crate::provider::{Exchange, Message, Provider};
+use crate::transport::{Origin, Protocol};
+
+/// The place of one exchange.
+pub(super) struct Destination {
+    pub origin: Origin,
+    /// With the configured prefix.
+    pub path: String,
+    pub protocol: Protocol,
+    /// It came with a request: only public addresses are dialled.
+    pub guarded: bool,
+}
+
+pub(super) struct Destinations {
+    overrides: config::Endpoints,
+    trusted_hosts: Arc<HashSet<String>>,
+}
+
+impl Destinations {
+    pub fn new(overrides: config::Endpoints) -> Self {
+        let trusted_hosts = overrides.urls().filter_map(|url| Some(url.host_str()?.to_owned())).collect();
+        Self { overrides, trusted_hosts: Arc::new(trusted_hosts) }
+    }
+
+    /// Hosts that the operator named: what runs there may be reached on a private address, since TLS
+    /// proves who it is.
+    pub fn trusted_hosts(&self) -> Arc<HashSet<String>> {
+        self.trusted_hosts.clone()
+    }
+
+    pub fn of(&self, provider: &Provider, message: &Message, exchange: &Exchange) -> Result<Destination, Error> {
+        let manifest = provider.manifest();
+        let endpoint = &manifest.endpoints[message.endpoint];
+        let protocol = match endpoint.transport {
+            manifest::Transport::Http2 => Protocol::Http2,
+            manifest::Transport::Https => Protocol::Https,
+        };
+        let base = self.overrides.get(&manifest.name, &endpoint.name, endpoint.environment);
+        if let Some(base) = base {
+            let prefix = base.url().path().trim_end_matches('/');
+            let origin = Origin::of(base.url()).map_err(Error::internal)?;
+            let path = format!("{prefix}{}", exchange.path);
+            return Ok(Destination { origin, path, protocol, guarded: false });
+        }
+        let path = exchange.path.clone();
+        match (&endpoint.origin, &exchange.url) {
+            (manifest::Origin::Fixed(origin), _) => {
+                let origin = origin.parse().map_err(Error::internal)?;
+                Ok(Destination { origin, path, protocol, guarded: false })
+            }
+            (manifest::Origin::AnyHttps, Some(url)) => {
+                let origin = Origin::of(url).map_err(Error::internal)?;
+                let guarded = !url.host_str().is_some_and(|host| self.trusted_hosts.contains(host));
+                Ok(Destination { origin, path, protocol, guarded })
+            }
+            (manifest::Origin::AnyHttps, None) => Err(Error::internal("an exchange without its URL")),
+        }
+    }
+}

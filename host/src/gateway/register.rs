@@ -1,0 +1,152 @@
+//! Registration: everything that can be checked without the network is checked now, not at the first send.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+use super::{Inner, Registration, unix_milliseconds};
+use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
+use crate::contract::{self, Context, Environment};
+use crate::credential::{Credential, Secret, Uploads};
+use crate::error::Error;
+use crate::notification;
+use crate::provider::Provider;
+use crate::registry::{Application, Feedback};
+use crate::tenant::TenantId;
+
+/// The provider of a registration that names none and brings no credential.
+const DEFAULT_PROVIDER: &str = "apns";
+const LONGEST_ID: usize = 256;
+
+impl Inner {
+    pub(super) fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
+        let Registration { application_id, provider, fields } = registration;
+        let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
+        let provider = self.provider_of(provider.as_deref(), &fields)?;
+        let application = self.application(&provider, tenant, id.clone(), fields)?;
+        self.registry.put(tenant, application)?;
+        Ok(id)
+    }
+
+    /// An application made of uploaded fields, checked by the host and by its provider.
+    pub(super) fn application(
+        &self,
+        provider: &Arc<Provider>,
+        tenant: &TenantId,
+        id: String,
+        mut fields: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Application, Error> {
+        let manifest = provider.manifest();
+        let uploads = take_uploads(manifest, &mut fields);
+        let now = SystemTime::now();
+        let credential = Credential::parse(&manifest.credentials, &uploads, now)?;
+        if credential.is_none() && !manifest.credentials.is_empty() {
+            return Err(missing_credential(manifest));
+        }
+        let kind = credential.as_ref().and_then(|credential| {
+            manifest.credentials.iter().find(|kind| kind.name == credential.kind())
+        });
+        let record = contract::Application {
+            id,
+            environment: environment(manifest, &fields)?,
+            settings: settings(manifest, kind, credential.as_ref(), fields)?,
+            credential: kind.map(|kind| kind.name.clone()),
+        };
+        let context = Context { now: unix_milliseconds(now), entropy: Vec::new() };
+        provider.instances(tenant).check_application(&context, &record)??;
+        let feedback = Feedback::new(self.feedback);
+        Ok(Application { record, provider: manifest.name.clone(), credential, feedback })
+    }
+
+    /// The provider that is named, or whose credential is there.
+    fn provider_of(
+        &self,
+        name: Option<&str>,
+        fields: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Arc<Provider>, Error> {
+        if let Some(name) = name {
+            return self.provider(name).cloned();
+        }
+        let given = |name: &String| fields.get(name).is_some_and(|value| !value.is_empty());
+        let holds_secret = |provider: &&Arc<Provider>| {
+            let secrets = provider.manifest().credentials.iter().flat_map(|kind| &kind.secrets);
+            secrets.map(|secret| &secret.name).any(given)
+        };
+        match self.catalogue.all().find(holds_secret) {
+            Some(provider) => Ok(provider.clone()),
+            None => self.provider(DEFAULT_PROVIDER).cloned(),
+        }
+    }
+
+    pub(super) fn provider(&self, name: &str) -> Result<&Arc<Provider>, Error> {
+        self.catalogue.get(name).ok_or_else(|| {
+            let names: Vec<_> = self.catalogue.all().map(|provider| provider.manifest().name.as_str()).collect();
+            Error::field("invalid_type", "type", format!("type must be one of {}", names.join(", ")))
+        })
+    }
+}
+
+fn checked_id(id: String) -> Result<String, Error> {
+    if id.len() <= LONGEST_ID && !id.chars().any(char::is_control) {
+        return Ok(id);
+    }
+    let message = format!("application_id must be at most {LONGEST_ID} bytes without control characters");
+    Err(Error::field("invalid_application_id", "application_id", message))
+}
+
+fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u8>>) -> Uploads {
+    let mut uploads = Uploads::default();
+    for secret in manifest.credentials.iter().flat_map(|kind| &kind.secrets) {
+        for name in std::iter::once(&secret.name).chain(&secret.password) {
+            if let Some(value) = fields.remove(name) {
+                uploads.insert(name, Secret::new(value));
+            }
+        }
+    }
+    uploads
+}
+
+/// `apns_mode=development` chooses the service's test world; anything else is production.
+fn environment(manifest: &ProviderManifest, fields: &BTreeMap<String, Vec<u8>>) -> Result<Environment, Error> {
+    let development = fields.get(&format!("{}_mode", manifest.name)).is_some_and(|mode| mode == b"development");
+    Ok(if development { Environment::Development } else { Environment::Production })
+}
+
+/// The manifest's settings: given by the caller, else read from the credential.
+fn settings(
+    manifest: &ProviderManifest,
+    kind: Option<&CredentialKind>,
+    credential: Option<&Credential>,
+    fields: BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut settings = notification::settings(fields, manifest)?;
+    let Some((kind, credential)) = kind.zip(credential) else { return Ok(settings) };
+    for derivation in &kind.derivations {
+        if !settings.iter().any(|(name, _)| *name == derivation.setting)
+            && let Some(value) = credential.derive(derivation)
+        {
+            settings.push((derivation.setting.clone(), value));
+        }
+    }
+    match kind.required_settings.iter().find(|needed| !settings.iter().any(|(name, _)| name == *needed)) {
+        Some(missing) => {
+            let with = kind.secrets.first().map_or("", |secret| secret.name.as_str());
+            let message = format!("{missing} is required with {with}");
+            Err(Error::field(format!("missing_{missing}"), missing, message))
+        }
+        None => Ok(settings),
+    }
+}
+
+fn missing_credential(manifest: &ProviderManifest) -> Error {
+    if manifest.name == DEFAULT_PROVIDER {
+        let message = "an apns_p12 or apns_pem certificate is required for this call";
+        return Error::field("missing_apns_certificate", "apns_p12", message);
+    }
+    let mut names = manifest.credentials.iter().flat_map(|kind| &kind.secrets).map(|secret| &secret.name);
+    let first = names.next().map_or("credential", String::as_str);
+    let others: String = names.map(|name| format!(" or {name}")).collect();
+    Error::field(format!("missing_{first}"), first, format!("{first}{others} is required for this call"))
+}

@@ -1,0 +1,123 @@
+//! When a push is sent again: decided here and nowhere else, by what became of it.
+//!
+//! Never again: a delivered push, a dead token, a wrong message, a refused credential. Again, after the
+//! service's own `Retry-After` or a pause that doubles: throttled, unavailable, unreachable. At once and
+//! once: an expired token. An unknown outcome only where a second delivery does no harm and the operator
+//! allows it. Every wait must fit into the caller's deadline; that is the caller's to check.
+
+use std::time::Duration;
+
+use super::Fate;
+use crate::contract::{CredentialFault, Disposition};
+use crate::error::Kind;
+
+/// Tries after the first.
+pub(super) const MOST_RETRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the decision depends on beside the fate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// Tries so far, after the first.
+    pub retries: u32,
+    /// The service recognises the same request, and the operator allows it to be sent again.
+    pub may_resend_unknown: bool,
+    /// A new token is to be had in place of the expired one.
+    pub new_token: bool,
+    /// 0 to 1: spreads the retries of many.
+    pub random: f64,
+}
+
+/// How long to wait before the next try; None: this fate is final.
+pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duration> {
+    if circumstances.retries >= MOST_RETRIES {
+        return None;
+    }
+    let backoff = || backoff(circumstances);
+    match fate {
+        Fate::Settled(outcome) => match &outcome.disposition {
+            Disposition::Throttled(throttle) => Some(throttle.retry_after.map_or_else(backoff, wait)),
+            Disposition::Unavailable(retry_after) => Some(retry_after.map_or_else(backoff, wait)),
+            Disposition::CredentialRejected(CredentialFault::Expired) => {
+                (circumstances.new_token && circumstances.retries == 0).then_some(Duration::ZERO)
+            }
+            Disposition::Unknown => circumstances.may_resend_unknown.then(backoff),
+            _ => None,
+        },
+        Fate::Failed(error) => match error.kind {
+            Kind::Unreachable | Kind::Unavailable => Some(error.retry_after.unwrap_or_else(backoff)),
+            _ => None,
+        },
+    }
+}
+
+fn wait(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Doubles with each retry; the upper half is random.
+fn backoff(circumstances: Circumstances) -> Duration {
+    let longest = FIRST_PAUSE * 2_u32.pow(circumstances.retries.min(MOST_RETRIES));
+    longest.mul_f64(0.5 + circumstances.random.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{ConnectionHint, Outcome, Scope, Throttle};
+    use crate::error::Error;
+
+    const FIRST: Circumstances =
+        Circumstances { retries: 0, may_resend_unknown: false, new_token: false, random: 1.0 };
+
+    fn settled(disposition: Disposition) -> Fate {
+        let outcome =
+            Outcome { disposition, id: None, code: None, message: None, connection: ConnectionHint::Keep };
+        Fate::Settled(outcome)
+    }
+
+    #[test]
+    fn what_is_final_is_never_sent_again() {
+        let everything = Circumstances { may_resend_unknown: true, new_token: true, ..FIRST };
+        for disposition in [
+            Disposition::Delivered,
+            Disposition::Replaced("new".into()),
+            Disposition::Unregistered(None),
+            Disposition::Rejected,
+            Disposition::CredentialRejected(CredentialFault::Refused),
+        ] {
+            assert_eq!(pause(&settled(disposition), everything), None);
+        }
+        for kind in [Kind::Invalid, Kind::Provider, Kind::TimedOut, Kind::Overloaded, Kind::CredentialRejected] {
+            assert_eq!(pause(&Fate::Failed(Error::new(kind, "x", "x")), everything), None);
+        }
+    }
+
+    #[test]
+    fn the_services_own_wait_comes_first_and_else_it_doubles() {
+        let throttled = |retry_after| settled(Disposition::Throttled(Throttle { scope: Scope::Target, retry_after }));
+        assert_eq!(pause(&throttled(Some(60_000)), FIRST), Some(Duration::from_secs(60)));
+        assert_eq!(pause(&throttled(None), FIRST), Some(Duration::from_millis(500)));
+        let third = Circumstances { retries: 2, random: 0.0, ..FIRST };
+        assert_eq!(pause(&settled(Disposition::Unavailable(None)), third), Some(Duration::from_secs(1)));
+        let unreachable = Fate::Failed(Error::new(Kind::Unreachable, "x", "x"));
+        assert_eq!(pause(&unreachable, FIRST), Some(Duration::from_millis(500)));
+        let spent = Circumstances { retries: MOST_RETRIES, ..FIRST };
+        assert_eq!(pause(&unreachable, spent), None);
+    }
+
+    #[test]
+    fn an_expired_token_is_replaced_once() {
+        let expired = settled(Disposition::CredentialRejected(CredentialFault::Expired));
+        assert_eq!(pause(&expired, FIRST), None, "no new token is to be had");
+        assert_eq!(pause(&expired, Circumstances { new_token: true, ..FIRST }), Some(Duration::ZERO));
+        assert_eq!(pause(&expired, Circumstances { new_token: true, retries: 1, ..FIRST }), None);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_sent_again_only_where_that_is_allowed() {
+        assert_eq!(pause(&settled(Disposition::Unknown), FIRST), None);
+        let allowed = Circumstances { may_resend_unknown: true, ..FIRST };
+        assert!(pause(&settled(Disposition::Unknown), allowed).is_some());
+    }
+}
