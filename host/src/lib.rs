@@ -1,8 +1,11 @@
 //! Pushlet: an HTTP API in front of push services, each spoken by a sandboxed WebAssembly component.
 
 pub mod contract;
+pub mod credential;
 pub mod error;
 pub mod gateway;
 pub mod notification;
-pub mod tenant;
 pub mod provider;
+pub mod registry;
+pub mod tenant;
+pub mod transport;

@@ -1,0 +1,113 @@
+//! When to try a peer again: exponential back-off with jitter, and a circuit breaker on top of it.
+//!
+//! Pure: time and randomness are arguments.
+
+use std::time::{Duration, Instant};
+
+/// The pauses between failures.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff {
+    /// Failures in a row that open the breaker.
+    pub threshold: u32,
+    pub base: Duration,
+    pub max: Duration,
+}
+
+/// Counts failures in a row.
+#[derive(Debug, Clone)]
+pub(super) struct Breaker {
+    backoff: Backoff,
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+/// Where a circuit breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Requests pass.
+    Closed,
+    /// Requests are refused for this long.
+    Open(Duration),
+    /// The pause is over: the next request is the probe, or it is under way.
+    HalfOpen,
+}
+
+impl Breaker {
+    pub fn new(backoff: Backoff) -> Self {
+        Breaker { backoff, failures: 0, retry_at: None }
+    }
+
+    /// `jitter` is a random fraction of `u32::MAX`: the pause is between half and the whole of its nominal
+    /// length, so that clients that failed together do not come back together.
+    pub fn failed(&mut self, now: Instant, jitter: u32) {
+        self.failures = self.failures.saturating_add(1);
+        let doublings = (self.failures - 1).min(20);
+        let nominal = self.backoff.base.saturating_mul(1 << doublings).min(self.backoff.max);
+        self.retry_at = Some(now + nominal.mul_f64(0.5 + 0.5 * f64::from(jitter) / f64::from(u32::MAX)));
+    }
+
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+    }
+
+    /// When the pause ends, if it has not ended yet.
+    pub fn pause_until(&self, now: Instant) -> Option<Instant> {
+        self.retry_at.filter(|at| *at > now)
+    }
+
+    pub fn state(&self, now: Instant) -> BreakerState {
+        if self.failures < self.backoff.threshold {
+            return BreakerState::Closed;
+        }
+        match self.pause_until(now) {
+            Some(until) => BreakerState::Open(until - now),
+            None => BreakerState::HalfOpen,
+        }
+    }
+
+    /// What callers are told while a probe is under way.
+    pub fn probe_time(&self) -> Duration {
+        self.backoff.base.max(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff =
+        Backoff { threshold: 3, base: Duration::from_millis(100), max: Duration::from_secs(1) };
+
+    #[test]
+    fn opens_after_the_threshold_and_closes_on_success() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(BACKOFF);
+        breaker.failed(now, u32::MAX);
+        breaker.failed(now, u32::MAX);
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        breaker.failed(now, u32::MAX);
+        assert_eq!(breaker.state(now), BreakerState::Open(Duration::from_millis(400)));
+        assert_eq!(breaker.state(now + Duration::from_millis(400)), BreakerState::HalfOpen);
+        breaker.succeeded();
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        assert_eq!(breaker.pause_until(now), None);
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_its_maximum_with_jitter() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(BACKOFF);
+        let mut pause = |jitter| {
+            breaker.failed(now, jitter);
+            breaker.pause_until(now).map(|until| (until - now).as_millis())
+        };
+        assert_eq!(pause(u32::MAX), Some(100));
+        assert_eq!(pause(0), Some(100));
+        assert_eq!(pause(u32::MAX), Some(400));
+        assert_eq!(pause(0), Some(400));
+        for _ in 0..100 {
+            assert_eq!(pause(u32::MAX), Some(1000));
+        }
+    }
+}

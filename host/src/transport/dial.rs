@@ -1,0 +1,132 @@
+//! From an origin to a TLS connection: look up, check, race the addresses, shake hands.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::error::Cause;
+use super::guard;
+use super::origin::Origin;
+
+/// Head start of each address over the next (RFC 8305, section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses tried in one connect.
+const MOST_ADDRESSES: usize = 16;
+
+/// Why no connection came about.
+#[derive(Debug, Clone)]
+pub(super) struct DialError {
+    pub cause: Cause,
+    pub detail: String,
+}
+
+impl DialError {
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        DialError { cause, detail: detail.into() }
+    }
+
+    /// Whether trying again soon will not help.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.cause, Cause::Tls | Cause::ForbiddenAddress)
+    }
+}
+
+/// Opens a TLS connection that speaks HTTP/2.
+pub(super) async fn dial(
+    origin: &Origin,
+    tls: &Arc<ClientConfig>,
+    guarded: bool,
+    within: Duration,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    timeout(within, connect(origin, tls, guarded))
+        .await
+        .unwrap_or_else(|_| Err(DialError::new(Cause::Connect, format!("no connection within {within:?}"))))
+}
+
+async fn connect(
+    origin: &Origin,
+    tls: &Arc<ClientConfig>,
+    guarded: bool,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let addresses = resolve(&origin.host(), origin.port(), guarded).await?;
+    let socket = race(addresses).await?;
+    let failed = |error: &dyn std::fmt::Display| DialError::new(Cause::Tls, error.to_string());
+    socket.set_nodelay(true).map_err(|error| DialError::new(Cause::Connect, error.to_string()))?;
+    let name = origin.server_name().ok_or_else(|| failed(&"the host is no valid server name"))?;
+    let stream = TlsConnector::from(tls.clone()).connect(name, socket).await.map_err(|error| {
+        let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        if is_tls { failed(&error) } else { DialError::new(Cause::Connect, error.to_string()) }
+    })?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(failed(&"the server does not speak HTTP/2: it chose no ALPN protocol"));
+    }
+    Ok(stream)
+}
+
+/// The addresses of a host, freshly looked up, IPv6 and IPv4 by turns. If `guarded`, only public ones.
+pub(super) async fn resolve(host: &str, port: u16, guarded: bool) -> Result<Vec<SocketAddr>, DialError> {
+    let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, port)],
+        Err(_) => tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|error| DialError::new(Cause::Dns, format!("{host}: {error}")))?
+            .collect(),
+    };
+    if found.is_empty() {
+        return Err(DialError::new(Cause::Dns, format!("{host} has no address")));
+    }
+    let allowed = found.iter().copied().filter(|address| !guarded || guard::is_public(address.ip()));
+    let addresses = by_turns(allowed);
+    if addresses.is_empty() {
+        return Err(DialError::new(Cause::ForbiddenAddress, format!("{host} has no public address")));
+    }
+    Ok(addresses)
+}
+
+fn by_turns(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let (v6, v4): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv6);
+    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
+    std::iter::from_fn(|| Some([v6.next(), v4.next()]).filter(|pair| pair.iter().any(Option::is_some)))
+        .flatten()
+        .flatten()
+        .take(MOST_ADDRESSES)
+        .collect()
+}
+
+/// The first socket that opens. An address that fails makes way for the next at once.
+async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+    let mut left = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last = DialError::new(Cause::Connect, "no address");
+    loop {
+        attempts
+            .extend(left.next().map(|address| async move { (address, TcpStream::connect(address).await) }));
+        tokio::select! {
+            biased;
+            Some((address, result)) = attempts.next() => match result {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = DialError::new(Cause::Connect, format!("{address}: {error}")),
+            },
+            () = sleep(STAGGER), if left.len() > 0 => {}
+            else => return Err(last),
+        }
+        if attempts.is_empty() && left.len() == 0 {
+            return Err(last);
+        }
+    }
+}
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.cause, self.detail)
+    }
+}
+
+impl std::error::Error for DialError {}

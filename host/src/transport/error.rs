@@ -1,0 +1,114 @@
+//! What can go wrong with a send, and what is known of the request's fate.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What is known of a request that got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The peer has not processed it and never will: it is safe to send again.
+    NotSent,
+    /// It was handed to the socket whole and no answer came: it may or may not have been processed.
+    Unknown,
+}
+
+/// Why a send failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    #[error("the request cannot be put on the wire")]
+    InvalidRequest,
+    #[error("the host name does not resolve")]
+    Dns,
+    #[error("no connection could be opened")]
+    Connect,
+    /// The handshake failed, or the peer does not speak the protocol that was asked for.
+    #[error("the TLS handshake failed")]
+    Tls,
+    #[error("the address is not a public one")]
+    ForbiddenAddress,
+    /// The wait queue of this origin and identity is full.
+    #[error("too many requests are waiting for this peer")]
+    Overloaded,
+    /// The circuit breaker is open: the last connects all failed.
+    #[error("the peer is down")]
+    PeerDown,
+    #[error("the deadline passed")]
+    Deadline,
+    /// The peer said that it closes the connection (RFC 9113, section 6.8).
+    #[error("the peer closed the connection with GOAWAY code {code}{}", reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default())]
+    GoAway {
+        /// Error code of RFC 9113, section 7.
+        code: u32,
+        /// `reason` of the JSON debug data that APNs sends, else the debug data itself.
+        reason: Option<String>,
+    },
+    /// REFUSED_STREAM (RFC 9113, section 8.7), again and again.
+    #[error("the peer refused the stream")]
+    Refused,
+    /// RST_STREAM with another code.
+    #[error("the peer reset the stream with code {0}")]
+    Reset(u32),
+    #[error("the connection was lost")]
+    ConnectionLost,
+    #[error("the response is too large")]
+    TooLarge,
+    #[error("the peer broke the protocol")]
+    Protocol,
+    #[error("shutting down")]
+    ShuttingDown,
+}
+
+/// A send without an answer.
+#[derive(Debug, Clone)]
+pub struct SendError {
+    pub delivery: Delivery,
+    pub cause: Cause,
+    /// When to try again, where that is known.
+    pub retry_after: Option<Duration>,
+    /// For the log of the operator, not for callers. Holds no secret.
+    pub detail: String,
+}
+
+impl SendError {
+    pub(super) fn new(delivery: Delivery, cause: Cause, detail: impl Into<String>) -> Self {
+        SendError { delivery, cause, retry_after: None, detail: detail.into() }
+    }
+
+    pub(super) fn not_sent(cause: Cause, detail: impl Into<String>) -> Self {
+        Self::new(Delivery::NotSent, cause, detail)
+    }
+
+    pub(super) fn unknown(cause: Cause, detail: impl Into<String>) -> Self {
+        Self::new(Delivery::Unknown, cause, detail)
+    }
+
+    pub(super) fn retry_after(self, retry_after: Duration) -> Self {
+        SendError { retry_after: Some(retry_after), ..self }
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fate = match self.delivery {
+            Delivery::NotSent => "not sent",
+            Delivery::Unknown => "outcome unknown",
+        };
+        write!(f, "{} ({fate})", self.cause)?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// Why no transport could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("the system has no root certificates and none are configured")]
+    NoRoots,
+    #[error("an extra root certificate is invalid")]
+    InvalidRoot(#[source] rustls::Error),
+    #[error("the TLS provider does not work")]
+    Tls(#[source] rustls::Error),
+    #[error("the HTTPS client does not work")]
+    Client(#[source] reqwest::Error),
+}

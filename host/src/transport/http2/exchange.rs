@@ -1,0 +1,215 @@
+//! One request over one stream, and the truth about its fate.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Uri, Version};
+use tokio::time::timeout_at;
+
+use super::StreamOrigin;
+use super::connection::refuses_certificate;
+use super::observer::{GoAway, Record};
+use super::pool::Lease;
+use crate::transport::error::{Cause, Delivery, SendError};
+use crate::transport::message::{ConnectionHandle, Request, Response};
+
+/// Sends the request over the leased stream.
+pub async fn exchange(lease: Lease, request: &Request) -> Result<Response, SendError> {
+    let mut stream = Stream::open(lease, request)?;
+    match timeout_at(request.deadline, stream.respond()).await {
+        Ok(Ok((status, headers, body))) => {
+            let connection = ConnectionHandle(Some(stream.finish()));
+            Ok(Response { status, headers, body, connection })
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(stream.overdue()),
+    }
+}
+
+/// An open stream. Dropped before its end, it is reset if the request is not wholly written, else the
+/// answer is awaited in the background, so that the peer sees no difference.
+struct Stream {
+    open: Option<Open>,
+    deadline: tokio::time::Instant,
+}
+
+struct Open {
+    sending: SendStream<Bytes>,
+    response: ResponseFuture,
+    since: Instant,
+    id: u32,
+    lease: Lease,
+}
+
+impl Stream {
+    fn open(lease: Lease, request: &Request) -> Result<Self, SendError> {
+        let head = head(request)?;
+        let lost = |detail: String| SendError::not_sent(Cause::ConnectionLost, detail);
+        let mut sender =
+            lease.connection.sender().ok_or_else(|| lost("the connection is retired".to_owned()))?;
+        let since = Instant::now();
+        let opened = sender.send_request(head, request.body.is_empty());
+        let (response, mut sending) = opened.map_err(|error| {
+            lease.pool.retire(lease.connection.id);
+            closing(&lease.connection.record, &error).unwrap_or_else(|| lost(error.to_string()))
+        })?;
+        if !request.body.is_empty() {
+            sending.send_data(request.body.clone(), true).map_err(|error| lost(error.to_string()))?;
+        }
+        let id = sending.stream_id().as_u32();
+        let open = Some(Open { sending, response, since, id, lease });
+        Ok(Stream { open, deadline: request.deadline })
+    }
+
+    async fn respond(&mut self) -> Result<(u16, HeaderMap, Bytes), SendError> {
+        let Some(open) = &mut self.open else {
+            return Err(SendError::unknown(Cause::ConnectionLost, "the stream has ended"));
+        };
+        let most = open.lease.pool.settings().max_response;
+        let result = async {
+            let (head, body) = (&mut open.response).await?.into_parts();
+            open.lease.answered = true;
+            let body = read(body, most).await?;
+            Ok(body.map(|body| (head.status.as_u16(), head.headers, body)))
+        };
+        match result.await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(SendError::unknown(Cause::TooLarge, format!("more than {most} bytes"))),
+            Err(error) => Err(open.fate(&error)),
+        }
+    }
+
+    /// The stream has ended in order.
+    fn finish(mut self) -> StreamOrigin {
+        let Some(open) = self.open.take() else { return StreamOrigin::default() };
+        let origin = StreamOrigin::new(&open.lease);
+        open.end();
+        origin
+    }
+
+    /// The deadline passed. If the peer has been silent all the while, it may be dead.
+    fn overdue(mut self) -> SendError {
+        let Some(mut open) = self.open.take() else {
+            return SendError::unknown(Cause::Deadline, "the stream has ended");
+        };
+        let delivery = open.delivery();
+        open.sending.send_reset(Reason::CANCEL);
+        if open.lease.connection.record.heard_at() <= open.since {
+            open.lease.pool.suspect(&open.lease.connection);
+        }
+        open.end();
+        SendError::new(delivery, Cause::Deadline, "no answer came in time")
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        let runtime = tokio::runtime::Handle::try_current();
+        match (open.delivery(), runtime) {
+            (Delivery::Unknown, Ok(runtime)) => {
+                let deadline = self.deadline;
+                runtime.spawn(async move {
+                    let answer = timeout_at(deadline, &mut open.response).await;
+                    open.lease.answered = matches!(answer, Ok(Ok(_)));
+                    open.end();
+                });
+            }
+            _ => {
+                open.sending.send_reset(Reason::CANCEL);
+                open.end();
+            }
+        }
+    }
+}
+
+impl Open {
+    fn delivery(&self) -> Delivery {
+        if self.lease.connection.record.is_written(self.id) { Delivery::Unknown } else { Delivery::NotSent }
+    }
+
+    /// Gives up the stream first and its place in the pool last.
+    fn end(self) {
+        let Open { sending, response, id, lease, .. } = self;
+        drop((sending, response));
+        lease.connection.record.forget(id);
+        drop(lease);
+    }
+
+    fn fate(&self, error: &h2::Error) -> SendError {
+        let record = &self.lease.connection.record;
+        let detail = error.to_string();
+        if error.is_reset() {
+            let code = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
+            return match (error.is_remote(), code) {
+                (true, Reason::REFUSED_STREAM) => SendError::not_sent(Cause::Refused, detail),
+                (true, code) => SendError::new(self.delivery(), Cause::Reset(code.into()), detail),
+                (false, _) => SendError::unknown(Cause::Protocol, detail),
+            };
+        }
+        if refuses_certificate(record) {
+            return SendError::not_sent(Cause::Tls, "the server refused the client certificate");
+        }
+        if let Some(goaway) = record.goaway() {
+            let delivery = if self.id > goaway.last_stream_id { Delivery::NotSent } else { self.delivery() };
+            return SendError::new(delivery, goaway_cause(&goaway), detail);
+        }
+        let cause = if error.is_library() { Cause::Protocol } else { Cause::ConnectionLost };
+        SendError::new(self.delivery(), cause, detail)
+    }
+}
+
+/// Why a connection takes no new stream, if the peer said so.
+fn closing(record: &Record, error: &h2::Error) -> Option<SendError> {
+    record.goaway().map(|goaway| SendError::not_sent(goaway_cause(&goaway), error.to_string()))
+}
+
+fn goaway_cause(goaway: &GoAway) -> Cause {
+    #[derive(serde::Deserialize)]
+    struct Debug {
+        reason: String,
+    }
+    let reason = match serde_json::from_slice(&goaway.debug) {
+        Ok(Debug { reason }) => Some(reason),
+        Err(_) => Some(String::from_utf8_lossy(&goaway.debug).into_owned()).filter(|text| !text.is_empty()),
+    };
+    Cause::GoAway { code: goaway.code, reason }
+}
+
+/// The head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
+/// table, and the latter is marked as never to be indexed by anyone on the way (RFC 7541, section 7.1.3).
+fn head(request: &Request) -> Result<http::Request<()>, SendError> {
+    let invalid = |error: http::Error| SendError::not_sent(Cause::InvalidRequest, error.to_string());
+    let uri = Uri::builder()
+        .scheme("https")
+        .authority(request.origin.authority().clone())
+        .path_and_query(request.path.as_str())
+        .build()
+        .map_err(invalid)?;
+    let mut head = http::Request::new(());
+    *head.uri_mut() = uri;
+    *head.method_mut() = request.method.clone();
+    *head.version_mut() = Version::HTTP_2;
+    *head.headers_mut() = request.headers.clone();
+    if let Some(value) = head.headers_mut().get_mut(AUTHORIZATION) {
+        value.set_sensitive(true);
+    }
+    Ok(head)
+}
+
+/// The whole body, or nothing if it is longer than `most`.
+async fn read(mut body: RecvStream, most: usize) -> Result<Option<Bytes>, h2::Error> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        if whole.len() + piece.len() > most {
+            return Ok(None);
+        }
+        body.flow_control().release_capacity(piece.len())?;
+        whole.extend_from_slice(&piece);
+    }
+    Ok(Some(whole.freeze()))
+}

@@ -1,0 +1,153 @@
+//! HTTP/2 over few connections that are kept: one pool per origin and identity.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::{Cause, Delivery, SendError};
+use super::message::{PeerKey, Request, Response};
+use super::tls::Tls;
+use super::{ConnectionStats, Settings};
+use pool::{Lease, Pool, Refusal};
+use state::ConnectionId;
+
+pub(super) use state::Figures;
+
+mod connection;
+mod exchange;
+mod observer;
+mod pool;
+mod state;
+
+/// How often a request that the peer certainly did not process is sent again.
+const ATTEMPTS: u32 = 10;
+/// Pause before a request that was refused is sent again; it doubles each time.
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+const SHARDS: usize = 16;
+
+/// All pools.
+pub(super) struct Http2 {
+    tls: Arc<Tls>,
+    settings: Arc<Settings>,
+    hasher: RandomState,
+    shards: [Mutex<HashMap<PeerKey, Arc<Pool>>>; SHARDS],
+}
+
+/// Where a stream was opened.
+#[derive(Default)]
+pub(super) struct StreamOrigin {
+    pool: Weak<Pool>,
+    connection: ConnectionId,
+}
+
+impl StreamOrigin {
+    fn new(lease: &Lease) -> Self {
+        StreamOrigin { pool: Arc::downgrade(&lease.pool), connection: lease.connection.id }
+    }
+
+    pub fn retire(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.retire(self.connection);
+        }
+    }
+}
+
+impl Http2 {
+    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Self {
+        Http2 { tls, settings, hasher: RandomState::new(), shards: Default::default() }
+    }
+
+    /// Sends the request, again where the peer certainly did not process it.
+    pub async fn send(&self, key: PeerKey, request: &Request) -> Result<Response, SendError> {
+        let mut attempt = 1;
+        loop {
+            let lease = self.acquire(&key, request).await?;
+            let error = match Box::pin(exchange::exchange(lease, request)).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if attempt == ATTEMPTS || Instant::now() >= request.deadline || !may_resend(&error) {
+                return Err(error);
+            }
+            if error.cause == Cause::Refused {
+                sleep(REFUSED_PAUSE * (1 << attempt)).await;
+            }
+            attempt += 1;
+        }
+    }
+
+    pub fn snapshot(&self) -> Vec<ConnectionStats> {
+        self.pools().iter().map(|pool| ConnectionStats::of_pool(pool.key(), pool.figures())).collect()
+    }
+
+    /// Lets all streams end and closes the connections; cuts what is left after `within`.
+    pub async fn drain(&self, within: Duration) {
+        let pools = self.pools();
+        pools.iter().for_each(Pool::drain);
+        let ended = join_all(pools.iter().map(|pool| pool.until_ended()));
+        if timeout(within, ended).await.is_err() {
+            pools.iter().for_each(|pool| pool.cut());
+        }
+    }
+
+    async fn acquire(&self, key: &PeerKey, request: &Request) -> Result<Lease, SendError> {
+        loop {
+            let pool = self.pool(key, request)?;
+            match pool.acquire(request.deadline).await {
+                Ok(lease) => return Ok(lease),
+                Err(Refusal::Error(error)) => return Err(error),
+                Err(Refusal::Ended) => {}
+            }
+        }
+    }
+
+    /// The pool of the key, made if there is none.
+    fn pool(&self, key: &PeerKey, request: &Request) -> Result<Arc<Pool>, SendError> {
+        let mut shard = self.shard(key);
+        if let Some(pool) = shard.get(key).filter(|pool| !pool.has_ended()) {
+            return Ok(pool.clone());
+        }
+        shard.retain(|_, pool| !pool.has_ended());
+        if shard.len() >= self.settings.max_peers.div_ceil(SHARDS) {
+            return Err(
+                SendError::not_sent(Cause::Overloaded, "too many peers").retry_after(Duration::from_secs(60))
+            );
+        }
+        let config = self.tls.config(&request.identity, &[b"h2"]);
+        let config = config.map_err(|error| SendError::not_sent(Cause::Tls, error.to_string()))?;
+        let pool = Pool::start(key.clone(), Arc::new(config), self.settings.clone());
+        shard.insert(key.clone(), pool.clone());
+        Ok(pool)
+    }
+
+    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, HashMap<PeerKey, Arc<Pool>>> {
+        let hash = self.hasher.hash_one(key);
+        let [first, ..] = &self.shards;
+        let shard = self.shards.get(hash as usize % SHARDS).unwrap_or(first);
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        let shard = |shard: &Mutex<HashMap<_, Arc<Pool>>>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.values().cloned().collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(shard).collect()
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        self.pools().iter().for_each(Pool::drain);
+    }
+}
+
+/// Only what is no fault of the request, and was certainly not processed.
+fn may_resend(error: &SendError) -> bool {
+    error.delivery == Delivery::NotSent
+        && matches!(error.cause, Cause::GoAway { .. } | Cause::Refused | Cause::ConnectionLost)
+}

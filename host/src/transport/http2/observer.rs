@@ -1,0 +1,274 @@
+//! A passive observer of the HTTP/2 frames on a connection (RFC 9113, section 4.1).
+//!
+//! The h2 crate tells neither whether a request was written nor what a GOAWAY said. Both decide whether a
+//! request may be sent again, so they are read off the wire here.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+const HEADER: usize = 9;
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const GOAWAY: u8 = 0x7;
+const END_STREAM: u8 = 0x1;
+const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+/// A GOAWAY's fixed part, and as much of its debug data as is kept.
+const KEPT: usize = 8 + 1024;
+
+/// What a GOAWAY said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoAway {
+    pub last_stream_id: u32,
+    pub code: u32,
+    pub debug: Vec<u8>,
+}
+
+/// What was seen so far on one connection.
+pub struct Record {
+    started: Instant,
+    /// Milliseconds after `started`, of the last byte that came in. 0 while none came.
+    heard: AtomicU64,
+    /// A GOAWAY came that nobody has asked for yet.
+    news: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Streams whose HEADERS left, and whether their END_STREAM left too.
+    written: HashMap<u32, bool>,
+    goaway: Option<GoAway>,
+    tls_error: Option<rustls::Error>,
+}
+
+impl Record {
+    pub fn new() -> Self {
+        let (heard, news, seen) = Default::default();
+        Record { started: Instant::now(), heard, news, seen }
+    }
+
+    /// Whether the whole request was handed to the socket.
+    pub fn is_written(&self, stream: u32) -> bool {
+        self.seen().written.get(&stream).copied().unwrap_or(false)
+    }
+
+    /// The stream has ended: nothing of it need be remembered.
+    pub fn forget(&self, stream: u32) {
+        self.seen().written.remove(&stream);
+    }
+
+    pub fn goaway(&self) -> Option<GoAway> {
+        self.seen().goaway.clone()
+    }
+
+    /// Whether a GOAWAY came since the last call.
+    pub fn goaway_came(&self) -> bool {
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Relaxed)
+    }
+
+    /// Why TLS failed, if it did.
+    pub fn tls_error(&self) -> Option<rustls::Error> {
+        self.seen().tls_error.clone()
+    }
+
+    /// When the peer was last heard of; when the connection was opened if never.
+    pub fn heard_at(&self) -> Instant {
+        self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    pub fn heard_anything(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) != 0
+    }
+
+    fn hear(&self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(elapsed.max(1), Ordering::Relaxed);
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn frame_sent(&self, frame: &Frame) {
+        match frame.kind {
+            HEADERS => {
+                self.seen().written.insert(frame.stream, frame.flags & END_STREAM != 0);
+            }
+            DATA if frame.flags & END_STREAM != 0 => {
+                if let Some(written) = self.seen().written.get_mut(&frame.stream) {
+                    *written = true;
+                }
+            }
+            RST_STREAM => self.forget(frame.stream),
+            _ => {}
+        }
+    }
+
+    fn frame_received(&self, frame: &Frame) {
+        if frame.kind != GOAWAY {
+            return;
+        }
+        let Some((fixed, debug)) = frame.payload.split_first_chunk::<8>() else { return };
+        let [a, b, c, d, e, f, g, h] = *fixed;
+        let last_stream_id = u32::from_be_bytes([a & 0x7f, b, c, d]);
+        let goaway = GoAway { last_stream_id, code: u32::from_be_bytes([e, f, g, h]), debug: debug.to_vec() };
+        self.seen().goaway = Some(goaway);
+        self.news.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A stream that keeps a [`Record`] of the frames that pass.
+pub struct Observed<S> {
+    inner: S,
+    record: Arc<Record>,
+    sent: Scanner,
+    received: Scanner,
+}
+
+impl<S> Observed<S> {
+    pub fn new(inner: S, record: Arc<Record>) -> Self {
+        Observed { inner, record, sent: Scanner::new(PREFACE, false), received: Scanner::new(0, true) }
+    }
+
+    fn wrote(&mut self, bytes: &[u8]) {
+        self.sent.scan(bytes, |frame| self.record.frame_sent(frame));
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            self.record.seen().tls_error = Some(tls.clone());
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        if let Err(error) = ready!(Pin::new(&mut this.inner).poll_read(cx, buf)) {
+            this.note(&error);
+            return Poll::Ready(Err(error));
+        }
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if !new.is_empty() {
+            this.record.hear();
+            this.received.scan(new, |frame| this.record.frame_received(frame));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        self.wrote(buf.get(..written).unwrap_or(buf));
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
+        let mut left = written;
+        for buf in bufs {
+            let taken = buf.get(..left).unwrap_or(buf);
+            self.wrote(taken);
+            left -= taken.len();
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// One frame that has passed whole. `payload` is kept only where it is needed.
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// Splits a byte stream into frames, one direction.
+struct Scanner {
+    /// Bytes of the current frame's payload that are still to come.
+    left: usize,
+    /// Bytes before the first frame that are still to come: the client preface.
+    preface: usize,
+    /// Whether the payload of GOAWAY is kept.
+    keep: bool,
+    header: Vec<u8>,
+    frame: Option<Frame>,
+}
+
+impl Scanner {
+    fn new(preface: usize, keep: bool) -> Self {
+        Scanner { left: 0, preface, keep, header: Vec::with_capacity(HEADER), frame: None }
+    }
+
+    fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(&Frame)) {
+        let skipped = take(&mut bytes, self.preface);
+        self.preface -= skipped.len();
+        while !bytes.is_empty() {
+            match &mut self.frame {
+                None => self.header.extend_from_slice(take(&mut bytes, HEADER - self.header.len())),
+                Some(frame) => {
+                    let payload = take(&mut bytes, self.left);
+                    self.left -= payload.len();
+                    if self.keep && frame.kind == GOAWAY {
+                        let room = KEPT - frame.payload.len();
+                        frame.payload.extend_from_slice(payload.get(..room).unwrap_or(payload));
+                    }
+                }
+            }
+            self.start_frame();
+            if self.left == 0
+                && let Some(frame) = self.frame.take()
+            {
+                on_frame(&frame);
+            }
+        }
+    }
+
+    /// Reads the header once it is complete.
+    fn start_frame(&mut self) {
+        let Ok([a, b, c, kind, flags, s, t, u, v]) = <[u8; HEADER]>::try_from(self.header.as_slice()) else {
+            return;
+        };
+        self.header.clear();
+        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let stream = u32::from_be_bytes([s & 0x7f, t, u, v]);
+        self.frame = Some(Frame { kind, flags, stream, payload: Vec::new() });
+    }
+}
+
+/// Cuts at most `count` bytes off the front.
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
+    let (taken, rest) = bytes.split_at(count.min(bytes.len()));
+    *bytes = rest;
+    taken
+}

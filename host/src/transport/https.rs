@@ -1,0 +1,347 @@
+//! HTTPS with reqwest for peers that are not pinned to HTTP/2.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::AUTHORIZATION;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, redirect};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{timeout, timeout_at};
+
+use super::breaker::{Backoff, Breaker, BreakerState};
+use super::dial::{DialError, resolve};
+use super::error::{Cause, SendError, SetupError};
+use super::guard;
+use super::message::{ConnectionHandle, Identity, PeerKey, Request, Response};
+use super::tls::Tls;
+use super::{ConnectionStats, Settings, jitter};
+
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// How often a peer with requests in flight over HTTP/2 is tested.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(90);
+/// A peer without requests is forgotten after this long, when room is needed.
+const KEEP_UNUSED: Duration = Duration::from_secs(60);
+
+/// The HTTPS clients, and a bulkhead for each origin and identity.
+pub(super) struct Https {
+    tls: Arc<Tls>,
+    settings: Arc<Settings>,
+    open: Client,
+    guarded: Client,
+    peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
+}
+
+/// What keeps one origin and identity from taking more than its share.
+struct Peer {
+    key: PeerKey,
+    client: Client,
+    permits: Semaphore,
+    most: usize,
+    waiting: AtomicUsize,
+    fate: Mutex<Fate>,
+}
+
+struct Fate {
+    breaker: Breaker,
+    /// A request is under way that shall tell whether the peer is back.
+    probing: bool,
+    used_at: Instant,
+}
+
+impl Https {
+    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Result<Self, SetupError> {
+        let client = |guarded| client(&tls, &settings, &Identity::Anonymous, guarded);
+        let (open, guarded) = (client(false)?, client(true)?);
+        Ok(Https { tls, settings, open, guarded, peers: Mutex::default() })
+    }
+
+    pub async fn send(&self, key: PeerKey, request: Request) -> Result<Response, SendError> {
+        if key.guarded && request.origin.address().is_some_and(|address| !guard::is_public(address)) {
+            return Err(SendError::not_sent(Cause::ForbiddenAddress, request.origin.to_string()));
+        }
+        let peer = self.peer(key, &request)?;
+        let permit = peer.enter(request.deadline, self.settings.max_waiting).await?;
+        let trial = peer.trial()?;
+        let result = exchange(&peer.client, request, self.settings.max_response).await;
+        trial.end(match &result {
+            Ok(_) => Some(true),
+            Err(error) if matches!(error.cause, Cause::Connect | Cause::Dns | Cause::Tls) => Some(false),
+            Err(_) => None,
+        });
+        drop(permit);
+        result
+    }
+
+    pub fn snapshot(&self) -> Vec<ConnectionStats> {
+        let now = Instant::now();
+        self.peers().values().map(|peer| ConnectionStats::of_https(&peer.key, peer.figures(now))).collect()
+    }
+
+    /// Waits until no request is in flight, at most `within`.
+    pub async fn drain(&self, within: Duration) {
+        let peers: Vec<_> = self.peers().values().cloned().collect();
+        let all = async {
+            for peer in &peers {
+                let most = u32::try_from(peer.most).unwrap_or(u32::MAX);
+                drop(peer.permits.acquire_many(most).await);
+            }
+        };
+        // What is still in flight after that is left to its own deadline.
+        let _ = timeout(within, all).await;
+    }
+
+    fn peer(&self, key: PeerKey, request: &Request) -> Result<Arc<Peer>, SendError> {
+        let now = Instant::now();
+        let mut peers = self.peers();
+        if let Some(peer) = peers.get(&key) {
+            return Ok(peer.clone());
+        }
+        if peers.len() >= self.settings.max_peers {
+            peers.retain(|_, peer| peer.is_used(now));
+        }
+        if peers.len() >= self.settings.max_peers {
+            return Err(SendError::not_sent(Cause::Overloaded, "too many peers").retry_after(KEEP_UNUSED));
+        }
+        let client = match (&request.identity, key.guarded) {
+            (Identity::Certificate(_), guarded) => {
+                client(&self.tls, &self.settings, &request.identity, guarded)
+                    .map_err(|error| SendError::not_sent(Cause::Tls, error.to_string()))?
+            }
+            (_, true) => self.guarded.clone(),
+            (_, false) => self.open.clone(),
+        };
+        let peer = Arc::new(Peer::new(key.clone(), client, &self.settings));
+        peers.insert(key, peer.clone());
+        Ok(peer)
+    }
+
+    fn peers(&self) -> MutexGuard<'_, HashMap<PeerKey, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Figures for metrics: requests in flight, requests that wait, the breaker.
+pub(super) struct Figures {
+    pub requests: usize,
+    pub waiting: usize,
+    pub breaker: BreakerState,
+}
+
+impl Peer {
+    fn new(key: PeerKey, client: Client, settings: &Settings) -> Self {
+        let backoff = Backoff {
+            threshold: settings.breaker_failures,
+            base: settings.backoff_base,
+            max: settings.backoff_max,
+        };
+        let fate = Fate { breaker: Breaker::new(backoff), probing: false, used_at: Instant::now() };
+        let most = settings.max_requests.clamp(1, Semaphore::MAX_PERMITS);
+        let (permits, waiting, fate) = (Semaphore::new(most), AtomicUsize::new(0), Mutex::new(fate));
+        Peer { key, client, permits, most, waiting, fate }
+    }
+
+    /// Waits for this request's turn.
+    async fn enter(
+        &self,
+        deadline: tokio::time::Instant,
+        max_waiting: usize,
+    ) -> Result<SemaphorePermit<'_>, SendError> {
+        if let Ok(permit) = self.permits.try_acquire() {
+            return Ok(permit);
+        }
+        let place = Place::take(&self.waiting);
+        if place.before >= max_waiting {
+            let error = SendError::not_sent(Cause::Overloaded, "the wait queue is full");
+            return Err(error.retry_after(Duration::from_secs(1)));
+        }
+        match timeout_at(deadline, self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(SendError::not_sent(Cause::ShuttingDown, "")),
+            Err(_) => Err(SendError::not_sent(Cause::Deadline, "its turn did not come")),
+        }
+    }
+
+    /// Asks the breaker; after a pause one request at a time passes.
+    fn trial(&self) -> Result<Trial<'_>, SendError> {
+        let now = Instant::now();
+        let mut fate = self.fate();
+        fate.used_at = now;
+        let pause = match fate.breaker.state(now) {
+            BreakerState::Open(pause) => Some(pause),
+            BreakerState::HalfOpen if fate.probing => Some(fate.breaker.probe_time()),
+            BreakerState::HalfOpen => {
+                fate.probing = true;
+                return Ok(Trial { peer: self, is_probe: true });
+            }
+            BreakerState::Closed => None,
+        };
+        match pause {
+            Some(pause) => {
+                Err(SendError::not_sent(Cause::PeerDown, "the last connects failed").retry_after(pause))
+            }
+            None => Ok(Trial { peer: self, is_probe: false }),
+        }
+    }
+
+    fn figures(&self, now: Instant) -> Figures {
+        Figures {
+            requests: self.most - self.permits.available_permits(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            breaker: self.fate().breaker.state(now),
+        }
+    }
+
+    fn is_used(&self, now: Instant) -> bool {
+        self.permits.available_permits() < self.most || self.fate().used_at + KEEP_UNUSED > now
+    }
+
+    fn fate(&self) -> MutexGuard<'_, Fate> {
+        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among those that wait.
+struct Place<'a> {
+    waiting: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Self {
+        Place { waiting, before: waiting.fetch_add(1, Ordering::AcqRel) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A request that the breaker let pass.
+struct Trial<'a> {
+    peer: &'a Peer,
+    is_probe: bool,
+}
+
+impl Trial<'_> {
+    /// `connected`: whether the peer could be reached, if the request tells.
+    fn end(self, connected: Option<bool>) {
+        let mut fate = self.peer.fate();
+        match connected {
+            Some(true) => fate.breaker.succeeded(),
+            Some(false) => fate.breaker.failed(Instant::now(), jitter()),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if self.is_probe {
+            self.peer.fate().probing = false;
+        }
+    }
+}
+
+fn client(tls: &Tls, settings: &Settings, identity: &Identity, guarded: bool) -> Result<Client, SetupError> {
+    Client::builder()
+        .tls_backend_preconfigured(tls.config(identity, ALPN).map_err(SetupError::Tls)?)
+        .https_only(true)
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        .dns_resolver(Resolver { guarded })
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(IDLE)
+        .tcp_nodelay(true)
+        .http2_max_header_list_size(MAX_HEADER_LIST)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(settings.ping_timeout)
+        .build()
+        .map_err(SetupError::Client)
+}
+
+/// Looks names up for reqwest: what it is told is what it dials.
+struct Resolver {
+    guarded: bool,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guarded = self.guarded;
+        Box::pin(async move {
+            let addresses = resolve(name.as_str(), 0, guarded).await.map_err(Box::new)?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+async fn exchange(client: &Client, request: Request, most: usize) -> Result<Response, SendError> {
+    let deadline = request.deadline;
+    match timeout_at(deadline, respond(client, request, most)).await {
+        Ok(result) => result,
+        Err(_) => Err(SendError::unknown(Cause::Deadline, "no answer came in time")),
+    }
+}
+
+async fn respond(client: &Client, request: Request, most: usize) -> Result<Response, SendError> {
+    let Request { origin, method, path, mut headers, body, .. } = request;
+    if let Some(value) = headers.get_mut(AUTHORIZATION) {
+        value.set_sensitive(true);
+    }
+    let url = format!("{origin}{path}");
+    let sent = client.request(method, url).headers(headers).body(body).send().await;
+    let mut response = sent.map_err(|error| fate(&error))?;
+    let status = response.status().as_u16();
+    let headers = std::mem::take(response.headers_mut());
+    let body = read(&mut response, most).await?;
+    Ok(Response { status, headers, body, connection: ConnectionHandle(None) })
+}
+
+async fn read(response: &mut reqwest::Response, most: usize) -> Result<Bytes, SendError> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| fate(&error))? {
+        if whole.len() + piece.len() > most {
+            return Err(SendError::unknown(Cause::TooLarge, format!("more than {most} bytes")));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// A request that found no connection was not sent; of any other one nothing is known.
+fn fate(error: &reqwest::Error) -> SendError {
+    let detail = chain(error).map(|error| error.to_string()).collect::<Vec<_>>().join(": ");
+    if let Some(error) = find::<DialError>(error) {
+        return SendError::not_sent(error.cause.clone(), error.detail.clone());
+    }
+    if error.is_builder() {
+        return SendError::not_sent(Cause::InvalidRequest, detail);
+    }
+    if error.is_connect() {
+        let cause = if find::<rustls::Error>(error).is_some() { Cause::Tls } else { Cause::Connect };
+        return SendError::not_sent(cause, detail);
+    }
+    SendError::unknown(Cause::ConnectionLost, detail)
+}
+
+/// An error and all that caused it, with what `io::Error` hides inside.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+    chain(error).find_map(|error| error.downcast_ref::<E>())
+}

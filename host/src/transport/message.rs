@@ -1,0 +1,121 @@
+//! Requests, responses, and who sends them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use rustls::sign::CertifiedKey;
+use tokio::time::Instant;
+
+use super::http2::StreamOrigin;
+use super::origin::Origin;
+
+/// How a request travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/2 only, over few connections that are kept for hours to days (APNs).
+    Http2,
+    /// HTTP/1.1 or HTTP/2 as the peer likes.
+    Https,
+}
+
+/// Who speaks. Requests of different identities never share an [`Protocol::Http2`] connection.
+#[derive(Clone)]
+pub enum Identity {
+    Anonymous,
+    /// A TLS client certificate.
+    Certificate(Arc<ClientCertificate>),
+    /// The name of a set of provider tokens that may share a connection (for APNs: team and key family).
+    /// A name, not a secret: it is shown in metrics.
+    Token(Arc<str>),
+}
+
+/// A TLS client certificate with its key.
+pub struct ClientCertificate {
+    /// SHA-256 of the certificate: two with the same fingerprint are the same identity.
+    pub fingerprint: [u8; 32],
+    pub key: Arc<CertifiedKey>,
+}
+
+/// One request.
+#[derive(Clone)]
+pub struct Request {
+    pub origin: Origin,
+    pub protocol: Protocol,
+    pub identity: Identity,
+    pub method: Method,
+    /// Path and query, with a leading `/`.
+    pub path: String,
+    /// Without pseudo-headers, `host` and `content-length`.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// When the caller wants to know, come what may.
+    pub deadline: Instant,
+    /// Whether the origin came from outside, so that only public addresses are dialled.
+    pub guarded: bool,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub connection: ConnectionHandle,
+}
+
+/// The connection that an answer came over.
+pub struct ConnectionHandle(pub(super) Option<StreamOrigin>);
+
+impl ConnectionHandle {
+    /// Opens no further stream on this connection and closes it when its streams have ended.
+    /// For [`Protocol::Https`] this does nothing: no peer there ties its state to a connection.
+    pub fn close_after_use(self) {
+        if let Some(origin) = self.0 {
+            origin.retire();
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionHandle")
+    }
+}
+
+/// What tells identities apart.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum IdentityKey {
+    Anonymous,
+    Certificate([u8; 32]),
+    Token(Arc<str>),
+}
+
+/// Requests with the same key share connections, bounds and a circuit breaker.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct PeerKey {
+    pub origin: Origin,
+    pub identity: IdentityKey,
+    pub guarded: bool,
+}
+
+impl Identity {
+    pub(super) fn key(&self) -> IdentityKey {
+        match self {
+            Identity::Anonymous => IdentityKey::Anonymous,
+            Identity::Certificate(certificate) => IdentityKey::Certificate(certificate.fingerprint),
+            Identity::Token(name) => IdentityKey::Token(name.clone()),
+        }
+    }
+}
+
+impl fmt::Display for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IdentityKey::Anonymous => f.write_str("anonymous"),
+            IdentityKey::Certificate(fingerprint) => write!(f, "certificate:{}", hex::encode(fingerprint)),
+            IdentityKey::Token(name) => write!(f, "token:{name}"),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The sockets: from a request to the answer of a push service, or to the truth about why there is none.
+//!
+//! [`Transport::send`] never sends anything twice whose outcome is not known; what the peer certainly did
+//! not process it sends again by itself, within the deadline. It knows nothing of notifications.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use http2::Http2;
+use https::Https;
+use message::PeerKey;
+use tls::Tls;
+
+pub use breaker::BreakerState;
+pub use error::{Cause, Delivery, SendError, SetupError};
+pub use message::{ClientCertificate, ConnectionHandle, Identity, Protocol, Request, Response};
+pub use origin::{Origin, OriginError};
+pub use settings::Settings;
+
+mod breaker;
+mod dial;
+mod error;
+mod guard;
+mod http2;
+mod https;
+mod message;
+mod origin;
+mod settings;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+/// Sends requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Transport(Arc<Inner>);
+
+struct Inner {
+    settings: Arc<Settings>,
+    http2: Http2,
+    https: Https,
+    draining: AtomicBool,
+}
+
+/// Figures of one origin and identity, for metrics.
+#[derive(Debug, Clone)]
+pub struct ConnectionStats {
+    pub origin: Origin,
+    /// `anonymous`, `certificate:` and the fingerprint, or `token:` and its name.
+    pub identity: String,
+    pub protocol: Protocol,
+    /// Open connections; not known, and 0, for [`Protocol::Https`].
+    pub connections: usize,
+    /// Requests in flight.
+    pub streams: usize,
+    /// Requests that wait.
+    pub queued: usize,
+    pub breaker: BreakerState,
+}
+
+impl Transport {
+    /// Reads the trusted roots. Opens no connection; must be called in a Tokio runtime.
+    pub fn new(settings: Settings) -> Result<Transport, SetupError> {
+        let settings = Arc::new(settings);
+        let tls = Arc::new(Tls::new(&settings)?);
+        let http2 = Http2::new(tls.clone(), settings.clone());
+        let https = Https::new(tls, settings.clone())?;
+        Ok(Transport(Arc::new(Inner { settings, http2, https, draining: AtomicBool::new(false) })))
+    }
+
+    /// Sends one request and waits for its answer, until the deadline at most.
+    ///
+    /// If the future is dropped after the request was written, the answer is still awaited in the background.
+    pub async fn send(&self, request: Request) -> Result<Response, SendError> {
+        let inner = &*self.0;
+        if inner.draining.load(Ordering::Acquire) {
+            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
+        }
+        if !request.path.starts_with('/') {
+            return Err(SendError::not_sent(Cause::InvalidRequest, "the path must start with '/'"));
+        }
+        let guarded = request.guarded && !inner.settings.trusted_origins.contains(&request.origin);
+        let key = PeerKey { origin: request.origin.clone(), identity: request.identity.key(), guarded };
+        match request.protocol {
+            Protocol::Http2 => inner.http2.send(key, &request).await,
+            Protocol::Https => Box::pin(inner.https.send(key, request)).await,
+        }
+    }
+
+    /// What is open, in flight and waiting now.
+    pub fn snapshot(&self) -> Vec<ConnectionStats> {
+        let mut all = self.0.http2.snapshot();
+        all.extend(self.0.https.snapshot());
+        all
+    }
+
+    /// Refuses new requests with [`Cause::ShuttingDown`], lets those under way finish, and closes the
+    /// connections in order. Cuts what is left after `within`.
+    pub async fn drain(&self, within: Duration) {
+        self.0.draining.store(true, Ordering::Release);
+        tokio::join!(self.0.http2.drain(within), self.0.https.drain(within));
+    }
+}
+
+impl ConnectionStats {
+    fn of_pool(key: &PeerKey, figures: http2::Figures) -> Self {
+        ConnectionStats {
+            origin: key.origin.clone(),
+            identity: key.identity.to_string(),
+            protocol: Protocol::Http2,
+            connections: figures.connections,
+            streams: figures.streams,
+            queued: figures.waiting,
+            breaker: figures.breaker,
+        }
+    }
+
+    fn of_https(key: &PeerKey, figures: https::Figures) -> Self {
+        ConnectionStats {
+            origin: key.origin.clone(),
+            identity: key.identity.to_string(),
+            protocol: Protocol::Https,
+            connections: 0,
+            streams: figures.requests,
+            queued: figures.waiting,
+            breaker: figures.breaker,
+        }
+    }
+}
+
+/// A random fraction of `u32::MAX`.
+fn jitter() -> u32 {
+    let mut bytes = [0; 4];
+    // Without randomness all pauses have their least length; nothing else depends on it.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    u32::from_be_bytes(bytes)
+}

@@ -1,0 +1,164 @@
+//! The peers that requests go to.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::uri::Authority;
+use rustls::pki_types::ServerName;
+use url::{Host, Url};
+
+/// Scheme `https`, a host and a port, written `https://host[:port]`. Cheap to clone.
+#[derive(Clone)]
+pub struct Origin(Arc<Parts>);
+
+struct Parts {
+    host: Host<String>,
+    port: u16,
+    authority: Authority,
+}
+
+/// Why a text is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    #[error("not a URL: {0}")]
+    NotUrl(#[from] url::ParseError),
+    #[error("the scheme must be https")]
+    NotHttps,
+    #[error("there is no host")]
+    NoHost,
+    #[error("a user name or password is not allowed")]
+    UserInfo,
+    #[error("a path, query or fragment is not allowed")]
+    NotBare,
+}
+
+impl Origin {
+    /// The origin of a URL, whatever its path and query are.
+    pub fn of(url: &Url) -> Result<Origin, OriginError> {
+        if url.scheme() != "https" {
+            return Err(OriginError::NotHttps);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(OriginError::UserInfo);
+        }
+        let host = url.host().ok_or(OriginError::NoHost)?.to_owned();
+        let port = url.port_or_known_default().ok_or(OriginError::NotHttps)?;
+        let text = if port == 443 { host.to_string() } else { format!("{host}:{port}") };
+        let authority = Authority::try_from(text).map_err(|_| OriginError::NoHost)?;
+        Ok(Origin(Arc::new(Parts { host, port, authority })))
+    }
+
+    /// Host name, or address without brackets.
+    pub fn host(&self) -> String {
+        match &self.0.host {
+            Host::Domain(name) => name.clone(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// The address, if the host is written as one.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match self.0.host {
+            Host::Domain(_) => None,
+            Host::Ipv4(address) => Some(address.into()),
+            Host::Ipv6(address) => Some(address.into()),
+        }
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.0.authority
+    }
+
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        match self.address() {
+            Some(address) => Some(ServerName::from(address)),
+            None => ServerName::try_from(self.host()).ok(),
+        }
+    }
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let url = Url::parse(text)?;
+        let origin = Self::of(&url)?;
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(OriginError::NotBare);
+        }
+        Ok(origin)
+    }
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.authority.as_str() == other.0.authority.as_str()
+    }
+}
+
+impl Eq for Origin {}
+
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.authority.as_str().hash(state);
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}", self.0.authority)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_host_and_port() {
+        let origin: Origin = "https://api.push.apple.com".parse().unwrap();
+        assert_eq!((origin.host().as_str(), origin.port()), ("api.push.apple.com", 443));
+        assert_eq!(origin.to_string(), "https://api.push.apple.com");
+        let origin: Origin = "https://[::1]:8443/".parse().unwrap();
+        assert_eq!((origin.host().as_str(), origin.port()), ("::1", 8443));
+        assert_eq!(origin.to_string(), "https://[::1]:8443");
+        assert_eq!("https://EXAMPLE.com:443".parse(), Ok("https://example.com".parse::<Origin>().unwrap()));
+    }
+
+    #[test]
+    fn an_address_in_disguise_is_an_address() {
+        for text in ["https://2130706433", "https://0x7f.1", "https://0177.0.0.1", "https://127.1"] {
+            let origin: Origin = text.parse().unwrap();
+            assert_eq!(origin.address(), Some(IpAddr::from([127, 0, 0, 1])), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_origin() {
+        let error = |text: &str| text.parse::<Origin>().unwrap_err();
+        assert_eq!(error("http://example.com"), OriginError::NotHttps);
+        assert_eq!(error("https://user@example.com"), OriginError::UserInfo);
+        assert_eq!(error("https://:secret@example.com"), OriginError::UserInfo);
+        assert_eq!(error("https://example.com/path"), OriginError::NotBare);
+        assert_eq!(error("https://example.com?q"), OriginError::NotBare);
+        assert_eq!(error("https://example.com#f"), OriginError::NotBare);
+        assert!(matches!(error("example.com"), OriginError::NotUrl(_)));
+        assert!(matches!(error("https://"), OriginError::NotUrl(_)));
+        assert!(matches!(error("https://example.com:70000"), OriginError::NotUrl(_)));
+    }
+}
