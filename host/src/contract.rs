@@ -1,0 +1,2 @@
+//! The types and bindings of `wit/provider.wit`, generated.
+wasmtime::component::bindgen!({ path: "../wit", world: "http-provider", additional_derives: [PartialEq] });
