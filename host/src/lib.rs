@@ -1,5 +1,6 @@
 //! Pushlet: an HTTP API in front of push services, each spoken by a sandboxed WebAssembly component.
 
+pub mod config;
 pub mod contract;
 pub mod credential;
 pub mod error;

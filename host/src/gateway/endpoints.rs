@@ -26,7 +26,7 @@ pub(super) struct Destinations {
 
 impl Destinations {
     pub fn new(overrides: config::Endpoints) -> Self {
-        let trusted_hosts = overrides.urls().filter_map(|url| Some(url.host_str()?.to_owned())).collect();
+        let trusted_hosts = overrides.hosts().map(str::to_owned).collect();
         Self { overrides, trusted_hosts: Arc::new(trusted_hosts) }
     }
 
@@ -45,9 +45,8 @@ impl Destinations {
         };
         let base = self.overrides.get(&manifest.name, &endpoint.name, endpoint.environment);
         if let Some(base) = base {
-            let prefix = base.url().path().trim_end_matches('/');
-            let origin = Origin::of(base.url()).map_err(Error::internal)?;
-            let path = format!("{prefix}{}", exchange.path);
+            let origin = format!("https://{}:{}", base.host(), base.port()).parse().map_err(Error::internal)?;
+            let path = format!("{}{}", base.prefix(), exchange.path);
             return Ok(Destination { origin, path, protocol, guarded: false });
         }
         let path = exchange.path.clone();

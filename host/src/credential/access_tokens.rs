@@ -1,0 +1,265 @@
+//! Access tokens that the host fetches from a token endpoint (RFC 6749, RFC 7523), one request at a
+//! time for each account, cached, and fetched anew before the old one ends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use http::HeaderValue;
+use tokio::sync::watch;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::authorizer::{AuthorizeError, TokenHandle};
+use super::cache::{Cache, Key, lock};
+use super::moment::Moment;
+use super::secret::Secret;
+use super::token_response;
+
+const MOST_TOKENS: usize = 16 << 10;
+/// For the whole request; callers wait no longer than their own deadlines.
+const FETCH_TIME: Duration = Duration::from_secs(10);
+/// A token that was just fetched and is refused would be the same if fetched again.
+const MINIMUM_AGE: Duration = Duration::from_secs(30);
+/// For so long a refusal is answered without asking again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A form to be posted to a token endpoint.
+pub struct TokenRequest {
+    pub url: Url,
+    /// `application/x-www-form-urlencoded`; holds secrets.
+    pub body: Zeroizing<String>,
+    pub deadline: Instant,
+}
+
+/// What a token endpoint answered.
+pub struct TokenResponse {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    /// At most [`TokenResponse::LARGEST_BODY`] bytes.
+    pub body: Secret,
+}
+
+impl TokenResponse {
+    /// A larger answer is no answer of a token endpoint; the client stops reading there.
+    pub const LARGEST_BODY: usize = 64 << 10;
+}
+
+/// The token endpoint did not answer. The text is for the log.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct TokenHttpError(pub String);
+
+/// How requests reach token endpoints. URLs come from manifests and uploads: the client must check
+/// them as it checks any target that it was not configured with, and follow no redirects.
+pub trait TokenClient: Send + Sync {
+    fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>>;
+}
+
+/// The URL of a token endpoint: `https`, no user, no fragment.
+pub(super) fn parse_token_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let sound = url.scheme() == "https"
+        && url.host().is_some()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.fragment().is_none();
+    sound.then_some(url)
+}
+
+/// How one token is fetched.
+pub(super) struct Fetch<'a> {
+    /// Digest of everything that decides the token.
+    pub(super) id: Key,
+    pub(super) url: &'a Url,
+    /// Makes the form; called only when a request is really made.
+    pub(super) form: &'a (dyn Fn() -> Result<Form, AuthorizeError> + Sync),
+    pub(super) refresh_before: Duration,
+    /// What stands before the token in the header.
+    pub(super) prefix: &'a str,
+}
+
+/// The fields of a form.
+pub(super) type Form = Vec<(&'static str, Zeroizing<String>)>;
+
+/// The access tokens of the process.
+pub(super) struct AccessTokens {
+    client: Arc<dyn TokenClient>,
+    slots: Mutex<Cache<Mutex<Slot>>>,
+    serials: AtomicU64,
+}
+
+#[derive(Default)]
+struct Slot {
+    token: Option<Token>,
+    failure: Option<Failure>,
+    /// The request under way.
+    flight: Option<watch::Receiver<Option<Fetched>>>,
+}
+
+type Fetched = Result<(HeaderValue, u64), AuthorizeError>;
+
+struct Token {
+    value: HeaderValue,
+    at: Moment,
+    serial: u64,
+    /// From `at` on.
+    usable: Duration,
+    refresh: Duration,
+}
+
+struct Failure {
+    error: AuthorizeError,
+    at: Moment,
+    pause: Duration,
+}
+
+enum Step {
+    Done(Fetched),
+    Wait(watch::Receiver<Option<Fetched>>),
+}
+
+impl AccessTokens {
+    pub(super) fn new(client: Arc<dyn TokenClient>) -> Self {
+        Self { client, slots: Mutex::new(Cache::new(MOST_TOKENS)), serials: AtomicU64::new(0) }
+    }
+
+    /// The current token, fetched if need be. All callers share one request and its result; it goes on
+    /// when a caller goes away. After a failure there is a short pause before the next request.
+    pub(super) async fn get(
+        &self,
+        fetch: Fetch<'_>,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
+        let id = fetch.id;
+        let slot = lock(&self.slots).entry(&id);
+        let fetched = match self.step(&slot, &fetch, now)? {
+            Step::Done(fetched) => fetched,
+            Step::Wait(mut flight) => {
+                let landed = tokio::time::timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
+                match landed {
+                    Err(_) => Err(AuthorizeError::DeadlineExceeded),
+                    Ok(Err(_)) => Err(AuthorizeError::unavailable("the request for a token was lost", None)),
+                    Ok(Ok(fetched)) => fetched.clone().unwrap_or(Err(AuthorizeError::DeadlineExceeded)),
+                }
+            }
+        };
+        fetched.map(|(value, serial)| (value, TokenHandle::fetched(id, serial)))
+    }
+
+    /// The service refused this token as expired. Answers whether another try has a chance.
+    pub(super) fn expired(&self, id: &Key, serial: u64, now: &Moment) -> bool {
+        let Some(slot) = lock(&self.slots).get(id) else { return true };
+        let mut slot = lock(&slot);
+        match &slot.token {
+            Some(token) if token.serial == serial => {
+                let old_enough = now.since(&token.at) >= MINIMUM_AGE;
+                if old_enough {
+                    slot.token = None;
+                }
+                old_enough
+            }
+            _ => true,
+        }
+    }
+
+    fn step(&self, slot: &Arc<Mutex<Slot>>, fetch: &Fetch<'_>, now: &Moment) -> Result<Step, AuthorizeError> {
+        let mut state = lock(slot);
+        let pausing = state.failure.as_ref().filter(|failure| now.since(&failure.at) < failure.pause);
+        let usable = state.token.as_ref().filter(|token| now.since(&token.at) < token.usable);
+        if let Some(token) = usable {
+            let current = Ok((token.value.clone(), token.serial));
+            let due = now.since(&token.at) >= token.refresh && pausing.is_none();
+            if due && state.flight.is_none() {
+                self.start(slot, &mut state, fetch, now)?;
+            }
+            return Ok(Step::Done(current));
+        }
+        if let Some(flight) = &state.flight {
+            return Ok(Step::Wait(flight.clone()));
+        }
+        if let Some(failure) = pausing {
+            return Ok(Step::Done(Err(failure.error.clone())));
+        }
+        Ok(Step::Wait(self.start(slot, &mut state, fetch, now)?))
+    }
+
+    /// Sends the request in a task of its own, which leaves the result in the slot.
+    fn start(
+        &self,
+        slot: &Arc<Mutex<Slot>>,
+        state: &mut Slot,
+        fetch: &Fetch<'_>,
+        now: &Moment,
+    ) -> Result<watch::Receiver<Option<Fetched>>, AuthorizeError> {
+        let form = (fetch.form)()?;
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
+        let body = Zeroizing::new(body.finish());
+        let deadline = Instant::now() + FETCH_TIME;
+        let answer = self.client.post_form(TokenRequest { url: fetch.url.clone(), body, deadline });
+        let (landed, flight) = watch::channel(None);
+        state.flight = Some(flight.clone());
+        let landing = Landing {
+            slot: slot.clone(),
+            serial: self.serials.fetch_add(1, Ordering::Relaxed),
+            at: *now,
+            refresh_before: fetch.refresh_before,
+            prefix: fetch.prefix.to_owned(),
+        };
+        tokio::spawn(async move {
+            let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+            let answer = answer.unwrap_or_else(|_| Err(TokenHttpError("it took too long".to_owned())));
+            let fetched = landing.land(token_response::read(answer, &form));
+            // Nobody may be waiting any more; the slot has the result in any case.
+            let _ = landed.send(Some(fetched));
+        });
+        Ok(flight)
+    }
+}
+
+/// What is done with an answer.
+struct Landing {
+    slot: Arc<Mutex<Slot>>,
+    serial: u64,
+    at: Moment,
+    refresh_before: Duration,
+    prefix: String,
+}
+
+impl Landing {
+    fn land(&self, answer: Result<token_response::AccessToken, AuthorizeError>) -> Fetched {
+        let token = answer.and_then(|token| {
+            let value = super::authorizer::sensitive([self.prefix.as_str(), &token.text].concat())?;
+            Ok((value, token.expires_in))
+        });
+        let mut slot = lock(&self.slot);
+        slot.flight = None;
+        match token {
+            Ok((value, expires_in)) => {
+                slot.failure = None;
+                // It must not end on its way to the service.
+                let usable = expires_in - (expires_in / 10).min(Duration::from_secs(30));
+                let early = expires_in.saturating_sub(self.refresh_before);
+                let refresh = if early.is_zero() { usable / 2 } else { early.min(usable) };
+                let (at, serial) = (self.at, self.serial);
+                slot.token = Some(Token { value: value.clone(), at, serial, usable, refresh });
+                Ok((value, serial))
+            }
+            Err(error) => {
+                let pause = match &error {
+                    AuthorizeError::Unavailable { retry_after, .. } => {
+                        retry_after.unwrap_or(FAILED_PAUSE).clamp(FAILED_PAUSE, LONGEST_PAUSE)
+                    }
+                    _ => REFUSED_PAUSE,
+                };
+                slot.failure = Some(Failure { error: error.clone(), at: self.at, pause });
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! From a credential to what goes on the wire.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue};
+use zeroize::Zeroizing;
+
+use super::access_tokens::{AccessTokens, Fetch, Form, TokenClient, parse_token_url};
+use super::cache::Key;
+use super::identity::{ClientCertificate, sha256};
+use super::jwt::{Facts, Template};
+use super::moment::Moment;
+use super::provider_tokens::ProviderTokens;
+use super::{Credential, text_fingerprint};
+use crate::contract::manifest::{
+    Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
+    TokenExchange,
+};
+use crate::contract::CredentialFault;
+
+/// What the host adds to an exchange.
+pub enum Authorization {
+    /// The connection must be made with this certificate.
+    ClientCertificate(ClientCertificate),
+    Header {
+        name: HeaderName,
+        /// Marked sensitive: neither logged nor put into header compression tables.
+        value: HeaderValue,
+        /// For [`Authorizer::refused`]; none for a secret that does not age.
+        token: Option<TokenHandle>,
+    },
+}
+
+/// Which token was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHandle {
+    origin: Origin,
+    id: Key,
+    serial: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Minted,
+    Fetched,
+}
+
+impl TokenHandle {
+    pub(super) fn minted(id: Key, serial: u64) -> Self {
+        Self { origin: Origin::Minted, id, serial }
+    }
+
+    pub(super) fn fetched(id: Key, serial: u64) -> Self {
+        Self { origin: Origin::Fetched, id, serial }
+    }
+}
+
+/// Why an exchange cannot be authenticated, sorted by who must act.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorizeError {
+    /// The caller: the application lacks a setting.
+    #[error("the setting {0} is missing")]
+    MissingSetting(String),
+    /// The provider's author: its manifest asks for what the credential cannot give.
+    #[error("the provider's manifest does not fit the credential: {0}")]
+    Manifest(String),
+    /// The operator: the token endpoint refuses the credential. The description is for the log.
+    #[error("the token endpoint refused the credential: {code}")]
+    Refused { code: String, description: Option<String> },
+    /// Nobody: wait. The reason is for the log.
+    #[error("the token endpoint is not available")]
+    Unavailable { reason: String, retry_after: Option<Duration> },
+    /// The operator of the token endpoint.
+    #[error("the token endpoint cannot be understood: {0}")]
+    Malformed(&'static str),
+    /// The caller's deadline came before the token.
+    #[error("no token came in time")]
+    DeadlineExceeded,
+    /// The system gives no random numbers.
+    #[error("a token could not be signed")]
+    Signing,
+}
+
+impl AuthorizeError {
+    pub(super) fn manifest(why: &str) -> Self {
+        Self::Manifest(why.to_owned())
+    }
+
+    pub(super) fn unavailable(reason: &str, retry_after: Option<Duration>) -> Self {
+        Self::Unavailable { reason: reason.to_owned(), retry_after }
+    }
+}
+
+/// What is to be authenticated.
+#[derive(Clone, Copy)]
+pub struct Exchange<'a> {
+    pub credential: &'a Credential,
+    /// The credential's kind, from the provider's manifest.
+    pub kind: &'a CredentialKind,
+    /// The application's settings, derived ones included.
+    pub settings: &'a [(String, String)],
+    /// `https://host[:port]` of the target.
+    pub origin: &'a str,
+}
+
+/// Makes authorizations, and owns the tokens of the whole process.
+pub struct Authorizer {
+    provider_tokens: ProviderTokens,
+    access_tokens: AccessTokens,
+}
+
+impl Authorizer {
+    pub fn new(client: Arc<dyn TokenClient>) -> Self {
+        Self { provider_tokens: ProviderTokens::new(), access_tokens: AccessTokens::new(client) }
+    }
+
+    /// What to add to one exchange. Waits only if an access token must be fetched, until `deadline`.
+    pub async fn authorize(
+        &self,
+        exchange: Exchange<'_>,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<Authorization, AuthorizeError> {
+        match &exchange.kind.authentication {
+            Authentication::ClientCertificate => {
+                let certificate = exchange.credential.client_certificate();
+                let certificate =
+                    certificate.ok_or_else(|| AuthorizeError::manifest("it is no certificate"))?;
+                Ok(Authorization::ClientCertificate(certificate.clone()))
+            }
+            Authentication::SignedToken((token, place)) => self.signed(exchange, token, place, now),
+            Authentication::ExchangedToken((token, place)) => {
+                self.exchanged(exchange, token, place, now, deadline).await
+            }
+            Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place),
+            Authentication::Vapid(token) => self.vapid(exchange, token, now),
+        }
+    }
+
+    /// The service refused the token. Answers whether the exchange is worth one more try with a new
+    /// authorization. An expired token is given up if its age allows; a refused credential is the
+    /// operator's to mend, and a new token would not change it.
+    pub fn refused(&self, token: &TokenHandle, fault: CredentialFault, now: &Moment) -> bool {
+        match (fault, token.origin) {
+            (CredentialFault::Refused, _) => false,
+            (CredentialFault::Expired, Origin::Minted) => {
+                self.provider_tokens.expired(&token.id, token.serial, now)
+            }
+            (CredentialFault::Expired, Origin::Fetched) => {
+                self.access_tokens.expired(&token.id, token.serial, now)
+            }
+        }
+    }
+
+    fn signed(
+        &self,
+        exchange: Exchange<'_>,
+        token: &SignedToken,
+        place: &HeaderPlacement,
+        now: &Moment,
+    ) -> Result<Authorization, AuthorizeError> {
+        let frame = |token: &str| [place.prefix.as_str(), token].concat();
+        let (value, handle) = self.mint(exchange, token, &place.prefix, frame, now)?;
+        header(&place.name, value, Some(handle))
+    }
+
+    /// RFC 8292 section 3: `vapid t=TOKEN, k=KEY`.
+    fn vapid(
+        &self,
+        exchange: Exchange<'_>,
+        token: &SignedToken,
+        now: &Moment,
+    ) -> Result<Authorization, AuthorizeError> {
+        use base64::Engine;
+        let key = token_key(exchange.credential, &token.key)?.public_key();
+        let public = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key);
+        let frame = |token: &str| format!("vapid t={token}, k={public}");
+        let (value, handle) = self.mint(exchange, token, "vapid", frame, now)?;
+        header("authorization", value, Some(handle))
+    }
+
+    fn mint(
+        &self,
+        exchange: Exchange<'_>,
+        token: &SignedToken,
+        frame_name: &str,
+        frame: impl FnOnce(&str) -> String,
+        now: &Moment,
+    ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
+        let key = token_key(exchange.credential, &token.key)?;
+        let template = Template::new(token, exchange.facts())?;
+        let id = digest(&[&key.fingerprint(), &template.digest(), frame_name.as_bytes()]);
+        self.provider_tokens.get(id, key, &template, frame, now)
+    }
+
+    async fn exchanged(
+        &self,
+        exchange: Exchange<'_>,
+        token: &TokenExchange,
+        place: &HeaderPlacement,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<Authorization, AuthorizeError> {
+        let url = exchange.facts().text(&token.token_url)?;
+        let url =
+            parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))?;
+        let grant = ResolvedGrant::new(&token.grant, exchange)?;
+        let scope = token.scope.as_deref();
+        let grant_id = grant.digest();
+        let id = digest(&[
+            exchange.credential.fingerprint(),
+            url.as_str().as_bytes(),
+            scope.unwrap_or_default().as_bytes(),
+            &grant_id,
+            place.prefix.as_bytes(),
+        ]);
+        let form = || grant.form(scope, now);
+        let refresh_before = Duration::from_millis(token.refresh_before);
+        let fetch = Fetch { id, url: &url, form: &form, refresh_before, prefix: &place.prefix };
+        let (value, handle) = self.access_tokens.get(fetch, now, deadline).await?;
+        header(&place.name, value, Some(handle))
+    }
+}
+
+impl<'a> Exchange<'a> {
+    fn facts(&self) -> Facts<'a> {
+        Facts { credential: self.credential, settings: self.settings, origin: self.origin }
+    }
+}
+
+/// A grant with its sources filled in.
+enum ResolvedGrant<'a> {
+    Assertion { key: &'a super::key::TokenKey, template: Template },
+    Client { id: String, secret: Zeroizing<String> },
+}
+
+impl<'a> ResolvedGrant<'a> {
+    fn new(grant: &Grant, exchange: Exchange<'a>) -> Result<Self, AuthorizeError> {
+        match grant {
+            Grant::JwtBearer(token) => Ok(Self::Assertion {
+                key: token_key(exchange.credential, &token.key)?,
+                template: Template::new(token, exchange.facts())?,
+            }),
+            Grant::ClientCredentials(ClientCredentials { id, secret }) => {
+                let bytes = exchange.credential.text(secret);
+                let bytes = bytes.ok_or_else(|| AuthorizeError::manifest("it is no client secret"))?;
+                let secret = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
+                Ok(Self::Client { id: exchange.facts().text(id)?, secret })
+            }
+        }
+    }
+
+    fn digest(&self) -> Key {
+        match self {
+            Self::Assertion { key, template } => digest(&[&key.fingerprint(), &template.digest()]),
+            Self::Client { id, secret } => digest(&[id.as_bytes(), &text_fingerprint(secret.as_bytes())]),
+        }
+    }
+
+    fn form(&self, scope: Option<&str>, now: &Moment) -> Result<Form, AuthorizeError> {
+        let plain = |text: &str| Zeroizing::new(text.to_owned());
+        let mut form = match self {
+            Self::Assertion { key, template } => vec![
+                ("grant_type", plain("urn:ietf:params:oauth:grant-type:jwt-bearer")),
+                ("assertion", template.mint(key, now)?),
+            ],
+            Self::Client { id, secret } => vec![
+                ("grant_type", plain("client_credentials")),
+                ("client_id", plain(id)),
+                ("client_secret", secret.clone()),
+            ],
+        };
+        form.extend(scope.map(|scope| ("scope", plain(scope))));
+        Ok(form)
+    }
+}
+
+/// A header value that is never shown. Its text is wiped.
+pub(super) fn sensitive(text: String) -> Result<HeaderValue, AuthorizeError> {
+    let text = Zeroizing::new(text);
+    let mut value = HeaderValue::from_bytes(text.as_bytes())
+        .map_err(|_| AuthorizeError::manifest("the token makes no header value"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn secret_header(
+    exchange: Exchange<'_>,
+    secret: &str,
+    place: &HeaderPlacement,
+) -> Result<Authorization, AuthorizeError> {
+    let text = exchange.credential.text(secret).ok_or_else(|| AuthorizeError::manifest("it is no text"))?;
+    let value = [place.prefix.as_bytes(), text].concat();
+    let value = String::from_utf8(value).map_err(|_| AuthorizeError::manifest("the secret is no text"))?;
+    header(&place.name, sensitive(value)?, None)
+}
+
+fn header(
+    name: &str,
+    value: HeaderValue,
+    token: Option<TokenHandle>,
+) -> Result<Authorization, AuthorizeError> {
+    let name = HeaderName::from_bytes(name.as_bytes());
+    let name = name.map_err(|_| AuthorizeError::manifest("a header name is not valid"))?;
+    Ok(Authorization::Header { name, value, token })
+}
+
+fn token_key<'a>(
+    credential: &'a Credential,
+    secret: &str,
+) -> Result<&'a super::key::TokenKey, AuthorizeError> {
+    credential.token_key(secret).ok_or_else(|| AuthorizeError::manifest("it is no key that signs"))
+}
+
+/// A digest of parts, each with its length before it.
+fn digest(parts: &[&[u8]]) -> Key {
+    let mut whole = Vec::new();
+    for part in parts {
+        whole.extend_from_slice(&part.len().to_be_bytes());
+        whole.extend_from_slice(part);
+    }
+    sha256(&whole)
+}

@@ -1,0 +1,168 @@
+//! Signed tokens (RFC 7515, RFC 7519), built as a manifest describes them.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::Credential;
+use super::authorizer::AuthorizeError;
+use super::identity::sha256;
+use super::key::TokenKey;
+use super::moment::Moment;
+use crate::contract::manifest::{SignedToken, SigningAlgorithm, Source};
+
+/// Header values beyond this are refused by common servers.
+const LONGEST_TOKEN: usize = 6 << 10;
+
+/// Where the values of sources come from.
+#[derive(Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) credential: &'a Credential,
+    pub(super) settings: &'a [(String, String)],
+    /// `https://host[:port]` of the exchange.
+    pub(super) origin: &'a str,
+}
+
+/// A token whose values are all known but those that change with every mint.
+pub(super) struct Template {
+    algorithm: SigningAlgorithm,
+    header: Vec<(String, Slot)>,
+    claims: Vec<(String, Slot)>,
+    pub(super) lifetime: Duration,
+    pub(super) minimum_age: Duration,
+}
+
+enum Slot {
+    Fixed(Value),
+    IssuedAt,
+    ExpiresAt,
+    UniqueId,
+}
+
+impl Facts<'_> {
+    fn slot(&self, source: &Source) -> Result<Slot, AuthorizeError> {
+        Ok(match source {
+            Source::Literal(json) => Slot::Fixed(
+                serde_json::from_str(json).map_err(|_| AuthorizeError::manifest("a literal is not JSON"))?,
+            ),
+            Source::Setting(name) => {
+                let setting = self.settings.iter().find(|(key, value)| key == name && !value.is_empty());
+                let (_, value) = setting.ok_or_else(|| AuthorizeError::MissingSetting(name.clone()))?;
+                Slot::Fixed(Value::from(value.as_str()))
+            }
+            Source::SecretProperty((secret, name)) => {
+                let value = self.credential.property(secret, name);
+                let value =
+                    value.ok_or_else(|| AuthorizeError::manifest("a property is not in the secret"))?;
+                Slot::Fixed(Value::from(value))
+            }
+            Source::IssuedAt => Slot::IssuedAt,
+            Source::ExpiresAt => Slot::ExpiresAt,
+            Source::UniqueId => Slot::UniqueId,
+            Source::TargetOrigin => Slot::Fixed(Value::from(self.origin)),
+        })
+    }
+
+    /// The text of a source that does not change with time.
+    pub(super) fn text(&self, source: &Source) -> Result<String, AuthorizeError> {
+        match self.slot(source)? {
+            Slot::Fixed(Value::String(text)) => Ok(text),
+            _ => Err(AuthorizeError::manifest("a source is not a text")),
+        }
+    }
+
+    fn slots(&self, sources: &[(String, Source)]) -> Result<Vec<(String, Slot)>, AuthorizeError> {
+        sources.iter().map(|(name, source)| Ok((name.clone(), self.slot(source)?))).collect()
+    }
+}
+
+impl Template {
+    pub(super) fn new(token: &SignedToken, facts: Facts<'_>) -> Result<Self, AuthorizeError> {
+        Ok(Self {
+            algorithm: token.algorithm,
+            header: facts.slots(&token.header)?,
+            claims: facts.slots(&token.claims)?,
+            lifetime: Duration::from_millis(token.lifetime),
+            minimum_age: Duration::from_millis(token.minimum_age),
+        })
+    }
+
+    /// Equal for tokens that differ in nothing but time and unique ids.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let describe = |slots: &[(String, Slot)]| -> Value {
+            slots
+                .iter()
+                .map(|(name, slot)| Value::from(vec![Value::from(name.as_str()), slot.describe()]))
+                .collect()
+        };
+        let lifetimes =
+            [self.lifetime.as_millis(), self.minimum_age.as_millis()].map(|time| time.to_string());
+        let whole = serde_json::json!([
+            name(self.algorithm),
+            describe(&self.header),
+            describe(&self.claims),
+            lifetimes
+        ]);
+        sha256(whole.to_string().as_bytes())
+    }
+
+    /// How long a token is used. One that carries its own end is given up before that end.
+    pub(super) fn use_for(&self) -> Duration {
+        let ends = self.header.iter().chain(&self.claims).any(|(_, slot)| matches!(slot, Slot::ExpiresAt));
+        if ends { self.lifetime * 5 / 6 } else { self.lifetime }
+    }
+
+    pub(super) fn mint(&self, key: &TokenKey, now: &Moment) -> Result<Zeroizing<String>, AuthorizeError> {
+        let mut header = Map::new();
+        header.insert("alg".to_owned(), Value::from(name(self.algorithm)));
+        self.fill(&self.header, now, &mut header);
+        let mut claims = Map::new();
+        self.fill(&self.claims, now, &mut claims);
+        let mut token = Zeroizing::new(String::new());
+        URL_SAFE_NO_PAD.encode_string(Value::Object(header).to_string(), &mut token);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(Value::Object(claims).to_string(), &mut token);
+        let signature = key.sign(token.as_bytes()).ok_or(AuthorizeError::Signing)?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        if token.len() > LONGEST_TOKEN {
+            return Err(AuthorizeError::manifest("the token is too long"));
+        }
+        Ok(token)
+    }
+
+    fn fill(&self, slots: &[(String, Slot)], now: &Moment, into: &mut Map<String, Value>) {
+        for (name, slot) in slots {
+            let value = match slot {
+                Slot::Fixed(value) => value.clone(),
+                Slot::IssuedAt => Value::from(now.unix_seconds()),
+                Slot::ExpiresAt => Value::from(now.unix_seconds() + self.lifetime.as_secs()),
+                Slot::UniqueId => Value::from(Uuid::new_v4().to_string()),
+            };
+            into.insert(name.clone(), value);
+        }
+    }
+}
+
+impl Slot {
+    fn describe(&self) -> Value {
+        match self {
+            Self::Fixed(value) => Value::from(vec![value.clone()]),
+            Self::IssuedAt => Value::from("issued-at"),
+            Self::ExpiresAt => Value::from("expires-at"),
+            Self::UniqueId => Value::from("unique-id"),
+        }
+    }
+}
+
+fn name(algorithm: SigningAlgorithm) -> &'static str {
+    match algorithm {
+        SigningAlgorithm::Es256 => "ES256",
+        SigningAlgorithm::Rs256 => "RS256",
+        SigningAlgorithm::Ps256 => "PS256",
+    }
+}

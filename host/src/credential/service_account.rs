@@ -1,0 +1,97 @@
+//! Service account files: JSON with a private key and properties that are no secret.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::fault::{Fault, Password};
+use super::identity::sha256;
+use super::key::TokenKey;
+use super::pem;
+use crate::contract::manifest::SigningAlgorithm;
+
+const MOST_PROPERTIES: usize = 64;
+const LONGEST_PROPERTY: usize = 2048;
+
+/// A service account.
+pub(super) struct ServiceAccount {
+    pub(super) key: TokenKey,
+    /// The text properties without the private key.
+    properties: BTreeMap<String, String>,
+}
+
+impl ServiceAccount {
+    /// `needed`: the properties that the provider refers to.
+    pub(super) fn parse(file: &[u8], algorithm: SigningAlgorithm, needed: &[&str]) -> Result<Self, Fault> {
+        let mut properties = read_properties(file)?;
+        let private_key =
+            properties.remove("private_key").map(Zeroizing::new).ok_or("it has no private_key")?;
+        if let Some(kind) = properties.get("type")
+            && kind != "service_account"
+        {
+            return Err("its type is not service_account".into());
+        }
+        for name in needed {
+            if properties.get(*name).is_none_or(String::is_empty) {
+                return Err(format!("it has no {name}").into());
+            }
+        }
+        if let Some(url) = properties.get("token_uri") {
+            super::access_tokens::parse_token_url(url)
+                .ok_or("its token_uri is not the https URL of a token endpoint")?;
+        }
+        let no_password = Password { value: None, field: None };
+        let key = pem::parse_key(private_key.as_bytes(), no_password).map_err(|fault| match fault {
+            Fault::Unreadable => "its private_key cannot be read".into(),
+            other => other,
+        })?;
+        Ok(Self { key: TokenKey::parse(&key, algorithm)?, properties })
+    }
+
+    /// A property that is no secret.
+    pub(super) fn property(&self, name: &str) -> Option<&str> {
+        self.properties.get(name).map(String::as_str)
+    }
+
+    /// Tells accounts apart: by the key and by all that is said about it.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        let mut text = hex::encode(self.key.public_key());
+        for (name, value) in &self.properties {
+            text.push_str(&Value::from(name.as_str()).to_string());
+            text.push_str(&Value::from(value.as_str()).to_string());
+        }
+        sha256(text.as_bytes())
+    }
+}
+
+/// The top-level text properties. Whatever smells of a second secret is left out, for properties
+/// can become settings that a provider sees.
+fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, Fault> {
+    let mut values: BTreeMap<String, Value> =
+        serde_json::from_slice(file).map_err(|error| match error.classify() {
+            // The text of the error may quote the file.
+            serde_json::error::Category::Data => Fault::from("it is not a JSON object"),
+            _ => format!("it is not JSON (line {}, column {})", error.line(), error.column()).into(),
+        })?;
+    let mut properties = BTreeMap::new();
+    for (name, value) in &mut values {
+        let Value::String(text) = value else { continue };
+        let is_key = name == "private_key";
+        if is_key
+            || (text.len() <= LONGEST_PROPERTY
+                && !is_secret(name, text)
+                && properties.len() < MOST_PROPERTIES)
+        {
+            properties.insert(name.clone(), std::mem::take(text));
+        } else {
+            text.zeroize();
+        }
+    }
+    Ok(properties)
+}
+
+fn is_secret(name: &str, value: &str) -> bool {
+    let secret_name = ["secret", "password", "private_key_"].iter().any(|part| name.contains(part));
+    (secret_name && name != "private_key_id") || value.contains("PRIVATE KEY")
+}

@@ -1,0 +1,111 @@
+//! Answers of token endpoints (RFC 6749 sections 5.1 and 5.2). They are hostile input.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::access_tokens::{Form, TokenHttpError, TokenResponse};
+use super::authorizer::AuthorizeError;
+
+/// Common tokens take 1 to 2 KiB.
+const LONGEST_TOKEN: usize = 8 << 10;
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// RFC 6749 leaves open what a missing `expires_in` means; an hour is what services use.
+const COMMON_LIFE: Duration = Duration::from_secs(3600);
+const LONGEST_DESCRIPTION: usize = 200;
+
+pub(super) struct AccessToken {
+    /// Visible ASCII.
+    pub(super) text: Zeroizing<String>,
+    /// More than none, at most a day.
+    pub(super) expires_in: Duration,
+}
+
+/// Sorts an answer. `form` is what was asked, so that no error repeats its secrets.
+pub(super) fn read(
+    answer: Result<TokenResponse, TokenHttpError>,
+    form: &Form,
+) -> Result<AccessToken, AuthorizeError> {
+    let response = answer.map_err(|error| AuthorizeError::unavailable(&error.0, None))?;
+    if response.body.expose().len() > TokenResponse::LARGEST_BODY {
+        return Err(AuthorizeError::Malformed("its answer is too large"));
+    }
+    match response.status {
+        200..=299 => read_token(response.body.expose()),
+        408 | 429 | 500..=599 => {
+            let reason = format!("it answered with status {}", response.status);
+            Err(AuthorizeError::unavailable(&reason, response.retry_after))
+        }
+        400..=499 => Err(read_refusal(response.status, response.body.expose(), form)),
+        _ => Err(AuthorizeError::Malformed("its status makes no sense")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Success {
+    access_token: String,
+    /// A number; some services write it as a text.
+    expires_in: Option<Value>,
+}
+
+fn read_token(body: &[u8]) -> Result<AccessToken, AuthorizeError> {
+    let success: Success = serde_json::from_slice(body)
+        .map_err(|_| AuthorizeError::Malformed("its answer is not JSON with an access_token"))?;
+    let text = Zeroizing::new(success.access_token);
+    if text.is_empty() || text.len() > LONGEST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(AuthorizeError::Malformed("its access_token cannot be sent in a header"));
+    }
+    let expires_in = match success.expires_in {
+        None => COMMON_LIFE,
+        Some(value) => seconds(&value).ok_or(AuthorizeError::Malformed("its expires_in makes no sense"))?,
+    };
+    Ok(AccessToken { text, expires_in })
+}
+
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.parse().ok()?,
+        _ => return None,
+    };
+    (seconds >= 1.0).then(|| Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64())))
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    error: String,
+    error_description: Option<String>,
+}
+
+fn read_refusal(status: u16, body: &[u8], form: &Form) -> AuthorizeError {
+    let failure: Option<Failure> = serde_json::from_slice(body).ok();
+    let code = failure.as_ref().map(|failure| failure.error.clone()).filter(|code| is_code(code));
+    match code.as_deref() {
+        // RFC 6749 section 5.2 has no word for trouble of the server; some use that of section 4.1.2.1.
+        Some("temporarily_unavailable" | "server_error" | "internal_failure") => {
+            AuthorizeError::unavailable("it says that it is in trouble", None)
+        }
+        _ => AuthorizeError::Refused {
+            code: code.unwrap_or_else(|| format!("http_{status}")),
+            description: failure.and_then(|failure| describe(&failure.error_description?, form)),
+        },
+    }
+}
+
+fn is_code(code: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    (1..=64).contains(&code.len()) && code.bytes().all(is_plain)
+}
+
+/// A description for the log, unless it repeats a part of the request.
+fn describe(text: &str, form: &Form) -> Option<String> {
+    let repeats = form.iter().any(|(name, value)| match *name {
+        "assertion" => value.split('.').any(|part| text.contains(part)),
+        "client_secret" => text.contains(value.as_str()),
+        _ => false,
+    });
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    (!repeats).then(|| text.chars().take(LONGEST_DESCRIPTION).map(printable).collect())
+}
