@@ -4,7 +4,7 @@ use crate::reason::{self, Meaning};
 use pushlet_sdk::time::{header, retry_after};
 use pushlet_sdk::{
     Answer, ConnectionHint, Context, CredentialFault, Disposition, Outcome, Reply, Response, Scope, Throttle,
-    reply,
+    json, reply,
 };
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ fn outcome(response: &Response, now: u64) -> Outcome {
     if response.status == 200 {
         return reply::delivered(id);
     }
-    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    let body = json::body(response);
     let code = body.get("reason").and_then(Value::as_str);
     let known = code.and_then(reason::find);
     let meaning = match (response.status, known) {

@@ -82,3 +82,30 @@ fn check(field: &str, topic: &str) -> Result<(), Rejection> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pushlet_sdk::Environment;
+
+    fn refused(credential: &str, settings: &[(&str, &str)]) -> Option<String> {
+        let application = Application {
+            id: "example".into(),
+            environment: Environment::Production,
+            settings: settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            credential: Some(credential.into()),
+        };
+        check_application(&application).err().map(|rejection| rejection.code)
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        let (key, team) = (("apns_key_id", "ABC123DEFG"), ("apns_team_id", "DEF123GHIJ"));
+        assert_eq!(refused(TOKEN, &[key, team]), None);
+        assert_eq!(refused(TOKEN, &[team]).as_deref(), Some("missing_apns_key_id"));
+        assert_eq!(refused(TOKEN, &[key, ("apns_team_id", "")]).as_deref(), Some("missing_apns_team_id"));
+        assert_eq!(refused(TOKEN, &[("apns_key_id", "ABC"), team]).as_deref(), Some("invalid_apns_key_id"));
+        assert_eq!(refused(CERTIFICATE, &[]), None);
+        assert_eq!(refused(CERTIFICATE, &[("apns_topic", "a b")]).as_deref(), Some("invalid_apns_topic"));
+    }
+}

@@ -1,6 +1,6 @@
 //! Reading settings, options and targets, with errors that name the field.
 
-use crate::{Application, Notification, Rejection, Target};
+use crate::{Application, Notification, Rejection, Target, json};
 use serde_json::{Map, Value};
 
 /// A value that is there but wrong: `invalid_{field}`.
@@ -58,7 +58,7 @@ impl<'a> Options<'a> {
     /// Any JSON value.
     pub fn json(&self, name: &str) -> Result<Option<Value>, Rejection> {
         let Some((_, text)) = self.0.iter().find(|(key, _)| key == name) else { return Ok(None) };
-        match serde_json::from_str(text) {
+        match json::parse(text) {
             Ok(Value::Null) => Ok(None),
             Ok(value) => Ok(Some(value)),
             Err(error) => Err(invalid(name, format!("{name} is not JSON: {error}"))),

@@ -36,8 +36,8 @@ pub use bindings::exports::pushlet::provider::codec::{
 };
 pub use bindings::exports::pushlet::provider::manifest::ProviderManifest;
 pub use bindings::pushlet::provider::types::{
-    Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment, Localized,
-    Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
+    Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment,
+    Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
 };
 
 use bindings::exports::pushlet::provider as exports;

@@ -1,11 +1,11 @@
 //! Short constructors for the records of a manifest.
 
-pub use crate::bindings::exports::pushlet::provider::manifest::{
-    Authentication, ClientCredentials, Credential, Derivation, Endpoint, Example, Field, Grant, HeaderPlacement, Origin,
-    Property, ProviderManifest, Secret, SecretFormat, SignedToken, SigningAlgorithm, Source, TargetKind, TokenExchange,
-    Transport, ValueKind,
-};
 use crate::Environment;
+pub use crate::bindings::exports::pushlet::provider::manifest::{
+    Authentication, ClientCredentials, Credential, Derivation, Endpoint, Example, Field, Grant,
+    HeaderPlacement, Origin, Property, ProviderManifest, Secret, SecretFormat, SignedToken, SigningAlgorithm,
+    Source, TargetKind, TokenExchange, Transport, ValueKind,
+};
 
 /// A setting or an option that takes any value of its kind.
 pub fn field(name: &str, kind: ValueKind, description: &str) -> Field {
