@@ -1,1 +1,220 @@
+//! Stand-ins for Apple's and Google's push services, written from the vendors' documents.
+//!
+//! One [`Simulator`] serves, on loopback and over TLS:
+//! - APNs (HTTP/2): device pushes, broadcast and channel management, see [`apns`];
+//! - FCM HTTP v1, Google's OAuth token endpoint and the legacy GCM endpoint, see [`google`];
+//! - a plain HTTP control API that lists what arrived and scripts answers, see [`control`].
+//!
+//! Every request is checked as the vendor documents it and refused with the documented status and
+//! reason. A request that passes every check is answered by the first of: a [`Script`], a magic
+//! token (each module lists its own), success.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod answer;
+pub mod apns;
+mod clock;
+mod connections;
+pub mod control;
+mod credentials;
+mod error;
+pub mod google;
+mod listen;
+mod record;
+mod script;
+mod state;
+mod tls;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+pub use connections::{ClientCertificate, ConnectionCounts, ConnectionInfo, Connections, Listener};
+pub use credentials::{CertificateSpec, CredentialFiles, IssuedCertificate};
+pub use error::StartError;
+pub use record::{Counts, Received, Service, ServiceCounts};
+pub use script::{RetryAfter, Script, ScriptError};
+
+use state::Shared;
+
+/// Which of Apple's two environments the APNs listener plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Environment {
+    /// Answers carry `apns-unique-id`; certificates need Apple's development extension.
+    #[default]
+    Development,
+    /// No `apns-unique-id`; certificates need Apple's production extension.
+    Production,
+}
+
+/// Where the simulator listens and what it keeps.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the throw-away credentials are written; made if it is missing.
+    pub directory: PathBuf,
+    /// Address of the APNs listener; port 0 takes a free one.
+    pub apns: SocketAddr,
+    /// Address of the FCM, OAuth and GCM listener; port 0 takes a free one.
+    pub google: SocketAddr,
+    /// Address of the plain HTTP control API; port 0 takes a free one. It has no authentication:
+    /// keep it on loopback.
+    pub control: SocketAddr,
+    /// The environment that the APNs listener plays.
+    pub environment: Environment,
+    /// How many received requests are kept, newest first to stay; 0 keeps counts only.
+    pub keep: usize,
+    /// How long an access token of the OAuth endpoint is valid.
+    pub access_token_lifetime: Duration,
+}
+
+impl Default for Options {
+    /// `./simulator`, loopback ports 9443, 9444 and 9445, development, 10,000 requests, an hour less a second.
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Options {
+            directory: PathBuf::from("simulator"),
+            apns: loopback(9443),
+            google: loopback(9444),
+            control: loopback(9445),
+            environment: Environment::default(),
+            keep: 10_000,
+            access_token_lifetime: Duration::from_secs(3599),
+        }
+    }
+}
+
+impl Options {
+    /// Free loopback ports and `directory`: what a test wants.
+    pub fn ephemeral(directory: impl Into<PathBuf>) -> Self {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Options { directory: directory.into(), apns: free, google: free, control: free, ..Options::default() }
+    }
+}
+
+/// A running simulator. It ends when it is dropped, or by [`Simulator::stop`].
+pub struct Simulator {
+    shared: Arc<Shared>,
+    apns: SocketAddr,
+    google: SocketAddr,
+    control: SocketAddr,
+    tasks: JoinSet<()>,
+}
+
+impl Simulator {
+    /// Binds the three listeners, reads or makes the credentials and starts to serve.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or a directory that cannot be written.
+    pub async fn start(options: Options) -> Result<Simulator, StartError> {
+        let apns = bind("apns", options.apns).await?;
+        let google = bind("google", options.google).await?;
+        let control = bind("control", options.control).await?;
+        let (apns_addr, google_addr, control_addr) =
+            (local(&apns, options.apns), local(&google, options.google), local(&control, options.control));
+        let token_uri = format!("https://{google_addr}/token");
+        let directory = options.directory.clone();
+        let material = tokio::task::spawn_blocking(move || credentials::load_or_create(&directory, &token_uri))
+            .await
+            .map_err(|_| StartError::Interrupted)??;
+        let apns_tls = tls::apns_config(&material)?;
+        let google_tls = tls::google_config(&material)?;
+        let shared = Arc::new(Shared::new(&options, material, format!("https://{google_addr}/token")));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(apns::server::serve(apns, apns_tls, shared.clone()));
+        tasks.spawn(google::server::serve(google, google_tls, shared.clone()));
+        tasks.spawn(control::serve(control, shared.clone()));
+        Ok(Simulator { shared, apns: apns_addr, google: google_addr, control: control_addr, tasks })
+    }
+
+    /// Base URL of APNs: `https://127.0.0.1:PORT`, HTTP/2 only. Device pushes, broadcasts and channel
+    /// management share it.
+    pub fn apns_url(&self) -> String {
+        format!("https://{}", self.apns)
+    }
+
+    /// Base URL of FCM (`/v1/projects/{project}/messages:send`), OAuth (`/token`) and legacy GCM
+    /// (`/gcm/send`, `/fcm/send`), HTTP/1.1 and HTTP/2.
+    pub fn google_url(&self) -> String {
+        format!("https://{}", self.google)
+    }
+
+    /// Base URL of the control API: `http://127.0.0.1:PORT`.
+    pub fn control_url(&self) -> String {
+        format!("http://{}", self.control)
+    }
+
+    /// Where the throw-away credentials are and what belongs to them.
+    pub fn credentials(&self) -> &CredentialFiles {
+        &self.shared.material.files
+    }
+
+    /// The requests that are kept, oldest first.
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.recorder.received()
+    }
+
+    /// How many requests arrived since the start or the last [`Simulator::clear`].
+    pub fn counts(&self) -> Counts {
+        self.shared.recorder.counts()
+    }
+
+    /// Forgets the received requests and starts counting from 0.
+    pub fn clear(&self) {
+        self.shared.recorder.clear();
+    }
+
+    /// Adds a script; scripts are tried in the order in which they were added.
+    ///
+    /// # Errors
+    /// A status, header or size that HTTP does not allow, or too many scripts.
+    pub fn script(&self, script: Script) -> Result<(), ScriptError> {
+        self.shared.scripts.add(script)
+    }
+
+    /// Forgets all scripts.
+    pub fn clear_scripts(&self) {
+        self.shared.scripts.clear();
+    }
+
+    /// Connections accepted and open, and the newest of them one by one.
+    pub fn connections(&self) -> Connections {
+        self.shared.connections.snapshot()
+    }
+
+    /// A client certificate of the simulator's authority: another topic, another environment, expired, ….
+    ///
+    /// # Errors
+    /// A topic that cannot stand in a certificate.
+    pub fn issue_certificate(&self, spec: &CertificateSpec) -> Result<IssuedCertificate, StartError> {
+        credentials::issue(&self.shared.material, spec)
+    }
+
+    /// Makes a further APNs signing key, known from now on, and returns it as the text of a `.p8` file.
+    ///
+    /// # Errors
+    /// The random source failed.
+    pub fn issue_provider_key(&self, key_id: &str, team_id: &str) -> Result<String, StartError> {
+        self.shared.apns.issue_key(key_id, team_id)
+    }
+
+    /// Makes every access token given out so far invalid, as Google does when a key is deleted.
+    pub fn revoke_access_tokens(&self) {
+        self.shared.google.access_tokens.revoke_all();
+    }
+
+    /// Stops serving: listeners and connections are closed when this returns.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn bind(listener: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { listener, address, source })
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
