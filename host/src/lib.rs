@@ -1,6 +1,13 @@
 //! Pushlet: an HTTP API in front of push services, each spoken by a sandboxed WebAssembly component.
 
+pub mod cli;
+pub mod config;
 pub mod contract;
 pub mod error;
 pub mod gateway;
+pub mod http;
+pub mod log;
+pub mod server;
+pub mod simulated;
+pub mod start;
 pub mod tenant;

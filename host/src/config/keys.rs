@@ -1,0 +1,264 @@
+//! Every key of the configuration, once: its place, kind, default and meaning.
+//!
+//! The file's tables, the flags (`--auth-username`) and the variables (`PUSHLET_AUTH_USERNAME`) all
+//! come from this table; the typed form of the values is in the parent module.
+
+use std::time::Duration;
+
+use super::value::{self, Kind};
+
+/// One key.
+pub struct Key {
+    /// Dotted path in the file. A segment in angle brackets stands for any name.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// As it would stand in the file; None: not set.
+    pub default: Option<&'static str>,
+    pub help: &'static str,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const MILLISECOND: Duration = Duration::from_millis(1);
+/// A wait that must be some time, and not absurdly long.
+const WAIT: Kind = Kind::Duration { least: MILLISECOND, most: HOUR };
+const URL: Kind = Kind::Url;
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { path, kind, default: Some(default), help }
+}
+
+const fn unset(path: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { path, kind, default: None, help }
+}
+
+pub const KEYS: &[Key] = &[
+    key("listen", Kind::Address, "\"127.0.0.1:9292\"", "Address and port to listen on"),
+    unset("auth.username", Kind::Text, "Name that callers give by HTTP Basic"),
+    unset("auth.password", Kind::Secret, "Its password; better in a file, see auth.password_file"),
+    unset("auth.password_file", Kind::Path, "File that holds the password, instead of auth.password"),
+    unset("tls.cert", Kind::Path, "PEM file with the server's certificate chain: serve HTTPS"),
+    unset("tls.key", Kind::Path, "PEM file with the private key of tls.cert"),
+    key("tls.extra_roots", Kind::Paths, "[]", "PEM files of authorities that push services may have too"),
+    unset("endpoints.<provider>.production", URL, "Base URL in place of a provider's production servers"),
+    unset("endpoints.<provider>.development", URL, "Base URL in place of a provider's development servers"),
+    unset("endpoints.<provider>.<endpoint>.production", URL, "The same for one endpoint of the provider"),
+    unset("endpoints.<provider>.<endpoint>.development", URL, "The same for one endpoint of the provider"),
+    key("delivery.deadline", WAIT, "\"10s\"", "Longest time for one send, all told"),
+    key(
+        "delivery.drain",
+        Kind::Duration { least: Duration::ZERO, most: HOUR },
+        "\"30s\"",
+        "At shutdown: time that sends under way get to finish",
+    ),
+    key("delivery.connect_timeout", WAIT, "\"5s\"", "Longest time to connect to a push service"),
+    key(
+        "delivery.ping_after",
+        Kind::Duration { least: SECOND, most: Duration::from_secs(24 * 3600) },
+        "\"1h\"",
+        "Check a connection that was idle this long",
+    ),
+    key(
+        "delivery.connections_per_identity",
+        Kind::Count { least: 1, most: 64 },
+        "4",
+        "Most connections for one server and credential",
+    ),
+    key(
+        "delivery.resend_unknown",
+        Kind::Switch,
+        "false",
+        "Send again when it is unknown whether a push arrived; it may arrive twice",
+    ),
+    key(
+        "limits.request_body",
+        Kind::Size { least: 1024, most: 1 << 30 },
+        "\"1MiB\"",
+        "Largest body of a request",
+    ),
+    key("limits.fields", Kind::Count { least: 16, most: 10_000 }, "256", "Most fields in one request"),
+    key(
+        "limits.field_name",
+        Kind::Count { least: 32, most: 4096 },
+        "128",
+        "Longest name of a field, in bytes",
+    ),
+    key(
+        "limits.connections",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "1024",
+        "Most callers' connections at a time",
+    ),
+    key(
+        "limits.streams",
+        Kind::Count { least: 1, most: 10_000 },
+        "128",
+        "Most requests at a time on one HTTP/2 connection",
+    ),
+    key(
+        "limits.header_timeout",
+        WAIT,
+        "\"30s\"",
+        "Longest wait for a request's head, and for the next request",
+    ),
+    key("limits.body_timeout", WAIT, "\"30s\"", "Longest wait for a request's whole body"),
+    key("limits.write_timeout", WAIT, "\"30s\"", "Longest wait for a caller that does not read its answer"),
+    key(
+        "limits.applications",
+        Kind::Count { least: 1, most: 10_000_000 },
+        "10000",
+        "Most registered applications",
+    ),
+    key(
+        "limits.feedback",
+        Kind::Count { least: 1, most: 10_000_000 },
+        "10000",
+        "Most dead tokens kept per application; the newest stay",
+    ),
+    key(
+        "sandbox.memory",
+        Kind::Size { least: 1 << 20, most: 4 << 30 },
+        "\"64MiB\"",
+        "Most memory of one provider instance",
+    ),
+    key(
+        "sandbox.call_timeout",
+        Kind::Duration { least: MILLISECOND, most: Duration::from_secs(60) },
+        "\"100ms\"",
+        "Longest run of one call into a provider",
+    ),
+    key(
+        "sandbox.instances",
+        Kind::Count { least: 1, most: 10_000 },
+        "64",
+        "Most provider instances at a time, all told",
+    ),
+    key(
+        "sandbox.isolation",
+        Kind::Choice(&["warm", "per-call"]),
+        "\"warm\"",
+        "warm: a tenant's instances are used again; per-call: a new one for every call",
+    ),
+    key("log.format", Kind::Choice(&["text", "json"]), "\"text\"", "How a log line is written"),
+    key(
+        "log.level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "\"info\"",
+        "Least important kind of line that is logged",
+    ),
+];
+
+impl Key {
+    /// Does it stand for many keys, one for each name?
+    pub fn is_pattern(&self) -> bool {
+        self.path.contains('<')
+    }
+
+    /// Is this path, which may be a real one or a pattern's, mine?
+    pub fn covers(&self, path: &[&str]) -> bool {
+        let mut own = self.path.split('.');
+        path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_none()
+    }
+
+    /// The name of its flag, without the dashes: `auth-username`.
+    pub fn flag(&self) -> String {
+        flag(self.path)
+    }
+
+    /// The name of its variable: `PUSHLET_AUTH_USERNAME`.
+    pub fn variable(&self) -> String {
+        variable(self.path)
+    }
+}
+
+pub fn flag(path: &str) -> String {
+    path.replace(['.', '_'], "-")
+}
+
+pub fn variable(path: &str) -> String {
+    format!("PUSHLET_{}", path.replace(['.', '-'], "_").to_uppercase())
+}
+
+/// The key at a real path.
+pub fn find(path: &[&str]) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.covers(path))
+}
+
+/// Is it the path of a table that holds keys?
+pub fn is_section(path: &[&str]) -> bool {
+    KEYS.iter().any(|key| {
+        let mut own = key.path.split('.');
+        path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_some()
+    })
+}
+
+/// The path of a flag or variable, whose words are joined by `separator`: `endpoints_apns_production`.
+pub fn from_words(name: &str, separator: char) -> Option<String> {
+    let joined = |path: &str| path.replace(['.', '_'], &separator.to_string());
+    if let Some(key) = KEYS.iter().find(|key| !key.is_pattern() && joined(key.path) == name) {
+        return Some(key.path.to_owned());
+    }
+    let words: Vec<&str> = name.split(separator).collect();
+    KEYS.iter().any(|key| key.is_pattern() && key.covers(&words)).then(|| words.join("."))
+}
+
+/// The known name that is most like `name`, if one is like it.
+pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 4))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn fits(own: &str, segment: &str) -> bool {
+    if own.starts_with('<') { value::is_name(segment) } else { own == segment }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_variable_and_flag_names_one_key() {
+        for key in KEYS.iter().filter(|key| !key.is_pattern()) {
+            let variable = key.variable().trim_start_matches("PUSHLET_").to_lowercase();
+            assert_eq!(from_words(&variable, '_').as_deref(), Some(key.path));
+            assert_eq!(from_words(&key.flag(), '-').as_deref(), Some(key.path));
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_names_and_nothing_else() {
+        for path in [
+            "endpoints.apns.production",
+            "endpoints.web-push.development",
+            "endpoints.apns.channels.production",
+        ] {
+            let path: Vec<&str> = path.split('.').collect();
+            assert!(find(&path).is_some(), "{path:?}");
+        }
+        for path in [
+            "endpoints.apns",
+            "endpoints.apns.staging",
+            "endpoints.AP NS.production",
+            "endpoints.a.b.c.production",
+        ] {
+            let path: Vec<&str> = path.split('.').collect();
+            assert!(find(&path).is_none(), "{path:?}");
+        }
+        assert_eq!(
+            from_words("endpoints_apns_channels_production", '_').unwrap(),
+            "endpoints.apns.channels.production"
+        );
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let names = || KEYS.iter().map(|key| key.path.to_owned());
+        assert_eq!(nearest("auth.usrname", names()).as_deref(), Some("auth.username"));
+        assert_eq!(nearest("delivery.deadlin", names()).as_deref(), Some("delivery.deadline"));
+        assert_eq!(nearest("entirely.different", names()), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! Defaults, file, variables and flags, laid over each other: the last one that sets a key wins.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+use zeroize::Zeroizing;
+
+use super::keys::{self, KEYS, Key};
+use super::value::Kind;
+use super::{Config, Problem};
+
+/// Variables that begin as ours do and are no keys: the file's place, and what builds read.
+pub const OTHER_VARIABLES: &[&str] = &["PUSHLET_CONFIG", "PUSHLET_PROVIDERS_DIR"];
+
+/// All that was said about the configuration so far.
+pub struct Layers(Table);
+
+/// Where a value was found; for messages.
+enum Origin<'a> {
+    Default,
+    File { path: &'a Path, line: Option<usize> },
+    Variable(&'a str),
+    Flag(&'a str),
+}
+
+impl Layers {
+    /// The defaults alone.
+    pub fn new() -> Result<Self, Problem> {
+        let mut layers = Self(Table::new());
+        for key in KEYS {
+            if let Some(default) = key.default {
+                let value =
+                    Value::deserialize(toml::de::ValueDeserializer::parse(default).map_err(Problem::new)?)
+                        .map_err(Problem::new)?;
+                layers.set(key.path, key, value, &Origin::Default)?;
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Lays a file over what is there.
+    pub fn file(&mut self, path: &Path) -> Result<(), Problem> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Problem::new(format_args!("cannot read {}: {error}", path.display())))?;
+        self.text(path, &Zeroizing::new(text))
+    }
+
+    /// Lays the text of a file over what is there.
+    pub fn text(&mut self, path: &Path, text: &str) -> Result<(), Problem> {
+        // The error's own text quotes the line, which may hold a password.
+        let unreadable = |error: toml::de::Error| {
+            let line = error.span().map(|span| line_of(text, span.start));
+            Problem::new(format_args!("{}: {}", Origin::File { path, line }, error.message().trim_end()))
+        };
+        let document = DeTable::parse(text).map_err(unreadable)?;
+        let mut lines = BTreeMap::new();
+        find_lines(text, "", document.get_ref(), &mut lines);
+        let table: Table = toml::from_str(text).map_err(unreadable)?;
+        self.table("", table, &|key| Origin::File { path, line: lines.get(key).copied() })
+    }
+
+    /// Lays the variables that begin with `PUSHLET_` over what is there.
+    pub fn variables(&mut self, all: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Problem> {
+        for (name, value) in all {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("PUSHLET_")) else { continue };
+            if OTHER_VARIABLES.contains(&name) || is_from_kubernetes(name) {
+                continue;
+            }
+            let origin = Origin::Variable(name);
+            let words = name.trim_start_matches("PUSHLET_").to_lowercase();
+            let Some(path) = keys::from_words(&words, '_') else {
+                let known = KEYS.iter().filter(|key| !key.is_pattern()).map(Key::variable);
+                return Err(unknown(&origin, name, known));
+            };
+            let Some(text) = value.to_str() else {
+                return Err(Problem::new(format_args!("{origin}: not valid UTF-8")));
+            };
+            let separator = if cfg!(windows) { ';' } else { ':' };
+            self.texts(&path, &origin, text.split(separator).filter(|part| !part.is_empty()), text)?;
+        }
+        Ok(())
+    }
+
+    /// Lays a flag with its values over what is there. `name`: without dashes.
+    pub fn flag(&mut self, name: &str, values: &[String]) -> Result<(), Problem> {
+        let origin = Origin::Flag(name);
+        let Some(path) = keys::from_words(name, '-') else {
+            return Err(unknown(&origin, name, KEYS.iter().map(Key::flag)));
+        };
+        let last = values.last().map(String::as_str).unwrap_or_default();
+        self.texts(&path, &origin, values.iter().map(String::as_str), last)
+    }
+
+    /// The configuration that results.
+    pub fn finish(self) -> Result<Config, Problem> {
+        Config::deserialize(self.0).map_err(Problem::new)
+    }
+
+    /// What results, as the text of a file, without secrets.
+    pub fn shown(&self) -> Result<String, Problem> {
+        let mut table = self.0.clone();
+        for key in KEYS.iter().filter(|key| matches!(key.kind, Kind::Secret)) {
+            hide(&mut table, key.path);
+        }
+        toml::to_string_pretty(&table).map_err(Problem::new)
+    }
+
+    fn table<'a>(
+        &mut self,
+        path: &str,
+        table: Table,
+        origin: &dyn Fn(&str) -> Origin<'a>,
+    ) -> Result<(), Problem> {
+        for (name, value) in table {
+            let path = join(path, &name);
+            let segments: Vec<&str> = path.split('.').collect();
+            match value {
+                Value::Table(inner) if keys::is_section(&segments) => self.table(&path, inner, origin)?,
+                value => match keys::find(&segments) {
+                    Some(key) => self.set(&path, key, value, &origin(&path))?,
+                    None if keys::is_section(&segments) => {
+                        let origin = origin(&path);
+                        return Err(Problem::new(format_args!(
+                            "{origin}: {path}: expected a table [{path}]"
+                        )));
+                    }
+                    None => return Err(unknown(&origin(&path), &path, known_paths(&segments))),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn texts<'a>(
+        &mut self,
+        path: &str,
+        origin: &Origin<'_>,
+        many: impl Iterator<Item = &'a str>,
+        one: &str,
+    ) -> Result<(), Problem> {
+        let segments: Vec<&str> = path.split('.').collect();
+        let Some(key) = keys::find(&segments) else {
+            return Err(unknown(origin, path, known_paths(&segments)));
+        };
+        let value = match key.kind {
+            Kind::Paths => Value::Array(many.map(|text| Value::String(text.to_owned())).collect()),
+            kind => kind.of_text(one),
+        };
+        self.set(path, key, value, origin)
+    }
+
+    fn set(&mut self, path: &str, key: &Key, value: Value, origin: &Origin<'_>) -> Result<(), Problem> {
+        key.kind.check(&value).map_err(|wrong| Problem::new(format_args!("{origin}: {path}: {wrong}")))?;
+        let (sections, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut table = &mut self.0;
+        for section in sections.split('.').filter(|section| !section.is_empty()) {
+            let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            table = entry
+                .as_table_mut()
+                .ok_or_else(|| Problem::new(format_args!("{origin}: {path}: {section} is not a table")))?;
+        }
+        table.insert(name.to_owned(), value);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line: Some(line) } => write!(f, "{}, line {line}", path.display()),
+            Origin::File { path, line: None } => write!(f, "{}", path.display()),
+            Origin::Variable(name) => f.write_str(name),
+            Origin::Flag(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+/// A service called `pushlet` in Kubernetes puts variables of this form into every container beside it.
+fn is_from_kubernetes(name: &str) -> bool {
+    let rest = name.trim_start_matches("PUSHLET_");
+    rest == "PORT" || rest.starts_with("PORT_") || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
+}
+
+fn unknown(origin: &Origin<'_>, name: &str, known: impl Iterator<Item = String>) -> Problem {
+    let what = match origin {
+        Origin::Variable(_) => "unknown variable".to_owned(),
+        Origin::Flag(_) => "unknown flag".to_owned(),
+        _ => format!("unknown key {name}"),
+    };
+    match keys::nearest(name, known) {
+        Some(near) => Problem::new(format_args!("{origin}: {what}; did you mean {near}?")),
+        None => Problem::new(format_args!("{origin}: {what}")),
+    }
+}
+
+/// All that could stand at the depth of `segments`: keys, and the tables that hold them.
+fn known_paths(segments: &[&str]) -> impl Iterator<Item = String> {
+    let depth = segments.len();
+    KEYS.iter().map(move |key| key.path.split('.').take(depth).collect::<Vec<_>>().join("."))
+}
+
+fn hide(table: &mut Table, path: &str) {
+    match path.split_once('.') {
+        Some((section, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(section) {
+                hide(inner, rest);
+            }
+        }
+        None => {
+            if let Some(value) = table.get_mut(path) {
+                *value = Value::String("(hidden)".to_owned());
+            }
+        }
+    }
+}
+
+fn find_lines(text: &str, path: &str, table: &DeTable<'_>, lines: &mut BTreeMap<String, usize>) {
+    for (name, value) in table {
+        let path = join(path, name.get_ref());
+        lines.insert(path.clone(), line_of(text, name.span().start));
+        if let DeValue::Table(inner) = value.get_ref() {
+            find_lines(text, &path, inner, lines);
+        }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}

@@ -1,0 +1,264 @@
+//! The configuration: from a TOML file, `PUSHLET_…` variables and flags, each over the one before it.
+//!
+//! A leaf module. [`keys::KEYS`] lists every key with its default; the types here are what the rest of
+//! the program reads.
+
+pub mod keys;
+pub mod layers;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use layers::Layers;
+pub use value::{BaseUrl, Hidden};
+
+use crate::contract::Environment;
+
+/// Everything that can be configured.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    #[serde(default)]
+    pub auth: Auth,
+    pub tls: Tls,
+    #[serde(default)]
+    pub endpoints: Endpoints,
+    pub delivery: Delivery,
+    pub limits: Limits,
+    pub sandbox: Sandbox,
+    pub log: Log,
+}
+
+/// Who may call.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub username: Option<String>,
+    pub password: Option<Hidden>,
+    pub password_file: Option<PathBuf>,
+}
+
+/// A name and password by HTTP Basic.
+pub struct Login {
+    pub username: String,
+    pub password: Hidden,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// With `key`: what callers see.
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// PEM files: trusted towards push services, beside the system's roots.
+    pub extra_roots: Vec<PathBuf>,
+}
+
+/// By provider: where to send instead of the manifest's endpoints.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Endpoints(BTreeMap<String, Overrides>);
+
+/// The overrides of one provider.
+#[derive(Clone, Default, Deserialize)]
+pub struct Overrides {
+    pub production: Option<BaseUrl>,
+    pub development: Option<BaseUrl>,
+    /// By name of an endpoint; wins over the two above.
+    #[serde(flatten)]
+    pub named: BTreeMap<String, PerEnvironment>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerEnvironment {
+    pub production: Option<BaseUrl>,
+    pub development: Option<BaseUrl>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    #[serde(deserialize_with = "value::duration")]
+    pub deadline: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub drain: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub connect_timeout: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub ping_after: Duration,
+    pub connections_per_identity: usize,
+    pub resend_unknown: bool,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes.
+    #[serde(deserialize_with = "value::size")]
+    pub request_body: usize,
+    pub fields: usize,
+    /// Bytes.
+    pub field_name: usize,
+    pub connections: usize,
+    /// Per HTTP/2 connection.
+    pub streams: u32,
+    #[serde(deserialize_with = "value::duration")]
+    pub header_timeout: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub body_timeout: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub write_timeout: Duration,
+    pub applications: usize,
+    /// Per application.
+    pub feedback: usize,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// Bytes per instance.
+    #[serde(deserialize_with = "value::size")]
+    pub memory: usize,
+    #[serde(deserialize_with = "value::duration")]
+    pub call_timeout: Duration,
+    pub instances: usize,
+    pub isolation: Isolation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    Warm,
+    PerCall,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Why the program can not start, in one sentence for the operator.
+#[derive(Debug)]
+pub struct Problem(String);
+
+impl Problem {
+    pub fn new(sentence: impl fmt::Display) -> Self {
+        Self(sentence.to_string().trim_end().replace('\n', " "))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Config {
+    /// Who may call; None: everybody, which is only allowed where nobody else can reach the port.
+    pub fn login(&self) -> Result<Option<Login>, Problem> {
+        let login = self.auth.login()?;
+        if login.is_none() && !self.listen.ip().to_canonical().is_loopback() {
+            let listen = self.listen;
+            return Err(Problem::new(format_args!(
+                "listen = \"{listen}\" can be reached from other machines: set auth.username and auth.password, or listen on 127.0.0.1"
+            )));
+        }
+        Ok(login)
+    }
+}
+
+impl Auth {
+    fn login(&self) -> Result<Option<Login>, Problem> {
+        let password = match (&self.password, &self.password_file) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::new("auth.password and auth.password_file are both set: give one"));
+            }
+            (Some(password), None) => Some(password.clone()),
+            (None, Some(path)) => Some(read_password(path)?),
+            (None, None) => None,
+        };
+        match (&self.username, password) {
+            (Some(name), _) if name.contains(':') => {
+                Err(Problem::new("auth.username must not hold a colon: HTTP Basic could not carry it"))
+            }
+            (Some(username), Some(password)) => Ok(Some(Login { username: username.clone(), password })),
+            (None, None) => Ok(None),
+            (Some(_), None) => {
+                Err(Problem::new("auth.username is set but no auth.password or auth.password_file"))
+            }
+            (None, Some(_)) => Err(Problem::new("auth.password is set but no auth.username")),
+        }
+    }
+}
+
+impl Endpoints {
+    /// Where requests for this endpoint go instead, if the operator says so.
+    pub fn get(&self, provider: &str, endpoint: &str, environment: Environment) -> Option<&BaseUrl> {
+        let overrides = self.0.get(provider)?;
+        let named = overrides.named.get(endpoint);
+        match environment {
+            Environment::Production => {
+                named.and_then(|named| named.production.as_ref()).or(overrides.production.as_ref())
+            }
+            Environment::Development => {
+                named.and_then(|named| named.development.as_ref()).or(overrides.development.as_ref())
+            }
+        }
+    }
+
+    /// Sends everything of a provider, in both environments, to one place.
+    pub fn redirect(&mut self, provider: &str, to: &BaseUrl) {
+        let all =
+            Overrides { production: Some(to.clone()), development: Some(to.clone()), named: BTreeMap::new() };
+        self.0.insert(provider.to_owned(), all);
+    }
+
+    /// The providers that have overrides.
+    pub fn providers(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+fn read_password(path: &PathBuf) -> Result<Hidden, Problem> {
+    let wrong =
+        |why: &dyn fmt::Display| Problem::new(format_args!("auth.password_file: {}: {why}", path.display()));
+    let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
+    if text.is_empty() {
+        return Err(wrong(&"the file is empty"));
+    }
+    Ok(Hidden::new(text))
+}
+
+#[cfg(test)]
+mod tests;

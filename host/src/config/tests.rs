@@ -1,0 +1,229 @@
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::keys::KEYS;
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../pushlet.example.toml");
+
+fn layers(text: &str) -> Result<Layers, Problem> {
+    let mut layers = Layers::new()?;
+    layers.text(Path::new("pushlet.toml"), text)?;
+    Ok(layers)
+}
+
+fn config(text: &str) -> Result<Config, Problem> {
+    layers(text)?.finish()
+}
+
+fn problem<T>(result: Result<T, Problem>) -> String {
+    result.err().unwrap().to_string()
+}
+
+fn variables(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (name.into(), value.into())).collect::<Vec<_>>().into_iter()
+}
+
+#[test]
+fn defaults_are_complete() {
+    let config = config("").unwrap();
+    assert_eq!(config.listen, "127.0.0.1:9292".parse().unwrap());
+    assert_eq!(config.delivery.deadline, Duration::from_secs(10));
+    assert_eq!(config.limits.request_body, 1 << 20);
+    assert_eq!(config.sandbox.isolation, Isolation::Warm);
+    assert!(config.login().unwrap().is_none());
+}
+
+#[test]
+fn the_example_file_holds_the_defaults() {
+    assert_eq!(layers(EXAMPLE).unwrap().shown().unwrap(), layers("").unwrap().shown().unwrap());
+}
+
+#[test]
+fn the_example_file_mentions_every_key() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
+                format!("{rest}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let table: toml::Table = toml::from_str(&uncommented).unwrap();
+    let mut mentioned = Vec::new();
+    leaves("", &table, &mut mentioned);
+    for key in KEYS {
+        let found = mentioned.iter().any(|path| key.covers(&path.split('.').collect::<Vec<_>>()));
+        assert!(found, "{} is not in pushlet.example.toml", key.path);
+    }
+    config(&uncommented).unwrap();
+}
+
+fn leaves(path: &str, table: &toml::Table, found: &mut Vec<String>) {
+    for (name, value) in table {
+        let path = format!("{path}{name}");
+        match value {
+            toml::Value::Table(inner) => leaves(&format!("{path}."), inner, found),
+            _ => found.push(path),
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
+    let text = "listen = \"127.0.0.1:1\"\n\n[delivery]\ndeadlin = \"1s\"\n";
+    assert_eq!(
+        problem(config(text)),
+        "pushlet.toml, line 4: unknown key delivery.deadlin; did you mean delivery.deadline?"
+    );
+    assert_eq!(
+        problem(config("\n[auht]\nusername = \"a\"")),
+        "pushlet.toml, line 2: unknown key auht; did you mean auth?"
+    );
+    assert_eq!(problem(config("nothing_like_it = 1")), "pushlet.toml, line 1: unknown key nothing_like_it");
+    assert!(
+        problem(config("[endpoints.apns]\nstaging = \"https://x\""))
+            .contains("line 2: unknown key endpoints.apns.staging")
+    );
+    assert!(problem(config("[listen]\nx = 1")).contains("listen: expected a text in quotes"));
+    assert!(problem(config("auth = 3")).contains("expected a table [auth]"));
+}
+
+#[test]
+fn a_wrong_value_names_its_line() {
+    assert_eq!(
+        problem(config("[limits]\nfields = \"many\"")),
+        "pushlet.toml, line 2: limits.fields: expected a number from 16 to 10000"
+    );
+    assert!(
+        problem(config("[endpoints.apns]\nproduction = \"http://127.0.0.1\""))
+            .contains("starts with https://")
+    );
+    assert!(
+        problem(config("listen = \"localhost\"")).contains("line 1: listen: expected an IP address and port")
+    );
+}
+
+#[test]
+fn a_broken_file_names_its_line_and_does_not_show_it() {
+    let message = problem(config("listen = \"127.0.0.1:1\"\n[auth]\npassword = \"sesame\" oops\n"));
+    assert!(message.starts_with("pushlet.toml, line 3: "), "{message}");
+    assert!(!message.contains("sesame"), "{message}");
+}
+
+#[test]
+fn flags_win_over_variables_and_those_over_the_file() {
+    let text = "[delivery]\ndeadline = \"1s\"\ndrain = \"1s\"\nconnect_timeout = \"1s\"";
+    let mut layers = layers(text).unwrap();
+    let pairs = [("PUSHLET_DELIVERY_DEADLINE", "2s"), ("PUSHLET_DELIVERY_DRAIN", "2s"), ("HOME", "/")];
+    layers.variables(variables(&pairs)).unwrap();
+    layers.flag("delivery-deadline", &["3s".to_owned()]).unwrap();
+    let delivery = layers.finish().unwrap().delivery;
+    assert_eq!(delivery.deadline, Duration::from_secs(3));
+    assert_eq!(delivery.drain, Duration::from_secs(2));
+    assert_eq!(delivery.connect_timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn variables_hold_every_kind_of_value() {
+    let mut layers = Layers::new().unwrap();
+    let pairs = [
+        ("PUSHLET_LIMITS_FIELDS", "99"),
+        ("PUSHLET_DELIVERY_RESEND_UNKNOWN", "true"),
+        ("PUSHLET_TLS_EXTRA_ROOTS", "/a.pem:/b.pem"),
+        ("PUSHLET_ENDPOINTS_APNS_PRODUCTION", "https://127.0.0.1:1"),
+        ("PUSHLET_ENDPOINTS_APNS_CHANNELS_DEVELOPMENT", "https://127.0.0.1:2"),
+    ];
+    layers.variables(variables(&pairs)).unwrap();
+    let config = layers.finish().unwrap();
+    assert_eq!(config.limits.fields, 99);
+    assert!(config.delivery.resend_unknown);
+    assert_eq!(config.tls.extra_roots, [PathBuf::from("/a.pem"), PathBuf::from("/b.pem")]);
+    let get =
+        |endpoint, environment| config.endpoints.get("apns", endpoint, environment).map(BaseUrl::as_str);
+    assert_eq!(get("device", Environment::Production), Some("https://127.0.0.1:1"));
+    assert_eq!(get("device", Environment::Development), None);
+    assert_eq!(get("channels", Environment::Development), Some("https://127.0.0.1:2"));
+    assert_eq!(get("channels", Environment::Production), Some("https://127.0.0.1:1"));
+}
+
+#[test]
+fn an_unknown_variable_is_an_error_unless_kubernetes_made_it() {
+    let mut layers = Layers::new().unwrap();
+    assert_eq!(
+        problem(layers.variables(variables(&[("PUSHLET_AUTH_USERNAM", "x")]))),
+        "PUSHLET_AUTH_USERNAM: unknown variable; did you mean PUSHLET_AUTH_USERNAME?"
+    );
+    let message = problem(layers.variables(variables(&[("PUSHLET_LIMITS_FIELDS", "x")])));
+    assert!(message.starts_with("PUSHLET_LIMITS_FIELDS: limits.fields: expected a number"), "{message}");
+    let fine = [
+        ("PUSHLET_CONFIG", "x"),
+        ("PUSHLET_SERVICE_HOST", "10.0.0.1"),
+        ("PUSHLET_SERVICE_PORT_HTTP", "80"),
+        ("PUSHLET_PORT", "tcp://10.0.0.1:80"),
+        ("PUSHLET_PORT_80_TCP_ADDR", "10.0.0.1"),
+    ];
+    layers.variables(variables(&fine)).unwrap();
+}
+
+#[test]
+fn the_specific_endpoint_wins() {
+    let config = config(
+        "[endpoints.apns]\nproduction = \"https://all\"\n[endpoints.apns.channels]\nproduction = \"https://one/p/\"",
+    )
+    .unwrap();
+    let get = |provider, endpoint| config.endpoints.get(provider, endpoint, Environment::Production);
+    assert_eq!(get("apns", "device").unwrap().as_str(), "https://all");
+    assert_eq!(get("apns", "channels").unwrap().prefix(), "/p");
+    assert!(get("gcm", "send").is_none());
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let shown = layers("[auth]\nusername = \"me\"\npassword = \"sesame\"").unwrap().shown().unwrap();
+    assert!(shown.contains("username = \"me\""), "{shown}");
+    assert!(shown.contains("password = \"(hidden)\""), "{shown}");
+    assert!(!shown.contains("sesame"), "{shown}");
+}
+
+#[test]
+fn everybody_may_call_only_on_loopback() {
+    for open in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
+        let config = config(&format!("listen = \"{open}\"")).unwrap();
+        assert!(problem(config.login()).contains("can be reached from other machines"), "{open}");
+    }
+    for closed in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        let config = config(&format!("listen = \"{closed}\"")).unwrap();
+        assert!(config.login().unwrap().is_none(), "{closed}");
+    }
+    let login = "listen = \"0.0.0.0:1\"\n[auth]\nusername = \"me\"\npassword = \"x\"";
+    assert!(config(login).unwrap().login().unwrap().is_some());
+}
+
+#[test]
+fn half_a_login_is_refused() {
+    for (auth, word) in [
+        ("username = \"me\"", "no auth.password"),
+        ("password = \"x\"", "no auth.username"),
+        ("username = \"a:b\"\npassword = \"x\"", "colon"),
+        ("username = \"a\"\npassword = \"x\"\npassword_file = \"y\"", "both set"),
+        ("username = \"a\"\npassword_file = \"/nonexistent\"", "/nonexistent"),
+    ] {
+        let message = problem(config(&format!("[auth]\n{auth}")).unwrap().login());
+        assert!(message.contains(word), "{message}");
+    }
+    assert!(problem(config("[auth]\nusername = \"\"")).contains("must not be empty"));
+}
+
+#[test]
+fn a_password_file_may_end_with_a_line_break() {
+    let path = std::env::temp_dir().join(format!("pushlet-password-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&path, "open: sesame \r\n").unwrap();
+    let config = config(&format!("[auth]\nusername = \"me\"\npassword_file = {path:?}")).unwrap();
+    let login = config.login();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(login.unwrap().unwrap().password.reveal(), "open: sesame ");
+}
