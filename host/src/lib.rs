@@ -1,12 +1,18 @@
 //! Pushlet: an HTTP API in front of push services, each spoken by a sandboxed WebAssembly component.
 
+pub mod cli;
 pub mod config;
 pub mod contract;
 pub mod credential;
 pub mod error;
 pub mod gateway;
+pub mod http;
+pub mod log;
 pub mod notification;
 pub mod provider;
 pub mod registry;
+pub mod server;
+pub mod simulated;
+pub mod start;
 pub mod tenant;
 pub mod transport;

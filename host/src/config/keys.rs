@@ -77,7 +77,12 @@ pub const KEYS: &[Key] = &[
         "Largest body of a request",
     ),
     key("limits.fields", Kind::Count { least: 16, most: 10_000 }, "256", "Most fields in one request"),
-    key("limits.field_name", Kind::Count { least: 32, most: 4096 }, "128", "Longest name of a field, in bytes"),
+    key(
+        "limits.field_name",
+        Kind::Count { least: 32, most: 4096 },
+        "128",
+        "Longest name of a field, in bytes",
+    ),
     key(
         "limits.connections",
         Kind::Count { least: 1, most: 1_000_000 },
@@ -90,7 +95,12 @@ pub const KEYS: &[Key] = &[
         "128",
         "Most requests at a time on one HTTP/2 connection",
     ),
-    key("limits.header_timeout", WAIT, "\"30s\"", "Longest wait for a request's head, and for the next request"),
+    key(
+        "limits.header_timeout",
+        WAIT,
+        "\"30s\"",
+        "Longest wait for a request's head, and for the next request",
+    ),
     key("limits.body_timeout", WAIT, "\"30s\"", "Longest wait for a request's whole body"),
     key("limits.write_timeout", WAIT, "\"30s\"", "Longest wait for a caller that does not read its answer"),
     key(
@@ -221,17 +231,27 @@ mod tests {
 
     #[test]
     fn a_pattern_covers_names_and_nothing_else() {
-        for path in ["endpoints.apns.production", "endpoints.web-push.development", "endpoints.apns.channels.production"]
-        {
+        for path in [
+            "endpoints.apns.production",
+            "endpoints.web-push.development",
+            "endpoints.apns.channels.production",
+        ] {
             let path: Vec<&str> = path.split('.').collect();
             assert!(find(&path).is_some(), "{path:?}");
         }
-        for path in ["endpoints.apns", "endpoints.apns.staging", "endpoints.AP NS.production", "endpoints.a.b.c.production"]
-        {
+        for path in [
+            "endpoints.apns",
+            "endpoints.apns.staging",
+            "endpoints.AP NS.production",
+            "endpoints.a.b.c.production",
+        ] {
             let path: Vec<&str> = path.split('.').collect();
             assert!(find(&path).is_none(), "{path:?}");
         }
-        assert_eq!(from_words("endpoints_apns_channels_production", '_').unwrap(), "endpoints.apns.channels.production");
+        assert_eq!(
+            from_words("endpoints_apns_channels_production", '_').unwrap(),
+            "endpoints.apns.channels.production"
+        );
     }
 
     #[test]

@@ -34,8 +34,9 @@ impl Layers {
         let mut layers = Self(Table::new());
         for key in KEYS {
             if let Some(default) = key.default {
-                let value = Value::deserialize(toml::de::ValueDeserializer::parse(default).map_err(Problem::new)?)
-                    .map_err(Problem::new)?;
+                let value =
+                    Value::deserialize(toml::de::ValueDeserializer::parse(default).map_err(Problem::new)?)
+                        .map_err(Problem::new)?;
                 layers.set(key.path, key, value, &Origin::Default)?;
             }
         }
@@ -109,7 +110,12 @@ impl Layers {
         toml::to_string_pretty(&table).map_err(Problem::new)
     }
 
-    fn table<'a>(&mut self, path: &str, table: Table, origin: &dyn Fn(&str) -> Origin<'a>) -> Result<(), Problem> {
+    fn table<'a>(
+        &mut self,
+        path: &str,
+        table: Table,
+        origin: &dyn Fn(&str) -> Origin<'a>,
+    ) -> Result<(), Problem> {
         for (name, value) in table {
             let path = join(path, &name);
             let segments: Vec<&str> = path.split('.').collect();
@@ -119,7 +125,9 @@ impl Layers {
                     Some(key) => self.set(&path, key, value, &origin(&path))?,
                     None if keys::is_section(&segments) => {
                         let origin = origin(&path);
-                        return Err(Problem::new(format_args!("{origin}: {path}: expected a table [{path}]")));
+                        return Err(Problem::new(format_args!(
+                            "{origin}: {path}: expected a table [{path}]"
+                        )));
                     }
                     None => return Err(unknown(&origin(&path), &path, known_paths(&segments))),
                 },
@@ -147,9 +155,7 @@ impl Layers {
     }
 
     fn set(&mut self, path: &str, key: &Key, value: Value, origin: &Origin<'_>) -> Result<(), Problem> {
-        key.kind
-            .check(&value)
-            .map_err(|wrong| Problem::new(format_args!("{origin}: {path}: {wrong}")))?;
+        key.kind.check(&value).map_err(|wrong| Problem::new(format_args!("{origin}: {path}: {wrong}")))?;
         let (sections, name) = path.rsplit_once('.').unwrap_or(("", path));
         let mut table = &mut self.0;
         for section in sections.split('.').filter(|section| !section.is_empty()) {

@@ -212,7 +212,9 @@ impl Auth {
             }
             (Some(username), Some(password)) => Ok(Some(Login { username: username.clone(), password })),
             (None, None) => Ok(None),
-            (Some(_), None) => Err(Problem::new("auth.username is set but no auth.password or auth.password_file")),
+            (Some(_), None) => {
+                Err(Problem::new("auth.username is set but no auth.password or auth.password_file"))
+            }
             (None, Some(_)) => Err(Problem::new("auth.password is set but no auth.username")),
         }
     }
@@ -235,7 +237,8 @@ impl Endpoints {
 
     /// Sends everything of a provider, in both environments, to one place.
     pub fn redirect(&mut self, provider: &str, to: &BaseUrl) {
-        let all = Overrides { production: Some(to.clone()), development: Some(to.clone()), named: BTreeMap::new() };
+        let all =
+            Overrides { production: Some(to.clone()), development: Some(to.clone()), named: BTreeMap::new() };
         self.0.insert(provider.to_owned(), all);
     }
 
@@ -255,9 +258,8 @@ impl Endpoints {
 }
 
 fn read_password(path: &PathBuf) -> Result<Hidden, Problem> {
-    let wrong = |why: &dyn fmt::Display| {
-        Problem::new(format_args!("auth.password_file: {}: {why}", path.display()))
-    };
+    let wrong =
+        |why: &dyn fmt::Display| Problem::new(format_args!("auth.password_file: {}: {why}", path.display()));
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     let length = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(length);

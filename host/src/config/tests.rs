@@ -46,7 +46,9 @@ fn the_example_file_mentions_every_key() {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => format!("{rest}\n"),
+            Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
+                format!("{rest}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();
@@ -77,9 +79,15 @@ fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
         problem(config(text)),
         "pushlet.toml, line 4: unknown key delivery.deadlin; did you mean delivery.deadline?"
     );
-    assert_eq!(problem(config("\n[auht]\nusername = \"a\"")), "pushlet.toml, line 2: unknown key auht; did you mean auth?");
+    assert_eq!(
+        problem(config("\n[auht]\nusername = \"a\"")),
+        "pushlet.toml, line 2: unknown key auht; did you mean auth?"
+    );
     assert_eq!(problem(config("nothing_like_it = 1")), "pushlet.toml, line 1: unknown key nothing_like_it");
-    assert!(problem(config("[endpoints.apns]\nstaging = \"https://x\"")).contains("line 2: unknown key endpoints.apns.staging"));
+    assert!(
+        problem(config("[endpoints.apns]\nstaging = \"https://x\""))
+            .contains("line 2: unknown key endpoints.apns.staging")
+    );
     assert!(problem(config("[listen]\nx = 1")).contains("listen: expected a text in quotes"));
     assert!(problem(config("auth = 3")).contains("expected a table [auth]"));
 }
@@ -90,8 +98,13 @@ fn a_wrong_value_names_its_line() {
         problem(config("[limits]\nfields = \"many\"")),
         "pushlet.toml, line 2: limits.fields: expected a number from 16 to 10000"
     );
-    assert!(problem(config("[endpoints.apns]\nproduction = \"http://127.0.0.1\"")).contains("starts with https://"));
-    assert!(problem(config("listen = \"localhost\"")).contains("line 1: listen: expected an IP address and port"));
+    assert!(
+        problem(config("[endpoints.apns]\nproduction = \"http://127.0.0.1\""))
+            .contains("starts with https://")
+    );
+    assert!(
+        problem(config("listen = \"localhost\"")).contains("line 1: listen: expected an IP address and port")
+    );
 }
 
 #[test]
@@ -129,7 +142,8 @@ fn variables_hold_every_kind_of_value() {
     assert_eq!(config.limits.fields, 99);
     assert!(config.delivery.resend_unknown);
     assert_eq!(config.tls.extra_roots, [PathBuf::from("/a.pem"), PathBuf::from("/b.pem")]);
-    let get = |endpoint, environment| config.endpoints.get("apns", endpoint, environment).map(BaseUrl::as_str);
+    let get =
+        |endpoint, environment| config.endpoints.get("apns", endpoint, environment).map(BaseUrl::as_str);
     assert_eq!(get("device", Environment::Production), Some("https://127.0.0.1:1"));
     assert_eq!(get("device", Environment::Development), None);
     assert_eq!(get("channels", Environment::Development), Some("https://127.0.0.1:2"));

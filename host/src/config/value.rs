@@ -199,8 +199,8 @@ fn within<T: PartialOrd + std::fmt::Display>(value: T, least: T, most: T) -> Res
 }
 
 fn check_duration(text: &str, least: Duration, most: Duration) -> Result<(), String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("expected a duration as \"10s\": {error}"))?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("expected a duration as \"10s\": {error}"))?;
     if duration < least || duration > most {
         let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
         return Err(format!("{text} is not within {least} and {most}"));
@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers_or_texts_with_a_binary_unit() {
-        for (written, bytes) in [("65536", 65536), ("64KiB", 65536), ("64 KiB", 65536), ("1MiB", 1 << 20), ("2GiB", 2 << 30)]
+        for (written, bytes) in
+            [("65536", 65536), ("64KiB", 65536), ("64 KiB", 65536), ("1MiB", 1 << 20), ("2GiB", 2 << 30)]
         {
             assert_eq!(read_size(&text(written)).unwrap(), bytes, "{written}");
         }
@@ -255,9 +256,18 @@ mod tests {
         assert_eq!((url.host(), url.port(), url.prefix()), ("127.0.0.1", 8443, "/fake/apns"));
         assert_eq!(url.as_str(), "https://127.0.0.1:8443/fake/apns");
         let bare = BaseUrl::parse("https://push.example").unwrap();
-        assert_eq!((bare.host(), bare.port(), bare.prefix(), bare.as_str()), ("push.example", 443, "", "https://push.example"));
-        for wrong in ["http://push.example", "push.example", "https://", "https://a:b@push.example", "https://x/?q", "https://x/#f"]
-        {
+        assert_eq!(
+            (bare.host(), bare.port(), bare.prefix(), bare.as_str()),
+            ("push.example", 443, "", "https://push.example")
+        );
+        for wrong in [
+            "http://push.example",
+            "push.example",
+            "https://",
+            "https://a:b@push.example",
+            "https://x/?q",
+            "https://x/#f",
+        ] {
             assert!(BaseUrl::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -11,16 +11,14 @@ mod send;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
-use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::contract::{Outcome, Target};
 use crate::credential::Authorizer;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::provider::Catalogue;
 use crate::registry::Registry;
 use crate::tenant::TenantId;
@@ -111,8 +109,6 @@ struct Inner {
     destinations: Destinations,
     delivery: config::Delivery,
     feedback: usize,
-    sends: TaskTracker,
-    stopping: AtomicBool,
 }
 
 impl Gateway {
@@ -127,30 +123,20 @@ impl Gateway {
             destinations,
             delivery: settings.delivery,
             feedback: settings.feedback,
-            sends: TaskTracker::new(),
-            stopping: AtomicBool::new(false),
         }))
     }
 
     /// Checks and keeps an application; an existing one with the same id is replaced. No network.
-    /// Answers the application's id.
-    pub async fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
-        let (gateway, tenant) = (self.clone(), tenant.clone());
-        // Reading a PKCS#12 file means deriving keys, which takes its time.
-        let task = tokio::task::spawn_blocking(move || gateway.0.register(&tenant, registration));
-        task.await.unwrap_or_else(|error| Err(Error::internal(error)))
+    /// Answers the application's id. Reading a PKCS#12 file takes its time: not for an async thread.
+    pub fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
+        self.0.register(tenant, registration)
     }
 
     /// Sends one notification to each target. `Err`: nothing was sent, for a reason that all targets share.
     ///
-    /// Goes on to its end even if the caller drops the future.
+    /// Dropping the future loses the answers of what is already sent.
     pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
-        if self.0.stopping.load(Ordering::Acquire) {
-            return Err(Error::new(Kind::Overloaded, "shutting_down", "the server is shutting down"));
-        }
-        let (inner, tenant) = (self.0.clone(), tenant.clone());
-        let task = self.0.sends.spawn(async move { inner.send(&tenant, send).await });
-        task.await.unwrap_or_else(|error| Err(Error::internal(error)))
+        self.0.send(tenant, send).await
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.
@@ -160,16 +146,12 @@ impl Gateway {
 
     /// Why this gateway can not serve now, if so.
     pub fn not_ready(&self) -> Option<String> {
-        self.0.stopping.load(Ordering::Acquire).then(|| "shutting down".to_owned())
+        self.0.catalogue.all().next().is_none().then(|| "no provider is loaded".to_owned())
     }
 
-    /// Refuses new sends, waits for those under way, and closes the connections to the push services.
-    pub async fn drain(&self, within: Duration) {
-        let end = tokio::time::Instant::now() + within;
-        self.0.stopping.store(true, Ordering::Release);
-        self.0.sends.close();
-        let _ = tokio::time::timeout_at(end, self.0.sends.wait()).await;
-        self.0.transport.drain(end.saturating_duration_since(tokio::time::Instant::now())).await;
+    /// Closes the connections to the push services in order; what is still under way gets `within`.
+    pub async fn close(&self, within: Duration) {
+        self.0.transport.drain(within).await;
     }
 }
 

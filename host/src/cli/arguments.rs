@@ -1,0 +1,162 @@
+//! What can stand on the command line. The flags of configuration keys are made from the table of keys.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::keys::{self, KEYS, Key};
+use crate::config::value::Kind;
+
+/// A command line that was understood.
+pub struct Arguments {
+    pub action: Action,
+    pub config: Option<PathBuf>,
+    /// Flags of configuration keys, without dashes, each with its values.
+    pub flags: Vec<(String, Vec<String>)>,
+}
+
+pub enum Action {
+    /// `simulator`: where its files go, if it shall run too.
+    Serve {
+        simulator: Option<PathBuf>,
+    },
+    Simulator {
+        directory: PathBuf,
+    },
+    CheckConfig,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Every key of the configuration file is a flag and a variable too: [auth] username is --auth-username and
+PUSHLET_AUTH_USERNAME. A flag wins over a variable, a variable over the file. The servers of a provider are
+replaced with --endpoints-<PROVIDER>-production URL and --endpoints-<PROVIDER>-development URL.
+
+Examples:
+  pushlet serve --simulator
+  pushlet serve --config pushlet.toml
+  PUSHLET_AUTH_PASSWORD_FILE=/run/secrets/pushlet pushlet serve --listen 0.0.0.0:9292 --auth-username me
+  pushlet serve --endpoints-apns-production https://127.0.0.1:8443 --tls-extra-roots ca.pem";
+
+impl Arguments {
+    /// The error is what the user shall be told, which may be the help that they asked for.
+    pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments: Vec<OsString> = arguments.collect();
+        let matches = command(&endpoint_flags(&arguments)).try_get_matches_from(arguments)?;
+        let (action, matches) = match matches.subcommand() {
+            Some(("simulator", inner)) => (Action::Simulator { directory: directory(inner) }, inner),
+            Some(("check-config", inner)) => (Action::CheckConfig, inner),
+            Some((_, inner)) => {
+                let simulator = inner.get_flag("simulator").then(|| directory(inner));
+                (Action::Serve { simulator }, inner)
+            }
+            None => {
+                return Err(
+                    command(&[]).error(clap::error::ErrorKind::MissingSubcommand, "a command is required")
+                );
+            }
+        };
+        let config = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
+        Ok(Self { action, config, flags: flags(matches) })
+    }
+}
+
+fn command(endpoints: &[String]) -> Command {
+    let serve = configurable(Command::new("serve"), endpoints)
+        .about("Serve the HTTP API")
+        .arg(
+            Arg::new("simulator")
+                .long("simulator")
+                .action(ArgAction::SetTrue)
+                .help("Run simulators of the push services too, and send to them"),
+        )
+        .arg(simulator_dir())
+        .after_help(SERVE_EXAMPLES);
+    let simulator = Command::new("simulator")
+        .about("Run the simulators of the push services alone")
+        .arg(simulator_dir())
+        .after_help("Example:\n  pushlet simulator --simulator-dir /tmp/simulator");
+    let check = configurable(Command::new("check-config"), endpoints)
+        .about("Check the configuration, and print what results, without secrets")
+        .after_help("Example:\n  pushlet check-config --config pushlet.toml");
+    Command::new("pushlet")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([serve, simulator, check])
+        .after_help("Example:\n  pushlet serve --simulator")
+}
+
+fn simulator_dir() -> Arg {
+    Arg::new("simulator-dir")
+        .long("simulator-dir")
+        .value_name("DIR")
+        .value_parser(value_parser!(PathBuf))
+        .default_value("./simulator")
+        .help("Where the simulators put their throw-away credentials")
+}
+
+fn configurable(command: Command, endpoints: &[String]) -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .short('c')
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .env("PUSHLET_CONFIG")
+        .help("The configuration file, in TOML");
+    let keys = KEYS.iter().filter(|key| !key.is_pattern()).map(flag_of);
+    let endpoints = endpoints.iter().map(|name| {
+        let value = Kind::Url.placeholder();
+        Arg::new(name.clone()).long(name.clone()).value_name(value).hide(true).overrides_with(name.clone())
+    });
+    command.arg(file).args(keys).args(endpoints)
+}
+
+fn flag_of(key: &Key) -> Arg {
+    let default = key.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    let name = key.flag();
+    let arg = Arg::new(name.clone())
+        .long(name.clone())
+        .value_name(key.kind.placeholder())
+        .help(format!("{}{default}", key.help));
+    match key.kind {
+        Kind::Paths => arg.action(ArgAction::Append),
+        Kind::Switch => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true").overrides_with(name)
+        }
+        Kind::Choice(choices) => arg.value_parser(PossibleValuesParser::new(choices)).overrides_with(name),
+        _ => arg.overrides_with(name),
+    }
+}
+
+/// The names of providers are not known here, so these flags are whatever the user wrote of their form.
+fn endpoint_flags(arguments: &[OsString]) -> Vec<String> {
+    let mut names: Vec<String> = arguments
+        .iter()
+        .filter_map(|argument| argument.to_str()?.strip_prefix("--endpoints-"))
+        .map(|rest| format!("endpoints-{}", rest.split('=').next().unwrap_or_default()))
+        .filter(|name| keys::from_words(name, '-').is_some())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn flags(matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
+    let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    let is_key = |name: &&str| keys::from_words(name, '-').is_some();
+    let names: Vec<&str> = matches.ids().map(clap::Id::as_str).filter(is_key).filter(is_given).collect();
+    let values = |name: &str| matches.get_many::<String>(name).unwrap_or_default().cloned().collect();
+    names.into_iter().map(|name| (name.to_owned(), values(name))).collect()
+}
+
+fn directory(matches: &ArgMatches) -> PathBuf {
+    matches.get_one::<PathBuf>("simulator-dir").cloned().unwrap_or_else(|| PathBuf::from("./simulator"))
+}
+
+#[cfg(test)]
+#[path = "arguments_tests.rs"]
+mod tests;

@@ -1,0 +1,156 @@
+//! The three routes of the original Pushlet, with its fields, answers and order of errors.
+//!
+//! The original's JSONP (`callback`) is gone on purpose: it let any web page read the answers with the
+//! visitor's password.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::form::Form;
+use super::{Api, answer};
+use crate::contract::Target;
+use crate::error::{Error, Kind};
+use crate::gateway::{DeadToken, Fate, Fields, Registration, Report, Send, Via};
+use crate::tenant::TenantId;
+
+/// Secrets that may come with a send, and the `type` that each one is for.
+const INLINE_SECRETS: &[(&str, &str)] = &[("gcm_api_key", GCM)];
+/// The `type` whose callers expect the service's own answer.
+const GCM: &str = "gcm";
+
+/// `POST /register_application`
+pub async fn register_application(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    request: Request,
+) -> Result<Response, Error> {
+    let registration = registration_from(Form::read(request, api.form).await?);
+    let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
+    let backend = api.backend.clone();
+    let work = tokio::task::spawn_blocking(move || backend.register(&tenant, registration));
+    let id = work.await.map_err(Error::internal)??;
+    Ok(answer::json(StatusCode::OK, &json!({ "application_id": id })))
+}
+
+/// `POST /send_notification`
+pub async fn send_notification(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    request: Request,
+) -> Result<Response, Error> {
+    let send = send_from(Form::read(request, api.form).await?)?;
+    let asks_for_gcm = send.provider.as_deref() == Some(GCM);
+    let report = api.detached(api.backend.send(tenant, send)).await;
+    answer_to_send(report, asks_for_gcm)
+}
+
+/// `POST /application_feedback`
+pub async fn application_feedback(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    request: Request,
+) -> Result<Response, Error> {
+    let mut form = Form::read(request, api.form).await?;
+    let id = form.take_text("application_id").ok_or_else(|| {
+        Error::field(
+            "missing_application_id",
+            "application_id",
+            "an application_id is required for this call",
+        )
+    })?;
+    let dead = api.backend.feedback(&tenant, &id)?;
+    let list: Vec<Value> = dead.iter().map(dead_token).collect();
+    Ok(answer::json(StatusCode::OK, &json!({ "response": list })))
+}
+
+fn registration_from(mut form: Form) -> Registration {
+    let application_id = form.take_text("application_id");
+    let provider = form.take_text("type");
+    form.take_bytes("callback");
+    Registration { application_id, provider, fields: form.into_fields() }
+}
+
+fn send_from(mut form: Form) -> Result<Send, Error> {
+    let provider = form.take_text("type");
+    let application = form.take_text("application_id");
+    let inline = INLINE_SECRETS
+        .iter()
+        .filter_map(|(name, kind)| Some((*name, *kind, form.take_bytes(name)?)))
+        .collect();
+    let device_token = form.take_text("device_token");
+    form.take_bytes("callback");
+    let via = via(provider.as_deref(), application, inline).ok_or_else(|| {
+        let message = "an application_id or gcm_api_key are required for this call";
+        Error::field("missing_identifier", "application_id", message)
+    })?;
+    let device_token = device_token.ok_or_else(|| {
+        let message = "device_token is required, which is registed with the application on your phone";
+        Error::field("device_token_required", "device_token", message)
+    })?;
+    Ok(Send {
+        provider,
+        via,
+        notification: Fields::Classic(form.into_fields()),
+        targets: vec![Target::Device(device_token)],
+        native: true,
+        deadline: None,
+    })
+}
+
+/// The explicit type's own secret wins, then the application, then a secret if no type is given.
+fn via(
+    provider: Option<&str>,
+    application: Option<String>,
+    inline: Vec<(&str, &str, Vec<u8>)>,
+) -> Option<Via> {
+    let (fitting, others): (Vec<_>, Vec<_>) =
+        inline.into_iter().partition(|(_, kind, _)| provider == Some(kind));
+    let secrets = |list: Vec<(&str, &str, Vec<u8>)>| -> BTreeMap<String, Vec<u8>> {
+        list.into_iter().map(|(name, _, secret)| (name.to_owned(), secret)).collect()
+    };
+    match application {
+        _ if !fitting.is_empty() => Some(Via::Inline(secrets(fitting))),
+        Some(id) => Some(Via::Application(id)),
+        None if provider.is_none() && !others.is_empty() => Some(Via::Inline(secrets(others))),
+        None => None,
+    }
+}
+
+fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<Response, Error> {
+    let report = report.map_err(|error| in_gcm_terms(error, asks_for_gcm))?;
+    let as_gcm = asks_for_gcm || report.provider == GCM;
+    let Some(fate) = report.fates.into_iter().next() else {
+        return Err(Error::internal("the gateway told the fate of no target"));
+    };
+    let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_)));
+    let verdict = answer::verdict(fate, &report.provider).map_err(|error| in_gcm_terms(error, as_gcm));
+    match (verdict, native) {
+        (Err(error), _) if error.kind == Kind::CredentialRejected => Err(error),
+        (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
+        (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &json!({"response": "ok"}))),
+    }
+}
+
+fn in_gcm_terms(error: Error, as_gcm: bool) -> Error {
+    if !as_gcm || error.kind != Kind::CredentialRejected {
+        return error;
+    }
+    let cause = format!("{}: {}", error.code, error.message);
+    let message = "the provided credentials were rejected by google servers";
+    Error::new(Kind::CredentialRejected, "invalid_gcm_credentials", message)
+        .after(error.retry_after)
+        .caused_by(error.inner.map_or(cause.clone(), |inner| format!("{cause} ({inner})")))
+}
+
+fn dead_token(dead: &DeadToken) -> Value {
+    json!({"device_token": dead.device_token, "timestamp": answer::utc(dead.since).to_string()})
+}
+
+#[cfg(test)]
+#[path = "classic_tests.rs"]
+mod tests;

@@ -1,0 +1,248 @@
+//! The fields of a request: from its query, and from a body that is a form, multipart or JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, request::Parts};
+use futures_util::StreamExt as _;
+use serde_json::{Map, Value};
+
+use crate::config::Limits;
+use crate::error::{Error, Kind};
+
+/// The largest request that is read.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// Bytes.
+    body: usize,
+    fields: usize,
+    /// Bytes.
+    name: usize,
+    /// For the whole body.
+    timeout: Duration,
+}
+
+/// A caller that is still writing does not see the answer if the connection closes under it, so some of
+/// a body that is too large is read and dropped. Bytes.
+const SKIPPED_AT_MOST: usize = 8 << 20;
+const SKIPPED_WITHIN: Duration = Duration::from_secs(2);
+/// An announced length is a claim: memory for more comes as the bytes do. Bytes.
+const FIRST_BUFFER: usize = 64 << 10;
+
+/// The fields by name. Where one is given more than once the last counts, and the body's before the query's.
+#[derive(Default)]
+pub struct Form {
+    fields: BTreeMap<String, Vec<u8>>,
+    /// Fields read, those that were replaced among them.
+    read: usize,
+}
+
+enum Format {
+    UrlEncoded,
+    Multipart,
+    Json,
+}
+
+impl From<&Limits> for Bounds {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            body: limits.request_body,
+            fields: limits.fields,
+            name: limits.field_name,
+            timeout: limits.body_timeout,
+        }
+    }
+}
+
+impl Form {
+    /// Reads the whole request.
+    pub async fn read(request: Request, bounds: Bounds) -> Result<Self, Error> {
+        let format = format_of(request.headers())?;
+        let (parts, body) = request.into_parts();
+        let body = read_body(&parts.headers, body, bounds).await?;
+        let mut form = Self::default();
+        form.url_encoded(parts.uri.query().unwrap_or_default().as_bytes(), bounds)?;
+        match format {
+            Format::UrlEncoded => form.url_encoded(&body, bounds)?,
+            Format::Multipart => form.multipart(parts, body, bounds).await?,
+            Format::Json => form.json(&body, bounds)?,
+        }
+        Ok(form)
+    }
+
+    /// Takes a text out; an empty one counts as none.
+    pub fn take_text(&mut self, name: &str) -> Option<String> {
+        let value = self.fields.remove(name)?;
+        String::from_utf8(value).ok().filter(|text| !text.is_empty())
+    }
+
+    /// Takes bytes out; no bytes count as none.
+    pub fn take_bytes(&mut self, name: &str) -> Option<Vec<u8>> {
+        self.fields.remove(name).filter(|value| !value.is_empty())
+    }
+
+    /// All that is left.
+    pub fn into_fields(self) -> BTreeMap<String, Vec<u8>> {
+        self.fields
+    }
+
+    fn insert(&mut self, name: &str, value: Vec<u8>, bounds: Bounds) -> Result<(), Error> {
+        self.read += 1;
+        if self.read > bounds.fields {
+            let most = bounds.fields;
+            return Err(Error::new(Kind::Invalid, "too_many_fields", format!("more than {most} fields")));
+        }
+        if name.len() > bounds.name {
+            let most = bounds.name;
+            let message = format!("the name of a field is longer than {most} bytes");
+            return Err(Error::new(Kind::Invalid, "field_name_too_long", message));
+        }
+        self.fields.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    /// WHATWG URL standard, section 5.1, but text that is not UTF-8 is an error.
+    fn url_encoded(&mut self, text: &[u8], bounds: Bounds) -> Result<(), Error> {
+        for pair in text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+            let mut halves = pair.splitn(2, |byte| *byte == b'=');
+            let name = name_from(decoded(halves.next().unwrap_or_default()))?;
+            let value = decoded(halves.next().unwrap_or_default());
+            self.insert(&name, text_of(&name, value)?, bounds)?;
+        }
+        Ok(())
+    }
+
+    async fn multipart(&mut self, parts: Parts, body: Bytes, bounds: Bounds) -> Result<(), Error> {
+        let request = Request::from_parts(parts, Body::from(body));
+        let mut multipart = Multipart::from_request(request, &())
+            .await
+            .map_err(|error| invalid_multipart(error.body_text()))?;
+        while let Some(part) =
+            multipart.next_field().await.map_err(|error| invalid_multipart(error.body_text()))?
+        {
+            let name =
+                part.name().map(str::to_owned).ok_or_else(|| invalid_multipart("a part has no name"))?;
+            let is_text = part.file_name().is_none()
+                && part.content_type().is_none_or(|kind| kind.starts_with("text/"));
+            let value = part.bytes().await.map_err(|error| invalid_multipart(error.body_text()))?.to_vec();
+            let value = if is_text { text_of(&name, value)? } else { value };
+            self.insert(&name, value, bounds)?;
+        }
+        Ok(())
+    }
+
+    fn json(&mut self, body: &[u8], bounds: Bounds) -> Result<(), Error> {
+        let invalid = |why: String| {
+            Error::new(Kind::Invalid, "invalid_json", format!("the body is not a JSON object: {why}"))
+        };
+        let object: Map<String, Value> =
+            serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
+        for (name, value) in object {
+            let text = match value {
+                Value::Null => continue,
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            self.insert(&name, text.into_bytes(), bounds)?;
+        }
+        Ok(())
+    }
+}
+
+fn format_of(headers: &HeaderMap) -> Result<Format, Error> {
+    let unsupported = |message: &'static str| {
+        Err(Error::new(Kind::UnsupportedMediaType, "unsupported_media_type", message))
+    };
+    if headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return unsupported("a body with a content-encoding is not accepted");
+    }
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(Format::UrlEncoded) };
+    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    match essence.to_ascii_lowercase().as_str() {
+        "application/x-www-form-urlencoded" => Ok(Format::UrlEncoded),
+        "multipart/form-data" => Ok(Format::Multipart),
+        "application/json" => Ok(Format::Json),
+        _ => unsupported(
+            "the content type must be application/x-www-form-urlencoded, multipart/form-data or application/json",
+        ),
+    }
+}
+
+async fn read_body(headers: &HeaderMap, body: Body, bounds: Bounds) -> Result<Bytes, Error> {
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let mut chunks = body.into_data_stream();
+    let collecting = collect(&mut chunks, announced.unwrap_or(0), bounds.body);
+    let Ok(collected) = tokio::time::timeout(bounds.timeout, collecting).await else {
+        return Err(Error::new(Kind::Invalid, "request_timeout", "the body took too long to arrive"));
+    };
+    if let Some(body) = collected? {
+        return Ok(body);
+    }
+    // A caller that asked first (`100-continue`) is not sending yet.
+    if !headers.contains_key(EXPECT) {
+        let _ = tokio::time::timeout(SKIPPED_WITHIN, skip(&mut chunks)).await;
+    }
+    let most = bounds.body;
+    Err(Error::new(Kind::TooLarge, "request_too_large", format!("the body is larger than {most} bytes")))
+}
+
+/// None: it is too large.
+async fn collect(chunks: &mut BodyDataStream, announced: usize, most: usize) -> Result<Option<Bytes>, Error> {
+    if announced > most {
+        return Ok(None);
+    }
+    let mut read = Vec::with_capacity(announced.min(FIRST_BUFFER));
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            Error::new(Kind::Invalid, "incomplete_body", "the body ended early").caused_by(error)
+        })?;
+        if read.len() + chunk.len() > most {
+            return Ok(None);
+        }
+        read.extend_from_slice(&chunk);
+    }
+    Ok(Some(Bytes::from(read)))
+}
+
+async fn skip(chunks: &mut BodyDataStream) {
+    let mut skipped = 0;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        skipped += chunk.len();
+        if skipped > SKIPPED_AT_MOST {
+            return;
+        }
+    }
+}
+
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_encoding::percent_decode(&spaced).collect()
+}
+
+fn name_from(name: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(name)
+        .map_err(|_| Error::new(Kind::Invalid, "invalid_encoding", "the name of a field is not valid UTF-8"))
+}
+
+fn text_of(name: &str, value: Vec<u8>) -> Result<Vec<u8>, Error> {
+    if std::str::from_utf8(&value).is_err() {
+        let message = format!("{name} is not valid UTF-8; upload binary data as a file");
+        return Err(Error::field("invalid_encoding", name, message));
+    }
+    Ok(value)
+}
+
+fn invalid_multipart(why: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Invalid, "invalid_multipart", format!("the multipart body cannot be read: {why}"))
+}
+
+#[cfg(test)]
+#[path = "form_tests.rs"]
+mod tests;

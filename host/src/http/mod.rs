@@ -1,0 +1,153 @@
+//! The HTTP API: what callers see. It reads requests, asks the gateway, and words the answers.
+
+mod access;
+mod answer;
+mod classic;
+mod form;
+mod request_log;
+mod under_way;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, Uri};
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::config::{Limits, Login};
+use crate::error::{Error, Kind};
+use crate::gateway::{self, DeadToken, Gateway, Registration, Report};
+use crate::tenant::TenantId;
+
+pub use under_way::UnderWay;
+
+/// What the API asks of the gateway.
+pub trait Backend: Send + Sync {
+    fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error>;
+    fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
+    fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error>;
+    fn not_ready(&self) -> Option<String>;
+}
+
+impl Backend for Gateway {
+    fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
+        Gateway::register(self, tenant, registration)
+    }
+
+    fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::send(&gateway, &tenant, send).await })
+    }
+
+    fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error> {
+        Gateway::feedback(self, tenant, application_id)
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        Gateway::not_ready(self)
+    }
+}
+
+/// What every handler needs. Cheap to clone.
+#[derive(Clone)]
+struct Api {
+    backend: Arc<dyn Backend>,
+    form: form::Bounds,
+    under_way: UnderWay,
+    /// Reading an uploaded credential is work for the processor: this many at a time.
+    registrations: Arc<Semaphore>,
+}
+
+/// The routes of the API, and what tells when the sends that they started have ended.
+///
+/// `login`: whom to let in; None: everybody.
+pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>) -> (Router, UnderWay) {
+    let under_way = UnderWay::default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let api = Api {
+        backend,
+        form: form::Bounds::from(limits),
+        under_way: under_way.clone(),
+        registrations: Arc::new(Semaphore::new(cores)),
+    };
+    let guarded = Router::new()
+        .route("/register_application", post(classic::register_application))
+        .route("/send_notification", post(classic::send_notification))
+        .route("/application_feedback", post(classic::application_feedback))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::new(access::Access::new(login)), access::check));
+    let open = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .method_not_allowed_fallback(method_not_allowed);
+    let router = open
+        .merge(guarded)
+        .with_state(api)
+        // The bounds of `form` hold, and they are the operator's.
+        .layer(DefaultBodyLimit::disable())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(request_log::record));
+    (router, under_way)
+}
+
+/// The answer to a request that this server is too busy for, or no longer takes.
+pub fn turn_away(code: &'static str, message: &'static str) -> Response {
+    let error = Error::new(Kind::Overloaded, code, message).after(Duration::from_secs(1));
+    answer::error(error)
+}
+
+impl Api {
+    /// Runs it to its end, also when the caller goes away.
+    async fn detached<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let guard = self.under_way.begin();
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            work.await
+        });
+        task.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
+    }
+}
+
+async fn healthz() -> Response {
+    answer::json(StatusCode::OK, &json!({"status": "ok"}))
+}
+
+async fn readyz(State(api): State<Api>) -> Result<Response, Error> {
+    match api.backend.not_ready() {
+        None => Ok(answer::json(StatusCode::OK, &json!({"status": "ok"}))),
+        Some(reason) => Err(Error::new(Kind::Overloaded, "not_ready", reason)),
+    }
+}
+
+async fn not_found(uri: Uri) -> Error {
+    let path = uri.path();
+    Error::new(Kind::NotFound, "not_found", format!("The requested method was not found: {path}"))
+}
+
+async fn method_not_allowed(uri: Uri) -> Response {
+    let path = uri.path();
+    let message = format!("This method is not allowed here, see the Allow header: {path}");
+    answer::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    answer::error(Error::internal(format_args!("panic: {text}")))
+}
+
+#[cfg(test)]
+mod tests;

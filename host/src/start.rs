@@ -1,0 +1,72 @@
+//! Puts the parts together.
+
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::config::{self, Config, Problem};
+use crate::gateway::{self, Gateway};
+use crate::provider::{self, Catalogue, Sandbox};
+use crate::transport::{self, Transport};
+
+/// The gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
+pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
+    let sandbox = Sandbox::new(limits(&config.sandbox))
+        .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
+    let catalogue = Catalogue::built_in(&sandbox)
+        .map_err(|(name, error)| Problem::new(format_args!("the built-in provider {name}: {error}")))?;
+    for name in config.endpoints.providers() {
+        if catalogue.get(name).is_none() {
+            tracing::warn!("endpoints.{name}: there is no provider of this name");
+        }
+    }
+    let transport = Transport::new(transport_settings(config)?)
+        .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
+    let settings = gateway::Settings {
+        delivery: config.delivery.clone(),
+        endpoints: config.endpoints.clone(),
+        feedback: config.limits.feedback,
+        applications: config.limits.applications,
+    };
+    Ok(Gateway::new(catalogue, transport, settings))
+}
+
+fn limits(sandbox: &config::Sandbox) -> provider::Limits {
+    provider::Limits {
+        memory: sandbox.memory,
+        call_timeout: sandbox.call_timeout,
+        instances: u32::try_from(sandbox.instances).unwrap_or(u32::MAX),
+        isolation: match sandbox.isolation {
+            config::Isolation::Warm => provider::Isolation::Warm,
+            config::Isolation::PerCall => provider::Isolation::PerCall,
+        },
+        ..provider::Limits::default()
+    }
+}
+
+fn transport_settings(config: &Config) -> Result<transport::Settings, Problem> {
+    let mut extra_roots = Vec::new();
+    for path in &config.tls.extra_roots {
+        extra_roots.extend(certificates(path)?);
+    }
+    Ok(transport::Settings {
+        extra_roots,
+        connect_timeout: config.delivery.connect_timeout,
+        ping_after: config.delivery.ping_after,
+        max_connections: config.delivery.connections_per_identity,
+        ..transport::Settings::default()
+    })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        Problem::new(format_args!("tls.extra_roots: {}: {why}", path.display()))
+    };
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?.collect();
+    match found.map_err(|error| wrong(&error))? {
+        none if none.is_empty() => Err(wrong(&"it holds no certificate in PEM format")),
+        some => Ok(some),
+    }
+}
