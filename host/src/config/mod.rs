@@ -245,7 +245,8 @@ impl Endpoints {
     /// The hosts of all overrides.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         let urls = self.0.values().flat_map(|overrides| {
-            let named = overrides.named.values().flat_map(|named| named.production.iter().chain(&named.development));
+            let named =
+                overrides.named.values().flat_map(|named| named.production.iter().chain(&named.development));
             overrides.production.iter().chain(&overrides.development).chain(named)
         });
         urls.map(BaseUrl::host)

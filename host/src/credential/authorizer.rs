@@ -13,11 +13,11 @@ use super::jwt::{Facts, Template};
 use super::moment::Moment;
 use super::provider_tokens::ProviderTokens;
 use super::{Credential, text_fingerprint};
+use crate::contract::CredentialFault;
 use crate::contract::manifest::{
     Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
     TokenExchange,
 };
-use crate::contract::CredentialFault;
 
 /// What the host adds to an exchange.
 pub enum Authorization {

@@ -7,12 +7,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use url::Position;
 
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
-use crate::credential::{Authorization, Secret, TokenClient, TokenHandle, TokenHttpError, TokenRequest, TokenResponse};
+use crate::credential::{
+    Authorization, Secret, TokenClient, TokenHandle, TokenHttpError, TokenRequest, TokenResponse,
+};
 use crate::registry::Application;
 use crate::transport::{ClientCertificate, Identity, Origin, Protocol, Request, Transport};
 
@@ -32,7 +34,8 @@ impl Authorized {
     pub fn new(authorization: Authorization, application: &Application, kind: &CredentialKind) -> Self {
         match authorization {
             Authorization::ClientCertificate(certificate) => {
-                let certificate = ClientCertificate { fingerprint: certificate.fingerprint, key: certificate.key };
+                let certificate =
+                    ClientCertificate { fingerprint: certificate.fingerprint, key: certificate.key };
                 Self { identity: Identity::Certificate(Arc::new(certificate)), header: None, token: None }
             }
             Authorization::Header { name, value, token } => {
@@ -56,7 +59,10 @@ fn token_identity(application: &Application, kind: &CredentialKind) -> Identity 
 }
 
 /// The manifest's credential that the application holds.
-pub(super) fn kind_of<'a>(manifest: &'a ProviderManifest, application: &Application) -> Option<&'a CredentialKind> {
+pub(super) fn kind_of<'a>(
+    manifest: &'a ProviderManifest,
+    application: &Application,
+) -> Option<&'a CredentialKind> {
     let name = application.record.credential.as_ref()?;
     manifest.credentials.iter().find(|kind| kind.name == *name)
 }
@@ -94,7 +100,11 @@ impl TokenClient for Tokens {
             };
             let response = transport.send(request).await.map_err(|error| failed(&error))?;
             let retry_after = retry_after(&response.headers, SystemTime::now());
-            Ok(TokenResponse { status: response.status, retry_after, body: Secret::new(response.body.into()) })
+            Ok(TokenResponse {
+                status: response.status,
+                retry_after,
+                body: Secret::new(response.body.into()),
+            })
         }
         .boxed()
     }

@@ -75,7 +75,17 @@ impl<'a> Campaign<'a> {
     ) -> Result<Self, Error> {
         let mut entropy = vec![0; targets.len() * provider.manifest().entropy as usize];
         SystemRandom::new().fill(&mut entropy).map_err(|_| Error::internal("no randomness"))?;
-        Ok(Self { gateway, provider, instances, application, notification, targets, native, deadline, entropy })
+        Ok(Self {
+            gateway,
+            provider,
+            instances,
+            application,
+            notification,
+            targets,
+            native,
+            deadline,
+            entropy,
+        })
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.
@@ -104,7 +114,8 @@ impl<'a> Campaign<'a> {
     fn encode(&self, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
         let targets: Vec<Target> = indices.iter().map(|&index| self.targets[index].clone()).collect();
         let size = self.provider.manifest().entropy as usize;
-        let entropy = indices.iter().flat_map(|&index| &self.entropy[index * size..(index + 1) * size]).copied();
+        let entropy =
+            indices.iter().flat_map(|&index| &self.entropy[index * size..(index + 1) * size]).copied();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: entropy.collect() };
         let record = &self.application.record;
         let prepared = match self.instances.encode(&context, record, self.notification, &targets) {
@@ -145,7 +156,8 @@ impl<'a> Campaign<'a> {
                     random: rand::random(),
                 };
                 for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
-                    let pause = retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
+                    let pause =
+                        retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
                     match pause.filter(|until| *until < self.deadline) {
                         Some(until) => {
                             resume = resume.max(until);
@@ -176,7 +188,8 @@ impl<'a> Campaign<'a> {
     /// One request and its answer. An error is the fate of all targets.
     async fn exchange(&self, work: &Work) -> Result<Attempt, Box<Fate>> {
         let failed = |error: Error| Box::new(Fate::Failed(error));
-        let destination = self.gateway.destinations.of(self.provider, &work.message, &work.exchange).map_err(failed)?;
+        let destination =
+            self.gateway.destinations.of(self.provider, &work.message, &work.exchange).map_err(failed)?;
         let Authorized { identity, header, token } =
             self.authorize(&work.message, &destination.origin).await.map_err(failed)?;
         let mut headers = work.message.headers.clone();
@@ -193,19 +206,29 @@ impl<'a> Campaign<'a> {
             deadline: self.deadline,
             guarded: destination.guarded,
         };
-        let response = self.gateway.transport.send(request).await.map_err(|error| Box::new(failure::no_answer(error)))?;
+        let response = self
+            .gateway
+            .transport
+            .send(request)
+            .await
+            .map_err(|error| Box::new(failure::no_answer(error)))?;
         let transport::Response { status, headers, body, connection } = response;
         let reply = self.decode(work, status, &headers, body.into()).map_err(failed)?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
         }
         let new_token = self.note_refusal(&reply, token);
-        Ok(Attempt { fates: reply.outcomes.into_iter().map(Fate::Settled).collect(), native: reply.native, new_token })
+        Ok(Attempt {
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: reply.native,
+            new_token,
+        })
     }
 
     async fn authorize(&self, message: &Message, origin: &transport::Origin) -> Result<Authorized, Error> {
         let kind = authorize::kind_of(self.provider.manifest(), self.application);
-        let (Some(kind), Some(credential), true) = (kind, &self.application.credential, message.authenticate) else {
+        let (Some(kind), Some(credential), true) = (kind, &self.application.credential, message.authenticate)
+        else {
             return Ok(Authorized::anonymous());
         };
         let origin = origin.to_string();
@@ -219,7 +242,8 @@ impl<'a> Campaign<'a> {
 
     fn decode(&self, work: &Work, status: u16, headers: &HeaderMap, body: Vec<u8>) -> Result<Reply, Error> {
         let headers = headers.iter().take(MOST_HEADERS);
-        let headers = headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+        let headers =
+            headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
         let response = Response { status, headers: headers.collect(), body };
         let targets = work.covers.iter().map(|&index| self.targets[index].clone()).collect();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };

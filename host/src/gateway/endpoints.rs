@@ -36,7 +36,12 @@ impl Destinations {
         self.trusted_hosts.clone()
     }
 
-    pub fn of(&self, provider: &Provider, message: &Message, exchange: &Exchange) -> Result<Destination, Error> {
+    pub fn of(
+        &self,
+        provider: &Provider,
+        message: &Message,
+        exchange: &Exchange,
+    ) -> Result<Destination, Error> {
         let manifest = provider.manifest();
         let endpoint = &manifest.endpoints[message.endpoint];
         let protocol = match endpoint.transport {
@@ -45,7 +50,8 @@ impl Destinations {
         };
         let base = self.overrides.get(&manifest.name, &endpoint.name, endpoint.environment);
         if let Some(base) = base {
-            let origin = format!("https://{}:{}", base.host(), base.port()).parse().map_err(Error::internal)?;
+            let origin =
+                format!("https://{}:{}", base.host(), base.port()).parse().map_err(Error::internal)?;
             let path = format!("{}{}", base.prefix(), exchange.path);
             return Ok(Destination { origin, path, protocol, guarded: false });
         }

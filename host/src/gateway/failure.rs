@@ -12,14 +12,22 @@ pub(super) fn no_answer(error: SendError) -> Fate {
     let inner = error.to_string();
     if error.delivery == Delivery::Unknown {
         tracing::info!(cause = inner, "outcome unknown");
-        return Fate::Settled(unknown("the push service did not answer; it may or may not have been delivered"));
+        return Fate::Settled(unknown(
+            "the push service did not answer; it may or may not have been delivered",
+        ));
     }
     let (kind, code, message) = match error.cause {
-        Cause::Overloaded => (Kind::Overloaded, "overloaded", "too many pushes are waiting for the push service"),
+        Cause::Overloaded => {
+            (Kind::Overloaded, "overloaded", "too many pushes are waiting for the push service")
+        }
         Cause::ShuttingDown => (Kind::Overloaded, "shutting_down", "the server is shutting down"),
-        Cause::PeerDown => (Kind::Unavailable, "vendor_unreachable", "the push service could not be reached lately"),
+        Cause::PeerDown => {
+            (Kind::Unavailable, "vendor_unreachable", "the push service could not be reached lately")
+        }
         Cause::Deadline => (Kind::TimedOut, "deadline_exceeded", "it could not be sent in time"),
-        Cause::ForbiddenAddress => (Kind::Invalid, "forbidden_address", "the target is not on the public internet"),
+        Cause::ForbiddenAddress => {
+            (Kind::Invalid, "forbidden_address", "the target is not on the public internet")
+        }
         Cause::InvalidRequest => return Fate::Failed(Error::internal(inner)),
         _ => (Kind::Unreachable, "vendor_unreachable", "the push service could not be reached"),
     };

@@ -45,9 +45,9 @@ impl Inner {
         if credential.is_none() && !manifest.credentials.is_empty() {
             return Err(missing_credential(manifest));
         }
-        let kind = credential.as_ref().and_then(|credential| {
-            manifest.credentials.iter().find(|kind| kind.name == credential.kind())
-        });
+        let kind = credential
+            .as_ref()
+            .and_then(|credential| manifest.credentials.iter().find(|kind| kind.name == credential.kind()));
         let record = contract::Application {
             id,
             environment: environment(manifest, &fields)?,
@@ -82,7 +82,8 @@ impl Inner {
 
     pub(super) fn provider(&self, name: &str) -> Result<&Arc<Provider>, Error> {
         self.catalogue.get(name).ok_or_else(|| {
-            let names: Vec<_> = self.catalogue.all().map(|provider| provider.manifest().name.as_str()).collect();
+            let names: Vec<_> =
+                self.catalogue.all().map(|provider| provider.manifest().name.as_str()).collect();
             Error::field("invalid_type", "type", format!("type must be one of {}", names.join(", ")))
         })
     }
@@ -109,8 +110,12 @@ fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u
 }
 
 /// `apns_mode=development` chooses the service's test world; anything else is production.
-fn environment(manifest: &ProviderManifest, fields: &BTreeMap<String, Vec<u8>>) -> Result<Environment, Error> {
-    let development = fields.get(&format!("{}_mode", manifest.name)).is_some_and(|mode| mode == b"development");
+fn environment(
+    manifest: &ProviderManifest,
+    fields: &BTreeMap<String, Vec<u8>>,
+) -> Result<Environment, Error> {
+    let development =
+        fields.get(&format!("{}_mode", manifest.name)).is_some_and(|mode| mode == b"development");
     Ok(if development { Environment::Development } else { Environment::Production })
 }
 

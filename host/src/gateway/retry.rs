@@ -88,14 +88,17 @@ mod tests {
         ] {
             assert_eq!(pause(&settled(disposition), everything), None);
         }
-        for kind in [Kind::Invalid, Kind::Provider, Kind::TimedOut, Kind::Overloaded, Kind::CredentialRejected] {
+        for kind in
+            [Kind::Invalid, Kind::Provider, Kind::TimedOut, Kind::Overloaded, Kind::CredentialRejected]
+        {
             assert_eq!(pause(&Fate::Failed(Error::new(kind, "x", "x")), everything), None);
         }
     }
 
     #[test]
     fn the_services_own_wait_comes_first_and_else_it_doubles() {
-        let throttled = |retry_after| settled(Disposition::Throttled(Throttle { scope: Scope::Target, retry_after }));
+        let throttled =
+            |retry_after| settled(Disposition::Throttled(Throttle { scope: Scope::Target, retry_after }));
         assert_eq!(pause(&throttled(Some(60_000)), FIRST), Some(Duration::from_secs(60)));
         assert_eq!(pause(&throttled(None), FIRST), Some(Duration::from_millis(500)));
         let third = Circumstances { retries: 2, random: 0.0, ..FIRST };

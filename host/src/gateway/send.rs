@@ -19,7 +19,8 @@ use crate::tenant::TenantId;
 impl Inner {
     pub(super) async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         let Send { provider: named, via, notification, targets, native, deadline } = send;
-        let deadline = Instant::now() + deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
+        let deadline =
+            Instant::now() + deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
         let application = match via {
             Via::Application(id) => self.registry.get(tenant, &id)?,
             Via::Inline(fields) => Arc::new(self.inline(tenant, named.as_deref(), fields)?),
@@ -30,7 +31,16 @@ impl Inner {
         targets.iter().try_for_each(|target| knows(manifest, target))?;
         let notification = self.notification(notification, manifest)?;
         let instances = provider.instances(tenant);
-        let campaign = Campaign::new(self, &provider, &instances, &application, &notification, &targets, native, deadline)?;
+        let campaign = Campaign::new(
+            self,
+            &provider,
+            &instances,
+            &application,
+            &notification,
+            &targets,
+            native,
+            deadline,
+        )?;
         let (fates, native) = campaign.run().await;
         report_dead_tokens(&application, &targets, &fates);
         Ok(Report { provider: manifest.name.clone(), fates, native })
@@ -40,7 +50,8 @@ impl Inner {
         match fields {
             Fields::Classic(fields) => notification::from_form(fields, manifest),
             Fields::Strict(fields) => {
-                let others: Vec<_> = self.catalogue.all().map(|other| other.manifest().name.as_str()).collect();
+                let others: Vec<_> =
+                    self.catalogue.all().map(|other| other.manifest().name.as_str()).collect();
                 notification::from_json(fields, manifest, &others)
             }
         }
@@ -55,11 +66,17 @@ impl Inner {
     ) -> Result<Application, Error> {
         let takes = |provider: &&Arc<Provider>| {
             let manifest = provider.manifest();
-            let inline = manifest.credentials.iter().filter(|kind| kind.inline).flat_map(|kind| &kind.secrets);
-            named.is_none_or(|name| name == manifest.name) && inline.map(|secret| &secret.name).any(|name| fields.contains_key(name))
+            let inline =
+                manifest.credentials.iter().filter(|kind| kind.inline).flat_map(|kind| &kind.secrets);
+            named.is_none_or(|name| name == manifest.name)
+                && inline.map(|secret| &secret.name).any(|name| fields.contains_key(name))
         };
         let provider = self.catalogue.all().find(takes).cloned().ok_or_else(|| {
-            Error::field("missing_identifier", "application_id", "an application_id or gcm_api_key are required for this call")
+            Error::field(
+                "missing_identifier",
+                "application_id",
+                "an application_id or gcm_api_key are required for this call",
+            )
         })?;
         self.application(&provider, tenant, String::new(), fields)
     }

@@ -177,7 +177,8 @@ impl Builder {
             match name.as_str() {
                 "title" | "subtitle" | "body" | "image" => self.common(&name, value)?,
                 other => {
-                    let message = format!("alert has no field {other}; it knows title, subtitle, body and image");
+                    let message =
+                        format!("alert has no field {other}; it knows title, subtitle, body and image");
                     return Err(Error::field("invalid_alert", "alert", message));
                 }
             }

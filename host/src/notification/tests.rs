@@ -32,20 +32,30 @@ fn manifest(options: &[(&str, ValueKind, &[&str])]) -> ProviderManifest {
 }
 
 fn form(fields: &[(&str, &str)]) -> Result<Notification, Error> {
-    let options = [("content_available", ValueKind::Boolean, &[][..]), ("push_type", ValueKind::Text, &["alert", "voip"])];
+    let options = [
+        ("content_available", ValueKind::Boolean, &[][..]),
+        ("push_type", ValueKind::Text, &["alert", "voip"]),
+    ];
     let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
     from_form(fields, &manifest(&options))
 }
 
 fn strict(fields: Value) -> Result<Notification, Error> {
-    let options = [("push_type", ValueKind::Text, &["alert", "voip"][..]), ("relevance_score", ValueKind::Number, &[])];
+    let options =
+        [("push_type", ValueKind::Text, &["alert", "voip"][..]), ("relevance_score", ValueKind::Number, &[])];
     let Value::Object(fields) = fields else { panic!("an object") };
     from_json(fields, &manifest(&options), &["fcm"])
 }
 
 #[test]
 fn the_classic_fields() {
-    let fields = [("alert", "hi"), ("badge", "3"), ("sound", "a.aiff"), ("identifier", "1234"), ("data", r#"{"a":1}"#)];
+    let fields = [
+        ("alert", "hi"),
+        ("badge", "3"),
+        ("sound", "a.aiff"),
+        ("identifier", "1234"),
+        ("data", r#"{"a":1}"#),
+    ];
     let notification = form(&fields).unwrap();
     assert_eq!(notification.alert.unwrap().body.as_deref(), Some("hi"));
     assert_eq!(notification.badge, Some(3));
@@ -56,9 +66,13 @@ fn the_classic_fields() {
 
 #[test]
 fn a_form_knows_the_options_and_passes_over_the_rest() {
-    let notification = form(&[("content_available", "1"), ("push_type", "voip"), ("utm", "x"), ("badge", "")]).unwrap();
+    let notification =
+        form(&[("content_available", "1"), ("push_type", "voip"), ("utm", "x"), ("badge", "")]).unwrap();
     let options = notification.options;
-    assert_eq!(options, [("content_available".into(), "true".into()), ("push_type".into(), "\"voip\"".into())]);
+    assert_eq!(
+        options,
+        [("content_available".into(), "true".into()), ("push_type".into(), "\"voip\"".into())]
+    );
     assert_eq!(notification.badge, None);
 }
 

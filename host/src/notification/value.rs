@@ -68,7 +68,8 @@ pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
             if !parts.keys().all(known) {
                 return Err(wrong());
             }
-            let sound = parts.get("name").map_or(Some("default"), Value::as_str).ok_or_else(wrong)?.to_owned();
+            let sound =
+                parts.get("name").map_or(Some("default"), Value::as_str).ok_or_else(wrong)?.to_owned();
             let volume = parts.get("volume").map_or(Some(1.0), Value::as_f64).ok_or_else(wrong)?;
             let critical = parts.get("critical").is_some_and(|value| *value == 1 || *value == true);
             match (critical, (0.0..=1.0).contains(&volume)) {

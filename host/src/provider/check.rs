@@ -128,17 +128,15 @@ pub(super) fn rejection(mut rejection: Rejection) -> Rejection {
     rejection
 }
 
-fn cover_once<'a>(
-    targets: usize,
-    covers: impl Iterator<Item = &'a Vec<u32>>,
-) -> Result<(), ProviderError> {
+fn cover_once<'a>(targets: usize, covers: impl Iterator<Item = &'a Vec<u32>>) -> Result<(), ProviderError> {
     let mut covered = vec![false; targets];
     for covers in covers {
         if covers.is_empty() {
             return Err(bad("an exchange or refusal covers no target"));
         }
         for &index in covers {
-            let seen = covered.get_mut(index as usize).ok_or_else(|| bad("a target index is out of range"))?;
+            let seen =
+                covered.get_mut(index as usize).ok_or_else(|| bad("a target index is out of range"))?;
             if std::mem::replace(seen, true) {
                 return Err(bad(format!("target {index} is covered twice")));
             }

@@ -46,7 +46,13 @@ fn good_message() -> codec::Message {
 }
 
 fn good_exchange(covers: &[u32]) -> codec::Exchange {
-    codec::Exchange { covers: covers.to_vec(), message: 0, url: None, path: "/3/device/aa?x=1".into(), headers: vec![] }
+    codec::Exchange {
+        covers: covers.to_vec(),
+        message: 0,
+        url: None,
+        path: "/3/device/aa?x=1".into(),
+        headers: vec![],
+    }
 }
 
 fn one(message: codec::Message, exchange: codec::Exchange) -> Encoded {
@@ -97,7 +103,9 @@ fn headers_of_the_host_and_injections_are_refused() {
         let headers = vec![(name.to_owned(), value.to_owned())];
         one(good_message(), codec::Exchange { headers, ..good_exchange(&[0]) })
     };
-    for name in ["authorization", "host", "content-length", "transfer-encoding", "connection", "proxy-anything"] {
+    for name in
+        ["authorization", "host", "content-length", "transfer-encoding", "connection", "proxy-anything"]
+    {
         refuse(1, with(name, "x"), "belongs to the host");
     }
     for name in [":authority", "Apns-Topic", "bad name", "", "x\r\ny"] {
@@ -114,8 +122,18 @@ fn headers_of_the_host_and_injections_are_refused() {
 #[test]
 fn paths_stay_on_the_server_and_in_their_place() {
     let paths = [
-        "", "3/device", "https://evil.example/", "//evil.example/", "/a b", "/a\r\nb", "/a#b", "/a\\b", "/../x", "/a/./b",
-        "/a/%2e%2E/b", "/é",
+        "",
+        "3/device",
+        "https://evil.example/",
+        "//evil.example/",
+        "/a b",
+        "/a\r\nb",
+        "/a#b",
+        "/a\\b",
+        "/../x",
+        "/a/./b",
+        "/a/%2e%2E/b",
+        "/é",
     ];
     for path in paths {
         let exchange = codec::Exchange { path: path.into(), ..good_exchange(&[0]) };
@@ -169,9 +187,13 @@ fn texts_are_cut_waits_are_bounded_and_long_tokens_refused() {
     let long = Outcome { disposition: Disposition::Throttled(throttle), code, ..good_outcome() };
     let checked = replies(&[answer(1)], vec![Reply { outcomes: vec![long], native: None }]).unwrap();
     assert_eq!(checked[0].outcomes[0].code.as_ref().unwrap().len(), MAX_CODE);
-    let Disposition::Throttled(throttle) = &checked[0].outcomes[0].disposition else { panic!("still throttled") };
+    let Disposition::Throttled(throttle) = &checked[0].outcomes[0].disposition else {
+        panic!("still throttled")
+    };
     assert_eq!(throttle.retry_after, Some(MAX_WAIT));
-    for disposition in [Disposition::Replaced("t".repeat(MAX_TOKEN + 1)), Disposition::Replaced(String::new())] {
+    for disposition in
+        [Disposition::Replaced("t".repeat(MAX_TOKEN + 1)), Disposition::Replaced(String::new())]
+    {
         let reply = Reply { outcomes: vec![Outcome { disposition, ..good_outcome() }], native: None };
         assert!(replies(&[answer(1)], vec![reply]).is_err());
     }

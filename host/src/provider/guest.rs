@@ -168,11 +168,7 @@ pub(super) struct Limiter {
 
 impl Limiter {
     fn new(limits: &Limits) -> Self {
-        Self {
-            memory_left: limits.memory,
-            table_elements_left: limits.table_elements,
-            refused: false,
-        }
+        Self { memory_left: limits.memory, table_elements_left: limits.table_elements, refused: false }
     }
 }
 

@@ -61,11 +61,8 @@ impl Provider {
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
         check_imports(sandbox, &component)?;
         check_exports(sandbox, &component)?;
-        let component = sandbox
-            .linker
-            .instantiate_pre(&component)
-            .and_then(HttpProviderPre::new)
-            .map_err(invalid)?;
+        let component =
+            sandbox.linker.instantiate_pre(&component).and_then(HttpProviderPre::new).map_err(invalid)?;
         let manifest = describe(sandbox, &component)?;
         let digest = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
         let loaded = Arc::new(Loaded { sandbox: sandbox.clone(), component, manifest, digest });
@@ -129,10 +126,7 @@ fn serves(version: &str) -> bool {
     minor(version).is_some() && minor(version) == minor(CONTRACT)
 }
 
-fn describe(
-    sandbox: &Sandbox,
-    component: &HttpProviderPre<Guest>,
-) -> Result<ProviderManifest, LoadError> {
+fn describe(sandbox: &Sandbox, component: &HttpProviderPre<Guest>) -> Result<ProviderManifest, LoadError> {
     let mut instance = Instance::new(sandbox, component, &Arc::new(GuestLog::default()))?;
     instance.guest().observe(0, &[]);
     let manifest = instance.call(&sandbox.limits, 1, async |guest, store| {

@@ -6,8 +6,8 @@ use http::header::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::contract::manifest::{
-    Authentication, Credential, Endpoint, Field, Grant, HeaderPlacement, Origin, ProviderManifest, SecretFormat,
-    SignedToken, Source,
+    Authentication, Credential, Endpoint, Field, Grant, HeaderPlacement, Origin, ProviderManifest,
+    SecretFormat, SignedToken, Source,
 };
 
 const MAX_ITEMS: usize = 200;
@@ -47,7 +47,8 @@ fn check_credential(manifest: &ProviderManifest, credential: &Credential) -> Res
     }
     let known = |setting: &String| manifest.settings.iter().any(|field| field.name == *setting);
     let derived = credential.derivations.iter().map(|derivation| &derivation.setting);
-    let mut settings = credential.required_settings.iter().chain(&credential.connection_settings).chain(derived);
+    let mut settings =
+        credential.required_settings.iter().chain(&credential.connection_settings).chain(derived);
     if let Some(unknown) = settings.find(|setting| !known(setting)) {
         return Err(of(format!("{unknown:?} is not one of the manifest's settings")));
     }
@@ -56,9 +57,8 @@ fn check_credential(manifest: &ProviderManifest, credential: &Credential) -> Res
 
 fn authentication(manifest: &ProviderManifest, credential: &Credential) -> Result<(), String> {
     let formats: Vec<_> = credential.secrets.iter().map(|secret| secret.format).collect();
-    let identity = |format: &SecretFormat| {
-        matches!(format, SecretFormat::Pkcs12Identity | SecretFormat::PemIdentity)
-    };
+    let identity =
+        |format: &SecretFormat| matches!(format, SecretFormat::Pkcs12Identity | SecretFormat::PemIdentity);
     match &credential.authentication {
         Authentication::ClientCertificate => ensure(formats.iter().all(identity), || {
             "a client certificate needs a PKCS#12 or PEM secret".into()
@@ -86,7 +86,11 @@ fn authentication(manifest: &ProviderManifest, credential: &Credential) -> Resul
     }
 }
 
-fn signed_token(manifest: &ProviderManifest, credential: &Credential, token: &SignedToken) -> Result<(), String> {
+fn signed_token(
+    manifest: &ProviderManifest,
+    credential: &Credential,
+    token: &SignedToken,
+) -> Result<(), String> {
     secret(credential, &token.key)?;
     ensure(token.header.len() <= 16 && token.claims.len() <= 32, || "its token has too many claims".into())?;
     ensure(token.lifetime > 0 && token.minimum_age <= token.lifetime, || {
@@ -98,9 +102,9 @@ fn signed_token(manifest: &ProviderManifest, credential: &Credential, token: &Si
 
 fn source(manifest: &ProviderManifest, credential: &Credential, source: &Source) -> Result<(), String> {
     match source {
-        Source::Literal(json) => ensure(serde_json::from_str::<serde_json::Value>(json).is_ok(), || {
-            "a literal is not JSON".into()
-        }),
+        Source::Literal(json) => {
+            ensure(serde_json::from_str::<serde_json::Value>(json).is_ok(), || "a literal is not JSON".into())
+        }
         Source::Setting(setting) => {
             ensure(manifest.settings.iter().any(|field| field.name == *setting), || {
                 format!("{setting:?} is not one of the manifest's settings")
@@ -127,7 +131,9 @@ fn placement(place: &HeaderPlacement) -> Result<(), String> {
 }
 
 fn endpoints(endpoints: &[Endpoint]) -> Result<(), String> {
-    ensure(!endpoints.is_empty() && endpoints.len() <= MAX_ITEMS, || "it has no or too many endpoints".into())?;
+    ensure(!endpoints.is_empty() && endpoints.len() <= MAX_ITEMS, || {
+        "it has no or too many endpoints".into()
+    })?;
     let mut seen = HashSet::new();
     for endpoint in endpoints {
         field_name("endpoint", &endpoint.name)?;
@@ -161,14 +167,15 @@ fn fields(kind: &'static str, fields: &[Field]) -> Result<(), String> {
 
 fn unique<'a>(kind: &str, names: impl Iterator<Item = &'a String>) -> Result<(), String> {
     let mut seen = HashSet::new();
-    names.map(|name| (name, seen.insert(name))).try_for_each(|(name, new)| {
-        ensure(new, || format!("{kind} {name:?} is there twice"))
-    })
+    names
+        .map(|name| (name, seen.insert(name)))
+        .try_for_each(|(name, new)| ensure(new, || format!("{kind} {name:?} is there twice")))
 }
 
 /// Names of providers and credentials: they become `type`s, metrics' labels and URL segments.
 fn name(what: &str, name: &str) -> Result<(), String> {
-    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
+    let letters =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
     let sound = (1..=32).contains(&name.len())
         && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
         && name.bytes().all(letters);

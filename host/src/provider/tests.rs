@@ -70,8 +70,14 @@ fn the_same_call_gives_the_same_bytes_warm_or_fresh() {
 fn a_file_that_is_no_component_is_refused_with_a_reason() {
     let limits = Limits { component: 100, ..Limits::default() };
     let sandbox = Sandbox::new(limits).unwrap();
-    assert!(matches!(Provider::load(&sandbox, &[0; 101]), Err(LoadError::TooLarge { size: 101, limit: 100 })));
-    assert!(matches!(Provider::load(&sandbox, b"\0asm\x01\0\0\0"), Err(LoadError::Invalid(_))), "a core module");
+    assert!(matches!(
+        Provider::load(&sandbox, &[0; 101]),
+        Err(LoadError::TooLarge { size: 101, limit: 100 })
+    ));
+    assert!(
+        matches!(Provider::load(&sandbox, b"\0asm\x01\0\0\0"), Err(LoadError::Invalid(_))),
+        "a core module"
+    );
     assert!(matches!(Provider::load(&sandbox, b"text"), Err(LoadError::Invalid(_))));
     // An empty component: valid, but of no world.
     let empty = b"\0asm\x0d\0\x01\0";

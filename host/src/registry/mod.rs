@@ -42,7 +42,8 @@ impl Registry {
         match own.get(id) {
             Some(old) => application.feedback.take_over(&old.feedback),
             None if own.len() >= self.most => {
-                let message = format!("there are {} applications already, the most that is allowed", self.most);
+                let message =
+                    format!("there are {} applications already, the most that is allowed", self.most);
                 return Err(Error::new(Kind::Throttled, "too_many_applications", message));
             }
             None => {}
