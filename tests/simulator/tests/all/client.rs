@@ -28,7 +28,7 @@ pub const PAYLOAD: &str = r#"{"aps":{"alert":"hi"}}"#;
 /// A simulator in a directory of its own, which goes with it.
 pub struct Running {
     pub simulator: Simulator,
-    _directory: Directory,
+    pub _directory: Directory,
 }
 
 impl std::ops::Deref for Running {
