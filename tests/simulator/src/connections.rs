@@ -101,7 +101,11 @@ pub(crate) struct OpenConnection {
 }
 
 impl ConnectionLog {
-    pub fn open(self: &Arc<Self>, listener: Listener, certificate: Option<ClientCertificate>) -> OpenConnection {
+    pub fn open(
+        self: &Arc<Self>,
+        listener: Listener,
+        certificate: Option<ClientCertificate>,
+    ) -> OpenConnection {
         let connection = Arc::new(Connection {
             number: self.numbers.fetch_add(1, Ordering::Relaxed) + 1,
             listener,

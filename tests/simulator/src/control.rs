@@ -97,7 +97,8 @@ fn received(shared: &Shared, query: &str) -> Answer {
     if let Some(name) = query.keys().find(|name| *name != "service" && *name != "limit") {
         return problem(StatusCode::BAD_REQUEST, &format!("{name}: the parameters are service and limit"));
     }
-    let service: Option<Service> = match query.get("service").map(|name| serde_json::from_value(json!(name))) {
+    let service: Option<Service> = match query.get("service").map(|name| serde_json::from_value(json!(name)))
+    {
         None => None,
         Some(Ok(service)) => Some(service),
         Some(Err(_)) => return problem(StatusCode::BAD_REQUEST, "service must be apns, fcm, oauth or gcm"),

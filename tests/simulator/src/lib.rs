@@ -116,9 +116,10 @@ impl Simulator {
             (local(&apns, options.apns), local(&google, options.google), local(&control, options.control));
         let token_uri = format!("https://{google_addr}/token");
         let directory = options.directory.clone();
-        let material = tokio::task::spawn_blocking(move || credentials::load_or_create(&directory, &token_uri))
-            .await
-            .map_err(|_| StartError::Interrupted)??;
+        let material =
+            tokio::task::spawn_blocking(move || credentials::load_or_create(&directory, &token_uri))
+                .await
+                .map_err(|_| StartError::Interrupted)??;
         let apns_tls = tls::apns_config(&material)?;
         let google_tls = tls::google_config(&material)?;
         let shared = Arc::new(Shared::new(&options, material, format!("https://{google_addr}/token")));

@@ -285,12 +285,16 @@ mod tests {
     fn what_http_cannot_send_is_refused() {
         let scripts = Scripts::default();
         let new = || Script::new(Service::Gcm);
-        let with = |name: &str, value: &str| Script { headers: [(name.into(), value.into())].into(), ..new() };
+        let with =
+            |name: &str, value: &str| Script { headers: [(name.into(), value.into())].into(), ..new() };
         assert_eq!(scripts.add(Script { status: Some(101), ..new() }), Err(ScriptError::Status(101)));
         assert_eq!(scripts.add(Script { times: Some(0), ..new() }), Err(ScriptError::Times));
         assert_eq!(scripts.add(Script { delay_ms: 600_001, ..new() }), Err(ScriptError::Delay));
         assert_eq!(scripts.add(with("a b", "1")), Err(ScriptError::Header("a b".into())));
         assert_eq!(scripts.add(with("x", "1\n2")), Err(ScriptError::Header("x".into())));
-        assert_eq!(scripts.add(with("Content-Length", "9")), Err(ScriptError::Header("Content-Length".into())));
+        assert_eq!(
+            scripts.add(with("Content-Length", "9")),
+            Err(ScriptError::Header("Content-Length".into()))
+        );
     }
 }

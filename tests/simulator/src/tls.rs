@@ -72,7 +72,8 @@ pub(crate) fn identity(tls: &TlsStream<TcpStream>) -> Option<ClientIdentity> {
 
 fn read_identity(der: &CertificateDer<'_>) -> Option<ClientIdentity> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let has = |oid: &str| certificate.extensions().iter().any(|extension| extension.oid.to_id_string() == oid);
+    let has =
+        |oid: &str| certificate.extensions().iter().any(|extension| extension.oid.to_id_string() == oid);
     Some(ClientIdentity {
         certificate: ClientCertificate {
             sha256: hex::encode(ring::digest::digest(&ring::digest::SHA256, der)),

@@ -146,7 +146,10 @@ impl Channels {
 
     fn read(&self, bundle: &str, id: &str) -> Result<Answer, Refusal> {
         let policy = self.policy(bundle, id)?;
-        Ok(Answer::json(StatusCode::OK, &json!({"message-storage-policy": policy, "push-type": "LiveActivity"})))
+        Ok(Answer::json(
+            StatusCode::OK,
+            &json!({"message-storage-policy": policy, "push-type": "LiveActivity"}),
+        ))
     }
 
     fn delete(&self, bundle: &str, id: &str) -> Result<Answer, Refusal> {
@@ -156,7 +159,8 @@ impl Channels {
 
     fn list(&self, bundle: &str) -> Answer {
         let apps = self.lock();
-        let ids: Vec<&String> = apps.get(bundle).map(|channels| channels.keys().collect()).unwrap_or_default();
+        let ids: Vec<&String> =
+            apps.get(bundle).map(|channels| channels.keys().collect()).unwrap_or_default();
         Answer::json(StatusCode::OK, &json!({ "channels": ids }))
     }
 

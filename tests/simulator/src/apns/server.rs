@@ -154,8 +154,14 @@ async fn answer(
     };
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let verdict = route(&shared, &connection, &head, &body);
-    let arrived =
-        Arrived { service: Service::Apns, method: head.method, path, headers: head.headers, body, stream: Some(stream) };
+    let arrived = Arrived {
+        service: Service::Apns,
+        method: head.method,
+        path,
+        headers: head.headers,
+        body,
+        stream: Some(stream),
+    };
     let answer = shared.finish(arrived, verdict, &connection.open.connection).await;
     // Before the answer: the client may open its next stream as soon as it has this one's.
     connection.streams.fetch_sub(1, Ordering::AcqRel);

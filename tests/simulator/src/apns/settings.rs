@@ -108,7 +108,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Announcing<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Announcing<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         let this = &mut *self;
@@ -226,7 +230,7 @@ struct Head {
 
 impl Head {
     fn of(bytes: &[u8]) -> Option<Head> {
-        let Some(&[a, b, c, kind, flags, ..]) = bytes.first_chunk::<FRAME_HEAD>() else { return None };
+        let &[a, b, c, kind, flags, ..] = bytes.first_chunk::<FRAME_HEAD>()?;
         let length = u32::from_be_bytes([0, a, b, c]);
         Some(Head { length: usize::try_from(length).ok()?, kind, flags })
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, DnValue, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rsa::pkcs8::{EncodePrivateKey, LineEnding};
 use serde_json::{Value, json};
@@ -145,7 +145,8 @@ fn topic_list(topics: &[&String]) -> Vec<u8> {
         writer.write_sequence(|list| {
             for topic in topics {
                 list.next().write_utf8_string(topic);
-                let tag = ["voip", "complication"].into_iter().find(|tag| topic.ends_with(tag)).unwrap_or("app");
+                let tag =
+                    ["voip", "complication"].into_iter().find(|tag| topic.ends_with(tag)).unwrap_or("app");
                 list.next().write_sequence(|tags| tags.next().write_utf8_string(tag));
             }
         });

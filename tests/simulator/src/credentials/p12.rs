@@ -49,7 +49,8 @@ fn archive(
     encryption: EncryptionAlgorithm,
     mac: MacAlgorithm,
 ) -> Result<Vec<u8>, StartError> {
-    let certificates: Result<Vec<Certificate>, _> = chain.iter().map(|der| Certificate::from_der(der)).collect();
+    let certificates: Result<Vec<Certificate>, _> =
+        chain.iter().map(|der| Certificate::from_der(der)).collect();
     let key = PrivateKey::from_der(key).map_err(broken)?;
     let entry = PrivateKeyChain::new(LOCAL_KEY_ID.as_slice(), key, certificates.map_err(broken)?);
     let mut store = KeyStore::new();

@@ -34,7 +34,8 @@ struct Schema {
 
 /// The schemas of FCM HTTP v1.
 static SCHEMAS: LazyLock<HashMap<String, Schema>> = LazyLock::new(|| {
-    let document: Result<Document, _> = serde_json::from_str(include_str!("../../data/fcm.v1.discovery.json"));
+    let document: Result<Document, _> =
+        serde_json::from_str(include_str!("../../data/fcm.v1.discovery.json"));
     document.map(|document| document.schemas).unwrap_or_default()
 });
 
@@ -139,7 +140,9 @@ fn scalar_fits(schema: &Schema, value: &Value) -> bool {
         },
         // proto3 JSON takes an enum's number as well as its name.
         ("string", Value::Number(number)) => match &schema.values {
-            Some(values) => number.as_u64().is_some_and(|at| usize::try_from(at).is_ok_and(|at| at < values.len())),
+            Some(values) => {
+                number.as_u64().is_some_and(|at| usize::try_from(at).is_ok_and(|at| at < values.len()))
+            }
             None => false,
         },
         ("boolean", Value::Bool(_)) => true,
@@ -168,9 +171,10 @@ fn is_datetime(text: &str) -> bool {
     let numbers = |text: &str, separator: char, lengths: &[usize]| {
         let parts: Vec<&str> = text.split(separator).collect();
         parts.len() == lengths.len()
-            && parts.iter().zip(lengths).all(|(part, length)| {
-                part.len() == *length && part.bytes().all(|byte| byte.is_ascii_digit())
-            })
+            && parts
+                .iter()
+                .zip(lengths)
+                .all(|(part, length)| part.len() == *length && part.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let Some(zone) = time.find(['Z', '+', '-']) else { return false };
     let (clock, zone) = time.split_at(zone);

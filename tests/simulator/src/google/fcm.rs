@@ -17,9 +17,9 @@
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+use super::GoogleState;
 use super::discovery::{self, member};
 use super::json::{self, Violation};
-use super::GoogleState;
 use crate::answer::Answer;
 use crate::credentials::{PROJECT_ID, PROJECT_NUMBER};
 use crate::state::Verdict;
@@ -48,12 +48,7 @@ const FAILURES: [Failure; 9] = [
     ("QUOTA_EXCEEDED", 429, "RESOURCE_EXHAUSTED", "Quota exceeded for the target of this message."),
     ("UNAVAILABLE", 503, "UNAVAILABLE", "The service is currently unavailable."),
     ("INTERNAL", 500, "INTERNAL", "Internal error encountered."),
-    (
-        "THIRD_PARTY_AUTH_ERROR",
-        401,
-        "UNAUTHENTICATED",
-        "Auth error from APNS or Web Push Service",
-    ),
+    ("THIRD_PARTY_AUTH_ERROR", 401, "UNAUTHENTICATED", "Auth error from APNS or Web Push Service"),
     ("APNS_AUTH_ERROR", 401, "UNAUTHENTICATED", "Auth error from APNS"),
 ];
 
@@ -65,7 +60,8 @@ pub(super) fn project(path: &str) -> Option<&str> {
 
 /// Lines for people: what targets ask for.
 pub(crate) fn help() -> String {
-    let codes: Vec<String> = FAILURES.iter().map(|(code, status, ..)| format!("  {code} ({status})\n")).collect();
+    let codes: Vec<String> =
+        FAILURES.iter().map(|(code, status, ..)| format!("  {code} ({status})\n")).collect();
     format!(
         "Tokens, FIDs and topics that start with these ask for:\n{}  NOT_FOUND (404 without an FCM code), \
          HTML-404, HTML-502 (a page in place of JSON)\n",
@@ -84,7 +80,8 @@ pub(super) fn send(google: &GoogleState, path: &str, headers: &HeaderMap, body: 
     };
     let message = member(&request, "message");
     let target = message.and_then(target);
-    let of = |wanted: &[&str]| target.filter(|(kind, _)| wanted.contains(kind)).map(|(_, value)| value.to_owned());
+    let of =
+        |wanted: &[&str]| target.filter(|(kind, _)| wanted.contains(kind)).map(|(_, value)| value.to_owned());
     let (token, topic) = (of(&["token", "fid"]), of(&["topic", "condition"]));
     let name = target.map(|(_, value)| value).unwrap_or_default();
     Verdict::of(token, topic, check(&request, message).map(|()| accepted(&request, name)))
@@ -147,8 +144,12 @@ fn check_name(kind: &str, value: &str) -> Result<(), Answer> {
         "topic" if value.is_empty() || value.len() > 900 || !value.bytes().all(topic) => {
             Err(refused("message.topic", "Malformed topic name"))
         }
-        "condition" if !value.contains(" in topics") => Err(refused("message.condition", "Invalid condition expression")),
-        "token" | "fid" if value.is_empty() || !value.bytes().all(printable) => Err(failure("INVALID_ARGUMENT")),
+        "condition" if !value.contains(" in topics") => {
+            Err(refused("message.condition", "Invalid condition expression"))
+        }
+        "token" | "fid" if value.is_empty() || !value.bytes().all(printable) => {
+            Err(failure("INVALID_ARGUMENT"))
+        }
         _ => Ok(()),
     }
 }
@@ -165,7 +166,10 @@ fn check_data_keys(message: &Value) -> Result<(), Answer> {
 }
 
 fn is_reserved(key: &str) -> bool {
-    key == "from" || key == "message_type" || key.starts_with("google.") || key.starts_with("gcm.notification.")
+    key == "from"
+        || key == "message_type"
+        || key.starts_with("google.")
+        || key.starts_with("gcm.notification.")
 }
 
 fn check_ttl(message: &Value) -> Result<(), Answer> {
@@ -184,7 +188,8 @@ fn check_size(message: &Value) -> Result<(), Answer> {
     let limit = if to_topic { MAX_TOPIC_SIZE } else { MAX_SIZE };
     let common = texts(member(message, "data")) + texts(member(message, "notification"));
     let android = member(message, "android");
-    let own = android.map_or(0, |android| texts(member(android, "data")) + texts(member(android, "notification")));
+    let own =
+        android.map_or(0, |android| texts(member(android, "data")) + texts(member(android, "notification")));
     if common.max(own) > limit {
         return Err(refused("message", "Android message is too big"));
     }
@@ -233,11 +238,14 @@ fn magic(target: &str) -> Option<Answer> {
 /// The answer of one of [`FAILURES`].
 fn failure(code: &str) -> Answer {
     let found = FAILURES.iter().find(|(known, ..)| *known == code);
-    let &(code, http, status, message) = found.unwrap_or(&("INTERNAL", 500, "INTERNAL", "Internal error encountered."));
+    let &(code, http, status, message) =
+        found.unwrap_or(&("INTERNAL", 500, "INTERNAL", "Internal error encountered."));
     let http = StatusCode::from_u16(http).unwrap_or_default();
     let answer = json::error(http, status, message, vec![json::fcm_error(code)]);
     match http {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => answer.header("retry-after", RETRY_AFTER),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            answer.header("retry-after", RETRY_AFTER)
+        }
         _ => answer,
     }
 }

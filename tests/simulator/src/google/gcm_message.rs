@@ -78,7 +78,9 @@ pub(super) fn from_form(body: &[u8]) -> Result<Message, String> {
 fn recipients(fields: &Map<String, Value>) -> Result<Recipients, String> {
     let named = ["registration_ids", "to", "condition", "notification_key"];
     let mut set = named.into_iter().filter_map(|name| Some((name, fields.get(name)?)));
-    let Some((name, value)) = set.next() else { return Err("Missing \"registration_ids\" or \"to\" field".into()) };
+    let Some((name, value)) = set.next() else {
+        return Err("Missing \"registration_ids\" or \"to\" field".into());
+    };
     if let Some((other, _)) = set.next() {
         return Err(format!("Must use either \"{name}\" field or \"{other}\" field, not both"));
     }
@@ -104,7 +106,9 @@ fn ids(value: &Value) -> Result<Vec<String>, String> {
     }
     if list.len() > MAX_RECIPIENTS {
         let count = list.len();
-        return Err(format!("Number of messages on bulk ({count}) exceeds maximum allowed ({MAX_RECIPIENTS})"));
+        return Err(format!(
+            "Number of messages on bulk ({count}) exceeds maximum allowed ({MAX_RECIPIENTS})"
+        ));
     }
     let text = |id: &Value| {
         id.as_str().map(str::to_owned).ok_or_else(|| wrong("registration_ids", "array of strings", value))
@@ -122,7 +126,9 @@ fn check_types(fields: &Map<String, Value>) -> Result<(), String> {
                 (value.is_boolean(), "boolean")
             }
             "time_to_live" => (value.is_u64() || value.is_i64(), "number"),
-            "priority" => (matches!(value.as_str(), Some("normal" | "high")), "string, \"normal\" or \"high\""),
+            "priority" => {
+                (matches!(value.as_str(), Some("normal" | "high")), "string, \"normal\" or \"high\"")
+            }
             _ => (true, ""),
         };
         if !fits {

@@ -113,14 +113,16 @@ fn check(google: &GoogleState, account: &Account, headers: &HeaderMap, body: &[u
         Some(GRANT_TYPE) => {}
         Some(other) => return Err(Refusal("unsupported_grant_type", format!("Invalid grant_type: {other}"))),
     }
-    let assertion = form.get("assertion").ok_or_else(|| invalid_request("Missing required parameter: assertion"))?;
+    let assertion =
+        form.get("assertion").ok_or_else(|| invalid_request("Missing required parameter: assertion"))?;
     let claims = verify(account, assertion)?;
     check_claims(google, account, &claims)
 }
 
 /// The claims of an assertion whose signature is the account's.
 fn verify(account: &Account, assertion: &str) -> Result<Claims, Refusal> {
-    let malformed = || invalid_grant("Invalid JWT: it must be three base64url parts that hold a header and claims.");
+    let malformed =
+        || invalid_grant("Invalid JWT: it must be three base64url parts that hold a header and claims.");
     let (signed, signature) = assertion.rsplit_once('.').ok_or_else(malformed)?;
     let (header, claims) = signed.split_once('.').ok_or_else(malformed)?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
@@ -141,7 +143,8 @@ fn verify(account: &Account, assertion: &str) -> Result<Claims, Refusal> {
 fn check_claims(google: &GoogleState, account: &Account, claims: &Claims) -> Result<(), Refusal> {
     let now = unix_seconds();
     let lifetime = claims.exp.saturating_sub(claims.iat);
-    let in_time = claims.iat <= now + SKEW && claims.exp > now - SKEW && (1..=MAX_LIFETIME).contains(&lifetime);
+    let in_time =
+        claims.iat <= now + SKEW && claims.exp > now - SKEW && (1..=MAX_LIFETIME).contains(&lifetime);
     if !in_time {
         return Err(invalid_grant(
             "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. \
@@ -150,11 +153,14 @@ fn check_claims(google: &GoogleState, account: &Account, claims: &Claims) -> Res
     }
     if claims.aud != google.token_uri {
         let right = &google.token_uri;
-        return Err(invalid_grant(&format!("Invalid JWT: Failed audience check. The right audience is {right}")));
+        return Err(invalid_grant(&format!(
+            "Invalid JWT: Failed audience check. The right audience is {right}"
+        )));
     }
     let mut scopes = claims.scope.split_whitespace();
     if !scopes.any(|scope| SCOPES.contains(&scope)) {
-        let message = format!("Invalid OAuth scope or ID token audience provided for {}.", account.client_email);
+        let message =
+            format!("Invalid OAuth scope or ID token audience provided for {}.", account.client_email);
         return Err(Refusal("invalid_scope", message));
     }
     Ok(())

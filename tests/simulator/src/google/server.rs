@@ -51,7 +51,11 @@ async fn connection(socket: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     let _ = builder.serve_connection(TokioIo::new(tls), service).await;
 }
 
-async fn respond(request: Request<Incoming>, shared: &Shared, connection: &Connection) -> Response<Full<Bytes>> {
+async fn respond(
+    request: Request<Incoming>,
+    shared: &Shared,
+    connection: &Connection,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let service = service(&head);
     let answer = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {

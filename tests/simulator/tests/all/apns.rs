@@ -25,7 +25,10 @@ async fn a_push_is_accepted_and_recorded() {
 
     let [received] = simulator.received().try_into().unwrap();
     assert_eq!(received.service, Service::Apns);
-    assert_eq!((received.method.as_str(), received.path.as_str()), ("POST", format!("/3/device/{TOKEN}").as_str()));
+    assert_eq!(
+        (received.method.as_str(), received.path.as_str()),
+        ("POST", format!("/3/device/{TOKEN}").as_str())
+    );
     assert_eq!(received.headers, [("apns-id".into(), id.into()), ("apns-push-type".into(), "alert".into())]);
     assert_eq!(received.body, PAYLOAD);
     assert_eq!((received.token.as_deref(), received.topic.as_deref()), (Some(TOKEN), Some(TOPIC)));
@@ -146,8 +149,11 @@ async fn push_types_want_their_topic_suffix() {
         let with = |topic: String| {
             let (apns, bearer) = (&apns, &bearer);
             async move {
-                let headers =
-                    [("authorization", bearer.as_str()), ("apns-push-type", push_type), ("apns-topic", &topic)];
+                let headers = [
+                    ("authorization", bearer.as_str()),
+                    ("apns-push-type", push_type),
+                    ("apns-topic", &topic),
+                ];
                 apns.push(TOKEN, &headers, PAYLOAD).await
             }
         };
@@ -194,7 +200,8 @@ async fn payloads() {
         async move {
             let topic = if voip_push { voip.as_str() } else { TOPIC };
             let kind = if voip_push { "voip" } else { "alert" };
-            let headers = [("authorization", bearer.as_str()), ("apns-topic", topic), ("apns-push-type", kind)];
+            let headers =
+                [("authorization", bearer.as_str()), ("apns-topic", topic), ("apns-push-type", kind)];
             apns.push(TOKEN, &headers, body).await
         }
     };

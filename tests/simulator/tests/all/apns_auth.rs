@@ -109,7 +109,8 @@ async fn a_connection_belongs_to_one_team() {
 
 async fn with(simulator: &Running, spec: &CertificateSpec) -> Result<Apns, String> {
     let issued = simulator.issue_certificate(spec).unwrap();
-    Apns::connect(simulator, Some(Identity { certificate: issued.certificate_pem, key: issued.key_pem })).await
+    Apns::connect(simulator, Some(Identity { certificate: issued.certificate_pem, key: issued.key_pem }))
+        .await
 }
 
 #[tokio::test]
@@ -162,7 +163,8 @@ async fn tls_refuses_expired_and_foreign_certificates() {
     assert!(problem.contains("CertificateExpired"), "{problem}");
     let foreign = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let identity = Identity { certificate: foreign.cert.pem(), key: foreign.signing_key.serialize_pem() };
-    let problem = Apns::connect(&simulator, Some(identity)).await.err().expect("a foreign certificate is refused");
+    let problem =
+        Apns::connect(&simulator, Some(identity)).await.err().expect("a foreign certificate is refused");
     assert!(problem.contains("UnknownCA"), "{problem}");
     let counts = simulator.connections().apns;
     assert_eq!((counts.accepted, counts.open, counts.refused), (0, 0, 2));

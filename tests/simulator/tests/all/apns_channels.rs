@@ -60,7 +60,8 @@ async fn a_channel_is_made_read_listed_used_and_removed() {
     expected.sort();
     assert_eq!(channels, expected);
 
-    let headers = [("apns-channel-id", second.as_str()), ("apns-push-type", "Liveactivity"), ("apns-expiration", "9")];
+    let headers =
+        [("apns-channel-id", second.as_str()), ("apns-push-type", "Liveactivity"), ("apns-expiration", "9")];
     let sent = client.broadcast(&headers, UPDATE).await;
     assert_eq!((sent.status, sent.body.as_str()), (200, ""));
     assert!(sent.header("apns-request-id").is_some() && sent.header("apns-unique-id").is_some());
@@ -97,7 +98,11 @@ async fn wrong_requests_have_their_reason() {
         (&[("apns-channel-id", "AAAA"), ("apns-channel-id", "AAAA")], "BadRequestParams"),
     ];
     for (headers, reason) in read {
-        assert_eq!(client.channels("GET", headers, "").await.reason(), (400, reason.to_owned()), "{headers:?}");
+        assert_eq!(
+            client.channels("GET", headers, "").await.reason(),
+            (400, reason.to_owned()),
+            "{headers:?}"
+        );
     }
     let live = ("apns-push-type", "liveactivity");
     let id = ("apns-channel-id", channel.as_str());
@@ -112,7 +117,11 @@ async fn wrong_requests_have_their_reason() {
         (&[live, id], &format!(r#"{{"a":"{}"}}"#, "x".repeat(5113)), 413, "PayloadTooLarge"),
     ];
     for (headers, body, status, reason) in broadcast {
-        assert_eq!(client.broadcast(headers, body).await.reason(), (status, reason.to_owned()), "{headers:?}");
+        assert_eq!(
+            client.broadcast(headers, body).await.reason(),
+            (status, reason.to_owned()),
+            "{headers:?}"
+        );
     }
     let largest = format!(r#"{{"a":"{}"}}"#, "x".repeat(5112));
     assert_eq!(client.broadcast(&[live, id, ("apns-expiration", "0")], &largest).await.status, 200);

@@ -35,7 +35,8 @@ async fn a_token_has_one_stream_until_a_valid_one_was_answered() {
 
     // The client opens both at once now, and neither is refused.
     simulator.script(Script { delay_ms: 50, ..Script::new(Service::Apns) }).unwrap();
-    let (first, second) = tokio::join!(apns.push(TOKEN, &headers, PAYLOAD), apns.push("ab", &headers, PAYLOAD));
+    let (first, second) =
+        tokio::join!(apns.push(TOKEN, &headers, PAYLOAD), apns.push("ab", &headers, PAYLOAD));
     assert_eq!((first.status, second.status), (200, 200));
     assert_eq!(simulator.connections().list[0].refused_streams, 0);
 }

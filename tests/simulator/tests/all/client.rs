@@ -13,9 +13,10 @@ use pushlet_simulator::{Options, Simulator};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use ring::signature::{EcdsaSigningAlgorithm, RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -75,7 +76,8 @@ pub async fn start_with(change: impl FnOnce(&mut Options)) -> Running {
 fn make() -> Vec<(String, Vec<u8>)> {
     let directory = Directory::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { Simulator::start(Options::ephemeral(&directory.0)).await.unwrap().stop().await });
+    runtime
+        .block_on(async { Simulator::start(Options::ephemeral(&directory.0)).await.unwrap().stop().await });
     let entries = fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap());
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
@@ -174,7 +176,11 @@ impl Apns {
         while let Some(chunk) = body.data().await {
             bytes.extend_from_slice(&chunk.unwrap());
         }
-        Answer { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8(bytes).unwrap() }
+        Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: String::from_utf8(bytes).unwrap(),
+        }
     }
 }
 
@@ -184,13 +190,7 @@ pub async fn tls(
     identity: Option<Identity>,
     protocols: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&simulator.credentials().ca_pem).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
+    let builder = trusting(simulator);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
@@ -274,16 +274,24 @@ pub fn claims(simulator: &Simulator) -> Value {
 
 /// A client that trusts the simulator.
 pub fn web(simulator: &Simulator) -> reqwest::Client {
+    let mut tls = trusting(simulator).with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap()
+}
+
+/// The same, of HTTP/1.1 only.
+pub fn old_web(simulator: &Simulator) -> reqwest::Client {
+    let tls = trusting(simulator).with_no_client_auth();
+    reqwest::Client::builder().no_proxy().http1_only().tls_backend_preconfigured(tls).build().unwrap()
+}
+
+fn trusting(simulator: &Simulator) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&simulator.credentials().ca_pem).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    reqwest::Client::builder().tls_backend_preconfigured(config).build().unwrap()
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    builder.with_root_certificates(roots)
 }
 
 /// Sends a request of reqwest and reads the answer.
@@ -310,7 +318,8 @@ pub async fn post_form(simulator: &Simulator, body: &str) -> Answer {
 /// An access token, got as a client gets it.
 pub async fn access_token(simulator: &Simulator) -> String {
     let kid = service_account(simulator)["private_key_id"].clone();
-    let assertion = assertion(simulator, &json!({"alg": "RS256", "typ": "JWT", "kid": kid}), &claims(simulator));
+    let assertion =
+        assertion(simulator, &json!({"alg": "RS256", "typ": "JWT", "kid": kid}), &claims(simulator));
     let answer = exchange(simulator, &assertion).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.json()["access_token"].as_str().unwrap().to_owned()

@@ -3,19 +3,11 @@
 use serde_json::{Value, json};
 
 use super::apns::golden;
-use super::client::{Answer, Apns, PAYLOAD, Running, TOKEN, access_token, send, start, start_with};
+use super::client::{Answer, Apns, PAYLOAD, Running, TOKEN, access_token, send, start, start_with, web};
 
 async fn call(simulator: &Running, method: &str, path: &str, body: &str) -> Answer {
     let url = format!("{}{path}", simulator.control_url());
-    let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(unused_tls()).build().unwrap();
-    send(client.request(method.parse().unwrap(), url).body(body.to_owned())).await
-}
-
-/// The control API has no TLS, but the client wants to know how it would be done.
-fn unused_tls() -> rustls::ClientConfig {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+    send(web(simulator).request(method.parse().unwrap(), url).body(body.to_owned())).await
 }
 
 #[tokio::test]
@@ -30,10 +22,13 @@ async fn the_first_page_names_everything() {
         assert!(page.body.contains(&format!(".bad1{index:02}  {status} {reason}\n")), "{reason}");
     }
     let files = simulator.credentials();
-    for path in [&files.ca_pem, &files.apns_p12, &files.apns_legacy_p12, &files.apns_p8, &files.fcm_service_account] {
+    for path in
+        [&files.ca_pem, &files.apns_p12, &files.apns_legacy_p12, &files.apns_p8, &files.fcm_service_account]
+    {
         assert!(page.body.contains(path.to_str().unwrap()), "{}", path.display());
     }
-    for part in ["UNREGISTERED", "NotRegistered", "dead", "/script", &files.apns_key_id, &files.apns_team_id] {
+    for part in ["UNREGISTERED", "NotRegistered", "dead", "/script", &files.apns_key_id, &files.apns_team_id]
+    {
         assert!(page.body.contains(part), "{part}");
     }
     assert_eq!(call(&simulator, "GET", "/healthz", "").await.body, "ok\n");
@@ -121,7 +116,10 @@ async fn connections_are_counted() {
     assert_eq!(answer["apns"], json!({"accepted": 1, "open": 1, "refused": 0}));
     assert_eq!(answer["google"]["accepted"], 1);
     let first = &answer["list"][0];
-    assert_eq!((&first["listener"], &first["open"], &first["requests"]), (&json!("apns"), &json!(true), &json!(2)));
+    assert_eq!(
+        (&first["listener"], &first["open"], &first["requests"]),
+        (&json!("apns"), &json!(true), &json!(2))
+    );
     assert!(first["client_certificate"]["subject"].as_str().unwrap().contains("com.example.app"));
     assert_eq!(answer["list"][1]["listener"], "google");
     drop(apns);

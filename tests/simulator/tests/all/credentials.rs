@@ -57,8 +57,11 @@ async fn openssl_agrees_with_the_certificates() {
     let (valid, text) = openssl(&["verify", "-CAfile", path(&files.ca_pem), path(&files.apns_pem)]);
     assert!(valid, "{text}");
     let (_, text) = openssl(&["x509", "-in", path(&files.apns_pem), "-noout", "-text"]);
-    for part in ["RSA Public-Key", "UID = com.example.app", "1.2.840.113635.100.6.3.1", "1.2.840.113635.100.6.3.2"] {
-        let found = text.contains(part) || (part == "RSA Public-Key" && text.contains("Public-Key: (2048 bit)"));
+    for part in
+        ["RSA Public-Key", "UID = com.example.app", "1.2.840.113635.100.6.3.1", "1.2.840.113635.100.6.3.2"]
+    {
+        let found =
+            text.contains(part) || (part == "RSA Public-Key" && text.contains("Public-Key: (2048 bit)"));
         assert!(found, "{part} is not in {text}");
     }
     let server = files.directory.join("server.pem");

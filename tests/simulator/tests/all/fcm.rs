@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::client::{Answer, Running, access_token, send, start, start_with, web};
+use super::client::{Answer, Running, access_token, old_web, send, start, start_with, web};
 use pushlet_simulator::{RetryAfter, Script, Service};
 
 /// Documented bodies and codes, read by the tests on their own.
@@ -41,20 +41,23 @@ async fn each_target_is_accepted_and_recorded() {
     let fcm = Fcm::new(&simulator).await;
     let targets = [("token", "t1:abc"), ("fid", "f1"), ("topic", "news"), ("condition", "'a' in topics")];
     for (name, value) in targets {
-        let answer = fcm.message(json!({name: value, "notification": {"title": "hi"}, "data": {"a": "b"}})).await;
+        let answer =
+            fcm.message(json!({name: value, "notification": {"title": "hi"}, "data": {"a": "b"}})).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         let id = answer.json()["name"].as_str().unwrap().to_owned();
         assert!(id.starts_with("projects/pushlet-simulator/messages/"), "{id}");
         let received = simulator.received().pop().unwrap();
         let (token, topic) = (received.token.as_deref(), received.topic.as_deref());
-        let expected = if name == "token" || name == "fid" { (Some(value), None) } else { (None, Some(value)) };
+        let expected =
+            if name == "token" || name == "fid" { (Some(value), None) } else { (None, Some(value)) };
         assert_eq!((token, topic), expected);
         assert_eq!(received.service, Service::Fcm);
         assert_eq!(received.header("authorization"), Some(format!("Bearer {}", fcm.token).as_str()));
     }
     assert_eq!(simulator.counts().fcm.delivered, 4);
     let number = fcm.url.replace("pushlet-simulator", "108000000001");
-    let answer = send(fcm.web.post(number).bearer_auth(&fcm.token).body(r#"{"message":{"token":"t"}}"#)).await;
+    let answer =
+        send(fcm.web.post(number).bearer_auth(&fcm.token).body(r#"{"message":{"token":"t"}}"#)).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
@@ -202,23 +205,10 @@ async fn both_http_versions_are_served() {
             http::Version::HTTP_2 => fcm.web.post(&fcm.url),
             _ => old_web(&simulator).post(&fcm.url),
         };
-        let response = request.bearer_auth(&fcm.token).body(r#"{"message":{"token":"t"}}"#).send().await.unwrap();
+        let response =
+            request.bearer_auth(&fcm.token).body(r#"{"message":{"token":"t"}}"#).send().await.unwrap();
         assert_eq!((response.version(), response.status().as_u16()), (version, 200));
     }
-}
-
-/// A client that speaks HTTP/1.1 only.
-fn old_web(simulator: &Running) -> reqwest::Client {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&simulator.credentials().ca_pem).unwrap()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    reqwest::Client::builder().http1_only().tls_backend_preconfigured(config).build().unwrap()
 }
 
 #[tokio::test]

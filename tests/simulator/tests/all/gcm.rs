@@ -46,7 +46,10 @@ async fn results_come_in_order() {
     ids.push(String::new());
     let body = gcm.json(json!({"registration_ids": ids, "data": {"a": 1, "b": {"c": []}}})).await.json();
     assert!(body["multicast_id"].is_u64());
-    assert_eq!((&body["success"], &body["failure"], &body["canonical_ids"]), (&json!(2), &json!(15), &json!(1)));
+    assert_eq!(
+        (&body["success"], &body["failure"], &body["canonical_ids"]),
+        (&json!(2), &json!(15), &json!(1))
+    );
     let results = body["results"].as_array().unwrap();
     assert_eq!(results.len(), ids.len());
     for (id, result) in ids.iter().zip(results) {
@@ -61,7 +64,10 @@ async fn results_come_in_order() {
     }
     assert_eq!(results[15]["registration_id"], "newer");
     let received = simulator.received().pop().unwrap();
-    assert_eq!((received.service, received.token.as_deref(), received.delivered), (Service::Gcm, Some("MissingRegistration-1"), 2));
+    assert_eq!(
+        (received.service, received.token.as_deref(), received.delivered),
+        (Service::Gcm, Some("MissingRegistration-1"), 2)
+    );
 }
 
 #[tokio::test]
@@ -191,9 +197,12 @@ async fn keys_and_statuses() {
     }
     let nothing = gcm.web.post(&gcm.url).header("content-type", "application/json").body(body);
     assert_eq!(send(nothing).await.status, 401);
-    for (id, status, retry) in
-        [("HTTP-400", 400, None), ("HTTP-401", 401, None), ("HTTP-500", 500, Some("30")), ("HTTP-503", 503, Some("30"))]
-    {
+    for (id, status, retry) in [
+        ("HTTP-400", 400, None),
+        ("HTTP-401", 401, None),
+        ("HTTP-500", 500, Some("30")),
+        ("HTTP-503", 503, Some("30")),
+    ] {
         let answer = gcm.json(json!({"registration_ids": ["a", id]})).await;
         assert_eq!((answer.status, answer.header("retry-after")), (status, retry), "{id}");
     }
@@ -212,7 +221,8 @@ async fn one_result_or_the_whole_answer_can_be_scripted() {
     let body = gcm.json(ids.clone()).await.json();
     assert_eq!(body["results"][1], json!({"error": "SomethingNew"}));
     assert_eq!((&body["success"], &body["failure"]), (&json!(2), &json!(1)));
-    let whole = Script { token: Some("c".into()), status: Some(502), times: Some(1), ..Script::new(Service::Gcm) };
+    let whole =
+        Script { token: Some("c".into()), status: Some(502), times: Some(1), ..Script::new(Service::Gcm) };
     simulator.script(whole).unwrap();
     let answer = gcm.json(ids.clone()).await;
     assert_eq!((answer.status, answer.body.as_str()), (502, ""));
