@@ -230,7 +230,7 @@ struct Head {
 
 impl Head {
     fn of(bytes: &[u8]) -> Option<Head> {
-        let Some(&[a, b, c, kind, flags, ..]) = bytes.first_chunk::<FRAME_HEAD>() else { return None };
+        let &[a, b, c, kind, flags, ..] = bytes.first_chunk::<FRAME_HEAD>()?;
         let length = u32::from_be_bytes([0, a, b, c]);
         Some(Head { length: usize::try_from(length).ok()?, kind, flags })
     }
