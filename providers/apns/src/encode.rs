@@ -194,7 +194,7 @@ impl Call<'_> {
 type Headers = Vec<(String, String)>;
 
 fn post(endpoint: &str, headers: Headers, body: Vec<u8>) -> Message {
-    // Apple takes the id for the message's own: the same request twice is the same message.
+    // The same request twice carries the same id.
     Message {
         endpoint: endpoint.into(),
         method: Method::Post,

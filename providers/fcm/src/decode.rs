@@ -59,18 +59,19 @@ pub fn is_type(detail: &Value, name: &str) -> bool {
     url.rsplit('/').next() == Some(name)
 }
 
+/// The codes that say something else than their status.
+///
 /// `INVALID_ARGUMENT` never counts as a dead token: anything in the message may be what is wrong.
 /// `SENDER_ID_MISMATCH` does: the token belongs to another project and can never be reached from this one.
 fn by_code(code: &str, error: &Value, wait: Option<u64>) -> Option<Disposition> {
     Some(match code {
         "UNREGISTERED" | "SENDER_ID_MISMATCH" => Disposition::Unregistered(None),
-        "INVALID_ARGUMENT" | "NOT_FOUND" | "FAILED_PRECONDITION" | "OUT_OF_RANGE" => Disposition::Rejected,
+        // The project or the path, or FCM would have said UNREGISTERED.
+        "NOT_FOUND" => Disposition::Rejected,
         "QUOTA_EXCEEDED" | "RESOURCE_EXHAUSTED" => throttled(scope(error), wait),
-        "UNAVAILABLE" | "INTERNAL" | "DEADLINE_EXCEEDED" | "ABORTED" => Disposition::Unavailable(wait),
-        "THIRD_PARTY_AUTH_ERROR" | "APNS_AUTH_ERROR" | "PERMISSION_DENIED" => {
+        "THIRD_PARTY_AUTH_ERROR" | "APNS_AUTH_ERROR" => {
             Disposition::CredentialRejected(CredentialFault::Refused)
         }
-        "UNAUTHENTICATED" => Disposition::CredentialRejected(CredentialFault::Expired),
         _ => return None,
     })
 }

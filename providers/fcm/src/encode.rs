@@ -126,3 +126,30 @@ fn topic_name(topic: &str) -> Result<&str, Rejection> {
     }
     Ok(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pushlet_sdk::Environment;
+
+    fn refused(project: &str) -> Option<String> {
+        let application = Application {
+            id: "example".into(),
+            environment: Environment::Production,
+            settings: vec![(PROJECT.into(), project.into())],
+            credential: None,
+        };
+        super::project(&application).err().map(|rejection| rejection.code)
+    }
+
+    #[test]
+    fn the_project_is_checked() {
+        for good in ["example-project", "1234567890", "example.com:project", &"p".repeat(100)] {
+            assert_eq!(refused(good), None, "{good}");
+        }
+        assert_eq!(refused("").as_deref(), Some("missing_fcm_project_id"));
+        for bad in ["a/b", "a b", "../x", "a?b", &"p".repeat(101)] {
+            assert_eq!(refused(bad).as_deref(), Some("invalid_fcm_project_id"), "{bad}");
+        }
+    }
+}

@@ -68,7 +68,7 @@ fn invalid_argument(error: &Value) -> &'static str {
     let any = |test: &dyn Fn(&str) -> bool| fields.iter().any(|field| test(field));
     if any(&|field| field.ends_with("ttl")) {
         "InvalidTtl"
-    } else if any(&|field| field.starts_with("message.data") || field.contains(".data")) {
+    } else if any(&|field| field.contains(".data")) {
         "InvalidDataKey"
     } else if any(&|field| field == "message.token") || (fields.is_empty() && fcm_error(error).is_some()) {
         "InvalidRegistration"

@@ -100,7 +100,7 @@ fn whole(response: &Response, wait: Option<u64>) -> Outcome {
         200..=299 => return unknown("the answer is not what was asked for"),
         401 | 403 => Disposition::CredentialRejected(CredentialFault::Refused),
         // What the retired servers say: the service is not there, and no message is to blame.
-        404 | 410 => Disposition::Unavailable(wait),
+        404 => Disposition::Unavailable(wait),
         429 => Disposition::Throttled(Throttle { scope: Scope::Application, retry_after: wait }),
         400..=499 => Disposition::Rejected,
         500..=599 => Disposition::Unavailable(wait),
