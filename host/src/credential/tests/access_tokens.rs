@@ -9,9 +9,12 @@ use super::*;
 use crate::contract::exports::pushlet::provider::manifest::ClientCredentials;
 use crate::contract::pushlet::provider::types::CredentialFault;
 
+/// Status, `Retry-After` in seconds, body; `{request}` in a body stands for the request.
+type Answer = Result<(u16, Option<u64>, String), TokenHttpError>;
+
 /// A token endpoint that answers what it was told to, in that order.
 pub(super) struct Endpoint {
-    answers: Mutex<VecDeque<Result<(u16, Option<u64>, String), TokenHttpError>>>,
+    answers: Mutex<VecDeque<Answer>>,
     requests: Mutex<Vec<(String, String)>>,
     /// Each answer takes a permit.
     permits: Semaphore,
@@ -36,7 +39,7 @@ impl Endpoint {
         endpoint
     }
 
-    fn push(&self, answer: Result<(u16, Option<u64>, String), TokenHttpError>) {
+    fn push(&self, answer: Answer) {
         self.answers.lock().unwrap().push_back(answer);
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 
-type Change = fn(&mut CredentialKind);
+/// A sound credential, what is made wrong in it, and what is said about it.
+type Case = (fn() -> CredentialKind, fn(&mut CredentialKind), &'static str);
 
 fn signed(kind: &mut CredentialKind) -> &mut SignedToken {
     match &mut kind.authentication {
@@ -25,7 +26,7 @@ fn accepts_what_real_services_need() {
 
 #[test]
 fn refuses_what_the_host_cannot_serve() {
-    let cases: [(fn() -> CredentialKind, Change, &str); 21] = [
+    let cases: [Case; 21] = [
         (token_kind, |kind| kind.name.clear(), "its name is not a name"),
         (token_kind, |kind| kind.secrets.clear(), "it has no secrets, or too many"),
         (token_kind, |kind| kind.secrets[0].name = "a\r\nb".to_owned(), "the name of a secret is not a name"),
