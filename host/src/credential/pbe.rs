@@ -130,6 +130,7 @@ fn pbes2_decrypt(
     data: &[u8],
     budget: &mut Budget,
 ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    check_iv(parameters)?;
     let parameters = pbes2::Parameters::from_der(parameters)
         .map_err(|_| Fault::from("it is encrypted with an algorithm that is not supported"))?;
     budget.spend(pbes2_rounds(&parameters)?)?;
@@ -140,6 +141,15 @@ fn pbes2_decrypt(
         .len();
     buffer.truncate(length);
     Ok(buffer)
+}
+
+/// The library expects an IV of at least a DES block, and panics without.
+fn check_iv(parameters: &[u8]) -> Result<(), Fault> {
+    let mut parameters = Reader::new(parameters).enter(Tag::Sequence)?;
+    parameters.value(Tag::Sequence)?;
+    let mut scheme = parameters.enter(Tag::Sequence)?;
+    scheme.oid()?;
+    if scheme.value(Tag::OctetString)?.len() < 8 { Err(Fault::Unreadable) } else { Ok(()) }
 }
 
 fn pbes2_rounds(parameters: &pbes2::Parameters) -> Result<u64, Fault> {
@@ -154,6 +164,10 @@ fn pbes2_rounds(parameters: &pbes2::Parameters) -> Result<u64, Fault> {
             Ok(u64::from(kdf.iteration_count) * blocks)
         }
         Kdf::Scrypt(kdf) => {
+            // RFC 7914 section 2; the library panics at 0.
+            if kdf.cost_parameter < 2 || !kdf.cost_parameter.is_power_of_two() {
+                return Err(Fault::Unreadable);
+            }
             let memory = kdf.cost_parameter.saturating_mul(128 * u64::from(kdf.block_size));
             if memory > MOST_SCRYPT_MEMORY {
                 return Err("its key derivation asks for too much memory".into());

@@ -37,6 +37,8 @@ fn reads_pkcs12_of_every_encryption() {
         "-keypbe AES-256-CBC -certpbe NONE",
         "-keypbe DES-EDE3-CBC -certpbe DES-EDE3-CBC",
         "-nomac",
+        "-nomac -certpbe AES-256-CBC",
+        "-legacy -nomac -certpbe PBE-SHA1-RC2-40",
         "-noiter -nomaciter",
     ];
     let expected = fingerprint(&workshop);
@@ -219,12 +221,16 @@ fn refuses_costly_key_derivation() {
     workshop.identity(EC);
     // DER of the INTEGERs 70,000 and 8,388,607.
     let (count, raised) = ([0x02, 0x03, 0x01, 0x11, 0x70], [0x02, 0x03, 0x7f, 0xff, 0xff]);
-    for (variant, counts) in [("-nomac", 2), ("-nomac -legacy", 2), ("-keypbe NONE -certpbe NONE", 1)] {
+    for (variant, counts) in [
+        ("-nomac -certpbe AES-256-CBC", 2),
+        ("-legacy -nomac -certpbe PBE-SHA1-RC2-40", 2),
+        ("-keypbe NONE -certpbe NONE", 1),
+    ] {
         workshop.openssl(&format!(
-            "pkcs12 -export {variant} -iter 70000 -inkey key.pem -in cert.pem -out id.p12 -passout pass:secret"
+            "pkcs12 -export -iter 70000 {variant} -inkey key.pem -in cert.pem -out id.p12 -passout pass:secret"
         ));
         let file = workshop.read("id.p12");
-        let places: Vec<_> = (0..file.len() - 5).filter(|place| file[*place..place + 5] == count).collect();
+        let places: Vec<_> = (0..=file.len() - 5).filter(|place| file[*place..place + 5] == count).collect();
         assert_eq!(places.len(), counts, "{variant}");
         for place in places {
             let mut file = file.clone();

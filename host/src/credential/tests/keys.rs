@@ -28,7 +28,7 @@ fn reads_p8_keys() {
 #[test]
 fn says_what_is_wrong_with_a_p8_key() {
     let workshop = Workshop::new();
-    let mut why = |key: &str| {
+    let why = |key: &str| {
         workshop.openssl(&format!("genpkey {key} -out key.pem"));
         why_no_key(&workshop.read("key.pem"))
     };

@@ -1,6 +1,7 @@
 //! Tests of the whole module, with keys and files made by the `openssl` command.
 
 mod access_tokens;
+mod hostile_files;
 mod identities;
 mod keys;
 mod manifests;
