@@ -279,7 +279,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let guarded = self.guarded;
         Box::pin(async move {
-            let addresses = resolve(name.as_str(), 0, guarded).await.map_err(Box::new)?;
+            let addresses = resolve(name.as_str(), 0, guarded).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use http::uri::PathAndQuery;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::{Cause, Delivery, SendError};
 use super::message::{PeerKey, Request, Response};
@@ -24,7 +25,7 @@ mod pool;
 mod state;
 
 /// How often a request that the peer certainly did not process is sent again.
-const ATTEMPTS: u32 = 10;
+const ATTEMPTS: u32 = 8;
 /// Pause before a request that was refused is sent again; it doubles each time.
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 const SHARDS: usize = 16;
@@ -63,10 +64,20 @@ impl Http2 {
 
     /// Sends the request, again where the peer certainly did not process it.
     pub async fn send(&self, key: PeerKey, request: &Request) -> Result<Response, SendError> {
+        let path = PathAndQuery::try_from(request.path.as_str())
+            .map_err(|error| SendError::not_sent(Cause::InvalidRequest, format!("path: {error}")))?;
+        let mut last: Option<SendError> = None;
         let mut attempt = 1;
         loop {
-            let lease = self.acquire(&key, request).await?;
-            let error = match Box::pin(exchange::exchange(lease, request)).await {
+            let lease = match (self.acquire(&key, request).await, last.take()) {
+                (Ok(lease), _) => lease,
+                // What the peer said to the request tells more than that there is no connection for another try.
+                (Err(error), Some(last)) if error.cause != Cause::Deadline => {
+                    return Err(SendError { retry_after: error.retry_after, ..last });
+                }
+                (Err(error), _) => return Err(error),
+            };
+            let error = match Box::pin(exchange::exchange(lease, request, &path)).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -74,8 +85,9 @@ impl Http2 {
                 return Err(error);
             }
             if error.cause == Cause::Refused {
-                sleep(REFUSED_PAUSE * (1 << attempt)).await;
+                sleep_until(request.deadline.min(Instant::now() + REFUSED_PAUSE * (1 << attempt))).await;
             }
+            last = Some(error);
             attempt += 1;
         }
     }
