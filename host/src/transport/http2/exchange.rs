@@ -25,7 +25,10 @@ pub async fn exchange(lease: Lease, request: &Request, path: &PathAndQuery) -> R
             let connection = ConnectionHandle(Some(stream.finish()));
             Ok(Response { status, headers, body, connection })
         }
-        Ok(Err(error)) => Err(error),
+        Ok(Err(error)) => {
+            stream.give_up();
+            Err(error)
+        }
         Err(_) => Err(stream.overdue()),
     }
 }
@@ -91,17 +94,23 @@ impl Stream {
         origin
     }
 
+    /// The stream has failed, or its answer is not wanted any more.
+    fn give_up(mut self) {
+        if let Some(open) = self.open.take() {
+            open.cancel();
+        }
+    }
+
     /// The deadline passed. If the peer has been silent all the while, it may be dead.
     fn overdue(mut self) -> SendError {
-        let Some(mut open) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return SendError::unknown(Cause::Deadline, "the stream has ended");
         };
         let delivery = open.delivery();
-        open.sending.send_reset(Reason::CANCEL);
         if open.lease.connection.record.heard_at() <= open.since {
             open.lease.pool.suspect(&open.lease.connection);
         }
-        open.end();
+        open.cancel();
         SendError::new(delivery, Cause::Deadline, "no answer came in time")
     }
 }
@@ -109,20 +118,17 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        let runtime = tokio::runtime::Handle::try_current();
-        match (open.delivery(), runtime) {
-            (Delivery::Unknown, Ok(runtime)) => {
+        let awaits_answer = open.delivery() == Delivery::Unknown && !open.lease.answered;
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if awaits_answer => {
                 let deadline = self.deadline;
                 runtime.spawn(async move {
                     let answer = timeout_at(deadline, &mut open.response).await;
                     open.lease.answered = matches!(answer, Ok(Ok(_)));
-                    open.end();
+                    open.cancel();
                 });
             }
-            _ => {
-                open.sending.send_reset(Reason::CANCEL);
-                open.end();
-            }
+            _ => open.cancel(),
         }
     }
 }
@@ -130,6 +136,12 @@ impl Drop for Stream {
 impl Open {
     fn delivery(&self) -> Delivery {
         if self.lease.connection.record.is_written(self.id) { Delivery::Unknown } else { Delivery::NotSent }
+    }
+
+    /// Resets the stream if it has not ended.
+    fn cancel(mut self) {
+        self.sending.send_reset(Reason::CANCEL);
+        self.end();
     }
 
     /// Gives up the stream first and its place in the pool last.
