@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(super) struct Http2 {
     settings: Arc<Settings>,
     hasher: RandomState,
     shards: [Mutex<HashMap<PeerKey, Arc<Pool>>>; SHARDS],
+    /// No new pools are made.
+    draining: AtomicBool,
 }
 
 /// Where a stream was opened.
@@ -59,7 +62,13 @@ impl StreamOrigin {
 
 impl Http2 {
     pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Self {
-        Http2 { tls, settings, hasher: RandomState::new(), shards: Default::default() }
+        Http2 {
+            tls,
+            settings,
+            hasher: RandomState::new(),
+            shards: Default::default(),
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// Sends the request, again where the peer certainly did not process it.
@@ -77,7 +86,7 @@ impl Http2 {
                 }
                 (Err(error), _) => return Err(error),
             };
-            let error = match Box::pin(exchange::exchange(lease, request, &path)).await {
+            let error = match exchange::exchange(lease, request, &path).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -98,6 +107,8 @@ impl Http2 {
 
     /// Lets all streams end and closes the connections; cuts what is left after `within`.
     pub async fn drain(&self, within: Duration) {
+        // Set before the shards are read: a pool that is not among them is not made any more.
+        self.draining.store(true, Ordering::SeqCst);
         let pools = self.pools();
         pools.iter().for_each(Pool::drain);
         let ended = join_all(pools.iter().map(|pool| pool.until_ended()));
@@ -122,6 +133,9 @@ impl Http2 {
         let mut shard = self.shard(key);
         if let Some(pool) = shard.get(key).filter(|pool| !pool.has_ended()) {
             return Ok(pool.clone());
+        }
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
         }
         shard.retain(|_, pool| !pool.has_ended());
         if shard.len() >= self.settings.max_peers.div_ceil(SHARDS) {

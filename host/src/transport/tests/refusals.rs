@@ -175,12 +175,17 @@ async fn a_guarded_request_reaches_no_private_address_unless_the_operator_says_s
 }
 
 #[tokio::test]
-async fn a_path_that_cannot_be_written_is_refused() {
+async fn a_request_that_cannot_be_written_is_refused() {
     let peer = Peer::start().await;
     let transport = transport(&peer, |_| {});
     for path in ["", "3/device", "*"] {
         let error = transport.send(Request { path: path.to_owned(), ..request(&peer.origin()) }).await;
         assert_eq!(not_sent(&error.unwrap_err()), &Cause::InvalidRequest);
+    }
+    for name in ["host", "connection", "te", "content-length", "transfer-encoding"] {
+        let mut reserved = request(&peer.origin());
+        reserved.headers.insert(name, http::HeaderValue::from_static("x"));
+        assert_eq!(not_sent(&transport.send(reserved).await.unwrap_err()), &Cause::InvalidRequest);
     }
     let send = push(&transport, Request { path: "/a b\n".to_owned(), ..request(&peer.origin()) });
     let error = send.await.unwrap().unwrap_err();

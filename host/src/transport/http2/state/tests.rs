@@ -350,7 +350,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_history_follows_the_rules(events in prop::collection::vec(event(), 1..120)) {
         let mut run = Run::new();
