@@ -130,3 +130,51 @@ impl std::fmt::Display for DialError {
 }
 
 impl std::error::Error for DialError {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// An address that refuses connections.
+    async fn closed() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    /// An address whose backlog is full, so that connects hang.
+    async fn silent() -> (SocketAddr, TcpListener, TcpStream) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, listener, TcpStream::connect(address).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_wins() {
+        let (silent, _listener, _queued) = silent().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let socket = race(vec![closed().await, silent, closed().await, open]).await.unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), open);
+    }
+
+    #[tokio::test]
+    async fn when_none_answers_the_last_reason_is_told() {
+        let (one, two) = (closed().await, closed().await);
+        let error = race(vec![one, two]).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Connect);
+        assert!(error.detail.starts_with(&two.to_string()), "{error}");
+    }
+
+    #[test]
+    fn families_take_turns_and_the_number_is_bounded() {
+        let v6 = |n: u16| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, n], 1));
+        let v4 = |n: u8| SocketAddr::from(([127, 0, 0, n], 1));
+        let given = [v4(1), v4(2), v4(3), v6(1)];
+        assert_eq!(by_turns(given.into_iter()), [v6(1), v4(1), v4(2), v4(3)]);
+        assert_eq!(by_turns((0..100).map(v4)).len(), MOST_ADDRESSES);
+    }
+}

@@ -96,6 +96,7 @@ impl Https {
         };
         // What is still in flight after that is left to its own deadline.
         let _ = timeout(within, all).await;
+        peers.iter().for_each(|peer| peer.permits.close());
     }
 
     fn peer(&self, key: PeerKey, request: &Request) -> Result<Arc<Peer>, SendError> {
@@ -164,6 +165,7 @@ impl Peer {
         }
         match timeout_at(deadline, self.permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is closed when the transport has been drained.
             Ok(Err(_)) => Err(SendError::not_sent(Cause::ShuttingDown, "")),
             Err(_) => Err(SendError::not_sent(Cause::Deadline, "its turn did not come")),
         }
@@ -279,7 +281,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let guarded = self.guarded;
         Box::pin(async move {
-            let addresses = resolve(name.as_str(), 0, guarded).await.map_err(Box::new)?;
+            let addresses = resolve(name.as_str(), 0, guarded).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

@@ -79,9 +79,7 @@ impl Transport {
         if inner.draining.load(Ordering::Acquire) {
             return Err(SendError::not_sent(Cause::ShuttingDown, ""));
         }
-        if !request.path.starts_with('/') {
-            return Err(SendError::not_sent(Cause::InvalidRequest, "the path must start with '/'"));
-        }
+        check(&request)?;
         let guarded = request.guarded && !inner.settings.trusted_origins.contains(&request.origin);
         let key = PeerKey { origin: request.origin.clone(), identity: request.identity.key(), guarded };
         match request.protocol {
@@ -130,6 +128,30 @@ impl ConnectionStats {
         }
     }
 }
+
+/// Refuses what would not survive the way: a path that is none, fields that belong to the connection
+/// (RFC 9113, section 8.2.2), and fields that the transport writes itself.
+fn check(request: &Request) -> Result<(), SendError> {
+    let invalid = |detail: String| SendError::not_sent(Cause::InvalidRequest, detail);
+    if !request.path.starts_with('/') {
+        return Err(invalid("the path must start with '/'".to_owned()));
+    }
+    match request.headers.keys().find(|name| RESERVED_HEADERS.contains(&name.as_str())) {
+        Some(name) => Err(invalid(format!("the header {name} is reserved"))),
+        None => Ok(()),
+    }
+}
+
+const RESERVED_HEADERS: [&str; 8] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// A random fraction of `u32::MAX`.
 fn jitter() -> u32 {

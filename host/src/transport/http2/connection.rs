@@ -19,9 +19,13 @@ use tokio_rustls::client::TlsStream;
 use super::observer::{Observed, Record};
 use super::pool::Pool;
 use super::state::ConnectionId;
+use crate::transport::dial::DialError;
+use crate::transport::error::Cause;
 
 /// Bytes of a response's headers, as HPACK counts them.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
+
+pub const CERTIFICATE_REFUSED: &str = "the server refused the client certificate";
 
 type Driver = h2::client::Connection<Observed<TlsStream<TcpStream>>, Bytes>;
 
@@ -65,6 +69,14 @@ impl Connection {
         self.order(KILL);
     }
 
+    /// Why the peer ended the connection, if it said so.
+    pub fn failure(&self) -> Option<DialError> {
+        if refuses_certificate(&self.record) {
+            return Some(DialError::new(Cause::Tls, CERTIFICATE_REFUSED));
+        }
+        self.record.goaway().map(|goaway| DialError::new(goaway.cause(), ""))
+    }
+
     fn order(&self, order: u8) {
         self.orders.fetch_or(order, Ordering::AcqRel);
         self.ordered.notify_one();
@@ -91,9 +103,8 @@ pub async fn start(
 pub async fn drive(pool: Arc<Pool>, connection: Arc<Connection>, driver: Driver) {
     let mut run = Run::new(&pool, &connection, driver);
     run.until_end().await;
-    let lasting = refuses_certificate(&connection.record);
     drop(run);
-    pool.closed(connection.id, lasting);
+    pool.closed(&connection);
 }
 
 /// Whether the peer ended the handshake because of our certificate. In TLS 1.3 we hear of it only after we
@@ -112,6 +123,8 @@ pub fn refuses_certificate(record: &Record) -> bool {
                 | Alert::UnknownCA
                 | Alert::AccessDenied
                 | Alert::CertificateRequired
+                | Alert::DecryptError
+                | Alert::HandshakeFailure
         )
     };
     let refused = |error| matches!(error, rustls::Error::AlertReceived(alert) if about_certificate(alert));

@@ -6,25 +6,29 @@ use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri, Version};
 use tokio::time::timeout_at;
 
 use super::StreamOrigin;
-use super::connection::refuses_certificate;
-use super::observer::{GoAway, Record};
+use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
+use super::observer::Record;
 use super::pool::Lease;
 use crate::transport::error::{Cause, Delivery, SendError};
 use crate::transport::message::{ConnectionHandle, Request, Response};
 
 /// Sends the request over the leased stream.
-pub async fn exchange(lease: Lease, request: &Request) -> Result<Response, SendError> {
-    let mut stream = Stream::open(lease, request)?;
+pub async fn exchange(lease: Lease, request: &Request, path: &PathAndQuery) -> Result<Response, SendError> {
+    let mut stream = Stream::open(lease, request, path)?;
     match timeout_at(request.deadline, stream.respond()).await {
         Ok(Ok((status, headers, body))) => {
             let connection = ConnectionHandle(Some(stream.finish()));
             Ok(Response { status, headers, body, connection })
         }
-        Ok(Err(error)) => Err(error),
+        Ok(Err(error)) => {
+            stream.give_up();
+            Err(error)
+        }
         Err(_) => Err(stream.overdue()),
     }
 }
@@ -45,8 +49,8 @@ struct Open {
 }
 
 impl Stream {
-    fn open(lease: Lease, request: &Request) -> Result<Self, SendError> {
-        let head = head(request)?;
+    fn open(lease: Lease, request: &Request, path: &PathAndQuery) -> Result<Self, SendError> {
+        let head = head(request, path)?;
         let lost = |detail: String| SendError::not_sent(Cause::ConnectionLost, detail);
         let mut sender =
             lease.connection.sender().ok_or_else(|| lost("the connection is retired".to_owned()))?;
@@ -90,17 +94,23 @@ impl Stream {
         origin
     }
 
+    /// The stream has failed, or its answer is not wanted any more.
+    fn give_up(mut self) {
+        if let Some(open) = self.open.take() {
+            open.cancel();
+        }
+    }
+
     /// The deadline passed. If the peer has been silent all the while, it may be dead.
     fn overdue(mut self) -> SendError {
-        let Some(mut open) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return SendError::unknown(Cause::Deadline, "the stream has ended");
         };
         let delivery = open.delivery();
-        open.sending.send_reset(Reason::CANCEL);
         if open.lease.connection.record.heard_at() <= open.since {
             open.lease.pool.suspect(&open.lease.connection);
         }
-        open.end();
+        open.cancel();
         SendError::new(delivery, Cause::Deadline, "no answer came in time")
     }
 }
@@ -108,20 +118,17 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        let runtime = tokio::runtime::Handle::try_current();
-        match (open.delivery(), runtime) {
-            (Delivery::Unknown, Ok(runtime)) => {
+        let awaits_answer = open.delivery() == Delivery::Unknown && !open.lease.answered;
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if awaits_answer => {
                 let deadline = self.deadline;
                 runtime.spawn(async move {
                     let answer = timeout_at(deadline, &mut open.response).await;
                     open.lease.answered = matches!(answer, Ok(Ok(_)));
-                    open.end();
+                    open.cancel();
                 });
             }
-            _ => {
-                open.sending.send_reset(Reason::CANCEL);
-                open.end();
-            }
+            _ => open.cancel(),
         }
     }
 }
@@ -129,6 +136,12 @@ impl Drop for Stream {
 impl Open {
     fn delivery(&self) -> Delivery {
         if self.lease.connection.record.is_written(self.id) { Delivery::Unknown } else { Delivery::NotSent }
+    }
+
+    /// Resets the stream if it has not ended.
+    fn cancel(mut self) {
+        self.sending.send_reset(Reason::CANCEL);
+        self.end();
     }
 
     /// Gives up the stream first and its place in the pool last.
@@ -151,11 +164,11 @@ impl Open {
             };
         }
         if refuses_certificate(record) {
-            return SendError::not_sent(Cause::Tls, "the server refused the client certificate");
+            return SendError::not_sent(Cause::Tls, CERTIFICATE_REFUSED);
         }
         if let Some(goaway) = record.goaway() {
             let delivery = if self.id > goaway.last_stream_id { Delivery::NotSent } else { self.delivery() };
-            return SendError::new(delivery, goaway_cause(&goaway), detail);
+            return SendError::new(delivery, goaway.cause(), detail);
         }
         let cause = if error.is_library() { Cause::Protocol } else { Cause::ConnectionLost };
         SendError::new(self.delivery(), cause, detail)
@@ -164,29 +177,17 @@ impl Open {
 
 /// Why a connection takes no new stream, if the peer said so.
 fn closing(record: &Record, error: &h2::Error) -> Option<SendError> {
-    record.goaway().map(|goaway| SendError::not_sent(goaway_cause(&goaway), error.to_string()))
-}
-
-fn goaway_cause(goaway: &GoAway) -> Cause {
-    #[derive(serde::Deserialize)]
-    struct Debug {
-        reason: String,
-    }
-    let reason = match serde_json::from_slice(&goaway.debug) {
-        Ok(Debug { reason }) => Some(reason),
-        Err(_) => Some(String::from_utf8_lossy(&goaway.debug).into_owned()).filter(|text| !text.is_empty()),
-    };
-    Cause::GoAway { code: goaway.code, reason }
+    record.goaway().map(|goaway| SendError::not_sent(goaway.cause(), error.to_string()))
 }
 
 /// The head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
 /// table, and the latter is marked as never to be indexed by anyone on the way (RFC 7541, section 7.1.3).
-fn head(request: &Request) -> Result<http::Request<()>, SendError> {
+fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, SendError> {
     let invalid = |error: http::Error| SendError::not_sent(Cause::InvalidRequest, error.to_string());
     let uri = Uri::builder()
         .scheme("https")
         .authority(request.origin.authority().clone())
-        .path_and_query(request.path.as_str())
+        .path_and_query(path.clone())
         .build()
         .map_err(invalid)?;
     let mut head = http::Request::new(());

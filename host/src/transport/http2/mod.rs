@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use http::uri::PathAndQuery;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::{Cause, Delivery, SendError};
 use super::message::{PeerKey, Request, Response};
@@ -24,7 +26,7 @@ mod pool;
 mod state;
 
 /// How often a request that the peer certainly did not process is sent again.
-const ATTEMPTS: u32 = 10;
+const ATTEMPTS: u32 = 8;
 /// Pause before a request that was refused is sent again; it doubles each time.
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 const SHARDS: usize = 16;
@@ -35,6 +37,8 @@ pub(super) struct Http2 {
     settings: Arc<Settings>,
     hasher: RandomState,
     shards: [Mutex<HashMap<PeerKey, Arc<Pool>>>; SHARDS],
+    /// No new pools are made.
+    draining: AtomicBool,
 }
 
 /// Where a stream was opened.
@@ -58,15 +62,31 @@ impl StreamOrigin {
 
 impl Http2 {
     pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Self {
-        Http2 { tls, settings, hasher: RandomState::new(), shards: Default::default() }
+        Http2 {
+            tls,
+            settings,
+            hasher: RandomState::new(),
+            shards: Default::default(),
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// Sends the request, again where the peer certainly did not process it.
     pub async fn send(&self, key: PeerKey, request: &Request) -> Result<Response, SendError> {
+        let path = PathAndQuery::try_from(request.path.as_str())
+            .map_err(|error| SendError::not_sent(Cause::InvalidRequest, format!("path: {error}")))?;
+        let mut last: Option<SendError> = None;
         let mut attempt = 1;
         loop {
-            let lease = self.acquire(&key, request).await?;
-            let error = match Box::pin(exchange::exchange(lease, request)).await {
+            let lease = match (self.acquire(&key, request).await, last.take()) {
+                (Ok(lease), _) => lease,
+                // What the peer said to the request tells more than that there is no connection for another try.
+                (Err(error), Some(last)) if error.cause != Cause::Deadline => {
+                    return Err(SendError { retry_after: error.retry_after, ..last });
+                }
+                (Err(error), _) => return Err(error),
+            };
+            let error = match exchange::exchange(lease, request, &path).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -74,8 +94,9 @@ impl Http2 {
                 return Err(error);
             }
             if error.cause == Cause::Refused {
-                sleep(REFUSED_PAUSE * (1 << attempt)).await;
+                sleep_until(request.deadline.min(Instant::now() + REFUSED_PAUSE * (1 << attempt))).await;
             }
+            last = Some(error);
             attempt += 1;
         }
     }
@@ -86,6 +107,8 @@ impl Http2 {
 
     /// Lets all streams end and closes the connections; cuts what is left after `within`.
     pub async fn drain(&self, within: Duration) {
+        // Set before the shards are read: a pool that is not among them is not made any more.
+        self.draining.store(true, Ordering::SeqCst);
         let pools = self.pools();
         pools.iter().for_each(Pool::drain);
         let ended = join_all(pools.iter().map(|pool| pool.until_ended()));
@@ -110,6 +133,9 @@ impl Http2 {
         let mut shard = self.shard(key);
         if let Some(pool) = shard.get(key).filter(|pool| !pool.has_ended()) {
             return Ok(pool.clone());
+        }
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
         }
         shard.retain(|_, pool| !pool.has_ended());
         if shard.len() >= self.settings.max_peers.div_ceil(SHARDS) {

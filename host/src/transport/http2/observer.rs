@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use crate::transport::error::Cause;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const HEADER: usize = 9;
@@ -29,6 +30,20 @@ pub struct GoAway {
     pub last_stream_id: u32,
     pub code: u32,
     pub debug: Vec<u8>,
+}
+
+impl GoAway {
+    pub fn cause(&self) -> Cause {
+        #[derive(serde::Deserialize)]
+        struct Debug {
+            reason: String,
+        }
+        let reason = match serde_json::from_slice(&self.debug) {
+            Ok(Debug { reason }) => Some(reason),
+            Err(_) => Some(String::from_utf8_lossy(&self.debug).into_owned()).filter(|text| !text.is_empty()),
+        };
+        Cause::GoAway { code: self.code, reason }
+    }
 }
 
 /// What was seen so far on one connection.
@@ -271,4 +286,107 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (taken, rest) = bytes.split_at(count.min(bytes.len()));
     *bytes = rest;
     taken
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// Feeds both directions in pieces of the given sizes.
+    fn observe(sent: &[u8], received: &[u8], sizes: &[usize]) -> Arc<Record> {
+        let record = Arc::new(Record::new());
+        let mut observed = Observed::new((), record.clone());
+        let mut sizes = sizes.iter().copied().cycle();
+        let (mut sent, mut received) = (sent, received);
+        while !sent.is_empty() {
+            observed.wrote(take(&mut sent, sizes.next().unwrap()));
+        }
+        while !received.is_empty() {
+            let piece = take(&mut received, sizes.next().unwrap());
+            observed.received.scan(piece, |frame| observed.record.frame_received(frame));
+        }
+        record
+    }
+
+    fn goaway(last: u32, code: u32, debug: &[u8]) -> Vec<u8> {
+        frame(GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &code.to_be_bytes(), debug].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_give_the_same_record(sizes in proptest::collection::vec(1usize..40, 1..8)) {
+            let sent = [
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+                frame(4, 0, 0, &[0; 12]),
+                frame(HEADERS, 4, 1, &[0; 20]),
+                frame(HEADERS, 4 | END_STREAM, 3, &[0; 20]),
+                frame(DATA, 0, 1, &[0; 33]),
+                frame(HEADERS, 4, 5, &[0; 20]),
+                frame(DATA, END_STREAM, 1, &[]),
+                frame(HEADERS, 4 | END_STREAM, 7, &[0; 20]),
+                frame(RST_STREAM, 0, 7, &[0; 4]),
+            ].concat();
+            let received = [frame(4, 0, 0, &[0; 6]), goaway(3, 2, b"why"), frame(DATA, 0, 1, &[7; 50])].concat();
+            let record = observe(&sent, &received, &sizes);
+            let written = [1, 3, 5, 7, 9].map(|stream| record.is_written(stream));
+            prop_assert_eq!(written, [true, true, false, false, false]);
+            let expected = GoAway { last_stream_id: 3, code: 2, debug: b"why".to_vec() };
+            prop_assert_eq!(record.goaway(), Some(expected));
+        }
+
+        #[test]
+        fn hostile_bytes_do_no_harm(received in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            observe(&[], &received, &[1, 100, 7]);
+        }
+    }
+
+    #[test]
+    fn a_frame_counts_when_its_last_byte_has_left() {
+        let record = Arc::new(Record::new());
+        let mut observed = Observed::new((), record.clone());
+        observed.wrote(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        observed.wrote(&frame(HEADERS, 4, 1, &[0; 20]));
+        let data = frame(DATA, END_STREAM, 1, &[0; 10]);
+        let (most, last) = data.split_at(data.len() - 1);
+        observed.wrote(most);
+        assert!(!record.is_written(1));
+        observed.wrote(last);
+        assert!(record.is_written(1));
+        record.forget(1);
+        assert!(!record.is_written(1));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_streams_that_have_ended() {
+        let record = Arc::new(Record::new());
+        let mut observed = Observed::new((), record.clone());
+        observed.wrote(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        observed.wrote(&frame(HEADERS, 4, 1, &[]));
+        record.forget(1);
+        observed.wrote(&frame(DATA, END_STREAM, 1, &[]));
+        observed.wrote(&frame(HEADERS, 4, 3, &[]));
+        observed.wrote(&frame(RST_STREAM, 0, 3, &[0; 4]));
+        assert!(record.seen().written.is_empty());
+    }
+
+    #[test]
+    fn the_debug_data_is_bounded_and_its_reason_is_read() {
+        let record = observe(&[], &goaway(1, 0, &[b'x'; 100_000]), &[1000]);
+        assert_eq!(record.goaway().unwrap().debug.len(), KEPT - 8);
+        let reason = |debug: &[u8]| match observe(&[], &goaway(1, 0, debug), &[3]).goaway().unwrap().cause() {
+            Cause::GoAway { reason, .. } => reason,
+            _ => None,
+        };
+        assert_eq!(reason(br#"{"reason":"Shutdown","timestamp":1}"#).as_deref(), Some("Shutdown"));
+        assert_eq!(reason(b"max_age").as_deref(), Some("max_age"));
+        assert_eq!(reason(b""), None);
+    }
 }

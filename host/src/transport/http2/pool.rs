@@ -93,7 +93,7 @@ impl Pool {
                 Err(Refusal::Error(error.retry_after(Duration::from_secs(1))))
             }
             (Admission::PeerDown(pause), _) => Err(Refusal::Error(
-                SendError::not_sent(Cause::PeerDown, self.failure().detail).retry_after(pause),
+                SendError::not_sent(Cause::PeerDown, self.failure().to_string()).retry_after(pause),
             )),
         }
     }
@@ -144,16 +144,14 @@ impl Pool {
         connection.probe();
     }
 
-    /// `refused`: the peer does not accept our certificate.
-    pub fn closed(self: &Arc<Self>, id: ConnectionId, refused: bool) {
+    pub fn closed(self: &Arc<Self>, closed: &Connection) {
         let now = Instant::now();
+        let failure = closed.failure();
+        let lasting = failure.as_ref().is_some_and(DialError::is_lasting);
         self.with(now, |shared| {
-            shared.connections.retain(|connection| connection.id != id);
-            if refused {
-                let failure = DialError::new(Cause::Tls, "the server refused the client certificate");
-                shared.last_failure = Some(failure);
-            }
-            shared.state.closed(now, id, jitter(), refused);
+            shared.connections.retain(|connection| connection.id != closed.id);
+            shared.last_failure = failure.or(shared.last_failure.take());
+            shared.state.closed(now, closed.id, jitter(), lasting);
         });
         self.changed.notify_one();
     }
@@ -169,7 +167,7 @@ impl Pool {
 
     fn why_waiting(&self) -> String {
         match &self.lock().last_failure {
-            Some(failure) => format!("no connection: {}", failure.detail),
+            Some(failure) => format!("no connection: {failure}"),
             None => "no stream became free".to_owned(),
         }
     }

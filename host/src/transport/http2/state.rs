@@ -352,3 +352,6 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

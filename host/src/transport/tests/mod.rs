@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod connections;
+mod fate;
+mod https;
 mod peer;
+mod refusals;
 
 use std::time::Duration;
 

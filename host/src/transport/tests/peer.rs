@@ -1,9 +1,12 @@
 //! A peer that does what a test tells it, frame by frame, over real TLS. It knows RFC 9113 by itself and
 //! shares no code with what is tested.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -35,7 +38,10 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
         let mut params = CertificateParams::new([]).unwrap();
+        let name = format!("Authority {}", MADE.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Authority { issuer }
@@ -104,13 +110,18 @@ impl Peer {
             }
         };
         let mut config = builder.with_single_cert(chain, key).unwrap();
-        config.alpn_protocols = vec![setup.alpn.as_bytes().to_vec()];
+        config.alpn_protocols = setup.alpn.split_whitespace().map(|name| name.as_bytes().to_vec()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Peer { authority, listener, tls: TlsAcceptor::from(Arc::new(config)) }
     }
 
     pub fn origin(&self) -> Origin {
         format!("https://{}", self.listener.local_addr().unwrap()).parse().unwrap()
+    }
+
+    /// Ends the listener, so that connects are refused, until `listen` is called on what is returned.
+    pub fn stop(self) -> Stopped {
+        Stopped { address: self.listener.local_addr().unwrap(), authority: self.authority, tls: self.tls }
     }
 
     pub async fn accept_tcp(&self) -> TcpStream {
@@ -124,7 +135,7 @@ impl Peer {
 
     /// A connection whose preface has been read and acknowledged, with these settings.
     pub async fn accept(&self, settings: &[(u16, u32)]) -> Wire {
-        let mut wire = Wire { stream: self.accept_tls().await.unwrap() };
+        let mut wire = Wire { stream: self.accept_tls().await.unwrap(), acks: 0, heads: HashMap::new() };
         let mut preface = [0; 24];
         wire.stream.read_exact(&mut preface).await.unwrap();
         assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -140,6 +151,20 @@ impl Peer {
     pub fn is_quiet(&self) -> bool {
         use futures_util::FutureExt;
         self.listener.accept().now_or_never().is_none()
+    }
+}
+
+/// A peer that does not listen.
+pub struct Stopped {
+    pub authority: Authority,
+    address: SocketAddr,
+    tls: TlsAcceptor,
+}
+
+impl Stopped {
+    pub async fn listen(self) -> Peer {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        Peer { authority: self.authority, listener, tls: self.tls }
     }
 }
 
@@ -165,6 +190,10 @@ impl Frame {
 /// A connection as the peer sees it.
 pub struct Wire {
     pub stream: TlsStream<TcpStream>,
+    /// Acknowledgements of SETTINGS that came.
+    pub acks: usize,
+    /// Header blocks of requests whose bodies are still to come.
+    heads: HashMap<u32, Vec<u8>>,
 }
 
 impl Wire {
@@ -191,6 +220,7 @@ impl Wire {
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
         self.stream.read_exact(&mut payload).await.ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        self.acks += usize::from((head[3], head[4]) == (SETTINGS, ACK));
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
@@ -204,17 +234,22 @@ impl Wire {
         }
     }
 
-    /// Reads one whole request; its stream and header block.
+    /// Reads until a request is whole; its stream and header block. Requests may come interleaved.
     pub async fn request(&mut self) -> (u32, Vec<u8>) {
-        let head = self.frame().await.expect("a request");
-        assert_eq!((head.kind, head.flags & END_HEADERS), (HEADERS, END_HEADERS), "{head:?}");
-        let mut last = head.flags;
-        while last & END_STREAM == 0 {
-            let body = self.frame().await.expect("the rest of the request");
-            assert_eq!((body.kind, body.stream), (DATA, head.stream), "{body:?}");
-            last = body.flags;
+        loop {
+            let frame = self.frame().await.expect("a request");
+            match frame.kind {
+                HEADERS => {
+                    assert_eq!(frame.flags & END_HEADERS, END_HEADERS, "{frame:?}");
+                    self.heads.insert(frame.stream, frame.payload);
+                }
+                DATA => assert!(self.heads.contains_key(&frame.stream), "{frame:?}"),
+                _ => panic!("{frame:?}"),
+            }
+            if frame.flags & END_STREAM != 0 {
+                return (frame.stream, self.heads.remove(&frame.stream).unwrap());
+            }
         }
-        (head.stream, head.payload)
     }
 
     /// Status 200 without a body.

@@ -1,0 +1,382 @@
+//! The pool against a model of it: after any history, what it did must be allowed and nothing it should do
+//! may be left undone.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    connections: 2,
+    streams: 3,
+    waiting: 4,
+    probation: Duration::from_secs(1),
+    idle: Duration::from_secs(50),
+    backoff: Backoff { threshold: 3, base: Duration::from_secs(1), max: Duration::from_secs(8) },
+};
+
+#[derive(Debug, Clone)]
+enum Event {
+    Admit,
+    Withdraw(prop::sample::Index),
+    Release(prop::sample::Index, bool),
+    Opened,
+    OpenFailed(bool),
+    Limit(prop::sample::Index, usize),
+    Retire(prop::sample::Index),
+    Suspect(prop::sample::Index),
+    Trust(prop::sample::Index),
+    Closed(prop::sample::Index, bool),
+    Drain,
+    /// Milliseconds pass.
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let which = any::<prop::sample::Index>;
+    prop_oneof![
+        12 => Just(Event::Admit),
+        2 => which().prop_map(Event::Withdraw),
+        8 => (which(), any::<bool>()).prop_map(|(which, answered)| Event::Release(which, answered)),
+        5 => Just(Event::Opened),
+        2 => any::<bool>().prop_map(Event::OpenFailed),
+        4 => (which(), 0usize..6).prop_map(|(which, limit)| Event::Limit(which, limit)),
+        1 => which().prop_map(Event::Retire),
+        1 => which().prop_map(Event::Suspect),
+        1 => which().prop_map(Event::Trust),
+        2 => (which(), any::<bool>()).prop_map(|(which, lasting)| Event::Closed(which, lasting)),
+        1 => prop::bool::weighted(0.1).prop_map(|drain| if drain { Event::Drain } else { Event::Admit }),
+        6 => (0u64..3_000).prop_map(Event::Pass),
+        1 => (0u64..100_000).prop_map(Event::Pass),
+    ]
+}
+
+struct Connection {
+    limit: usize,
+    streams: usize,
+    phase: Phase,
+    told: bool,
+    finished: bool,
+    answered: bool,
+    idled: bool,
+    opened_at: Instant,
+    used_at: Instant,
+}
+
+/// The rules, written for clearness alone.
+struct Model {
+    now: Instant,
+    queue: VecDeque<u32>,
+    refused: VecDeque<u32>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    connecting: Option<ConnectionId>,
+    failures: u32,
+    retry_at: Instant,
+    draining: bool,
+}
+
+impl Model {
+    fn new(now: Instant) -> Self {
+        let (queue, refused, connections) = Default::default();
+        Model {
+            now,
+            queue,
+            refused,
+            connections,
+            connecting: None,
+            failures: 0,
+            retry_at: now,
+            draining: false,
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.connections.values().filter(|connection| connection.phase == Phase::Open).count()
+    }
+
+    fn free(&self) -> Option<ConnectionId> {
+        let free = |c: &Connection| c.phase == Phase::Open && c.streams < c.limit;
+        self.connections.iter().find(|(_, connection)| free(connection)).map(|(id, _)| *id)
+    }
+
+    fn take(&mut self, id: ConnectionId) {
+        let connection = self.connections.get_mut(&id).unwrap();
+        connection.streams += 1;
+        connection.used_at = self.now;
+    }
+
+    fn fail(&mut self, lasting: bool) {
+        self.failures += 1;
+        let pause = BOUNDS.backoff.base * (1 << (self.failures - 1).min(10));
+        self.retry_at = self.now + pause.min(BOUNDS.backoff.max);
+        if self.open() == 0 && (lasting || self.failures >= BOUNDS.backoff.threshold) {
+            self.refused.append(&mut self.queue);
+        }
+    }
+
+    fn admission(&self) -> &'static str {
+        let down = self.open() == 0 && self.failures >= BOUNDS.backoff.threshold;
+        let probing = self.connecting.is_some() || !self.queue.is_empty();
+        match () {
+            () if self.queue.is_empty() && self.free().is_some() => "stream",
+            () if down && (self.now < self.retry_at || probing) => "down",
+            () if self.queue.len() == BOUNDS.waiting => "full",
+            () => "wait",
+        }
+    }
+
+    fn may_connect(&self) -> bool {
+        let fresh = |c: &Connection| {
+            c.phase == Phase::Open && !c.answered && self.now < c.opened_at + BOUNDS.probation
+        };
+        !self.queue.is_empty()
+            && self.connecting.is_none()
+            && self.open() < BOUNDS.connections
+            && self.connections.len() < 2 * BOUNDS.connections
+            && self.now >= self.retry_at
+            && !self.connections.values().any(fresh)
+    }
+
+    fn is_idle(&self, c: &Connection) -> bool {
+        let drained = self.draining && self.queue.is_empty();
+        c.phase == Phase::Open && c.streams == 0 && (drained || self.now >= c.used_at + BOUNDS.idle)
+    }
+
+    /// Applies what the pool decided, if the rules allow it.
+    fn obey(&mut self, action: Action<ConnectionId, u32>) {
+        match action {
+            Action::Grant(waiter, id) => {
+                assert_eq!((self.queue.pop_front(), self.free()), (Some(waiter), Some(id)));
+                self.take(id);
+            }
+            Action::Refuse(waiter, pause) => {
+                assert_eq!(self.refused.pop_front(), Some(waiter));
+                assert_eq!(pause, self.retry_at.saturating_duration_since(self.now));
+            }
+            Action::Connect(id) => {
+                assert!(self.may_connect(), "connects without need or leave");
+                self.connecting = Some(id);
+            }
+            Action::Retire(id) => {
+                let idle = self.is_idle(&self.connections[&id]);
+                let connection = self.connections.get_mut(&id).unwrap();
+                assert!(idle || connection.phase == Phase::Retired && !connection.told);
+                connection.idled = connection.phase != Phase::Retired;
+                (connection.phase, connection.told) = (Phase::Retired, true);
+            }
+            Action::Finish(id) => {
+                let Some(connection) = self.connections.get_mut(&id) else { return };
+                assert!(connection.told && connection.streams == 0 && !connection.finished);
+                connection.finished = true;
+            }
+        }
+    }
+
+    fn assert_nothing_left(&self, wake_at: Option<Instant>) {
+        assert!(self.refused.is_empty());
+        assert!(self.queue.is_empty() || self.free().is_none(), "someone waits beside a free stream");
+        assert!(!self.may_connect(), "a connection is wanted");
+        for connection in self.connections.values() {
+            assert!(!self.is_idle(connection));
+            assert_eq!(connection.phase == Phase::Retired, connection.told);
+            assert_eq!(connection.told && connection.streams == 0, connection.finished);
+        }
+        assert!(wake_at.is_none_or(|at| at > self.now), "it would spin");
+        let bounded = self.open() >= BOUNDS.connections || self.connections.len() == 2 * BOUNDS.connections;
+        let waits = !self.queue.is_empty() && self.connecting.is_none() && !bounded;
+        assert!(!waits || wake_at.is_some(), "those who wait are forgotten");
+    }
+}
+
+struct Run {
+    pool: PoolState<ConnectionId, u32>,
+    model: Model,
+    tickets: BTreeMap<u32, Ticket>,
+    next: u32,
+}
+
+impl Run {
+    fn new() -> Self {
+        let model = Model::new(Instant::now());
+        Run { pool: PoolState::new(BOUNDS), model, tickets: BTreeMap::new(), next: 0 }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.event(event);
+        let now = self.model.now;
+        for _ in 0..100 {
+            let Some(action) = self.pool.next(now) else { break };
+            self.model.obey(action);
+        }
+        assert_eq!(self.pool.next(now), None, "it never comes to rest");
+        self.model.assert_nothing_left(self.pool.wake_at(now));
+        let figures = self.pool.figures(now);
+        let streams: usize = self.model.connections.values().map(|c| c.streams).sum();
+        assert_eq!(
+            (figures.connections, figures.streams, figures.waiting),
+            (self.model.connections.len(), streams, self.model.queue.len())
+        );
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = self.model.now;
+        match event {
+            Event::Admit => self.admit(),
+            Event::Withdraw(which) if !self.model.queue.is_empty() => {
+                let index = which.index(self.model.queue.len());
+                let waiter = self.model.queue.remove(index).unwrap();
+                assert!(self.pool.withdraw(self.tickets[&waiter]));
+                assert!(!self.pool.withdraw(self.tickets[&waiter]));
+            }
+            Event::Release(which, answered) => self.release(which, answered),
+            Event::Opened => {
+                let Some(id) = self.model.connecting.take() else { return };
+                let (phase, told, finished, idled) = (Phase::Open, false, false, false);
+                let (limit, streams, answered, opened_at, used_at) = (1, 0, false, now, now);
+                #[rustfmt::skip]
+                let connection = Connection { limit, streams, phase, told, finished, answered, idled, opened_at, used_at };
+                self.model.connections.insert(id, connection);
+                self.pool.opened(now, id, id);
+            }
+            Event::OpenFailed(lasting) => {
+                if self.model.connecting.take().is_some() {
+                    self.model.fail(lasting);
+                    self.pool.open_failed(now, u32::MAX, lasting);
+                }
+            }
+            Event::Limit(which, limit) => self.on_connection(which, |pool, id, connection| {
+                connection.limit = limit.min(BOUNDS.streams);
+                pool.limit(id, limit);
+            }),
+            Event::Retire(which) => self.on_connection(which, |pool, id, connection| {
+                connection.phase = Phase::Retired;
+                pool.retire(id);
+            }),
+            Event::Suspect(which) => self.on_connection(which, |pool, id, connection| {
+                if connection.phase == Phase::Open {
+                    connection.phase = Phase::Suspect;
+                }
+                pool.suspect(id);
+            }),
+            Event::Trust(which) => self.on_connection(which, |pool, id, connection| {
+                if connection.phase == Phase::Suspect {
+                    connection.phase = Phase::Open;
+                }
+                pool.trust(id);
+            }),
+            Event::Closed(which, lasting) => self.close(which, lasting),
+            Event::Drain => {
+                self.model.draining = true;
+                self.pool.drain();
+            }
+            Event::Pass(milliseconds) => self.model.now += Duration::from_millis(milliseconds),
+            Event::Withdraw(_) => {}
+        }
+    }
+
+    fn admit(&mut self) {
+        let waiter = self.next;
+        self.next += 1;
+        let expected = self.model.admission();
+        let got = match self.pool.admit(self.model.now, || waiter) {
+            Admission::Stream(id) => {
+                assert_eq!(self.model.free(), Some(id));
+                self.model.take(id);
+                "stream"
+            }
+            Admission::Wait(ticket) => {
+                self.tickets.insert(waiter, ticket);
+                self.model.queue.push_back(waiter);
+                "wait"
+            }
+            Admission::QueueFull => "full",
+            Admission::PeerDown(pause) => {
+                assert!(pause > Duration::ZERO);
+                "down"
+            }
+            Admission::Ended => "ended",
+        };
+        assert_eq!(got, expected);
+    }
+
+    fn release(&mut self, which: prop::sample::Index, answered: bool) {
+        let busy: Vec<_> =
+            self.model.connections.iter().filter(|(_, c)| c.streams > 0).map(|(id, _)| *id).collect();
+        if busy.is_empty() {
+            return;
+        }
+        let id = busy[which.index(busy.len())];
+        let connection = self.model.connections.get_mut(&id).unwrap();
+        connection.streams -= 1;
+        connection.answered |= answered;
+        connection.used_at = self.model.now;
+        if answered {
+            (self.model.failures, self.model.retry_at) = (0, self.model.now);
+        }
+        self.pool.release(self.model.now, id, answered);
+    }
+
+    /// Streams of a lost connection end after it; the pool must not mind.
+    fn close(&mut self, which: prop::sample::Index, lasting: bool) {
+        let ids: BTreeSet<_> = self.model.connections.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        let id = *which.get(&Vec::from_iter(ids));
+        let connection = self.model.connections.remove(&id).unwrap();
+        if !connection.answered && !connection.idled {
+            self.model.fail(lasting);
+        }
+        self.pool.closed(self.model.now, id, u32::MAX, lasting);
+        for _ in 0..connection.streams {
+            self.pool.release(self.model.now, id, false);
+        }
+    }
+
+    fn on_connection(
+        &mut self,
+        which: prop::sample::Index,
+        change: impl FnOnce(&mut PoolState<ConnectionId, u32>, ConnectionId, &mut Connection),
+    ) {
+        let ids: Vec<_> = self.model.connections.keys().copied().collect();
+        if !ids.is_empty() {
+            let id = *which.get(&ids);
+            change(&mut self.pool, id, self.model.connections.get_mut(&id).unwrap());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_history_follows_the_rules(events in prop::collection::vec(event(), 1..120)) {
+        let mut run = Run::new();
+        for event in events {
+            run.apply(event);
+        }
+    }
+}
+
+#[test]
+fn a_pool_ends_only_when_nobody_uses_it() {
+    let now = Instant::now();
+    let mut pool = PoolState::<u64, u32>::new(BOUNDS);
+    assert!(!pool.end_if_unused(false));
+    assert!(matches!(pool.admit(now, || 0), Admission::Wait(_)));
+    assert!(!pool.end_if_unused(true));
+    assert_eq!(pool.next(now), Some(Action::Connect(1)));
+    pool.opened(now, 1, 1);
+    assert_eq!(pool.next(now), Some(Action::Grant(0, 1)));
+    pool.drain();
+    assert_eq!(pool.next(now), None);
+    pool.release(now, 1, true);
+    assert_eq!(pool.next(now), Some(Action::Retire(1)));
+    assert_eq!(pool.next(now), Some(Action::Finish(1)));
+    assert!(!pool.end_if_unused(false));
+    pool.closed(now, 1, 0, false);
+    assert!(pool.end_if_unused(false));
+    assert_eq!(pool.admit(now, || 1), Admission::Ended);
+}
