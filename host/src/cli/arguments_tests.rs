@@ -1,1 +1,96 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::path::Path;
+
+use clap::error::ErrorKind;
+
+use super::*;
+use crate::config::Layers;
+
+fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
+    Arguments::parse(std::iter::once("pushlet").chain(line.iter().copied()).map(OsString::from))
+}
+
+fn refused(line: &[&str]) -> ErrorKind {
+    parse(line).err().unwrap().kind()
+}
+
+#[test]
+fn the_command_is_sound() {
+    command(&["endpoints-apns-production".to_owned()]).debug_assert();
+}
+
+#[test]
+fn every_key_is_a_flag() {
+    let layers = || Layers::new().unwrap();
+    for key in KEYS.iter().filter(|key| !key.is_pattern()) {
+        let flag = format!("--{}={}", key.flag(), key.default.unwrap_or("x").trim_matches('"'));
+        let arguments = parse(&["serve", &flag]).unwrap();
+        let (name, values) = &arguments.flags[0];
+        assert_eq!((arguments.flags.len(), name), (1, &key.flag()));
+        if !matches!(key.kind, Kind::Paths) {
+            layers().flag(name, values).unwrap();
+        }
+    }
+}
+
+#[test]
+fn flags_and_their_values() {
+    let line = [
+        "serve",
+        "--listen",
+        "127.0.0.1:1",
+        "--delivery-resend-unknown",
+        "--tls-extra-roots",
+        "a",
+        "--tls-extra-roots=b",
+        "--listen=127.0.0.1:2",
+        "--endpoints-apns-production",
+        "https://x",
+        "--endpoints-apns-channels-development=https://y",
+        "-c",
+        "file",
+    ];
+    let arguments = parse(&line).unwrap();
+    assert_eq!(arguments.config.as_deref(), Some(Path::new("file")));
+    let mut layers = Layers::new().unwrap();
+    for (name, values) in &arguments.flags {
+        layers.flag(name, values).unwrap();
+    }
+    let config = layers.finish().unwrap();
+    assert_eq!(config.listen.port(), 2);
+    assert!(config.delivery.resend_unknown);
+    assert_eq!(config.tls.extra_roots, [PathBuf::from("a"), PathBuf::from("b")]);
+    let get = |endpoint, environment| config.endpoints.get("apns", endpoint, environment).unwrap().host();
+    assert_eq!(get("device", crate::contract::Environment::Production), "x");
+    assert_eq!(get("channels", crate::contract::Environment::Development), "y");
+}
+
+#[test]
+fn the_commands() {
+    assert!(matches!(parse(&["serve"]).unwrap().action, Action::Serve { simulator: None }));
+    let Action::Serve { simulator: Some(directory) } = parse(&["serve", "--simulator"]).unwrap().action
+    else {
+        panic!()
+    };
+    assert_eq!(directory, Path::new("./simulator"));
+    let Action::Simulator { directory } = parse(&["simulator", "--simulator-dir", "d"]).unwrap().action
+    else {
+        panic!()
+    };
+    assert_eq!(directory, Path::new("d"));
+    assert!(matches!(parse(&["check-config", "--config=f"]).unwrap().action, Action::CheckConfig));
+    assert!(parse(&["serve"]).unwrap().flags.is_empty());
+}
+
+#[test]
+fn wrong_lines_are_refused() {
+    assert_eq!(refused(&["serve", "--listne", "x"]), ErrorKind::UnknownArgument);
+    assert_eq!(refused(&["serve", "--endpoints-apns-staging", "x"]), ErrorKind::UnknownArgument);
+    assert_eq!(refused(&["serve", "--log-format", "xml"]), ErrorKind::InvalidValue);
+    assert_eq!(refused(&["simulator", "--listen", "x"]), ErrorKind::UnknownArgument);
+    assert_eq!(refused(&["serve", "--help"]), ErrorKind::DisplayHelp);
+    assert_eq!(refused(&["--version"]), ErrorKind::DisplayVersion);
+    assert_eq!(refused(&["sevre"]), ErrorKind::InvalidSubcommand);
+    assert_eq!(parse(&["serve", "--listne", "x"]).err().unwrap().exit_code(), 2);
+}

@@ -206,7 +206,7 @@ pub fn from_words(name: &str, separator: char) -> Option<String> {
 pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     known
         .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 4))
+        .filter(|(distance, candidate)| (1..=2.max(candidate.len() / 4)).contains(distance))
         .min()
         .map(|(_, candidate)| candidate)
 }

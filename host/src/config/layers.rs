@@ -123,7 +123,7 @@ impl Layers {
                 Value::Table(inner) if keys::is_section(&segments) => self.table(&path, inner, origin)?,
                 value => match keys::find(&segments) {
                     Some(key) => self.set(&path, key, value, &origin(&path))?,
-                    None if keys::is_section(&segments) => {
+                    None if is_named_section(&path) => {
                         let origin = origin(&path);
                         return Err(Problem::new(format_args!(
                             "{origin}: {path}: expected a table [{path}]"
@@ -199,10 +199,18 @@ fn unknown(origin: &Origin<'_>, name: &str, known: impl Iterator<Item = String>)
     }
 }
 
+/// Is it the path of a table whose name is ours, not a provider's?
+fn is_named_section(path: &str) -> bool {
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
 /// All that could stand at the depth of `segments`: keys, and the tables that hold them.
 fn known_paths(segments: &[&str]) -> impl Iterator<Item = String> {
-    let depth = segments.len();
-    KEYS.iter().map(move |key| key.path.split('.').take(depth).collect::<Vec<_>>().join("."))
+    KEYS.iter().map(move |key| {
+        let own = key.path.split('.').zip(segments);
+        let named = own.map(|(own, given)| if own.starts_with('<') { given } else { own });
+        named.collect::<Vec<_>>().join(".")
+    })
 }
 
 fn hide(table: &mut Table, path: &str) {

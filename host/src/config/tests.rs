@@ -84,9 +84,9 @@ fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
         "pushlet.toml, line 2: unknown key auht; did you mean auth?"
     );
     assert_eq!(problem(config("nothing_like_it = 1")), "pushlet.toml, line 1: unknown key nothing_like_it");
-    assert!(
-        problem(config("[endpoints.apns]\nstaging = \"https://x\""))
-            .contains("line 2: unknown key endpoints.apns.staging")
+    assert_eq!(
+        problem(config("[endpoints.apns]\nprodution = \"https://x\"")),
+        "pushlet.toml, line 2: unknown key endpoints.apns.prodution; did you mean endpoints.apns.production?"
     );
     assert!(problem(config("[listen]\nx = 1")).contains("listen: expected a text in quotes"));
     assert!(problem(config("auth = 3")).contains("expected a table [auth]"));

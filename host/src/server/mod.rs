@@ -158,24 +158,24 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let stream = Patience::new(stream, shared.limits.header_timeout, shared.limits.write_timeout);
     let service = service_fn(|request: Request<Incoming>| {
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(respond(&shared, request, busy).await) }
+        async move { Ok::<_, Infallible>(respond(&shared, request.map(Body::new), busy).await) }
     });
     let connection = shared.builder.serve_connection(TokioIo::new(stream), service).into_owned();
     watcher.watch(connection).await
 }
 
-async fn respond(shared: &Shared, request: Request<Incoming>, busy: bool) -> Response<Body> {
-    let refusal = if shared.stopping.load(Ordering::Acquire) {
+async fn respond(shared: &Shared, request: Request<Body>, busy: bool) -> Response<Body> {
+    let version = request.version();
+    let mut refusal = if shared.stopping.load(Ordering::Acquire) {
         turn_away("shutting_down", "this server is stopping, try another")
     } else if busy {
         turn_away("too_many_connections", "this server has too many connections, try again later")
     } else {
-        let Ok(response) = shared.router.clone().oneshot(request.map(Body::new)).await;
+        let Ok(response) = shared.router.clone().oneshot(request).await;
         return response;
     };
-    let mut refusal = refusal;
     // HTTP/2 has no such header; there the connection is closed by GOAWAY.
-    if request.version() < Version::HTTP_2 {
+    if version < Version::HTTP_2 {
         refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     refusal
