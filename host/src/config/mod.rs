@@ -95,6 +95,7 @@ pub struct Delivery {
     #[serde(deserialize_with = "value::duration")]
     pub ping_after: Duration,
     pub connections_per_identity: usize,
+    pub retries: u32,
     pub resend_unknown: bool,
 }
 

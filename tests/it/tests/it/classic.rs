@@ -33,7 +33,8 @@ async fn a_dead_token_is_reported_once_by_feedback() {
     world.register_apns("app").await;
     let dead = format!("dead{}", &DEVICE[4..]);
     let form = [("device_token", dead.as_str()), ("alert", "x"), ("application_id", "app")];
-    let message = expect_error(world.server.post("/send_notification").form(&form), 410, "unregistered").await;
+    let message =
+        expect_error(world.server.post("/send_notification").form(&form), 410, "unregistered").await;
     assert!(message.contains("dead") || message.contains("longer"), "{message}");
     let ask = || world.server.post("/application_feedback").form(&[("application_id", "app")]);
     let feedback = expect(ask(), 200).await;

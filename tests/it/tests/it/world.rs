@@ -96,7 +96,9 @@ impl World {
 pub fn pointing_at(simulator: &Simulator, settings: &str) -> String {
     let (apns, google) = (simulator.apns_url(), simulator.google_url());
     let ca = simulator.credentials().ca_pem.display().to_string();
-    let both = |name: &str, url: &str| format!("endpoints.{name} = {{ production = {url:?}, development = {url:?} }}\n");
+    let both = |name: &str, url: &str| {
+        format!("endpoints.{name} = {{ production = {url:?}, development = {url:?} }}\n")
+    };
     let endpoints = both("apns", &apns) + &both("fcm", &google) + &both("gcm", &google);
     format!("listen = \"127.0.0.1:0\"\n{endpoints}tls.extra_roots = [{ca:?}]\n{settings}")
 }
