@@ -130,7 +130,6 @@ fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<R
     let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_)));
     let verdict = answer::verdict(fate, &report.provider).map_err(|error| in_gcm_terms(error, as_gcm));
     match (verdict, native) {
-        (Err(error), _) if error.kind == Kind::CredentialRejected => Err(error),
         (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
         (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &json!({"response": "ok"}))),
     }

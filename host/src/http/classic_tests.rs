@@ -122,8 +122,7 @@ async fn the_services_own_answer_is_for_gcm_callers_only() {
 async fn rejected_credentials_are_told_in_the_readmes_words_to_gcm_callers() {
     let refused = || Disposition::CredentialRejected(CredentialFault::Refused);
     let words = json!({"error": "invalid_gcm_credentials", "message": "the provided credentials were rejected by google servers"});
-    let with_native = Report { native: Some("{}".into()), ..report_of("gcm", refused()) };
-    let got = answer_to(GCM_SEND, Ok(with_native)).await;
+    let got = answer_to(GCM_SEND, Ok(report_of("gcm", refused()))).await;
     assert_eq!((got.status, &got.body), (403, &words));
     let got = answer_to("type=gcm&application_id=app&device_token=t", Ok(report_of("fcm", refused()))).await;
     assert_eq!((got.status, &got.body), (403, &words));

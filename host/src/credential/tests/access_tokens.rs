@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::contract::manifest::ClientCredentials;
 use crate::contract::CredentialFault;
+use crate::contract::manifest::ClientCredentials;
 
 /// Status, `Retry-After` in seconds, body; `{request}` in a body stands for the request.
 type Answer = Result<(u16, Option<u64>, String), TokenHttpError>;
