@@ -96,6 +96,12 @@ pub const KEYS: &[Key] = &[
         "Most callers' connections at a time",
     ),
     key(
+        "limits.requests",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "2048",
+        "Most requests at a time, all told",
+    ),
+    key(
         "limits.streams",
         Kind::Count { least: 1, most: 10_000 },
         "128",

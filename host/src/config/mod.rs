@@ -109,6 +109,7 @@ pub struct Limits {
     /// Bytes.
     pub field_name: usize,
     pub connections: usize,
+    pub requests: usize,
     /// Per HTTP/2 connection.
     pub streams: u32,
     #[serde(deserialize_with = "value::duration")]

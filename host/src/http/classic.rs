@@ -11,8 +11,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::admission::Place;
 use super::form::Form;
-use super::{Api, answer};
+use super::{Api, answer, detached};
 use crate::contract::Target;
 use crate::error::{Error, Kind};
 use crate::gateway::{DeadToken, Fate, Fields, Registration, Report, Send, Via};
@@ -41,11 +42,12 @@ pub async fn register_application(
 pub async fn send_notification(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
+    Extension(place): Extension<Place>,
     request: Request,
 ) -> Result<Response, Error> {
     let send = send_from(Form::read(request, api.form).await?)?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
-    let report = api.detached(api.backend.send(tenant, send)).await;
+    let report = detached(place, api.backend.send(tenant, send)).await;
     answer_to_send(report, asks_for_gcm)
 }
 
