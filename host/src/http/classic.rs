@@ -30,7 +30,7 @@ pub async fn register_application(
     Extension(tenant): Extension<TenantId>,
     request: Request,
 ) -> Result<Response, Error> {
-    let registration = registration_from(Form::read(request, api.form).await?);
+    let registration = registration_from(Form::read(request, api.form).await?)?;
     let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
     let backend = api.backend.clone();
     let work = tokio::task::spawn_blocking(move || backend.register(&tenant, registration));
@@ -58,7 +58,7 @@ pub async fn application_feedback(
     request: Request,
 ) -> Result<Response, Error> {
     let mut form = Form::read(request, api.form).await?;
-    let id = form.take_text("application_id").ok_or_else(|| {
+    let id = form.take_text("application_id")?.ok_or_else(|| {
         Error::field(
             "missing_application_id",
             "application_id",
@@ -70,21 +70,21 @@ pub async fn application_feedback(
     Ok(answer::json(StatusCode::OK, &json!({ "response": list })))
 }
 
-fn registration_from(mut form: Form) -> Registration {
-    let application_id = form.take_text("application_id");
-    let provider = form.take_text("type");
+fn registration_from(mut form: Form) -> Result<Registration, Error> {
+    let application_id = form.take_text("application_id")?;
+    let provider = form.take_text("type")?;
     form.take_bytes("callback");
-    Registration { application_id, provider, fields: form.into_fields() }
+    Ok(Registration { application_id, provider, fields: form.into_fields() })
 }
 
 fn send_from(mut form: Form) -> Result<Send, Error> {
-    let provider = form.take_text("type");
-    let application = form.take_text("application_id");
+    let provider = form.take_text("type")?;
+    let application = form.take_text("application_id")?;
     let inline = INLINE_SECRETS
         .iter()
         .filter_map(|(name, kind)| Some((*name, *kind, form.take_bytes(name)?)))
         .collect();
-    let device_token = form.take_text("device_token");
+    let device_token = form.take_text("device_token")?;
     form.take_bytes("callback");
     let via = via(provider.as_deref(), application, inline).ok_or_else(|| {
         let message = "an application_id or gcm_api_key are required for this call";
