@@ -151,6 +151,7 @@ impl<'a> Campaign<'a> {
                 settled.native = attempt.native.or(settled.native);
                 let circumstances = Circumstances {
                     retries,
+                    most_retries: self.gateway.delivery.retries,
                     may_resend_unknown: work.message.idempotent && self.gateway.delivery.resend_unknown,
                     new_token: attempt.new_token,
                     random: rand::random(),

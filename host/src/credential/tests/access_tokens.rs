@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::contract::exports::pushlet::provider::manifest::ClientCredentials;
-use crate::contract::pushlet::provider::types::CredentialFault;
+use crate::contract::CredentialFault;
+use crate::contract::manifest::ClientCredentials;
 
 /// Status, `Retry-After` in seconds, body; `{request}` in a body stands for the request.
 type Answer = Result<(u16, Option<u64>, String), TokenHttpError>;
