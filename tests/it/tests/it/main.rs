@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod classic;
+mod guests;
 mod reasons;
 mod structure;
 mod world;
