@@ -3,5 +3,6 @@
 
 mod classic;
 mod reasons;
+mod sockets;
 mod structure;
 mod world;
