@@ -159,7 +159,7 @@ async fn requests_beyond_the_limit_are_turned_away() {
     while under_way.count() < 2 {
         tokio::task::yield_now().await;
     }
-    let third = send().await.unwrap();
+    let third = tokio::time::timeout(std::time::Duration::from_secs(20), send()).await.unwrap().unwrap();
     assert_eq!((third.error(), third.header("retry-after")), ((503, "too_many_requests"), Some("1")));
     assert_eq!(ask(&router, request("GET", "/healthz")).await.status, 200);
     gate.add_permits(3);
