@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module per subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod classic;
 mod reasons;
 mod sockets;
