@@ -217,9 +217,7 @@ mod tests {
     #[test]
     fn one_trial_decides() {
         let (mut machine, start) = machine();
-        for _ in 0..3 {
-            fail(&mut machine, start);
-        }
+        (0..3).for_each(|_| _ = fail(&mut machine, start));
         let later = start + 5 * SECOND;
         let trial = machine.admit(later).unwrap();
         assert_eq!(machine.admit(later), Err(5 * SECOND), "others wait for the trial");
@@ -235,9 +233,7 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest() {
         let (mut machine, start) = machine();
-        for _ in 0..3 {
-            fail(&mut machine, start);
-        }
+        (0..3).for_each(|_| _ = fail(&mut machine, start));
         let mut now = start;
         for pause in [5, 10, 15, 15] {
             assert_eq!(machine.remaining(now), Some(pause * SECOND));
@@ -249,9 +245,7 @@ mod tests {
     #[test]
     fn a_trial_that_was_not_made_or_got_lost_is_made_again() {
         let (mut machine, start) = machine();
-        for _ in 0..3 {
-            fail(&mut machine, start);
-        }
+        (0..3).for_each(|_| _ = fail(&mut machine, start));
         let later = start + 5 * SECOND;
         let trial = machine.admit(later).unwrap();
         machine.report(trial, Verdict::Void, later);
