@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod built_in;
 mod classic;
 mod reasons;
 mod sockets;
