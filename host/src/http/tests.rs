@@ -159,7 +159,7 @@ async fn requests_beyond_the_limit_are_turned_away() {
     while under_way.count() < 2 {
         tokio::task::yield_now().await;
     }
-    let third = send().await.unwrap();
+    let third = tokio::time::timeout(std::time::Duration::from_secs(20), send()).await.unwrap().unwrap();
     assert_eq!((third.error(), third.header("retry-after")), ((503, "too_many_requests"), Some("1")));
     assert_eq!(ask(&router, request("GET", "/healthz")).await.status, 200);
     gate.add_permits(3);
@@ -179,5 +179,19 @@ async fn what_the_server_turns_away_is_answered_like_everything() {
         let got = ask(&guarded(), request).await;
         assert_eq!((got.error(), got.header("retry-after")), ((503, code), Some("1")));
         assert!(got.header("x-request-id").is_some());
+    }
+}
+
+#[tokio::test]
+async fn odd_request_targets_are_answered() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    for (method, uri, status) in [
+        ("OPTIONS", "*", 404),
+        ("GET", "http://elsewhere.example/healthz", 200),
+        ("CONNECT", "elsewhere.example:443", 404),
+        ("POST", "/%00%ff/../send_notification", 404),
+        ("BREW", "/healthz", 405),
+    ] {
+        assert_eq!(ask(&router, request(method, uri)).await.status, status, "{method} {uri}");
     }
 }

@@ -1,8 +1,11 @@
 //! The integration tests: one binary, one module per subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
+mod built_in;
 mod classic;
 mod guests;
 mod reasons;
+mod sockets;
 mod structure;
 mod world;

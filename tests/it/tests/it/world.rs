@@ -65,7 +65,6 @@ impl World {
         let files = self.simulator.credentials();
         let form = Form::new()
             .part("apns_p12", Part::bytes(self.file(&files.apns_p12)))
-            .text("apns_p12_pass", files.apns_p12_password.clone())
             .text("application_id", id.to_owned());
         expect(self.server.post("/register_application").multipart(form), 200).await;
     }
