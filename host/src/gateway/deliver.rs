@@ -98,7 +98,7 @@ impl<'a> Campaign<'a> {
             while next < self.targets.len() && under_way.len() < MOST_AT_ONCE {
                 let batch: Vec<usize> = (next..self.targets.len().min(next + BATCH)).collect();
                 next += batch.len();
-                let (work, refused) = self.encode(&batch);
+                let (work, refused) = self.encode(&batch).await;
                 refused.into_iter().for_each(|(index, fate)| fates[index] = Some(fate));
                 under_way.extend(work.into_iter().map(|work| self.settle(work)));
             }
@@ -111,14 +111,15 @@ impl<'a> Campaign<'a> {
     }
 
     /// The exchanges for some of the targets, and those that are settled without one.
-    fn encode(&self, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
+    async fn encode(&self, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
         let targets: Vec<Target> = indices.iter().map(|&index| self.targets[index].clone()).collect();
         let size = self.provider.manifest().entropy as usize;
         let entropy =
             indices.iter().flat_map(|&index| &self.entropy[index * size..(index + 1) * size]).copied();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: entropy.collect() };
         let record = &self.application.record;
-        let prepared = match self.instances.encode(&context, record, self.notification, &targets) {
+        let encode = |instances: &Instances| instances.encode(&context, record, self.notification, &targets);
+        let prepared = match self.instances.run(encode).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 let fate = Fate::Failed(error.into());
@@ -172,7 +173,7 @@ impl<'a> Campaign<'a> {
                 break;
             }
             tokio::time::sleep_until(resume).await;
-            let (work, refused) = self.encode(&again);
+            let (work, refused) = self.encode(&again).await;
             settled.fates.extend(refused);
             pending = work;
         }
@@ -214,7 +215,7 @@ impl<'a> Campaign<'a> {
             .await
             .map_err(|error| Box::new(failure::no_answer(error)))?;
         let transport::Response { status, headers, body, connection } = response;
-        let reply = self.decode(work, status, &headers, body.into()).map_err(failed)?;
+        let reply = self.decode(work, status, &headers, body.into()).await.map_err(failed)?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
         }
@@ -241,7 +242,13 @@ impl<'a> Campaign<'a> {
         Ok(Authorized::new(authorization, self.application, kind))
     }
 
-    fn decode(&self, work: &Work, status: u16, headers: &HeaderMap, body: Vec<u8>) -> Result<Reply, Error> {
+    async fn decode(
+        &self,
+        work: &Work,
+        status: u16,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Reply, Error> {
         let headers = headers.iter().take(MOST_HEADERS);
         let headers =
             headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
@@ -249,7 +256,9 @@ impl<'a> Campaign<'a> {
         let targets = work.covers.iter().map(|&index| self.targets[index].clone()).collect();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
         let answers = [Answer { targets, response }];
-        let mut replies = self.instances.decode(&context, &self.application.record, &answers, self.native)?;
+        let record = &self.application.record;
+        let decode = |instances: &Instances| instances.decode(&context, record, &answers, self.native);
+        let mut replies = self.instances.run(decode).await?;
         replies.pop().ok_or_else(|| Error::internal("a reply was lost"))
     }
 

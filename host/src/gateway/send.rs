@@ -23,7 +23,7 @@ impl Inner {
             Instant::now() + deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
         let application = match via {
             Via::Application(id) => self.registry.get(tenant, &id)?,
-            Via::Inline(fields) => Arc::new(self.inline(tenant, named.as_deref(), fields)?),
+            Via::Inline(fields) => Arc::new(self.inline(tenant, named.as_deref(), fields).await?),
         };
         let provider = self.provider(&application.provider)?.clone();
         let manifest = provider.manifest();
@@ -58,7 +58,7 @@ impl Inner {
     }
 
     /// An application that lives for one send, made of the secret that came with it.
-    fn inline(
+    async fn inline(
         &self,
         tenant: &TenantId,
         named: Option<&str>,
@@ -78,7 +78,7 @@ impl Inner {
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
-        self.application(&provider, tenant, String::new(), fields)
+        self.application(&provider, tenant, String::new(), fields).await
     }
 }
 
