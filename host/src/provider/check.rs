@@ -75,7 +75,7 @@ pub struct Exchange {
 }
 
 /// Checks what `encode` answered for `targets` targets.
-pub(super) fn encoded(
+pub fn encoded(
     manifest: &ProviderManifest,
     environment: Environment,
     targets: usize,
@@ -101,7 +101,7 @@ pub(super) fn encoded(
 }
 
 /// Checks what `decode` answered.
-pub(super) fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>, ProviderError> {
+pub fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>, ProviderError> {
     if replies.len() != answers.len() {
         return Err(bad(format!("{} replies for {} answers", replies.len(), answers.len())));
     }

@@ -16,8 +16,8 @@ const MAX_TEXT: usize = 8 << 10;
 const MAX_ENTROPY: u32 = 64;
 const MAX_TARGETS: u32 = 10_000;
 
-/// Says in one sentence what is wrong.
-pub(super) fn check(manifest: &ProviderManifest) -> Result<(), String> {
+/// Says in one sentence what is wrong with a manifest, if anything is.
+pub fn check(manifest: &ProviderManifest) -> Result<(), String> {
     name("the name", &manifest.name)?;
     manifest.also_answers.iter().try_for_each(|other| name("a name in also-answers", other))?;
     name("the vendor", &manifest.vendor)?;

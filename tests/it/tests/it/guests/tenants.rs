@@ -1,5 +1,6 @@
 //! What tenants have of the machine: turns, CPU time, idle instances; and the end of a tenant's patience.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,12 +68,12 @@ fn answers_that_break_the_contract_open_no_breaker() {
 #[test]
 fn a_tenant_that_uses_up_its_cpu_time_waits_and_nobody_else_does() {
     let share = ShareLimits {
-        cpu_per_second: Duration::from_millis(1),
+        cpu_per_second: Duration::from_micros(1),
         cpu_burst: Duration::from_millis(20),
         ..limits().share
     };
     let sandbox = Sandbox::new(Limits { share, ..limits() }).unwrap();
-    let busy = uploaded(&sandbox, "busy");
+    let (busy, second) = (uploaded(&sandbox, "busy"), uploaded(&sandbox, "paths"));
     let (greedy, other) = (busy.instances(&tenant(1)), busy.instances(&tenant(2)));
     let mut calls = 0;
     let error = loop {
@@ -84,7 +85,6 @@ fn a_tenant_that_uses_up_its_cpu_time_waits_and_nobody_else_does() {
     };
     let ProviderError::CpuLimit { retry_after } = error else { panic!("{error:?}") };
     assert!(retry_after > Duration::ZERO && calls > 0);
-    let second = uploaded(&sandbox, "paths").instances(&tenant(1));
     assert!(
         matches!(encode(&second, "/"), Err(ProviderError::CpuLimit { .. })),
         "all its components together"
@@ -171,4 +171,42 @@ fn a_forgotten_tenant_holds_nothing() {
     assert_eq!(provider.instances(&tenant(77)).idle(), 1);
     provider.forget(&tenant(77));
     assert_eq!(provider.instances(&tenant(77)).idle(), 0);
+}
+
+/// What 1,000 tenants with a warm instance each take, measured in a process of its own.
+#[test]
+fn a_thousand_idle_tenants_are_small() {
+    const ALONE: &str = "PUSHLET_IT_ALONE";
+    let name = "guests::tenants::a_thousand_idle_tenants_are_small";
+    if std::env::var_os(ALONE).is_none() {
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let sandbox = Sandbox::new(Limits { instances: 1100, ..Limits::default() }).unwrap();
+    let provider = apns(&sandbox);
+    let application = application(&[("apns_topic", "com.example")]);
+    let warm = |tenants: std::ops::Range<usize>| {
+        for number in tenants {
+            let instances = provider.instances(&tenant(number));
+            call(&instances, Call::Encode, &application).unwrap();
+            call(&instances, Call::Decode, &application).unwrap();
+            assert_eq!(instances.idle(), 1);
+        }
+    };
+    warm(0..1);
+    let (memory, threads) = (status("VmRSS"), status("Threads"));
+    warm(1..1001);
+    let each = (status("VmRSS") - memory) / 1000;
+    println!("{each} KiB for each idle tenant");
+    assert!(each < 150, "{each} KiB for each idle tenant");
+    assert_eq!(status("Threads"), threads);
+}
+
+/// A number of /proc/self/status.
+fn status(name: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
