@@ -86,7 +86,7 @@ fn a_tenant_that_uses_up_its_cpu_time_waits_and_nobody_else_does() {
     let ProviderError::CpuLimit { retry_after } = error else { panic!("{error:?}") };
     assert!(retry_after > Duration::ZERO && calls > 0);
     assert!(
-        matches!(encode(&second, "/"), Err(ProviderError::CpuLimit { .. })),
+        matches!(encode(&second.instances(&tenant(1)), "/"), Err(ProviderError::CpuLimit { .. })),
         "all its components together"
     );
     assert_eq!(encode(&other, "1"), Ok(()));
