@@ -8,4 +8,5 @@ mod guests;
 mod reasons;
 mod sockets;
 mod structure;
+mod v1;
 mod world;

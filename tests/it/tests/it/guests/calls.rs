@@ -99,9 +99,9 @@ fn printing_much_fills_a_bounded_log_and_printing_for_ever_is_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn printing_and_waiting_inside_a_runtime_is_as_outside() {
     let flood = Villain::new("flood");
-    flood.0.run(|_| flood.call(Call::Encode, &[("do", "much")])).await.unwrap();
+    flood.0.clone().run(move |_| flood.call(Call::Encode, &[("do", "much")])).await.unwrap();
     let waits = Villain::new("waits");
-    let waited = waits.0.run(|_| waits.call(Call::Encode, &[("do", "year")])).await;
+    let waited = waits.0.clone().run(move |_| waits.call(Call::Encode, &[("do", "year")])).await;
     assert_eq!(waited, Err(refused("it waits, and a provider must not wait")));
 }
 
