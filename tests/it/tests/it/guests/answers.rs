@@ -101,7 +101,7 @@ fn every_target_is_covered_once() {
 fn messages_are_there_and_are_used() {
     let villain = Villain::new("covers");
     let cases =
-        [("unknown", "a message index is out of range"), ("unused", "it has messages that no exchange uses")];
+        [("unknown", "a message index is out of range"), ("unused", "it has more messages than targets")];
     for (message, error) in cases {
         villain.is_contained(Call::Encode, &[("do", "0;1"), ("message", message)], &bad(error));
     }

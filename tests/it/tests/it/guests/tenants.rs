@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use pushlet::provider::{
     BreakerPolicy, Instances, Limits, Provider, ProviderError, Sandbox, ShareLimits, Trust,
 };
@@ -209,4 +210,20 @@ fn status(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A caller that stops to take its results must not keep the turn that it was given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_does_not_go_on_holds_no_turn() {
+    let share =
+        ShareLimits { calls: 1, calls_per_tenant: 1, wait: Duration::from_secs(30), ..limits().share };
+    let sandbox = Sandbox::new(Limits { share, ..limits() }).unwrap();
+    let provider = uploaded(&sandbox, "endless");
+    let (a, b) = (provider.instances(&tenant(1)), provider.instances(&tenant(2)));
+    let mut stuck = Box::pin(a.run(|instances| encode(instances, "encode")));
+    let mut queued = Box::pin(a.run(|instances| encode(instances, "")));
+    // Both are begun, and polled no more.
+    assert!((&mut stuck).now_or_never().is_none() && (&mut queued).now_or_never().is_none());
+    assert_eq!(b.run(|instances| encode(instances, "")).await, Ok(()));
+    assert_eq!((stuck.await, queued.await), (Err(ProviderError::TimedOut), Ok(())));
 }
