@@ -1,18 +1,16 @@
 //! Requests to the HTTP API: whatever comes, the answer is one of ours, and no panic.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use arbitrary::Unstructured;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use pushlet::config::Layers;
-use pushlet::error::{Error, Kind};
-use pushlet::gateway::{DeadToken, Registration, Report, Send};
-use pushlet::http::{Backend, router};
-use pushlet::tenant::TenantId;
+use pushlet::http::router;
+use pushlet::start;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
@@ -30,6 +28,7 @@ const CONTENT_TYPES: &[&str] = &[
     "application/json; charset=utf-8",
     "multipart/form-data; boundary=b",
     "multipart/form-data",
+    "application/x-ndjson",
     "text/plain",
     "\u{7f}",
 ];
@@ -52,7 +51,9 @@ pub fn request(bytes: &[u8]) {
 
 fn build(u: &mut Unstructured<'_>) -> arbitrary::Result<Request<Body>> {
     let route = u.choose(ROUTES)?;
-    let method = u.choose(&[Method::POST, Method::POST, Method::POST, Method::GET, Method::PUT])?.clone();
+    let method = u
+        .choose(&[Method::POST, Method::POST, Method::POST, Method::GET, Method::PUT, Method::DELETE])?
+        .clone();
     let mut request = Request::builder().method(method);
     if u.arbitrary()? {
         request = request.header("content-type", *u.choose(CONTENT_TYPES)?);
@@ -68,35 +69,18 @@ fn runtime() -> &'static Runtime {
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
 }
 
+/// The real server, whose push services nobody can reach.
 fn server() -> &'static Router {
     static SERVER: OnceLock<Router> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let limits = Layers::new().unwrap().finish().unwrap().limits;
-        router(Arc::new(Nothing), &limits, None).0
+        let nowhere = "production = \"https://127.0.0.1:9\"\ndevelopment = \"https://127.0.0.1:9\"\n";
+        let endpoints: String =
+            ["apns", "fcm", "gcm"].iter().map(|name| format!("[endpoints.{name}]\n{nowhere}")).collect();
+        let settings = format!("[delivery]\ndeadline = \"50ms\"\nretries = 0\n{endpoints}");
+        let mut layers = Layers::new().unwrap();
+        layers.text(Path::new("properties.toml"), &settings).unwrap();
+        let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
+        let gateway = start::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
+        router(Arc::new(gateway), &config.limits, None).0
     })
-}
-
-/// A gateway that knows nobody.
-struct Nothing;
-
-fn unknown() -> Error {
-    Error::new(Kind::NotFound, "application_not_found", "no such application")
-}
-
-impl Backend for Nothing {
-    fn register(&self, _: &TenantId, _: Registration) -> Result<String, Error> {
-        Err(unknown())
-    }
-
-    fn send(&self, _: TenantId, _: Send) -> BoxFuture<'static, Result<Report, Error>> {
-        Box::pin(async { Err(unknown()) })
-    }
-
-    fn feedback(&self, _: &TenantId, _: &str) -> Result<Vec<DeadToken>, Error> {
-        Err(unknown())
-    }
-
-    fn not_ready(&self) -> Option<String> {
-        None
-    }
 }
