@@ -124,12 +124,22 @@ impl Stage {
                     thread::sleep(Duration::from_millis(1));
                 }
             });
+            let end = End(&over);
             let result = act();
-            over.store(true, Ordering::Relaxed);
+            drop(end);
             neighbour.join().expect("the neighbour's results stay the same");
             assert_eq!(neighbours_results(&self.neighbour).as_ref(), Ok(&self.expected));
             result
         })
+    }
+}
+
+/// Tells the neighbour to stop, also after a panic.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
