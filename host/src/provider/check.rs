@@ -5,7 +5,6 @@ use std::str::FromStr;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use serde::de::IgnoredAny;
 use url::Url;
 
 use super::ProviderError;
@@ -112,7 +111,8 @@ pub fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>
         }
         reply.outcomes.iter_mut().try_for_each(outcome)?;
         if let Some(native) = &reply.native {
-            serde_json::from_str::<IgnoredAny>(native).map_err(|_| bad("its native answer is not JSON"))?;
+            serde_json::from_str::<serde_json::Value>(native)
+                .map_err(|_| bad("its native answer is not JSON"))?;
         }
     }
     Ok(replies)
