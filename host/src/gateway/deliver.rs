@@ -1,5 +1,6 @@
 //! One notification to many targets: encode, authorise, send, decode, and again where that makes sense.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,7 +14,7 @@ use super::authorize::{self, Authorized};
 use super::retry::{self, Circumstances};
 use super::{Fate, Inner, failure, unix_milliseconds};
 use crate::contract::codec::{Answer, Reply, Response};
-use crate::contract::{ConnectionHint, Context, Disposition, Notification, Target};
+use crate::contract::{ConnectionHint, Context, Disposition, Notification, Outcome, Target};
 use crate::credential::{self, Moment, TokenHandle};
 use crate::error::Error;
 use crate::provider::{Exchange, Instances, Message, Provider};
@@ -24,6 +25,8 @@ use crate::transport;
 const BATCH: usize = 500;
 /// Exchanges of one campaign at once; the transport bounds what all campaigns have under way.
 const MOST_AT_ONCE: usize = 1000;
+/// In place of a status: the service closed the connection and gave a reason.
+const NO_STATUS: u16 = 0;
 /// Response headers that a provider gets to see.
 const MOST_HEADERS: usize = 64;
 
@@ -143,6 +146,8 @@ impl<'a> Campaign<'a> {
     async fn settle(&self, work: Work) -> Settled {
         let mut settled = Settled { fates: Vec::with_capacity(work.covers.len()), native: None };
         let mut pending = vec![work];
+        // Targets that an earlier try may have reached, and whether the token was replaced already.
+        let (mut perhaps_reached, mut renewed) = (HashSet::new(), false);
         for retries in 0.. {
             let mut again = Vec::new();
             let mut resume = Instant::now();
@@ -153,18 +158,25 @@ impl<'a> Campaign<'a> {
                     retries,
                     most_retries: self.gateway.delivery.retries,
                     may_resend_unknown: work.message.idempotent && self.gateway.delivery.resend_unknown,
-                    new_token: attempt.new_token,
+                    new_token: attempt.new_token && !renewed,
                     random: rand::random(),
                 };
+                renewed |= attempt.new_token;
                 for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
                     let pause =
                         retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
                     match pause.filter(|until| *until < self.deadline) {
                         Some(until) => {
                             resume = resume.max(until);
+                            if retry::may_have_arrived(&fate) {
+                                perhaps_reached.insert(index);
+                            }
                             again.push(index);
                         }
-                        None => settled.fates.push((index, fate)),
+                        None => {
+                            let fate = retry::told(fate, perhaps_reached.contains(&index), circumstances);
+                            settled.fates.push((index, fate));
+                        }
                     }
                 }
             }
@@ -173,7 +185,10 @@ impl<'a> Campaign<'a> {
             }
             tokio::time::sleep_until(resume).await;
             let (work, refused) = self.encode(&again);
-            settled.fates.extend(refused);
+            let told = |index, fate| {
+                if perhaps_reached.contains(&index) { retry::after_unknown(fate) } else { fate }
+            };
+            settled.fates.extend(refused.into_iter().map(|(index, fate)| (index, told(index, fate))));
             pending = work;
         }
         settled
@@ -207,12 +222,14 @@ impl<'a> Campaign<'a> {
             deadline: self.deadline,
             guarded: destination.guarded,
         };
-        let response = self
-            .gateway
-            .transport
-            .send(request)
-            .await
-            .map_err(|error| Box::new(failure::no_answer(error)))?;
+        let response = match self.gateway.transport.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                return self
+                    .turned_away(work, &error, token)
+                    .ok_or_else(|| Box::new(failure::no_answer(error)));
+            }
+        };
         let transport::Response { status, headers, body, connection } = response;
         let reply = self.decode(work, status, &headers, body.into()).map_err(failed)?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
@@ -223,6 +240,29 @@ impl<'a> Campaign<'a> {
             fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
             native: reply.native,
             new_token,
+        })
+    }
+
+    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider knows its
+    /// words.
+    fn turned_away(
+        &self,
+        work: &Work,
+        error: &transport::SendError,
+        token: Option<TokenHandle>,
+    ) -> Option<Attempt> {
+        let transport::Cause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        if error.delivery != transport::Delivery::NotSent {
+            return None;
+        }
+        let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
+        let reply = self.decode(work, NO_STATUS, &HeaderMap::new(), body).ok()?;
+        let refused =
+            |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
+        reply.outcomes.iter().all(refused).then(|| Attempt {
+            new_token: self.note_refusal(&reply, token),
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: None,
         })
     }
 
