@@ -159,7 +159,7 @@ fn all_routes(
         ("classic, new connections, APNs token".to_owned(), new_connections),
         ("classic, keep-alive, APNs certificate".to_owned(), classic("certificate")),
         ("classic, keep-alive, FCM".to_owned(), classic("fcm")),
-        ("classic, keep-alive, GCM".to_owned(), classic("gcm")),
+        ("classic, keep-alive, GCM".to_owned(), Plan { accepted: r#""success":1"#.into(), ..classic("gcm") }),
         (format!("/v1/notifications, {BATCH} targets, APNs token"), batch("token", BATCH)),
         (format!("/v1/notifications, {IDS} targets, GCM"), batch("gcm", IDS)),
         (format!("/v1/notifications:stream, {} targets", pace.stream), stream),
