@@ -44,13 +44,13 @@ fn say(text: &str) -> Result<(), Problem> {
 
 /// The commands of the README, for the credentials at hand.
 fn commands(server: &str, simulator: &Simulator) -> String {
-    let CredentialFiles { apns_p12, apns_p12_password, fcm_service_account, .. } = simulator.credentials();
+    let CredentialFiles { apns_p12, fcm_service_account, .. } = simulator.credentials();
     let (apns_p12, fcm_service_account) = (apns_p12.display(), fcm_service_account.display());
     let control = simulator.control_url();
     format!(
         r#"The simulators of APNs, FCM and GCM are running. Try:
 
-curl {server}/register_application -F "apns_p12=@{apns_p12}" -F "apns_p12_pass={apns_p12_password}" -F "application_id=YOUR_APPLICATION_NAME"
+curl {server}/register_application -F "apns_p12=@{apns_p12}" -F "application_id=YOUR_APPLICATION_NAME"
 curl {server}/send_notification -d "device_token=0123456789abcdef&alert=YOUR+TEXT+MESSAGE&application_id=YOUR_APPLICATION_NAME"
 curl {server}/send_notification -d "device_token=YOUR_GCM_DEVICE_KEY&gcm_api_key=YOUR_GCM_API_KEY&data=%7B%22text%22%3A%22hello%22%7D"
 curl {server}/register_application -F "fcm_service_account=@{fcm_service_account}" -F "application_id=YOUR_ANDROID_APPLICATION"

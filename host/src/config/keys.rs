@@ -65,6 +65,12 @@ pub const KEYS: &[Key] = &[
         "Most connections for one server and credential",
     ),
     key(
+        "delivery.retries",
+        Kind::Count { least: 0, most: 10 },
+        "4",
+        "Most times that a push is sent again, within the deadline",
+    ),
+    key(
         "delivery.resend_unknown",
         Kind::Switch,
         "false",
@@ -88,6 +94,12 @@ pub const KEYS: &[Key] = &[
         Kind::Count { least: 1, most: 1_000_000 },
         "1024",
         "Most callers' connections at a time",
+    ),
+    key(
+        "limits.requests",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "2048",
+        "Most requests at a time, all told",
     ),
     key(
         "limits.streams",
@@ -124,7 +136,7 @@ pub const KEYS: &[Key] = &[
     key(
         "sandbox.call_timeout",
         Kind::Duration { least: MILLISECOND, most: Duration::from_secs(60) },
-        "\"100ms\"",
+        "\"500ms\"",
         "Longest run of one call into a provider",
     ),
     key(

@@ -95,6 +95,7 @@ pub struct Delivery {
     #[serde(deserialize_with = "value::duration")]
     pub ping_after: Duration,
     pub connections_per_identity: usize,
+    pub retries: u32,
     pub resend_unknown: bool,
 }
 
@@ -108,6 +109,7 @@ pub struct Limits {
     /// Bytes.
     pub field_name: usize,
     pub connections: usize,
+    pub requests: usize,
     /// Per HTTP/2 connection.
     pub streams: u32,
     #[serde(deserialize_with = "value::duration")]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use pkcs8::PrivateKeyInfoRef;
+use pkcs8::der::{Decode, Tag};
 use ring::digest;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{
@@ -11,6 +13,7 @@ use rustls::pki_types::{
 use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::Zeroizing;
 
+use super::der::Reader;
 use super::fault::Fault;
 use super::key;
 use super::x509::CertificateInfo;
@@ -30,6 +33,37 @@ pub(super) enum KeyEncoding {
 pub(super) struct KeyDer {
     pub(super) encoding: KeyEncoding,
     pub(super) der: Zeroizing<Vec<u8>>,
+}
+
+impl KeyDer {
+    /// The EC key (RFC 5915) together with the point of a subject public key info, if it is one.
+    fn with_public_key(&self, public_key_info: &[u8]) -> Option<KeyDer> {
+        let info;
+        let ec_key = match self.encoding {
+            KeyEncoding::Sec1 => self.der.as_slice(),
+            KeyEncoding::Pkcs8 => {
+                info = PrivateKeyInfoRef::from_der(&self.der).ok()?;
+                info.private_key.as_bytes()
+            }
+            KeyEncoding::Pkcs1 => return None,
+        };
+        let mut ec_key = Reader::new(ec_key).enter(Tag::Sequence).ok()?;
+        ec_key.integer().ok().filter(|version| *version == 1)?;
+        let secret = Zeroizing::new(element(0x04, ec_key.value(Tag::OctetString).ok()?)?);
+        let mut public = Reader::new(public_key_info).enter(Tag::Sequence).ok()?;
+        public.value(Tag::Sequence).ok()?;
+        let point = element(0x03, public.value(Tag::BitString).ok()?)?;
+        let public = element(0xa1, &point)?;
+        let body = Zeroizing::new([&[0x02, 0x01, 0x01], secret.as_slice(), public.as_slice()].concat());
+        Some(KeyDer { encoding: KeyEncoding::Sec1, der: Zeroizing::new(element(0x30, &body)?) })
+    }
+}
+
+/// DER of an element with at most 255 bytes of content.
+fn element(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
+    let length = u8::try_from(content.len()).ok()?;
+    let head: &[u8] = if length < 0x80 { &[tag, length] } else { &[tag, 0x81, length] };
+    Some([head, content].concat())
 }
 
 /// What a file holds, in its order.
@@ -80,11 +114,11 @@ impl Identity {
         if parts.keys.is_empty() {
             return Err("it holds no private key".into());
         }
-        let keys = parts.keys.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let mut certificates = Vec::new();
         for der in parts.certificates {
             certificates.push((CertificateInfo::parse(&der)?, CertificateDer::from(der)));
         }
+        let keys = parts.keys.iter().map(|key| load(key, &certificates)).collect::<Result<Vec<_>, _>>()?;
         let (leaf, key) = best_match(&certificates, &keys)
             .ok_or_else(|| Fault::from("the private key does not match the certificate"))?;
         let (info, der) = certificates.swap_remove(leaf);
@@ -102,19 +136,28 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-fn load(key: &KeyDer) -> Result<Arc<dyn SigningKey>, Fault> {
+type Certificates = [(CertificateInfo, CertificateDer<'static>)];
+
+fn load(key: &KeyDer, certificates: &Certificates) -> Result<Arc<dyn SigningKey>, Fault> {
+    // Java's keytool leaves the public part out of EC keys; the certificate has it.
+    let completed =
+        || certificates.iter().find_map(|(info, _)| signer(&key.with_public_key(&info.public_key)?));
+    signer(key).or_else(completed).ok_or_else(|| key::why_refused(key))
+}
+
+fn signer(key: &KeyDer) -> Option<Arc<dyn SigningKey>> {
     let der = key.der.as_slice();
     let typed = match key.encoding {
         KeyEncoding::Pkcs8 => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der)),
         KeyEncoding::Pkcs1 => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der)),
         KeyEncoding::Sec1 => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der)),
     };
-    any_supported_type(&typed).map_err(|_| key::why_refused(key))
+    any_supported_type(&typed).ok()
 }
 
 /// A renewed certificate may lie beside the old one of the same key: the one that ends last counts.
 fn best_match(
-    certificates: &[(CertificateInfo, CertificateDer<'static>)],
+    certificates: &Certificates,
     keys: &[Arc<dyn SigningKey>],
 ) -> Option<(usize, Arc<dyn SigningKey>)> {
     let owner = |info: &CertificateInfo| {

@@ -70,7 +70,9 @@ pub(super) fn why_refused(key: &KeyDer) -> Fault {
             Err(fault) => fault,
             Ok(_) => "its RSA key is not supported".into(),
         },
-        Kind::Ec(curve) if curve == P256 || curve == P384 => damaged_ec(),
+        Kind::Ec(curve) if curve == P256 || curve == P384 => {
+            "its EC key is damaged, or does not match the certificate".into()
+        }
         Kind::Ec(_) => "its EC key is on a curve that is not supported; P-256 and P-384 are".into(),
         Kind::Other(oid) => format!("its key is of a kind that is not supported ({oid})").into(),
         Kind::Sec1 => "its EC key is damaged or on a curve that is not supported; P-256 and P-384 are".into(),

@@ -4,10 +4,12 @@
 mod authorize;
 mod deliver;
 mod endpoints;
+mod exchange;
 mod failure;
 mod register;
 mod retry;
 mod send;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use crate::tenant::TenantId;
 use crate::transport::Transport;
 
 pub use crate::registry::DeadToken;
+pub use stream::{Line, Stream};
 use endpoints::Destinations;
 
 /// A registration as it was uploaded: text fields and files by field name.
@@ -137,6 +140,20 @@ impl Gateway {
     /// Dropping the future loses the answers of what is already sent.
     pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         self.0.send(tenant, send).await
+    }
+
+    /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
+    pub fn stream(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        notification: Map<String, Value>,
+        deadline: Option<Duration>,
+    ) -> Result<Stream, Error> {
+        let application = self.0.registry.get(tenant, application_id)?;
+        let fields = Fields::Strict(notification);
+        let opened = self.0.open(tenant, application, None, fields, false, deadline)?;
+        Ok(Stream { gateway: self.0.clone(), opened })
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.

@@ -11,8 +11,6 @@ use super::Fate;
 use crate::contract::{CredentialFault, Disposition};
 use crate::error::Kind;
 
-/// Tries after the first.
-pub(super) const MOST_RETRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the decision depends on beside the fate.
@@ -20,6 +18,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Circumstances {
     /// Tries so far, after the first.
     pub retries: u32,
+    /// The operator allows no more than this.
+    pub most_retries: u32,
     /// The service recognises the same request, and the operator allows it to be sent again.
     pub may_resend_unknown: bool,
     /// A new token is to be had in place of the expired one.
@@ -30,7 +30,7 @@ pub(super) struct Circumstances {
 
 /// How long to wait before the next try; None: this fate is final.
 pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duration> {
-    if circumstances.retries >= MOST_RETRIES {
+    if circumstances.retries >= circumstances.most_retries {
         return None;
     }
     let backoff = || backoff(circumstances);
@@ -57,7 +57,7 @@ fn wait(milliseconds: u64) -> Duration {
 
 /// Doubles with each retry; the upper half is random.
 fn backoff(circumstances: Circumstances) -> Duration {
-    let longest = FIRST_PAUSE * 2_u32.pow(circumstances.retries.min(MOST_RETRIES));
+    let longest = FIRST_PAUSE * 2_u32.pow(circumstances.retries.min(10));
     longest.mul_f64(0.5 + circumstances.random.clamp(0.0, 1.0) / 2.0)
 }
 
@@ -67,8 +67,13 @@ mod tests {
     use crate::contract::{ConnectionHint, Outcome, Scope, Throttle};
     use crate::error::Error;
 
-    const FIRST: Circumstances =
-        Circumstances { retries: 0, may_resend_unknown: false, new_token: false, random: 1.0 };
+    const FIRST: Circumstances = Circumstances {
+        retries: 0,
+        most_retries: 4,
+        may_resend_unknown: false,
+        new_token: false,
+        random: 1.0,
+    };
 
     fn settled(disposition: Disposition) -> Fate {
         let outcome =
@@ -105,7 +110,7 @@ mod tests {
         assert_eq!(pause(&settled(Disposition::Unavailable(None)), third), Some(Duration::from_secs(1)));
         let unreachable = Fate::Failed(Error::new(Kind::Unreachable, "x", "x"));
         assert_eq!(pause(&unreachable, FIRST), Some(Duration::from_millis(500)));
-        let spent = Circumstances { retries: MOST_RETRIES, ..FIRST };
+        let spent = Circumstances { retries: 4, ..FIRST };
         assert_eq!(pause(&unreachable, spent), None);
     }
 

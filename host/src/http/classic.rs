@@ -11,8 +11,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::admission::Place;
 use super::form::Form;
-use super::{Api, answer};
+use super::{Api, answer, detached};
 use crate::contract::Target;
 use crate::error::{Error, Kind};
 use crate::gateway::{DeadToken, Fate, Fields, Registration, Report, Send, Via};
@@ -29,7 +30,7 @@ pub async fn register_application(
     Extension(tenant): Extension<TenantId>,
     request: Request,
 ) -> Result<Response, Error> {
-    let registration = registration_from(Form::read(request, api.form).await?);
+    let registration = registration_from(Form::read(request, api.form).await?)?;
     let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
     let backend = api.backend.clone();
     let work = tokio::task::spawn_blocking(move || backend.register(&tenant, registration));
@@ -41,11 +42,12 @@ pub async fn register_application(
 pub async fn send_notification(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
+    Extension(place): Extension<Place>,
     request: Request,
 ) -> Result<Response, Error> {
     let send = send_from(Form::read(request, api.form).await?)?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
-    let report = api.detached(api.backend.send(tenant, send)).await;
+    let report = detached(place, api.backend.send(tenant, send)).await;
     answer_to_send(report, asks_for_gcm)
 }
 
@@ -56,7 +58,7 @@ pub async fn application_feedback(
     request: Request,
 ) -> Result<Response, Error> {
     let mut form = Form::read(request, api.form).await?;
-    let id = form.take_text("application_id").ok_or_else(|| {
+    let id = form.take_text("application_id")?.ok_or_else(|| {
         Error::field(
             "missing_application_id",
             "application_id",
@@ -68,21 +70,21 @@ pub async fn application_feedback(
     Ok(answer::json(StatusCode::OK, &json!({ "response": list })))
 }
 
-fn registration_from(mut form: Form) -> Registration {
-    let application_id = form.take_text("application_id");
-    let provider = form.take_text("type");
+fn registration_from(mut form: Form) -> Result<Registration, Error> {
+    let application_id = form.take_text("application_id")?;
+    let provider = form.take_text("type")?;
     form.take_bytes("callback");
-    Registration { application_id, provider, fields: form.into_fields() }
+    Ok(Registration { application_id, provider, fields: form.into_fields() })
 }
 
 fn send_from(mut form: Form) -> Result<Send, Error> {
-    let provider = form.take_text("type");
-    let application = form.take_text("application_id");
+    let provider = form.take_text("type")?;
+    let application = form.take_text("application_id")?;
     let inline = INLINE_SECRETS
         .iter()
         .filter_map(|(name, kind)| Some((*name, *kind, form.take_bytes(name)?)))
         .collect();
-    let device_token = form.take_text("device_token");
+    let device_token = form.take_text("device_token")?;
     form.take_bytes("callback");
     let via = via(provider.as_deref(), application, inline).ok_or_else(|| {
         let message = "an application_id or gcm_api_key are required for this call";
@@ -130,7 +132,6 @@ fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<R
     let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_)));
     let verdict = answer::verdict(fate, &report.provider).map_err(|error| in_gcm_terms(error, as_gcm));
     match (verdict, native) {
-        (Err(error), _) if error.kind == Kind::CredentialRejected => Err(error),
         (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
         (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &json!({"response": "ok"}))),
     }

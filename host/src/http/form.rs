@@ -74,9 +74,10 @@ impl Form {
     }
 
     /// Takes a text out; an empty one counts as none.
-    pub fn take_text(&mut self, name: &str) -> Option<String> {
-        let value = self.fields.remove(name)?;
-        String::from_utf8(value).ok().filter(|text| !text.is_empty())
+    pub fn take_text(&mut self, name: &str) -> Result<Option<String>, Error> {
+        let Some(value) = self.take_bytes(name) else { return Ok(None) };
+        let wrong = |_| Error::field("invalid_encoding", name, format!("{name} is not valid UTF-8"));
+        String::from_utf8(value).map(Some).map_err(wrong)
     }
 
     /// Takes bytes out; no bytes count as none.
@@ -104,13 +105,13 @@ impl Form {
         Ok(())
     }
 
-    /// WHATWG URL standard, section 5.1, but text that is not UTF-8 is an error.
+    /// WHATWG URL standard, section 5.1; values stay bytes, for some fields are files.
     fn url_encoded(&mut self, text: &[u8], bounds: Bounds) -> Result<(), Error> {
         for pair in text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let name = name_from(decoded(halves.next().unwrap_or_default()))?;
             let value = decoded(halves.next().unwrap_or_default());
-            self.insert(&name, text_of(&name, value)?, bounds)?;
+            self.insert(&name, value, bounds)?;
         }
         Ok(())
     }
@@ -125,10 +126,7 @@ impl Form {
         {
             let name =
                 part.name().map(str::to_owned).ok_or_else(|| invalid_multipart("a part has no name"))?;
-            let is_text = part.file_name().is_none()
-                && part.content_type().is_none_or(|kind| kind.starts_with("text/"));
             let value = part.bytes().await.map_err(|error| invalid_multipart(error.body_text()))?.to_vec();
-            let value = if is_text { text_of(&name, value)? } else { value };
             self.insert(&name, value, bounds)?;
         }
         Ok(())
@@ -229,14 +227,6 @@ fn decoded(text: &[u8]) -> Vec<u8> {
 fn name_from(name: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(name)
         .map_err(|_| Error::new(Kind::Invalid, "invalid_encoding", "the name of a field is not valid UTF-8"))
-}
-
-fn text_of(name: &str, value: Vec<u8>) -> Result<Vec<u8>, Error> {
-    if std::str::from_utf8(&value).is_err() {
-        let message = format!("{name} is not valid UTF-8; upload binary data as a file");
-        return Err(Error::field("invalid_encoding", name, message));
-    }
-    Ok(value)
 }
 
 fn invalid_multipart(why: impl std::fmt::Display) -> Error {

@@ -1,15 +1,14 @@
 //! The HTTP API: what callers see. It reads requests, asks the gateway, and words the answers.
 
 mod access;
+mod admission;
 mod answer;
 mod classic;
 mod form;
 mod request_log;
-mod under_way;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -26,8 +25,9 @@ use crate::config::{Limits, Login};
 use crate::error::{Error, Kind};
 use crate::gateway::{self, DeadToken, Gateway, Registration, Report};
 use crate::tenant::TenantId;
+use admission::Place;
 
-pub use under_way::UnderWay;
+pub use admission::{Refusal, UnderWay, turn_away};
 
 /// What the API asks of the gateway.
 pub trait Backend: Send + Sync {
@@ -61,29 +61,25 @@ impl Backend for Gateway {
 struct Api {
     backend: Arc<dyn Backend>,
     form: form::Bounds,
-    under_way: UnderWay,
     /// Reading an uploaded credential is work for the processor: this many at a time.
     registrations: Arc<Semaphore>,
 }
 
-/// The routes of the API, and what tells when the sends that they started have ended.
+/// The routes of the API, and what tells when all that they started has ended.
 ///
 /// `login`: whom to let in; None: everybody.
 pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>) -> (Router, UnderWay) {
-    let under_way = UnderWay::default();
+    let under_way = UnderWay::at_most(limits.requests);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let api = Api {
-        backend,
-        form: form::Bounds::from(limits),
-        under_way: under_way.clone(),
-        registrations: Arc::new(Semaphore::new(cores)),
-    };
+    let api =
+        Api { backend, form: form::Bounds::from(limits), registrations: Arc::new(Semaphore::new(cores)) };
     let guarded = Router::new()
         .route("/register_application", post(classic::register_application))
         .route("/send_notification", post(classic::send_notification))
         .route("/application_feedback", post(classic::application_feedback))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
         .layer(middleware::from_fn_with_state(Arc::new(access::Access::new(login)), access::check));
     let open = Router::new()
         .route("/healthz", get(healthz))
@@ -95,30 +91,22 @@ pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>)
         // The bounds of `form` hold, and they are the operator's.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(turn_away))
         .layer(middleware::from_fn(request_log::record));
     (router, under_way)
 }
 
-/// The answer to a request that this server is too busy for, or no longer takes.
-pub fn turn_away(code: &'static str, message: &'static str) -> Response {
-    let error = Error::new(Kind::Overloaded, code, message).after(Duration::from_secs(1));
-    answer::error(error)
-}
-
-impl Api {
-    /// Runs it to its end, also when the caller goes away.
-    async fn detached<T, F>(&self, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send + 'static,
-    {
-        let guard = self.under_way.begin();
-        let task = tokio::spawn(async move {
-            let _guard = guard;
-            work.await
-        });
-        task.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
-    }
+/// Runs it to its end, also when the caller goes away.
+async fn detached<T, F>(place: Place, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let task = tokio::spawn(async move {
+        let _place = place;
+        work.await
+    });
+    task.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
 }
 
 async fn healthz() -> Response {

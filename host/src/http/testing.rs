@@ -24,8 +24,8 @@ pub struct Fake {
     pub registered: Mutex<Vec<Registration>>,
     pub report: Mutex<Option<Result<Report, Error>>>,
     pub not_ready: Option<String>,
-    /// A send waits for this, if it is there.
-    pub gate: Option<Arc<Notify>>,
+    /// A send takes a permit of this first, if it is there.
+    pub gate: Option<Arc<Semaphore>>,
     pub finished: Arc<Notify>,
     pub panics: bool,
 }
@@ -49,7 +49,7 @@ impl Backend for Fake {
         let (gate, finished, panics) = (self.gate.clone(), self.finished.clone(), self.panics);
         Box::pin(async move {
             if let Some(gate) = gate {
-                gate.notified().await;
+                gate.acquire().await.unwrap().forget();
             }
             assert!(!panics, "the gateway is broken");
             finished.notify_one();

@@ -138,3 +138,60 @@ async fn a_body_may_be_as_large_as_the_operator_says() {
         Request::post("/register_application").header("content-type", "multipart/form-data; boundary=XX");
     assert_eq!(ask(&router, request.body(Body::from(body)).unwrap()).await.status, 200);
 }
+
+#[tokio::test]
+async fn requests_beyond_the_limit_are_turned_away() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fake = Arc::new(Fake { gate: Some(gate.clone()), ..Fake::default() });
+    let limits = Limits { requests: 2, ..limits() };
+    let (router, under_way) = router(fake.clone(), &limits, None);
+    let send = || {
+        let router = router.clone();
+        tokio::spawn(async move {
+            post_form(&router, "/send_notification", "application_id=a&device_token=t").await
+        })
+    };
+    let first = send();
+    while under_way.count() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let second = send();
+    while under_way.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let third = tokio::time::timeout(std::time::Duration::from_secs(20), send()).await.unwrap().unwrap();
+    assert_eq!((third.error(), third.header("retry-after")), ((503, "too_many_requests"), Some("1")));
+    assert_eq!(ask(&router, request("GET", "/healthz")).await.status, 200);
+    gate.add_permits(3);
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(second.await.unwrap().status, 200);
+    under_way.ended().await;
+    assert_eq!(send().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn what_the_server_turns_away_is_answered_like_everything() {
+    for (refusal, code) in
+        [(Refusal::ShuttingDown, "shutting_down"), (Refusal::TooManyConnections, "too_many_connections")]
+    {
+        let mut request = request("GET", "/nope");
+        request.extensions_mut().insert(refusal);
+        let got = ask(&guarded(), request).await;
+        assert_eq!((got.error(), got.header("retry-after")), ((503, code), Some("1")));
+        assert!(got.header("x-request-id").is_some());
+    }
+}
+
+#[tokio::test]
+async fn odd_request_targets_are_answered() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    for (method, uri, status) in [
+        ("OPTIONS", "*", 404),
+        ("GET", "http://elsewhere.example/healthz", 200),
+        ("CONNECT", "elsewhere.example:443", 404),
+        ("POST", "/%00%ff/../send_notification", 404),
+        ("BREW", "/healthz", 405),
+    ] {
+        assert_eq!(ask(&router, request(method, uri)).await.status, status, "{method} {uri}");
+    }
+}

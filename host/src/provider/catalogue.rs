@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{LoadError, Provider, Sandbox};
+use super::{GuestLog, LoadError, Provider, Sandbox, Trust};
 
 /// Name and component file of each built-in provider, made by `build.rs` from `providers/`.
 pub const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
@@ -19,7 +19,7 @@ impl Catalogue {
         let loaded: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = BUILT_IN
                 .iter()
-                .map(|(name, bytes)| (*name, scope.spawn(move || Provider::load(sandbox, bytes))))
+                .map(|(name, bytes)| (*name, scope.spawn(move || load(sandbox, bytes))))
                 .collect();
             threads.into_iter().map(|(name, thread)| (name, thread.join())).collect()
         });
@@ -41,4 +41,8 @@ impl Catalogue {
     pub fn all(&self) -> impl Iterator<Item = &Arc<Provider>> {
         self.providers.values()
     }
+}
+
+fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Provider>, LoadError> {
+    Provider::load(sandbox, bytes, Trust::BuiltIn, &Arc::new(GuestLog::default()))
 }

@@ -83,8 +83,8 @@ pub(super) fn encoded(
 ) -> Result<Prepared, ProviderError> {
     let covers = encoded.exchanges.iter().map(|exchange| &exchange.covers);
     cover_once(targets, covers.chain(encoded.refusals.iter().map(|refusal| &refusal.covers)))?;
-    if encoded.messages.len() > encoded.exchanges.len() {
-        return Err(bad("it has messages that no exchange uses"));
+    if encoded.messages.len() > targets {
+        return Err(bad("it has more messages than targets"));
     }
     let messages = encoded
         .messages

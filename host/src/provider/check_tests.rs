@@ -94,7 +94,7 @@ fn an_exchange_names_a_message_that_is_there() {
     refuse(1, one(good_message(), codec::Exchange { message: 1, ..good_exchange(&[0]) }), "message index");
     let mut idle = one(good_message(), good_exchange(&[0]));
     idle.messages.push(good_message());
-    refuse(1, idle, "no exchange uses");
+    refuse(1, idle, "more messages than targets");
 }
 
 #[test]

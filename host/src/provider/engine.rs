@@ -15,6 +15,11 @@ use super::Limits;
 /// How often a running guest looks whether its time is up.
 pub(super) const TICK: Duration = Duration::from_millis(2);
 
+/// Free memory slots that keep something …
+const KEPT_SLOTS: u32 = 64;
+/// … and how many bytes each.
+const KEPT_PER_SLOT: usize = 512 << 10;
+
 /// Makes the engine. Everything that is not needed is off: threads, GC, exceptions, 64-bit memories.
 pub(super) fn new(limits: &Limits) -> wasmtime::Result<Engine> {
     match Engine::new(&config(limits, Enabled::Yes)) {
@@ -36,8 +41,12 @@ fn config(limits: &Limits, pagemap_scan: Enabled) -> Config {
         .gc_support(false)
         .wasm_threads(false)
         .wasm_memory64(false)
-        .max_wasm_stack(256 << 10)
-        .async_stack_size(512 << 10)
+        // What a computation gives must not depend on the machine.
+        .wasm_relaxed_simd(false)
+        .cranelift_nan_canonicalization(true)
+        // The difference is what host functions have, and guests call none that needs much.
+        .max_wasm_stack(512 << 10)
+        .async_stack_size(1 << 20)
         .memory_init_cow(true)
         .memory_reservation(4 << 30)
         .memory_guard_size(32 << 20)
@@ -61,31 +70,33 @@ fn pool(limits: &Limits, pagemap_scan: Enabled) -> PoolingAllocationConfig {
         .max_memories_per_component(4)
         .max_tables_per_component(64)
         .max_memory_size(limits.memory)
-        .linear_memory_keep_resident(2 << 20)
+        .table_elements(limits.table_elements)
+        // Kept so that the next instance of the same component starts without page faults. The product of
+        // these two is what free slots may hold of the machine's memory.
+        .linear_memory_keep_resident(KEPT_PER_SLOT)
         .table_keep_resident(16 << 10)
-        .async_stack_keep_resident(64 << 10)
-        .max_unused_warm_slots(instances)
+        .max_unused_warm_slots(KEPT_SLOTS)
         .pagemap_scan(pagemap_scan);
     pool
 }
 
-/// Advances the engine's epoch for as long as it lives. An OS thread of its own: a runtime's task
-/// would stand still exactly when guests keep all workers busy.
+/// Does something at regular times for as long as it lives. An OS thread of its own: a runtime's task would
+/// stand still exactly when guests keep all workers busy.
 pub(super) struct Ticker {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
-        let engine = engine.weak();
+    pub(super) fn start(
+        name: &str,
+        period: Duration,
+        act: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("epoch".into()).spawn(move || {
-            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
-                match engine.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
-                }
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(period) {
+                act();
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })

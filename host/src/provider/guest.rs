@@ -13,9 +13,10 @@ use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::p2::bindings;
 use wasmtime_wasi::random::WasiRandom;
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Limits;
+use super::clock::{self, Clocks};
 use super::log::{GuestLog, GuestOutput};
 use crate::contract::Context;
 
@@ -28,6 +29,7 @@ pub(super) struct Guest {
     wasi: WasiCtx,
     table: ResourceTable,
     surroundings: Arc<Mutex<Surroundings>>,
+    pub(super) log: Arc<GuestLog>,
     pub(super) limiter: Limiter,
 }
 
@@ -38,15 +40,13 @@ impl Guest {
         table.set_max_capacity(limits.handles);
         let output = GuestOutput::new(log);
         let mut wasi = WasiCtx::builder();
-        wasi.wall_clock(Still(surroundings.clone()))
-            .monotonic_clock(Still(surroundings.clone()))
-            .secure_random(Seeded(surroundings.clone()))
+        wasi.secure_random(Seeded(surroundings.clone()))
             .insecure_random(Seeded(surroundings.clone()))
             .insecure_random_seed(0)
             .max_random_size(limits.result as u64)
             .stdout(output.clone())
             .stderr(output);
-        Self { wasi: wasi.build(), table, surroundings, limiter: Limiter::new(limits) }
+        Self { wasi: wasi.build(), table, surroundings, log: log.clone(), limiter: Limiter::new(limits) }
     }
 
     /// Sets what the next call will observe.
@@ -61,6 +61,16 @@ impl Guest {
     pub(super) fn observe_context(&self, context: &Context) {
         self.observe(context.now, &context.entropy);
     }
+
+    /// Bytes of its linear memories.
+    pub(super) fn memory(&self) -> usize {
+        self.limiter.memory - self.limiter.memory_left
+    }
+
+    pub(super) fn clocks(&mut self) -> Clocks<'_> {
+        let now = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner).now;
+        Clocks { now, table: &mut self.table }
+    }
 }
 
 impl WasiView for Guest {
@@ -73,6 +83,7 @@ impl WasiView for Guest {
 /// gives control back to us instead of blocking the thread (see `instance::now_or_never`).
 pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
+    clock::link(linker)?;
     bindings::random::insecure::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
     bindings::random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
     bindings::cli::exit::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
@@ -104,35 +115,6 @@ impl Surroundings {
     }
 }
 
-/// A clock that stands still.
-struct Still(Arc<Mutex<Surroundings>>);
-
-impl Still {
-    fn read(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).now
-    }
-}
-
-impl HostWallClock for Still {
-    fn resolution(&self) -> Duration {
-        Duration::from_millis(1)
-    }
-
-    fn now(&self) -> Duration {
-        self.read()
-    }
-}
-
-impl HostMonotonicClock for Still {
-    fn resolution(&self) -> u64 {
-        1_000_000
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.read().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
 /// Randomness that the call's entropy determines.
 struct Seeded(Arc<Mutex<Surroundings>>);
 
@@ -160,6 +142,7 @@ impl TryRng for Seeded {
 
 /// Bounds the memory of a store as a sum over all its memories; wasmtime's own limit is per memory.
 pub(super) struct Limiter {
+    memory: usize,
     memory_left: usize,
     table_elements_left: usize,
     /// Was growth refused? Tells a memory limit from other traps.
@@ -168,7 +151,12 @@ pub(super) struct Limiter {
 
 impl Limiter {
     fn new(limits: &Limits) -> Self {
-        Self { memory_left: limits.memory, table_elements_left: limits.table_elements, refused: false }
+        Self {
+            memory: limits.memory,
+            memory_left: limits.memory,
+            table_elements_left: limits.table_elements,
+            refused: false,
+        }
     }
 }
 

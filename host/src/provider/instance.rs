@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::{Store, Trap};
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::guest::Guest;
@@ -64,6 +65,7 @@ fn budget(store: &mut Store<Guest>, limits: &Limits, targets: usize) {
     store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
     let per_target = limits.result_per_target.saturating_mul(targets);
     store.set_hostcall_fuel(limits.result.saturating_add(per_target));
+    store.data_mut().limiter.refused = false;
 }
 
 /// A guest that waits for anything would block a thread that others need, and time stands still for it.
@@ -78,24 +80,34 @@ fn waited() -> ProviderError {
     ProviderError::Refused("it waits, and a provider must not wait".into())
 }
 
-/// Sorts what wasmtime says into what happened.
+/// Sorts what wasmtime says into what happened. The guest's frames go to its own log and nowhere else.
 fn explain(store: &Store<Guest>, error: wasmtime::Error) -> ProviderError {
-    if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+    let guest = store.data();
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return ProviderError::Exhausted;
     }
+    guest.log.append(format!("{error:?}\n").as_bytes());
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return match trap {
             Trap::Interrupt => ProviderError::TimedOut,
-            _ if store.data().limiter.refused => ProviderError::OutOfMemory,
+            _ if guest.limiter.refused => ProviderError::OutOfMemory,
             trap => ProviderError::Panicked(trap.to_string()),
         };
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
         return ProviderError::Panicked(format!("it called exit({code})"));
     }
-    if store.data().limiter.refused {
+    if guest.limiter.refused {
         return ProviderError::OutOfMemory;
     }
-    // Values that can't be lifted (too large, not UTF-8, lying lengths) are plain errors, not traps.
-    ProviderError::BadOutput(error.root_cause().to_string())
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return ProviderError::Refused("it holds too many handles".into());
+    }
+    let cause = error.root_cause().to_string();
+    // An error with frames of the guest comes from a function that it called, one without from lifting what
+    // it returned (too large, not UTF-8, lying lengths).
+    match error.downcast_ref::<WasmBacktrace>() {
+        Some(_) => ProviderError::Refused(cause),
+        None => ProviderError::BadOutput(cause),
+    }
 }

@@ -1,38 +1,94 @@
-//! The warm instances of one component for one tenant, and the calls through them.
+//! The instances of one component for one tenant, and the calls through them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+use wasmtime::Store;
+
+use super::breaker::{Breaker, Verdict};
 use super::check::{self, Prepared};
-use super::instance::Instance;
+use super::guest::Guest;
+use super::idle::Shelf;
 use super::load::Loaded;
 use super::log::GuestLog;
-use super::{Isolation, ProviderError};
+use super::share::Share;
+use super::{Isolation, ProviderError, Trust};
 use crate::contract::codec::{Answer, Reply};
-use crate::contract::{Application, Context, Notification, Rejection, Target};
+use crate::contract::{Application, Context, HttpProvider, Notification, Rejection, Target};
+use crate::tenant::TenantId;
 
-/// Calls are synchronous and never held across an await, so that no more instances are in use at once
-/// than there are threads that call.
+/// One component for one tenant.
+///
+/// `check_application`, `encode` and `decode` run on the calling thread to their end and are never held
+/// across an await, so no more instances are in use at once than there are threads that call. From async
+/// code, call them inside [`Instances::run`].
 pub struct Instances {
     loaded: Arc<Loaded>,
-    idle: Mutex<Vec<Instance>>,
+    tenant: TenantId,
+    shelf: Arc<Shelf>,
+    /// What the tenant may use; None: the component is built in.
+    share: Option<Arc<Share>>,
+    breaker: Breaker,
     log: Arc<GuestLog>,
-    traps: AtomicU64,
+    failures: AtomicU64,
 }
 
 impl Instances {
-    pub(super) fn new(loaded: Arc<Loaded>) -> Self {
-        Self { loaded, idle: Mutex::default(), log: Arc::default(), traps: AtomicU64::new(0) }
+    pub(super) fn new(loaded: Arc<Loaded>, tenant: &TenantId) -> Self {
+        let sandbox = &loaded.sandbox;
+        let share = match loaded.trust {
+            Trust::BuiltIn => None,
+            Trust::Uploaded => Some(sandbox.shares.of(tenant)),
+        };
+        Self {
+            tenant: tenant.clone(),
+            shelf: sandbox.idle.shelf(),
+            share,
+            breaker: Breaker::new(sandbox.limits.breaker),
+            log: Arc::default(),
+            failures: AtomicU64::new(0),
+            loaded,
+        }
     }
 
-    /// What the guest printed.
+    /// What the guest printed, and where it trapped. For its tenant alone.
     pub fn log(&self) -> &GuestLog {
         &self.log
     }
 
-    /// How many calls ended in a trap, a time-out or a limit.
-    pub fn traps(&self) -> u64 {
-        self.traps.load(Ordering::Relaxed)
+    /// How many calls ended in a trap, a time-out or a limit, or with an answer that breaks the contract.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// How long the component is still quarantined, if it is.
+    pub fn quarantined(&self) -> Option<Duration> {
+        self.breaker.remaining()
+    }
+
+    /// How many warm instances wait for a call.
+    pub fn idle(&self) -> usize {
+        self.shelf.len()
+    }
+
+    /// Runs `call`, which calls this component, where it can't keep others waiting. A built-in component is
+    /// called at once on this thread. For an uploaded one it waits for the tenant's turn and hands the
+    /// thread's other tasks to another thread meanwhile.
+    pub async fn run<T>(
+        &self,
+        call: impl FnOnce(&Self) -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        let Some(share) = &self.share else { return call(self) };
+        if let Some(retry_after) = self.quarantined() {
+            return Err(ProviderError::Quarantined { retry_after });
+        }
+        let _turn = share.turn().await?;
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| call(self)),
+            _ => call(self),
+        }
     }
 
     /// Are the settings of this application complete and sound? `Ok(Err(…))`: no, and why.
@@ -41,9 +97,10 @@ impl Instances {
         context: &Context,
         application: &Application,
     ) -> Result<Result<(), Rejection>, ProviderError> {
-        self.with_instance(context, 1, async |guest, store| {
+        self.call(context, 1, async |guest, store| {
             guest.pushlet_provider_codec().call_check_application(store, application).await
         })
+        .map(|answer| answer.map_err(check::rejection))
     }
 
     /// The requests that deliver `notification` to `targets`, checked.
@@ -54,11 +111,12 @@ impl Instances {
         notification: &Notification,
         targets: &[Target],
     ) -> Result<Prepared, ProviderError> {
-        let encoded = self.with_instance(context, targets.len(), async |guest, store| {
+        let encoded = self.call(context, targets.len(), async |guest, store| {
             let codec = guest.pushlet_provider_codec();
             codec.call_encode(store, context, application, notification, targets).await
         })?;
         check::encoded(&self.loaded.manifest, application.environment, targets.len(), encoded)
+            .inspect_err(|error| self.note(error))
     }
 
     /// What became of the targets of each answer, checked.
@@ -70,54 +128,58 @@ impl Instances {
         native: bool,
     ) -> Result<Vec<Reply>, ProviderError> {
         let targets = answers.iter().map(|answer| answer.targets.len()).sum();
-        let replies = self.with_instance(context, targets, async |guest, store| {
+        let replies = self.call(context, targets, async |guest, store| {
             guest.pushlet_provider_codec().call_decode(store, context, application, answers, native).await
         })?;
-        check::replies(answers, replies)
+        check::replies(answers, replies).inspect_err(|error| self.note(error))
     }
 
-    fn with_instance<T>(
+    /// A call of the guest, if the breaker and the tenant's CPU budget let it pass.
+    fn call<T>(
         &self,
         context: &Context,
         targets: usize,
-        call: impl AsyncFnOnce(
-            &crate::contract::HttpProvider,
-            &mut wasmtime::Store<super::guest::Guest>,
-        ) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&HttpProvider, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
-        let sandbox = &self.loaded.sandbox;
-        let mut instance = match self.idle().pop() {
-            Some(instance) => instance,
-            None => Instance::new(sandbox, &self.loaded.component, &self.log)
-                .inspect_err(|error| self.count(error))?,
+        let pass = self.breaker.admit().map_err(|retry_after| ProviderError::Quarantined { retry_after })?;
+        let meter = self.share.as_deref().map(Share::meter).transpose();
+        let result = meter.and_then(|_meter| self.call_instance(context, targets, call));
+        let verdict = match &result {
+            Ok(_) => Verdict::Good,
+            Err(error) if error.is_components_fault() => Verdict::Failed,
+            Err(_) => Verdict::Void,
         };
-        instance.guest().observe_context(context);
-        let result = instance.call(&sandbox.limits, targets, call);
-        match &result {
-            Ok(_) => self.put_back(instance),
-            Err(error) => self.count(error),
+        if let Err(error) = &result {
+            self.note(error);
+        }
+        if self.breaker.report(pass, verdict) {
+            let (provider, digest) = (&self.loaded.manifest.name, &self.loaded.digest);
+            tracing::warn!(tenant = %self.tenant, provider, digest, "provider quarantined: it keeps failing");
         }
         result
     }
 
-    fn put_back(&self, instance: Instance) {
-        let limits = &self.loaded.sandbox.limits;
-        if limits.isolation == Isolation::PerCall || instance.calls >= limits.calls_per_instance {
-            return;
+    fn call_instance<T>(
+        &self,
+        context: &Context,
+        targets: usize,
+        call: impl AsyncFnOnce(&HttpProvider, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, ProviderError> {
+        let Loaded { sandbox, component, .. } = &*self.loaded;
+        let limits = &sandbox.limits;
+        let warm = self.shelf.take();
+        let mut instance = warm.map_or_else(|| sandbox.instantiate(component, &self.log), Ok)?;
+        instance.guest().observe_context(context);
+        let value = instance.call(limits, targets, call)?;
+        if limits.isolation == Isolation::Warm && instance.calls < limits.calls_per_instance {
+            self.shelf.put(instance, limits);
         }
-        let mut idle = self.idle();
-        if idle.len() < limits.idle {
-            idle.push(instance);
-        }
+        Ok(value)
     }
 
-    fn count(&self, error: &ProviderError) {
-        if *error != ProviderError::Exhausted {
-            self.traps.fetch_add(1, Ordering::Relaxed);
+    fn note(&self, error: &ProviderError) {
+        if error.is_components_fault() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Instance>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

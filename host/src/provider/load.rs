@@ -6,9 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use wasmtime::component::Component;
 
 use super::guest::{ALLOWED_IMPORTS, Guest};
-use super::instance::Instance;
 use super::log::GuestLog;
-use super::{Instances, ProviderError, Sandbox, manifest};
+use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
 use crate::contract::HttpProviderPre;
 use crate::contract::manifest::ProviderManifest;
 use crate::tenant::TenantId;
@@ -23,6 +22,8 @@ const EXPORTS: [&str; 2] = ["pushlet:provider/manifest", "pushlet:provider/codec
 pub enum LoadError {
     #[error("the component has {size} bytes, more than the {limit} allowed")]
     TooLarge { size: usize, limit: usize },
+    #[error("the component has more than {limit} {what}")]
+    TooComplex { what: &'static str, limit: usize },
     #[error("not a valid WebAssembly component: {0}")]
     Invalid(String),
     #[error("the component imports {0}, which a provider may not have")]
@@ -48,24 +49,32 @@ pub(super) struct Loaded {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) component: HttpProviderPre<Guest>,
     pub(super) manifest: ProviderManifest,
-    digest: String,
+    pub(super) trust: Trust,
+    pub(super) digest: String,
 }
 
 impl Provider {
-    /// Compiles and checks a component, and asks it for its manifest.
-    pub fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Self>, LoadError> {
+    /// Checks and compiles a component, and asks it for its manifest. What it prints meanwhile, and the
+    /// frames of a trap, go to `log`.
+    pub fn load(
+        sandbox: &Arc<Sandbox>,
+        bytes: &[u8],
+        trust: Trust,
+        log: &Arc<GuestLog>,
+    ) -> Result<Arc<Self>, LoadError> {
         let limit = sandbox.limits.component;
         if bytes.len() > limit {
             return Err(LoadError::TooLarge { size: bytes.len(), limit });
         }
+        shape::check(bytes)?;
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
         check_imports(sandbox, &component)?;
         check_exports(sandbox, &component)?;
         let component =
             sandbox.linker.instantiate_pre(&component).and_then(HttpProviderPre::new).map_err(invalid)?;
-        let manifest = describe(sandbox, &component)?;
+        let manifest = describe(sandbox, &component, log)?;
         let digest = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
-        let loaded = Arc::new(Loaded { sandbox: sandbox.clone(), component, manifest, digest });
+        let loaded = Arc::new(Loaded { sandbox: sandbox.clone(), component, manifest, trust, digest });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
     }
 
@@ -85,21 +94,31 @@ impl Provider {
             let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
             tenants
                 .entry(tenant.clone())
-                .or_insert_with(|| Arc::new(Instances::new(self.loaded.clone())))
+                .or_insert_with(|| Arc::new(Instances::new(self.loaded.clone(), tenant)))
                 .clone()
         })
+    }
+
+    /// Drops the instances and the log of a tenant that is no more.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 }
 
 fn invalid(error: wasmtime::Error) -> LoadError {
-    LoadError::Invalid(format!("{error:#}"))
+    LoadError::Invalid(excerpt(&format!("{error:#}")))
+}
+
+/// The beginning of a text that is the component's, in part or in whole.
+fn excerpt(text: &str) -> String {
+    text.chars().take(300).collect()
 }
 
 fn check_imports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadError> {
     let component_type = component.component_type();
     for (name, _) in component_type.imports(&sandbox.engine) {
         if !ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed)) {
-            return Err(LoadError::ForbiddenImport(name.to_owned()));
+            return Err(LoadError::ForbiddenImport(excerpt(name)));
         }
     }
     Ok(())
@@ -114,7 +133,7 @@ fn check_exports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadErr
             .find_map(|(name, _)| name.strip_prefix(wanted)?.strip_prefix('@'))
             .ok_or(LoadError::WrongWorld(wanted))?;
         if !serves(version) {
-            return Err(LoadError::WrongVersion { built: version.to_owned() });
+            return Err(LoadError::WrongVersion { built: excerpt(version) });
         }
     }
     Ok(())
@@ -126,13 +145,17 @@ fn serves(version: &str) -> bool {
     minor(version).is_some() && minor(version) == minor(CONTRACT)
 }
 
-fn describe(sandbox: &Sandbox, component: &HttpProviderPre<Guest>) -> Result<ProviderManifest, LoadError> {
-    let mut instance = Instance::new(sandbox, component, &Arc::new(GuestLog::default()))?;
+fn describe(
+    sandbox: &Sandbox,
+    component: &HttpProviderPre<Guest>,
+    log: &Arc<GuestLog>,
+) -> Result<ProviderManifest, LoadError> {
+    let mut instance = sandbox.instantiate(component, log)?;
     instance.guest().observe(0, &[]);
     let manifest = instance.call(&sandbox.limits, 1, async |guest, store| {
         guest.pushlet_provider_manifest().call_describe(store).await
     })?;
-    manifest::check(&manifest).map_err(LoadError::BadManifest)?;
+    manifest::check(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
     Ok(manifest)
 }
 

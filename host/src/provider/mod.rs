@@ -3,16 +3,28 @@
 //! A [`Provider`] is one component, compiled once. [`Instances`] are its warm instances for one tenant:
 //! a call takes one, runs it to its end on the calling thread, checks what came out, and puts it back;
 //! after a trap, a time-out or a limit it is dropped. Nothing a guest does is more than a [`ProviderError`].
+//!
+//! What contains a guest, from the outside in:
+//! - [`shape`] and [`load`]: size, imports, world and version, manifest, before anything is called
+//! - [`breaker`] and [`share`]: whether, and how many at once, its calls run at all
+//! - [`engine`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
+//! - [`check`]: what it returns
+//! - [`idle`]: what it may hold between calls
 
+mod breaker;
 mod catalogue;
 mod check;
+mod clock;
 mod engine;
 mod guest;
+mod idle;
 mod instance;
 mod instances;
 mod load;
 mod log;
 mod manifest;
+mod shape;
+mod share;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +32,23 @@ use std::time::Duration;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
+pub use breaker::BreakerPolicy;
 pub use catalogue::{BUILT_IN, Catalogue};
 pub use check::{Exchange, Message, Prepared};
 pub use instances::Instances;
 pub use load::{LoadError, Provider};
 pub use log::GuestLog;
+pub use share::ShareLimits;
 
+use crate::contract::HttpProviderPre;
 use crate::error::{Error, Kind};
 use guest::Guest;
+use idle::Idle;
+use instance::Instance;
+use share::Shares;
+
+/// How often idle instances are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// What a component may use.
 #[derive(Debug, Clone)]
@@ -48,11 +69,36 @@ pub struct Limits {
     pub instances: u32,
     /// Idle instances kept per tenant and component.
     pub idle: usize,
+    /// Bytes of linear memory that these may have.
+    pub idle_memory: usize,
+    /// Bytes of linear memory that all idle instances may have.
+    pub idle_memory_in_all: usize,
+    /// For how long an idle instance is kept.
+    pub idle_for: Duration,
     /// Calls after which an instance is retired.
     pub calls_per_instance: u32,
     /// Bytes of a component file.
     pub component: usize,
     pub isolation: Isolation,
+    pub breaker: BreakerPolicy,
+    /// For uploaded components.
+    pub share: ShareLimits,
+}
+
+impl Limits {
+    /// How many idle instances go at once when there is no room for another.
+    fn eviction(&self) -> usize {
+        (self.instances as usize / 16).max(1)
+    }
+}
+
+/// Whose code a component is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// This server's own. Its calls are short, and run wherever they are made.
+    BuiltIn,
+    /// Anyone's. Its calls wait for their turn, and their CPU time is counted.
+    Uploaded,
 }
 
 /// When an instance is used again.
@@ -75,9 +121,14 @@ impl Default for Limits {
             call_timeout: Duration::from_millis(250),
             instances: 1000,
             idle: 4,
+            idle_memory: 64 << 20,
+            idle_memory_in_all: 2 << 30,
+            idle_for: Duration::from_secs(60),
             calls_per_instance: 100_000,
             component: 32 << 20,
             isolation: Isolation::Warm,
+            breaker: BreakerPolicy::default(),
+            share: ShareLimits::default(),
         }
     }
 }
@@ -87,7 +138,9 @@ pub struct Sandbox {
     engine: Engine,
     linker: Linker<Guest>,
     limits: Limits,
-    _ticker: engine::Ticker,
+    idle: Arc<Idle>,
+    shares: Shares,
+    _tickers: [engine::Ticker; 2],
 }
 
 impl Sandbox {
@@ -96,9 +149,34 @@ impl Sandbox {
         let engine = engine::new(&limits).map_err(Error::internal)?;
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker).map_err(Error::internal)?;
-        let ticker = engine::Ticker::start(&engine).map_err(Error::internal)?;
-        Ok(Arc::new(Self { engine, linker, limits, _ticker: ticker }))
+        let idle = Arc::<Idle>::default();
+        let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
+        let shares = Shares::new(&limits.share);
+        Ok(Arc::new(Self { engine, linker, limits, idle, shares, _tickers: tickers }))
     }
+
+    /// A fresh instance. When there is no room, idle ones have to go.
+    fn instantiate(
+        &self,
+        component: &HttpProviderPre<Guest>,
+        log: &Arc<GuestLog>,
+    ) -> Result<Instance, ProviderError> {
+        match Instance::new(self, component, log) {
+            Err(ProviderError::Exhausted) if self.idle.evict(self.limits.eviction()) > 0 => {
+                Instance::new(self, component, log)
+            }
+            instance => instance,
+        }
+    }
+}
+
+/// The two threads of a sandbox, however many tenants there are.
+fn tickers(engine: &Engine, idle: &Arc<Idle>, idle_for: Duration) -> std::io::Result<[engine::Ticker; 2]> {
+    let engine = engine.clone();
+    let epoch = engine::Ticker::start("epoch", engine::TICK, move || engine.increment_epoch())?;
+    let sweeps = u32::try_from(idle_for.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX);
+    let idle = idle.clone();
+    Ok([epoch, engine::Ticker::start("idle", SWEEP, move || idle.sweep(sweeps))?])
 }
 
 /// What a component did instead of answering. The caller's request fails, nobody else notices.
@@ -114,6 +192,11 @@ pub enum ProviderError {
     BadOutput(String),
     #[error("the provider asked for what it may not have: {0}")]
     Refused(String),
+    /// It failed so often that it is not called for a while.
+    #[error("the provider kept failing and is not called for now")]
+    Quarantined { retry_after: Duration },
+    #[error("the tenant's providers used up their CPU time")]
+    CpuLimit { retry_after: Duration },
     /// Not the component's fault.
     #[error("all instances are in use")]
     Exhausted,
@@ -127,8 +210,15 @@ impl ProviderError {
             Self::Panicked(_) => "provider_panicked",
             Self::BadOutput(_) => "provider_bad_output",
             Self::Refused(_) => "provider_refused",
+            Self::Quarantined { .. } => "provider_quarantined",
+            Self::CpuLimit { .. } => "provider_cpu_limit",
             Self::Exhausted => "overloaded",
         }
+    }
+
+    /// Did it do wrong in a call that was made?
+    fn is_components_fault(&self) -> bool {
+        !matches!(self, Self::Quarantined { .. } | Self::CpuLimit { .. } | Self::Exhausted)
     }
 }
 
@@ -138,6 +228,12 @@ impl From<ProviderError> for Error {
         match error {
             ProviderError::Exhausted => {
                 Error::new(Kind::Overloaded, error.code(), message).after(Duration::from_secs(1))
+            }
+            ProviderError::CpuLimit { retry_after } => {
+                Error::new(Kind::Throttled, error.code(), message).after(retry_after)
+            }
+            ProviderError::Quarantined { retry_after } => {
+                Error::new(Kind::Provider, error.code(), message).after(retry_after)
             }
             ProviderError::TimedOut => Error::new(Kind::TimedOut, error.code(), message),
             _ => Error::new(Kind::Provider, error.code(), message),

@@ -5,10 +5,14 @@ use crate::contract::codec::{Answer, Response};
 use crate::contract::{Alert, Application, Context, Disposition, Environment, Notification, Target};
 use crate::tenant::TenantId;
 
+fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Provider>, LoadError> {
+    Provider::load(sandbox, bytes, Trust::BuiltIn, &Arc::default())
+}
+
 fn apns(limits: Limits) -> Arc<Provider> {
     let sandbox = Sandbox::new(limits).unwrap();
     let (_, bytes) = BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap();
-    Provider::load(&sandbox, bytes).unwrap()
+    load(&sandbox, bytes).unwrap()
 }
 
 fn application() -> Application {
@@ -70,16 +74,10 @@ fn the_same_call_gives_the_same_bytes_warm_or_fresh() {
 fn a_file_that_is_no_component_is_refused_with_a_reason() {
     let limits = Limits { component: 100, ..Limits::default() };
     let sandbox = Sandbox::new(limits).unwrap();
-    assert!(matches!(
-        Provider::load(&sandbox, &[0; 101]),
-        Err(LoadError::TooLarge { size: 101, limit: 100 })
-    ));
-    assert!(
-        matches!(Provider::load(&sandbox, b"\0asm\x01\0\0\0"), Err(LoadError::Invalid(_))),
-        "a core module"
-    );
-    assert!(matches!(Provider::load(&sandbox, b"text"), Err(LoadError::Invalid(_))));
+    assert!(matches!(load(&sandbox, &[0; 101]), Err(LoadError::TooLarge { size: 101, limit: 100 })));
+    assert!(matches!(load(&sandbox, b"\0asm\x01\0\0\0"), Err(LoadError::Invalid(_))), "a core module");
+    assert!(matches!(load(&sandbox, b"text"), Err(LoadError::Invalid(_))));
     // An empty component: valid, but of no world.
     let empty = b"\0asm\x0d\0\x01\0";
-    assert!(matches!(Provider::load(&sandbox, empty), Err(LoadError::WrongWorld(_))));
+    assert!(matches!(load(&sandbox, empty), Err(LoadError::WrongWorld(_))));
 }

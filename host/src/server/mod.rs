@@ -31,7 +31,7 @@ use tower::ServiceExt as _;
 pub use tls::acceptor;
 
 use crate::config::{Config, Limits};
-use crate::http::{UnderWay, turn_away};
+use crate::http::{Refusal, UnderWay};
 use patience::Patience;
 
 /// Connections beyond the limit that still get an answer, which is 503.
@@ -164,21 +164,22 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     watcher.watch(connection).await
 }
 
-async fn respond(shared: &Shared, request: Request<Body>, busy: bool) -> Response<Body> {
-    let version = request.version();
-    let mut refusal = if shared.stopping.load(Ordering::Acquire) {
-        turn_away("shutting_down", "this server is stopping, try another")
-    } else if busy {
-        turn_away("too_many_connections", "this server has too many connections, try again later")
+async fn respond(shared: &Shared, mut request: Request<Body>, busy: bool) -> Response<Body> {
+    let refusal = if shared.stopping.load(Ordering::Acquire) {
+        Some(Refusal::ShuttingDown)
     } else {
-        let Ok(response) = shared.router.clone().oneshot(request).await;
-        return response;
+        busy.then_some(Refusal::TooManyConnections)
     };
     // HTTP/2 has no such header; there the connection is closed by GOAWAY.
-    if version < Version::HTTP_2 {
-        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let closes = refusal.is_some() && request.version() < Version::HTTP_2;
+    if let Some(refusal) = refusal {
+        request.extensions_mut().insert(refusal);
     }
-    refusal
+    let Ok(mut response) = shared.router.clone().oneshot(request).await;
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn builder(limits: &Limits) -> Builder<TokioExecutor> {

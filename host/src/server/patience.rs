@@ -123,6 +123,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -138,7 +139,8 @@ mod tests {
             if !start.is_empty() {
                 assert_eq!(far.read(&mut read).await.unwrap(), start.len());
             }
-            assert_eq!(far.read(&mut read).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            let failed = timeout(SHORT * 2, far.read(&mut read)).await.unwrap().unwrap_err();
+            assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         }
     }
 
@@ -150,7 +152,7 @@ mod tests {
             let mut far = Patience::new(far, SHORT, SHORT);
             let mut read = [0; 64];
             assert_eq!(far.read(&mut read).await.unwrap(), start.len());
-            let waited = tokio::time::timeout(SHORT * 100, far.read(&mut read)).await;
+            let waited = timeout(SHORT * 100, far.read(&mut read)).await;
             assert!(waited.is_err(), "{start:?}");
         }
     }
@@ -159,7 +161,7 @@ mod tests {
     async fn a_reader_that_does_not_read_ends_the_connection() {
         let (near, far) = duplex(16);
         let mut far = Patience::new(far, SHORT, SHORT);
-        let failed = far.write_all(&[0; 1024]).await.unwrap_err();
+        let failed = timeout(SHORT * 2, far.write_all(&[0; 1024])).await.unwrap().unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         drop(near);
     }
@@ -175,7 +177,7 @@ mod tests {
                 near.read_exact(&mut read).await.unwrap();
             }
         };
-        let (written, ()) = tokio::join!(far.write_all(&[0; 1024]), reader);
-        written.unwrap();
+        let both = async { tokio::join!(far.write_all(&[0; 1024]), reader) };
+        timeout(SHORT * 100, both).await.unwrap().0.unwrap();
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware;
 use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -17,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::config::{Layers, Tls};
+use crate::http::turn_away;
 
 /// A server whose `/slow` waits until it is told, and whose `/echo` answers with the body.
 struct Running {
@@ -44,10 +46,11 @@ async fn start(limits: Limits, drain: Duration, tls: Option<TlsAcceptor>) -> Run
         .route("/slow", get(slow))
         .route("/echo", post(async |body: Bytes| body))
         .route("/big", get(async || vec![0_u8; 64 << 20]))
-        .route("/version", get(async |request: Request<Body>| format!("{:?}", request.version())));
+        .route("/version", get(async |request: Request<Body>| format!("{:?}", request.version())))
+        .layer(middleware::from_fn(turn_away));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let under_way = UnderWay::default();
+    let under_way = UnderWay::at_most(10);
     let server = Server { router, under_way: under_way.clone(), tls, limits, drain };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.run(listener, async {
@@ -61,7 +64,7 @@ async fn start_plain() -> Running {
 }
 
 /// Longer than any test may take.
-const PATIENT: Duration = Duration::from_secs(60);
+const PATIENT: Duration = Duration::from_secs(30);
 
 impl Running {
     fn stop(&self) {
@@ -163,7 +166,7 @@ async fn what_is_under_way_at_shutdown_is_finished() {
     server.slow_began.notified().await;
     let slow_two = tokio::spawn(two.send_request(request("GET", "/slow", "")));
     server.slow_began.notified().await;
-    let (guard, address) = (server.under_way.begin(), server.address);
+    let (place, address) = (server.under_way.begin(), server.address);
     server.stop();
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
@@ -172,7 +175,7 @@ async fn what_is_under_way_at_shutdown_is_finished() {
     assert_eq!(read(slow_one.await.unwrap().unwrap()).await.2, "slow");
     assert_eq!(read(slow_two.await.unwrap().unwrap()).await.2, "slow");
     assert!(!server.served.is_finished());
-    drop(guard);
+    drop(place);
     server.ended().await;
 }
 
@@ -182,7 +185,7 @@ async fn what_does_not_finish_is_left_behind() {
     let mut one = server.http1().await;
     let slow = tokio::spawn(one.send_request(request("GET", "/slow", "")));
     server.slow_began.notified().await;
-    let _guard = server.under_way.begin();
+    let _place = server.under_way.begin();
     server.stop();
     server.ended().await;
     assert!(slow.await.unwrap().is_err());
@@ -202,7 +205,8 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
 
 #[tokio::test]
 async fn a_request_that_comes_after_the_end_began_is_turned_away() {
-    let shared = shared_by(Router::new().route("/version", get(async || "served")), true);
+    let router = Router::new().route("/", get(async || "served")).layer(middleware::from_fn(turn_away));
+    let shared = shared_by(router, true);
     let answers = refused_by(&shared, false).await;
     for (version, (status, headers, body)) in answers {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -224,13 +228,16 @@ async fn connections_beyond_the_limit_are_turned_away() {
     assert!(body.contains("\"error\":\"too_many_connections\""), "{body}");
     assert_eq!(headers["connection"], "close");
     drop((first, second));
-    loop {
-        let mut again = server.http1().await;
-        let answer = read(again.send_request(request("GET", "/version", "")).await.unwrap()).await;
-        if answer.0 == StatusCode::OK {
-            break;
+    let served_again = async {
+        loop {
+            let mut again = server.http1().await;
+            let answer = read(again.send_request(request("GET", "/version", "")).await.unwrap()).await;
+            if answer.0 == StatusCode::OK {
+                break;
+            }
         }
-    }
+    };
+    timeout(PATIENT, served_again).await.unwrap();
 }
 
 #[tokio::test]

@@ -172,7 +172,7 @@ fn insert_localized(object: &mut Object, key: &str, arguments: &str, text: &Opti
     if let Some(text) = text {
         object.insert(key.into(), text.key.as_str().into());
         if !text.arguments.is_empty() {
-            object.insert(arguments.into(), json!(text.arguments));
+            object.insert(arguments.into(), text.arguments.clone().into());
         }
     }
 }

@@ -125,7 +125,7 @@ impl Call<'_> {
         headers.extend(self.expiration()?.map(|seconds| ("apns-expiration".to_string(), seconds)));
         headers.extend(self.priority(kind)?.map(|priority| ("apns-priority".to_string(), priority)));
         headers.extend(self.collapse_id()?.map(|key| ("apns-collapse-id".to_string(), key)));
-        let body = self.payload.clone().finish(kind, self.context.now)?;
+        let body = self.payload.finish(kind, self.context.now)?;
         check_size(&body, kind.limit(), self.notification)?;
         Ok(post("device", headers, body))
     }
@@ -150,7 +150,7 @@ impl Call<'_> {
             ("apns-expiration".to_string(), expiration),
         ];
         headers.extend(self.priority(kind)?.map(|priority| ("apns-priority".to_string(), priority)));
-        let body = self.payload.clone().finish(kind, self.context.now)?;
+        let body = self.payload.finish(kind, self.context.now)?;
         check_size(&body, BROADCAST_LIMIT, self.notification)?;
         Ok(post("broadcast", headers, body))
     }

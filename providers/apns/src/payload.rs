@@ -10,7 +10,6 @@ use pushlet_sdk::{Notification, Rejection};
 use serde_json::Value;
 
 /// A payload, still without what its push type adds.
-#[derive(Clone)]
 pub struct Payload {
     aps: Object,
     beside: Object,
@@ -65,38 +64,31 @@ impl Payload {
     }
 
     /// The bytes to send, after the rules of the push type.
-    pub fn finish(mut self, kind: PushType, now: u64) -> Result<Vec<u8>, Rejection> {
+    pub fn finish(&self, kind: PushType, now: u64) -> Result<Vec<u8>, Rejection> {
+        let mut aps = self.aps.clone();
         match kind {
-            PushType::Background => self.finish_background()?,
-            PushType::LiveActivity => self.finish_live_activity(now)?,
+            PushType::Background => finish_background(&mut aps)?,
+            PushType::LiveActivity => self.finish_live_activity(&mut aps, now)?,
             _ => {}
         }
-        let relevance = self.aps.get("relevance-score").and_then(Value::as_f64);
+        let relevance = aps.get("relevance-score").and_then(Value::as_f64);
         if kind != PushType::LiveActivity && relevance.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
             return Err(invalid("relevance_score", "relevance_score must be from 0 to 1"));
         }
-        let mut root = Object::new();
-        if kind != PushType::Mdm || !self.aps.is_empty() {
-            root.insert("aps".into(), Value::Object(self.aps));
+        let beside = json::write(&self.beside);
+        if kind == PushType::Mdm && aps.is_empty() {
+            return Ok(beside.into_bytes());
         }
-        root.extend(self.beside);
-        Ok(Value::Object(root).to_string().into_bytes())
+        let comma = if self.beside.is_empty() { "" } else { "," };
+        let rest = beside.strip_prefix('{').unwrap_or_default();
+        Ok(format!("{{\"aps\":{}{comma}{rest}", json::write(&aps)).into_bytes())
     }
 
-    /// A background push wakes the app and shows nothing.
-    fn finish_background(&mut self) -> Result<(), Rejection> {
-        if let Some(key) = ["alert", "badge", "sound"].iter().find(|key| self.aps.contains_key(**key)) {
-            return Err(invalid("push_type", format!("a background notification cannot have {key}")));
-        }
-        self.aps.insert("content-available".into(), 1.into());
-        Ok(())
-    }
-
-    fn finish_live_activity(&mut self, now: u64) -> Result<(), Rejection> {
-        if self.aps.get("event").and_then(Value::as_str) == Some("start") && !self.aps.contains_key("alert") {
+    fn finish_live_activity(&self, aps: &mut Object, now: u64) -> Result<(), Rejection> {
+        if self.starts_activity() && !aps.contains_key("alert") {
             return Err(missing("alert", "an alert is required to start a Live Activity"));
         }
-        self.aps.entry("timestamp").or_insert((now / 1000).into());
+        aps.entry("timestamp").or_insert((now / 1000).into());
         Ok(())
     }
 
@@ -104,6 +96,15 @@ impl Payload {
     pub fn starts_activity(&self) -> bool {
         self.aps.get("event").and_then(Value::as_str) == Some("start")
     }
+}
+
+/// A background push wakes the app and shows nothing.
+fn finish_background(aps: &mut Object) -> Result<(), Rejection> {
+    if let Some(key) = ["alert", "badge", "sound"].iter().find(|key| aps.contains_key(**key)) {
+        return Err(invalid("push_type", format!("a background notification cannot have {key}")));
+    }
+    aps.insert("content-available".into(), 1.into());
+    Ok(())
 }
 
 /// Refuses a body above the limit, naming the field that takes the most of it.

@@ -52,7 +52,7 @@ const REASONS: [(&str, Meaning, &str); 43] = [
     ("BadCertificate", Refused, "the certificate is not valid"),
     ("BadCertificateEnvironment", Refused, "the certificate is for the other environment"),
     ("ExpiredProviderToken", Expired, "the provider token is too old"),
-    ("Forbidden", Wrong, "the action is not allowed"),
+    ("Forbidden", Refused, "the action is not allowed"),
     ("InvalidProviderToken", Refused, "the provider token is not valid: check key, key id and team id"),
     ("MissingProviderToken", Refused, "neither a certificate nor a provider token was sent"),
     ("UnrelatedKeyIdInToken", Refused, "the key is unrelated to the one this connection began with"),

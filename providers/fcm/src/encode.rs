@@ -73,7 +73,7 @@ struct Call {
 impl Call {
     fn new(message: Object, options: Options) -> Result<Self, Rejection> {
         let weight = message.get("data").and_then(Value::as_object).map_or(0, json::weight);
-        let mut head = format!("{{\"message\":{}", Value::Object(message));
+        let mut head = format!("{{\"message\":{}", json::write(&message));
         head.pop();
         if !head.ends_with('{') {
             head.push(',');
@@ -95,7 +95,7 @@ impl Call {
         if self.weight > limit {
             return Err(too_large("data", format!("data has {} bytes, the limit is {limit}", self.weight)));
         }
-        Ok(format!("{}\"{field}\":{}{}", self.head, Value::from(name), self.tail).into_bytes())
+        Ok(format!("{}\"{field}\":{}{}", self.head, json::write(&name), self.tail).into_bytes())
     }
 }
 

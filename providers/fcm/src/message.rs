@@ -6,7 +6,7 @@ use crate::shown::Shown;
 use pushlet_sdk::input::{Options, invalid};
 use pushlet_sdk::json::{self, Object};
 use pushlet_sdk::{Notification, Priority, Rejection};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Seconds that Google keeps a message at most: four weeks.
 const LONGEST_TTL: u32 = 2_419_200;
@@ -121,10 +121,10 @@ fn apns(notification: &Notification, options: Options, shown: &Shown, now: u64) 
         headers.insert("apns-priority".into(), priority.into());
     }
     let mut apns = Object::new();
+    let mut payload = Object::new();
+    put(&mut payload, "aps", aps);
     put(&mut apns, "headers", headers);
-    if !aps.is_empty() {
-        apns.insert("payload".into(), json!({ "aps": aps }));
-    }
+    put(&mut apns, "payload", payload);
     Ok(apns)
 }
 
@@ -167,7 +167,7 @@ fn move_to_version_2(message: &mut Object, given: Object, native: &Object) {
     let silent =
         background(&given) || native.get("androidV2").and_then(Value::as_object).is_some_and(background);
     if let Some(shown) = shown.filter(|_| !silent) {
-        first.insert("remoteNotification".into(), json!({ "notification": shown }));
+        put(&mut first, "remoteNotification", Object::from_iter([("notification".to_string(), shown)]));
     }
     json::merge(&mut first, given);
     message.insert("androidV2".into(), Value::Object(first));

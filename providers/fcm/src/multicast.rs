@@ -3,32 +3,30 @@
 
 use crate::decode::{details, fcm_error, is_type};
 use pushlet_sdk::{Disposition, Outcome, Target, json};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The legacy answer to one exchange. None where legacy answered 401 without a body of this shape.
 pub fn answer(target: &Target, outcome: &Outcome, body: &Value, now: u64) -> Option<String> {
     let device = matches!(target, Target::Device(_));
-    let result = if outcome.disposition == Disposition::Delivered {
-        let name = outcome.id.as_deref().unwrap_or_default();
-        let id = name.rsplit('/').next().unwrap_or_default();
-        // A topic's message id was a number.
-        let number = id.parse::<u64>().ok().filter(|_| !device);
-        json!({ "message_id": number.map_or_else(|| Value::from(id), Value::from) })
-    } else {
-        json!({ "error": error(outcome, body, device)? })
+    let delivered = outcome.disposition == Disposition::Delivered;
+    let (name, value) = match delivered {
+        true => ("message_id", message_id(outcome.id.as_deref().unwrap_or_default(), device)),
+        false => ("error", error(outcome, body, device)?.into()),
     };
+    let result = format!("{{\"{name}\":{}}}", json::write(&value));
     if !device {
-        return Some(result.to_string());
+        return Some(result);
     }
-    let success = u8::from(outcome.disposition == Disposition::Delivered);
-    let envelope = json!({
-        "multicast_id": multicast_id(target, outcome, now),
-        "success": success,
-        "failure": 1 - success,
-        "canonical_ids": 0,
-        "results": [result],
-    });
-    Some(envelope.to_string())
+    let (id, success) = (multicast_id(target, outcome, now), u8::from(delivered));
+    let counts = format!("\"success\":{success},\"failure\":{},\"canonical_ids\":0", 1 - success);
+    Some(format!("{{\"multicast_id\":{id},{counts},\"results\":[{result}]}}"))
+}
+
+/// The last part of `projects/{project}/messages/{id}`. A topic's message id was a number.
+fn message_id(name: &str, device: bool) -> Value {
+    let id = name.rsplit('/').next().unwrap_or_default();
+    let number = id.parse::<u64>().ok().filter(|_| !device);
+    number.map_or_else(|| id.into(), Value::from)
 }
 
 fn error(outcome: &Outcome, body: &Value, device: bool) -> Option<&'static str> {

@@ -154,7 +154,7 @@ impl Shown {
 impl Phrase {
     fn typed(text: &Option<Localized>) -> Self {
         let Some(text) = text else { return Self::default() };
-        let arguments = (!text.arguments.is_empty()).then(|| json!(text.arguments));
+        let arguments = (!text.arguments.is_empty()).then(|| Value::from(text.arguments.clone()));
         Self { key: Some(text.key.as_str().into()), arguments }
     }
 }

@@ -7,7 +7,7 @@ use pushlet_sdk::{
 };
 use serde_json::Value;
 
-/// One outcome for each target. `native` is the service's body as it came, where that is JSON.
+/// One outcome for each target. `native` is the body of a 200 as it came, where that is JSON.
 pub fn decode(context: &Context, answer: &Answer, native: bool) -> Reply {
     let body = json::body(&answer.response);
     let wait = retry_after(&answer.response, context.now);
@@ -18,7 +18,10 @@ pub fn decode(context: &Context, answer: &Answer, native: bool) -> Reply {
     let count = answer.targets.len();
     let outcomes = outcomes.unwrap_or_else(|| vec![whole(&answer.response, wait); count]);
     let text = || String::from_utf8(answer.response.body.clone()).ok();
-    Reply { outcomes, native: if native && !body.is_null() { text() } else { None } }
+    Reply {
+        outcomes,
+        native: if native && answer.response.status == 200 && !body.is_null() { text() } else { None },
+    }
 }
 
 /// The outcomes of a 200; None if its body is not what was asked for.

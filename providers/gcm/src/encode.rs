@@ -8,7 +8,7 @@ use pushlet_sdk::{
     Alert, Encoded, Exchange, Localized, Message, Method, Notification, Priority, Refusal, Rejection, Sound,
     Target,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Bytes of data at most, keys and values.
 const DATA_LIMIT: usize = 4096;
@@ -22,27 +22,29 @@ const NAME_LIMIT: usize = 4096;
 /// Encodes a notification for devices, topics and conditions.
 pub fn encode(notification: &Notification, targets: &[Target]) -> Result<Encoded, Rejection> {
     let options = Options::of(notification);
-    let common = Value::Object(body(notification, options)?).to_string();
+    let common = json::write(&body(notification, options)?);
     let groups = options.boolean("notification_key")?.unwrap_or(false);
     let mut encoded = reply::empty();
     let mut devices: Vec<(usize, &str)> = Vec::new();
     for (place, target) in targets.iter().enumerate() {
         match recipient(target) {
             Ok(Recipient::Device(id)) if !groups => devices.push((place, id)),
-            Ok(Recipient::Device(key)) => add(&mut encoded, vec![place], &common, "to", json!(key)),
-            Ok(Recipient::Named(field, name)) => add(&mut encoded, vec![place], &common, field, json!(name)),
+            Ok(Recipient::Device(key)) => add(&mut encoded, vec![place], &common, "to", json::write(&key)),
+            Ok(Recipient::Named(field, name)) => {
+                add(&mut encoded, vec![place], &common, field, json::write(&name))
+            }
             Err(rejection) => encoded.refusals.push(Refusal { covers: vec![index(place)], rejection }),
         }
     }
     for chunk in devices.chunks(MOST_IDS) {
         let (places, ids): (Vec<usize>, Vec<&str>) = chunk.iter().copied().unzip();
-        add(&mut encoded, places, &common, "registration_ids", json!(ids));
+        add(&mut encoded, places, &common, "registration_ids", json::write(&ids));
     }
     Ok(encoded)
 }
 
 /// Adds one request: `common` with its recipients in front.
-fn add(encoded: &mut Encoded, places: Vec<usize>, common: &str, field: &str, recipients: Value) {
+fn add(encoded: &mut Encoded, places: Vec<usize>, common: &str, field: &str, recipients: String) {
     let rest = common.strip_prefix('{').unwrap_or(common);
     let comma = if rest == "}" { "" } else { "," };
     let body = format!("{{\"{field}\":{recipients}{comma}{rest}").into_bytes();
@@ -180,7 +182,7 @@ fn insert_localized(object: &mut Object, name: &str, text: &Option<Localized>) {
     if let Some(text) = text {
         object.insert(format!("{name}_loc_key"), text.key.as_str().into());
         if !text.arguments.is_empty() {
-            object.insert(format!("{name}_loc_args"), json!(text.arguments).to_string().into());
+            object.insert(format!("{name}_loc_args"), json::write(&text.arguments).into());
         }
     }
 }

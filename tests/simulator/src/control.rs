@@ -138,12 +138,11 @@ fn help(shared: &Shared) -> String {
          {{\"service\":\"apns\",\"token\":\"aa*\",\"topic\":…,\"status\":429,\"body\":…,\"headers\":{{}},\
          \"retry_after\":5,\"delay_ms\":0,\"times\":1}}\nDELETE /script\nGET    /connections\n\
          DELETE /access-tokens\nGET    /healthz\n\n\
-         Credentials\n  trust        {}\n  PKCS#12      {} (password {})\n  PKCS#12 old  {} (password {})\n  \
+         Credentials\n  trust        {}\n  PKCS#12      {} (no password)\n  PKCS#12 old  {} (password {})\n  \
          PEM          {}\n  topic        {}\n  .p8          {} (key id {}, team id {})\n  \
          FCM          {} (project {})\n\nAPNs\n{}\nFCM\n{}\nGCM\n{}",
         shown(&files.ca_pem),
         shown(&files.apns_p12),
-        files.apns_p12_password,
         shown(&files.apns_legacy_p12),
         files.apns_legacy_p12_password,
         shown(&files.apns_pem),

@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::contract::exports::pushlet::provider::manifest::ClientCredentials;
-use crate::contract::pushlet::provider::types::CredentialFault;
+use crate::contract::CredentialFault;
+use crate::contract::manifest::ClientCredentials;
 
 /// Status, `Retry-After` in seconds, body; `{request}` in a body stands for the request.
 type Answer = Result<(u16, Option<u64>, String), TokenHttpError>;
@@ -107,9 +107,12 @@ impl Google {
 
     /// Waits until that many requests arrived.
     async fn requests(&self, count: usize) {
-        while self.endpoint.count() < count {
-            tokio::task::yield_now().await;
-        }
+        let arrive = async {
+            while self.endpoint.count() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout_at(soon().into(), arrive).await.expect("no such request came");
     }
 }
 
@@ -199,9 +202,12 @@ async fn refreshes_early_and_in_the_background() {
     assert_eq!(google.token(&later(&start, 3301)).await, "Bearer ya29.first");
     google.requests(2).await;
     google.endpoint.permits.add_permits(1);
-    while google.token(&later(&start, 3301)).await != "Bearer ya29.second" {
-        tokio::task::yield_now().await;
-    }
+    let replaced = async {
+        while google.token(&later(&start, 3301)).await != "Bearer ya29.second" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout_at(soon().into(), replaced).await.expect("the token was not replaced");
     assert_eq!(google.endpoint.count(), 2);
     assert_eq!(google.token(&later(&start, 3300 + 3299)).await, "Bearer ya29.second");
 }

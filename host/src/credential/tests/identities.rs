@@ -74,6 +74,28 @@ fn reads_pkcs12_without_password() {
     }
 }
 
+/// Files of other programs: Java's keytool, today and with its legacy algorithms (RC2-40 and 3DES, as
+/// old exports of Apple's keychain have them), and one whose MAC is made with no password at all
+/// instead of an empty one.
+#[test]
+fn reads_pkcs12_of_other_programs() {
+    // In December 2026, when all of them are valid.
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_500_000);
+    let java = Some("com.example.java");
+    let files: [(&[u8], &str, Option<&str>); 3] = [
+        (include_bytes!("fixtures/keytool.p12"), "changeit", java),
+        (include_bytes!("fixtures/keytool-legacy.p12"), "changeit", java),
+        (include_bytes!("fixtures/null-password.p12"), "", None),
+    ];
+    for (file, password, uid) in files {
+        let fields = uploads(&[("apns_p12", file), ("apns_p12_pass", password.as_bytes())]);
+        let credential = Credential::parse(&[certificate_kind()], &fields, now).unwrap().unwrap();
+        let setting = "apns_topic".to_owned();
+        let derived = credential.derive(&Derivation { setting, property: Property::CertificateSubjectUid });
+        assert_eq!(derived.as_deref(), uid);
+    }
+}
+
 #[test]
 fn reads_certificates_in_any_order() {
     let workshop = Workshop::new();

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::access_tokens::{Client, Endpoint};
 use super::*;
-use crate::contract::pushlet::provider::types::CredentialFault;
+use crate::contract::CredentialFault;
 
 const MINUTE: u64 = 60;
 

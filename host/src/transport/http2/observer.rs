@@ -321,6 +321,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn pieces_of_any_size_give_the_same_record(sizes in proptest::collection::vec(1usize..40, 1..8)) {
             let sent = [

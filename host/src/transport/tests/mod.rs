@@ -18,7 +18,7 @@ use super::{Identity, Origin, Protocol, Request, Settings, Transport};
 use peer::Peer;
 
 /// Long enough for anything that shall happen.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(15);
 /// For what shall not happen.
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -54,7 +54,9 @@ fn push(
 
 /// Yields until the condition holds.
 async fn until(condition: impl Fn() -> bool) {
+    let started = Instant::now();
     while !condition() {
+        assert!(started.elapsed() < LONG, "it never came to be");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

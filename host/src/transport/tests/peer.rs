@@ -13,9 +13,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::LONG;
 use crate::transport::{ClientCertificate, Identity, Origin};
 
 pub const DATA: u8 = 0;
@@ -125,7 +127,7 @@ impl Peer {
     }
 
     pub async fn accept_tcp(&self) -> TcpStream {
-        self.listener.accept().await.unwrap().0
+        timeout(LONG, self.listener.accept()).await.expect("a connection").unwrap().0
     }
 
     /// The TLS connection, or the error of the handshake.
@@ -216,7 +218,7 @@ impl Wire {
     /// The next frame, or nothing at the end of the connection.
     pub async fn any_frame(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
-        self.stream.read_exact(&mut head).await.ok()?;
+        timeout(LONG, self.stream.read_exact(&mut head)).await.expect("a frame or the end").ok()?;
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
         self.stream.read_exact(&mut payload).await.ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::peer::{Authority, MAX_CONCURRENT_STREAMS, Peer, Setup};
@@ -89,6 +90,25 @@ async fn one_who_waits_keeps_its_deadline() {
     assert_eq!(transport.snapshot()[0].queued, 0);
     wire.answer(1).await;
     first.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_given_to_one_who_has_left_is_given_back() {
+    let peer = Peer::start().await;
+    let transport = transport(&peer, |settings| settings.max_connections = 1);
+    let first = push(&transport, request(&peer.origin()));
+    let mut wire = peer.accept(&[(MAX_CONCURRENT_STREAMS, 1)]).await;
+    wire.request().await;
+    let mut second = Box::pin(transport.send(request(&peer.origin())));
+    assert!((&mut second).now_or_never().is_none());
+    wire.answer(1).await;
+    first.await.unwrap().unwrap();
+    // It is granted by now, and does not know it yet.
+    assert_eq!((transport.snapshot()[0].queued, transport.snapshot()[0].streams), (0, 1));
+    drop(second);
+    let third = push(&transport, request(&peer.origin()));
+    wire.serve().await;
+    third.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,10 @@
 //! The integration tests: one binary, one module per subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
+mod built_in;
+mod classic;
+mod reasons;
+mod sockets;
 mod structure;
+mod world;

@@ -46,8 +46,7 @@ struct Claims {
 impl ProviderToken {
     /// Parses a token and verifies its signature by the key that it names.
     pub fn verify(raw: &str, key: impl Fn(&str) -> Option<ProviderKey>) -> Result<ProviderToken, Refusal> {
-        let token = Self::read(raw, key).ok_or(Refusal("InvalidProviderToken"))?;
-        Ok(token)
+        Self::read(raw, key).ok_or(Refusal("InvalidProviderToken"))
     }
 
     fn read(raw: &str, key: impl Fn(&str) -> Option<ProviderKey>) -> Option<ProviderToken> {

@@ -42,7 +42,7 @@ pub struct CredentialFiles {
     pub ca_pem: PathBuf,
     /// Client certificate and RSA key as today's tools write PKCS#12: AES-256 and a SHA-256 MAC.
     pub apns_p12: PathBuf,
-    /// The password of [`Self::apns_p12`].
+    /// The password of [`Self::apns_p12`]: the empty one, so that it needs none to be given.
     pub apns_p12_password: String,
     /// The same as Keychain exported it: RC2-40 certificates, 3DES key, SHA-1 MAC.
     pub apns_legacy_p12: PathBuf,
@@ -70,7 +70,7 @@ impl CredentialFiles {
             directory: directory.to_owned(),
             ca_pem: directory.join("ca.pem"),
             apns_p12: directory.join("apns.p12"),
-            apns_p12_password: PASSWORD.to_owned(),
+            apns_p12_password: String::new(),
             apns_legacy_p12: directory.join("apns-legacy.p12"),
             apns_legacy_p12_password: PASSWORD.to_owned(),
             apns_pem: directory.join("apns.pem"),

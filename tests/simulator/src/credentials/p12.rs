@@ -15,9 +15,9 @@ use crate::error::StartError;
 const LEGACY_ITERATIONS: u32 = 2048;
 const LOCAL_KEY_ID: [u8; 4] = [1, 2, 3, 4];
 
-/// AES-256 (PBES2) and an HMAC-SHA-256 MAC.
+/// AES-256 (PBES2) and an HMAC-SHA-256 MAC; the password is empty.
 pub(super) fn modern(key: &[u8], chain: &[Vec<u8>]) -> Result<Vec<u8>, StartError> {
-    archive(key, chain, EncryptionAlgorithm::PbeWithHmacSha256AndAes256, MacAlgorithm::HmacSha256)
+    archive(key, chain, "", EncryptionAlgorithm::PbeWithHmacSha256AndAes256, MacAlgorithm::HmacSha256)
 }
 
 /// RC2-40 for the certificates, 3DES for the key, an HMAC-SHA-1 MAC.
@@ -26,8 +26,8 @@ pub(super) fn modern(key: &[u8], chain: &[Vec<u8>]) -> Result<Vec<u8>, StartErro
 /// the key of another and computes the MAC over the two.
 pub(super) fn legacy(key: &[u8], chain: &[Vec<u8>]) -> Result<Vec<u8>, StartError> {
     let sha1 = MacAlgorithm::HmacSha1;
-    let rc2 = archive(key, chain, EncryptionAlgorithm::PbeWithShaAnd40BitRc4Cbc, sha1)?;
-    let des = archive(key, chain, EncryptionAlgorithm::PbeWithShaAnd3KeyTripleDesCbc, sha1)?;
+    let rc2 = archive(key, chain, PASSWORD, EncryptionAlgorithm::PbeWithShaAnd40BitRc4Cbc, sha1)?;
+    let des = archive(key, chain, PASSWORD, EncryptionAlgorithm::PbeWithShaAnd3KeyTripleDesCbc, sha1)?;
     let (rc2, des) = (safes(&rc2).map_err(broken)?, safes(&des).map_err(broken)?);
     let (Some(certificates), Some(shrouded_key)) = (rc2.first(), des.get(1)) else {
         return Err(broken("the archive does not hold certificates and a key"));
@@ -46,6 +46,7 @@ pub(super) fn legacy(key: &[u8], chain: &[Vec<u8>]) -> Result<Vec<u8>, StartErro
 fn archive(
     key: &[u8],
     chain: &[Vec<u8>],
+    password: &str,
     encryption: EncryptionAlgorithm,
     mac: MacAlgorithm,
 ) -> Result<Vec<u8>, StartError> {
@@ -56,7 +57,7 @@ fn archive(
     let mut store = KeyStore::new();
     store.add_entry("Apple Push Services", KeyStoreEntry::PrivateKeyChain(entry));
     let written = store
-        .writer(PASSWORD)
+        .writer(password)
         .encryption_algorithm(encryption)
         .encryption_iterations(LEGACY_ITERATIONS)
         .mac_algorithm(mac)

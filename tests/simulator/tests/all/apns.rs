@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::{Apns, PAYLOAD, TOKEN, TOPIC, TokenSpec, start, start_with, tls};
+use super::client::{Apns, Headers, PAYLOAD, TOKEN, TOPIC, TokenSpec, start, start_with, tls};
 use pushlet_simulator::{Environment, Service};
 
 /// Apple's pairs, read by the tests on their own.
@@ -86,7 +86,7 @@ async fn wrong_headers_have_their_reason() {
     let apns = Apns::with_certificate(&simulator).await;
     let long = "c".repeat(65);
     let upper = "EABEAE54-14A8-11E5-B60B-1697F925EC7B";
-    let cases: &[(&[(&str, &str)], u16, &str)] = &[
+    let cases: &[(Headers<'_>, u16, &str)] = &[
         (&[("apns-id", "1"), ("apns-id", "2")], 400, "DuplicateHeaders"),
         (&[("apns-priority", "5"), ("apns-priority", "5")], 400, "DuplicateHeaders"),
         (&[("apns-id", "123")], 400, "BadMessageId"),
@@ -114,7 +114,7 @@ async fn wrong_headers_have_their_reason() {
         let answer = apns.push(TOKEN, headers, PAYLOAD).await;
         assert_eq!(answer.reason(), (*status, reason.to_string()), "{headers:?}");
     }
-    let accepted: &[&[(&str, &str)]] = &[
+    let accepted: &[Headers<'_>] = &[
         &[("apns-expiration", "0")],
         &[("apns-expiration", "4102444800")],
         &[("apns-priority", "1")],

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::apns::golden;
-use super::client::{Answer, Apns, Identity, Running, TOPIC, TokenSpec, start};
+use super::client::{Answer, Apns, Headers, Identity, Running, TOPIC, TokenSpec, start};
 use pushlet_simulator::CertificateSpec;
 
 const ID: &str = "eabeae54-14a8-11e5-b60b-1697f925ec7b";
@@ -90,7 +90,7 @@ async fn wrong_requests_have_their_reason() {
     for (body, reason) in bodies {
         assert_eq!(client.channels("POST", &[], body).await.reason(), (400, reason.to_owned()), "{body}");
     }
-    let read: [(&[(&str, &str)], &str); 5] = [
+    let read: [(Headers<'_>, &str); 5] = [
         (&[], "MissingChannelId"),
         (&[("apns-channel-id", "!")], "BadChannelId"),
         (&[("apns-channel-id", "AAAA")], "ChannelNotRegistered"),
@@ -106,7 +106,7 @@ async fn wrong_requests_have_their_reason() {
     }
     let live = ("apns-push-type", "liveactivity");
     let id = ("apns-channel-id", channel.as_str());
-    let broadcast: [(&[(&str, &str)], &str, u16, &str); 8] = [
+    let broadcast: [(Headers<'_>, &str, u16, &str); 8] = [
         (&[id], UPDATE, 400, "MissingPushType"),
         (&[id, ("apns-push-type", "alert")], UPDATE, 400, "InvalidPushType"),
         (&[live], UPDATE, 400, "MissingChannelId"),

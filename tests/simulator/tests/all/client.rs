@@ -26,6 +26,9 @@ pub const TOPIC: &str = "com.example.app";
 pub const TOKEN: &str = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20";
 pub const PAYLOAD: &str = r#"{"aps":{"alert":"hi"}}"#;
 
+/// Header names and values.
+pub type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// A simulator in a directory of its own, which goes with it.
 pub struct Running {
     pub simulator: Simulator,

@@ -25,7 +25,7 @@ async fn openssl_reads_both_pkcs12_files() {
     let simulator = start().await;
     let files = simulator.credentials();
     let modern = path(&files.apns_p12);
-    let (read, text) = openssl(&["pkcs12", "-in", modern, "-info", "-nodes", "-passin", "pass:pushlet"]);
+    let (read, text) = openssl(&["pkcs12", "-in", modern, "-info", "-nodes", "-passin", "pass:"]);
     assert!(read, "{text}");
     assert!(text.contains("MAC: sha256"), "{text}");
     assert_eq!(text.matches("PBES2, PBKDF2, AES-256-CBC").count(), 2, "{text}");

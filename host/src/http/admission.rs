@@ -1,0 +1,87 @@
+//! Which requests are taken on: not more at a time than there are places, and none that the server
+//! turns away.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::sync::watch;
+
+use crate::error::{Error, Kind};
+
+/// How many requests are under way, of those that may be. Cheap to clone.
+#[derive(Clone)]
+pub struct UnderWay {
+    count: Arc<watch::Sender<usize>>,
+    most: usize,
+}
+
+/// The place of one request. It is free again when the last clone is dropped.
+#[derive(Clone)]
+pub struct Place(#[expect(dead_code, reason = "held for its Drop")] Arc<Occupied>);
+
+struct Occupied(UnderWay);
+
+/// Why the server turns a request away; it puts this into the request's extensions.
+#[derive(Clone, Copy)]
+pub enum Refusal {
+    ShuttingDown,
+    TooManyConnections,
+}
+
+impl UnderWay {
+    pub fn at_most(most: usize) -> Self {
+        Self { count: Arc::new(watch::Sender::new(0)), most }
+    }
+
+    /// None: all places are taken.
+    pub fn begin(&self) -> Option<Place> {
+        let free = self.count.send_if_modified(|count| {
+            let free = *count < self.most;
+            *count += usize::from(free);
+            free
+        });
+        free.then(|| Place(Arc::new(Occupied(self.clone()))))
+    }
+
+    /// Waits until nothing is under way.
+    pub async fn ended(&self) {
+        // Fails only when the sender is gone, and we hold it.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    pub fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.count.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Gives the request its [`Place`], or answers 503.
+pub async fn admit(State(under_way): State<UnderWay>, mut request: Request, next: Next) -> Response {
+    let Some(place) = under_way.begin() else {
+        let message = "this server has too many requests, try again later";
+        return Error::new(Kind::Overloaded, "too_many_requests", message).into_response();
+    };
+    request.extensions_mut().insert(place.clone());
+    let response = next.run(request).await;
+    drop(place);
+    response
+}
+
+/// Answers 503 to a request that holds a [`Refusal`].
+pub async fn turn_away(request: Request, next: Next) -> Response {
+    let (code, message) = match request.extensions().get::<Refusal>() {
+        None => return next.run(request).await,
+        Some(Refusal::ShuttingDown) => ("shutting_down", "this server is stopping, try another"),
+        Some(Refusal::TooManyConnections) => {
+            ("too_many_connections", "this server has too many connections, try again later")
+        }
+    };
+    Error::new(Kind::Overloaded, code, message).into_response()
+}

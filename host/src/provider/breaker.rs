@@ -1,0 +1,265 @@
+//! Keeps a component that fails again and again from being called for a while.
+//!
+//! Closed: calls pass, failures within a window are counted. Open: no call passes until a moment. Then one
+//! call is tried: if it succeeds the breaker closes, else it stays open for twice as long.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// When a component is quarantined, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct BreakerPolicy {
+    /// As many failures …
+    pub failures: usize,
+    /// … within this time open it.
+    pub window: Duration,
+    /// For how long, the first time.
+    pub pause: Duration,
+    /// For how long at most.
+    pub longest_pause: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            window: Duration::from_secs(30),
+            pause: Duration::from_secs(30),
+            longest_pause: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+/// The right to make one call, to be given back with what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pass {
+    trial: bool,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Good,
+    Failed,
+    /// The call was not made, or its end was nobody's fault.
+    Void,
+}
+
+/// The state machine; time is an argument.
+#[derive(Debug)]
+struct Machine {
+    policy: BreakerPolicy,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed { failures: VecDeque<Instant> },
+    Open { until: Instant, pause: Duration },
+}
+
+impl Machine {
+    fn new(policy: BreakerPolicy) -> Self {
+        Self { policy, state: State::Closed { failures: VecDeque::new() } }
+    }
+
+    /// How long it stays open.
+    fn remaining(&self, now: Instant) -> Option<Duration> {
+        match self.state {
+            State::Open { until, .. } if now < until => Some(until - now),
+            _ => None,
+        }
+    }
+
+    /// `Err`: the time until the next try.
+    fn admit(&mut self, now: Instant) -> Result<Pass, Duration> {
+        if let Some(remaining) = self.remaining(now) {
+            return Err(remaining);
+        }
+        match &mut self.state {
+            State::Closed { failures } => {
+                drop_old(failures, self.policy.window, now);
+                Ok(Pass { trial: false })
+            }
+            State::Open { until, pause } => {
+                // Nobody else passes while the trial is under way, or for one more pause if it gets lost.
+                *until = now + *pause;
+                Ok(Pass { trial: true })
+            }
+        }
+    }
+
+    /// Did this open it?
+    fn report(&mut self, pass: Pass, verdict: Verdict, now: Instant) -> bool {
+        match (&mut self.state, verdict) {
+            (State::Open { .. }, Verdict::Good) if pass.trial => {
+                self.state = State::Closed { failures: VecDeque::new() };
+                false
+            }
+            (State::Open { until, .. }, Verdict::Void) if pass.trial => {
+                *until = now;
+                false
+            }
+            (State::Open { until, pause }, Verdict::Failed) if pass.trial => {
+                *pause = (*pause * 2).min(self.policy.longest_pause);
+                *until = now + *pause;
+                true
+            }
+            (State::Closed { failures }, Verdict::Failed) => {
+                drop_old(failures, self.policy.window, now);
+                failures.push_back(now);
+                let opens = failures.len() >= self.policy.failures;
+                if opens {
+                    let pause = self.policy.pause;
+                    self.state = State::Open { until: now + pause, pause };
+                }
+                opens
+            }
+            // Good calls change nothing, and late news from before it opened is no news.
+            _ => false,
+        }
+    }
+
+    fn quiet(&self) -> bool {
+        matches!(&self.state, State::Closed { failures } if failures.is_empty())
+    }
+}
+
+fn drop_old(failures: &mut VecDeque<Instant>, window: Duration, now: Instant) {
+    while failures.front().is_some_and(|failure| now.saturating_duration_since(*failure) > window) {
+        failures.pop_front();
+    }
+}
+
+/// A breaker for many threads. As long as nothing fails it costs one atomic load per call.
+pub(super) struct Breaker {
+    machine: Mutex<Machine>,
+    /// Is there anything that the machine must be asked about?
+    disturbed: AtomicBool,
+}
+
+impl Breaker {
+    pub(super) fn new(policy: BreakerPolicy) -> Self {
+        Self { machine: Mutex::new(Machine::new(policy)), disturbed: AtomicBool::new(false) }
+    }
+
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.disturbed.load(Ordering::Relaxed).then(|| self.machine().remaining(Instant::now())).flatten()
+    }
+
+    pub(super) fn admit(&self) -> Result<Pass, Duration> {
+        if !self.disturbed.load(Ordering::Relaxed) {
+            return Ok(Pass { trial: false });
+        }
+        self.with(|machine| machine.admit(Instant::now()))
+    }
+
+    /// Did this open it?
+    pub(super) fn report(&self, pass: Pass, verdict: Verdict) -> bool {
+        if verdict != Verdict::Failed && !pass.trial {
+            return false;
+        }
+        self.with(|machine| machine.report(pass, verdict, Instant::now()))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = self.machine();
+        let result = act(&mut machine);
+        self.disturbed.store(!machine.quiet(), Ordering::Relaxed);
+        result
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn machine() -> (Machine, Instant) {
+        let policy =
+            BreakerPolicy { failures: 3, window: 10 * SECOND, pause: 5 * SECOND, longest_pause: 15 * SECOND };
+        (Machine::new(policy), Instant::now())
+    }
+
+    fn fail(machine: &mut Machine, now: Instant) -> bool {
+        let pass = machine.admit(now).unwrap();
+        machine.report(pass, Verdict::Failed, now)
+    }
+
+    #[test]
+    fn opens_at_the_last_of_the_failures_and_says_for_how_long() {
+        let (mut machine, start) = machine();
+        assert!(!fail(&mut machine, start));
+        assert!(!fail(&mut machine, start + SECOND));
+        assert!(fail(&mut machine, start + 2 * SECOND));
+        assert_eq!(machine.admit(start + 3 * SECOND), Err(4 * SECOND));
+        assert_eq!(machine.remaining(start + 3 * SECOND), Some(4 * SECOND));
+    }
+
+    #[test]
+    fn failures_out_of_the_window_do_not_count() {
+        let (mut machine, start) = machine();
+        for second in [0, 5, 16, 22, 33] {
+            assert!(!fail(&mut machine, start + second * SECOND), "at {second}");
+        }
+        machine.admit(start + 60 * SECOND).unwrap();
+        assert!(machine.quiet());
+    }
+
+    #[test]
+    fn one_trial_decides() {
+        let (mut machine, start) = machine();
+        (0..3).for_each(|_| _ = fail(&mut machine, start));
+        let later = start + 5 * SECOND;
+        let trial = machine.admit(later).unwrap();
+        assert_eq!(machine.admit(later), Err(5 * SECOND), "others wait for the trial");
+        assert!(
+            !machine.report(Pass { trial: false }, Verdict::Good, later),
+            "an old call's end is no trial"
+        );
+        assert!(machine.remaining(later).is_some());
+        machine.report(trial, Verdict::Good, later);
+        assert!(machine.quiet());
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let (mut machine, start) = machine();
+        (0..3).for_each(|_| _ = fail(&mut machine, start));
+        let mut now = start;
+        for pause in [5, 10, 15, 15] {
+            assert_eq!(machine.remaining(now), Some(pause * SECOND));
+            now += pause * SECOND;
+            assert!(fail(&mut machine, now));
+        }
+    }
+
+    #[test]
+    fn a_trial_that_was_not_made_or_got_lost_is_made_again() {
+        let (mut machine, start) = machine();
+        (0..3).for_each(|_| _ = fail(&mut machine, start));
+        let later = start + 5 * SECOND;
+        let trial = machine.admit(later).unwrap();
+        machine.report(trial, Verdict::Void, later);
+        assert!(machine.admit(later).unwrap().trial);
+        assert!(machine.admit(later + 5 * SECOND).unwrap().trial);
+    }
+
+    #[test]
+    fn good_calls_alone_never_reach_the_machine() {
+        let breaker = Breaker::new(BreakerPolicy { failures: 1, ..BreakerPolicy::default() });
+        let pass = breaker.admit().unwrap();
+        assert!(!breaker.report(pass, Verdict::Good));
+        assert!(!breaker.disturbed.load(Ordering::Relaxed));
+        assert!(breaker.report(pass, Verdict::Failed));
+        assert!(breaker.admit().is_err() && breaker.remaining().is_some());
+    }
+}

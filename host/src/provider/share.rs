@@ -1,0 +1,226 @@
+//! What one tenant may have of the machine for components that it uploaded: calls at once, and CPU time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::ProviderError;
+use crate::tenant::TenantId;
+
+/// Bounds for calls of uploaded components. Built-in components have none of these.
+#[derive(Debug, Clone)]
+pub struct ShareLimits {
+    /// Calls that run at once, of all tenants.
+    pub calls: usize,
+    /// Calls that run at once, of one tenant.
+    pub calls_per_tenant: usize,
+    /// How long a call waits for its turn.
+    pub wait: Duration,
+    /// CPU time of a tenant's components per second of wall-clock time, over long.
+    pub cpu_per_second: Duration,
+    /// CPU time that they may use at one go after a rest.
+    pub cpu_burst: Duration,
+}
+
+impl Default for ShareLimits {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            // Half of the machine stays free, however many strangers keep the other half busy.
+            calls: (cores / 2).max(1),
+            calls_per_tenant: 2,
+            wait: Duration::from_secs(2),
+            cpu_per_second: Duration::from_millis(200),
+            cpu_burst: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The shares of all tenants that have uploaded components in use.
+pub(super) struct Shares {
+    limits: ShareLimits,
+    all: Arc<Semaphore>,
+    tenants: Mutex<HashMap<TenantId, Weak<Share>>>,
+}
+
+impl Shares {
+    pub(super) fn new(limits: &ShareLimits) -> Self {
+        let all = Arc::new(Semaphore::new(limits.calls.clamp(1, Semaphore::MAX_PERMITS)));
+        Self { limits: limits.clone(), all, tenants: Mutex::default() }
+    }
+
+    /// The share of one tenant, the same for all of its components.
+    pub(super) fn of(&self, tenant: &TenantId) -> Arc<Share> {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = tenants.get(tenant).and_then(Weak::upgrade) {
+            return share;
+        }
+        tenants.retain(|_, share| share.strong_count() > 0);
+        let own = Semaphore::new(self.limits.calls_per_tenant.clamp(1, Semaphore::MAX_PERMITS));
+        let budget = Mutex::new(Budget::new(&self.limits, Instant::now()));
+        let share = Share { wait: self.limits.wait, all: self.all.clone(), own: Arc::new(own), budget };
+        let share = Arc::new(share);
+        tenants.insert(tenant.clone(), Arc::downgrade(&share));
+        share
+    }
+}
+
+/// What one tenant has.
+pub(super) struct Share {
+    wait: Duration,
+    all: Arc<Semaphore>,
+    own: Arc<Semaphore>,
+    budget: Mutex<Budget>,
+}
+
+/// While this lives, a call may run.
+pub(super) struct Turn {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Share {
+    /// Waits among the tenant's own calls first, so that no tenant has more than a few places in the common
+    /// queue, which is served in order.
+    pub(super) async fn turn(&self) -> Result<Turn, ProviderError> {
+        let both = async {
+            let own = self.own.clone().acquire_owned().await;
+            let all = self.all.clone().acquire_owned().await;
+            own.and_then(|own| Ok(Turn { _own: own, _all: all? }))
+        };
+        match tokio::time::timeout(self.wait, both).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(ProviderError::Exhausted),
+        }
+    }
+
+    /// Starts to measure a call on this thread, unless the tenant's CPU time is used up.
+    pub(super) fn meter(&self) -> Result<Meter<'_>, ProviderError> {
+        self.budget().admit(Instant::now()).map_err(|retry_after| ProviderError::CpuLimit { retry_after })?;
+        Ok(Meter { share: self, start: cpu_time() })
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Charges the tenant, when dropped, with the CPU time that this thread used meanwhile.
+pub(super) struct Meter<'a> {
+    share: &'a Share,
+    start: Duration,
+}
+
+impl Drop for Meter<'_> {
+    fn drop(&mut self) {
+        self.share.budget().charge(cpu_time().saturating_sub(self.start));
+    }
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanoseconds)
+}
+
+/// A bucket that fills with time and is emptied by use; it may go below zero. Time is an argument.
+struct Budget {
+    /// Seconds of CPU time.
+    level: f64,
+    burst: f64,
+    rate: f64,
+    filled: Instant,
+}
+
+impl Budget {
+    fn new(limits: &ShareLimits, now: Instant) -> Self {
+        let burst = limits.cpu_burst.as_secs_f64();
+        Self { level: burst, burst, rate: limits.cpu_per_second.as_secs_f64(), filled: now }
+    }
+
+    /// `Err`: the time until there is some again.
+    fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.level = (self.level + elapsed * self.rate).min(self.burst);
+        self.filled = now;
+        if self.level > 0.0 {
+            return Ok(());
+        }
+        Err(Duration::try_from_secs_f64(-self.level / self.rate).unwrap_or(Duration::MAX))
+    }
+
+    fn charge(&mut self, used: Duration) {
+        self.level -= used.as_secs_f64();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> ShareLimits {
+        ShareLimits {
+            calls: 1,
+            calls_per_tenant: 1,
+            wait: Duration::from_millis(10),
+            cpu_per_second: SECOND / 4,
+            cpu_burst: SECOND,
+        }
+    }
+
+    #[test]
+    fn a_debt_is_paid_with_time_and_a_rest_saves_no_more_than_the_burst() {
+        let start = Instant::now();
+        let mut budget = Budget::new(&limits(), start);
+        budget.charge(SECOND / 2);
+        assert_eq!(budget.admit(start), Ok(()));
+        budget.charge(SECOND);
+        assert_eq!(budget.admit(start), Err(2 * SECOND), "half a second of debt at a quarter per second");
+        assert_eq!(budget.admit(start + SECOND), Err(SECOND));
+        assert_eq!(budget.admit(start + 3 * SECOND), Ok(()));
+        budget.admit(start + 3600 * SECOND).unwrap();
+        budget.charge(SECOND);
+        assert!(budget.admit(start + 3600 * SECOND).is_err());
+    }
+
+    #[test]
+    fn a_tenant_has_one_share_for_all_its_components() {
+        let shares = Shares::new(&limits());
+        let (a, b) = (TenantId::new("a"), TenantId::new("b"));
+        let share = shares.of(&a);
+        assert!(Arc::ptr_eq(&share, &shares.of(&a)));
+        assert!(!Arc::ptr_eq(&share, &shares.of(&b)));
+        drop(share);
+        shares.of(&b);
+        assert_eq!(shares.tenants.lock().unwrap().len(), 1, "a share that nobody uses is forgotten");
+    }
+
+    #[test]
+    fn a_call_is_charged_with_the_time_that_it_used() {
+        let share = Shares::new(&limits()).of(&TenantId::default_tenant());
+        share.budget().charge(SECOND - Duration::from_micros(1));
+        let meter = share.meter().unwrap();
+        let mut work = 0_u64;
+        while cpu_time() - meter.start < Duration::from_millis(5) {
+            work = std::hint::black_box(work + 1);
+        }
+        drop(meter);
+        assert!(matches!(share.meter().map(|_| ()), Err(ProviderError::CpuLimit { .. })));
+    }
+
+    #[tokio::test]
+    async fn calls_wait_for_their_turn_and_not_for_ever() {
+        let shares = Shares::new(&limits());
+        let (a, b) = (shares.of(&TenantId::new("a")), shares.of(&TenantId::new("b")));
+        let turn = a.turn().await.unwrap();
+        assert_eq!(b.turn().await.map(|_| ()), Err(ProviderError::Exhausted));
+        drop(turn);
+        b.turn().await.unwrap();
+    }
+}

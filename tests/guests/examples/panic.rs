@@ -1,0 +1,16 @@
+//! Panics with a message that nobody but its tenant shall read.
+
+use pushlet_guests::*;
+
+pub struct Panic;
+
+impl Guest for Panic {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+        if task(&application) == "panic" {
+            panic!("the tenant's own words: {}", application.id);
+        }
+        encoded(&targets)
+    }
+}
+
+export!(Panic);

@@ -1,0 +1,25 @@
+//! Its manifest places a secret in a header that frames the request.
+
+use pushlet_guests::exports::manifest::{Authentication, Credential, SecretFormat};
+use pushlet_guests::*;
+use pushlet_sdk::manifest::{header, secret};
+
+pub struct Smuggler;
+
+impl Guest for Smuggler {
+    fn describe() -> ProviderManifest {
+        let placement = header("transfer-encoding", "");
+        let credential = Credential {
+            name: "key".into(),
+            secrets: vec![secret("key", SecretFormat::Text, None, "")],
+            authentication: Authentication::SecretHeader(("key".into(), placement)),
+            required_settings: Vec::new(),
+            derivations: Vec::new(),
+            inline: false,
+            connection_settings: Vec::new(),
+        };
+        ProviderManifest { credentials: vec![credential], ..manifest() }
+    }
+}
+
+export!(Smuggler);
