@@ -79,7 +79,14 @@ impl Campaign {
         Ok(Authorized::new(authorization, &self.application, kind))
     }
 
-    fn decode(&self, batch: &Batch, work: &Work, status: u16, headers: &HeaderMap, body: Vec<u8>) -> Result<Reply, Error> {
+    fn decode(
+        &self,
+        batch: &Batch,
+        work: &Work,
+        status: u16,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Reply, Error> {
         let headers = headers.iter().take(MOST_HEADERS);
         let headers =
             headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));

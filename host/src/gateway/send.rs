@@ -29,7 +29,8 @@ impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         let targets = send.targets;
         let via = self.sender(tenant, send.provider.as_deref(), send.via)?;
-        let opened = self.open(tenant, via, send.provider.as_deref(), send.notification, send.native, send.deadline)?;
+        let opened =
+            self.open(tenant, via, send.provider.as_deref(), send.notification, send.native, send.deadline)?;
         let manifest = opened.provider.manifest();
         targets.iter().try_for_each(|target| knows(manifest, target))?;
         let deadline = Instant::now() + opened.timeout;
@@ -62,7 +63,11 @@ impl Inner {
         Ok(Opened { campaign, provider, notification, timeout })
     }
 
-    pub(super) fn notification(&self, fields: Fields, manifest: &ProviderManifest) -> Result<Notification, Error> {
+    pub(super) fn notification(
+        &self,
+        fields: Fields,
+        manifest: &ProviderManifest,
+    ) -> Result<Notification, Error> {
         match fields {
             Fields::Classic(fields) => notification::from_form(fields, manifest),
             Fields::Strict(fields) => {

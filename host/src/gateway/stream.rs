@@ -107,7 +107,12 @@ impl Stream {
         }
     }
 
-    fn batch(&self, first: usize, targets: Vec<Target>, notification: Arc<Notification>) -> Result<Arc<Batch>, Error> {
+    fn batch(
+        &self,
+        first: usize,
+        targets: Vec<Target>,
+        notification: Arc<Notification>,
+    ) -> Result<Arc<Batch>, Error> {
         self.opened.campaign.batch(first, targets, notification, Instant::now() + self.opened.timeout)
     }
 }

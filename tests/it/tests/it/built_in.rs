@@ -7,7 +7,8 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Engine};
 
 /// What a provider may import: types of the contract, and WASI without files and sockets.
-const ALLOWED: [&str; 5] = ["pushlet:provider/types@", "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/"];
+const ALLOWED: [&str; 5] =
+    ["pushlet:provider/types@", "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/"];
 
 #[test]
 fn they_are_those_of_the_providers_folder() {

@@ -7,4 +7,5 @@ mod classic;
 mod reasons;
 mod sockets;
 mod structure;
+mod v1;
 mod world;
