@@ -21,33 +21,77 @@ const TOLERANCE: f64 = 0.05;
 /// Pushes that are not counted: caches fill, connections open.
 const WARM_UP: u32 = 50;
 const COUNTED: u32 = 500;
+/// Lines of a stream in place of one request.
+const LINES: u64 = 10;
 /// What is counted: one push with all that it calls.
 const PUSH: &str = "*bench::codec::Codec::push*";
 
-/// Counts, compares with the budget file, and answers whether all is within. With `update`, the counts
-/// become the budget.
-pub fn run(binary: &Path, budget: &Path, update: bool) -> Result<bool, Failure> {
+/// What is asked of the guard.
+pub struct Request {
+    /// Parts of the names of what is counted; none: everything.
+    pub only: Vec<String>,
+    /// The counts become the budget.
+    pub update: bool,
+    /// Where callgrind's profiles are kept, one of each gateway.
+    pub profiles: Option<PathBuf>,
+}
+
+/// Counts, compares with the budget file, and answers whether all is within.
+pub fn run(binary: &Path, budget_file: &Path, request: &Request) -> Result<bool, Failure> {
     if which("valgrind").is_none() {
         return Err(Failure::new("valgrind is not installed: apt-get install valgrind"));
     }
-    let directory = tempfile()?;
-    let mut counts = BTreeMap::new();
-    for mode in Mode::ALL {
-        counts.insert(format!("codec-{}", mode.name()), codec(mode, &directory)?);
-    }
-    for (name, isolation) in [("push-warm", Isolation::Warm), ("push-per-call", Isolation::PerCall)] {
-        counts.insert(name.to_owned(), push(binary, &directory, isolation)?);
+    let directory = crate::run::bench::directory("guard")?;
+    let counts = counts(binary, &directory, request);
+    if let Some(profiles) = &request.profiles {
+        fs::create_dir_all(profiles).map_err(at("profiles"))?;
+        for file in fs::read_dir(&directory).map_err(at("profiles"))?.flatten() {
+            fs::copy(file.path(), profiles.join(file.file_name())).map_err(at("profiles"))?;
+        }
     }
     let _ = fs::remove_dir_all(&directory);
-    if update {
-        let text = toml::to_string(&counts).map_err(at("budget"))?;
-        fs::write(budget, format!("# Instructions per push; written by `guard --update`.\n{text}"))
-            .map_err(at("budget"))?;
-    }
-    let text = fs::read_to_string(budget).map_err(at(&budget.display().to_string()))?;
-    let budget: BTreeMap<String, u64> = toml::from_str(&text).map_err(at("budget"))?;
+    let counts = counts?;
+    let text = fs::read_to_string(budget_file).unwrap_or_default();
+    let mut budget: BTreeMap<String, u64> = toml::from_str(&text).map_err(at("budget"))?;
     crate::say(&report(&counts, &budget));
+    if request.update {
+        budget.extend(counts.clone());
+        let text = toml::to_string(&budget).map_err(at("budget"))?;
+        let text = format!("# Instructions per push; written by `guard --update`.\n{text}");
+        fs::write(budget_file, text).map_err(at("budget"))?;
+    }
     Ok(counts.iter().all(|(name, count)| is_within(*count, budget.get(name).copied())))
+}
+
+fn counts(binary: &Path, directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, Failure> {
+    let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| name.contains(only));
+    let mut counts = BTreeMap::new();
+    for mode in Mode::ALL {
+        let name = format!("codec-{}", mode.name());
+        if wanted(&name) {
+            counts.insert(name, codec(mode, directory)?);
+        }
+    }
+    let gateways = [
+        ("push-warm", Isolation::Warm, Route::Classic),
+        ("push-per-call", Isolation::PerCall, Route::Classic),
+        ("stream-warm", Isolation::Warm, Route::Stream),
+    ];
+    for (name, isolation, route) in gateways {
+        if wanted(name) {
+            counts.insert(name.to_owned(), push(binary, directory, name, isolation, route)?);
+        }
+    }
+    Ok(counts)
+}
+
+/// How the pushes come to the gateway.
+#[derive(Clone, Copy, PartialEq)]
+enum Route {
+    /// One in a request, one after another.
+    Classic,
+    /// Each one a line of one request.
+    Stream,
 }
 
 fn is_within(count: u64, budget: Option<u64>) -> bool {
@@ -69,10 +113,6 @@ fn report(counts: &BTreeMap<String, u64>, budget: &BTreeMap<String, u64>) -> Str
         text.push_str(&format!("| {name} | {count} | {} | {verdict} |\n", budget.unwrap_or(0)));
     }
     text
-}
-
-fn tempfile() -> Result<PathBuf, Failure> {
-    crate::run::bench::directory("guard")
 }
 
 /// The difference of two runs, so that what happens once does not count.
@@ -99,35 +139,57 @@ fn collected(text: &str) -> Option<u64> {
 }
 
 /// Counting is switched on when the gateway has warmed up, and off before it stops.
-fn push(binary: &Path, directory: &Path, isolation: Isolation) -> Result<u64, Failure> {
+fn push(
+    binary: &Path,
+    directory: &Path,
+    name: &str,
+    isolation: Isolation,
+    route: Route,
+) -> Result<u64, Failure> {
     let mut bench = Bench::start(binary, 0)?;
-    let log = directory.join("gateway.txt");
+    let log = directory.join(format!("{name}.txt"));
     let wrapper = [
         "valgrind".to_owned(),
         "--tool=callgrind".to_owned(),
         "--instr-atstart=no".to_owned(),
         format!("--log-file={}", log.display()),
-        format!("--callgrind-out-file={}", directory.join("gateway.out").display()),
+        format!("--callgrind-out-file={}", directory.join(format!("{name}.out")).display()),
     ];
     let mut gateway = bench.gateway(isolation, &wrapper)?;
     gateway.register("apns", 1, Service::ApnsToken, bench.files())?;
-    let plan = bench.classic(gateway.address(), "apns");
-    one_after_another(&plan, WARM_UP)?;
+    let plan = |times| match route {
+        Route::Classic => Plan {
+            connections: 1,
+            manner: Manner::Times(times),
+            seconds: 600.0,
+            ..bench.classic(gateway.address(), "apns")
+        },
+        Route::Stream => {
+            let lines = u64::from(times) * LINES;
+            Plan { manner: Manner::Stream(lines), ..bench.stream(gateway.address(), "apns") }
+        }
+    };
+    pushed(&plan(WARM_UP))?;
     control(&gateway, "on")?;
-    let pushes = one_after_another(&plan, COUNTED)?;
+    let pushes = pushed(&plan(COUNTED))?;
     control(&gateway, "off")?;
     stop(&mut gateway)?;
     let text = fs::read_to_string(&log).map_err(at("valgrind"))?;
     let count = collected(&text).ok_or_else(|| Failure::new(text))?;
-    Ok(count / pushes.max(1))
+    Ok(count / pushes)
 }
 
-fn one_after_another(plan: &Plan, times: u32) -> Result<u64, Failure> {
-    let plan = Plan { connections: 1, manner: Manner::Times(times), seconds: 600.0, ..plan.clone() };
-    let figures: Figures = crate::run::bench::load(&plan)?;
+/// Carries out a plan of which every push must be accepted.
+fn pushed(plan: &Plan) -> Result<u64, Failure> {
+    let wanted = match plan.manner {
+        Manner::Stream(lines) => lines,
+        Manner::Times(times) => times.into(),
+        _ => 0,
+    };
+    let figures: Figures = crate::run::bench::load(plan)?;
     match figures.complaint {
-        None if figures.pushes == u64::from(times) => Ok(figures.pushes),
-        complaint => Err(Failure::new(format!("{} of {times} pushes: {complaint:?}", figures.pushes))),
+        None if figures.pushes == wanted && wanted > 0 => Ok(wanted),
+        complaint => Err(Failure::new(format!("{} of {wanted} pushes: {complaint:?}", figures.pushes))),
     }
 }
 

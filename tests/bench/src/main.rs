@@ -56,7 +56,9 @@ fn command() -> clap::Command {
                         .long("update")
                         .action(ArgAction::SetTrue)
                         .help("Write the budget anew"),
-                ),
+                )
+                .arg(path("profiles", "Keep callgrind's profiles in this directory"))
+                .arg(Arg::new("only").num_args(0..).help("Parts of names: count only these")),
         )
         .subcommands(["sink", "load", "relay", "codec"].map(orders))
 }
@@ -83,7 +85,12 @@ fn act(arguments: &ArgMatches) -> Result<bool, Failure> {
         }
         "guard" => {
             let budget = Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.toml");
-            guard::run(&binary()?, &budget, arguments_of_part.get_flag("update"))
+            let request = guard::Request {
+                only: arguments_of_part.get_many("only").unwrap_or_default().cloned().collect(),
+                update: arguments_of_part.get_flag("update"),
+                profiles: arguments_of_part.get_one("profiles").cloned(),
+            };
+            guard::run(&binary()?, &budget, &request)
         }
         _ => run::table(&binary()?, pace).map(|()| true),
     }

@@ -85,7 +85,23 @@ impl Bench {
             seconds: 5.0,
         }
     }
+
+    /// One request whose lines are targets; how many is for the caller to say.
+    pub fn stream(&self, address: &str, application: &str) -> Plan {
+        Plan {
+            path: "/v1/notifications:stream".into(),
+            content_type: "application/x-ndjson".into(),
+            body: format!(
+                r#"{{"application_id":"{application}-000000","notification":{{"title":"Order","body":"On its way"}}}}"#
+            ),
+            accepted: DELIVERED.into(),
+            ..self.classic(address, application)
+        }
+    }
 }
+
+/// How `/v1` tells that a push was accepted.
+pub const DELIVERED: &str = r#""status":"delivered""#;
 
 impl Drop for Bench {
     fn drop(&mut self) {

@@ -19,14 +19,13 @@ use crate::gateway::{Gateway, Isolation, Service};
 use crate::load::{Manner, Plan};
 use crate::process::{Process, free_port, myself};
 use crate::{relay, say};
-use bench::{Bench, Measured, load, measure};
+use bench::{Bench, DELIVERED, Measured, load, measure};
 use table::Row;
 
 const JSON: &str = "application/json";
 const BATCH: usize = 100;
 /// Registration ids of one GCM exchange.
 const IDS: usize = 1000;
-const DELIVERED: &str = r#""status":"delivered""#;
 
 /// How long everything takes.
 #[derive(Debug, Clone, Copy)]
@@ -146,14 +145,7 @@ fn all_routes(
     let classic = |name: &str| Plan { seconds: pace.seconds, ..bench.classic(&address, name) };
     let batch = |name, targets| Plan { seconds: pace.seconds, ..batch(&address, name, targets) };
     let new_connections = Plan { manner: Manner::NewConnections, ..classic("token") };
-    let stream = Plan {
-        path: "/v1/notifications:stream".into(),
-        content_type: "application/x-ndjson".into(),
-        body: r#"{"application_id":"token-000000","notification":{"title":"Order","body":"On its way"}}"#
-            .into(),
-        manner: Manner::Stream(pace.stream),
-        ..batch("token", 1)
-    };
+    let stream = Plan { manner: Manner::Stream(pace.stream), ..bench.stream(&address, "token") };
     let plans = [
         ("classic, keep-alive, APNs token".to_owned(), classic("token")),
         ("classic, new connections, APNs token".to_owned(), new_connections),
