@@ -15,6 +15,7 @@ mod jwt;
 mod key;
 mod manifest;
 mod moment;
+mod parts;
 mod pbe;
 mod pem;
 mod pkcs12;
@@ -210,7 +211,7 @@ impl Material {
     fn fingerprint(&self) -> [u8; 32] {
         match self {
             Self::Identity(identity) => identity.certificate.fingerprint,
-            Self::Key(key) => key.fingerprint(),
+            Self::Key(key) => *key.fingerprint(),
             Self::ServiceAccount(account) => account.fingerprint(),
             Self::Text(text) => text_fingerprint(text.expose()),
         }
