@@ -1,5 +1,6 @@
 //! One notification to many targets: encode, authorise, send, decode, and again where that makes sense.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -170,6 +171,8 @@ impl Campaign {
     async fn settle(&self, batch: Arc<Batch>, work: Work) -> Settled {
         let mut settled = Settled { fates: Vec::with_capacity(work.covers.len()), native: None };
         let mut pending = vec![work];
+        // Targets that an earlier try may have reached, and whether the token was replaced already.
+        let (mut perhaps_reached, mut renewed) = (HashSet::new(), false);
         for retries in 0.. {
             let mut again = Vec::new();
             let mut resume = Instant::now();
@@ -180,18 +183,25 @@ impl Campaign {
                     retries,
                     most_retries: self.gateway.delivery.retries,
                     may_resend_unknown: work.message.idempotent && self.gateway.delivery.resend_unknown,
-                    new_token: attempt.new_token,
+                    new_token: attempt.new_token && !renewed,
                     random: rand::random(),
                 };
+                renewed |= attempt.new_token;
                 for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
                     let pause =
                         retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
                     match pause.filter(|until| *until < batch.deadline) {
                         Some(until) => {
                             resume = resume.max(until);
+                            if retry::may_have_arrived(&fate) {
+                                perhaps_reached.insert(index);
+                            }
                             again.push(index);
                         }
-                        None => settled.fates.push((index, fate)),
+                        None => {
+                            let fate = retry::told(fate, perhaps_reached.contains(&index), circumstances);
+                            settled.fates.push((index, fate));
+                        }
                     }
                 }
             }
@@ -200,7 +210,10 @@ impl Campaign {
             }
             tokio::time::sleep_until(resume).await;
             let (work, refused) = self.encode(&batch, &again).await;
-            settled.fates.extend(refused);
+            let told = |index, fate| {
+                if perhaps_reached.contains(&index) { retry::after_unknown(fate) } else { fate }
+            };
+            settled.fates.extend(refused.into_iter().map(|(index, fate)| (index, told(index, fate))));
             pending = work;
         }
         for (index, fate) in &mut settled.fates {
