@@ -84,7 +84,7 @@ impl Caller {
             fields,
             strict: true,
         };
-        self.gateway.register(&self.tenant, registration)?;
+        tokio::task::block_in_place(|| self.gateway.register(&self.tenant, registration))?;
         Ok(())
     }
 
