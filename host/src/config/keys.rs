@@ -88,6 +88,30 @@ pub const KEYS: &[Key] = &[
         "\"8MiB\"",
         "Largest body of /v1/notifications",
     ),
+    key(
+        "limits.targets",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "10000",
+        "Most targets of one /v1/notifications; a stream has no such limit",
+    ),
+    key(
+        "limits.stream_window",
+        Kind::Count { least: 1, most: 100_000 },
+        "2000",
+        "Most targets of one stream under way at a time",
+    ),
+    key(
+        "limits.stream_line",
+        Kind::Size { least: 1024, most: 16 << 20 },
+        "\"64KiB\"",
+        "Longest line of a stream",
+    ),
+    key(
+        "limits.stream_idle",
+        Kind::Duration { least: MILLISECOND, most: Duration::from_secs(24 * 3600) },
+        "\"5m\"",
+        "Longest wait for the next line of a stream",
+    ),
     key("limits.fields", Kind::Count { least: 16, most: 10_000 }, "256", "Most fields in one request"),
     key(
         "limits.field_name",

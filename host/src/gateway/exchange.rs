@@ -26,6 +26,13 @@ impl Campaign {
             self.gateway.destinations.of(&self.provider, &work.message, &work.exchange).map_err(failed)?;
         let Authorized { identity, header, token } =
             self.authorize(&work.message, &destination.origin, batch.deadline).await.map_err(failed)?;
+        if self.purpose.validate_only {
+            return Ok(Attempt {
+                fates: vec![Fate::Valid; work.covers.len()],
+                native: None,
+                new_token: false,
+            });
+        }
         let mut headers = work.message.headers.clone();
         headers.extend(work.exchange.headers.clone());
         headers.extend(header.map(|(name, value)| (Some(name), value)));
@@ -94,7 +101,8 @@ impl Campaign {
         let targets = work.covers.iter().map(|&index| batch.targets[index].clone()).collect();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
         let answers = [Answer { targets, response }];
-        let mut replies = self.instances.decode(&context, &self.application.record, &answers, self.native)?;
+        let mut replies =
+            self.instances.decode(&context, &self.application.record, &answers, self.purpose.native)?;
         replies.pop().ok_or_else(|| Error::internal("a reply was lost"))
     }
 

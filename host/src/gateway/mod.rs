@@ -38,6 +38,8 @@ pub struct Registration {
     pub application_id: Option<String>,
     /// The provider's name; None: found by the credential that is there.
     pub provider: Option<String>,
+    /// None: as `{provider}_mode` says, else production.
+    pub environment: Option<Environment>,
     /// All other fields, secrets among them, by name.
     pub fields: BTreeMap<String, Vec<u8>>,
     /// An unknown name is an error; else it is passed over, as the original did.
@@ -64,7 +66,19 @@ pub struct Send {
     pub targets: Vec<Target>,
     /// Hand on the service's answer in its own shape, where it has one (classic GCM callers).
     pub native: bool,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
     /// None: the configured one.
+    pub deadline: Option<Duration>,
+}
+
+/// What all targets of a stream share.
+pub struct Shared {
+    pub application_id: String,
+    pub notification: Map<String, Value>,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
+    /// For each target; None: the configured one.
     pub deadline: Option<Duration>,
 }
 
@@ -102,6 +116,8 @@ pub enum Fate {
     Settled(Outcome),
     /// It did not get that far: refused by the provider, or certainly not delivered.
     Failed(Error),
+    /// It could be sent, and was not because the caller only asked.
+    Valid,
 }
 
 /// How the gateway behaves.
@@ -112,6 +128,8 @@ pub struct Settings {
     pub feedback: usize,
     /// Most applications per tenant.
     pub applications: usize,
+    /// Targets of one stream under way at once.
+    pub stream_window: usize,
 }
 
 /// Cheap to clone.
@@ -126,6 +144,7 @@ struct Inner {
     destinations: Destinations,
     delivery: config::Delivery,
     feedback: usize,
+    stream_window: usize,
 }
 
 impl Gateway {
@@ -140,6 +159,7 @@ impl Gateway {
             destinations,
             delivery: settings.delivery,
             feedback: settings.feedback,
+            stream_window: settings.stream_window,
         }))
     }
 
@@ -171,17 +191,8 @@ impl Gateway {
     }
 
     /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
-    pub fn stream(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        notification: Map<String, Value>,
-        deadline: Option<Duration>,
-    ) -> Result<Stream, Error> {
-        let application = self.0.registry.get(tenant, application_id)?;
-        let fields = Fields::Strict(notification);
-        let opened = self.0.open(tenant, application, None, fields, false, deadline)?;
-        Ok(Stream { gateway: self.0.clone(), opened })
+    pub fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        self.0.stream(tenant, shared)
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.

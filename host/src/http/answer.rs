@@ -80,6 +80,7 @@ pub fn verdict(fate: Fate, provider: &str) -> Result<(), Error> {
     let outcome = match fate {
         Fate::Settled(outcome) => outcome,
         Fate::Failed(error) => return Err(error),
+        Fate::Valid => return Ok(()),
     };
     let (kind, code, text, retry_after): (_, _, Cow<'static, str>, _) = match &outcome.disposition {
         Disposition::Delivered | Disposition::Replaced(_) => return Ok(()),

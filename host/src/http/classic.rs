@@ -74,7 +74,13 @@ fn registration_from(mut form: Form) -> Result<Registration, Error> {
     let application_id = form.take_text("application_id")?;
     let provider = form.take_text("type")?;
     form.take_bytes("callback");
-    Ok(Registration { application_id, provider, fields: form.into_fields(), strict: false })
+    Ok(Registration {
+        application_id,
+        provider,
+        environment: None,
+        fields: form.into_fields(),
+        strict: false,
+    })
 }
 
 fn send_from(mut form: Form) -> Result<Send, Error> {
@@ -100,6 +106,7 @@ fn send_from(mut form: Form) -> Result<Send, Error> {
         notification: Fields::Classic(form.into_fields()),
         targets: vec![Target::Device(device_token)],
         native: true,
+        validate_only: false,
         deadline: None,
     })
 }

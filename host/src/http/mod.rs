@@ -10,7 +10,6 @@ mod v1;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -19,7 +18,7 @@ use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -40,13 +39,7 @@ pub trait Backend: Send + Sync {
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
-    fn stream(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        notification: Map<String, Value>,
-        deadline: Option<Duration>,
-    ) -> Result<gateway::Stream, Error>;
+    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error>;
 }
 
 impl Backend for Gateway {
@@ -79,14 +72,8 @@ impl Backend for Gateway {
         Gateway::remove(self, tenant, id)
     }
 
-    fn stream(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        notification: Map<String, Value>,
-        deadline: Option<Duration>,
-    ) -> Result<gateway::Stream, Error> {
-        Gateway::stream(self, tenant, application_id, notification, deadline)
+    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error> {
+        Gateway::stream(self, tenant, shared)
     }
 }
 

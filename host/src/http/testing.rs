@@ -83,13 +83,7 @@ impl Backend for Fake {
         Err(no_application())
     }
 
-    fn stream(
-        &self,
-        _: &TenantId,
-        _: &str,
-        _: Map<String, Value>,
-        _: Option<Duration>,
-    ) -> Result<gateway::Stream, Error> {
+    fn stream(&self, _: &TenantId, _: gateway::Shared) -> Result<gateway::Stream, Error> {
         Err(no_application())
     }
 }
