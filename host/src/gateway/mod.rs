@@ -6,6 +6,7 @@ mod deliver;
 mod endpoints;
 mod exchange;
 mod failure;
+mod manage;
 mod register;
 mod retry;
 mod send;
@@ -22,13 +23,14 @@ use crate::config;
 use crate::contract::{Environment, Outcome, Target};
 use crate::credential::{Authorizer, Credential, Summary};
 use crate::error::Error;
-use crate::provider::Catalogue;
+use crate::provider::{Catalogue, Items};
 use crate::registry::{Application, Registry};
 use crate::tenant::TenantId;
 use crate::transport::Transport;
 
 pub use crate::registry::DeadToken;
 use endpoints::Destinations;
+pub use manage::{Errand, Work};
 pub use stream::{Line, Stream};
 
 /// A registration as it was uploaded: text fields and files by field name.
@@ -193,6 +195,11 @@ impl Gateway {
     /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
     pub fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
         self.0.stream(tenant, shared)
+    }
+
+    /// Makes, reads or deletes what the push service keeps for an application. The error names the provider.
+    pub async fn manage(&self, tenant: &TenantId, errand: Errand) -> Result<Items, (String, Fate)> {
+        self.0.manage(tenant, errand).await
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.

@@ -18,7 +18,7 @@ use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -40,6 +40,7 @@ pub trait Backend: Send + Sync {
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
     fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error>;
+    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed>;
 }
 
 impl Backend for Gateway {
@@ -75,7 +76,21 @@ impl Backend for Gateway {
     fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error> {
         Gateway::stream(self, tenant, shared)
     }
+
+    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed> {
+        let gateway = self.clone();
+        Box::pin(async move {
+            let managed = gateway.manage(&tenant, errand).await;
+            managed.map_err(|(provider, fate)| match answer::verdict(fate, &provider) {
+                Err(error) => error,
+                Ok(()) => Error::internal("a failure that is none"),
+            })
+        })
+    }
 }
+
+/// Items with their properties.
+type Managed = Result<Vec<(String, Map<String, Value>)>, Error>;
 
 /// What every handler needs. Cheap to clone.
 #[derive(Clone)]

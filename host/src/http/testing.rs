@@ -83,6 +83,10 @@ impl Backend for Fake {
         Err(no_application())
     }
 
+    fn manage(&self, _: TenantId, _: gateway::Errand) -> BoxFuture<'static, Managed> {
+        Box::pin(async { Err(no_application()) })
+    }
+
     fn stream(&self, _: &TenantId, _: gateway::Shared) -> Result<gateway::Stream, Error> {
         Err(no_application())
     }

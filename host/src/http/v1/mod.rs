@@ -2,6 +2,7 @@
 
 mod applications;
 mod lines;
+mod management;
 mod notifications;
 mod object;
 mod result;
@@ -28,6 +29,8 @@ pub(super) fn routes() -> Router<Api> {
             get(applications::show).put(applications::put).delete(applications::delete),
         )
         .route("/v1/applications/{id}/feedback", get(applications::feedback))
+        .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
+        .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
         .route("/v1/notifications", post(notifications::send))
         .route("/v1/notifications:stream", post(stream::send))
 }

@@ -8,6 +8,7 @@ mod reasons;
 mod sockets;
 mod structure;
 mod v1;
+mod v1_apns;
 mod v1_applications;
 mod v1_requests;
 mod v1_streams;
