@@ -117,6 +117,13 @@ pub struct Limits {
     pub stream_line: usize,
     #[serde(deserialize_with = "value::duration")]
     pub stream_idle: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub idempotency_window: Duration,
+    /// Per tenant.
+    pub idempotency_keys: usize,
+    /// Bytes per tenant.
+    #[serde(deserialize_with = "value::size")]
+    pub idempotency_memory: usize,
     pub fields: usize,
     /// Bytes.
     pub field_name: usize,

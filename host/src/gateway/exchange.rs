@@ -37,7 +37,7 @@ impl Campaign {
         };
         let transport::Response { status, headers, body, connection } = response;
         let reply = self.decode(batch, work, status, &headers, body.into());
-        let reply = reply.map_err(|error| Box::new(Fate::Failed(error)))?;
+        let reply = reply.map_err(|error| Box::new(Fate::Lost(error)))?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
         }

@@ -118,6 +118,8 @@ pub enum Fate {
     Settled(Outcome),
     /// It did not get that far: refused by the provider, or certainly not delivered.
     Failed(Error),
+    /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
+    Lost(Error),
     /// It could be sent, and was not because the caller only asked.
     Valid,
 }

@@ -44,7 +44,7 @@ pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duratio
             Disposition::Unknown => circumstances.may_resend_unknown.then(backoff),
             _ => None,
         },
-        Fate::Valid => None,
+        Fate::Lost(_) | Fate::Valid => None,
         Fate::Failed(error) => match error.kind {
             Kind::Unreachable | Kind::Unavailable => Some(error.retry_after.unwrap_or_else(backoff)),
             _ => None,

@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod classic;
 mod form;
+mod idempotency;
 mod request_log;
 mod v1;
 
@@ -27,6 +28,7 @@ use crate::error::{Error, Kind};
 use crate::gateway::{self, ApplicationView, DeadToken, Gateway, Registration, Report};
 use crate::tenant::TenantId;
 use admission::Place;
+use idempotency::{Idempotency, InMemory};
 
 pub use admission::{Refusal, UnderWay, turn_away};
 
@@ -114,11 +116,14 @@ pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>)
         limits: Arc::new(limits.clone()),
         registrations: Arc::new(Semaphore::new(cores)),
     };
+    let idempotency = Idempotency::new(Arc::new(InMemory::new(limits)), api.form);
+    let once =
+        |idempotency: &Idempotency| middleware::from_fn_with_state(idempotency.clone(), idempotency::guard);
     let guarded = Router::new()
         .route("/register_application", post(classic::register_application))
-        .route("/send_notification", post(classic::send_notification))
+        .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
         .route("/application_feedback", post(classic::application_feedback))
-        .merge(v1::routes())
+        .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))

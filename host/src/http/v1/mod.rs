@@ -9,19 +9,29 @@ mod result;
 mod stream;
 mod target;
 
+use std::convert::Infallible;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{Route, get, post};
+use tower::{Layer, Service};
 
 use super::{Api, answer, form};
 use crate::error::{Error, Kind};
 
 /// The routes, to be merged with the others.
-pub(super) fn routes() -> Router<Api> {
+///
+/// `once`: the layer that keeps a send from being done twice.
+pub(super) fn routes<L>(once: L) -> Router<Api>
+where
+    L: Layer<Route> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request>>::Future: Send + 'static,
+{
     Router::new()
         .route("/v1/applications", get(applications::list))
         .route(
@@ -31,7 +41,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/applications/{id}/feedback", get(applications::feedback))
         .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
         .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
-        .route("/v1/notifications", post(notifications::send))
+        .route("/v1/notifications", post(notifications::send).layer(once))
         .route("/v1/notifications:stream", post(stream::send))
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::super::admission::Place;
+use super::super::idempotency::MayHaveArrived;
 use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::result::{Summary, TargetResult};
@@ -47,14 +48,19 @@ pub(super) async fn send(
     let body = json(request, &api, api.limits.notifications_body).await?;
     let job = job(Object::parse(&body, FIELDS)?, api.limits.targets)?;
     drop(body);
-    let results = detached(place, perform(api, tenant, job)).await?;
+    let (results, arrived) = detached(place, perform(api, tenant, job)).await?;
     let mut summary = Summary::default();
     results.iter().for_each(|result| summary.count(result.status));
-    Ok(answer::json(StatusCode::OK, &Answer { summary, results }))
+    let mut response = answer::json(StatusCode::OK, &Answer { summary, results });
+    if arrived {
+        response.extensions_mut().insert(MayHaveArrived);
+    }
+    Ok(response)
 }
 
-async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<Vec<TargetResult>, Error> {
-    let (targets, fates) = match job {
+/// Answers too whether something may have been delivered.
+async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResult>, bool), Error> {
+    let (targets, fates): (_, Vec<_>) = match job {
         Job::Same(shared, targets) => {
             let send = Send {
                 provider: None,
@@ -74,8 +80,10 @@ async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<Vec<TargetResul
             (targets, all(stream, lines).await)
         }
     };
+    let arrived = fates.iter().any(|(_, fate)| answer::may_have_arrived(fate));
     let results = fates.into_iter().zip(&targets);
-    Ok(results.map(|((index, fate), target)| TargetResult::new(index, fate).of(target)).collect())
+    let results = results.map(|((index, fate), target)| TargetResult::new(index, fate).of(target));
+    Ok((results.collect(), arrived))
 }
 
 /// Sends the lines; answers their fates in their order.

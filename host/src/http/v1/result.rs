@@ -104,6 +104,7 @@ impl TargetResult {
         match fate {
             Fate::Settled(outcome) => Self::settled(index, outcome),
             Fate::Failed(error) => Self::failed(index, error),
+            Fate::Lost(error) => Self { status: Status::Unknown, ..Self::failed(index, error) },
             Fate::Valid => Self::plain(index, Status::Valid),
         }
     }

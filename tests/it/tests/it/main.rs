@@ -10,6 +10,7 @@ mod structure;
 mod v1;
 mod v1_apns;
 mod v1_applications;
+mod v1_idempotency;
 mod v1_requests;
 mod v1_streams;
 mod world;

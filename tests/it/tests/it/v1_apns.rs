@@ -86,6 +86,7 @@ async fn what_is_wrong_with_a_channel_is_told() {
     for (status, reason, told, code) in [
         (400, "FeatureNotEnabled", 400, "feature_not_enabled"),
         (403, "InvalidProviderToken", 403, "invalid_provider_token"),
+        (403, "ExpiredProviderToken", 403, "expired_provider_token"),
         (429, "TooManyRequests", 429, "too_many_requests"),
         (503, "ServiceUnavailable", 503, "service_unavailable"),
         (418, "Teapot", 400, "teapot"),
@@ -93,8 +94,6 @@ async fn what_is_wrong_with_a_channel_is_told() {
         world.simulator.script(refusal(status, reason)).unwrap();
         expect_error(world.server.client.get(channels(world, "")), told, code).await;
     }
-    // A token that has aged is replaced and the request made again.
-    world.simulator.script(refusal(403, "ExpiredProviderToken")).unwrap();
     expect(world.server.client.get(channels(world, "")), 200).await;
 }
 
