@@ -12,15 +12,18 @@ use crate::contract::codec::{Answer, Reply, Response};
 use crate::contract::{ConnectionHint, Context, Disposition, Outcome};
 use crate::credential::{self, Moment, TokenHandle};
 use crate::error::Error;
-use crate::provider::{Exchange, Message};
+use crate::provider::{Exchange, Instances, Message};
 use crate::transport;
 
+/// In place of a status: the service closed the connection and gave a reason.
+const NO_STATUS: u16 = 0;
 /// Response headers that a provider gets to see.
 const MOST_HEADERS: usize = 64;
 
 /// What came of a request.
 pub(super) enum Wire {
     Answered(transport::Response, Option<TokenHandle>),
+    Unanswered(transport::SendError, Option<TokenHandle>),
     /// It was not to be sent.
     Withheld,
 }
@@ -30,13 +33,17 @@ impl Campaign {
     pub(super) async fn exchange(&self, batch: &Batch, work: &Work) -> Result<Attempt, Box<Fate>> {
         let (response, token) = match self.wire(&work.message, &work.exchange, batch.deadline).await? {
             Wire::Answered(response, token) => (response, token),
+            Wire::Unanswered(error, token) => {
+                let turned_away = self.turned_away(batch, work, &error, token).await;
+                return turned_away.ok_or_else(|| Box::new(failure::no_answer(error)));
+            }
             Wire::Withheld => {
                 let fates = vec![Fate::Valid; work.covers.len()];
                 return Ok(Attempt { fates, native: None, new_token: false });
             }
         };
         let transport::Response { status, headers, body, connection } = response;
-        let reply = self.decode(batch, work, status, &headers, body.into());
+        let reply = self.decode(batch, work, status, &headers, body.into()).await;
         let reply = reply.map_err(|error| Box::new(Fate::Lost(error)))?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
@@ -77,9 +84,33 @@ impl Campaign {
             deadline,
             guarded: destination.guarded,
         };
-        let response = self.gateway.transport.send(request).await;
-        let response = response.map_err(|error| Box::new(failure::no_answer(error)))?;
-        Ok(Wire::Answered(response, token))
+        Ok(match self.gateway.transport.send(request).await {
+            Ok(response) => Wire::Answered(response, token),
+            Err(error) => Wire::Unanswered(error, token),
+        })
+    }
+
+    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider knows its
+    /// words.
+    async fn turned_away(
+        &self,
+        batch: &Batch,
+        work: &Work,
+        error: &transport::SendError,
+        token: Option<TokenHandle>,
+    ) -> Option<Attempt> {
+        let transport::Cause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        if error.delivery != transport::Delivery::NotSent {
+            return None;
+        }
+        let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
+        let reply = self.decode(batch, work, NO_STATUS, &HeaderMap::new(), body).await.ok()?;
+        let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
+        reply.outcomes.iter().all(refused).then(|| Attempt {
+            new_token: self.note_refusal(&reply.outcomes, token),
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: None,
+        })
     }
 
     async fn authorize(
@@ -102,7 +133,7 @@ impl Campaign {
         Ok(Authorized::new(authorization, &self.application, kind))
     }
 
-    fn decode(
+    async fn decode(
         &self,
         batch: &Batch,
         work: &Work,
@@ -114,8 +145,10 @@ impl Campaign {
         let targets = work.covers.iter().map(|&index| batch.targets[index].clone()).collect();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
         let answers = [Answer { targets, response }];
-        let mut replies =
-            self.instances.decode(&context, &self.application.record, &answers, self.purpose.native)?;
+        let (application, native) = (self.application.clone(), self.purpose.native);
+        let decode =
+            move |instances: &Instances| instances.decode(&context, &application.record, &answers, native);
+        let mut replies = self.instances.run(decode).await?;
         replies.pop().ok_or_else(|| Error::internal("a reply was lost"))
     }
 

@@ -10,11 +10,12 @@ use tokio::time::Instant;
 
 use super::deliver::{Campaign, Purpose};
 use super::exchange::{Wire, shown};
-use super::{Fate, Inner, unix_milliseconds};
+use super::{Fate, Inner, failure, unix_milliseconds};
 use crate::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
 use crate::contract::{ConnectionHint, Context, Disposition};
 use crate::error::{Error, Kind, nearest};
-use crate::provider::{Items, action};
+use crate::provider::{Instances, Items, ProviderError, action};
+use crate::registry::Application;
 use crate::tenant::TenantId;
 use crate::transport;
 
@@ -34,6 +35,13 @@ pub enum Work {
     Read(String),
     ReadAll,
     Delete(String),
+}
+
+/// What the calls about one operation are about.
+#[derive(Clone)]
+struct Call {
+    application: Arc<Application>,
+    collection: String,
 }
 
 impl Inner {
@@ -87,21 +95,32 @@ impl Campaign {
         let mut entropy = vec![0; self.provider.manifest().entropy as usize];
         SystemRandom::new().fill(&mut entropy).map_err(|_| failed(Error::internal("no randomness")))?;
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy };
-        let record = &self.application.record;
-        let name = &collection.name;
-        let encoded = self.instances.run(|calls| calls.encode_operation(&context, record, name, operation));
-        let encoded = encoded.await.map_err(|error| failed(error.into()))?;
+        let call = Call { application: self.application.clone(), collection: collection.name.clone() };
+        let encode = {
+            let (call, operation) = (call.clone(), operation.clone());
+            move |instances: &Instances| {
+                instances.encode_operation(&context, &call.application.record, &call.collection, &operation)
+            }
+        };
+        let encoded = self.instances.run(encode).await.map_err(|error| failed(error.into()))?;
         let (message, exchange) = encoded.map_err(|rejection| failed(rejection.into()))?;
-        let wire = self.wire(&message, &exchange, deadline).await.map_err(|fate| (fate, false))?;
-        let Wire::Answered(response, token) = wire else {
-            return Err(failed(Error::internal("a request was withheld")));
+        let (response, token) = match self.wire(&message, &exchange, deadline).await {
+            Ok(Wire::Answered(response, token)) => (response, token),
+            Ok(Wire::Unanswered(error, _)) => return Err((Box::new(failure::no_answer(error)), false)),
+            Ok(Wire::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
+            Err(fate) => return Err((fate, false)),
         };
         let transport::Response { status, headers, body, connection } = response;
         let response = Response { status, headers: shown(&headers), body: body.into() };
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
-        let decoded =
-            self.instances.run(|calls| calls.decode_operation(&context, record, name, operation, &response));
-        let outcome = match decoded.await.map_err(|error| failed(error.into()))? {
+        let operation = operation.clone();
+        let decode = move |instances: &Instances| {
+            let record = &call.application.record;
+            instances.decode_operation(&context, record, &call.collection, &operation, &response)
+        };
+        let decoded = self.instances.run(decode).await;
+        let lost = |error: ProviderError| (Box::new(Fate::Lost(error.into())), false);
+        let outcome = match decoded.map_err(lost)? {
             Ok(items) => return Ok(items),
             Err(outcome) => outcome,
         };

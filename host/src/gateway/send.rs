@@ -29,7 +29,7 @@ impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         let Send { provider: named, via, notification, targets, native, validate_only, deadline } = send;
         let named = named.as_deref();
-        let application = self.sender(tenant, named, via)?;
+        let application = self.sender(tenant, named, via).await?;
         let purpose = Purpose { native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline)?;
         let manifest = opened.provider.manifest();
@@ -40,10 +40,15 @@ impl Inner {
     }
 
     /// The application that it is sent for.
-    fn sender(&self, tenant: &TenantId, named: Option<&str>, via: Via) -> Result<Arc<Application>, Error> {
+    async fn sender(
+        &self,
+        tenant: &TenantId,
+        named: Option<&str>,
+        via: Via,
+    ) -> Result<Arc<Application>, Error> {
         match via {
             Via::Application(id) => self.registry.get(tenant, &id),
-            Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields)?)),
+            Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
         }
     }
 
@@ -80,7 +85,7 @@ impl Inner {
     }
 
     /// An application that lives for one send, made of the secret that came with it.
-    fn inline(
+    async fn inline(
         &self,
         tenant: &TenantId,
         named: Option<&str>,
@@ -100,7 +105,7 @@ impl Inner {
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
-        self.application(&provider, tenant, String::new(), fields)
+        self.application(&provider, tenant, String::new(), fields).await
     }
 }
 
