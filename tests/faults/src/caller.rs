@@ -109,7 +109,7 @@ impl Caller {
 
 fn told(fate: Fate) -> Told {
     match fate {
-        Fate::Failed(error) => Told::NotDelivered(format!("{} {:?}", error.code, error.inner)),
+        Fate::Failed(error) => Told::NotDelivered(error.code.into_owned()),
         Fate::Settled(outcome) => match outcome.disposition {
             Disposition::Delivered | Disposition::Replaced(_) => Told::Delivered,
             Disposition::Unknown => Told::Unknown,
