@@ -7,12 +7,14 @@ mod wasm;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The guest crate, which is no provider.
 const SDK: &str = "sdk";
 
 fn main() -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=PUSHLET_PROVIDERS_DIR");
+    look_for_openssl();
     let components = match env::var_os("PUSHLET_PROVIDERS_DIR") {
         Some(directory) => ready_made(Path::new(&directory))?,
         None => build(&workspace()?)?,
@@ -21,6 +23,14 @@ fn main() -> Result<(), String> {
         return Err("no provider component was found".into());
     }
     wasm::embed("built_in.rs", &components)
+}
+
+/// Some tests read files that the `openssl` command makes; without it they are left out.
+fn look_for_openssl() {
+    println!("cargo::rustc-check-cfg=cfg(openssl)");
+    if Command::new("openssl").arg("version").output().is_ok_and(|output| output.status.success()) {
+        println!("cargo::rustc-cfg=openssl");
+    }
 }
 
 fn ready_made(directory: &Path) -> Result<Vec<(String, PathBuf)>, String> {

@@ -82,6 +82,12 @@ pub const KEYS: &[Key] = &[
         "\"1MiB\"",
         "Largest body of a request",
     ),
+    key(
+        "limits.notifications_body",
+        Kind::Size { least: 1024, most: 1 << 30 },
+        "\"8MiB\"",
+        "Largest body of /v1/notifications",
+    ),
     key("limits.fields", Kind::Count { least: 16, most: 10_000 }, "256", "Most fields in one request"),
     key(
         "limits.field_name",

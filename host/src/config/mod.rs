@@ -105,6 +105,9 @@ pub struct Limits {
     /// Bytes.
     #[serde(deserialize_with = "value::size")]
     pub request_body: usize,
+    /// Bytes of a body of `/v1/notifications`.
+    #[serde(deserialize_with = "value::size")]
+    pub notifications_body: usize,
     pub fields: usize,
     /// Bytes.
     pub field_name: usize,

@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 
 use super::access_tokens::{AccessTokens, Fetch, Form, TokenClient, parse_token_url};
 use super::cache::Key;
-use super::identity::{ClientCertificate, sha256};
-use super::jwt::{Facts, Template};
+use super::identity::ClientCertificate;
+use super::jwt::{self, Facts, Template};
 use super::moment::Moment;
+use super::parts::Parts;
 use super::provider_tokens::ProviderTokens;
 use super::{Credential, text_fingerprint};
 use crate::contract::CredentialFault;
@@ -189,9 +190,10 @@ impl Authorizer {
         now: &Moment,
     ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let key = token_key(exchange.credential, &token.key)?;
-        let template = Template::new(token, exchange.facts())?;
-        let id = digest(&[&key.fingerprint(), &template.digest(), frame_name.as_bytes()]);
-        self.provider_tokens.get(id, key, &template, frame, now)
+        let facts = exchange.facts();
+        let id = Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame_name.as_bytes()]);
+        let mint = || sensitive(frame(&Template::new(token, facts)?.mint(key, now)?));
+        self.provider_tokens.get(id, token, mint, now)
     }
 
     async fn exchanged(
@@ -207,8 +209,8 @@ impl Authorizer {
             parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))?;
         let grant = ResolvedGrant::new(&token.grant, exchange)?;
         let scope = token.scope.as_deref();
-        let grant_id = grant.digest();
-        let id = digest(&[
+        let grant_id = grant.digest()?;
+        let id = Parts::of(&[
             exchange.credential.fingerprint(),
             url.as_str().as_bytes(),
             scope.unwrap_or_default().as_bytes(),
@@ -229,19 +231,19 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// A grant with its sources filled in.
+/// A grant with the secrets that it needs.
 enum ResolvedGrant<'a> {
-    Assertion { key: &'a super::key::TokenKey, template: Template },
+    Assertion { key: &'a super::key::TokenKey, token: &'a SignedToken, facts: Facts<'a> },
     Client { id: String, secret: Zeroizing<String> },
 }
 
 impl<'a> ResolvedGrant<'a> {
-    fn new(grant: &Grant, exchange: Exchange<'a>) -> Result<Self, AuthorizeError> {
+    fn new(grant: &'a Grant, exchange: Exchange<'a>) -> Result<Self, AuthorizeError> {
         match grant {
-            Grant::JwtBearer(token) => Ok(Self::Assertion {
-                key: token_key(exchange.credential, &token.key)?,
-                template: Template::new(token, exchange.facts())?,
-            }),
+            Grant::JwtBearer(token) => {
+                let key = token_key(exchange.credential, &token.key)?;
+                Ok(Self::Assertion { key, token, facts: exchange.facts() })
+            }
             Grant::ClientCredentials(ClientCredentials { id, secret }) => {
                 let bytes = exchange.credential.text(secret);
                 let bytes = bytes.ok_or_else(|| AuthorizeError::manifest("it is no client secret"))?;
@@ -251,19 +253,21 @@ impl<'a> ResolvedGrant<'a> {
         }
     }
 
-    fn digest(&self) -> Key {
-        match self {
-            Self::Assertion { key, template } => digest(&[&key.fingerprint(), &template.digest()]),
-            Self::Client { id, secret } => digest(&[id.as_bytes(), &text_fingerprint(secret.as_bytes())]),
-        }
+    fn digest(&self) -> Result<Key, AuthorizeError> {
+        Ok(match self {
+            Self::Assertion { key, token, facts } => {
+                Parts::of(&[key.fingerprint(), &jwt::digest(token, *facts)?])
+            }
+            Self::Client { id, secret } => Parts::of(&[id.as_bytes(), &text_fingerprint(secret.as_bytes())]),
+        })
     }
 
     fn form(&self, scope: Option<&str>, now: &Moment) -> Result<Form, AuthorizeError> {
         let plain = |text: &str| Zeroizing::new(text.to_owned());
         let mut form = match self {
-            Self::Assertion { key, template } => vec![
+            Self::Assertion { key, token, facts } => vec![
                 ("grant_type", plain("urn:ietf:params:oauth:grant-type:jwt-bearer")),
-                ("assertion", template.mint(key, now)?),
+                ("assertion", Template::new(token, *facts)?.mint(key, now)?),
             ],
             Self::Client { id, secret } => vec![
                 ("grant_type", plain("client_credentials")),
@@ -311,14 +315,4 @@ fn token_key<'a>(
     secret: &str,
 ) -> Result<&'a super::key::TokenKey, AuthorizeError> {
     credential.token_key(secret).ok_or_else(|| AuthorizeError::manifest("it is no key that signs"))
-}
-
-/// A digest of parts, each with its length before it.
-fn digest(parts: &[&[u8]]) -> Key {
-    let mut whole = Vec::new();
-    for part in parts {
-        whole.extend_from_slice(&part.len().to_be_bytes());
-        whole.extend_from_slice(part);
-    }
-    sha256(&whole)
 }

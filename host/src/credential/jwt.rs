@@ -10,9 +10,10 @@ use zeroize::Zeroizing;
 
 use super::Credential;
 use super::authorizer::AuthorizeError;
-use super::identity::sha256;
+use super::cache::Key;
 use super::key::TokenKey;
 use super::moment::Moment;
+use super::parts::Parts;
 use crate::contract::manifest::{SignedToken, SigningAlgorithm, Source};
 
 /// Header values beyond this are refused by common servers.
@@ -32,8 +33,7 @@ pub(super) struct Template {
     algorithm: SigningAlgorithm,
     header: Vec<(String, Slot)>,
     claims: Vec<(String, Slot)>,
-    pub(super) lifetime: Duration,
-    pub(super) minimum_age: Duration,
+    lifetime: Duration,
 }
 
 enum Slot {
@@ -49,17 +49,8 @@ impl Facts<'_> {
             Source::Literal(json) => Slot::Fixed(
                 serde_json::from_str(json).map_err(|_| AuthorizeError::manifest("a literal is not JSON"))?,
             ),
-            Source::Setting(name) => {
-                let setting = self.settings.iter().find(|(key, value)| key == name && !value.is_empty());
-                let (_, value) = setting.ok_or_else(|| AuthorizeError::MissingSetting(name.clone()))?;
-                Slot::Fixed(Value::from(value.as_str()))
-            }
-            Source::SecretProperty((secret, name)) => {
-                let value = self.credential.property(secret, name);
-                let value =
-                    value.ok_or_else(|| AuthorizeError::manifest("a property is not in the secret"))?;
-                Slot::Fixed(Value::from(value))
-            }
+            Source::Setting(name) => Slot::Fixed(Value::from(self.setting(name)?)),
+            Source::SecretProperty((secret, name)) => Slot::Fixed(Value::from(self.property(secret, name)?)),
             Source::IssuedAt => Slot::IssuedAt,
             Source::ExpiresAt => Slot::ExpiresAt,
             Source::UniqueId => Slot::UniqueId,
@@ -75,9 +66,62 @@ impl Facts<'_> {
         }
     }
 
+    /// Adds what a source is: its kind, and its value if that is not made anew with every mint.
+    fn describe(&self, source: &Source, into: &mut Parts) -> Result<(), AuthorizeError> {
+        let (kind, value) = match source {
+            Source::Literal(json) => ("literal", json.as_str()),
+            Source::Setting(name) => ("text", self.setting(name)?),
+            Source::SecretProperty((secret, name)) => ("text", self.property(secret, name)?),
+            Source::TargetOrigin => ("text", self.origin),
+            Source::IssuedAt => ("issued-at", ""),
+            Source::ExpiresAt => ("expires-at", ""),
+            Source::UniqueId => ("unique-id", ""),
+        };
+        into.add(kind.as_bytes());
+        into.add(value.as_bytes());
+        Ok(())
+    }
+
+    fn setting(&self, name: &str) -> Result<&str, AuthorizeError> {
+        let setting = self.settings.iter().find(|(key, value)| key == name && !value.is_empty());
+        setting
+            .map(|(_, value)| value.as_str())
+            .ok_or_else(|| AuthorizeError::MissingSetting(name.to_owned()))
+    }
+
+    fn property(&self, secret: &str, name: &str) -> Result<&str, AuthorizeError> {
+        let value = self.credential.property(secret, name);
+        value.ok_or_else(|| AuthorizeError::manifest("a property is not in the secret"))
+    }
+
     fn slots(&self, sources: &[(String, Source)]) -> Result<Vec<(String, Slot)>, AuthorizeError> {
         sources.iter().map(|(name, source)| Ok((name.clone(), self.slot(source)?))).collect()
     }
+}
+
+/// Equal for tokens that differ in nothing but time and unique ids. It is asked for with every push, a
+/// [`Template`] only to mint.
+pub(super) fn digest(token: &SignedToken, facts: Facts<'_>) -> Result<Key, AuthorizeError> {
+    let mut parts = Parts::new();
+    parts.add(name(token.algorithm).as_bytes());
+    for sources in [&token.header, &token.claims] {
+        parts.add(&sources.len().to_be_bytes());
+        for (name, source) in sources {
+            parts.add(name.as_bytes());
+            facts.describe(source, &mut parts)?;
+        }
+    }
+    parts.add(&token.lifetime.to_be_bytes());
+    parts.add(&token.minimum_age.to_be_bytes());
+    Ok(parts.finish())
+}
+
+/// How long a token is used. One that carries its own end is given up before that end.
+pub(super) fn use_for(token: &SignedToken) -> Duration {
+    let lifetime = Duration::from_millis(token.lifetime);
+    let ends =
+        token.header.iter().chain(&token.claims).any(|(_, source)| matches!(source, Source::ExpiresAt));
+    if ends { lifetime * 5 / 6 } else { lifetime }
 }
 
 impl Template {
@@ -87,33 +131,7 @@ impl Template {
             header: facts.slots(&token.header)?,
             claims: facts.slots(&token.claims)?,
             lifetime: Duration::from_millis(token.lifetime),
-            minimum_age: Duration::from_millis(token.minimum_age),
         })
-    }
-
-    /// Equal for tokens that differ in nothing but time and unique ids.
-    pub(super) fn digest(&self) -> [u8; 32] {
-        let describe = |slots: &[(String, Slot)]| -> Value {
-            slots
-                .iter()
-                .map(|(name, slot)| Value::from(vec![Value::from(name.as_str()), slot.describe()]))
-                .collect()
-        };
-        let lifetimes =
-            [self.lifetime.as_millis(), self.minimum_age.as_millis()].map(|time| time.to_string());
-        let whole = serde_json::json!([
-            name(self.algorithm),
-            describe(&self.header),
-            describe(&self.claims),
-            lifetimes
-        ]);
-        sha256(whole.to_string().as_bytes())
-    }
-
-    /// How long a token is used. One that carries its own end is given up before that end.
-    pub(super) fn use_for(&self) -> Duration {
-        let ends = self.header.iter().chain(&self.claims).any(|(_, slot)| matches!(slot, Slot::ExpiresAt));
-        if ends { self.lifetime * 5 / 6 } else { self.lifetime }
     }
 
     pub(super) fn mint(&self, key: &TokenKey, now: &Moment) -> Result<Zeroizing<String>, AuthorizeError> {
@@ -144,17 +162,6 @@ impl Template {
                 Slot::UniqueId => Value::from(Uuid::new_v4().to_string()),
             };
             into.insert(name.clone(), value);
-        }
-    }
-}
-
-impl Slot {
-    fn describe(&self) -> Value {
-        match self {
-            Self::Fixed(value) => Value::from(vec![value.clone()]),
-            Self::IssuedAt => Value::from("issued-at"),
-            Self::ExpiresAt => Value::from("expires-at"),
-            Self::UniqueId => Value::from("unique-id"),
         }
     }
 }

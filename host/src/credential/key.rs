@@ -19,6 +19,7 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 pub(super) struct TokenKey {
     pair: Pair,
     random: SystemRandom,
+    fingerprint: [u8; 32],
 }
 
 enum Pair {
@@ -35,7 +36,8 @@ impl TokenKey {
             SigningAlgorithm::Rs256 => Pair::Rsa(rsa(key)?, &signature::RSA_PKCS1_SHA256),
             SigningAlgorithm::Ps256 => Pair::Rsa(rsa(key)?, &signature::RSA_PSS_SHA256),
         };
-        Ok(Self { pair, random })
+        let fingerprint = sha256(public_key(&pair));
+        Ok(Self { pair, random, fingerprint })
     }
 
     /// A JWS signature (RFC 7518 sections 3.3 to 3.5); none if the system has no randomness.
@@ -52,14 +54,19 @@ impl TokenKey {
 
     /// The uncompressed point of an EC key, the PKCS#1 structure of an RSA key.
     pub(super) fn public_key(&self) -> &[u8] {
-        match &self.pair {
-            Pair::P256(pair) => pair.public_key().as_ref(),
-            Pair::Rsa(pair, _) => pair.public_key().as_ref(),
-        }
+        public_key(&self.pair)
     }
 
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
-        sha256(self.public_key())
+    /// SHA-256 of the public key.
+    pub(super) fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+}
+
+fn public_key(pair: &Pair) -> &[u8] {
+    match pair {
+        Pair::P256(pair) => pair.public_key().as_ref(),
+        Pair::Rsa(pair, _) => pair.public_key().as_ref(),
     }
 }
 

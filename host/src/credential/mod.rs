@@ -15,13 +15,14 @@ mod jwt;
 mod key;
 mod manifest;
 mod moment;
+mod parts;
 mod pbe;
 mod pem;
 mod pkcs12;
 mod provider_tokens;
 mod secret;
 mod service_account;
-#[cfg(test)]
+#[cfg(all(test, openssl))]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod token_response;
@@ -210,7 +211,7 @@ impl Material {
     fn fingerprint(&self) -> [u8; 32] {
         match self {
             Self::Identity(identity) => identity.certificate.fingerprint,
-            Self::Key(key) => key.fingerprint(),
+            Self::Key(key) => *key.fingerprint(),
             Self::ServiceAccount(account) => account.fingerprint(),
             Self::Text(text) => text_fingerprint(text.expose()),
         }

@@ -6,14 +6,15 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::authorizer::{AuthorizeError, TokenHandle, sensitive};
+use super::authorizer::{AuthorizeError, TokenHandle};
 use super::cache::{Cache, Key, lock};
-use super::jwt::Template;
-use super::key::TokenKey;
+use super::jwt;
 use super::moment::Moment;
+use crate::contract::manifest::SignedToken;
 
 const MOST_TOKENS: usize = 16 << 10;
 
@@ -28,7 +29,7 @@ struct Minted {
     at: Moment,
     serial: u64,
     /// Kept here because a report of expiry comes without the manifest.
-    minimum_age: std::time::Duration,
+    minimum_age: Duration,
 }
 
 impl ProviderTokens {
@@ -36,29 +37,29 @@ impl ProviderTokens {
         Self { tokens: Mutex::new(Cache::new(MOST_TOKENS)), serials: AtomicU64::new(0) }
     }
 
-    /// The current token under `id`, which stands for key, template and frame; minted anew when it has
+    /// The current token under `id`, which stands for key, token and frame; minted anew when it has
     /// reached its lifetime, or when the wall clock was set back so that it seems to come from the
-    /// future. `frame` makes the header value of a token.
+    /// future. `mint` makes the header value.
     pub(super) fn get(
         &self,
         id: Key,
-        key: &TokenKey,
-        template: &Template,
-        frame: impl FnOnce(&str) -> String,
+        token: &SignedToken,
+        mint: impl FnOnce() -> Result<HeaderValue, AuthorizeError>,
         now: &Moment,
     ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let entry = lock(&self.tokens).entry(&id);
         // Held while signing: whoever comes second waits for the first one's token.
         let mut minted = lock(&entry);
-        if let Some(token) = &*minted
-            && now.since(&token.at) < template.use_for()
-            && !now.precedes(&token.at)
+        if let Some(current) = &*minted
+            && now.since(&current.at) < jwt::use_for(token)
+            && !now.precedes(&current.at)
         {
-            return Ok((token.value.clone(), TokenHandle::minted(id, token.serial)));
+            return Ok((current.value.clone(), TokenHandle::minted(id, current.serial)));
         }
-        let value = sensitive(frame(&template.mint(key, now)?))?;
+        let value = mint()?;
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
-        *minted = Some(Minted { value: value.clone(), at: *now, serial, minimum_age: template.minimum_age });
+        let minimum_age = Duration::from_millis(token.minimum_age);
+        *minted = Some(Minted { value: value.clone(), at: *now, serial, minimum_age });
         Ok((value, TokenHandle::minted(id, serial)))
     }
 

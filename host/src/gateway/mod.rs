@@ -4,28 +4,32 @@
 mod authorize;
 mod deliver;
 mod endpoints;
+mod exchange;
 mod failure;
 mod register;
 mod retry;
 mod send;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::config;
-use crate::contract::{Outcome, Target};
-use crate::credential::Authorizer;
+use crate::contract::{Environment, Outcome, Target};
+use crate::credential::{Authorizer, Credential, Summary};
 use crate::error::Error;
 use crate::provider::Catalogue;
-use crate::registry::Registry;
+use crate::registry::{Application, Registry};
 use crate::tenant::TenantId;
 use crate::transport::Transport;
 
 pub use crate::registry::DeadToken;
 use endpoints::Destinations;
+pub use stream::{Line, Stream};
 
 /// A registration as it was uploaded: text fields and files by field name.
 #[derive(Default)]
@@ -36,6 +40,19 @@ pub struct Registration {
     pub provider: Option<String>,
     /// All other fields, secrets among them, by name.
     pub fields: BTreeMap<String, Vec<u8>>,
+    /// An unknown name is an error; else it is passed over, as the original did.
+    pub strict: bool,
+}
+
+/// What may be told about an application.
+#[derive(Debug, Clone, Serialize)]
+pub struct ApplicationView {
+    pub id: String,
+    pub provider: String,
+    /// `production` or `development`.
+    pub environment: &'static str,
+    pub settings: BTreeMap<String, String>,
+    pub credential: Option<Summary>,
 }
 
 /// One notification for some targets.
@@ -127,9 +144,10 @@ impl Gateway {
     }
 
     /// Checks and keeps an application; an existing one with the same id is replaced. No network.
-    /// Answers the application's id. Reading a PKCS#12 file takes its time: not for an async thread.
+    /// Answers the application's id. Reading a PKCS#12 file takes its time: not for an async thread, but for
+    /// one of a Tokio runtime.
     pub fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
-        self.0.register(tenant, registration)
+        tokio::runtime::Handle::current().block_on(self.0.register(tenant, registration))
     }
 
     /// Sends one notification to each target. `Err`: nothing was sent, for a reason that all targets share.
@@ -137,6 +155,34 @@ impl Gateway {
     /// Dropping the future loses the answers of what is already sent.
     pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         self.0.send(tenant, send).await
+    }
+
+    /// The tenant's applications, by id.
+    pub fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
+        self.0.registry.list(tenant).iter().map(|application| ApplicationView::of(application)).collect()
+    }
+
+    pub fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error> {
+        Ok(ApplicationView::of(&*self.0.registry.get(tenant, id)?))
+    }
+
+    /// Forgets an application; sends under way finish.
+    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
+        self.0.registry.remove(tenant, id)
+    }
+
+    /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
+    pub fn stream(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        notification: Map<String, Value>,
+        deadline: Option<Duration>,
+    ) -> Result<Stream, Error> {
+        let application = self.0.registry.get(tenant, application_id)?;
+        let fields = Fields::Strict(notification);
+        let opened = self.0.open(tenant, application, None, fields, false, deadline)?;
+        Ok(Stream { gateway: self.0.clone(), opened })
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.
@@ -152,6 +198,21 @@ impl Gateway {
     /// Closes the connections to the push services in order; what is still under way gets `within`.
     pub async fn close(&self, within: Duration) {
         self.0.transport.drain(within).await;
+    }
+}
+
+impl ApplicationView {
+    fn of(application: &Application) -> Self {
+        Self {
+            id: application.record.id.clone(),
+            provider: application.provider.clone(),
+            environment: match application.record.environment {
+                Environment::Production => "production",
+                Environment::Development => "development",
+            },
+            settings: application.record.settings.iter().cloned().collect(),
+            credential: application.credential.as_ref().map(Credential::summary),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Inner, Registration, unix_milliseconds};
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::contract::{self, Context, Environment};
-use crate::credential::{Credential, Secret, Uploads};
+use crate::credential::{Credential, Secret, Uploads, upload_fields};
 use crate::error::Error;
 use crate::notification;
 use crate::provider::Provider;
@@ -21,17 +21,24 @@ const DEFAULT_PROVIDER: &str = "apns";
 const LONGEST_ID: usize = 256;
 
 impl Inner {
-    pub(super) fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
-        let Registration { application_id, provider, fields } = registration;
+    pub(super) async fn register(
+        &self,
+        tenant: &TenantId,
+        registration: Registration,
+    ) -> Result<String, Error> {
+        let Registration { application_id, provider, fields, strict } = registration;
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(provider.as_deref(), &fields)?;
-        let application = self.application(&provider, tenant, id.clone(), fields)?;
+        if strict {
+            known(provider.manifest(), fields.keys())?;
+        }
+        let application = self.application(&provider, tenant, id.clone(), fields).await?;
         self.registry.put(tenant, application)?;
         Ok(id)
     }
 
     /// An application made of uploaded fields, checked by the host and by its provider.
-    pub(super) fn application(
+    pub(super) async fn application(
         &self,
         provider: &Arc<Provider>,
         tenant: &TenantId,
@@ -55,7 +62,9 @@ impl Inner {
             credential: kind.map(|kind| kind.name.clone()),
         };
         let context = Context { now: unix_milliseconds(now), entropy: Vec::new() };
-        provider.instances(tenant).check_application(&context, &record)??;
+        let instances = provider.instances(tenant);
+        let checked = record.clone();
+        instances.run(move |instances| instances.check_application(&context, &checked)).await??;
         let feedback = Feedback::new(self.feedback);
         Ok(Application { record, provider: manifest.name.clone(), credential, feedback })
     }
@@ -95,6 +104,24 @@ fn checked_id(id: String) -> Result<String, Error> {
     }
     let message = format!("application_id must be at most {LONGEST_ID} bytes without control characters");
     Err(Error::field("invalid_application_id", "application_id", message))
+}
+
+/// Is every name one of the manifest's settings or secrets, or the choice of the environment?
+fn known<'a>(manifest: &ProviderManifest, mut names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+    let mode = format!("{}_mode", manifest.name);
+    let uploads: Vec<&str> = upload_fields(&manifest.credentials).collect();
+    let is_known = |name: &&String| {
+        **name == mode
+            || uploads.contains(&name.as_str())
+            || manifest.settings.iter().any(|setting| setting.name == **name)
+    };
+    match names.find(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("{name} is not a field of an application for {}", manifest.name);
+            Err(Error::field("unknown_field", name, message))
+        }
+    }
 }
 
 fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u8>>) -> Uploads {

@@ -69,7 +69,8 @@ pub(super) fn told(fate: Fate, perhaps_reached: bool, circumstances: Circumstanc
     match fate {
         Fate::Settled(mut outcome) => {
             match &mut outcome.disposition {
-                Disposition::Throttled(Throttle { retry_after, .. }) | Disposition::Unavailable(retry_after) => {
+                Disposition::Throttled(Throttle { retry_after, .. })
+                | Disposition::Unavailable(retry_after) => {
                     retry_after.get_or_insert_with(milliseconds);
                 }
                 _ => {}
@@ -183,10 +184,13 @@ mod tests {
 
     #[test]
     fn a_final_fate_says_when_to_try_again() {
-        let throttled =
-            |retry_after| settled(Disposition::Throttled(Throttle { scope: Scope::Application, retry_after }));
+        let throttled = |retry_after| {
+            settled(Disposition::Throttled(Throttle { scope: Scope::Application, retry_after }))
+        };
         let wait = |fate| match told(fate, false, FIRST) {
-            Fate::Settled(Outcome { disposition: Disposition::Throttled(throttle), .. }) => throttle.retry_after,
+            Fate::Settled(Outcome { disposition: Disposition::Throttled(throttle), .. }) => {
+                throttle.retry_after
+            }
             Fate::Settled(Outcome { disposition: Disposition::Unavailable(wait), .. }) => wait,
             Fate::Settled(_) => None,
             Fate::Failed(error) => error.retry_after.map(|wait| wait.as_millis() as u64),

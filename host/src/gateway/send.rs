@@ -2,51 +2,77 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::deliver::Campaign;
-use super::{Fate, Fields, Inner, Report, Send, Via};
+use super::{Fields, Inner, Report, Send, Via};
 use crate::contract::manifest::{ProviderManifest, TargetKind};
-use crate::contract::{Disposition, Notification, Target};
+use crate::contract::{Notification, Target};
 use crate::error::Error;
 use crate::notification;
 use crate::provider::Provider;
 use crate::registry::Application;
 use crate::tenant::TenantId;
 
+/// A send whose application, provider and notification are found and sound.
+pub(super) struct Opened {
+    pub campaign: Campaign,
+    pub provider: Arc<Provider>,
+    pub notification: Arc<Notification>,
+    /// For each target.
+    pub timeout: Duration,
+}
+
 impl Inner {
-    pub(super) async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
-        let Send { provider: named, via, notification, targets, native, deadline } = send;
-        let deadline =
-            Instant::now() + deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
-        let application = match via {
-            Via::Application(id) => self.registry.get(tenant, &id)?,
-            Via::Inline(fields) => Arc::new(self.inline(tenant, named.as_deref(), fields)?),
-        };
-        let provider = self.provider(&application.provider)?.clone();
-        let manifest = provider.manifest();
-        answers_to(manifest, named.as_deref())?;
+    pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
+        let targets = send.targets;
+        let via = self.sender(tenant, send.provider.as_deref(), send.via).await?;
+        let opened =
+            self.open(tenant, via, send.provider.as_deref(), send.notification, send.native, send.deadline)?;
+        let manifest = opened.provider.manifest();
         targets.iter().try_for_each(|target| knows(manifest, target))?;
-        let notification = self.notification(notification, manifest)?;
-        let instances = provider.instances(tenant);
-        let campaign = Campaign::new(
-            self,
-            &provider,
-            &instances,
-            &application,
-            &notification,
-            &targets,
-            native,
-            deadline,
-        )?;
-        let (fates, native) = campaign.run().await;
-        report_dead_tokens(&application, &targets, &fates);
+        let deadline = Instant::now() + opened.timeout;
+        let (fates, native) = opened.campaign.run(&targets, &opened.notification, deadline).await?;
         Ok(Report { provider: manifest.name.clone(), fates, native })
     }
 
-    fn notification(&self, fields: Fields, manifest: &ProviderManifest) -> Result<Notification, Error> {
+    /// The application that it is sent for.
+    async fn sender(
+        &self,
+        tenant: &TenantId,
+        named: Option<&str>,
+        via: Via,
+    ) -> Result<Arc<Application>, Error> {
+        match via {
+            Via::Application(id) => self.registry.get(tenant, &id),
+            Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
+        }
+    }
+
+    pub(super) fn open(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        application: Arc<Application>,
+        named: Option<&str>,
+        fields: Fields,
+        native: bool,
+        deadline: Option<Duration>,
+    ) -> Result<Opened, Error> {
+        let provider = self.provider(&application.provider)?.clone();
+        answers_to(provider.manifest(), named)?;
+        let notification = Arc::new(self.notification(fields, provider.manifest())?);
+        let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
+        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, native);
+        Ok(Opened { campaign, provider, notification, timeout })
+    }
+
+    pub(super) fn notification(
+        &self,
+        fields: Fields,
+        manifest: &ProviderManifest,
+    ) -> Result<Notification, Error> {
         match fields {
             Fields::Classic(fields) => notification::from_form(fields, manifest),
             Fields::Strict(fields) => {
@@ -58,7 +84,7 @@ impl Inner {
     }
 
     /// An application that lives for one send, made of the secret that came with it.
-    fn inline(
+    async fn inline(
         &self,
         tenant: &TenantId,
         named: Option<&str>,
@@ -78,7 +104,7 @@ impl Inner {
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
-        self.application(&provider, tenant, String::new(), fields)
+        self.application(&provider, tenant, String::new(), fields).await
     }
 }
 
@@ -93,7 +119,7 @@ fn answers_to(manifest: &ProviderManifest, named: Option<&str>) -> Result<(), Er
     }
 }
 
-fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
+pub(super) fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
     let (kind, name) = match target {
         Target::Device(_) => (TargetKind::Device, "device tokens"),
         Target::Topic(_) => (TargetKind::Topic, "topics"),
@@ -105,16 +131,4 @@ fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::field("unsupported_target", "target", format!("{} does not send to {name}", manifest.name)))
-}
-
-/// What the service said of dead tokens is kept for those who ask by `application_feedback`.
-fn report_dead_tokens(application: &Application, targets: &[Target], fates: &[Fate]) {
-    for (target, fate) in targets.iter().zip(fates) {
-        if let (Target::Device(token), Fate::Settled(outcome)) = (target, fate)
-            && let Disposition::Unregistered(since) = &outcome.disposition
-        {
-            let since = since.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-            application.feedback.report(token, since.unwrap_or_else(SystemTime::now));
-        }
-    }
 }

@@ -14,12 +14,13 @@ use crate::error::{Error, Kind};
 #[derive(Clone)]
 pub struct UnderWay {
     count: Arc<watch::Sender<usize>>,
+    closing: Arc<watch::Sender<bool>>,
     most: usize,
 }
 
 /// The place of one request. It is free again when the last clone is dropped.
 #[derive(Clone)]
-pub struct Place(#[expect(dead_code, reason = "held for its Drop")] Arc<Occupied>);
+pub struct Place(Arc<Occupied>);
 
 struct Occupied(UnderWay);
 
@@ -32,7 +33,7 @@ pub enum Refusal {
 
 impl UnderWay {
     pub fn at_most(most: usize) -> Self {
-        Self { count: Arc::new(watch::Sender::new(0)), most }
+        Self { count: Arc::new(watch::Sender::new(0)), closing: Arc::new(watch::Sender::new(false)), most }
     }
 
     /// None: all places are taken.
@@ -45,6 +46,11 @@ impl UnderWay {
         free.then(|| Place(Arc::new(Occupied(self.clone()))))
     }
 
+    /// Tells what runs without an end of its own that it must come to one.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
     /// Waits until nothing is under way.
     pub async fn ended(&self) {
         // Fails only when the sender is gone, and we hold it.
@@ -53,6 +59,14 @@ impl UnderWay {
 
     pub fn count(&self) -> usize {
         *self.count.borrow()
+    }
+}
+
+impl Place {
+    /// Waits until the server wants to stop.
+    pub async fn closing(&self) {
+        // Fails only when the sender is gone, and we hold it.
+        let _ = self.0.0.closing.subscribe().wait_for(|closing| *closing).await;
     }
 }
 

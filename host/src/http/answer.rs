@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -49,6 +49,16 @@ pub fn error(error: Error) -> Response {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
     response.extensions_mut().insert(Logged { code: error.code, inner: error.inner });
+    response
+}
+
+/// The same with the name of the wrong field, which the classic routes never had.
+pub fn error_with_field(error: Error) -> Response {
+    let Some(field) = error.field.clone() else { return self::error(error) };
+    let body = json!({"error": error.code, "message": error.message, "field": field});
+    let mut response = self::error(error);
+    *response.body_mut() = body.to_string().into();
+    response.headers_mut().remove(CONTENT_LENGTH);
     response
 }
 

@@ -74,7 +74,7 @@ fn registration_from(mut form: Form) -> Result<Registration, Error> {
     let application_id = form.take_text("application_id")?;
     let provider = form.take_text("type")?;
     form.take_bytes("callback");
-    Ok(Registration { application_id, provider, fields: form.into_fields() })
+    Ok(Registration { application_id, provider, fields: form.into_fields(), strict: false })
 }
 
 fn send_from(mut form: Form) -> Result<Send, Error> {
@@ -148,7 +148,7 @@ fn in_gcm_terms(error: Error, as_gcm: bool) -> Error {
         .caused_by(error.inner.map_or(cause.clone(), |inner| format!("{cause} ({inner})")))
 }
 
-fn dead_token(dead: &DeadToken) -> Value {
+pub(super) fn dead_token(dead: &DeadToken) -> Value {
     json!({"device_token": dead.device_token, "timestamp": answer::utc(dead.since).to_string()})
 }
 

@@ -6,9 +6,11 @@ mod answer;
 mod classic;
 mod form;
 mod request_log;
+mod v1;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -17,13 +19,13 @@ use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{Limits, Login};
 use crate::error::{Error, Kind};
-use crate::gateway::{self, DeadToken, Gateway, Registration, Report};
+use crate::gateway::{self, ApplicationView, DeadToken, Gateway, Registration, Report};
 use crate::tenant::TenantId;
 use admission::Place;
 
@@ -35,6 +37,16 @@ pub trait Backend: Send + Sync {
     fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
     fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error>;
     fn not_ready(&self) -> Option<String>;
+    fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
+    fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
+    fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
+    fn stream(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        notification: Map<String, Value>,
+        deadline: Option<Duration>,
+    ) -> Result<gateway::Stream, Error>;
 }
 
 impl Backend for Gateway {
@@ -54,6 +66,28 @@ impl Backend for Gateway {
     fn not_ready(&self) -> Option<String> {
         Gateway::not_ready(self)
     }
+
+    fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
+        Gateway::applications(self, tenant)
+    }
+
+    fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error> {
+        Gateway::application(self, tenant, id)
+    }
+
+    fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
+        Gateway::remove(self, tenant, id)
+    }
+
+    fn stream(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        notification: Map<String, Value>,
+        deadline: Option<Duration>,
+    ) -> Result<gateway::Stream, Error> {
+        Gateway::stream(self, tenant, application_id, notification, deadline)
+    }
 }
 
 /// What every handler needs. Cheap to clone.
@@ -61,6 +95,7 @@ impl Backend for Gateway {
 struct Api {
     backend: Arc<dyn Backend>,
     form: form::Bounds,
+    limits: Arc<Limits>,
     /// Reading an uploaded credential is work for the processor: this many at a time.
     registrations: Arc<Semaphore>,
 }
@@ -71,12 +106,17 @@ struct Api {
 pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let api =
-        Api { backend, form: form::Bounds::from(limits), registrations: Arc::new(Semaphore::new(cores)) };
+    let api = Api {
+        backend,
+        form: form::Bounds::from(limits),
+        limits: Arc::new(limits.clone()),
+        registrations: Arc::new(Semaphore::new(cores)),
+    };
     let guarded = Router::new()
         .route("/register_application", post(classic::register_application))
         .route("/send_notification", post(classic::send_notification))
         .route("/application_feedback", post(classic::application_feedback))
+        .merge(v1::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))

@@ -63,17 +63,40 @@ impl Backend for Fake {
             "app" => Ok(vec![DeadToken { device_token: "abcd".into(), since }]),
             "empty" => Ok(Vec::new()),
             "panic" => panic!("feedback is broken"),
-            _ => Err(Error::new(
-                Kind::NotFound,
-                "application_not_found",
-                "no application found for the provided application_id",
-            )),
+            _ => Err(no_application()),
         }
     }
 
     fn not_ready(&self) -> Option<String> {
         self.not_ready.clone()
     }
+
+    fn applications(&self, _: &TenantId) -> Vec<ApplicationView> {
+        Vec::new()
+    }
+
+    fn application(&self, _: &TenantId, _: &str) -> Result<ApplicationView, Error> {
+        Err(no_application())
+    }
+
+    fn remove(&self, _: &TenantId, _: &str) -> Result<(), Error> {
+        Err(no_application())
+    }
+
+    fn stream(
+        &self,
+        _: &TenantId,
+        _: &str,
+        _: Map<String, Value>,
+        _: Option<Duration>,
+    ) -> Result<gateway::Stream, Error> {
+        Err(no_application())
+    }
+}
+
+fn no_application() -> Error {
+    let message = "no application found for the provided application_id";
+    Error::new(Kind::NotFound, "application_not_found", message)
 }
 
 pub fn report_of(provider: &str, disposition: Disposition) -> Report {

@@ -181,3 +181,17 @@ async fn what_the_server_turns_away_is_answered_like_everything() {
         assert!(got.header("x-request-id").is_some());
     }
 }
+
+#[tokio::test]
+async fn odd_request_targets_are_answered() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    for (method, uri, status) in [
+        ("OPTIONS", "*", 404),
+        ("GET", "http://elsewhere.example/healthz", 200),
+        ("CONNECT", "elsewhere.example:443", 404),
+        ("POST", "/%00%ff/../send_notification", 404),
+        ("BREW", "/healthz", 405),
+    ] {
+        assert_eq!(ask(&router, request(method, uri)).await.status, status, "{method} {uri}");
+    }
+}

@@ -52,11 +52,27 @@ impl Registry {
         Ok(())
     }
 
+    /// The tenant's applications, by id.
+    pub fn list(&self, tenant: &TenantId) -> Vec<Arc<Application>> {
+        let all = self.applications.read().unwrap_or_else(PoisonError::into_inner);
+        let mut own: Vec<_> = all.get(tenant).into_iter().flat_map(HashMap::values).cloned().collect();
+        own.sort_by(|one, other| one.record.id.cmp(&other.record.id));
+        own
+    }
+
+    /// Forgets an application; sends under way finish with it.
+    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
+        let mut all = self.applications.write().unwrap_or_else(PoisonError::into_inner);
+        all.get_mut(tenant).and_then(|own| own.remove(id)).map(drop).ok_or_else(not_found)
+    }
+
     pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<Application>, Error> {
         let all = self.applications.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(tenant).and_then(|own| own.get(id)).cloned().ok_or_else(|| {
-            let message = "no application found for the provided application_id";
-            Error::new(Kind::NotFound, "application_not_found", message)
-        })
+        all.get(tenant).and_then(|own| own.get(id)).cloned().ok_or_else(not_found)
     }
+}
+
+fn not_found() -> Error {
+    let message = "no application found for the provided application_id";
+    Error::new(Kind::NotFound, "application_not_found", message)
 }

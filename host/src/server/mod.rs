@@ -87,6 +87,7 @@ impl Server {
             never = accept_all(&listener, &shared, &graceful, &mut tasks) => match never {},
         }
         drop(listener);
+        self.under_way.close();
         shared.stopping.store(true, Ordering::Release);
         tracing::info!(connections = tasks.len(), under_way = self.under_way.count(), "stopping");
         let ended = async {

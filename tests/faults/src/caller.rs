@@ -78,8 +78,12 @@ impl Caller {
             set("apns_mode", mode);
             "apns"
         };
-        let registration =
-            Registration { application_id: Some(id.to_owned()), provider: Some(provider.to_owned()), fields };
+        let registration = Registration {
+            application_id: Some(id.to_owned()),
+            provider: Some(provider.to_owned()),
+            fields,
+            strict: true,
+        };
         self.gateway.register(&self.tenant, registration)?;
         Ok(())
     }

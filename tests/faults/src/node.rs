@@ -84,7 +84,9 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => "Node.js is needed for this run: there is no `node` in the PATH".into(),
+                io::ErrorKind::NotFound => {
+                    "Node.js is needed for this run: there is no `node` in the PATH".into()
+                }
                 _ => Failure::from(error),
             })?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {

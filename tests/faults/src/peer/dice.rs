@@ -39,7 +39,11 @@ pub enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// GOAWAY for all above some stream; `first` announces it without a limit. `cut`: without waiting for the rest.
-    GoAway { code: u32, first: bool, cut: bool },
+    GoAway {
+        code: u32,
+        first: bool,
+        cut: bool,
+    },
     Cut,
     /// It neither reads nor writes for a while.
     Stall(Duration),
@@ -98,9 +102,8 @@ impl Dice {
     }
 
     pub fn event(&mut self) -> Event {
-        let milliseconds = |range: std::ops::Range<u64>, rng: &mut StdRng| {
-            Duration::from_millis(rng.random_range(range))
-        };
+        let milliseconds =
+            |range: std::ops::Range<u64>, rng: &mut StdRng| Duration::from_millis(rng.random_range(range));
         match self.rng.random_range(0..1000) {
             0..350 => Event::GoAway {
                 code: [NO_ERROR, NO_ERROR, INTERNAL_ERROR, ENHANCE_YOUR_CALM][self.rng.random_range(0..4)],

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod built_in;
 mod classic;
+mod guests;
 mod reasons;
 mod sockets;
 mod structure;
+mod v1;
 mod world;

@@ -1,0 +1,142 @@
+//! One request and its answer: authorised, sent, decoded.
+
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::authorize::{self, Authorized};
+use super::deliver::{Attempt, Batch, Campaign, Work};
+use super::{Fate, failure, unix_milliseconds};
+use crate::contract::codec::{Answer, Reply, Response};
+use crate::contract::{ConnectionHint, Context, Disposition, Outcome};
+use crate::credential::{self, Moment, TokenHandle};
+use crate::error::Error;
+use crate::provider::{Instances, Message};
+use crate::transport;
+
+/// In place of a status: the service closed the connection and gave a reason.
+const NO_STATUS: u16 = 0;
+/// Response headers that a provider gets to see.
+const MOST_HEADERS: usize = 64;
+
+impl Campaign {
+    /// One request and its answer. An error is the fate of all targets.
+    pub(super) async fn exchange(&self, batch: &Batch, work: &Work) -> Result<Attempt, Box<Fate>> {
+        let failed = |error: Error| Box::new(Fate::Failed(error));
+        let destination =
+            self.gateway.destinations.of(&self.provider, &work.message, &work.exchange).map_err(failed)?;
+        let Authorized { identity, header, token } =
+            self.authorize(&work.message, &destination.origin, batch.deadline).await.map_err(failed)?;
+        let mut headers = work.message.headers.clone();
+        headers.extend(work.exchange.headers.clone());
+        headers.extend(header.map(|(name, value)| (Some(name), value)));
+        let request = transport::Request {
+            origin: destination.origin,
+            protocol: destination.protocol,
+            identity,
+            method: work.message.method.clone(),
+            path: destination.path,
+            headers,
+            body: work.message.body.clone(),
+            deadline: batch.deadline,
+            guarded: destination.guarded,
+        };
+        let response = match self.gateway.transport.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let turned_away = self.turned_away(batch, work, &error, token).await;
+                return turned_away.ok_or_else(|| Box::new(failure::no_answer(error)));
+            }
+        };
+        let transport::Response { status, headers, body, connection } = response;
+        let reply = self.decode(batch, work, status, &headers, body.into()).await.map_err(failed)?;
+        if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
+            connection.close_after_use();
+        }
+        let new_token = self.note_refusal(&reply, token);
+        Ok(Attempt {
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: reply.native,
+            new_token,
+        })
+    }
+
+    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider knows its
+    /// words.
+    async fn turned_away(
+        &self,
+        batch: &Batch,
+        work: &Work,
+        error: &transport::SendError,
+        token: Option<TokenHandle>,
+    ) -> Option<Attempt> {
+        let transport::Cause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        if error.delivery != transport::Delivery::NotSent {
+            return None;
+        }
+        let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
+        let reply = self.decode(batch, work, NO_STATUS, &HeaderMap::new(), body).await.ok()?;
+        let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
+        reply.outcomes.iter().all(refused).then(|| Attempt {
+            new_token: self.note_refusal(&reply, token),
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: None,
+        })
+    }
+
+    async fn authorize(
+        &self,
+        message: &Message,
+        origin: &transport::Origin,
+        deadline: Instant,
+    ) -> Result<Authorized, Error> {
+        let kind = authorize::kind_of(self.provider.manifest(), &self.application);
+        let (Some(kind), Some(credential), true) = (kind, &self.application.credential, message.authenticate)
+        else {
+            return Ok(Authorized::anonymous());
+        };
+        let origin = origin.to_string();
+        let settings = &self.application.record.settings;
+        let exchange = credential::Exchange { credential, kind, settings, origin: &origin };
+        let deadline = deadline.into_std();
+        let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
+        let authorization = authorization.map_err(failure::not_authorized)?;
+        Ok(Authorized::new(authorization, &self.application, kind))
+    }
+
+    async fn decode(
+        &self,
+        batch: &Batch,
+        work: &Work,
+        status: u16,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Reply, Error> {
+        let headers = headers.iter().take(MOST_HEADERS);
+        let headers =
+            headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+        let response = Response { status, headers: headers.collect(), body };
+        let targets = work.covers.iter().map(|&index| batch.targets[index].clone()).collect();
+        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
+        let answers = [Answer { targets, response }];
+        let (application, native) = (self.application.clone(), self.native);
+        let decode =
+            move |instances: &Instances| instances.decode(&context, &application.record, &answers, native);
+        let mut replies = self.instances.run(decode).await?;
+        replies.pop().ok_or_else(|| Error::internal("a reply was lost"))
+    }
+
+    /// Tells the owner of the token that it was refused. Is a new one to be had?
+    fn note_refusal(&self, reply: &Reply, token: Option<TokenHandle>) -> bool {
+        let fault = reply.outcomes.iter().find_map(|outcome| match outcome.disposition {
+            Disposition::CredentialRejected(fault) => Some(fault),
+            _ => None,
+        });
+        match (fault, token) {
+            (Some(fault), Some(token)) => self.gateway.authorizer.refused(&token, fault, &Moment::now()),
+            // A provider that calls a certificate or a key "expired" gets no second try.
+            _ => false,
+        }
+    }
+}

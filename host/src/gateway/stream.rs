@@ -1,0 +1,138 @@
+//! A send without an end that is known: lines come in, results go out as they are there.
+//!
+//! Nothing is read while as many targets are under way as [`WINDOW`], and nothing is sent while nobody
+//! takes the results: the push service's pace becomes the caller's, and memory stays flat.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::deliver::{BATCH, Batch};
+use super::send::{Opened, knows};
+use super::{Fate, Fields, Inner};
+use crate::contract::{Notification, Target};
+use crate::error::Error;
+
+/// Targets of one stream under way at once.
+const WINDOW: usize = 2000;
+
+/// A stream whose application and shared notification are found and sound.
+pub struct Stream {
+    pub(super) gateway: Arc<Inner>,
+    pub(super) opened: Opened,
+}
+
+/// One target of a stream.
+pub struct Line {
+    /// Counts the caller's lines from 0.
+    pub index: usize,
+    pub target: Target,
+    /// In place of the shared notification.
+    pub notification: Option<Map<String, Value>>,
+}
+
+/// What is to be done about some lines.
+enum Prepared {
+    Batch(Arc<Batch>),
+    Settled(usize, Fate),
+}
+
+impl Prepared {
+    fn new(first: usize, count: usize, batch: Result<Arc<Batch>, Error>) -> Vec<Self> {
+        match batch {
+            Ok(batch) => vec![Self::Batch(batch)],
+            Err(error) => (first..first + count)
+                .map(|index| Self::Settled(index, Fate::Failed(error.clone())))
+                .collect(),
+        }
+    }
+}
+
+impl Stream {
+    /// The name of the provider that sends it.
+    pub fn provider(&self) -> &str {
+        &self.opened.provider.manifest().name
+    }
+
+    /// Sends until `lines` ends and everything is settled. When nobody takes `results` any more, what is
+    /// under way is finished and nothing more is begun.
+    pub async fn run(self, mut lines: mpsc::Receiver<Line>, results: mpsc::Sender<(usize, Fate)>) {
+        let mut under_way = FuturesUnordered::new();
+        let mut open = true;
+        let mut targets_under_way = 0;
+        let mut received = Vec::with_capacity(BATCH);
+        while open || !under_way.is_empty() {
+            tokio::select! {
+                Some(fates) = under_way.next(), if !under_way.is_empty() => {
+                    let fates: Vec<(usize, Fate)> = fates;
+                    targets_under_way -= fates.len();
+                    for result in fates {
+                        open &= results.send(result).await.is_ok();
+                    }
+                }
+                count = lines.recv_many(&mut received, BATCH), if open && targets_under_way < WINDOW => {
+                    open = count > 0;
+                    targets_under_way += count;
+                    for prepared in self.prepare(&mut received) {
+                        match prepared {
+                            Prepared::Batch(batch) => {
+                                under_way.extend(self.opened.campaign.launch(batch).await.map(fates));
+                            }
+                            Prepared::Settled(index, fate) => {
+                                targets_under_way -= 1;
+                                open &= results.send((index, fate)).await.is_ok();
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lines in a row without a notification of their own become one batch.
+    fn prepare(&self, lines: &mut Vec<Line>) -> Vec<Prepared> {
+        let mut prepared = Vec::new();
+        let mut run: Option<(usize, Vec<Target>)> = None;
+        for Line { index, target, notification } in lines.drain(..) {
+            if let Err(error) = knows(self.opened.provider.manifest(), &target) {
+                prepared.push(Prepared::Settled(index, Fate::Failed(error)));
+                continue;
+            }
+            if let Some(fields) = notification {
+                let own = self.gateway.notification(Fields::Strict(fields), self.opened.provider.manifest());
+                let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
+                prepared.extend(Prepared::new(index, 1, batch));
+                continue;
+            }
+            match &mut run {
+                Some((first, targets)) if *first + targets.len() == index => targets.push(target),
+                _ => prepared.extend(self.flush(run.replace((index, vec![target])))),
+            }
+        }
+        prepared.extend(self.flush(run));
+        prepared
+    }
+
+    fn flush(&self, run: Option<(usize, Vec<Target>)>) -> Vec<Prepared> {
+        let Some((first, targets)) = run else { return Vec::new() };
+        let count = targets.len();
+        Prepared::new(first, count, self.batch(first, targets, self.opened.notification.clone()))
+    }
+
+    fn batch(
+        &self,
+        first: usize,
+        targets: Vec<Target>,
+        notification: Arc<Notification>,
+    ) -> Result<Arc<Batch>, Error> {
+        self.opened.campaign.batch(first, targets, notification, Instant::now() + self.opened.timeout)
+    }
+}
+
+async fn fates(settled: impl Future<Output = super::deliver::Settled>) -> Vec<(usize, Fate)> {
+    settled.await.fates
+}

@@ -1,0 +1,224 @@
+//! One push through a provider's codec, `encode` and then `decode`: linked natively, in a warm sandbox, in a
+//! sandbox that is made for each call. The inputs are the same.
+
+use std::hint::black_box;
+
+use pushlet::contract;
+use pushlet::provider::{Catalogue, Isolation, Limits, Sandbox};
+use pushlet::tenant::TenantId;
+use pushlet_sdk as sdk;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, at};
+
+const NOW: u64 = 1_700_000_000_000;
+const TOKEN: &str = "fe15a27d5df3c34778defb1f4f3880265cc52c0c047682223be59fb68500a9a2";
+const TOPIC: (&str, &str) = ("apns_topic", "com.example.bench");
+/// The address space that a checker has is small.
+const INSTANCES: u32 = 4;
+
+/// How the provider's code runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    Native,
+    Warm,
+    PerCall,
+}
+
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Native, Self::Warm, Self::PerCall];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Warm => "warm",
+            Self::PerCall => "per-call",
+        }
+    }
+}
+
+/// A push to Apple that is encoded and whose answer is decoded, as often as wanted.
+pub struct Codec(Kind);
+
+enum Kind {
+    Native(Box<Native>),
+    Sandboxed(Box<Sandboxed>),
+}
+
+struct Native {
+    application: sdk::Application,
+    notification: sdk::Notification,
+    targets: Vec<sdk::Target>,
+}
+
+struct Sandboxed {
+    instances: std::sync::Arc<pushlet::provider::Instances>,
+    application: contract::Application,
+    notification: contract::Notification,
+    targets: Vec<contract::Target>,
+    _catalogue: Catalogue,
+}
+
+impl Codec {
+    /// For `targets` devices in one call.
+    pub fn new(mode: Mode, targets: usize) -> Result<Self, Failure> {
+        let isolation = match mode {
+            Mode::Native => return Ok(Self(Kind::Native(Box::new(native(targets))))),
+            Mode::Warm => Isolation::Warm,
+            Mode::PerCall => Isolation::PerCall,
+        };
+        let limits = Limits { isolation, instances: INSTANCES, ..Limits::default() };
+        let sandbox = Sandbox::new(limits).map_err(|error| Failure::new(error.message))?;
+        let catalogue = Catalogue::built_in(&sandbox).map_err(|(_, error)| at("provider")(error))?;
+        let provider = catalogue.get("apns").ok_or_else(|| Failure::new("there is no apns"))?;
+        Ok(Self(Kind::Sandboxed(Box::new(Sandboxed {
+            instances: provider.instances(&TenantId::default_tenant()),
+            application: application(),
+            notification: notification(),
+            targets: vec![contract::Target::Device(TOKEN.to_owned()); targets],
+            _catalogue: catalogue,
+        }))))
+    }
+
+    /// One encode for all targets and one decode for each of them. The number of targets that were delivered.
+    pub fn push(&self) -> Result<usize, Failure> {
+        match &self.0 {
+            Kind::Native(native) => Ok(native.push()),
+            Kind::Sandboxed(sandboxed) => sandboxed.push(),
+        }
+    }
+}
+
+impl Native {
+    fn push(&self) -> usize {
+        use sdk::bindings::exports::pushlet::provider::codec::Guest;
+        type Apns = pushlet_apns_native::Apns;
+        let context = sdk::Context { now: NOW, entropy: vec![7; 16 * self.targets.len()] };
+        let (application, notification) = (self.application.clone(), self.notification.clone());
+        let encoded = <Apns as Guest>::encode(context, application, notification, self.targets.clone());
+        let mut delivered = 0;
+        for _ in &black_box(encoded).exchanges {
+            let context = sdk::Context { now: NOW, entropy: Vec::new() };
+            let headers = vec![("apns-id".to_owned(), "EC1BF194-B3B2-424A-89A9-5A918A6E6B5D".to_owned())];
+            let response = sdk::Response { status: 200, headers, body: Vec::new() };
+            let answer = sdk::Answer { targets: vec![sdk::Target::Device(TOKEN.to_owned())], response };
+            let replies = <Apns as Guest>::decode(context, self.application.clone(), vec![answer], false);
+            let outcomes = replies.iter().flat_map(|reply| &reply.outcomes);
+            delivered +=
+                outcomes.filter(|outcome| outcome.disposition == sdk::Disposition::Delivered).count();
+        }
+        delivered
+    }
+}
+
+impl Sandboxed {
+    fn push(&self) -> Result<usize, Failure> {
+        let context = contract::Context { now: NOW, entropy: vec![7; 16 * self.targets.len()] };
+        let encoded = self.instances.encode(&context, &self.application, &self.notification, &self.targets);
+        let mut delivered = 0;
+        for _ in &black_box(encoded.map_err(at("encode"))?).exchanges {
+            let context = contract::Context { now: NOW, entropy: Vec::new() };
+            let headers = vec![("apns-id".to_owned(), "EC1BF194-B3B2-424A-89A9-5A918A6E6B5D".to_owned())];
+            let response = contract::codec::Response { status: 200, headers, body: Vec::new() };
+            let targets = vec![contract::Target::Device(TOKEN.to_owned())];
+            let answers = [contract::codec::Answer { targets, response }];
+            let replies = self.instances.decode(&context, &self.application, &answers, false);
+            let replies = replies.map_err(at("decode"))?;
+            let outcomes = replies.iter().flat_map(|reply| &reply.outcomes);
+            delivered +=
+                outcomes.filter(|outcome| outcome.disposition == contract::Disposition::Delivered).count();
+        }
+        Ok(delivered)
+    }
+}
+
+fn native(targets: usize) -> Native {
+    let alert = sdk::Alert {
+        title: Some("Order 7".into()),
+        subtitle: None,
+        body: Some("Your order is on its way".into()),
+        image: None,
+        title_localized: None,
+        subtitle_localized: None,
+        body_localized: None,
+    };
+    Native {
+        application: sdk::Application {
+            id: "bench".into(),
+            environment: sdk::Environment::Production,
+            settings: vec![(TOPIC.0.into(), TOPIC.1.into())],
+            credential: Some("token".into()),
+        },
+        notification: sdk::Notification {
+            alert: Some(alert),
+            badge: Some(1),
+            sound: Some(sdk::Sound::Default),
+            category: None,
+            thread: None,
+            data: Some(r#"{"order":7,"state":"sent"}"#.into()),
+            collapse_key: None,
+            time_to_live: None,
+            priority: None,
+            identifier: None,
+            options: Vec::new(),
+            native: None,
+        },
+        targets: vec![sdk::Target::Device(TOKEN.to_owned()); targets],
+    }
+}
+
+fn application() -> contract::Application {
+    contract::Application {
+        id: "bench".into(),
+        environment: contract::Environment::Production,
+        settings: vec![(TOPIC.0.into(), TOPIC.1.into())],
+        credential: Some("token".into()),
+    }
+}
+
+fn notification() -> contract::Notification {
+    let alert = contract::Alert {
+        title: Some("Order 7".into()),
+        body: Some("Your order is on its way".into()),
+        ..contract::Alert::default()
+    };
+    contract::Notification {
+        alert: Some(alert),
+        badge: Some(1),
+        sound: Some(contract::Sound::Default),
+        data: Some(r#"{"order":7,"state":"sent"}"#.into()),
+        ..contract::Notification::default()
+    }
+}
+
+/// What a process is told whose instructions are counted.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Repeat {
+    pub mode: Mode,
+    pub times: u32,
+    pub targets: usize,
+}
+
+/// Pushes so many times and ends.
+pub fn repeat(repeat: Repeat) -> Result<(), Failure> {
+    let codec = Codec::new(repeat.mode, repeat.targets)?;
+    for _ in 0..repeat.times {
+        if codec.push()? != repeat.targets {
+            return Err(Failure::new("a push was not delivered"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_modes_do_the_same_work() {
+        for mode in Mode::ALL {
+            assert_eq!(Codec::new(mode, 3).unwrap().push().unwrap(), 3, "{}", mode.name());
+        }
+    }
+}

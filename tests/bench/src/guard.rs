@@ -1,0 +1,226 @@
+//! Instruction counts against a committed budget: a regression fails whatever else the machine is doing.
+//!
+//! Counted by callgrind, without the kernel's part. The codec's count is that of one push in `codec.rs`; the
+//! gateway's that of one push on the classic route, from socket to socket.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::codec::{Mode, Repeat};
+use crate::failure::{Failure, at};
+use crate::gateway::{Gateway, Isolation, Service};
+use crate::load::{Figures, Manner, Plan};
+use crate::process::{Process, myself, which};
+use crate::run::bench::Bench;
+
+/// A count may be this much over its budget.
+const TOLERANCE: f64 = 0.05;
+/// Pushes that are not counted: caches fill, connections open.
+const WARM_UP: u32 = 50;
+const COUNTED: u32 = 500;
+/// Lines of a stream in place of one request.
+const LINES: u64 = 10;
+/// What is counted: one push with all that it calls.
+const PUSH: &str = "*bench::codec::Codec::push*";
+
+/// What is asked of the guard.
+pub struct Request {
+    /// Parts of the names of what is counted; none: everything.
+    pub only: Vec<String>,
+    /// The counts become the budget.
+    pub update: bool,
+    /// Where callgrind's profiles are kept, one of each gateway.
+    pub profiles: Option<PathBuf>,
+}
+
+/// Counts, compares with the budget file, and answers whether all is within.
+pub fn run(binary: &Path, budget_file: &Path, request: &Request) -> Result<bool, Failure> {
+    if which("valgrind").is_none() {
+        return Err(Failure::new("valgrind is not installed: apt-get install valgrind"));
+    }
+    let directory = crate::run::bench::directory("guard")?;
+    let counts = counts(binary, &directory, request);
+    if let Some(profiles) = &request.profiles {
+        fs::create_dir_all(profiles).map_err(at("profiles"))?;
+        for file in fs::read_dir(&directory).map_err(at("profiles"))?.flatten() {
+            fs::copy(file.path(), profiles.join(file.file_name())).map_err(at("profiles"))?;
+        }
+    }
+    let _ = fs::remove_dir_all(&directory);
+    let counts = counts?;
+    let text = fs::read_to_string(budget_file).unwrap_or_default();
+    let mut budget: BTreeMap<String, u64> = toml::from_str(&text).map_err(at("budget"))?;
+    crate::say(&report(&counts, &budget));
+    if request.update {
+        budget.extend(counts.clone());
+        let text = toml::to_string(&budget).map_err(at("budget"))?;
+        let text = format!("# Instructions per push; written by `guard --update`.\n{text}");
+        fs::write(budget_file, text).map_err(at("budget"))?;
+    }
+    Ok(counts.iter().all(|(name, count)| is_within(*count, budget.get(name).copied())))
+}
+
+fn counts(binary: &Path, directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, Failure> {
+    let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| name.contains(only));
+    let mut counts = BTreeMap::new();
+    for mode in Mode::ALL {
+        let name = format!("codec-{}", mode.name());
+        if wanted(&name) {
+            counts.insert(name, codec(mode, directory)?);
+        }
+    }
+    let gateways = [
+        ("push-warm", Isolation::Warm, Route::Classic),
+        ("push-per-call", Isolation::PerCall, Route::Classic),
+        ("stream-warm", Isolation::Warm, Route::Stream),
+    ];
+    for (name, isolation, route) in gateways {
+        if wanted(name) {
+            counts.insert(name.to_owned(), push(binary, directory, name, isolation, route)?);
+        }
+    }
+    Ok(counts)
+}
+
+/// How the pushes come to the gateway.
+#[derive(Clone, Copy, PartialEq)]
+enum Route {
+    /// One in a request, one after another.
+    Classic,
+    /// Each one a line of one request.
+    Stream,
+}
+
+fn is_within(count: u64, budget: Option<u64>) -> bool {
+    budget.is_some_and(|budget| count as f64 <= budget as f64 * (1.0 + TOLERANCE))
+}
+
+fn report(counts: &BTreeMap<String, u64>, budget: &BTreeMap<String, u64>) -> String {
+    let mut text = "| instructions per push | counted | budget | |\n|---|---:|---:|---|\n".to_owned();
+    for (name, count) in counts {
+        let budget = budget.get(name).copied();
+        let verdict = match budget {
+            None => "no budget".to_owned(),
+            Some(budget) => {
+                let change = (*count as f64 / budget as f64 - 1.0) * 100.0;
+                let verdict = if is_within(*count, Some(budget)) { "ok" } else { "TOO MANY" };
+                format!("{verdict} ({change:+.1} %)")
+            }
+        };
+        text.push_str(&format!("| {name} | {count} | {} | {verdict} |\n", budget.unwrap_or(0)));
+    }
+    text
+}
+
+/// The difference of two runs, so that what happens once does not count.
+fn codec(mode: Mode, directory: &Path) -> Result<u64, Failure> {
+    let count = |times| {
+        let inner = myself("codec", &Repeat { mode, times, targets: 1 })?;
+        let mut command = Command::new("valgrind");
+        command.args(["--tool=callgrind", &format!("--toggle-collect={PUSH}")]);
+        command.arg(format!("--callgrind-out-file={}", directory.join("codec.out").display()));
+        command.arg(inner.get_program()).args(inner.get_args());
+        let output = command.output().map_err(at("valgrind"))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        match collected(&text) {
+            Some(count) if output.status.success() && count > 0 => Ok(count),
+            _ => Err(Failure::new(format!("valgrind: {text}"))),
+        }
+    };
+    Ok((count(WARM_UP + COUNTED)? - count(WARM_UP)?) / u64::from(COUNTED))
+}
+
+fn collected(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.split_once("Collected :"))?;
+    line.1.trim().parse().ok()
+}
+
+/// Counting is switched on when the gateway has warmed up, and off before it stops.
+fn push(
+    binary: &Path,
+    directory: &Path,
+    name: &str,
+    isolation: Isolation,
+    route: Route,
+) -> Result<u64, Failure> {
+    let mut bench = Bench::start(binary, 0)?;
+    let log = directory.join(format!("{name}.txt"));
+    let wrapper = [
+        "valgrind".to_owned(),
+        "--tool=callgrind".to_owned(),
+        "--instr-atstart=no".to_owned(),
+        format!("--log-file={}", log.display()),
+        format!("--callgrind-out-file={}", directory.join(format!("{name}.out")).display()),
+    ];
+    let mut gateway = bench.gateway(isolation, &wrapper)?;
+    gateway.register("apns", 1, Service::ApnsToken, bench.files())?;
+    let plan = |times| match route {
+        Route::Classic => Plan {
+            connections: 1,
+            manner: Manner::Times(times),
+            seconds: 600.0,
+            ..bench.classic(gateway.address(), "apns")
+        },
+        Route::Stream => {
+            let lines = u64::from(times) * LINES;
+            Plan { manner: Manner::Stream(lines), ..bench.stream(gateway.address(), "apns") }
+        }
+    };
+    pushed(&plan(WARM_UP))?;
+    control(&gateway, "on")?;
+    let pushes = pushed(&plan(COUNTED))?;
+    control(&gateway, "off")?;
+    stop(&mut gateway)?;
+    let text = fs::read_to_string(&log).map_err(at("valgrind"))?;
+    let count = collected(&text).ok_or_else(|| Failure::new(text))?;
+    Ok(count / pushes)
+}
+
+/// Carries out a plan of which every push must be accepted.
+fn pushed(plan: &Plan) -> Result<u64, Failure> {
+    let wanted = match plan.manner {
+        Manner::Stream(lines) => lines,
+        Manner::Times(times) => times.into(),
+        _ => 0,
+    };
+    let figures: Figures = crate::run::bench::load(plan)?;
+    match figures.complaint {
+        None if figures.pushes == wanted && wanted > 0 => Ok(wanted),
+        complaint => Err(Failure::new(format!("{} of {wanted} pushes: {complaint:?}", figures.pushes))),
+    }
+}
+
+fn control(gateway: &Gateway, state: &str) -> Result<(), Failure> {
+    let pid = gateway.id().to_string();
+    let mut command = Command::new("callgrind_control");
+    command.args([&format!("--instr={state}"), &pid]).stdout(Stdio::null());
+    let status = command.status().map_err(at("callgrind_control"))?;
+    if status.success() { Ok(()) } else { Err(Failure::new("callgrind_control failed")) }
+}
+
+fn stop(gateway: &mut Gateway) -> Result<(), Failure> {
+    let pid = gateway.id().to_string();
+    Process::start(Command::new("kill").arg(&pid))?.child().wait().map_err(at("kill"))?;
+    for _ in 0..600 {
+        if gateway.process().child().try_wait().map_err(at("gateway"))?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(Failure::new("the gateway does not stop"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_may_be_little_over_its_budget() {
+        assert!(is_within(104, Some(100)) && is_within(1, Some(100)));
+        assert!(!is_within(106, Some(100)) && !is_within(1, None));
+        assert_eq!(collected("==1== Events    : Ir\n==1== Collected : 1234\n"), Some(1234));
+    }
+}

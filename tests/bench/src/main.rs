@@ -1,0 +1,114 @@
+//! The command line. The parts that run as processes of their own take their orders as JSON.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use pushlet_bench::failure::{Failure, at};
+use pushlet_bench::run::{self, Pace};
+use pushlet_bench::{codec, guard, load, relay, say, sink};
+use serde::de::DeserializeOwned;
+
+fn main() -> ExitCode {
+    let arguments = command().get_matches();
+    match act(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            say(&format!("pushlet-bench: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> clap::Command {
+    let path = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).help(help).value_parser(value_parser!(PathBuf))
+    };
+    let orders =
+        |name: &'static str| clap::Command::new(name).hide(true).arg(Arg::new("orders").required(true));
+    clap::Command::new("pushlet-bench")
+        .about("Measures the gateway: one table, on this machine, in one run")
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Two minutes, coarser"),
+        )
+        .arg(path("binary", "The gateway; by default it is built").global(true))
+        .subcommand(clap::Command::new("table").about("Every route, mode and provider (the default)"))
+        .subcommand(
+            clap::Command::new("curves")
+                .about("Applications, callers, payload, latency: a table and a plot")
+                .arg(path("plot", "Where the SVG goes").default_value("curves.svg")),
+        )
+        .subcommand(
+            clap::Command::new("peer")
+                .about("Another push server, described by an adapter file")
+                .arg(Arg::new("adapter").required(true).value_parser(value_parser!(PathBuf))),
+        )
+        .subcommand(
+            clap::Command::new("guard")
+                .about("Instruction counts against the committed budget; fails on a regression")
+                .arg(
+                    Arg::new("update")
+                        .long("update")
+                        .action(ArgAction::SetTrue)
+                        .help("Write the budget anew"),
+                )
+                .arg(path("profiles", "Keep callgrind's profiles in this directory"))
+                .arg(Arg::new("only").num_args(0..).help("Parts of names: count only these")),
+        )
+        .subcommands(["sink", "load", "relay", "codec"].map(orders))
+}
+
+fn act(arguments: &ArgMatches) -> Result<bool, Failure> {
+    let pace = if arguments.get_flag("quick") { Pace::QUICK } else { Pace::FULL };
+    let (name, arguments_of_part) = arguments.subcommand().unwrap_or(("table", arguments));
+    let binary = || match arguments.get_one::<PathBuf>("binary") {
+        Some(binary) => Ok(binary.clone()),
+        None => built(),
+    };
+    match name {
+        "sink" => sink::run(&orders(arguments_of_part)?).map(|()| true),
+        "load" => load::run(orders(arguments_of_part)?).map(|()| true),
+        "relay" => relay::run(&orders(arguments_of_part)?).map(|()| true),
+        "codec" => codec::repeat(orders(arguments_of_part)?).map(|()| true),
+        "peer" => {
+            let adapter = arguments_of_part.get_one::<PathBuf>("adapter").cloned().unwrap_or_default();
+            run::peer(&adapter, pace).map(|()| true)
+        }
+        "curves" => {
+            let plot = arguments_of_part.get_one::<PathBuf>("plot").cloned().unwrap_or_default();
+            run::curves(&binary()?, pace, &plot).map(|()| true)
+        }
+        "guard" => {
+            let budget = Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.toml");
+            let request = guard::Request {
+                only: arguments_of_part.get_many("only").unwrap_or_default().cloned().collect(),
+                update: arguments_of_part.get_flag("update"),
+                profiles: arguments_of_part.get_one("profiles").cloned(),
+            };
+            guard::run(&binary()?, &budget, &request)
+        }
+        _ => run::table(&binary()?, pace).map(|()| true),
+    }
+}
+
+fn orders<T: DeserializeOwned>(arguments: &ArgMatches) -> Result<T, Failure> {
+    let text = arguments.get_one::<String>("orders").map_or("", String::as_str);
+    serde_json::from_str(text).map_err(at("orders"))
+}
+
+/// Builds the gateway as it is released, beside this program.
+fn built() -> Result<PathBuf, Failure> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--release", "--package", "pushlet"]);
+    if !cargo.status().map_err(at("cargo"))?.success() {
+        return Err(Failure::new("the gateway could not be built"));
+    }
+    let myself = std::env::current_exe().map_err(at("this program"))?;
+    let target = myself.parent().and_then(Path::parent).ok_or_else(|| Failure::new("no target directory"))?;
+    Ok(target.join("release/pushlet"))
+}

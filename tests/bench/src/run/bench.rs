@@ -1,0 +1,157 @@
+//! What every measurement stands on: a sink, credentials, gateways, and loads in processes of their own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::credentials::{self, Files};
+use crate::failure::{Failure, at};
+use crate::gateway::{Gateway, Isolation};
+use crate::load::{Figures, Manner, Plan};
+use crate::process::{Process, free_port, myself};
+use crate::sink::{self, Ports};
+
+/// Streams that the sink allows on a connection: what Apple allows.
+const STREAMS: u32 = 1000;
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Sink and credentials; ends with this value.
+pub struct Bench {
+    binary: PathBuf,
+    directory: PathBuf,
+    files: Files,
+    ports: Ports,
+    sink: Process,
+}
+
+impl Bench {
+    /// `latency`: milliseconds that the sink waits before each answer.
+    pub fn start(binary: &Path, latency: u64) -> Result<Self, Failure> {
+        let directory = directory("run")?;
+        let oauth_port = free_port()?;
+        let files = credentials::make(&directory, oauth_port)?;
+        let options = sink::Options {
+            ca: files.ca.clone(),
+            certificate: files.server_certificate.clone(),
+            key: files.server_key.clone(),
+            latency,
+            streams: STREAMS,
+            oauth_port,
+        };
+        let mut sink = Process::start(&mut myself("sink", &options)?)?;
+        let output = sink.child().stdout.take().ok_or_else(|| Failure::new("the sink says nothing"))?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).map_err(at("sink"))?;
+        let ports = serde_json::from_str(&line).map_err(at("sink"))?;
+        Ok(Self { binary: binary.to_owned(), directory, files, ports, sink })
+    }
+
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    pub fn sink(&self) -> &Process {
+        &self.sink
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A gateway that sends to the sink.
+    pub fn gateway(&mut self, isolation: Isolation, wrapper: &[String]) -> Result<Gateway, Failure> {
+        Gateway::start(&self.binary, &self.directory, &self.files, &self.ports, isolation, wrapper)
+    }
+
+    /// One push per request, as the classic route takes them.
+    pub fn classic(&self, address: &str, application: &str) -> Plan {
+        Plan {
+            address: address.to_owned(),
+            path: "/send_notification".into(),
+            content_type: FORM.into(),
+            body: format!(
+                "application_id={application}-{{application}}&device_token={{token}}&alert=Your+order+is+on+its+way&badge=1"
+            ),
+            accepted: r#""ok""#.into(),
+            targets: 1,
+            applications: 1,
+            connections: 32,
+            manner: Manner::Closed,
+            seconds: 5.0,
+        }
+    }
+
+    /// One request whose lines are targets; how many is for the caller to say.
+    pub fn stream(&self, address: &str, application: &str) -> Plan {
+        Plan {
+            path: "/v1/notifications:stream".into(),
+            content_type: "application/x-ndjson".into(),
+            body: format!(
+                r#"{{"application_id":"{application}-000000","notification":{{"title":"Order","body":"On its way"}}}}"#
+            ),
+            accepted: DELIVERED.into(),
+            ..self.classic(address, application)
+        }
+    }
+}
+
+/// How `/v1` tells that a push was accepted.
+pub const DELIVERED: &str = r#""status":"delivered""#;
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// An empty directory of this process.
+pub fn directory(name: &str) -> Result<PathBuf, Failure> {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("pushlet-bench-{}-{name}-{count}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&directory).map_err(at("directory"))?;
+    Ok(directory)
+}
+
+/// Carries out a plan in a process of its own.
+pub fn load(plan: &Plan) -> Result<Figures, Failure> {
+    let mut command = myself("load", plan)?;
+    command.stdin(Stdio::null());
+    let output = command.output().map_err(at("load"))?;
+    serde_json::from_slice(&output.stdout).map_err(at("load"))
+}
+
+/// What a process and the sink used while a plan was carried out.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    pub figures: Figures,
+    /// Microseconds per push.
+    pub cpu: f64,
+    pub sink_cpu: f64,
+    /// KiB.
+    pub resident: u64,
+}
+
+impl Measured {
+    pub fn pushes_per_second(&self) -> f64 {
+        self.figures.pushes as f64 / self.figures.seconds.max(1e-9)
+    }
+}
+
+/// First a fifth of the time to warm up, then the plan.
+pub fn measure(bench: &Bench, process: &Process, plan: &Plan) -> Result<Measured, Failure> {
+    if !matches!(plan.manner, Manner::Stream(_)) {
+        load(&Plan { seconds: plan.seconds / 5.0, ..plan.clone() })?;
+    }
+    let (before, sink_before) = (process.cpu(), bench.sink().cpu());
+    let figures = load(plan)?;
+    let per_push = |time: Duration| time.as_secs_f64() * 1e6 / figures.pushes.max(1) as f64;
+    let (cpu, sink_cpu) = (per_push(process.cpu() - before), per_push(bench.sink().cpu() - sink_before));
+    Ok(Measured { cpu, sink_cpu, resident: process.resident(), figures })
+}

@@ -1,0 +1,110 @@
+//! How cost and memory grow with one quantity while all others stay.
+
+use std::path::Path;
+
+use super::Pace;
+use super::bench::{Bench, Measured, measure};
+use super::svg::{self, Curve, Point};
+use crate::failure::{Failure, at};
+use crate::gateway::{Gateway, Isolation, Service};
+use crate::load::Plan;
+use crate::say;
+
+/// Measures every curve, prints tables, and writes the plot.
+pub fn curves(binary: &Path, pace: Pace, plot: &Path) -> Result<(), Failure> {
+    let top = |full: u64| if pace.quick { full / 10 } else { full };
+    let mut curves = vec![applications(binary, pace, top(10_000))?, callers(binary, pace, top(10_000))?];
+    curves.push(payload(binary, pace)?);
+    curves.push(latency(binary, pace)?);
+    for curve in &curves {
+        say(&table(curve));
+    }
+    say("Tenants with components of their own: not available, the server has no route for them.\n");
+    std::fs::write(plot, svg::plot(&curves)).map_err(at(&plot.display().to_string()))?;
+    say(&format!("The plot is in {}.\n", plot.display()));
+    Ok(())
+}
+
+fn applications(binary: &Path, pace: Pace, top: u64) -> Result<Curve, Failure> {
+    let mut points = Vec::new();
+    for count in decades(top) {
+        let (bench, mut gateway) = start(binary, 0, count)?;
+        let plan = Plan { applications: count, ..plan(&bench, &gateway, pace) };
+        points.push(point(count as f64, &measure(&bench, gateway.process(), &plan)?));
+    }
+    Ok(Curve { title: "applications".into(), points })
+}
+
+fn callers(binary: &Path, pace: Pace, top: u64) -> Result<Curve, Failure> {
+    let (bench, mut gateway) = start(binary, 0, 1)?;
+    let mut points = Vec::new();
+    for count in decades(top) {
+        let plan = Plan { connections: usize::try_from(count).unwrap_or(1), ..plan(&bench, &gateway, pace) };
+        points.push(point(count as f64, &measure(&bench, gateway.process(), &plan)?));
+    }
+    Ok(Curve { title: "concurrent callers".into(), points })
+}
+
+fn payload(binary: &Path, pace: Pace) -> Result<Curve, Failure> {
+    let (bench, mut gateway) = start(binary, 0, 1)?;
+    let mut points = Vec::new();
+    for bytes in [100, 400, 1000, 2000, 4000] {
+        let mut plan = plan(&bench, &gateway, pace);
+        let text = "x".repeat(bytes - 40);
+        plan.body = plan.body.replace("Your+order+is+on+its+way", &text);
+        points.push(point(bytes as f64, &measure(&bench, gateway.process(), &plan)?));
+    }
+    Ok(Curve { title: "payload, bytes".into(), points })
+}
+
+fn latency(binary: &Path, pace: Pace) -> Result<Curve, Failure> {
+    let mut points = Vec::new();
+    for milliseconds in [0, 10, 50, 200] {
+        let (bench, mut gateway) = start(binary, milliseconds, 1)?;
+        let plan = Plan { connections: 512, ..plan(&bench, &gateway, pace) };
+        points.push(point(milliseconds as f64, &measure(&bench, gateway.process(), &plan)?));
+    }
+    Ok(Curve { title: "latency of the push service, ms (512 callers)".into(), points })
+}
+
+fn start(binary: &Path, latency: u64, applications: u64) -> Result<(Bench, Gateway), Failure> {
+    let mut bench = Bench::start(binary, latency)?;
+    let gateway = bench.gateway(Isolation::Warm, &[])?;
+    gateway.register("token", applications, Service::ApnsToken, bench.files())?;
+    Ok((bench, gateway))
+}
+
+fn plan(bench: &Bench, gateway: &Gateway, pace: Pace) -> Plan {
+    Plan { seconds: pace.seconds / 2.0, ..bench.classic(gateway.address(), "token") }
+}
+
+fn decades(top: u64) -> Vec<u64> {
+    std::iter::successors(Some(1), |count| Some(count * 10)).take_while(|count| *count <= top).collect()
+}
+
+fn point(x: f64, measured: &Measured) -> Point {
+    Point {
+        x,
+        pushes_per_second: measured.pushes_per_second(),
+        cpu: measured.cpu,
+        mebibytes: measured.resident as f64 / 1024.0,
+        p99: f64::from(measured.figures.p99) / 1000.0,
+        failed: measured
+            .figures
+            .requests
+            .saturating_sub(measured.figures.statuses.get(&200).copied().unwrap_or(0)),
+    }
+}
+
+fn table(curve: &Curve) -> String {
+    let mut text = format!(
+        "| {} | pushes/s | CPU µs/push | RSS MiB | p99 ms | not 200 |\n|---:|---:|---:|---:|---:|---:|\n",
+        curve.title
+    );
+    for Point { x, pushes_per_second, cpu, mebibytes, p99, failed } in &curve.points {
+        text.push_str(&format!(
+            "| {x} | {pushes_per_second:.0} | {cpu:.1} | {mebibytes:.1} | {p99:.2} | {failed} |\n"
+        ));
+    }
+    text
+}

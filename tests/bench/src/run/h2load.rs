@@ -1,0 +1,54 @@
+//! The sink's own ceiling, as another project's load generator finds it.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use super::bench::Bench;
+use crate::failure::{Failure, at};
+use crate::process::{children_cpu, which};
+
+/// How to get it.
+pub const INSTALL: &str = "h2load is not installed (Debian: apt-get install nghttp2-client); \
+                           the sink's ceiling is not measured";
+
+/// What it reached.
+pub struct Ceiling {
+    pub requests_per_second: f64,
+    /// Of h2load itself, microseconds per request.
+    pub cpu: f64,
+    pub sink_cpu: f64,
+}
+
+/// The same requests as the gateway sends, on one connection. None without h2load.
+pub fn ceiling(bench: &Bench, requests: u32) -> Result<Option<Ceiling>, Failure> {
+    if which("h2load").is_none() {
+        return Ok(None);
+    }
+    let body = bench.directory().join("body.json");
+    std::fs::write(&body, r#"{"aps":{"alert":"Your order is on its way","badge":1}}"#)
+        .map_err(at("h2load"))?;
+    let mut command = Command::new("h2load");
+    command.args(["-n", &requests.to_string(), "-c", "1", "-m", "500", "-d"]).arg(&body);
+    for header in [
+        "apns-topic: com.example.bench",
+        "apns-push-type: alert",
+        "apns-id: ec1bf194-b3b2-424a-89a9-5a918a6e6b5d",
+    ] {
+        command.args(["-H", header]);
+    }
+    let (children, sink) = (children_cpu(), bench.sink().cpu());
+    command.arg(format!("https://127.0.0.1:{}/3/device/{}", bench.ports().apns, "f".repeat(64)));
+    let start = Instant::now();
+    let output = command.stdin(Stdio::null()).output().map_err(at("h2load"))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !text.contains(&format!(" {requests} succeeded")) {
+        return Err(Failure::new(format!("h2load: {text}")));
+    }
+    let micros = |time: std::time::Duration| time.as_secs_f64() * 1e6 / f64::from(requests);
+    Ok(Some(Ceiling {
+        requests_per_second: f64::from(requests) / seconds,
+        cpu: micros(children_cpu() - children),
+        sink_cpu: micros(bench.sink().cpu() - sink),
+    }))
+}

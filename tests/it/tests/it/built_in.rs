@@ -1,0 +1,40 @@
+//! The components that the program carries.
+
+use std::collections::BTreeSet;
+
+use pushlet::provider::BUILT_IN;
+use wasmtime::component::Component;
+use wasmtime::{Config, Engine};
+
+/// What a provider may import: types of the contract, and WASI without files and sockets.
+const ALLOWED: [&str; 5] =
+    ["pushlet:provider/types@", "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/"];
+
+#[test]
+fn they_are_those_of_the_providers_folder() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../providers");
+    let mut folders = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.join("Cargo.toml").is_file() && !path.ends_with("sdk") {
+            folders.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    let built_in: BTreeSet<String> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(built_in, folders);
+    assert!(built_in.is_superset(&["apns", "fcm", "gcm"].map(str::to_owned).into()));
+}
+
+#[test]
+fn they_import_nothing_outside_the_allow_list() {
+    let engine = Engine::new(Config::new().gc_support(false)).unwrap();
+    for (name, bytes) in BUILT_IN {
+        let component = Component::from_binary(&engine, bytes).unwrap();
+        let component_type = component.component_type();
+        let imports: Vec<&str> = component_type.imports(&engine).map(|(import, _)| import).collect();
+        assert!(!imports.is_empty(), "{name}: the standard library imports something");
+        for import in imports {
+            assert!(ALLOWED.iter().any(|allowed| import.starts_with(allowed)), "{name} imports {import}");
+        }
+    }
+}
