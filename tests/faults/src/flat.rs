@@ -49,26 +49,18 @@ async fn send(caller: &Caller, pushes: std::ops::Range<usize>) -> usize {
         async move { caller.send(&(number % 3).to_string(), start..end.min(start + BATCH)).await }
     });
     let delivered = |told: Vec<Told>| told.iter().filter(|told| **told == Told::Delivered).count();
-<<<<<<< HEAD
-    stream::iter(batches).buffer_unordered(AT_ONCE).map(delivered).fold(0, |sum, count| async move { sum + count }).await
-=======
     stream::iter(batches)
         .buffer_unordered(AT_ONCE)
         .map(delivered)
         .fold(0, |sum, count| async move { sum + count })
         .await
->>>>>>> main
 }
 
 /// `VmRSS` of `/proc/self/status` (proc(5)).
 fn resident() -> Result<u64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-<<<<<<< HEAD
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/self/status")?;
-=======
     let line =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/self/status")?;
->>>>>>> main
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 

@@ -31,17 +31,12 @@ pub async fn run(callers: usize) -> Result<Report, Failure> {
     let ledger = Arc::new(Ledger::new(0));
     let well = Peer::start(&certificate, 1, Manner::Calm, ledger.clone()).await?;
     let hung = Peer::start(&certificate, 2, Manner::Mute, ledger).await?;
-<<<<<<< HEAD
-    let setup =
-        Setup { production: well.address, development: hung.address, deadline: DEADLINE, resend_unknown: false };
-=======
     let setup = Setup {
         production: well.address,
         development: hung.address,
         deadline: DEADLINE,
         resend_unknown: false,
     };
->>>>>>> main
     let caller = Caller::new(&certificate, &setup)?;
     caller.register("hung", APNS, "development")?;
     let warm = one_by_one(&caller, Duration::from_millis(300)).await;
