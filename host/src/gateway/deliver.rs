@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::retry::{self, Circumstances};
@@ -30,6 +31,8 @@ pub(super) struct Campaign {
     pub(super) application: Arc<Application>,
     /// Hand on the service's own answers.
     pub(super) native: bool,
+    /// The application's place for this send.
+    _place: OwnedSemaphorePermit,
 }
 
 /// One notification for some targets.
@@ -71,9 +74,10 @@ impl Campaign {
         tenant: &TenantId,
         application: Arc<Application>,
         native: bool,
+        place: OwnedSemaphorePermit,
     ) -> Self {
         let instances = provider.instances(tenant);
-        Self { gateway, provider, instances, application, native }
+        Self { gateway, provider, instances, application, native, _place: place }
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.

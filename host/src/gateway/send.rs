@@ -10,7 +10,7 @@ use super::deliver::Campaign;
 use super::{Fields, Inner, Report, Send, Via};
 use crate::contract::manifest::{ProviderManifest, TargetKind};
 use crate::contract::{Notification, Target};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::notification;
 use crate::provider::Provider;
 use crate::registry::Application;
@@ -60,11 +60,15 @@ impl Inner {
         native: bool,
         deadline: Option<Duration>,
     ) -> Result<Opened, Error> {
+        let place = application.places.clone().try_acquire_owned().map_err(|_| {
+            let message = "too many requests of this application are under way, try again later";
+            Error::new(Kind::Overloaded, "application_busy", message)
+        })?;
         let provider = self.provider(&application.provider)?.clone();
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(self.notification(fields, provider.manifest())?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
-        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, native);
+        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, native, place);
         Ok(Opened { campaign, provider, notification, timeout })
     }
 

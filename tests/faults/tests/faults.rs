@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use pushlet_faults::caller::{Caller, Setup};
 use pushlet_faults::hang;
+use pushlet_faults::ledger::{Ledger, Told};
+use pushlet_faults::peer::{Certificate, Manner, Peer};
 use pushlet_faults::run::{Plan, run};
 
 const PLAN: Plan =
@@ -36,4 +40,18 @@ async fn a_service_that_hangs_costs_its_callers_their_deadline_and_others_nothin
     let report = hang::run(50).await.unwrap();
     println!("{report}");
     assert!(report.holds(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_goaway_says_of_the_credential_is_told() {
+    let certificate = Certificate::new().unwrap();
+    let peer = Peer::start(&certificate, 1, Manner::Refusing, Arc::new(Ledger::new(0))).await.unwrap();
+    let setup = Setup {
+        production: peer.address,
+        development: peer.address,
+        deadline: Duration::from_secs(30),
+        resend_unknown: false,
+    };
+    let caller = Caller::new(&certificate, &setup).unwrap();
+    assert_eq!(caller.send("0", 1..2).await, [Told::NotDelivered("InvalidProviderToken".into())]);
 }
