@@ -29,6 +29,7 @@ pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
         feedback: config.limits.feedback,
         applications: config.limits.applications,
         places: config.limits.application_requests,
+        stream_window: config.limits.stream_window,
     };
     Ok(Gateway::new(catalogue, transport, settings))
 }
@@ -53,6 +54,8 @@ fn transport_settings(config: &Config) -> Result<transport::Settings, Problem> {
     }
     Ok(transport::Settings {
         extra_roots,
+        // 10,000 channels of an app take 300 KiB.
+        max_response: 512 << 10,
         connect_timeout: config.delivery.connect_timeout,
         ping_after: config.delivery.ping_after,
         max_connections: config.delivery.connections_per_identity,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::retry::{self, Circumstances};
 use super::{Fate, Inner, unix_milliseconds};
 use crate::contract::{Context, Disposition, Notification, Target};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::provider::{Exchange, Instances, Message, Provider};
 use crate::registry::Application;
 use crate::tenant::TenantId;
@@ -29,10 +29,18 @@ pub(super) struct Campaign {
     pub(super) provider: Arc<Provider>,
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
-    /// Hand on the service's own answers.
-    pub(super) native: bool,
+    pub(super) purpose: Purpose,
     /// The application's place for this send.
     _place: OwnedSemaphorePermit,
+}
+
+/// What a campaign is for, beside sending.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Purpose {
+    /// Hand on the service's own answers.
+    pub native: bool,
+    /// Go as far as the wire and no further.
+    pub validate_only: bool,
 }
 
 /// One notification for some targets.
@@ -73,11 +81,14 @@ impl Campaign {
         provider: Arc<Provider>,
         tenant: &TenantId,
         application: Arc<Application>,
-        native: bool,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+        purpose: Purpose,
+    ) -> Result<Self, Error> {
+        let place = application.places.clone().try_acquire_owned().map_err(|_| {
+            let message = "too many requests of this application are under way, try again later";
+            Error::new(Kind::Overloaded, "application_busy", message)
+        })?;
         let instances = provider.instances(tenant);
-        Self { gateway, provider, instances, application, native, _place: place }
+        Ok(Self { gateway, provider, instances, application, purpose, _place: place })
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.

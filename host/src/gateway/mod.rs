@@ -7,6 +7,7 @@ mod deliver;
 mod endpoints;
 mod exchange;
 mod failure;
+mod manage;
 mod register;
 mod retry;
 mod send;
@@ -23,7 +24,7 @@ use crate::config;
 use crate::contract::{Environment, Outcome, Target};
 use crate::credential::{Authorizer, Credential, Summary};
 use crate::error::Error;
-use crate::provider::Catalogue;
+use crate::provider::{Catalogue, Items};
 use crate::registry::{Application, Registry};
 use crate::tenant::TenantId;
 use crate::transport::Transport;
@@ -31,6 +32,7 @@ use crate::transport::Transport;
 pub use crate::registry::DeadToken;
 pub use certificates::Expiring;
 use endpoints::Destinations;
+pub use manage::{Errand, Work};
 pub use stream::{Line, Stream};
 
 /// A registration as it was uploaded: text fields and files by field name.
@@ -40,6 +42,8 @@ pub struct Registration {
     pub application_id: Option<String>,
     /// The provider's name; None: found by the credential that is there.
     pub provider: Option<String>,
+    /// None: as `{provider}_mode` says, else production.
+    pub environment: Option<Environment>,
     /// All other fields, secrets among them, by name.
     pub fields: BTreeMap<String, Vec<u8>>,
     /// An unknown name is an error; else it is passed over, as the original did.
@@ -66,7 +70,19 @@ pub struct Send {
     pub targets: Vec<Target>,
     /// Hand on the service's answer in its own shape, where it has one (classic GCM callers).
     pub native: bool,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
     /// None: the configured one.
+    pub deadline: Option<Duration>,
+}
+
+/// What all targets of a stream share.
+pub struct Shared {
+    pub application_id: String,
+    pub notification: Map<String, Value>,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
+    /// For each target; None: the configured one.
     pub deadline: Option<Duration>,
 }
 
@@ -104,6 +120,10 @@ pub enum Fate {
     Settled(Outcome),
     /// It did not get that far: refused by the provider, or certainly not delivered.
     Failed(Error),
+    /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
+    Lost(Error),
+    /// It could be sent, and was not because the caller only asked.
+    Valid,
 }
 
 /// How the gateway behaves.
@@ -116,6 +136,8 @@ pub struct Settings {
     pub applications: usize,
     /// Most sends of one application at a time.
     pub places: usize,
+    /// Targets of one stream under way at once.
+    pub stream_window: usize,
 }
 
 /// Cheap to clone.
@@ -131,6 +153,7 @@ struct Inner {
     delivery: config::Delivery,
     feedback: usize,
     places: usize,
+    stream_window: usize,
 }
 
 impl Gateway {
@@ -147,6 +170,7 @@ impl Gateway {
             delivery: settings.delivery,
             feedback: settings.feedback,
             places: settings.places,
+            stream_window: settings.stream_window,
         });
         certificates::watch(Arc::downgrade(&inner));
         Self(inner)
@@ -189,17 +213,13 @@ impl Gateway {
     }
 
     /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
-    pub fn stream(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        notification: Map<String, Value>,
-        deadline: Option<Duration>,
-    ) -> Result<Stream, Error> {
-        let application = self.0.registry.get(tenant, application_id)?;
-        let fields = Fields::Strict(notification);
-        let opened = self.0.open(tenant, application, None, fields, false, deadline)?;
-        Ok(Stream { gateway: self.0.clone(), opened })
+    pub fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        self.0.stream(tenant, shared)
+    }
+
+    /// Makes, reads or deletes what the push service keeps for an application. The error names the provider.
+    pub async fn manage(&self, tenant: &TenantId, errand: Errand) -> Result<Items, (String, Fate)> {
+        self.0.manage(tenant, errand).await
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deliver::Campaign;
+use super::deliver::{Campaign, Purpose};
 use super::{Fields, Inner, Report, Send, Via};
 use crate::contract::manifest::{ProviderManifest, TargetKind};
 use crate::contract::{Notification, Target};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::notification;
 use crate::provider::Provider;
 use crate::registry::Application;
@@ -27,10 +27,11 @@ pub(super) struct Opened {
 
 impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
-        let targets = send.targets;
-        let via = self.sender(tenant, send.provider.as_deref(), send.via).await?;
-        let opened =
-            self.open(tenant, via, send.provider.as_deref(), send.notification, send.native, send.deadline)?;
+        let Send { provider: named, via, notification, targets, native, validate_only, deadline } = send;
+        let named = named.as_deref();
+        let application = self.sender(tenant, named, via).await?;
+        let purpose = Purpose { native, validate_only };
+        let opened = self.open(tenant, application, named, notification, purpose, deadline)?;
         let manifest = opened.provider.manifest();
         targets.iter().try_for_each(|target| knows(manifest, target))?;
         let deadline = Instant::now() + opened.timeout;
@@ -57,18 +58,14 @@ impl Inner {
         application: Arc<Application>,
         named: Option<&str>,
         fields: Fields,
-        native: bool,
+        purpose: Purpose,
         deadline: Option<Duration>,
     ) -> Result<Opened, Error> {
-        let place = application.places.clone().try_acquire_owned().map_err(|_| {
-            let message = "too many requests of this application are under way, try again later";
-            Error::new(Kind::Overloaded, "application_busy", message)
-        })?;
         let provider = self.provider(&application.provider)?.clone();
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(self.notification(fields, provider.manifest())?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
-        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, native, place);
+        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, purpose)?;
         Ok(Opened { campaign, provider, notification, timeout })
     }
 

@@ -7,15 +7,20 @@ use wasmtime::component::Component;
 
 use super::guest::{ALLOWED_IMPORTS, Guest};
 use super::log::GuestLog;
+use super::management::Manager;
 use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
-use crate::contract::HttpProviderPre;
+use crate::contract::management::Collection;
 use crate::contract::manifest::ProviderManifest;
+use crate::contract::{HttpManagerPre, HttpProviderPre};
 use crate::tenant::TenantId;
 
 /// The version of `wit/provider.wit` that this host serves.
 const CONTRACT: &str = "0.1.0";
 /// What a component must export.
 const EXPORTS: [&str; 2] = ["pushlet:provider/manifest", "pushlet:provider/codec"];
+
+/// What it may export.
+const MANAGEMENT: &str = "pushlet:provider/management";
 
 /// Why a component is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +54,7 @@ pub(super) struct Loaded {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) component: HttpProviderPre<Guest>,
     pub(super) manifest: ProviderManifest,
+    pub(super) manager: Option<Manager>,
     pub(super) trust: Trust,
     pub(super) digest: String,
 }
@@ -70,16 +76,29 @@ impl Provider {
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
         check_imports(sandbox, &component)?;
         check_exports(sandbox, &component)?;
-        let component =
-            sandbox.linker.instantiate_pre(&component).and_then(HttpProviderPre::new).map_err(invalid)?;
+        let pre = sandbox.linker.instantiate_pre(&component).map_err(invalid)?;
+        let manager = match version_of(sandbox, &component, MANAGEMENT) {
+            Some(version) => {
+                ensure_served(version)?;
+                Some(Manager::load(sandbox, HttpManagerPre::new(pre.clone()).map_err(invalid)?, log)?)
+            }
+            None => None,
+        };
+        let component = HttpProviderPre::new(pre).map_err(invalid)?;
         let manifest = describe(sandbox, &component, log)?;
         let digest = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
-        let loaded = Arc::new(Loaded { sandbox: sandbox.clone(), component, manifest, trust, digest });
+        let sandbox = sandbox.clone();
+        let loaded = Arc::new(Loaded { sandbox, component, manifest, manager, trust, digest });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
     }
 
     pub fn manifest(&self) -> &ProviderManifest {
         &self.loaded.manifest
+    }
+
+    /// What the service keeps for an application beside its devices.
+    pub fn collections(&self) -> &[Collection] {
+        self.loaded.manager.as_ref().map(Manager::collections).unwrap_or_default()
     }
 
     /// SHA-256 of the component file, in hex.
@@ -126,17 +145,21 @@ fn check_imports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadErr
 
 /// All of the world's exports must be there; others may be, since some toolchains add their own.
 fn check_exports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadError> {
+    EXPORTS.into_iter().try_for_each(|wanted| {
+        ensure_served(version_of(sandbox, component, wanted).ok_or(LoadError::WrongWorld(wanted))?)
+    })
+}
+
+/// The version of an interface that the component exports.
+fn version_of(sandbox: &Sandbox, component: &Component, interface: &str) -> Option<String> {
     let component_type = component.component_type();
-    for wanted in EXPORTS {
-        let version = component_type
-            .exports(&sandbox.engine)
-            .find_map(|(name, _)| name.strip_prefix(wanted)?.strip_prefix('@'))
-            .ok_or(LoadError::WrongWorld(wanted))?;
-        if !serves(version) {
-            return Err(LoadError::WrongVersion { built: excerpt(version) });
-        }
-    }
-    Ok(())
+    component_type
+        .exports(&sandbox.engine)
+        .find_map(|(name, _)| name.strip_prefix(interface)?.strip_prefix('@').map(str::to_owned))
+}
+
+fn ensure_served(version: String) -> Result<(), LoadError> {
+    if serves(&version) { Ok(()) } else { Err(LoadError::WrongVersion { built: excerpt(&version) }) }
 }
 
 /// Below 1.0 a new minor version breaks, a new patch version does not.

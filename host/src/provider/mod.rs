@@ -22,6 +22,7 @@ mod instance;
 mod instances;
 mod load;
 mod log;
+mod management;
 mod manifest;
 mod shape;
 mod share;
@@ -38,6 +39,7 @@ pub use check::{Exchange, Message, Prepared, encoded as check_encoded, replies a
 pub use instances::Instances;
 pub use load::{LoadError, Provider};
 pub use log::GuestLog;
+pub use management::{Items, action};
 pub use manifest::check as check_manifest;
 pub use share::ShareLimits;
 

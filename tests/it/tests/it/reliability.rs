@@ -114,6 +114,7 @@ async fn register_until(gateway: &Gateway, id: &str, time: Duration) {
     let registration = Registration {
         application_id: Some(id.to_owned()),
         provider: Some("apns".to_owned()),
+        environment: None,
         fields,
         strict: false,
     };
