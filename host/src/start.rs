@@ -28,6 +28,7 @@ pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
         endpoints: config.endpoints.clone(),
         feedback: config.limits.feedback,
         applications: config.limits.applications,
+        places: config.limits.application_requests,
         stream_window: config.limits.stream_window,
     };
     Ok(Gateway::new(catalogue, transport, settings))

@@ -150,6 +150,12 @@ pub const KEYS: &[Key] = &[
         "Most requests at a time, all told",
     ),
     key(
+        "limits.application_requests",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "1024",
+        "Most sends of one application at a time",
+    ),
+    key(
         "limits.streams",
         Kind::Count { least: 1, most: 10_000 },
         "128",

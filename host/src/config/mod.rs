@@ -129,6 +129,8 @@ pub struct Limits {
     pub field_name: usize,
     pub connections: usize,
     pub requests: usize,
+    /// Of one application.
+    pub application_requests: usize,
     /// Per HTTP/2 connection.
     pub streams: u32,
     #[serde(deserialize_with = "value::duration")]
@@ -263,14 +265,13 @@ impl Endpoints {
         self.0.insert(provider.to_owned(), all);
     }
 
-    /// The hosts of all overrides.
-    pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        let urls = self.0.values().flat_map(|overrides| {
+    /// All overrides.
+    pub fn urls(&self) -> impl Iterator<Item = &BaseUrl> {
+        self.0.values().flat_map(|overrides| {
             let named =
                 overrides.named.values().flat_map(|named| named.production.iter().chain(&named.development));
             overrides.production.iter().chain(&overrides.development).chain(named)
-        });
-        urls.map(BaseUrl::host)
+        })
     }
 
     /// The providers that have overrides.

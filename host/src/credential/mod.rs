@@ -174,6 +174,14 @@ impl Credential {
         summary
     }
 
+    /// The end of the certificate's validity, in seconds since the Unix epoch; None: it is no certificate.
+    pub fn ends_at(&self) -> Option<i64> {
+        match &self.material {
+            Material::Identity(identity) => Some(identity.info.ends_at()),
+            _ => None,
+        }
+    }
+
     /// The TLS client certificate, if it is one.
     pub fn client_certificate(&self) -> Option<&ClientCertificate> {
         match &self.material {

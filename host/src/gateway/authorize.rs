@@ -13,7 +13,7 @@ use url::Position;
 
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::credential::{
-    Authorization, Secret, TokenClient, TokenHandle, TokenHttpError, TokenRequest, TokenResponse,
+    self, Authorization, Credential, Secret, TokenClient, TokenHandle, TokenHttpError, TokenRequest, TokenResponse,
 };
 use crate::registry::Application;
 use crate::transport::{ClientCertificate, Identity, Origin, Protocol, Request, Transport};
@@ -34,15 +34,28 @@ impl Authorized {
     pub fn new(authorization: Authorization, application: &Application, kind: &CredentialKind) -> Self {
         match authorization {
             Authorization::ClientCertificate(certificate) => {
-                let certificate =
-                    ClientCertificate { fingerprint: certificate.fingerprint, key: certificate.key };
-                Self { identity: Identity::Certificate(Arc::new(certificate)), header: None, token: None }
+                Self { identity: certificate_identity(certificate), header: None, token: None }
             }
             Authorization::Header { name, value, token } => {
                 Self { identity: token_identity(application, kind), header: Some((name, value)), token }
             }
         }
     }
+}
+
+/// Who an application is to the push service.
+pub(super) fn identity(application: &Application, manifest: &ProviderManifest) -> Identity {
+    let certificate = application.credential.as_ref().and_then(Credential::client_certificate);
+    match (certificate, kind_of(manifest, application)) {
+        (Some(certificate), _) => certificate_identity(certificate.clone()),
+        (None, Some(kind)) => token_identity(application, kind),
+        (None, None) => Identity::Anonymous,
+    }
+}
+
+fn certificate_identity(certificate: credential::ClientCertificate) -> Identity {
+    let credential::ClientCertificate { fingerprint, key, .. } = certificate;
+    Identity::Certificate(Arc::new(ClientCertificate { fingerprint, key }))
 }
 
 /// Which applications share connections: those with the same key and the same connection settings. The
@@ -70,25 +83,27 @@ pub(super) fn kind_of<'a>(
 /// Reaches token endpoints over the same transport as everything else.
 pub(super) struct Tokens {
     transport: Transport,
-    trusted_hosts: Arc<HashSet<String>>,
+    trusted: Arc<HashSet<Origin>>,
 }
 
 impl Tokens {
-    pub fn new(transport: Transport, trusted_hosts: Arc<HashSet<String>>) -> Self {
-        Self { transport, trusted_hosts }
+    pub fn new(transport: Transport, trusted: Arc<HashSet<Origin>>) -> Self {
+        Self { transport, trusted }
     }
 }
 
 impl TokenClient for Tokens {
     fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
         let transport = self.transport.clone();
-        // The URL came with an upload: only public addresses, or hosts that the operator named.
-        let guarded = !request.url.host_str().is_some_and(|host| self.trusted_hosts.contains(host));
+        let trusted = self.trusted.clone();
         async move {
             let failed = |error: &dyn std::fmt::Display| TokenHttpError(error.to_string());
+            let origin = Origin::of(&request.url).map_err(|error| failed(&error))?;
+            // The URL came with an upload: only public addresses, or what the operator named.
+            let guarded = !trusted.contains(&origin);
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             let request = Request {
-                origin: Origin::of(&request.url).map_err(|error| failed(&error))?,
+                origin,
                 protocol: Protocol::Https,
                 identity: Identity::Anonymous,
                 method: Method::POST,

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::retry::{self, Circumstances};
 use super::{Fate, Inner, unix_milliseconds};
 use crate::contract::{Context, Disposition, Notification, Target};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::provider::{Exchange, Instances, Message, Provider};
 use crate::registry::Application;
 use crate::tenant::TenantId;
@@ -29,6 +30,8 @@ pub(super) struct Campaign {
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
     pub(super) purpose: Purpose,
+    /// The application's place for this send.
+    _place: OwnedSemaphorePermit,
 }
 
 /// What a campaign is for, beside sending.
@@ -79,9 +82,13 @@ impl Campaign {
         tenant: &TenantId,
         application: Arc<Application>,
         purpose: Purpose,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let place = application.places.clone().try_acquire_owned().map_err(|_| {
+            let message = "too many requests of this application are under way, try again later";
+            Error::new(Kind::Overloaded, "application_busy", message)
+        })?;
         let instances = provider.instances(tenant);
-        Self { gateway, provider, instances, application, purpose }
+        Ok(Self { gateway, provider, instances, application, purpose, _place: place })
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.

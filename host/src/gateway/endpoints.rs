@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::config;
+use crate::config::{self, BaseUrl};
 use crate::contract::manifest;
 use crate::error::Error;
 use crate::provider::{Exchange, Message, Provider};
@@ -15,7 +15,7 @@ pub(super) struct Destination {
     /// With the configured prefix.
     pub path: String,
     pub protocol: Protocol,
-    /// It came with a request: only public addresses are dialled.
+    /// The operator did not name it: only public addresses are dialled.
     pub guarded: bool,
 }
 
@@ -24,21 +24,21 @@ const MOST_KNOWN: usize = 4096;
 
 pub(super) struct Destinations {
     overrides: config::Endpoints,
-    trusted_hosts: Arc<HashSet<String>>,
+    trusted: Arc<HashSet<Origin>>,
     /// By their text in the configuration or the manifest: reading a URL costs more than encoding a push.
     known: RwLock<HashMap<String, Origin>>,
 }
 
 impl Destinations {
     pub fn new(overrides: config::Endpoints) -> Self {
-        let trusted_hosts = overrides.hosts().map(str::to_owned).collect();
-        Self { overrides, trusted_hosts: Arc::new(trusted_hosts), known: RwLock::default() }
+        let trusted = overrides.urls().filter_map(|url| bare(url).parse().ok()).collect();
+        Self { overrides, trusted: Arc::new(trusted), known: RwLock::default() }
     }
 
-    /// Hosts that the operator named: what runs there may be reached on a private address, since TLS
-    /// proves who it is.
-    pub fn trusted_hosts(&self) -> Arc<HashSet<String>> {
-        self.trusted_hosts.clone()
+    /// Origins that the operator named: they may have private addresses. A credential's token endpoint may be
+    /// one of them; targets never profit from it.
+    pub fn trusted(&self) -> Arc<HashSet<Origin>> {
+        self.trusted.clone()
     }
 
     pub fn of(
@@ -55,8 +55,7 @@ impl Destinations {
         };
         let base = self.overrides.get(&manifest.name, &endpoint.name, endpoint.environment);
         if let Some(base) = base {
-            let bare = || format!("https://{}:{}", base.host(), base.port());
-            let origin = self.origin(base.as_str(), || bare().parse())?;
+            let origin = self.origin(base.as_str(), || bare(base).parse())?;
             let path = format!("{}{}", base.prefix(), exchange.path);
             return Ok(Destination { origin, path, protocol, guarded: false });
         }
@@ -64,12 +63,11 @@ impl Destinations {
         match (&endpoint.origin, &exchange.url) {
             (manifest::Origin::Fixed(origin), _) => {
                 let origin = self.origin(origin, || origin.parse())?;
-                Ok(Destination { origin, path, protocol, guarded: false })
+                Ok(Destination { origin, path, protocol, guarded: true })
             }
             (manifest::Origin::AnyHttps, Some(url)) => {
                 let origin = Origin::of(url).map_err(Error::internal)?;
-                let guarded = !url.host_str().is_some_and(|host| self.trusted_hosts.contains(host));
-                Ok(Destination { origin, path, protocol, guarded })
+                Ok(Destination { origin, path, protocol, guarded: true })
             }
             (manifest::Origin::AnyHttps, None) => Err(Error::internal("an exchange without its URL")),
         }
@@ -91,4 +89,9 @@ impl Destinations {
         }
         Ok(origin)
     }
+}
+
+/// The origin of a base URL.
+fn bare(base: &BaseUrl) -> String {
+    format!("https://{}:{}", base.host(), base.port())
 }

@@ -2,6 +2,7 @@
 //! says what became of every target. The only module that sees both `provider` and `transport`.
 
 mod authorize;
+mod certificates;
 mod deliver;
 mod endpoints;
 mod exchange;
@@ -29,6 +30,7 @@ use crate::tenant::TenantId;
 use crate::transport::Transport;
 
 pub use crate::registry::DeadToken;
+pub use certificates::Expiring;
 use endpoints::Destinations;
 pub use manage::{Errand, Work};
 pub use stream::{Line, Stream};
@@ -132,6 +134,8 @@ pub struct Settings {
     pub feedback: usize,
     /// Most applications per tenant.
     pub applications: usize,
+    /// Most sends of one application at a time.
+    pub places: usize,
     /// Targets of one stream under way at once.
     pub stream_window: usize,
 }
@@ -148,14 +152,16 @@ struct Inner {
     destinations: Destinations,
     delivery: config::Delivery,
     feedback: usize,
+    places: usize,
     stream_window: usize,
 }
 
 impl Gateway {
+    /// Must be called in a Tokio runtime.
     pub fn new(catalogue: Catalogue, transport: Transport, settings: Settings) -> Self {
         let destinations = Destinations::new(settings.endpoints);
-        let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted_hosts());
-        Self(Arc::new(Inner {
+        let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted());
+        let inner = Arc::new(Inner {
             catalogue,
             registry: Registry::new(settings.applications),
             transport,
@@ -163,15 +169,24 @@ impl Gateway {
             destinations,
             delivery: settings.delivery,
             feedback: settings.feedback,
+            places: settings.places,
             stream_window: settings.stream_window,
-        }))
+        });
+        certificates::watch(Arc::downgrade(&inner));
+        Self(inner)
     }
 
     /// Checks and keeps an application; an existing one with the same id is replaced. No network.
     /// Answers the application's id. Reading a PKCS#12 file takes its time: not for an async thread, but for
     /// one of a Tokio runtime.
     pub fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
-        tokio::runtime::Handle::current().block_on(self.0.register(tenant, registration))
+        tokio::runtime::Handle::current().block_on(async {
+            let (id, replaced) = self.0.register(tenant, registration).await?;
+            if let Some(replaced) = replaced {
+                certificates::retire(Arc::downgrade(&self.0), replaced);
+            }
+            Ok(id)
+        })
     }
 
     /// Sends one notification to each target. `Err`: nothing was sent, for a reason that all targets share.
@@ -192,7 +207,9 @@ impl Gateway {
 
     /// Forgets an application; sends under way finish.
     pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
-        self.0.registry.remove(tenant, id)
+        let removed = self.0.registry.remove(tenant, id)?;
+        certificates::retire(Arc::downgrade(&self.0), removed);
+        Ok(())
     }
 
     /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
@@ -208,6 +225,11 @@ impl Gateway {
     /// The tokens that were reported dead since the last call; reading clears the list.
     pub fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error> {
         Ok(self.0.registry.get(tenant, application_id)?.feedback.take())
+    }
+
+    /// The certificates of all tenants that end within 30 days, or have ended; the soonest first.
+    pub fn expiring(&self) -> Vec<Expiring> {
+        self.0.expiring(SystemTime::now())
     }
 
     /// Why this gateway can not serve now, if so.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::certificates::Expiring;
 use super::{Inner, Registration, unix_milliseconds};
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::contract::{self, Context, Environment};
@@ -27,7 +29,7 @@ impl Inner {
         &self,
         tenant: &TenantId,
         registration: Registration,
-    ) -> Result<String, Error> {
+    ) -> Result<(String, Option<Arc<Application>>), Error> {
         let Registration { application_id, provider, environment, mut fields, strict } = registration;
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(provider.as_deref(), &fields)?;
@@ -42,9 +44,12 @@ impl Inner {
             };
             fields.insert(mode, name.to_vec());
         }
-        let application = self.application(&provider, tenant, id.clone(), fields).await?;
-        self.registry.put(tenant, application)?;
-        Ok(id)
+        let application = Arc::new(self.application(&provider, tenant, id.clone(), fields).await?);
+        let replaced = self.registry.put(tenant, application.clone())?;
+        if let Some(expiring) = Expiring::of(tenant, &application, SystemTime::now()) {
+            expiring.warn();
+        }
+        Ok((id, replaced))
     }
 
     /// An application made of uploaded fields, checked by the host and by its provider.
@@ -76,7 +81,8 @@ impl Inner {
         let checked = record.clone();
         instances.run(move |instances| instances.check_application(&context, &checked)).await??;
         let feedback = Feedback::new(self.feedback);
-        Ok(Application { record, provider: manifest.name.clone(), credential, feedback })
+        let places = Arc::new(Semaphore::new(self.places));
+        Ok(Application { record, provider: manifest.name.clone(), credential, feedback, places })
     }
 
     /// The provider that is named, or whose credential is there.

@@ -65,7 +65,7 @@ impl Inner {
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(self.notification(fields, provider.manifest())?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
-        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, purpose);
+        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, purpose)?;
         Ok(Opened { campaign, provider, notification, timeout })
     }
 

@@ -5,6 +5,8 @@ mod feedback;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Semaphore;
+
 use crate::contract;
 use crate::credential::Credential;
 use crate::error::{Error, Kind};
@@ -20,6 +22,8 @@ pub struct Application {
     pub provider: String,
     pub credential: Option<Credential>,
     pub feedback: Feedback,
+    /// One for each of its sends that may be under way at once.
+    pub places: Arc<Semaphore>,
 }
 
 /// The applications of all tenants, in memory.
@@ -35,7 +39,12 @@ impl Registry {
     }
 
     /// Keeps an application; one with the same id is replaced, and sends under way finish with the old one.
-    pub fn put(&self, tenant: &TenantId, application: Application) -> Result<(), Error> {
+    /// Answers the one that was replaced.
+    pub fn put(
+        &self,
+        tenant: &TenantId,
+        application: Arc<Application>,
+    ) -> Result<Option<Arc<Application>>, Error> {
         let mut all = self.applications.write().unwrap_or_else(PoisonError::into_inner);
         let own = all.entry(tenant.clone()).or_default();
         let id = &application.record.id;
@@ -48,8 +57,16 @@ impl Registry {
             }
             None => {}
         }
-        own.insert(id.clone(), Arc::new(application));
-        Ok(())
+        Ok(own.insert(id.clone(), application))
+    }
+
+    /// The applications of all tenants.
+    pub fn all(&self) -> Vec<(TenantId, Arc<Application>)> {
+        let all = self.applications.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |(tenant, own): (&TenantId, &HashMap<String, Arc<Application>>)| {
+            own.values().map(|application| (tenant.clone(), application.clone())).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
     }
 
     /// The tenant's applications, by id.
@@ -60,10 +77,10 @@ impl Registry {
         own
     }
 
-    /// Forgets an application; sends under way finish with it.
-    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
+    /// Forgets an application, and answers it; sends under way finish with it.
+    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<Arc<Application>, Error> {
         let mut all = self.applications.write().unwrap_or_else(PoisonError::into_inner);
-        all.get_mut(tenant).and_then(|own| own.remove(id)).map(drop).ok_or_else(not_found)
+        all.get_mut(tenant).and_then(|own| own.remove(id)).ok_or_else(not_found)
     }
 
     pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<Application>, Error> {

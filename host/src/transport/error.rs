@@ -3,6 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
+/// How often a request that the peer certainly did not process is sent.
+const ATTEMPTS: u32 = 8;
+/// Pause before a request that was refused is sent again; it doubles each time.
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+
 /// What is known of a request that got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -82,6 +89,22 @@ impl SendError {
         Self::new(Delivery::Unknown, cause, detail)
     }
 
+    /// Whether the request may be sent again by itself after so many attempts: only what is no fault of the
+    /// request, and was certainly not processed.
+    pub(super) fn may_resend(&self, attempts: u32, deadline: Instant) -> bool {
+        attempts < ATTEMPTS
+            && Instant::now() < deadline
+            && self.delivery == Delivery::NotSent
+            && matches!(self.cause, Cause::GoAway { .. } | Cause::Refused | Cause::ConnectionLost)
+    }
+
+    /// Waits before the next attempt: not at all, or longer each time where the peer refuses.
+    pub(super) async fn pause(&self, attempts: u32, deadline: Instant) {
+        if self.cause == Cause::Refused {
+            sleep_until(deadline.min(Instant::now() + REFUSED_PAUSE * (1 << attempts))).await;
+        }
+    }
+
     pub(super) fn retry_after(self, retry_after: Duration) -> Self {
         SendError { retry_after: Some(retry_after), ..self }
     }
@@ -109,6 +132,4 @@ pub enum SetupError {
     InvalidRoot(#[source] rustls::Error),
     #[error("the TLS provider does not work")]
     Tls(#[source] rustls::Error),
-    #[error("the HTTPS client does not work")]
-    Client(#[source] reqwest::Error),
 }

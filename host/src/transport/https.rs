@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use h2::Reason;
 use http::header::AUTHORIZATION;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, redirect};
@@ -16,9 +17,10 @@ use tokio::time::{timeout, timeout_at};
 
 use super::breaker::{Backoff, Breaker, BreakerState};
 use super::dial::{DialError, resolve};
-use super::error::{Cause, SendError, SetupError};
+use super::error::{Cause, Delivery, SendError};
+use super::handover::Body;
 use super::guard;
-use super::message::{ConnectionHandle, Identity, PeerKey, Request, Response};
+use super::message::{ConnectionHandle, Identity, IdentityKey, PeerKey, Request, Response};
 use super::tls::Tls;
 use super::{ConnectionStats, Settings, jitter};
 
@@ -26,20 +28,18 @@ const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// How often a peer with requests in flight over HTTP/2 is tested.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A connection without requests is closed after this long, and a peer without requests forgotten.
 const IDLE: Duration = Duration::from_secs(90);
-/// A peer without requests is forgotten after this long, when room is needed.
-const KEEP_UNUSED: Duration = Duration::from_secs(60);
 
-/// The HTTPS clients, and a bulkhead for each origin and identity.
+/// A client with connections of its own, and a bulkhead, for each origin and identity.
 pub(super) struct Https {
     tls: Arc<Tls>,
     settings: Arc<Settings>,
-    open: Client,
-    guarded: Client,
     peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
 }
 
-/// What keeps one origin and identity from taking more than its share.
+/// What keeps one origin and identity from taking more than its share. Streams of a connection are a share
+/// too, which is why it has connections of its own.
 struct Peer {
     key: PeerKey,
     client: Client,
@@ -57,10 +57,8 @@ struct Fate {
 }
 
 impl Https {
-    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Result<Self, SetupError> {
-        let client = |guarded| client(&tls, &settings, &Identity::Anonymous, guarded);
-        let (open, guarded) = (client(false)?, client(true)?);
-        Ok(Https { tls, settings, open, guarded, peers: Mutex::default() })
+    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Self {
+        Https { tls, settings, peers: Mutex::default() }
     }
 
     pub async fn send(&self, key: PeerKey, request: Request) -> Result<Response, SendError> {
@@ -68,21 +66,34 @@ impl Https {
             return Err(SendError::not_sent(Cause::ForbiddenAddress, request.origin.to_string()));
         }
         let peer = self.peer(key, &request)?;
-        let permit = peer.enter(request.deadline, self.settings.max_waiting).await?;
-        let trial = peer.trial()?;
-        let result = exchange(&peer.client, request, self.settings.max_response).await;
-        trial.end(match &result {
-            Ok(_) => Some(true),
-            Err(error) if matches!(error.cause, Cause::Connect | Cause::Dns | Cause::Tls) => Some(false),
-            Err(_) => None,
-        });
-        drop(permit);
-        result
+        let _permit = peer.enter(request.deadline, self.settings.max_waiting).await?;
+        let mut attempt = 1;
+        loop {
+            let trial = peer.trial()?;
+            let result = exchange(&peer.client, &request, self.settings.max_response).await;
+            trial.end(match &result {
+                Ok(_) => Some(true),
+                Err(error) if matches!(error.cause, Cause::Connect | Cause::Dns | Cause::Tls) => Some(false),
+                Err(_) => None,
+            });
+            match result {
+                Err(error) if error.may_resend(attempt, request.deadline) => {
+                    error.pause(attempt, request.deadline).await;
+                }
+                result => return result,
+            }
+            attempt += 1;
+        }
     }
 
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
         let now = Instant::now();
         self.peers().values().map(|peer| ConnectionStats::of_https(&peer.key, peer.figures(now))).collect()
+    }
+
+    /// Forgets an identity; its connections close when its last request has ended.
+    pub fn retire(&self, identity: &IdentityKey) {
+        self.peers().retain(|key, _| key.identity != *identity);
     }
 
     /// Waits until no request is in flight, at most `within`.
@@ -105,20 +116,12 @@ impl Https {
         if let Some(peer) = peers.get(&key) {
             return Ok(peer.clone());
         }
+        peers.retain(|_, peer| peer.is_used(now));
         if peers.len() >= self.settings.max_peers {
-            peers.retain(|_, peer| peer.is_used(now));
+            return Err(SendError::not_sent(Cause::Overloaded, "too many peers").retry_after(IDLE));
         }
-        if peers.len() >= self.settings.max_peers {
-            return Err(SendError::not_sent(Cause::Overloaded, "too many peers").retry_after(KEEP_UNUSED));
-        }
-        let client = match (&request.identity, key.guarded) {
-            (Identity::Certificate(_), guarded) => {
-                client(&self.tls, &self.settings, &request.identity, guarded)
-                    .map_err(|error| SendError::not_sent(Cause::Tls, error.to_string()))?
-            }
-            (_, true) => self.guarded.clone(),
-            (_, false) => self.open.clone(),
-        };
+        let client = client(&self.tls, &self.settings, &request.identity, key.guarded)
+            .map_err(|error| SendError::not_sent(Cause::Tls, error))?;
         let peer = Arc::new(Peer::new(key.clone(), client, &self.settings));
         peers.insert(key, peer.clone());
         Ok(peer)
@@ -202,7 +205,7 @@ impl Peer {
     }
 
     fn is_used(&self, now: Instant) -> bool {
-        self.permits.available_permits() < self.most || self.fate().used_at + KEEP_UNUSED > now
+        self.permits.available_permits() < self.most || self.fate().used_at + IDLE > now
     }
 
     fn fate(&self) -> MutexGuard<'_, Fate> {
@@ -254,9 +257,9 @@ impl Drop for Trial<'_> {
     }
 }
 
-fn client(tls: &Tls, settings: &Settings, identity: &Identity, guarded: bool) -> Result<Client, SetupError> {
+fn client(tls: &Tls, settings: &Settings, identity: &Identity, guarded: bool) -> Result<Client, String> {
     Client::builder()
-        .tls_backend_preconfigured(tls.config(identity, ALPN).map_err(SetupError::Tls)?)
+        .tls_backend_preconfigured(tls.config(identity, ALPN).map_err(|error| error.to_string())?)
         .https_only(true)
         .redirect(redirect::Policy::none())
         .referer(false)
@@ -269,7 +272,7 @@ fn client(tls: &Tls, settings: &Settings, identity: &Identity, guarded: bool) ->
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(settings.ping_timeout)
         .build()
-        .map_err(SetupError::Client)
+        .map_err(|error| error.to_string())
 }
 
 /// Looks names up for reqwest: what it is told is what it dials.
@@ -287,22 +290,26 @@ impl Resolve for Resolver {
     }
 }
 
-async fn exchange(client: &Client, request: Request, most: usize) -> Result<Response, SendError> {
-    let deadline = request.deadline;
-    match timeout_at(deadline, respond(client, request, most)).await {
+async fn exchange(client: &Client, request: &Request, most: usize) -> Result<Response, SendError> {
+    let (body, handover) = Body::new(request.body.clone());
+    let result = match timeout_at(request.deadline, respond(client, request, body, most)).await {
         Ok(result) => result,
         Err(_) => Err(SendError::unknown(Cause::Deadline, "no answer came in time")),
-    }
+    };
+    result.map_err(|error| match handover.revoke() {
+        true => SendError { delivery: Delivery::NotSent, ..error },
+        false => error,
+    })
 }
 
-async fn respond(client: &Client, request: Request, most: usize) -> Result<Response, SendError> {
-    let Request { origin, method, path, mut headers, body, .. } = request;
+async fn respond(client: &Client, request: &Request, body: Body, most: usize) -> Result<Response, SendError> {
+    let mut headers = request.headers.clone();
     if let Some(value) = headers.get_mut(AUTHORIZATION) {
         value.set_sensitive(true);
     }
-    let url = format!("{origin}{path}");
-    let sent = client.request(method, url).headers(headers).body(body).send().await;
-    let mut response = sent.map_err(|error| fate(&error))?;
+    let url = format!("{}{}", request.origin, request.path);
+    let sent = client.request(request.method.clone(), url).headers(headers).body(reqwest::Body::wrap(body));
+    let mut response = sent.send().await.map_err(|error| fate(&error))?;
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
     let body = read(&mut response, most).await?;
@@ -320,7 +327,8 @@ async fn read(response: &mut reqwest::Response, most: usize) -> Result<Bytes, Se
     Ok(whole.freeze())
 }
 
-/// A request that found no connection was not sent; of any other one nothing is known.
+/// A request that found no connection, or that the peer says it did not process, was not sent; of any other
+/// one nothing is known here.
 fn fate(error: &reqwest::Error) -> SendError {
     let detail = chain(error).map(|error| error.to_string()).collect::<Vec<_>>().join(": ");
     if let Some(error) = find::<DialError>(error) {
@@ -332,6 +340,18 @@ fn fate(error: &reqwest::Error) -> SendError {
     if error.is_connect() {
         let cause = if find::<rustls::Error>(error).is_some() { Cause::Tls } else { Cause::Connect };
         return SendError::not_sent(cause, detail);
+    }
+    if let Some(error) = find::<h2::Error>(error).filter(|error| error.is_remote()) {
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_reset() => {
+                return SendError::not_sent(Cause::Refused, detail);
+            }
+            // h2 tells it of the streams above the last one that the peer looked at.
+            Some(Reason::NO_ERROR) if error.is_go_away() => {
+                return SendError::not_sent(Cause::GoAway { code: 0, reason: None }, detail);
+            }
+            _ => {}
+        }
     }
     SendError::unknown(Cause::ConnectionLost, detail)
 }

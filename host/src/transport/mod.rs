@@ -24,6 +24,7 @@ mod breaker;
 mod dial;
 mod error;
 mod guard;
+mod handover;
 mod http2;
 mod https;
 mod message;
@@ -67,7 +68,7 @@ impl Transport {
         let settings = Arc::new(settings);
         let tls = Arc::new(Tls::new(&settings)?);
         let http2 = Http2::new(tls.clone(), settings.clone());
-        let https = Https::new(tls, settings.clone())?;
+        let https = Https::new(tls, settings.clone());
         Ok(Transport(Arc::new(Inner { settings, http2, https, draining: AtomicBool::new(false) })))
     }
 
@@ -80,8 +81,11 @@ impl Transport {
             return Err(SendError::not_sent(Cause::ShuttingDown, ""));
         }
         check(&request)?;
-        let guarded = request.guarded && !inner.settings.trusted_origins.contains(&request.origin);
-        let key = PeerKey { origin: request.origin.clone(), identity: request.identity.key(), guarded };
+        let key = PeerKey {
+            origin: request.origin.clone(),
+            identity: request.identity.key(),
+            guarded: request.guarded,
+        };
         match request.protocol {
             Protocol::Http2 => inner.http2.send(key, &request).await,
             Protocol::Https => Box::pin(inner.https.send(key, request)).await,
@@ -93,6 +97,13 @@ impl Transport {
         let mut all = self.0.http2.snapshot();
         all.extend(self.0.https.snapshot());
         all
+    }
+
+    /// Nobody is this any more: closes its connections as soon as their streams have ended.
+    pub fn retire(&self, identity: &Identity) {
+        let identity = identity.key();
+        self.0.http2.retire(&identity);
+        self.0.https.retire(&identity);
     }
 
     /// Refuses new requests with [`Cause::ShuttingDown`], lets those under way finish, and closes the

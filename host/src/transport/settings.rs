@@ -4,16 +4,11 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use super::Origin;
-
 /// How the transport behaves. Every bound is per origin and identity unless it says otherwise.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Trusted beside the system's root certificates.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// Endpoints that the operator configured: their addresses may be private, even where the target
-    /// came in a request.
-    pub trusted_origins: Vec<Origin>,
     /// Time for DNS, TCP and TLS together.
     pub connect_timeout: Duration,
     /// Connections of one HTTP/2 pool.
@@ -47,7 +42,6 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             extra_roots: Vec::new(),
-            trusted_origins: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             max_connections: 4,
             max_streams: 1_000,

@@ -1,7 +1,7 @@
 //! One request over one stream, and the truth about its fate.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -79,7 +79,7 @@ impl Stream {
         let result = async {
             let head = tokio::select! {
                 biased;
-                Err(error) = write(&mut open.sending, &mut open.unsent, &mut open.handed) => Err(error),
+                never = write(&mut open.sending, &mut open.unsent, &mut open.handed) => match never {},
                 // It may come before the request is whole.
                 head = &mut open.response => head,
             };
@@ -197,26 +197,22 @@ impl Open {
     }
 }
 
-/// Gives h2 as much of the body as the peer has room for, until it is whole. Ends only if that fails.
-async fn write(
-    sending: &mut SendStream<Bytes>,
-    unsent: &mut Bytes,
-    handed: &mut bool,
-) -> Result<Infallible, h2::Error> {
+/// Gives h2 as much of the body as the peer has room for, until it is whole. Never ends: if the stream does,
+/// the response says why.
+async fn write(sending: &mut SendStream<Bytes>, unsent: &mut Bytes, handed: &mut bool) -> Infallible {
     while !*handed {
         sending.reserve_capacity(unsent.len());
         while sending.capacity() == 0 {
-            match poll_fn(|cx| sending.poll_capacity(cx)).await {
-                Some(room) => drop(room?),
-                // The stream has ended; the response says why.
-                None => std::future::pending().await,
-            }
+            let Some(Ok(_)) = poll_fn(|cx| sending.poll_capacity(cx)).await else { return pending().await };
         }
         let piece = unsent.split_to(sending.capacity().min(unsent.len()));
-        *handed = unsent.is_empty();
-        sending.send_data(piece, *handed)?;
+        let is_last = unsent.is_empty();
+        if sending.send_data(piece, is_last).is_err() {
+            return pending().await;
+        }
+        *handed = is_last;
     }
-    std::future::pending().await
+    pending().await
 }
 
 /// Why a connection takes no new stream, if the peer said so.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::uri::PathAndQuery;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
-use super::error::{Cause, Delivery, SendError};
-use super::message::{PeerKey, Request, Response};
+use super::error::{Cause, SendError};
+use super::message::{IdentityKey, PeerKey, Request, Response};
 use super::tls::Tls;
 use super::{ConnectionStats, Settings};
 use pool::{Lease, Pool, Refusal};
@@ -25,10 +25,6 @@ mod observer;
 mod pool;
 mod state;
 
-/// How often a request that the peer certainly did not process is sent again.
-const ATTEMPTS: u32 = 8;
-/// Pause before a request that was refused is sent again; it doubles each time.
-const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 const SHARDS: usize = 16;
 
 /// All pools.
@@ -90,12 +86,10 @@ impl Http2 {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            if attempt == ATTEMPTS || Instant::now() >= request.deadline || !may_resend(&error) {
+            if !error.may_resend(attempt, request.deadline) {
                 return Err(error);
             }
-            if error.cause == Cause::Refused {
-                sleep_until(request.deadline.min(Instant::now() + REFUSED_PAUSE * (1 << attempt))).await;
-            }
+            error.pause(attempt, request.deadline).await;
             last = Some(error);
             attempt += 1;
         }
@@ -103,6 +97,11 @@ impl Http2 {
 
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
         self.pools().iter().map(|pool| ConnectionStats::of_pool(pool.key(), pool.figures())).collect()
+    }
+
+    /// Lets the streams of an identity end and closes its connections. A later request gets a new pool.
+    pub fn retire(&self, identity: &IdentityKey) {
+        self.pools().iter().filter(|pool| pool.key().identity == *identity).for_each(Pool::drain);
     }
 
     /// Lets all streams end and closes the connections; cuts what is left after `within`.
@@ -170,10 +169,4 @@ impl Drop for Http2 {
     fn drop(&mut self) {
         self.pools().iter().for_each(Pool::drain);
     }
-}
-
-/// Only what is no fault of the request, and was certainly not processed.
-fn may_resend(error: &SendError) -> bool {
-    error.delivery == Delivery::NotSent
-        && matches!(error.cause, Cause::GoAway { .. } | Cause::Refused | Cause::ConnectionLost)
 }

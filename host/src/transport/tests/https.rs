@@ -7,9 +7,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use super::peer::{Authority, MAX_CONCURRENT_STREAMS, Peer, Setup};
+use super::peer::{Authority, MAX_CONCURRENT_STREAMS, Peer, REFUSED_STREAM, Setup, Wire};
 use super::{SHORT, push, request as http2_request, transport, until};
-use crate::transport::{BreakerState, Cause, Delivery, Origin, Protocol, Request};
+use crate::transport::{BreakerState, Cause, Delivery, Identity, Origin, Protocol, Request, Transport};
 
 fn request(origin: &Origin) -> Request {
     Request { protocol: Protocol::Https, ..http2_request(origin) }
@@ -215,4 +215,67 @@ async fn draining_waits_for_requests_in_flight() {
     write(&mut stream, "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await;
     send.await.unwrap().unwrap();
     drain.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deadline_during_the_connect_means_that_nothing_was_sent() {
+    let peer = old_peer().await;
+    let transport = transport(&peer, |_| {});
+    let send = push(&transport, hurried(&peer.origin()));
+    let _socket = peer.accept_tcp().await;
+    let error = send.await.unwrap().unwrap_err();
+    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::Deadline));
+}
+
+/// A peer that chooses HTTP/2, and its connection after one request was served.
+async fn used_http2(identity: Identity) -> (Peer, Transport, Wire) {
+    let peer = Peer::with(Setup { alpn: "h2 http/1.1", ..Setup::default() }).await;
+    let transport = transport(&peer, |_| {});
+    let send = push(&transport, Request { identity, ..request(&peer.origin()) });
+    let mut wire = peer.accept(&[(MAX_CONCURRENT_STREAMS, 100)]).await;
+    wire.serve().await;
+    send.await.unwrap().unwrap();
+    (peer, transport, wire)
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again() {
+    let (peer, transport, mut wire) = used_http2(Identity::Anonymous).await;
+    let send = push(&transport, request(&peer.origin()));
+    for _ in 0..3 {
+        let (stream, _) = wire.request().await;
+        wire.reset(stream, REFUSED_STREAM).await;
+    }
+    wire.serve().await;
+    assert_eq!(send.await.unwrap().unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_above_the_last_of_a_goaway_moves_to_another_connection() {
+    let (peer, transport, mut old) = used_http2(Identity::Anonymous).await;
+    let send = push(&transport, request(&peer.origin()));
+    let (stream, _) = old.request().await;
+    old.goaway(stream - 2, 0, b"").await;
+    let mut new = peer.accept(&[]).await;
+    new.serve().await;
+    assert_eq!(send.await.unwrap().unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_reset_after_the_request_was_written_is_unknown() {
+    let (peer, transport, mut wire) = used_http2(Identity::Anonymous).await;
+    let send = push(&transport, request(&peer.origin()));
+    let (stream, _) = wire.request().await;
+    wire.reset(stream, 2).await;
+    let error = send.await.unwrap().unwrap_err();
+    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::ConnectionLost));
+}
+
+#[tokio::test]
+async fn one_application_cannot_use_up_the_streams_of_another() {
+    let (peer, transport, _wire) = used_http2(Identity::Token("one".into())).await;
+    let send = push(&transport, Request { identity: Identity::Token("two".into()), ..request(&peer.origin()) });
+    let mut other = peer.accept(&[(MAX_CONCURRENT_STREAMS, 100)]).await;
+    other.serve().await;
+    send.await.unwrap().unwrap();
 }

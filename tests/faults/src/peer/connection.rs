@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::answer::{accepted, count};
-use super::dice::{Dice, Event, Fate};
+use super::dice::{Dice, Event, Fate, Manner};
 use super::frame::{self, Frame};
 use super::hpack::Decoder;
 
@@ -144,20 +144,29 @@ impl Reader {
                 self.coming.remove(&frame.stream);
                 connection.state().open.remove(&frame.stream);
             }
+            // What it had already queued may still come after the acknowledgement; not after another round trip.
             frame::SETTINGS if frame.has(frame::ACK) => {
+                connection.write(&frame::frame(frame::PING, 0, 0, &[0; 8])).await;
+            }
+            frame::PING if frame.has(frame::ACK) => {
                 let limits = &mut connection.state().limits;
                 if limits.len() > 1 {
                     limits.pop_front();
                 }
             }
             frame::SETTINGS => connection.write(&frame::frame(frame::SETTINGS, frame::ACK, 0, &[])).await,
-            frame::PING if !frame.has(frame::ACK) => {
+            frame::PING => {
                 connection.write(&frame::frame(frame::PING, frame::ACK, 0, &frame.payload)).await;
             }
             frame::CONTINUATION => return None,
             _ => {}
         }
         let ends = matches!(frame.kind, frame::HEADERS | frame::DATA) && frame.has(frame::END_STREAM);
+        if ends && connection.peer.manner == Manner::Refusing {
+            let reason = br#"{"reason":"InvalidProviderToken"}"#;
+            connection.write(&frame::goaway(0, frame::NO_ERROR, reason)).await;
+            return None;
+        }
         if ends && let Some(coming) = self.coming.remove(&frame.stream) {
             self.request(connection, frame.stream, coming)?;
         }

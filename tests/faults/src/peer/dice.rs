@@ -16,6 +16,8 @@ pub enum Manner {
     Calm,
     /// Reads everything and answers nothing.
     Mute,
+    /// Closes every connection at the first request: it does not accept the credential.
+    Refusing,
 }
 
 /// What becomes of one request.
@@ -73,6 +75,7 @@ impl Dice {
         match self.manner {
             Manner::Calm => return Fate::Accept { early: false },
             Manner::Mute => return Fate::Silence { processed: false },
+            Manner::Refusing => return Fate::Silence { processed: false },
             Manner::Wild => {}
         }
         let processed = self.rng.random_bool(0.5);
@@ -105,16 +108,16 @@ impl Dice {
         let milliseconds =
             |range: std::ops::Range<u64>, rng: &mut StdRng| Duration::from_millis(rng.random_range(range));
         match self.rng.random_range(0..1000) {
-            0..350 => Event::GoAway {
+            0..300 => Event::GoAway {
                 code: [NO_ERROR, NO_ERROR, INTERNAL_ERROR, ENHANCE_YOUR_CALM][self.rng.random_range(0..4)],
                 first: self.rng.random_bool(0.3),
-                cut: self.rng.random_bool(0.5),
+                cut: self.rng.random_bool(0.3),
             },
-            350..430 => Event::Cut,
-            430..580 => Event::Stall(milliseconds(1..400, &mut self.rng)),
-            580..600 => Event::Death,
-            600..900 => Event::Limit(self.limit()),
-            900..970 => Event::Closed(milliseconds(1..200, &mut self.rng)),
+            300..350 => Event::Cut,
+            350..550 => Event::Stall(milliseconds(1..400, &mut self.rng)),
+            550..560 => Event::Death,
+            560..900 => Event::Limit(self.limit()),
+            900..985 => Event::Closed(milliseconds(1..200, &mut self.rng)),
             _ => Event::Restart(milliseconds(1..200, &mut self.rng)),
         }
     }
@@ -124,9 +127,9 @@ impl Dice {
             Manner::Wild => match self.rng.random_range(0..20) {
                 0 => 1,
                 1 => 5,
-                other => [30, 100, 300, 1000][other % 4],
+                other => [10, 30, 60, 100][other % 4],
             },
-            Manner::Calm | Manner::Mute => 1000,
+            Manner::Calm | Manner::Mute | Manner::Refusing => 1000,
         }
     }
 

@@ -6,6 +6,7 @@ mod built_in;
 mod classic;
 mod guests;
 mod reasons;
+mod reliability;
 mod sockets;
 mod structure;
 mod v1;

@@ -1,0 +1,116 @@
+//! Certificates end and are replaced: warnings in time, and connections that nobody needs any more.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::sleep;
+
+use super::{Inner, authorize};
+use crate::registry::Application;
+use crate::tenant::TenantId;
+use crate::transport::Identity;
+
+/// Days before its end from which a certificate is warned of.
+const WARN_DAYS: i64 = 30;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether the last send with a replaced credential has finished.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A certificate that ends within 30 days, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiring {
+    pub tenant: TenantId,
+    /// The application's id.
+    pub application: String,
+    /// Whole days that are left; negative once it has ended.
+    pub days: i64,
+}
+
+impl Expiring {
+    /// None: the application has no certificate, or one that is good for longer.
+    pub(super) fn of(tenant: &TenantId, application: &Application, now: SystemTime) -> Option<Self> {
+        let ends_at = application.credential.as_ref()?.ends_at()?;
+        let days = days_left(ends_at, now);
+        let application = application.record.id.clone();
+        (days < WARN_DAYS).then(|| Self { tenant: tenant.clone(), application, days })
+    }
+
+    pub(super) fn warn(&self) {
+        let Self { tenant, application, days } = self;
+        if *days < 0 {
+            tracing::warn!(%tenant, application, days, "the application's certificate has ended");
+        } else {
+            tracing::warn!(%tenant, application, days, "the application's certificate ends soon");
+        }
+    }
+}
+
+fn days_left(ends_at: i64, now: SystemTime) -> i64 {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let left = ends_at.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
+    left.div_euclid(24 * 3600)
+}
+
+impl Inner {
+    /// The certificates that end soon, the soonest first.
+    pub(super) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
+        let all = self.registry.all();
+        let of = |(tenant, application): &(TenantId, Arc<Application>)| Expiring::of(tenant, application, now);
+        let mut expiring: Vec<_> = all.iter().filter_map(of).collect();
+        expiring.sort_by(|one, other| one.days.cmp(&other.days));
+        expiring
+    }
+
+    fn identity(&self, application: &Application) -> Option<Identity> {
+        let provider = self.catalogue.get(&application.provider)?;
+        Some(authorize::identity(application, provider.manifest()))
+    }
+
+    fn is_used(&self, identity: &Identity) -> bool {
+        let all = self.registry.all();
+        all.iter().any(|(_, application)| self.identity(application).as_ref() == Some(identity))
+    }
+}
+
+/// Warns once a day, for as long as there is a gateway.
+pub(super) fn watch(gateway: Weak<Inner>) {
+    tokio::spawn(async move {
+        loop {
+            sleep(DAY).await;
+            let Some(gateway) = gateway.upgrade() else { return };
+            gateway.expiring(SystemTime::now()).iter().for_each(Expiring::warn);
+        }
+    });
+}
+
+/// Closes the connections of an application that was replaced or removed once the last send with it has
+/// finished, unless another application is the same to the push service.
+pub(super) fn retire(gateway: Weak<Inner>, application: Arc<Application>) {
+    tokio::spawn(async move {
+        while Arc::strong_count(&application) > 1 {
+            sleep(LOOK).await;
+        }
+        let Some(gateway) = gateway.upgrade() else { return };
+        if let Some(identity) = gateway.identity(&application)
+            && !gateway.is_used(&identity)
+        {
+            gateway.transport.retire(&identity);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_whole_days() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let day = 24 * 3600;
+        for (seconds, days) in
+            [(30 * day, 30), (30 * day - 1, 29), (day, 1), (day - 1, 0), (0, 0), (-1, -1), (-day - 1, -2)]
+        {
+            assert_eq!(days_left(1_000_000 + seconds, now), days, "{seconds}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Credentials that end or are replaced, and applications that do not get in each other's way.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use pushlet::gateway::{Gateway, Registration};
+use pushlet::start;
+use pushlet::tenant::TenantId;
+use pushlet_simulator::{CertificateSpec, ConnectionInfo, Script, Service};
+use rcgen::{CertificateParams, KeyPair};
+use reqwest::RequestBuilder;
+use reqwest::multipart::Form;
+use tokio::time::sleep;
+
+use crate::world::{DEVICE, World, config, expect, expect_error};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A device whose pushes take their time.
+const SLOW: &str = "510035a27d5df3c34778defb1f4f3880265cc52c0c047682223be59fb68500a9";
+
+fn push(world: &World, id: &str, device: &str) -> RequestBuilder {
+    let form = [("device_token", device), ("alert", "x"), ("application_id", id)];
+    world.server.post("/send_notification").form(&form)
+}
+
+/// A push that is under way: the simulator has it and has not answered.
+async fn slow(world: &World, id: &str) -> tokio::task::JoinHandle<serde_json::Value> {
+    let script = Script { token: Some(SLOW.into()), delay_ms: 1500, ..Script::new(Service::Apns) };
+    world.simulator.script(script).unwrap();
+    let before = world.simulator.counts().apns.requests;
+    let sent = tokio::spawn(expect(push(world, id, SLOW), 200));
+    until(|| world.simulator.counts().apns.requests > before).await;
+    sent
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if condition() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to be");
+}
+
+fn open(world: &World) -> Vec<ConnectionInfo> {
+    world.simulator.connections().list.into_iter().filter(|connection| connection.open).collect()
+}
+
+async fn register_another_certificate(world: &World, id: &str) {
+    let other = world.simulator.issue_certificate(&CertificateSpec::for_topic("com.example.other")).unwrap();
+    let pem = other.certificate_pem + &other.key_pem;
+    let form = Form::new().text("apns_pem", pem).text("application_id", id.to_owned());
+    expect(world.server.post("/register_application").multipart(form), 200).await;
+}
+
+#[tokio::test]
+async fn a_replaced_certificate_moves_new_pushes_while_old_ones_finish() {
+    let world = World::new().await;
+    world.register_apns("app").await;
+    let old = slow(&world, "app").await;
+    register_another_certificate(&world, "app").await;
+    expect(push(&world, "app", DEVICE), 200).await;
+    assert_eq!(open(&world).len(), 2, "the old push is still under way");
+    old.await.unwrap();
+    until(|| open(&world).len() == 1).await;
+    let left = open(&world).pop().unwrap().client_certificate.unwrap();
+    assert!(left.subject.contains("com.example.other"), "{}", left.subject);
+    expect(push(&world, "app", DEVICE), 200).await;
+    assert_eq!(world.simulator.connections().apns.accepted, 2);
+}
+
+#[tokio::test]
+async fn a_certificate_that_another_application_uses_keeps_its_connection() {
+    let world = World::new().await;
+    world.register_apns("one").await;
+    world.register_apns("two").await;
+    expect(push(&world, "one", DEVICE), 200).await;
+    register_another_certificate(&world, "one").await;
+    // Longer than it takes to find out that nobody sends with the old one.
+    sleep(Duration::from_secs(1)).await;
+    expect(push(&world, "two", DEVICE), 200).await;
+    assert_eq!(world.simulator.connections().apns.accepted, 1);
+
+    let removed = world.server.client.delete(world.server.url("/v1/applications/two"));
+    assert_eq!(removed.send().await.unwrap().status(), 204);
+    until(|| open(&world).is_empty()).await;
+}
+
+#[tokio::test]
+async fn one_application_leaves_room_for_others() {
+    let world = World::with("limits.application_requests = 1\n").await;
+    world.register_apns("one").await;
+    world.register_apns("two").await;
+    let under_way = slow(&world, "one").await;
+    let busy = push(&world, "one", DEVICE).send().await.unwrap();
+    assert!(busy.headers().contains_key("retry-after"));
+    expect_error(push(&world, "one", DEVICE), 503, "application_busy").await;
+    expect(push(&world, "two", DEVICE), 200).await;
+    under_way.await.unwrap();
+    expect(push(&world, "one", DEVICE), 200).await;
+}
+
+/// Registers an application whose certificate ends after so long.
+async fn register_until(gateway: &Gateway, id: &str, time: Duration) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.not_after = (SystemTime::now() + time).into();
+    let key = KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+    let fields = BTreeMap::from([
+        ("apns_pem".to_owned(), pem.into_bytes()),
+        ("apns_topic".to_owned(), b"com.example.app".to_vec()),
+    ]);
+    let registration = Registration {
+        application_id: Some(id.to_owned()),
+        provider: Some("apns".to_owned()),
+        environment: None,
+        fields,
+        strict: false,
+    };
+    let gateway = gateway.clone();
+    let register = move || gateway.register(&TenantId::default_tenant(), registration);
+    tokio::task::spawn_blocking(register).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn certificates_that_end_soon_are_told() {
+    let gateway = start::gateway(&config("")).unwrap();
+    register_until(&gateway, "later", 40 * DAY).await;
+    register_until(&gateway, "soon", 10 * DAY + DAY / 2).await;
+    register_until(&gateway, "sooner", 2 * DAY + DAY / 2).await;
+    let expiring = || -> Vec<(String, i64)> {
+        gateway.expiring().into_iter().map(|expiring| (expiring.application, expiring.days)).collect()
+    };
+    assert_eq!(expiring(), [("sooner".to_owned(), 2), ("soon".to_owned(), 10)]);
+    register_until(&gateway, "sooner", 365 * DAY).await;
+    assert_eq!(expiring(), [("soon".to_owned(), 10)]);
+}
