@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use ring::rand::{SecureRandom, SystemRandom};
+use rand::Rng as _;
 use tokio::time::Instant;
 
+use super::decode::Waiting;
 use super::retry::{self, Circumstances};
 use super::{Fate, Inner, unix_milliseconds};
 use crate::contract::{Context, Disposition, Notification, Target};
@@ -29,6 +30,7 @@ pub(super) struct Campaign {
     pub(super) application: Arc<Application>,
     /// Hand on the service's own answers.
     pub(super) native: bool,
+    pub(super) undecoded: Waiting,
 }
 
 /// One notification for some targets.
@@ -72,7 +74,7 @@ impl Campaign {
         native: bool,
     ) -> Self {
         let instances = provider.instances(tenant);
-        Self { gateway, provider, instances, application, native }
+        Self { gateway, provider, instances, application, native, undecoded: Waiting::default() }
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.
@@ -109,7 +111,7 @@ impl Campaign {
         deadline: Instant,
     ) -> Result<Arc<Batch>, Error> {
         let mut entropy = vec![0; targets.len() * self.provider.manifest().entropy as usize];
-        SystemRandom::new().fill(&mut entropy).map_err(|_| Error::internal("no randomness"))?;
+        rand::rng().fill_bytes(&mut entropy);
         Ok(Arc::new(Batch { first, targets, notification, deadline, entropy }))
     }
 

@@ -1,22 +1,16 @@
 //! One request and its answer: authorised, sent, decoded.
 
-use std::time::SystemTime;
-
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::authorize::{self, Authorized};
 use super::deliver::{Attempt, Batch, Campaign, Work};
-use super::{Fate, failure, unix_milliseconds};
-use crate::contract::codec::{Answer, Reply, Response};
-use crate::contract::{ConnectionHint, Context, Disposition};
+use super::{Fate, failure};
+use crate::contract::codec::Reply;
+use crate::contract::{ConnectionHint, Disposition};
 use crate::credential::{self, Moment, TokenHandle};
 use crate::error::Error;
 use crate::provider::Message;
 use crate::transport;
-
-/// Response headers that a provider gets to see.
-const MOST_HEADERS: usize = 64;
 
 impl Campaign {
     /// One request and its answer. An error is the fate of all targets.
@@ -47,7 +41,7 @@ impl Campaign {
             .await
             .map_err(|error| Box::new(failure::no_answer(error)))?;
         let transport::Response { status, headers, body, connection } = response;
-        let reply = self.decode(batch, work, status, &headers, body.into()).map_err(failed)?;
+        let reply = self.decode(batch, work, status, &headers, body.into()).await.map_err(failed)?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
         }
@@ -70,32 +64,12 @@ impl Campaign {
         else {
             return Ok(Authorized::anonymous());
         };
-        let origin = origin.to_string();
         let settings = &self.application.record.settings;
-        let exchange = credential::Exchange { credential, kind, settings, origin: &origin };
+        let exchange = credential::Exchange { credential, kind, settings, origin: origin.as_str() };
         let deadline = deadline.into_std();
         let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
         let authorization = authorization.map_err(failure::not_authorized)?;
         Ok(Authorized::new(authorization, &self.application, kind))
-    }
-
-    fn decode(
-        &self,
-        batch: &Batch,
-        work: &Work,
-        status: u16,
-        headers: &HeaderMap,
-        body: Vec<u8>,
-    ) -> Result<Reply, Error> {
-        let headers = headers.iter().take(MOST_HEADERS);
-        let headers =
-            headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
-        let response = Response { status, headers: headers.collect(), body };
-        let targets = work.covers.iter().map(|&index| batch.targets[index].clone()).collect();
-        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
-        let answers = [Answer { targets, response }];
-        let mut replies = self.instances.decode(&context, &self.application.record, &answers, self.native)?;
-        replies.pop().ok_or_else(|| Error::internal("a reply was lost"))
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?

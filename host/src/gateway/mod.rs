@@ -2,6 +2,7 @@
 //! says what became of every target. The only module that sees both `provider` and `transport`.
 
 mod authorize;
+mod decode;
 mod deliver;
 mod endpoints;
 mod exchange;
