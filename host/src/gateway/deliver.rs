@@ -1,5 +1,6 @@
 //! One notification to many targets: encode, authorise, send, decode, and again where that makes sense.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -92,7 +93,7 @@ impl Campaign {
             while under_way.len() < MOST_AT_ONCE {
                 let Some((number, targets)) = batches.next() else { break };
                 let batch = self.batch(number * BATCH, targets.to_vec(), notification.clone(), deadline)?;
-                under_way.extend(self.launch(batch));
+                under_way.extend(self.launch(batch).await);
             }
             let Some(settled) = under_way.next().await else { break };
             native = settled.native.or(native);
@@ -116,9 +117,9 @@ impl Campaign {
     }
 
     /// Encodes the batch: what it has to wait for, exchange by exchange.
-    pub fn launch(&self, batch: Arc<Batch>) -> impl Iterator<Item = impl Future<Output = Settled>> {
+    pub async fn launch(&self, batch: Arc<Batch>) -> impl Iterator<Item = impl Future<Output = Settled>> {
         let all: Vec<usize> = (0..batch.targets.len()).collect();
-        let (work, refused) = self.encode(&batch, &all);
+        let (work, refused) = self.encode(&batch, &all).await;
         let first = batch.first;
         let refused = refused.into_iter().map(|(index, fate)| (first + index, fate)).collect();
         let at_once = std::future::ready(Settled { fates: refused, native: None });
@@ -137,14 +138,17 @@ impl Campaign {
     }
 
     /// The exchanges for some of the batch's targets, and those that are settled without one.
-    fn encode(&self, batch: &Batch, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
+    async fn encode(&self, batch: &Batch, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
         let targets: Vec<Target> = indices.iter().map(|&index| batch.targets[index].clone()).collect();
         let size = self.provider.manifest().entropy as usize;
         let entropy =
             indices.iter().flat_map(|&index| &batch.entropy[index * size..(index + 1) * size]).copied();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: entropy.collect() };
-        let record = &self.application.record;
-        let prepared = match self.instances.encode(&context, record, &batch.notification, &targets) {
+        let (application, notification) = (self.application.clone(), batch.notification.clone());
+        let encode = move |instances: &Instances| {
+            instances.encode(&context, &application.record, &notification, &targets)
+        };
+        let prepared = match self.instances.run(encode).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 let fate = Fate::Failed(error.into());
@@ -169,6 +173,8 @@ impl Campaign {
     async fn settle(&self, batch: Arc<Batch>, work: Work) -> Settled {
         let mut settled = Settled { fates: Vec::with_capacity(work.covers.len()), native: None };
         let mut pending = vec![work];
+        // Targets that an earlier try may have reached, and whether the token was replaced already.
+        let (mut perhaps_reached, mut renewed) = (HashSet::new(), false);
         for retries in 0.. {
             let mut again = Vec::new();
             let mut resume = Instant::now();
@@ -179,18 +185,25 @@ impl Campaign {
                     retries,
                     most_retries: self.gateway.delivery.retries,
                     may_resend_unknown: work.message.idempotent && self.gateway.delivery.resend_unknown,
-                    new_token: attempt.new_token,
+                    new_token: attempt.new_token && !renewed,
                     random: rand::random(),
                 };
+                renewed |= attempt.new_token;
                 for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
                     let pause =
                         retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
                     match pause.filter(|until| *until < batch.deadline) {
                         Some(until) => {
                             resume = resume.max(until);
+                            if retry::may_have_arrived(&fate) {
+                                perhaps_reached.insert(index);
+                            }
                             again.push(index);
                         }
-                        None => settled.fates.push((index, fate)),
+                        None => {
+                            let fate = retry::told(fate, perhaps_reached.contains(&index), circumstances);
+                            settled.fates.push((index, fate));
+                        }
                     }
                 }
             }
@@ -198,8 +211,11 @@ impl Campaign {
                 break;
             }
             tokio::time::sleep_until(resume).await;
-            let (work, refused) = self.encode(&batch, &again);
-            settled.fates.extend(refused);
+            let (work, refused) = self.encode(&batch, &again).await;
+            let told = |index, fate| {
+                if perhaps_reached.contains(&index) { retry::after_unknown(fate) } else { fate }
+            };
+            settled.fates.extend(refused.into_iter().map(|(index, fate)| (index, told(index, fate))));
             pending = work;
         }
         for (index, fate) in &mut settled.fates {

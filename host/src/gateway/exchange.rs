@@ -1,16 +1,20 @@
 //! One request and its answer: authorised, sent, decoded.
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::authorize::{self, Authorized};
 use super::deliver::{Attempt, Batch, Campaign, Work};
 use super::{Fate, failure};
 use crate::contract::codec::Reply;
-use crate::contract::{ConnectionHint, Disposition};
+use crate::contract::{ConnectionHint, Disposition, Outcome};
 use crate::credential::{self, Moment, TokenHandle};
 use crate::error::Error;
 use crate::provider::Message;
 use crate::transport;
+
+/// In place of a status: the service closed the connection and gave a reason.
+const NO_STATUS: u16 = 0;
 
 impl Campaign {
     /// One request and its answer. An error is the fate of all targets.
@@ -34,12 +38,13 @@ impl Campaign {
             deadline: batch.deadline,
             guarded: destination.guarded,
         };
-        let response = self
-            .gateway
-            .transport
-            .send(request)
-            .await
-            .map_err(|error| Box::new(failure::no_answer(error)))?;
+        let response = match self.gateway.transport.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let turned_away = self.turned_away(batch, work, &error, token).await;
+                return turned_away.ok_or_else(|| Box::new(failure::no_answer(error)));
+            }
+        };
         let transport::Response { status, headers, body, connection } = response;
         let reply = self.decode(batch, work, status, &headers, body.into()).await.map_err(failed)?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
@@ -50,6 +55,29 @@ impl Campaign {
             fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
             native: reply.native,
             new_token,
+        })
+    }
+
+    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider knows its
+    /// words.
+    async fn turned_away(
+        &self,
+        batch: &Batch,
+        work: &Work,
+        error: &transport::SendError,
+        token: Option<TokenHandle>,
+    ) -> Option<Attempt> {
+        let transport::Cause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        if error.delivery != transport::Delivery::NotSent {
+            return None;
+        }
+        let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
+        let reply = self.decode(batch, work, NO_STATUS, &HeaderMap::new(), body).await.ok()?;
+        let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
+        reply.outcomes.iter().all(refused).then(|| Attempt {
+            new_token: self.note_refusal(&reply, token),
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: None,
         })
     }
 

@@ -145,9 +145,10 @@ impl Gateway {
     }
 
     /// Checks and keeps an application; an existing one with the same id is replaced. No network.
-    /// Answers the application's id. Reading a PKCS#12 file takes its time: not for an async thread.
+    /// Answers the application's id. Reading a PKCS#12 file takes its time: not for an async thread, but for
+    /// one of a Tokio runtime.
     pub fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
-        self.0.register(tenant, registration)
+        tokio::runtime::Handle::current().block_on(self.0.register(tenant, registration))
     }
 
     /// Sends one notification to each target. `Err`: nothing was sent, for a reason that all targets share.

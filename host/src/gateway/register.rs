@@ -21,20 +21,24 @@ const DEFAULT_PROVIDER: &str = "apns";
 const LONGEST_ID: usize = 256;
 
 impl Inner {
-    pub(super) fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
+    pub(super) async fn register(
+        &self,
+        tenant: &TenantId,
+        registration: Registration,
+    ) -> Result<String, Error> {
         let Registration { application_id, provider, fields, strict } = registration;
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(provider.as_deref(), &fields)?;
         if strict {
             known(provider.manifest(), fields.keys())?;
         }
-        let application = self.application(&provider, tenant, id.clone(), fields)?;
+        let application = self.application(&provider, tenant, id.clone(), fields).await?;
         self.registry.put(tenant, application)?;
         Ok(id)
     }
 
     /// An application made of uploaded fields, checked by the host and by its provider.
-    pub(super) fn application(
+    pub(super) async fn application(
         &self,
         provider: &Arc<Provider>,
         tenant: &TenantId,
@@ -58,7 +62,9 @@ impl Inner {
             credential: kind.map(|kind| kind.name.clone()),
         };
         let context = Context { now: unix_milliseconds(now), entropy: Vec::new() };
-        provider.instances(tenant).check_application(&context, &record)??;
+        let instances = provider.instances(tenant);
+        let checked = record.clone();
+        instances.run(move |instances| instances.check_application(&context, &checked)).await??;
         let feedback = Feedback::new(self.feedback);
         Ok(Application { record, provider: manifest.name.clone(), credential, feedback })
     }

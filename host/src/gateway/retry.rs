@@ -7,11 +7,13 @@
 
 use std::time::Duration;
 
-use super::Fate;
-use crate::contract::{CredentialFault, Disposition};
+use super::{Fate, failure};
+use crate::contract::{CredentialFault, Disposition, Outcome, Throttle};
 use crate::error::Kind;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The least that a caller is told to wait where the service said nothing.
+const LEAST_ADVICE: Duration = Duration::from_secs(1);
 
 /// What the decision depends on beside the fate.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +24,7 @@ pub(super) struct Circumstances {
     pub most_retries: u32,
     /// The service recognises the same request, and the operator allows it to be sent again.
     pub may_resend_unknown: bool,
-    /// A new token is to be had in place of the expired one.
+    /// A new token is to be had in place of the expired one, and none was had for this push before.
     pub new_token: bool,
     /// 0 to 1: spreads the retries of many.
     pub random: f64,
@@ -39,7 +41,7 @@ pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duratio
             Disposition::Throttled(throttle) => Some(throttle.retry_after.map_or_else(backoff, wait)),
             Disposition::Unavailable(retry_after) => Some(retry_after.map_or_else(backoff, wait)),
             Disposition::CredentialRejected(CredentialFault::Expired) => {
-                (circumstances.new_token && circumstances.retries == 0).then_some(Duration::ZERO)
+                circumstances.new_token.then_some(Duration::ZERO)
             }
             Disposition::Unknown => circumstances.may_resend_unknown.then(backoff),
             _ => None,
@@ -48,6 +50,56 @@ pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duratio
             Kind::Unreachable | Kind::Unavailable => Some(error.retry_after.unwrap_or_else(backoff)),
             _ => None,
         },
+    }
+}
+
+/// May the push have arrived, for all that is known?
+pub(super) fn may_have_arrived(fate: &Fate) -> bool {
+    matches!(fate, Fate::Settled(Outcome { disposition: Disposition::Unknown, .. }))
+}
+
+/// A final fate as the caller is told it: with a time to try again where one makes sense, and honest about
+/// earlier tries that may have arrived.
+pub(super) fn told(fate: Fate, perhaps_reached: bool, circumstances: Circumstances) -> Fate {
+    if perhaps_reached {
+        return after_unknown(fate);
+    }
+    let later = backoff(circumstances).max(LEAST_ADVICE);
+    let milliseconds = || u64::try_from(later.as_millis()).unwrap_or(u64::MAX);
+    match fate {
+        Fate::Settled(mut outcome) => {
+            match &mut outcome.disposition {
+                Disposition::Throttled(Throttle { retry_after, .. })
+                | Disposition::Unavailable(retry_after) => {
+                    retry_after.get_or_insert_with(milliseconds);
+                }
+                _ => {}
+            }
+            Fate::Settled(outcome)
+        }
+        Fate::Failed(mut error) => {
+            if matches!(error.kind, Kind::Unreachable | Kind::Unavailable | Kind::Overloaded) {
+                error.retry_after.get_or_insert(later);
+            }
+            Fate::Failed(error)
+        }
+    }
+}
+
+/// The fate of a push that an earlier try may have delivered. What is true of a token or a message whenever
+/// it is sent stays as it is; that this try failed says nothing of the earlier one.
+pub(super) fn after_unknown(fate: Fate) -> Fate {
+    match fate {
+        Fate::Settled(outcome) => match outcome.disposition {
+            Disposition::Throttled(_) | Disposition::Unavailable(_) | Disposition::CredentialRejected(_) => {
+                Fate::Settled(Outcome { disposition: Disposition::Unknown, ..outcome })
+            }
+            _ => Fate::Settled(outcome),
+        },
+        Fate::Failed(error) => {
+            let message = format!("an earlier try may have arrived; the last one failed: {}", error.message);
+            Fate::Settled(failure::unknown(&message))
+        }
     }
 }
 
@@ -64,7 +116,7 @@ fn backoff(circumstances: Circumstances) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{ConnectionHint, Outcome, Scope, Throttle};
+    use crate::contract::{ConnectionHint, Scope};
     use crate::error::Error;
 
     const FIRST: Circumstances = Circumstances {
@@ -119,7 +171,8 @@ mod tests {
         let expired = settled(Disposition::CredentialRejected(CredentialFault::Expired));
         assert_eq!(pause(&expired, FIRST), None, "no new token is to be had");
         assert_eq!(pause(&expired, Circumstances { new_token: true, ..FIRST }), Some(Duration::ZERO));
-        assert_eq!(pause(&expired, Circumstances { new_token: true, retries: 1, ..FIRST }), None);
+        let later = Circumstances { new_token: true, retries: 1, ..FIRST };
+        assert_eq!(pause(&expired, later), Some(Duration::ZERO), "after a try that failed otherwise");
     }
 
     #[test]
@@ -127,5 +180,39 @@ mod tests {
         assert_eq!(pause(&settled(Disposition::Unknown), FIRST), None);
         let allowed = Circumstances { may_resend_unknown: true, ..FIRST };
         assert!(pause(&settled(Disposition::Unknown), allowed).is_some());
+    }
+
+    #[test]
+    fn a_final_fate_says_when_to_try_again() {
+        let throttled = |retry_after| {
+            settled(Disposition::Throttled(Throttle { scope: Scope::Application, retry_after }))
+        };
+        let wait = |fate| match told(fate, false, FIRST) {
+            Fate::Settled(Outcome { disposition: Disposition::Throttled(throttle), .. }) => {
+                throttle.retry_after
+            }
+            Fate::Settled(Outcome { disposition: Disposition::Unavailable(wait), .. }) => wait,
+            Fate::Settled(_) => None,
+            Fate::Failed(error) => error.retry_after.map(|wait| wait.as_millis() as u64),
+        };
+        assert_eq!(wait(throttled(Some(60_000))), Some(60_000));
+        assert_eq!(wait(throttled(None)), Some(1000));
+        assert_eq!(wait(settled(Disposition::Unavailable(None))), Some(1000));
+        assert_eq!(wait(settled(Disposition::Rejected)), None);
+        for kind in [Kind::Unreachable, Kind::Unavailable, Kind::Overloaded] {
+            assert_eq!(wait(Fate::Failed(Error::new(kind, "x", "x"))), Some(1000));
+        }
+        assert_eq!(wait(Fate::Failed(Error::new(Kind::Invalid, "x", "x"))), None);
+    }
+
+    #[test]
+    fn a_failed_resend_does_not_hide_that_the_first_try_may_have_arrived() {
+        let is_unknown = |fate| may_have_arrived(&told(fate, true, FIRST));
+        assert!(is_unknown(settled(Disposition::Unavailable(None))));
+        assert!(is_unknown(settled(Disposition::CredentialRejected(CredentialFault::Refused))));
+        assert!(is_unknown(Fate::Failed(Error::new(Kind::TimedOut, "x", "x"))));
+        assert!(!is_unknown(settled(Disposition::Delivered)));
+        assert!(!is_unknown(settled(Disposition::Unregistered(None))));
+        assert!(!is_unknown(settled(Disposition::Rejected)));
     }
 }

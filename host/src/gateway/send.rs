@@ -28,7 +28,7 @@ pub(super) struct Opened {
 impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         let targets = send.targets;
-        let via = self.sender(tenant, send.provider.as_deref(), send.via)?;
+        let via = self.sender(tenant, send.provider.as_deref(), send.via).await?;
         let opened =
             self.open(tenant, via, send.provider.as_deref(), send.notification, send.native, send.deadline)?;
         let manifest = opened.provider.manifest();
@@ -39,10 +39,15 @@ impl Inner {
     }
 
     /// The application that it is sent for.
-    fn sender(&self, tenant: &TenantId, named: Option<&str>, via: Via) -> Result<Arc<Application>, Error> {
+    async fn sender(
+        &self,
+        tenant: &TenantId,
+        named: Option<&str>,
+        via: Via,
+    ) -> Result<Arc<Application>, Error> {
         match via {
             Via::Application(id) => self.registry.get(tenant, &id),
-            Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields)?)),
+            Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
         }
     }
 
@@ -79,7 +84,7 @@ impl Inner {
     }
 
     /// An application that lives for one send, made of the secret that came with it.
-    fn inline(
+    async fn inline(
         &self,
         tenant: &TenantId,
         named: Option<&str>,
@@ -99,7 +104,7 @@ impl Inner {
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
-        self.application(&provider, tenant, String::new(), fields)
+        self.application(&provider, tenant, String::new(), fields).await
     }
 }
 

@@ -35,6 +35,23 @@ pub struct Line {
     pub notification: Option<Map<String, Value>>,
 }
 
+/// What is to be done about some lines.
+enum Prepared {
+    Batch(Arc<Batch>),
+    Settled(usize, Fate),
+}
+
+impl Prepared {
+    fn new(first: usize, count: usize, batch: Result<Arc<Batch>, Error>) -> Vec<Self> {
+        match batch {
+            Ok(batch) => vec![Self::Batch(batch)],
+            Err(error) => (first..first + count)
+                .map(|index| Self::Settled(index, Fate::Failed(error.clone())))
+                .collect(),
+        }
+    }
+}
+
 impl Stream {
     /// The name of the provider that sends it.
     pub fn provider(&self) -> &str {
@@ -62,10 +79,12 @@ impl Stream {
                     targets_under_way += count;
                     for prepared in self.prepare(&mut received) {
                         match prepared {
-                            Ok(batch) => under_way.extend(self.opened.campaign.launch(batch).map(fates)),
-                            Err((index, error)) => {
+                            Prepared::Batch(batch) => {
+                                under_way.extend(self.opened.campaign.launch(batch).await.map(fates));
+                            }
+                            Prepared::Settled(index, fate) => {
                                 targets_under_way -= 1;
-                                open &= results.send((index, Fate::Failed(error))).await.is_ok();
+                                open &= results.send((index, fate)).await.is_ok();
                             }
                         }
                     }
@@ -75,18 +94,18 @@ impl Stream {
     }
 
     /// Lines in a row without a notification of their own become one batch.
-    fn prepare(&self, lines: &mut Vec<Line>) -> Vec<Result<Arc<Batch>, (usize, Error)>> {
+    fn prepare(&self, lines: &mut Vec<Line>) -> Vec<Prepared> {
         let mut prepared = Vec::new();
         let mut run: Option<(usize, Vec<Target>)> = None;
         for Line { index, target, notification } in lines.drain(..) {
             if let Err(error) = knows(self.opened.provider.manifest(), &target) {
-                prepared.push(Err((index, error)));
+                prepared.push(Prepared::Settled(index, Fate::Failed(error)));
                 continue;
             }
             if let Some(fields) = notification {
                 let own = self.gateway.notification(Fields::Strict(fields), self.opened.provider.manifest());
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
-                prepared.push(batch.map_err(|error| (index, error)));
+                prepared.extend(Prepared::new(index, 1, batch));
                 continue;
             }
             match &mut run {
@@ -98,13 +117,10 @@ impl Stream {
         prepared
     }
 
-    fn flush(&self, run: Option<(usize, Vec<Target>)>) -> Vec<Result<Arc<Batch>, (usize, Error)>> {
+    fn flush(&self, run: Option<(usize, Vec<Target>)>) -> Vec<Prepared> {
         let Some((first, targets)) = run else { return Vec::new() };
         let count = targets.len();
-        match self.batch(first, targets, self.opened.notification.clone()) {
-            Ok(batch) => vec![Ok(batch)],
-            Err(error) => (first..first + count).map(|index| Err((index, error.clone()))).collect(),
-        }
+        Prepared::new(first, count, self.batch(first, targets, self.opened.notification.clone()))
     }
 
     fn batch(

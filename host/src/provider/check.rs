@@ -75,7 +75,7 @@ pub struct Exchange {
 }
 
 /// Checks what `encode` answered for `targets` targets.
-pub(super) fn encoded(
+pub fn encoded(
     manifest: &ProviderManifest,
     environment: Environment,
     targets: usize,
@@ -101,7 +101,7 @@ pub(super) fn encoded(
 }
 
 /// Checks what `decode` answered.
-pub(super) fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>, ProviderError> {
+pub fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>, ProviderError> {
     if replies.len() != answers.len() {
         return Err(bad(format!("{} replies for {} answers", replies.len(), answers.len())));
     }
@@ -236,12 +236,16 @@ fn headers(raw: Vec<(String, String)>) -> Result<HeaderMap, ProviderError> {
         if value.len() > MAX_HEADER_BYTES {
             return Err(wrong());
         }
-        if HOST_HEADERS.contains(&header) || header.as_str().starts_with("proxy-") {
+        if belongs_to_host(&header) {
             return Err(ProviderError::Refused(format!("header {header} belongs to the host")));
         }
         headers.append(header, HeaderValue::from_str(&value).map_err(|_| wrong())?);
     }
     Ok(headers)
+}
+
+pub(super) fn belongs_to_host(name: &HeaderName) -> bool {
+    HOST_HEADERS.contains(name) || name.as_str().starts_with("proxy-")
 }
 
 fn outcome(outcome: &mut Outcome) -> Result<(), ProviderError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::JoinError;
 use wasmtime::Store;
 
 use super::breaker::{Breaker, Verdict};
@@ -74,21 +74,26 @@ impl Instances {
     }
 
     /// Runs `call`, which calls this component, where it can't keep others waiting. A built-in component is
-    /// called at once on this thread. For an uploaded one it waits for the tenant's turn and hands the
-    /// thread's other tasks to another thread meanwhile.
-    pub async fn run<T>(
-        &self,
-        call: impl FnOnce(&Self) -> Result<T, ProviderError>,
+    /// called at once on this thread. For an uploaded one the call waits for the tenant's turn, in a task of
+    /// its own: so a turn is never held by somebody who does not go on.
+    pub async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> Result<T, ProviderError> + Send + 'static,
     ) -> Result<T, ProviderError> {
-        let Some(share) = &self.share else { return call(self) };
+        let Some(share) = self.share.clone() else { return call(self) };
         if let Some(retry_after) = self.quarantined() {
             return Err(ProviderError::Quarantined { retry_after });
         }
-        let _turn = share.turn().await?;
-        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| call(self)),
-            _ => call(self),
-        }
+        let instances = self.clone();
+        let waiting = tokio::spawn(async move {
+            let turn = share.turn().await?;
+            let running = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                call(&instances)
+            });
+            joined(running.await)
+        });
+        joined(waiting.await)
     }
 
     /// Are the settings of this application complete and sound? `Ok(Err(…))`: no, and why.
@@ -182,4 +187,13 @@ impl Instances {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A panic of ours goes on where it was waited for.
+fn joined<T>(result: Result<Result<T, ProviderError>, JoinError>) -> Result<T, ProviderError> {
+    result.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime is going down.
+        Err(_) => Err(ProviderError::Exhausted),
+    })
 }

@@ -40,7 +40,7 @@ pub enum LoadError {
 
 /// One component: compiled, its manifest read and checked.
 pub struct Provider {
-    loaded: Arc<Loaded>,
+    pub(super) loaded: Arc<Loaded>,
     tenants: RwLock<HashMap<TenantId, Arc<Instances>>>,
 }
 

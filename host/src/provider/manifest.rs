@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use url::Url;
 
+use super::check::belongs_to_host;
 use crate::contract::manifest::{
     Authentication, Credential, Endpoint, Field, Grant, HeaderPlacement, Origin, ProviderManifest,
     SecretFormat, SignedToken, Source,
@@ -15,8 +16,8 @@ const MAX_TEXT: usize = 8 << 10;
 const MAX_ENTROPY: u32 = 64;
 const MAX_TARGETS: u32 = 10_000;
 
-/// Says in one sentence what is wrong.
-pub(super) fn check(manifest: &ProviderManifest) -> Result<(), String> {
+/// Says in one sentence what is wrong with a manifest, if anything is.
+pub fn check(manifest: &ProviderManifest) -> Result<(), String> {
     name("the name", &manifest.name)?;
     manifest.also_answers.iter().try_for_each(|other| name("a name in also-answers", other))?;
     name("the vendor", &manifest.vendor)?;
@@ -122,8 +123,10 @@ fn secret(credential: &Credential, name: &str) -> Result<(), String> {
 }
 
 fn placement(place: &HeaderPlacement) -> Result<(), String> {
-    ensure(HeaderName::from_lowercase(place.name.as_bytes()).is_ok(), || {
-        format!("{:?} is not a header name in lower case", place.name)
+    let name = HeaderName::from_lowercase(place.name.as_bytes())
+        .map_err(|_| format!("{:?} is not a header name in lower case", place.name))?;
+    ensure(name == header::AUTHORIZATION || !belongs_to_host(&name), || {
+        format!("a credential must not become the header {name}")
     })?;
     ensure(HeaderValue::from_str(&place.prefix).is_ok() && place.prefix.len() <= 64, || {
         "a header prefix is not printable or too long".into()
@@ -147,11 +150,10 @@ fn endpoints(endpoints: &[Endpoint]) -> Result<(), String> {
     Ok(())
 }
 
+/// Is it written in just the way in which it is understood? Parsers of URLs forgive much.
 fn is_origin(origin: &str) -> bool {
-    Url::parse(origin).is_ok_and(|url| {
-        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        url.scheme() == "https" && bare && url.username().is_empty() && url.password().is_none()
-    }) && !origin.ends_with('/')
+    let plain = origin.strip_suffix(":443").unwrap_or(origin);
+    Url::parse(plain).is_ok_and(|url| url.scheme() == "https" && url.origin().ascii_serialization() == plain)
 }
 
 fn fields(kind: &'static str, fields: &[Field]) -> Result<(), String> {

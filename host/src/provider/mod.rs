@@ -34,10 +34,11 @@ use wasmtime::component::Linker;
 
 pub use breaker::BreakerPolicy;
 pub use catalogue::{BUILT_IN, Catalogue};
-pub use check::{Exchange, Message, Prepared};
+pub use check::{Exchange, Message, Prepared, encoded as check_encoded, replies as check_replies};
 pub use instances::Instances;
 pub use load::{LoadError, Provider};
 pub use log::GuestLog;
+pub use manifest::check as check_manifest;
 pub use share::ShareLimits;
 
 use crate::contract::HttpProviderPre;

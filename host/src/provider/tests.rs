@@ -81,3 +81,21 @@ fn a_file_that_is_no_component_is_refused_with_a_reason() {
     let empty = b"\0asm\x0d\0\x01\0";
     assert!(matches!(load(&sandbox, empty), Err(LoadError::WrongWorld(_))));
 }
+
+#[test]
+fn idle_instances_go_after_some_sweeps_and_the_last_used_stay() {
+    let provider = apns(Limits::default());
+    let (a, b) = (provider.instances(&TenantId::new("a")), provider.instances(&TenantId::new("b")));
+    let sandbox = &provider.loaded.sandbox;
+    encode(&a);
+    for _ in 0..3 {
+        assert_eq!(a.idle(), 1);
+        encode(&b);
+        sandbox.idle.sweep(2);
+    }
+    assert_eq!((a.idle(), b.idle()), (0, 1));
+    encode(&a);
+    assert_eq!(sandbox.idle.evict(1), 1);
+    assert_eq!(sandbox.idle.evict(usize::MAX), 1);
+    assert_eq!((a.idle(), b.idle()), (0, 0));
+}

@@ -13,7 +13,7 @@ pub struct Allocator;
 static ANSWER: AtomicUsize = AtomicUsize::new(0);
 const FOR_EVER: usize = 1;
 
-struct Liar;
+pub struct Liar;
 
 // SAFETY: none. The component's sandbox has to hold.
 unsafe impl GlobalAlloc for Liar {

@@ -7,8 +7,8 @@ mod imports {
     wit_bindgen::generate!({
         inline: "
             package guests:dice;
-            world dice { import wasi:random/random@0.2.0; }
-            package wasi:random@0.2.0 {
+            world dice { import wasi:random/random@0.2.1; }
+            package wasi:random@0.2.1 {
                 interface random {
                     get-random-bytes: func(len: u64) -> list<u8>;
                 }

@@ -1,4 +1,5 @@
 //! Prints more than anybody wants to read.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::io::Write;
 

@@ -7,14 +7,15 @@ mod clock {
     wit_bindgen::generate!({
         inline: "
             package guests:handles;
-            world handles { import wasi:clocks/monotonic-clock@0.2.0; }
-            package wasi:io@0.2.0 {
+            world handles { import wasi:clocks/monotonic-clock@0.2.1; }
+            package wasi:io@0.2.1 {
                 interface poll { resource pollable; }
             }
-            package wasi:clocks@0.2.0 {
+            package wasi:clocks@0.2.1 {
                 interface monotonic-clock {
-                    use wasi:io/poll@0.2.0.{pollable};
-                    subscribe-duration: func(when: u64) -> pollable;
+                    use wasi:io/poll@0.2.1.{pollable};
+                    type duration = u64;
+                    subscribe-duration: func(when: duration) -> pollable;
                 }
             }
         ",

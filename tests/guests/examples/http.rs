@@ -7,8 +7,8 @@ mod imports {
     wit_bindgen::generate!({
         inline: "
             package guests:http;
-            world http { import wasi:http/outgoing-handler@0.2.0; }
-            package wasi:http@0.2.0 {
+            world http { import wasi:http/outgoing-handler@0.3.0; }
+            package wasi:http@0.3.0 {
                 interface outgoing-handler { handle: func(url: string); }
             }
         ",

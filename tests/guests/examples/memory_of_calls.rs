@@ -1,4 +1,5 @@
 //! Keeps what it saw in one call and tells it in the next.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::sync::Mutex;
 

@@ -1,4 +1,5 @@
 //! Panics with a message that nobody but its tenant shall read.
+#![allow(clippy::panic)]
 
 use pushlet_guests::*;
 

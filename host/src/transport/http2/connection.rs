@@ -12,7 +12,7 @@ use h2::client::SendRequest;
 use h2::{Ping, PingPong};
 use rustls::AlertDescription;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 use tokio_rustls::client::TlsStream;
 
@@ -41,6 +41,8 @@ pub struct Connection {
     sender: Mutex<Option<SendRequest<Bytes>>>,
     orders: AtomicU8,
     ordered: Notify,
+    /// Becomes true when the driver has ended: nothing more is read or written.
+    ended: watch::Sender<bool>,
 }
 
 impl Connection {
@@ -67,6 +69,12 @@ impl Connection {
     /// Cut the connection now.
     pub fn kill(&self) {
         self.order(KILL);
+    }
+
+    /// Waits until nothing more is read or written.
+    pub async fn ended(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     /// Why the peer ended the connection, if it said so.
@@ -96,7 +104,8 @@ pub async fn start(
         .handshake(Observed::new(stream, record.clone()))
         .await?;
     let (sender, orders, ordered) = (Mutex::new(Some(sender)), AtomicU8::new(0), Notify::new());
-    Ok((Arc::new(Connection { id, record, sender, orders, ordered }), driver))
+    let ended = watch::Sender::new(false);
+    Ok((Arc::new(Connection { id, record, sender, orders, ordered, ended }), driver))
 }
 
 /// Runs the connection to its end and keeps the pool informed.
@@ -104,6 +113,7 @@ pub async fn drive(pool: Arc<Pool>, connection: Arc<Connection>, driver: Driver)
     let mut run = Run::new(&pool, &connection, driver);
     run.until_end().await;
     drop(run);
+    connection.ended.send_replace(true);
     pool.closed(&connection);
 }
 

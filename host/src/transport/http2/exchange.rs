@@ -1,5 +1,7 @@
 //! One request over one stream, and the truth about its fate.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -42,6 +44,9 @@ struct Stream {
 
 struct Open {
     sending: SendStream<Bytes>,
+    /// What h2 has not been given yet. Once it has the end of the request, that may leave at any time.
+    unsent: Bytes,
+    handed: bool,
     response: ResponseFuture,
     since: Instant,
     id: u32,
@@ -56,15 +61,13 @@ impl Stream {
             lease.connection.sender().ok_or_else(|| lost("the connection is retired".to_owned()))?;
         let since = Instant::now();
         let opened = sender.send_request(head, request.body.is_empty());
-        let (response, mut sending) = opened.map_err(|error| {
+        let (response, sending) = opened.map_err(|error| {
             lease.pool.retire(lease.connection.id);
             closing(&lease.connection.record, &error).unwrap_or_else(|| lost(error.to_string()))
         })?;
-        if !request.body.is_empty() {
-            sending.send_data(request.body.clone(), true).map_err(|error| lost(error.to_string()))?;
-        }
         let id = sending.stream_id().as_u32();
-        let open = Some(Open { sending, response, since, id, lease });
+        let (unsent, handed) = (request.body.clone(), request.body.is_empty());
+        let open = Some(Open { sending, unsent, handed, response, since, id, lease });
         Ok(Stream { open, deadline: request.deadline })
     }
 
@@ -74,7 +77,13 @@ impl Stream {
         };
         let most = open.lease.pool.settings().max_response;
         let result = async {
-            let (head, body) = (&mut open.response).await?.into_parts();
+            let head = tokio::select! {
+                biased;
+                Err(error) = write(&mut open.sending, &mut open.unsent, &mut open.handed) => Err(error),
+                // It may come before the request is whole.
+                head = &mut open.response => head,
+            };
+            let (head, body) = head?.into_parts();
             open.lease.answered = true;
             let body = read(body, most).await?;
             Ok(body.map(|body| (head.status.as_u16(), head.headers, body)))
@@ -82,7 +91,7 @@ impl Stream {
         match result.await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(SendError::unknown(Cause::TooLarge, format!("more than {most} bytes"))),
-            Err(error) => Err(open.fate(&error)),
+            Err(error) => Err(open.fate(&error, self.deadline).await),
         }
     }
 
@@ -134,8 +143,15 @@ impl Drop for Stream {
 }
 
 impl Open {
+    /// What is known while the connection lives: what h2 has been given may lie in its buffer, and leave.
     fn delivery(&self) -> Delivery {
-        if self.lease.connection.record.is_written(self.id) { Delivery::Unknown } else { Delivery::NotSent }
+        if self.handed { Delivery::Unknown } else { Delivery::NotSent }
+    }
+
+    /// What is known once nothing more leaves.
+    fn delivery_at_end(&self) -> Delivery {
+        let written = self.handed && self.lease.connection.record.is_written(self.id);
+        if written { Delivery::Unknown } else { Delivery::NotSent }
     }
 
     /// Resets the stream if it has not ended.
@@ -152,27 +168,55 @@ impl Open {
         drop(lease);
     }
 
-    fn fate(&self, error: &h2::Error) -> SendError {
+    async fn fate(&self, error: &h2::Error, deadline: tokio::time::Instant) -> SendError {
         let record = &self.lease.connection.record;
         let detail = error.to_string();
         if error.is_reset() {
             let code = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
             return match (error.is_remote(), code) {
                 (true, Reason::REFUSED_STREAM) => SendError::not_sent(Cause::Refused, detail),
-                (true, code) => SendError::new(self.delivery(), Cause::Reset(code.into()), detail),
+                // The peer has read all that it ever will of this stream.
+                (true, code) => SendError::new(self.delivery_at_end(), Cause::Reset(code.into()), detail),
                 (false, _) => SendError::unknown(Cause::Protocol, detail),
             };
         }
         if refuses_certificate(record) {
             return SendError::not_sent(Cause::Tls, CERTIFICATE_REFUSED);
         }
-        if let Some(goaway) = record.goaway() {
-            let delivery = if self.id > goaway.last_stream_id { Delivery::NotSent } else { self.delivery() };
-            return SendError::new(delivery, goaway.cause(), detail);
-        }
-        let cause = if error.is_library() { Cause::Protocol } else { Cause::ConnectionLost };
-        SendError::new(self.delivery(), cause, detail)
+        let cause = match record.goaway() {
+            Some(goaway) if self.id > goaway.last_stream_id => {
+                return SendError::not_sent(goaway.cause(), detail);
+            }
+            Some(goaway) => goaway.cause(),
+            None if error.is_library() => Cause::Protocol,
+            None => Cause::ConnectionLost,
+        };
+        let ended = timeout_at(deadline, self.lease.connection.ended()).await.is_ok();
+        let delivery = if ended { self.delivery_at_end() } else { self.delivery() };
+        SendError::new(delivery, cause, detail)
     }
+}
+
+/// Gives h2 as much of the body as the peer has room for, until it is whole. Ends only if that fails.
+async fn write(
+    sending: &mut SendStream<Bytes>,
+    unsent: &mut Bytes,
+    handed: &mut bool,
+) -> Result<Infallible, h2::Error> {
+    while !*handed {
+        sending.reserve_capacity(unsent.len());
+        while sending.capacity() == 0 {
+            match poll_fn(|cx| sending.poll_capacity(cx)).await {
+                Some(room) => drop(room?),
+                // The stream has ended; the response says why.
+                None => std::future::pending().await,
+            }
+        }
+        let piece = unsent.split_to(sending.capacity().min(unsent.len()));
+        *handed = unsent.is_empty();
+        sending.send_data(piece, *handed)?;
+    }
+    std::future::pending().await
 }
 
 /// Why a connection takes no new stream, if the peer said so.

@@ -187,9 +187,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        let result = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        // After a failure some of it may have left.
+        let written = result.as_ref().map_or(buf.len(), |written| *written);
         self.wrote(buf.get(..written).unwrap_or(buf));
-        Poll::Ready(Ok(written))
+        Poll::Ready(result)
     }
 
     fn poll_write_vectored(
@@ -197,14 +199,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
-        let mut left = written;
+        let result = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs));
+        let mut left = result.as_ref().map_or(usize::MAX, |written| *written);
         for buf in bufs {
             let taken = buf.get(..left).unwrap_or(buf);
             self.wrote(taken);
             left -= taken.len();
         }
-        Poll::Ready(Ok(written))
+        Poll::Ready(result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,6 +4,7 @@
 mod access;
 mod built_in;
 mod classic;
+mod guests;
 mod reasons;
 mod sockets;
 mod structure;

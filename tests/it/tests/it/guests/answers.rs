@@ -1,0 +1,147 @@
+//! What a guest returns: well-formed values that ask for what it may not have.
+
+use pushlet::provider::ProviderError;
+
+use super::stage::{Call, Villain, bad, refused};
+
+#[test]
+fn headers_of_the_host_are_refused() {
+    let villain = Villain::new("headers");
+    let names = [
+        "authorization",
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "te",
+        "upgrade",
+        "cookie",
+        "expect",
+        "proxy-authorization",
+        "keep-alive",
+    ];
+    for name in names {
+        for place in ["message", "exchange"] {
+            let settings = [("do", name), ("value", "x"), ("where", place)];
+            let error = refused(&format!("header {name} belongs to the host"));
+            villain.is_contained(Call::Encode, &settings, &error);
+        }
+    }
+}
+
+#[test]
+fn headers_inject_nothing() {
+    let villain = Villain::new("headers");
+    let cases = [
+        (":authority", "x"),
+        (":path", "x"),
+        ("Authorization", "x"),
+        ("x\r\nauthorization", "x"),
+        ("x y", "x"),
+        ("", "x"),
+        ("x-ok", "a\r\nauthorization: b"),
+        ("x-ok", "a\nb"),
+        ("x-ok", "a\0b"),
+    ];
+    for (name, value) in cases {
+        let settings = [("do", name), ("value", value), ("where", "exchange")];
+        villain.is_contained(Call::Encode, &settings, &bad(&format!("header {name:?} is not allowed")));
+    }
+}
+
+#[test]
+fn paths_stay_on_the_server_and_do_not_climb() {
+    let villain = Villain::new("paths");
+    let paths = [
+        "",
+        "send",
+        "https://evil.example/",
+        "//evil.example/",
+        "/../admin",
+        "/a/%2e%2E/admin",
+        "/a\\..\\b",
+        "/a b",
+        "/a\r\nhost: evil.example",
+        "/a#b",
+        "/\u{202e}",
+    ];
+    for path in paths {
+        villain.does(Call::Encode, path, &bad(&format!("path {path:?} is not allowed")));
+    }
+}
+
+#[test]
+fn only_endpoints_of_the_manifest_are_reached() {
+    let villain = Villain::new("endpoints");
+    for name in ["metadata", "push.example", "PUSH"] {
+        villain.does(Call::Encode, name, &refused(&format!("endpoint {name:?} is not in its manifest")));
+    }
+    for url in ["https://evil.example/", "http://169.254.169.254/latest", "file:///etc/passwd"] {
+        villain.does(Call::Encode, url, &refused("a URL of its own at a fixed endpoint"));
+    }
+}
+
+#[test]
+fn every_target_is_covered_once() {
+    let villain = Villain::new("covers");
+    let cases = [
+        ("0", "target 1 is not covered"),
+        ("0,1;1", "target 1 is covered twice"),
+        ("0,0,1", "target 0 is covered twice"),
+        ("0,1,2", "a target index is out of range"),
+        ("0,4294967295", "a target index is out of range"),
+        ("0,1;", "an exchange or refusal covers no target"),
+    ];
+    for (covers, error) in cases {
+        villain.does(Call::Encode, covers, &bad(error));
+    }
+}
+
+#[test]
+fn messages_are_there_and_are_used() {
+    let villain = Villain::new("covers");
+    let cases =
+        [("unknown", "a message index is out of range"), ("unused", "it has more messages than targets")];
+    for (message, error) in cases {
+        villain.is_contained(Call::Encode, &[("do", "0;1"), ("message", message)], &bad(error));
+    }
+}
+
+#[test]
+fn there_is_one_outcome_for_every_target() {
+    let villain = Villain::new("outcomes");
+    let cases = [
+        ("no_reply", "0 replies for 1 answers"),
+        ("two_replies", "2 replies for 1 answers"),
+        ("no_outcome", "0 outcomes for 2 targets"),
+        ("one_more", "3 outcomes for 2 targets"),
+        ("native", "its native answer is not JSON"),
+        ("deep_native", "its native answer is not JSON"),
+        ("token", "a new token is empty or too long"),
+        ("no_token", "a new token is empty or too long"),
+        ("id", "an id is too long"),
+    ];
+    for (task, error) in cases {
+        villain.does(Call::Decode, task, &bad(error));
+    }
+    let waits = villain.call(Call::Decode, &[("do", "for_ever")]).unwrap();
+    assert!(waits.contains("Unavailable(Some(86400000))"), "a wait of at most a day: {waits}");
+}
+
+#[test]
+fn every_error_has_a_code_of_its_own() {
+    let wait = std::time::Duration::from_secs(1);
+    let codes = [
+        (ProviderError::TimedOut, "provider_timeout"),
+        (ProviderError::OutOfMemory, "provider_memory"),
+        (ProviderError::Panicked(String::new()), "provider_panicked"),
+        (ProviderError::BadOutput(String::new()), "provider_bad_output"),
+        (ProviderError::Refused(String::new()), "provider_refused"),
+        (ProviderError::Quarantined { retry_after: wait }, "provider_quarantined"),
+        (ProviderError::CpuLimit { retry_after: wait }, "provider_cpu_limit"),
+    ];
+    for (error, code) in codes {
+        assert_eq!(error.code(), code);
+        assert_eq!(pushlet::error::Error::from(error).code, code);
+    }
+}

@@ -1,0 +1,63 @@
+//! Components that are not taken, each for its own reason.
+
+use std::sync::Arc;
+
+use pushlet::provider::{LoadError, Provider, ProviderError, Trust};
+
+use super::stage::{bad, component, stage};
+
+fn load(name: &str) -> LoadError {
+    let stage = stage();
+    stage.beside_the_neighbour(|| stage.load(component(name)).map(|_| ()).unwrap_err())
+}
+
+#[test]
+fn an_endless_manifest_is_stopped() {
+    assert_eq!(load("endless_manifest"), LoadError::Broken(ProviderError::TimedOut));
+}
+
+#[test]
+fn a_manifest_is_checked_before_it_is_used() {
+    let origin = r#""http://127.0.0.1:22" is not of the form https://host[:port]"#;
+    assert_eq!(load("unsound_manifest"), LoadError::BadManifest(origin.into()));
+    let header = "credential key: a credential must not become the header transfer-encoding";
+    assert_eq!(load("smuggler"), LoadError::BadManifest(header.into()));
+    let huge = bad("too much data is being copied between the host and the guest: fuel allocated for \
+                    hostcalls has been exhausted");
+    assert_eq!(load("huge_manifest"), LoadError::Broken(huge));
+}
+
+#[test]
+fn files_sockets_and_requests_are_not_to_be_had() {
+    let forbidden = |name: &str| LoadError::ForbiddenImport(name.into());
+    assert_eq!(load("filesystem"), forbidden("wasi:filesystem/types@0.2.6"));
+    assert_eq!(load("sockets"), forbidden("wasi:sockets/tcp@0.3.0"));
+    assert_eq!(load("http"), forbidden("wasi:http/outgoing-handler@0.3.0"));
+}
+
+#[test]
+fn another_version_of_the_contract_is_named() {
+    let bytes = component("paths");
+    let older = replaced(bytes, b"provider/codec@0.1.0", b"provider/codec@0.9.0");
+    let error = stage().load(&older).map(|_| ()).unwrap_err();
+    assert_eq!(error, LoadError::WrongVersion { built: "0.9.0".into() });
+}
+
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut result = bytes.to_vec();
+    let places: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    for at in places {
+        result[at..at + to.len()].copy_from_slice(to);
+    }
+    result
+}
+
+#[test]
+fn what_a_component_prints_while_it_is_loaded_is_for_the_one_who_uploads_it() {
+    let log = Arc::default();
+    let broken = component("endless_manifest");
+    Provider::load(&stage().sandbox, broken, Trust::Uploaded, &log).map(|_| ()).unwrap_err();
+    assert!(log.text().contains("wasm backtrace"), "{}", log.text());
+}

@@ -1,0 +1,37 @@
+//! Hostile components: what each of `tests/guests` and of the crafted binaries can do to others, which is
+//! nothing, and what it gets for it, which is one certain error.
+
+mod answers;
+mod calls;
+mod crafted;
+mod loading;
+mod observing;
+mod stage;
+mod tenants;
+
+use std::fs;
+use std::path::Path;
+
+use stage::GUESTS;
+
+/// A guest that no test calls by its name is no test of anything.
+#[test]
+fn every_guest_is_called_by_a_test() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources: String = fs::read_dir(folder.join("tests/it/guests"))
+        .unwrap()
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    let mut files: Vec<String> = fs::read_dir(folder.join("../guests/examples"))
+        .unwrap()
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    let built: Vec<&str> = GUESTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(files, built, "every file of tests/guests/examples is built");
+    let called = |name: &&String| {
+        sources.contains(&format!("(\"{name}\"")) || sources.contains(&format!(", \"{name}\")"))
+    };
+    let forgotten: Vec<_> = files.iter().filter(|name| !called(name)).collect();
+    assert!(forgotten.is_empty(), "no test calls {forgotten:?}");
+}

@@ -1,0 +1,68 @@
+//! What a guest can find out beside its arguments: nothing of the machine, the time or other tenants.
+
+use std::sync::Arc;
+
+use pushlet::contract::Context;
+use pushlet::provider::{Instances, Isolation, Limits, Provider, Sandbox, Trust};
+use pushlet::tenant::TenantId;
+
+use super::stage::{application, component, context, devices, hello, limits, stage};
+
+fn body(instances: &Instances, context: &Context, id: &str) -> String {
+    let application = pushlet::contract::Application { id: id.into(), ..application(&[]) };
+    let prepared = instances.encode(context, &application, &hello(), &devices(2)).unwrap();
+    String::from_utf8(prepared.messages[0].body.to_vec()).unwrap()
+}
+
+fn uploaded(sandbox: &Arc<Sandbox>, name: &str) -> Arc<Provider> {
+    Provider::load(sandbox, component(name), Trust::Uploaded, &Arc::default()).unwrap()
+}
+
+#[test]
+fn the_same_arguments_give_the_same_bytes_everywhere() {
+    let observer = uploaded(&stage().sandbox, "observer");
+    let first = body(&observer.instances(&TenantId::new("observer")), &context(), "app");
+    let facts =
+        ["elapsed 0ns", "since the epoch 1700000000s", "environment []", "arguments []", "input Ok(0) \"\""];
+    for fact in facts {
+        assert!(first.lines().any(|line| line == fact), "{fact} in {first}");
+    }
+    let elsewhere = uploaded(&Sandbox::new(Limits { instances: 10, ..limits() }).unwrap(), "observer");
+    for tenant in ["a", "b", "c"] {
+        assert_eq!(body(&elsewhere.instances(&TenantId::new(tenant)), &context(), "app"), first);
+    }
+}
+
+#[test]
+fn time_and_randomness_are_the_contexts() {
+    let dice = uploaded(&stage().sandbox, "dice").instances(&TenantId::new("dice"));
+    let roll = |entropy: &[u8]| {
+        let context = Context { entropy: entropy.to_vec(), ..context() };
+        let application = application(&[("do", "16")]);
+        let prepared = dice.encode(&context, &application, &hello(), &devices(1)).unwrap();
+        prepared.messages[0].body.clone()
+    };
+    assert_eq!(roll(b"one"), roll(b"one"), "warm or fresh");
+    assert_ne!(roll(b"one"), roll(b"two"));
+    let observer = uploaded(&stage().sandbox, "observer").instances(&TenantId::new("late observer"));
+    let later = Context { now: 1_800_000_000_123, ..context() };
+    assert!(body(&observer, &later, "app").contains("since the epoch 1800000000.123s"));
+}
+
+#[test]
+fn what_one_call_saw_no_other_tenant_learns() {
+    let provider = uploaded(&stage().sandbox, "memory_of_calls");
+    let (a, b) = (provider.instances(&TenantId::new("a")), provider.instances(&TenantId::new("b")));
+    assert_eq!(body(&a, &context(), "first"), "first");
+    assert_eq!(body(&a, &context(), "second"), "first second", "an instance is warm for its own tenant");
+    assert_eq!(body(&b, &context(), "third"), "third");
+}
+
+#[test]
+fn what_one_call_saw_no_other_call_learns_where_each_has_its_own_instance() {
+    let sandbox = Sandbox::new(Limits { isolation: Isolation::PerCall, ..limits() }).unwrap();
+    let instances = uploaded(&sandbox, "memory_of_calls").instances(&TenantId::new("a"));
+    for id in ["first", "second", "third"] {
+        assert_eq!(body(&instances, &context(), id), id);
+    }
+}
