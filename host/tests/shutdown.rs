@@ -48,7 +48,8 @@ impl Scene {
                 break address.to_owned();
             }
         };
-        let answer = tokio::spawn(batch(address.clone(), std::fs::read(&simulator.credentials().apns_pem).unwrap()));
+        let answer =
+            tokio::spawn(batch(address.clone(), std::fs::read(&simulator.credentials().apns_pem).unwrap()));
         let scene = Self { simulator, server, log, address, answer, directory };
         while scene.simulator.counts().apns.requests < TARGETS as u64 / 10 {
             sleep(Duration::from_millis(5)).await;

@@ -13,7 +13,8 @@ use url::Position;
 
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::credential::{
-    self, Authorization, Credential, Secret, TokenClient, TokenHandle, TokenHttpError, TokenRequest, TokenResponse,
+    self, Authorization, Credential, Secret, TokenClient, TokenHandle, TokenHttpError, TokenRequest,
+    TokenResponse,
 };
 use crate::registry::Application;
 use crate::transport::{ClientCertificate, Identity, Origin, Protocol, Request, Transport};

@@ -55,9 +55,10 @@ impl Inner {
     /// The certificates that end soon, the soonest first.
     pub(super) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
         let all = self.registry.all();
-        let of = |(tenant, application): &(TenantId, Arc<Application>)| Expiring::of(tenant, application, now);
+        let of =
+            |(tenant, application): &(TenantId, Arc<Application>)| Expiring::of(tenant, application, now);
         let mut expiring: Vec<_> = all.iter().filter_map(of).collect();
-        expiring.sort_by(|one, other| one.days.cmp(&other.days));
+        expiring.sort_by_key(|one| one.days);
         expiring
     }
 

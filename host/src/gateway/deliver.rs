@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use ring::rand::{SecureRandom, SystemRandom};
+use rand::Rng as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::decode::Waiting;
 use super::retry::{self, Circumstances};
 use super::{Fate, Inner, unix_milliseconds};
 use crate::contract::{Context, Disposition, Notification, Target};
@@ -30,6 +31,7 @@ pub(super) struct Campaign {
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
     pub(super) purpose: Purpose,
+    pub(super) undecoded: Waiting,
     /// The application's place for this send.
     _place: OwnedSemaphorePermit,
 }
@@ -88,7 +90,8 @@ impl Campaign {
             Error::new(Kind::Overloaded, "application_busy", message)
         })?;
         let instances = provider.instances(tenant);
-        Ok(Self { gateway, provider, instances, application, purpose, _place: place })
+        let undecoded = Waiting::default();
+        Ok(Self { gateway, provider, instances, application, purpose, undecoded, _place: place })
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.
@@ -125,7 +128,7 @@ impl Campaign {
         deadline: Instant,
     ) -> Result<Arc<Batch>, Error> {
         let mut entropy = vec![0; targets.len() * self.provider.manifest().entropy as usize];
-        SystemRandom::new().fill(&mut entropy).map_err(|_| Error::internal("no randomness"))?;
+        rand::rng().fill_bytes(&mut entropy);
         Ok(Arc::new(Batch { first, targets, notification, deadline, entropy }))
     }
 

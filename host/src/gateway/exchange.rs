@@ -1,18 +1,15 @@
 //! One request and its answer: authorised, sent, decoded.
 
-use std::time::SystemTime;
-
 use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::authorize::{self, Authorized};
 use super::deliver::{Attempt, Batch, Campaign, Work};
-use super::{Fate, failure, unix_milliseconds};
-use crate::contract::codec::{Answer, Reply, Response};
-use crate::contract::{ConnectionHint, Context, Disposition, Outcome};
+use super::{Fate, failure};
+use crate::contract::{ConnectionHint, Disposition, Outcome};
 use crate::credential::{self, Moment, TokenHandle};
 use crate::error::Error;
-use crate::provider::{Exchange, Instances, Message};
+use crate::provider::{Exchange, Message};
 use crate::transport;
 
 /// In place of a status: the service closed the connection and gave a reason.
@@ -124,32 +121,12 @@ impl Campaign {
         else {
             return Ok(Authorized::anonymous());
         };
-        let origin = origin.to_string();
         let settings = &self.application.record.settings;
-        let exchange = credential::Exchange { credential, kind, settings, origin: &origin };
+        let exchange = credential::Exchange { credential, kind, settings, origin: origin.as_str() };
         let deadline = deadline.into_std();
         let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
         let authorization = authorization.map_err(failure::not_authorized)?;
         Ok(Authorized::new(authorization, &self.application, kind))
-    }
-
-    async fn decode(
-        &self,
-        batch: &Batch,
-        work: &Work,
-        status: u16,
-        headers: &HeaderMap,
-        body: Vec<u8>,
-    ) -> Result<Reply, Error> {
-        let response = Response { status, headers: shown(headers), body };
-        let targets = work.covers.iter().map(|&index| batch.targets[index].clone()).collect();
-        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
-        let answers = [Answer { targets, response }];
-        let (application, native) = (self.application.clone(), self.purpose.native);
-        let decode =
-            move |instances: &Instances| instances.decode(&context, &application.record, &answers, native);
-        let mut replies = self.instances.run(decode).await?;
-        replies.pop().ok_or_else(|| Error::internal("a reply was lost"))
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?

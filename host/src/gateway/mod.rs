@@ -3,6 +3,7 @@
 
 mod authorize;
 mod certificates;
+mod decode;
 mod deliver;
 mod endpoints;
 mod exchange;

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::answer::Logged;
 use crate::tenant::TenantId;
@@ -56,8 +56,9 @@ fn incoming(request: &Request) -> Option<HeaderValue> {
 }
 
 fn new_id() -> HeaderValue {
-    let id = Uuid::new_v4().to_string();
-    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+    let id = Builder::from_random_bytes(rand::random()).into_uuid();
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+        .unwrap_or(HeaderValue::from_static("none"))
 }
 
 impl Drop for Line {

@@ -233,8 +233,14 @@ fn path(path: String) -> Result<String, ProviderError> {
 
 /// Is it a path segment that climbs, plain or percent-encoded?
 fn dots(segment: &str) -> bool {
-    let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-    plain == "." || plain == ".."
+    let dot = |rest: &'_ str| match rest.as_bytes() {
+        [b'.', ..] => Some(1),
+        [b'%', b'2', b'e' | b'E', ..] => Some(3),
+        _ => None,
+    };
+    let Some(first) = dot(segment) else { return false };
+    let rest = segment.get(first..).unwrap_or_default();
+    rest.is_empty() || dot(rest) == Some(rest.len())
 }
 
 fn destination(url: &str) -> Result<Url, ProviderError> {

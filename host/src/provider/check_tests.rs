@@ -133,6 +133,8 @@ fn paths_stay_on_the_server_and_in_their_place() {
         "/../x",
         "/a/./b",
         "/a/%2e%2E/b",
+        "/a/.%2e",
+        "/a/%2E?b",
         "/é",
     ];
     for path in paths {

@@ -40,7 +40,6 @@ mod tests;
 pub struct Transport(Arc<Inner>);
 
 struct Inner {
-    settings: Arc<Settings>,
     http2: Http2,
     https: Https,
     draining: AtomicBool,
@@ -68,8 +67,8 @@ impl Transport {
         let settings = Arc::new(settings);
         let tls = Arc::new(Tls::new(&settings)?);
         let http2 = Http2::new(tls.clone(), settings.clone());
-        let https = Https::new(tls, settings.clone());
-        Ok(Transport(Arc::new(Inner { settings, http2, https, draining: AtomicBool::new(false) })))
+        let https = Https::new(tls, settings);
+        Ok(Transport(Arc::new(Inner { http2, https, draining: AtomicBool::new(false) })))
     }
 
     /// Sends one request and waits for its answer, until the deadline at most.

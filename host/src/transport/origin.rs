@@ -18,6 +18,8 @@ struct Parts {
     host: Host<String>,
     port: u16,
     authority: Authority,
+    /// `https://` and the authority.
+    text: String,
 }
 
 /// Why a text is no origin.
@@ -47,8 +49,9 @@ impl Origin {
         let host = url.host().ok_or(OriginError::NoHost)?.to_owned();
         let port = url.port_or_known_default().ok_or(OriginError::NotHttps)?;
         let text = if port == 443 { host.to_string() } else { format!("{host}:{port}") };
-        let authority = Authority::try_from(text).map_err(|_| OriginError::NoHost)?;
-        Ok(Origin(Arc::new(Parts { host, port, authority })))
+        let authority = Authority::try_from(text.as_str()).map_err(|_| OriginError::NoHost)?;
+        let text = format!("https://{text}");
+        Ok(Origin(Arc::new(Parts { host, port, authority, text })))
     }
 
     /// Host name, or address without brackets.
@@ -58,6 +61,11 @@ impl Origin {
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => address.to_string(),
         }
+    }
+
+    /// `https://host[:port]`.
+    pub fn as_str(&self) -> &str {
+        &self.0.text
     }
 
     pub fn port(&self) -> u16 {
@@ -114,7 +122,7 @@ impl Hash for Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}", self.0.authority)
+        f.write_str(self.as_str())
     }
 }
 
