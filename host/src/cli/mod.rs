@@ -1,24 +1,17 @@
 //! The command line: `pushlet serve`, `pushlet simulator`, `pushlet check-config`.
 
 mod arguments;
+mod serve;
 mod signals;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::net::TcpListener;
 
 use crate::config::{Config, Layers, Problem};
-use crate::server::{self, Server};
-use crate::{http, log, simulated, start};
+use crate::{server, simulated};
 use arguments::{Action, Arguments};
-
-/// At the end: for closing the connections to the push services, on which nothing is under way any more.
-const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// Runs the program. Exit code 0: done; 1: it could not start; 2: the command line is wrong.
 pub fn main() -> ExitCode {
@@ -56,7 +49,7 @@ fn run(arguments: Arguments, variables: impl Iterator<Item = (OsString, OsString
         }
         Action::Serve { simulator } => {
             let config = layers(&arguments, variables)?.finish()?;
-            runtime()?.block_on(serve(config, simulator.as_deref()))
+            runtime()?.block_on(serve::run(config, simulator.as_deref()))
         }
     }
 }
@@ -80,29 +73,6 @@ fn layers(
 fn check(config: &Config) -> Result<(), Problem> {
     config.login()?;
     server::acceptor(&config.tls)?;
-    Ok(())
-}
-
-async fn serve(mut config: Config, simulator: Option<&Path>) -> Result<(), Problem> {
-    log::start(&config.log);
-    let login = config.login()?;
-    let tls = server::acceptor(&config.tls)?;
-    let stop = signals::stop()?;
-    let _simulator = match simulator {
-        Some(directory) => Some(simulated::start(&mut config, directory).await?),
-        None => None,
-    };
-    let gateway = start::gateway(&config)?;
-    let listen = config.listen;
-    let cannot_listen = |error| Problem::new(format_args!("cannot listen on {listen}: {error}"));
-    let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    tracing::info!("pushlet {} is listening on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
-    let (router, under_way) = http::router(Arc::new(gateway.clone()), &config.limits, login.as_ref());
-    Server::new(router, under_way, tls, &config).run(listener, stop).await;
-    gateway.close(CLOSE_TIME).await;
-    tracing::info!("stopped");
     Ok(())
 }
 

@@ -36,7 +36,7 @@ use ring::rand::SystemRandom;
 use serde::Serialize;
 
 pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
-pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenHandle};
+pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
 pub use self::fault::CredentialError;
 pub use self::identity::ClientCertificate;
 pub use self::manifest::{ManifestError, check_manifest};
@@ -172,6 +172,14 @@ impl Credential {
             Material::Text(_) => summary.fingerprint = None,
         }
         summary
+    }
+
+    /// The end of the certificate's validity, in seconds since the Unix epoch; None: it is no certificate.
+    pub fn ends_at(&self) -> Option<i64> {
+        match &self.material {
+            Material::Identity(identity) => Some(identity.info.ends_at()),
+            _ => None,
+        }
     }
 
     /// The TLS client certificate, if it is one.

@@ -9,6 +9,7 @@ use futures_util::{FutureExt, StreamExt};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::retry::{self, Circumstances};
 use super::{Fate, Inner, unix_milliseconds};
 use crate::contract::{Context, Disposition, Notification, Target};
@@ -29,6 +30,7 @@ pub(super) struct Campaign {
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
     pub(super) purpose: Purpose,
+    pub(super) account: Account,
 }
 
 /// What a campaign is for, beside sending.
@@ -81,7 +83,8 @@ impl Campaign {
         purpose: Purpose,
     ) -> Self {
         let instances = provider.instances(tenant);
-        Self { gateway, provider, instances, application, purpose }
+        let account = Account::new(&gateway, tenant, &application.record.id, &provider.manifest().name);
+        Self { gateway, provider, instances, application, purpose, account }
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.
@@ -127,6 +130,7 @@ impl Campaign {
         let all: Vec<usize> = (0..batch.targets.len()).collect();
         let (work, refused) = self.encode(&batch, &all).await;
         let first = batch.first;
+        refused.iter().for_each(|(index, fate)| self.account.settled(&batch.targets[*index], fate));
         let refused = refused.into_iter().map(|(index, fate)| (first + index, fate)).collect();
         let at_once = std::future::ready(Settled { fates: refused, native: None });
         let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
@@ -225,6 +229,7 @@ impl Campaign {
             pending = work;
         }
         for (index, fate) in &mut settled.fates {
+            self.account.settled(&batch.targets[*index], fate);
             self.report_if_dead(&batch.targets[*index], fate);
             *index += batch.first;
         }

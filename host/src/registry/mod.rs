@@ -52,6 +52,15 @@ impl Registry {
         Ok(())
     }
 
+    /// The applications of all tenants.
+    pub fn all(&self) -> Vec<(TenantId, Arc<Application>)> {
+        let all = self.applications.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |(tenant, own): (&TenantId, &HashMap<String, Arc<Application>>)| {
+            own.values().map(|application| (tenant.clone(), application.clone())).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
+    }
+
     /// The tenant's applications, by id.
     pub fn list(&self, tenant: &TenantId) -> Vec<Arc<Application>> {
         let all = self.applications.read().unwrap_or_else(PoisonError::into_inner);

@@ -68,7 +68,9 @@ impl Https {
             return Err(SendError::not_sent(Cause::ForbiddenAddress, request.origin.to_string()));
         }
         let peer = self.peer(key, &request)?;
+        let asked = Instant::now();
         let permit = peer.enter(request.deadline, self.settings.max_waiting).await?;
+        let waited = asked.elapsed();
         let trial = peer.trial()?;
         let result = exchange(&peer.client, request, self.settings.max_response).await;
         trial.end(match &result {
@@ -77,7 +79,7 @@ impl Https {
             Err(_) => None,
         });
         drop(permit);
-        result
+        result.map(|response| Response { waited, ..response })
     }
 
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
@@ -306,7 +308,7 @@ async fn respond(client: &Client, request: Request, most: usize) -> Result<Respo
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
     let body = read(&mut response, most).await?;
-    Ok(Response { status, headers, body, connection: ConnectionHandle(None) })
+    Ok(Response { status, headers, body, waited: Duration::ZERO, connection: ConnectionHandle(None) })
 }
 
 async fn read(response: &mut reqwest::Response, most: usize) -> Result<Bytes, SendError> {

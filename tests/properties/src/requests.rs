@@ -81,6 +81,6 @@ fn server() -> &'static Router {
         layers.text(Path::new("properties.toml"), &settings).unwrap();
         let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
         let gateway = start::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
-        router(Arc::new(gateway), &config.limits, None).0
+        router(Arc::new(gateway), &config.limits, None, &http::Watch::new(None, false)).0
     })
 }
