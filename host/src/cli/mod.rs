@@ -1,6 +1,7 @@
-//! The command line: `pushlet serve`, `pushlet simulator`, `pushlet check-config`.
+//! The command line: the server, its simulators, and the commands for people.
 
 mod arguments;
+mod client;
 mod serve;
 mod signals;
 
@@ -24,7 +25,7 @@ pub fn main() -> ExitCode {
         }
     };
     match run(arguments, std::env::vars_os()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(problem) => {
             let _ = writeln!(std::io::stderr(), "pushlet: {problem}");
             ExitCode::FAILURE
@@ -32,7 +33,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Problem> {
+fn run(
+    arguments: Arguments,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<ExitCode, Problem> {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -40,18 +44,27 @@ fn run(arguments: Arguments, variables: impl Iterator<Item = (OsString, OsString
             .map_err(|error| Problem::new(format_args!("cannot start threads: {error}")))
     };
     match &arguments.action {
-        Action::Simulator { directory } => runtime()?.block_on(run_simulator(directory)),
+        Action::Simulator { directory } => runtime()?.block_on(run_simulator(directory))?,
+        Action::Client(name, matches) => {
+            let runtime = runtime()?;
+            let code = runtime.block_on(client::run(name, matches));
+            // A thread may still wait for standard input.
+            runtime.shutdown_background();
+            return code;
+        }
+        Action::Completions(shell) => arguments::complete(*shell, &mut std::io::stdout()),
         Action::CheckConfig => {
             let layers = layers(&arguments, variables)?;
             let shown = layers.shown()?;
             check(&layers.finish()?)?;
-            std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)
+            std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)?;
         }
         Action::Serve { simulator } => {
             let config = layers(&arguments, variables)?.finish()?;
-            runtime()?.block_on(serve::run(config, simulator.as_deref()))
+            runtime()?.block_on(serve::run(config, simulator.as_deref()))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn layers(
