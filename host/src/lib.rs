@@ -14,5 +14,7 @@ pub mod registry;
 pub mod server;
 pub mod simulated;
 pub mod start;
+pub mod telemetry;
 pub mod tenant;
 pub mod transport;
+pub mod web;

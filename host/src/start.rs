@@ -1,14 +1,10 @@
 //! Puts the parts together.
 
-use std::path::Path;
-
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
 use crate::config::{self, Config, Problem};
 use crate::gateway::{self, Gateway};
 use crate::provider::{self, Catalogue, Sandbox};
 use crate::transport::{self, Transport};
+use crate::web;
 
 /// The gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
 pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
@@ -30,6 +26,7 @@ pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
         applications: config.limits.applications,
         places: config.limits.application_requests,
         stream_window: config.limits.stream_window,
+        metrics: config.metrics.applications,
     };
     Ok(Gateway::new(catalogue, transport, settings))
 }
@@ -50,7 +47,8 @@ fn limits(sandbox: &config::Sandbox) -> provider::Limits {
 fn transport_settings(config: &Config) -> Result<transport::Settings, Problem> {
     let mut extra_roots = Vec::new();
     for path in &config.tls.extra_roots {
-        extra_roots.extend(certificates(path)?);
+        let roots = web::certificates(path);
+        extra_roots.extend(roots.map_err(|why| Problem::new(format_args!("tls.extra_roots: {why}")))?);
     }
     Ok(transport::Settings {
         extra_roots,
@@ -61,16 +59,4 @@ fn transport_settings(config: &Config) -> Result<transport::Settings, Problem> {
         max_connections: config.delivery.connections_per_identity,
         ..transport::Settings::default()
     })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
-    let wrong = |why: &dyn std::fmt::Display| {
-        Problem::new(format_args!("tls.extra_roots: {}: {why}", path.display()))
-    };
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?.collect();
-    match found.map_err(|error| wrong(&error))? {
-        none if none.is_empty() => Err(wrong(&"it holds no certificate in PEM format")),
-        some => Ok(some),
-    }
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 
+use super::client;
 use crate::config::keys::{self, KEYS, Key};
 use crate::config::value::Kind;
 
@@ -27,6 +29,9 @@ pub enum Action {
         directory: PathBuf,
     },
     CheckConfig,
+    /// A command that talks to a server: its name and arguments.
+    Client(String, ArgMatches),
+    Completions(Shell),
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -48,6 +53,12 @@ impl Arguments {
         let (action, matches) = match matches.subcommand() {
             Some(("simulator", inner)) => (Action::Simulator { directory: directory(inner) }, inner),
             Some(("check-config", inner)) => (Action::CheckConfig, inner),
+            Some(("completions", inner)) => {
+                (Action::Completions(inner.get_one("shell").copied().unwrap_or(Shell::Bash)), inner)
+            }
+            Some((name @ ("send" | "app" | "tenant" | "provider"), inner)) => {
+                (Action::Client(name.to_owned(), inner.clone()), inner)
+            }
             Some((_, inner)) => {
                 let simulator = inner.get_flag("simulator").then(|| directory(inner));
                 (Action::Serve { simulator }, inner)
@@ -87,7 +98,24 @@ fn command(endpoints: &[String]) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([serve, simulator, check])
+        .subcommands(client::commands())
+        .subcommand(completions())
         .after_help("Example:\n  pushlet serve --simulator")
+}
+
+fn completions() -> Command {
+    let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell));
+    Command::new("completions")
+        .about("Print what a shell needs in order to complete this program's commands")
+        .arg(shell)
+        .after_help(
+            "Example:\n  pushlet completions bash > ~/.local/share/bash-completion/completions/pushlet",
+        )
+}
+
+/// Writes the completions of all commands.
+pub fn complete(shell: Shell, output: &mut impl std::io::Write) {
+    clap_complete::generate(shell, &mut command(&[]), "pushlet", output);
 }
 
 fn simulator_dir() -> Arg {

@@ -1,24 +1,18 @@
-//! The command line: `pushlet serve`, `pushlet simulator`, `pushlet check-config`.
+//! The command line: the server, its simulators, and the commands for people.
 
 mod arguments;
+mod client;
+mod serve;
 mod signals;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::net::TcpListener;
 
 use crate::config::{Config, Layers, Problem};
-use crate::server::{self, Server};
-use crate::{http, log, simulated, start};
+use crate::{server, simulated};
 use arguments::{Action, Arguments};
-
-/// At the end: for closing the connections to the push services, on which nothing is under way any more.
-const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// Runs the program. Exit code 0: done; 1: it could not start; 2: the command line is wrong.
 pub fn main() -> ExitCode {
@@ -31,7 +25,7 @@ pub fn main() -> ExitCode {
         }
     };
     match run(arguments, std::env::vars_os()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(problem) => {
             let _ = writeln!(std::io::stderr(), "pushlet: {problem}");
             ExitCode::FAILURE
@@ -39,7 +33,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Problem> {
+fn run(
+    arguments: Arguments,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<ExitCode, Problem> {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -47,18 +44,27 @@ fn run(arguments: Arguments, variables: impl Iterator<Item = (OsString, OsString
             .map_err(|error| Problem::new(format_args!("cannot start threads: {error}")))
     };
     match &arguments.action {
-        Action::Simulator { directory } => runtime()?.block_on(run_simulator(directory)),
+        Action::Simulator { directory } => runtime()?.block_on(run_simulator(directory))?,
+        Action::Client(name, matches) => {
+            let runtime = runtime()?;
+            let code = runtime.block_on(client::run(name, matches));
+            // A thread may still wait for standard input.
+            runtime.shutdown_background();
+            return code;
+        }
+        Action::Completions(shell) => arguments::complete(*shell, &mut std::io::stdout()),
         Action::CheckConfig => {
             let layers = layers(&arguments, variables)?;
             let shown = layers.shown()?;
             check(&layers.finish()?)?;
-            std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)
+            std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)?;
         }
         Action::Serve { simulator } => {
             let config = layers(&arguments, variables)?.finish()?;
-            runtime()?.block_on(serve(config, simulator.as_deref()))
+            runtime()?.block_on(serve::run(config, simulator.as_deref()))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn layers(
@@ -80,29 +86,6 @@ fn layers(
 fn check(config: &Config) -> Result<(), Problem> {
     config.login()?;
     server::acceptor(&config.tls)?;
-    Ok(())
-}
-
-async fn serve(mut config: Config, simulator: Option<&Path>) -> Result<(), Problem> {
-    log::start(&config.log);
-    let login = config.login()?;
-    let tls = server::acceptor(&config.tls)?;
-    let stop = signals::stop()?;
-    let _simulator = match simulator {
-        Some(directory) => Some(simulated::start(&mut config, directory).await?),
-        None => None,
-    };
-    let gateway = start::gateway(&config)?;
-    let listen = config.listen;
-    let cannot_listen = |error| Problem::new(format_args!("cannot listen on {listen}: {error}"));
-    let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    tracing::info!("pushlet {} is listening on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
-    let (router, under_way) = http::router(Arc::new(gateway.clone()), &config.limits, login.as_ref());
-    Server::new(router, under_way, tls, &config).run(listener, stop).await;
-    gateway.close(CLOSE_TIME).await;
-    tracing::info!("stopped");
     Ok(())
 }
 

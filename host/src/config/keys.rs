@@ -205,6 +205,29 @@ pub const KEYS: &[Key] = &[
         "\"warm\"",
         "warm: a tenant's instances are used again; per-call: a new one for every call",
     ),
+    unset(
+        "metrics.listen",
+        Kind::Address,
+        "Address and port for /metrics and the health checks alone, without [auth]",
+    ),
+    key(
+        "metrics.applications",
+        Kind::Count { least: 1, most: 100_000 },
+        "1000",
+        "Most applications with metrics of their own",
+    ),
+    unset(
+        "telemetry.otlp_endpoint",
+        Kind::WebUrl,
+        "Base URL of an OpenTelemetry collector that takes OTLP over HTTP",
+    ),
+    key("telemetry.service_name", Kind::Text, "\"pushlet\"", "What this server is called in traces"),
+    key(
+        "telemetry.sample_one_in",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "1",
+        "Trace one in so many requests; those that come with a traceparent as it says",
+    ),
     key("log.format", Kind::Choice(&["text", "json"]), "\"text\"", "How a log line is written"),
     key(
         "log.level",

@@ -15,7 +15,15 @@ use super::value::Kind;
 use super::{Config, Problem};
 
 /// Variables that begin as ours do and are no keys: the file's place, and what builds read.
-pub const OTHER_VARIABLES: &[&str] = &["PUSHLET_CONFIG", "PUSHLET_PROVIDERS_DIR"];
+pub const OTHER_VARIABLES: &[&str] = &[
+    "PUSHLET_CONFIG",
+    "PUSHLET_PROVIDERS_DIR",
+    "PUSHLET_SERVER",
+    "PUSHLET_API_KEY",
+    "PUSHLET_USERNAME",
+    "PUSHLET_PASSWORD",
+    "PUSHLET_CA",
+];
 
 /// All that was said about the configuration so far.
 pub struct Layers(Table);

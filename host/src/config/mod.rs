@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use url::Url;
 
 pub use layers::Layers;
 pub use value::{BaseUrl, Hidden};
@@ -33,6 +34,8 @@ pub struct Config {
     pub delivery: Delivery,
     pub limits: Limits,
     pub sandbox: Sandbox,
+    pub metrics: Metrics,
+    pub telemetry: Telemetry,
     pub log: Log,
 }
 
@@ -161,6 +164,26 @@ pub struct Sandbox {
 pub enum Isolation {
     Warm,
     PerCall,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// None: on the common address, for those who may call.
+    pub listen: Option<SocketAddr>,
+    /// With metrics of their own.
+    pub applications: usize,
+}
+
+/// Traces, as OpenTelemetry has them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// None: nothing is exported.
+    pub otlp_endpoint: Option<Url>,
+    pub service_name: String,
+    /// Requests for each one that is traced.
+    pub sample_one_in: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -36,6 +36,8 @@ pub enum Kind {
     },
     /// `https://host[:port][/prefix]`.
     Url,
+    /// The same with http too.
+    WebUrl,
     Choice(&'static [&'static str]),
 }
 
@@ -59,6 +61,7 @@ impl Kind {
             }
             (Kind::Duration { least, most }, Value::String(text)) => check_duration(text, least, most),
             (Kind::Url, Value::String(text)) => BaseUrl::parse(text).map(drop),
+            (Kind::WebUrl, Value::String(text)) => web_url(text),
             (Kind::Choice(choices), Value::String(text)) if choices.contains(&text.as_str()) => Ok(()),
             _ => Err(format!("expected {}", self.expected())),
         }
@@ -85,14 +88,16 @@ impl Kind {
             Kind::Count { .. } => "NUMBER",
             Kind::Size { .. } => "SIZE",
             Kind::Duration { .. } => "DURATION",
-            Kind::Url => "URL",
+            Kind::Url | Kind::WebUrl => "URL",
             Kind::Choice(_) => "CHOICE",
         }
     }
 
     fn expected(self) -> String {
         match self {
-            Kind::Text | Kind::Secret | Kind::Address | Kind::Url => "a text in quotes".to_owned(),
+            Kind::Text | Kind::Secret | Kind::Address | Kind::Url | Kind::WebUrl => {
+                "a text in quotes".to_owned()
+            }
             Kind::Path => "a path in quotes".to_owned(),
             Kind::Paths => "a list of paths".to_owned(),
             Kind::Switch => "true or false".to_owned(),
@@ -185,6 +190,17 @@ pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Erro
 pub fn is_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     !text.is_empty() && text.len() <= 64 && text.chars().all(plain)
+}
+
+fn web_url(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("expected a URL that starts with http:// or https://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL with a user name or password is not accepted".to_owned());
+    }
+    Ok(())
 }
 
 fn not_empty(text: &str) -> Result<(), String> {

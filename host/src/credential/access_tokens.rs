@@ -90,6 +90,8 @@ pub(super) struct AccessTokens {
     client: Arc<dyn TokenClient>,
     slots: Mutex<Cache<Mutex<Slot>>>,
     serials: AtomicU64,
+    /// Requests that gave no token.
+    failures: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -124,7 +126,12 @@ enum Step {
 
 impl AccessTokens {
     pub(super) fn new(client: Arc<dyn TokenClient>) -> Self {
-        Self { client, slots: Mutex::new(Cache::new(MOST_TOKENS)), serials: AtomicU64::new(0) }
+        Self {
+            client,
+            slots: Mutex::new(Cache::new(MOST_TOKENS)),
+            serials: AtomicU64::new(0),
+            failures: Arc::default(),
+        }
     }
 
     /// The current token, fetched if need be. All callers share one request and its result; it goes on
@@ -149,6 +156,11 @@ impl AccessTokens {
             }
         };
         fetched.map(|(value, serial)| (value, TokenHandle::fetched(id, serial)))
+    }
+
+    /// How many requests there were, and how many of them gave no token.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.serials.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
     }
 
     /// The service refused this token as expired. Answers whether another try has a chance.
@@ -206,6 +218,7 @@ impl AccessTokens {
         state.flight = Some(flight.clone());
         let landing = Landing {
             slot: slot.clone(),
+            failures: self.failures.clone(),
             serial: self.serials.fetch_add(1, Ordering::Relaxed),
             at: *now,
             refresh_before: fetch.refresh_before,
@@ -225,6 +238,7 @@ impl AccessTokens {
 /// What is done with an answer.
 struct Landing {
     slot: Arc<Mutex<Slot>>,
+    failures: Arc<AtomicU64>,
     serial: u64,
     at: Moment,
     refresh_before: Duration,
@@ -251,6 +265,7 @@ impl Landing {
                 Ok((value, serial))
             }
             Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 let pause = match &error {
                     AuthorizeError::Unavailable { retry_after, .. } => {
                         retry_after.unwrap_or(FAILED_PAUSE).clamp(FAILED_PAUSE, LONGEST_PAUSE)

@@ -93,6 +93,17 @@ impl AuthorizeError {
     }
 }
 
+/// How many tokens there were since the process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenCounts {
+    /// Signed by this host.
+    pub minted: u64,
+    /// Requests to token endpoints.
+    pub fetches: u64,
+    /// Those among them that gave no token.
+    pub failed_fetches: u64,
+}
+
 /// What is to be authenticated.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
@@ -114,6 +125,11 @@ pub struct Authorizer {
 impl Authorizer {
     pub fn new(client: Arc<dyn TokenClient>) -> Self {
         Self { provider_tokens: ProviderTokens::new(), access_tokens: AccessTokens::new(client) }
+    }
+
+    pub fn counts(&self) -> TokenCounts {
+        let (fetches, failed_fetches) = self.access_tokens.counts();
+        TokenCounts { minted: self.provider_tokens.minted(), fetches, failed_fetches }
     }
 
     /// What to add to one exchange. Waits only if an access token must be fetched, until `deadline`.

@@ -36,7 +36,7 @@ use ring::rand::SystemRandom;
 use serde::Serialize;
 
 pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
-pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenHandle};
+pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
 pub use self::fault::CredentialError;
 pub use self::identity::ClientCertificate;
 pub use self::manifest::{ManifestError, check_manifest};

@@ -37,6 +37,11 @@ impl ProviderTokens {
         Self { tokens: Mutex::new(Cache::new(MOST_TOKENS)), serials: AtomicU64::new(0) }
     }
 
+    /// How many were signed.
+    pub(super) fn minted(&self) -> u64 {
+        self.serials.load(Ordering::Relaxed)
+    }
+
     /// The current token under `id`, which stands for key, token and frame; minted anew when it has
     /// reached its lifetime, or when the wall clock was set back so that it seems to come from the
     /// future. `mint` makes the header value.

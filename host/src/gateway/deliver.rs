@@ -10,6 +10,7 @@ use rand::Rng as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::decode::Waiting;
 use super::retry::{self, Circumstances};
 use super::{Fate, Inner, unix_milliseconds};
@@ -31,6 +32,7 @@ pub(super) struct Campaign {
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
     pub(super) purpose: Purpose,
+    pub(super) account: Account,
     pub(super) undecoded: Waiting,
     /// The application's place for this send.
     _place: OwnedSemaphorePermit,
@@ -90,8 +92,9 @@ impl Campaign {
             Error::new(Kind::Overloaded, "application_busy", message)
         })?;
         let instances = provider.instances(tenant);
+        let account = Account::new(&gateway, tenant, &application.record.id, &provider.manifest().name);
         let undecoded = Waiting::default();
-        Ok(Self { gateway, provider, instances, application, purpose, undecoded, _place: place })
+        Ok(Self { gateway, provider, instances, application, purpose, account, undecoded, _place: place })
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.
@@ -137,6 +140,7 @@ impl Campaign {
         let all: Vec<usize> = (0..batch.targets.len()).collect();
         let (work, refused) = self.encode(&batch, &all).await;
         let first = batch.first;
+        refused.iter().for_each(|(index, fate)| self.account.settled(&batch.targets[*index], fate));
         let refused = refused.into_iter().map(|(index, fate)| (first + index, fate)).collect();
         let at_once = std::future::ready(Settled { fates: refused, native: None });
         let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
@@ -235,6 +239,7 @@ impl Campaign {
             pending = work;
         }
         for (index, fate) in &mut settled.fates {
+            self.account.settled(&batch.targets[*index], fate);
             self.report_if_dead(&batch.targets[*index], fate);
             *index += batch.first;
         }

@@ -39,7 +39,7 @@ impl Campaign {
                 return Ok(Attempt { fates, native: None, new_token: false });
             }
         };
-        let transport::Response { status, headers, body, connection } = response;
+        let transport::Response { status, headers, body, connection, .. } = response;
         let reply = self.decode(batch, work, status, &headers, body.into()).await;
         let reply = reply.map_err(|error| Box::new(Fate::Lost(error)))?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
@@ -81,8 +81,12 @@ impl Campaign {
             deadline,
             guarded: destination.guarded,
         };
+        let start = Instant::now();
         Ok(match self.gateway.transport.send(request).await {
-            Ok(response) => Wire::Answered(response, token),
+            Ok(response) => {
+                self.account.answered(start.elapsed(), response.waited);
+                Wire::Answered(response, token)
+            }
             Err(error) => Wire::Unanswered(error, token),
         })
     }

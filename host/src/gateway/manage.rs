@@ -111,7 +111,7 @@ impl Campaign {
             Ok(Wire::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
             Err(fate) => return Err((fate, false)),
         };
-        let transport::Response { status, headers, body, connection } = response;
+        let transport::Response { status, headers, body, connection, .. } = response;
         let response = Response { status, headers: shown(&headers), body: body.into() };
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
         let operation = operation.clone();

@@ -1,6 +1,7 @@
 //! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and
 //! says what became of every target. The only module that sees both `provider` and `transport`.
 
+mod account;
 mod authorize;
 mod certificates;
 mod decode;
@@ -8,10 +9,14 @@ mod deliver;
 mod endpoints;
 mod exchange;
 mod failure;
+mod figures;
 mod manage;
+mod meters;
+mod recent;
 mod register;
 mod retry;
 mod send;
+mod status;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -33,7 +38,12 @@ use crate::transport::Transport;
 pub use crate::registry::DeadToken;
 pub use certificates::Expiring;
 use endpoints::Destinations;
+pub use figures::{LimitUse, Readiness, Standing};
 pub use manage::{Errand, Work};
+use meters::Meters;
+use recent::Recent;
+pub use recent::RecentFailure;
+pub use status::Status;
 pub use stream::{Line, Stream};
 
 /// A registration as it was uploaded: text fields and files by field name.
@@ -139,6 +149,8 @@ pub struct Settings {
     pub places: usize,
     /// Targets of one stream under way at once.
     pub stream_window: usize,
+    /// Applications with metrics of their own.
+    pub metrics: usize,
 }
 
 /// Cheap to clone.
@@ -155,6 +167,9 @@ struct Inner {
     feedback: usize,
     places: usize,
     stream_window: usize,
+    most_applications: usize,
+    meters: Meters,
+    recent: Recent,
 }
 
 impl Gateway {
@@ -172,6 +187,9 @@ impl Gateway {
             feedback: settings.feedback,
             places: settings.places,
             stream_window: settings.stream_window,
+            most_applications: settings.applications,
+            meters: Meters::new(settings.metrics),
+            recent: Recent::default(),
         });
         certificates::watch(Arc::downgrade(&inner));
         Self(inner)
@@ -233,9 +251,20 @@ impl Gateway {
         self.0.expiring(SystemTime::now())
     }
 
-    /// Why this gateway can not serve now, if so.
-    pub fn not_ready(&self) -> Option<String> {
-        self.0.catalogue.all().next().is_none().then(|| "no provider is loaded".to_owned())
+    /// Whether this gateway can serve now, and what it sees.
+    pub fn readiness(&self) -> Readiness {
+        self.0.readiness()
+    }
+
+    /// What a tenant's people want to see at a glance.
+    pub fn standing(&self, tenant: &TenantId) -> Standing {
+        self.0.standing(tenant)
+    }
+
+    /// All figures of the gateway and what is below it, in the OpenMetrics text format without its end.
+    /// `limits`: those of what is above it.
+    pub fn figures(&self, text: &mut String, limits: &[LimitUse]) -> std::fmt::Result {
+        self.0.figures(text, limits)
     }
 
     /// Closes the connections to the push services in order; what is still under way gets `within`.

@@ -110,11 +110,16 @@ impl Stream {
         let mut run: Option<(usize, Vec<Target>)> = None;
         for Line { index, target, notification } in lines.drain(..) {
             if let Err(error) = knows(self.opened.provider.manifest(), &target) {
-                prepared.push(Prepared::Settled(index, Fate::Failed(error)));
+                let fate = Fate::Failed(error);
+                self.opened.campaign.account.settled(&target, &fate);
+                prepared.push(Prepared::Settled(index, fate));
                 continue;
             }
             if let Some(fields) = notification {
                 let own = self.own(fields);
+                if let Err(error) = &own {
+                    self.opened.campaign.account.settled(&target, &Fate::Failed(error.clone()));
+                }
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
                 prepared.extend(Prepared::new(index, 1, batch));
                 continue;

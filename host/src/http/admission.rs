@@ -2,6 +2,7 @@
 //! turns away.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -15,8 +16,12 @@ use crate::error::{Error, Kind};
 pub struct UnderWay {
     count: Arc<watch::Sender<usize>>,
     closing: Arc<watch::Sender<bool>>,
+    connections: Arc<AtomicUsize>,
     most: usize,
 }
+
+/// One caller's connection, for as long as this lives.
+pub struct Connected(Arc<AtomicUsize>);
 
 /// The place of one request. It is free again when the last clone is dropped.
 #[derive(Clone)]
@@ -33,7 +38,12 @@ pub enum Refusal {
 
 impl UnderWay {
     pub fn at_most(most: usize) -> Self {
-        Self { count: Arc::new(watch::Sender::new(0)), closing: Arc::new(watch::Sender::new(false)), most }
+        Self {
+            count: Arc::new(watch::Sender::new(0)),
+            closing: Arc::new(watch::Sender::new(false)),
+            connections: Arc::default(),
+            most,
+        }
     }
 
     /// None: all places are taken.
@@ -57,6 +67,16 @@ impl UnderWay {
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 
+    /// Counts a connection.
+    pub fn connected(&self) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(self.connections.clone())
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     pub fn count(&self) -> usize {
         *self.count.borrow()
     }
@@ -72,6 +92,12 @@ impl Place {
     pub async fn closing(&self) {
         // Fails only when the sender is gone, and we hold it.
         let _ = self.0.0.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -6,38 +6,47 @@ mod answer;
 mod classic;
 mod form;
 mod idempotency;
+mod metrics;
 mod request_log;
+mod status;
 mod v1;
+mod watch;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{Limits, Login};
 use crate::error::{Error, Kind};
-use crate::gateway::{self, ApplicationView, DeadToken, Gateway, Registration, Report};
+use crate::gateway::{
+    self, ApplicationView, DeadToken, Gateway, LimitUse, Readiness, Registration, Report, Standing,
+};
 use crate::tenant::TenantId;
 use admission::Place;
 use idempotency::{Idempotency, InMemory};
 
 pub use admission::{Refusal, UnderWay, turn_away};
+pub use watch::Watch;
 
 /// What the API asks of the gateway.
 pub trait Backend: Send + Sync {
     fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error>;
     fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
     fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error>;
-    fn not_ready(&self) -> Option<String>;
+    fn readiness(&self) -> Readiness;
+    fn standing(&self, tenant: &TenantId) -> Standing;
+    fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
@@ -59,8 +68,16 @@ impl Backend for Gateway {
         Gateway::feedback(self, tenant, application_id)
     }
 
-    fn not_ready(&self) -> Option<String> {
-        Gateway::not_ready(self)
+    fn readiness(&self) -> Readiness {
+        Gateway::readiness(self)
+    }
+
+    fn standing(&self, tenant: &TenantId) -> Standing {
+        Gateway::standing(self, tenant)
+    }
+
+    fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
+        Gateway::figures(self, text, limits)
     }
 
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
@@ -102,12 +119,19 @@ struct Api {
     limits: Arc<Limits>,
     /// Reading an uploaded credential is work for the processor: this many at a time.
     registrations: Arc<Semaphore>,
+    under_way: UnderWay,
+    watch: Watch,
 }
 
 /// The routes of the API, and what tells when all that they started has ended.
 ///
 /// `login`: whom to let in; None: everybody.
-pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>) -> (Router, UnderWay) {
+pub fn router(
+    backend: Arc<dyn Backend>,
+    limits: &Limits,
+    login: Option<&Login>,
+    watch: &Watch,
+) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let api = Api {
@@ -115,6 +139,8 @@ pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>)
         form: form::Bounds::from(limits),
         limits: Arc::new(limits.clone()),
         registrations: Arc::new(Semaphore::new(cores)),
+        under_way: under_way.clone(),
+        watch: watch.clone(),
     };
     let idempotency = Idempotency::new(Arc::new(InMemory::new(limits)), api.form);
     let once =
@@ -123,24 +149,57 @@ pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>)
         .route("/register_application", post(classic::register_application))
         .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
         .route("/application_feedback", post(classic::application_feedback))
+        .route("/v1/status", get(status::show))
+        .merge(if watch.is_apart() {
+            Router::new()
+        } else {
+            Router::new().route("/metrics", get(metrics::guarded))
+        })
         .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
         .layer(middleware::from_fn_with_state(Arc::new(access::Access::new(login)), access::check));
-    let open = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .method_not_allowed_fallback(method_not_allowed);
-    let router = open
-        .merge(guarded)
+    let router = wrapped(health().merge(guarded), api, watch);
+    (router, under_way)
+}
+
+/// The routes of the operator's own address: metrics and health, for everybody who can reach it.
+pub fn watch_router(
+    backend: Arc<dyn Backend>,
+    limits: &Limits,
+    watch: &Watch,
+    under_way: &UnderWay,
+) -> Router {
+    let api = Api {
+        backend,
+        form: form::Bounds::from(limits),
+        limits: Arc::new(limits.clone()),
+        registrations: Arc::new(Semaphore::new(1)),
+        under_way: under_way.clone(),
+        watch: watch.clone(),
+    };
+    let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
+    wrapped(routes, api, watch)
+}
+
+/// For everybody.
+fn health() -> Router<Api> {
+    Router::new()
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// With what holds for all routes.
+fn wrapped(routes: Router<Api>, api: Api, watch: &Watch) -> Router {
+    routes
         .with_state(api)
         // The bounds of `form` hold, and they are the operator's.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(turn_away))
-        .layer(middleware::from_fn(request_log::record));
-    (router, under_way)
+        .layer(middleware::from_fn_with_state(watch.clone(), request_log::record))
 }
 
 /// Runs it to its end, also when the caller goes away.
@@ -154,17 +213,6 @@ where
         work.await
     });
     task.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
-}
-
-async fn healthz() -> Response {
-    answer::json(StatusCode::OK, &json!({"status": "ok"}))
-}
-
-async fn readyz(State(api): State<Api>) -> Result<Response, Error> {
-    match api.backend.not_ready() {
-        None => Ok(answer::json(StatusCode::OK, &json!({"status": "ok"}))),
-        Some(reason) => Err(Error::new(Kind::Overloaded, "not_ready", reason)),
-    }
 }
 
 async fn not_found(uri: Uri) -> Error {

@@ -1,26 +1,40 @@
-//! Gives every request an id, and writes one line about it to the log: never a query, header or body.
+//! Gives every request an id, counts it, ends its span, and writes one line about it to the log: never a query,
+//! header or body.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use uuid::{Builder, Uuid};
 
 use super::answer::Logged;
+use super::watch::Watch;
+use crate::telemetry::{Attribute, Span, SpanId, TraceContext};
 use crate::tenant::TenantId;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The line of one request. It is written when this is dropped, so also when the caller goes away.
 struct Line {
     method: Method,
     path: String,
+    route: Option<MatchedPath>,
     id: HeaderValue,
+    trace: Option<Trace>,
     start: Instant,
     end: Option<End>,
+    watch: Watch,
+}
+
+/// Where the request is in a trace.
+struct Trace {
+    context: TraceContext,
+    parent: Option<SpanId>,
+    start: SystemTime,
 }
 
 struct End {
@@ -29,15 +43,19 @@ struct End {
     error: Option<Logged>,
 }
 
-pub async fn record(request: Request, next: Next) -> Response {
+pub async fn record(State(watch): State<Watch>, request: Request, next: Next) -> Response {
     let id = incoming(&request).unwrap_or_else(new_id);
     let mut line = Line {
         method: request.method().clone(),
         path: request.uri().path().chars().take(200).collect(),
+        route: request.extensions().get().cloned(),
         id: id.clone(),
+        trace: watch.trace(request.headers()).map(Trace::begin),
         start: Instant::now(),
         end: None,
+        watch,
     };
+    let traceparent = line.trace.as_ref().map(|trace| trace.context.to_string());
     let mut response = next.run(request).await;
     line.end = Some(End {
         status: response.status(),
@@ -45,6 +63,9 @@ pub async fn record(request: Request, next: Next) -> Response {
         error: response.extensions_mut().remove(),
     });
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some(Ok(value)) = traceparent.map(HeaderValue::try_from) {
+        response.headers_mut().insert(TRACEPARENT, value);
+    }
     response
 }
 
@@ -63,11 +84,27 @@ fn new_id() -> HeaderValue {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        let duration = self.start.elapsed();
+        self.log(duration);
+        let status = self.end.as_ref().map(|end| end.status);
+        let route = self.route.as_ref().map(MatchedPath::as_str);
+        // As nginx counts a caller that went away.
+        let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
+        self.watch.meters().answered(route, status.unwrap_or(gone), duration);
+        if let (Some(tracer), Some(trace)) = (self.watch.tracer(), &self.trace) {
+            tracer.ended(self.span(trace, duration));
+        }
+    }
+}
+
+impl Line {
+    fn log(&self, duration: Duration) {
         let id = self.id.to_str().unwrap_or_default();
         let (method, path) = (self.method.as_str(), self.path.as_str());
-        let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.context.trace));
         let Some(end) = &self.end else {
-            tracing::info!(method, path, ms, request_id = id, "the caller went away");
+            tracing::info!(method, path, ms, request_id = id, trace_id, "the caller went away");
             return;
         };
         let status = end.status.as_u16();
@@ -75,10 +112,66 @@ impl Drop for Line {
         let error = end.error.as_ref().map(|error| Cow::as_ref(&error.code));
         let cause = end.error.as_ref().and_then(|error| error.inner.as_deref());
         if end.status.is_server_error() {
-            tracing::warn!(method, path, status, ms, tenant, request_id = id, error, cause, "request");
+            tracing::warn!(
+                method,
+                path,
+                status,
+                ms,
+                tenant,
+                request_id = id,
+                trace_id,
+                error,
+                cause,
+                "request"
+            );
         } else {
-            tracing::info!(method, path, status, ms, tenant, request_id = id, error, cause, "request");
+            tracing::info!(
+                method,
+                path,
+                status,
+                ms,
+                tenant,
+                request_id = id,
+                trace_id,
+                error,
+                cause,
+                "request"
+            );
         }
+    }
+
+    /// Named as OpenTelemetry's conventions for HTTP servers want it.
+    fn span(&self, trace: &Trace, duration: Duration) -> Span {
+        let method = self.method.as_str();
+        let mut attributes = vec![
+            ("http.request.method", Attribute::Text(method.to_owned())),
+            ("url.path", Attribute::Text(self.path.clone())),
+            ("pushlet.request_id", Attribute::Text(self.id.to_str().unwrap_or_default().to_owned())),
+        ];
+        let route = self.route.as_ref().map(MatchedPath::as_str);
+        attributes.extend(route.map(|route| ("http.route", Attribute::Text(route.to_owned()))));
+        if let Some(End { status, tenant, error }) = &self.end {
+            attributes.push(("http.response.status_code", Attribute::Integer(status.as_u16().into())));
+            let tenant = tenant.as_ref().map(|tenant| Attribute::Text(tenant.to_string()));
+            attributes.extend(tenant.map(|tenant| ("pushlet.tenant", tenant)));
+            let error = error.as_ref().map(|error| Attribute::Text(error.code.clone().into_owned()));
+            attributes.extend(error.map(|code| ("error.type", code)));
+        }
+        Span {
+            context: trace.context,
+            parent: trace.parent,
+            name: route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
+            start: trace.start,
+            end: trace.start + duration,
+            attributes,
+            failed: self.end.as_ref().is_some_and(|end| end.status.is_server_error()),
+        }
+    }
+}
+
+impl Trace {
+    fn begin((incoming, context): (Option<TraceContext>, TraceContext)) -> Self {
+        Self { context, parent: incoming.map(|incoming| incoming.span), start: SystemTime::now() }
     }
 }
 
@@ -161,7 +254,7 @@ mod tests {
     async fn nothing_that_the_caller_sent_is_logged() {
         let (lines, _guard) = Lines::listen();
         let login = Login { username: "PLANTED".into(), password: Hidden::new("PLANTED".into()) };
-        let (router, _) = router(Arc::new(Fake::default()), &limits(), Some(&login));
+        let (router, _) = router(Arc::new(Fake::default()), &limits(), Some(&login), &watch());
         for authorization in ["Basic UExBTlRFRDpQTEFOVEVE", "Basic PLANTED", "PLANTED"] {
             for (uri, content_type, body) in [
                 (

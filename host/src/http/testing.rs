@@ -67,8 +67,16 @@ impl Backend for Fake {
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        self.not_ready.clone()
+    fn readiness(&self) -> Readiness {
+        Readiness { reason: self.not_ready.clone(), ..Readiness::default() }
+    }
+
+    fn standing(&self, tenant: &TenantId) -> Standing {
+        Standing { tenant: tenant.to_string(), ..Standing::default() }
+    }
+
+    fn figures(&self, _: &mut String, _: &[LimitUse]) -> fmt::Result {
+        Ok(())
     }
 
     fn applications(&self, _: &TenantId) -> Vec<ApplicationView> {
@@ -108,7 +116,11 @@ pub fn limits() -> Limits {
 }
 
 pub fn open_router(fake: &Arc<Fake>) -> (Router, UnderWay) {
-    router(fake.clone(), &limits(), None)
+    router(fake.clone(), &limits(), None, &watch())
+}
+
+pub fn watch() -> Watch {
+    Watch::new(None, false)
 }
 
 /// What came back, its body as JSON.

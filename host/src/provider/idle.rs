@@ -64,6 +64,12 @@ impl Idle {
         evicted
     }
 
+    /// How many instances wait, and the bytes of their linear memory.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let count = self.alive().iter().map(|shelf| shelf.len()).sum();
+        (count, self.memory.load(Ordering::Relaxed))
+    }
+
     fn alive(&self) -> Vec<Arc<Shelf>> {
         self.shelves().iter().filter_map(Weak::upgrade).collect()
     }

@@ -10,6 +10,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::guest::Guest;
 use super::log::GuestLog;
+use super::usage::Alive;
 use super::{Limits, ProviderError, Sandbox, engine};
 use crate::contract::{HttpManager, HttpManagerPre, HttpProvider, HttpProviderPre};
 
@@ -18,6 +19,7 @@ pub(super) struct Instance<W = HttpProvider> {
     guest: W,
     /// How many calls it has answered.
     pub(super) calls: u32,
+    _alive: Alive,
 }
 
 impl Instance {
@@ -52,7 +54,7 @@ impl<W> Instance<W> {
         store.set_max_component_handles(limits.handles);
         budget(&mut store, limits, 1);
         match now_or_never(instantiate(&mut store)) {
-            Some(Ok(guest)) => Ok(Self { store, guest, calls: 0 }),
+            Some(Ok(guest)) => Ok(Self { store, guest, calls: 0, _alive: Alive::new(&sandbox.alive) }),
             Some(Err(error)) => Err(explain(&store, error)),
             None => Err(waited()),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinError;
 use wasmtime::Store;
@@ -178,7 +178,7 @@ impl Instances {
     fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
         let pass = self.breaker.admit().map_err(|retry_after| ProviderError::Quarantined { retry_after })?;
         let meter = self.share.as_deref().map(Share::meter).transpose();
-        let result = meter.and_then(|_meter| call());
+        let result = meter.and_then(|_meter| self.timed(call));
         let verdict = match &result {
             Ok(_) => Verdict::Good,
             Err(error) if error.is_components_fault() => Verdict::Failed,
@@ -188,9 +188,17 @@ impl Instances {
             self.note(error);
         }
         if self.breaker.report(pass, verdict) {
+            self.loaded.usage.quarantined();
             let (provider, digest) = (&self.loaded.manifest.name, &self.loaded.digest);
             tracing::warn!(tenant = %self.tenant, provider, digest, "provider quarantined: it keeps failing");
         }
+        result
+    }
+
+    fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = call();
+        self.loaded.usage.called(start.elapsed());
         result
     }
 
@@ -215,6 +223,7 @@ impl Instances {
     fn note(&self, error: &ProviderError) {
         if error.is_components_fault() {
             self.failures.fetch_add(1, Ordering::Relaxed);
+            self.loaded.usage.failed(error);
         }
     }
 }

@@ -8,6 +8,7 @@ use wasmtime::component::Component;
 use super::guest::{ALLOWED_IMPORTS, Guest};
 use super::log::GuestLog;
 use super::management::Manager;
+use super::usage::Usage;
 use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
 use crate::contract::management::Collection;
 use crate::contract::manifest::ProviderManifest;
@@ -57,6 +58,7 @@ pub(super) struct Loaded {
     pub(super) manager: Option<Manager>,
     pub(super) trust: Trust,
     pub(super) digest: String,
+    pub(super) usage: Arc<Usage>,
 }
 
 impl Provider {
@@ -87,8 +89,9 @@ impl Provider {
         let component = HttpProviderPre::new(pre).map_err(invalid)?;
         let manifest = describe(sandbox, &component, log)?;
         let digest = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
+        let usage = sandbox.usages.of(&manifest.name);
         let sandbox = sandbox.clone();
-        let loaded = Arc::new(Loaded { sandbox, component, manifest, manager, trust, digest });
+        let loaded = Arc::new(Loaded { sandbox, component, manifest, manager, trust, digest, usage });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
     }
 
@@ -116,6 +119,17 @@ impl Provider {
                 .or_insert_with(|| Arc::new(Instances::new(self.loaded.clone(), tenant)))
                 .clone()
         })
+    }
+
+    /// How many tenants have it in quarantine.
+    pub fn quarantined(&self) -> usize {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        tenants.values().filter(|instances| instances.quarantined().is_some()).count()
+    }
+
+    /// The sandbox that it runs in.
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.loaded.sandbox
     }
 
     /// Drops the instances and the log of a tenant that is no more.

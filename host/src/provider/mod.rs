@@ -26,8 +26,10 @@ mod management;
 mod manifest;
 mod shape;
 mod share;
+mod usage;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use wasmtime::Engine;
@@ -42,6 +44,7 @@ pub use log::GuestLog;
 pub use management::{Items, action};
 pub use manifest::check as check_manifest;
 pub use share::ShareLimits;
+pub use usage::{SandboxFigures, UsageFigures};
 
 use crate::contract::HttpProviderPre;
 use crate::error::{Error, Kind};
@@ -49,6 +52,7 @@ use guest::Guest;
 use idle::Idle;
 use instance::Instance;
 use share::Shares;
+use usage::Usages;
 
 /// How often idle instances are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -143,6 +147,9 @@ pub struct Sandbox {
     limits: Limits,
     idle: Arc<Idle>,
     shares: Shares,
+    usages: Usages,
+    /// Instances that live.
+    alive: Arc<AtomicUsize>,
     _tickers: [engine::Ticker; 2],
 }
 
@@ -155,7 +162,27 @@ impl Sandbox {
         let idle = Arc::<Idle>::default();
         let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
         let shares = Shares::new(&limits.share);
-        Ok(Arc::new(Self { engine, linker, limits, idle, shares, _tickers: tickers }))
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            limits,
+            idle,
+            shares,
+            usages: Usages::default(),
+            alive: Arc::default(),
+            _tickers: tickers,
+        }))
+    }
+
+    pub fn figures(&self) -> SandboxFigures {
+        let (idle, idle_memory) = self.idle.held();
+        SandboxFigures {
+            instances: self.alive.load(Ordering::Relaxed),
+            most_instances: self.limits.instances as usize,
+            idle,
+            idle_memory,
+            usage: self.usages.figures(),
+        }
     }
 
     /// A fresh instance. When there is no room, idle ones have to go.

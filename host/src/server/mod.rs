@@ -62,6 +62,7 @@ struct Shared {
     builder: Builder<TokioExecutor>,
     stopping: AtomicBool,
     connections: Arc<Semaphore>,
+    under_way: UnderWay,
 }
 
 impl Server {
@@ -77,6 +78,7 @@ impl Server {
             tls: self.tls,
             builder: builder(&self.limits),
             connections: Arc::new(Semaphore::new(self.limits.connections)),
+            under_way: self.under_way.clone(),
             limits: self.limits,
             stopping: AtomicBool::new(false),
         });
@@ -136,6 +138,7 @@ async fn connection(
     _place: OwnedSemaphorePermit,
     busy: bool,
 ) {
+    let _counted = (!busy).then(|| shared.under_way.connected());
     let _ = stream.set_nodelay(true);
     let served = match &shared.tls {
         None => serve(stream, &shared, watcher, busy).await,

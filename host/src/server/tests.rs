@@ -287,6 +287,7 @@ async fn huge_heads_are_refused() {
 fn shared_by(router: Router, stopping: bool) -> Shared {
     let limits = limits();
     Shared {
+        under_way: UnderWay::at_most(1),
         router,
         tls: None,
         builder: builder(&limits),

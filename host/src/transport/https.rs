@@ -66,7 +66,9 @@ impl Https {
             return Err(SendError::not_sent(Cause::ForbiddenAddress, request.origin.to_string()));
         }
         let peer = self.peer(key, &request)?;
+        let asked = Instant::now();
         let _permit = peer.enter(request.deadline, self.settings.max_waiting).await?;
+        let waited = asked.elapsed();
         let mut attempt = 1;
         loop {
             let trial = peer.trial()?;
@@ -80,7 +82,7 @@ impl Https {
                 Err(error) if error.may_resend(attempt, request.deadline) => {
                     error.pause(attempt, request.deadline).await;
                 }
-                result => return result,
+                result => return result.map(|response| Response { waited, ..response }),
             }
             attempt += 1;
         }
@@ -313,7 +315,7 @@ async fn respond(client: &Client, request: &Request, body: Body, most: usize) ->
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
     let body = read(&mut response, most).await?;
-    Ok(Response { status, headers, body, connection: ConnectionHandle(None) })
+    Ok(Response { status, headers, body, waited: Duration::ZERO, connection: ConnectionHandle(None) })
 }
 
 async fn read(response: &mut reqwest::Response, most: usize) -> Result<Bytes, SendError> {

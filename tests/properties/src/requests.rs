@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use pushlet::config::Layers;
-use pushlet::http::router;
+use pushlet::http::{Watch, router};
 use pushlet::start;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -81,6 +81,6 @@ fn server() -> &'static Router {
         layers.text(Path::new("properties.toml"), &settings).unwrap();
         let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
         let gateway = start::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
-        router(Arc::new(gateway), &config.limits, None).0
+        router(Arc::new(gateway), &config.limits, None, &Watch::new(None, false)).0
     })
 }

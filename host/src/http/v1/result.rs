@@ -7,32 +7,9 @@ use serde_json::Value;
 
 use super::super::answer;
 use super::target;
-use crate::contract::{CredentialFault, Disposition, Outcome, Target};
-use crate::error::{Error, Kind};
-use crate::gateway::Fate;
-
-/// Sorted by who must act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Status {
-    Delivered,
-    /// Drop the token.
-    Unregistered,
-    /// Delivered; store the new token.
-    Replaced,
-    /// The message or the token is wrong.
-    Rejected,
-    /// The operator of the application must act.
-    CredentialRejected,
-    Throttled,
-    Unavailable,
-    /// Sent, but nobody knows whether it arrived.
-    Unknown,
-    /// The provider component or this server is broken.
-    Failed,
-    /// It could be sent, and was not because the request said `validate_only`.
-    Valid,
-}
+use crate::contract::{Disposition, Outcome, Target};
+use crate::error::Error;
+use crate::gateway::{Fate, Status};
 
 /// One line of an answer.
 #[derive(Debug, Serialize)]
@@ -101,11 +78,11 @@ impl Summary {
 
 impl TargetResult {
     pub fn new(index: usize, fate: Fate) -> Self {
+        let plain = Self::plain(index, fate.status());
         match fate {
-            Fate::Settled(outcome) => Self::settled(index, outcome),
-            Fate::Failed(error) => Self::failed(index, error),
-            Fate::Lost(error) => Self { status: Status::Unknown, ..Self::failed(index, error) },
-            Fate::Valid => Self::plain(index, Status::Valid),
+            Fate::Settled(outcome) => plain.settled(outcome),
+            Fate::Failed(error) | Fate::Lost(error) => plain.failed(error),
+            Fate::Valid => plain,
         }
     }
 
@@ -129,33 +106,18 @@ impl TargetResult {
         }
     }
 
-    fn settled(index: usize, outcome: Outcome) -> Self {
+    fn settled(self, outcome: Outcome) -> Self {
         let Outcome { disposition, id, code, message, .. } = outcome;
         let (mut retry_after, mut since, mut replacement) = (None, None, None);
-        let status = match disposition {
-            Disposition::Delivered => Status::Delivered,
+        match disposition {
             Disposition::Unregistered(at) => {
                 since = at.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-                Status::Unregistered
             }
-            Disposition::Replaced(token) => {
-                replacement = Some(token);
-                Status::Replaced
-            }
-            Disposition::Rejected => Status::Rejected,
-            Disposition::CredentialRejected(CredentialFault::Expired | CredentialFault::Refused) => {
-                Status::CredentialRejected
-            }
-            Disposition::Throttled(throttle) => {
-                retry_after = throttle.retry_after;
-                Status::Throttled
-            }
-            Disposition::Unavailable(wait) => {
-                retry_after = wait;
-                Status::Unavailable
-            }
-            Disposition::Unknown => Status::Unknown,
-        };
+            Disposition::Replaced(token) => replacement = Some(token),
+            Disposition::Throttled(throttle) => retry_after = throttle.retry_after,
+            Disposition::Unavailable(wait) => retry_after = wait,
+            _ => {}
+        }
         Self {
             id,
             code,
@@ -163,26 +125,17 @@ impl TargetResult {
             retry_after: retry_after.map(|ms| Duration::from_millis(ms).as_secs_f64()),
             since: since.map(|since| answer::utc(since).to_string()),
             replacement,
-            ..Self::plain(index, status)
+            ..self
         }
     }
 
-    fn failed(index: usize, error: Error) -> Self {
-        let status = match error.kind {
-            _ if error.code.starts_with("provider_") => Status::Failed,
-            Kind::Internal | Kind::Provider => Status::Failed,
-            Kind::CredentialRejected => Status::CredentialRejected,
-            Kind::Throttled => Status::Throttled,
-            Kind::Gone => Status::Unregistered,
-            Kind::Overloaded | Kind::Unreachable | Kind::Unavailable | Kind::TimedOut => Status::Unavailable,
-            _ => Status::Rejected,
-        };
+    fn failed(self, error: Error) -> Self {
         Self {
             code: Some(error.code.into_owned()),
             message: Some(error.message.into_owned()),
             field: error.field,
             retry_after: error.retry_after.map(|wait| wait.as_secs_f64()),
-            ..Self::plain(index, status)
+            ..self
         }
     }
 }

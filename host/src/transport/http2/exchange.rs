@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::time::Duration;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -25,7 +26,7 @@ pub async fn exchange(lease: Lease, request: &Request, path: &PathAndQuery) -> R
     match timeout_at(request.deadline, stream.respond()).await {
         Ok(Ok((status, headers, body))) => {
             let connection = ConnectionHandle(Some(stream.finish()));
-            Ok(Response { status, headers, body, connection })
+            Ok(Response { status, headers, body, waited: Duration::ZERO, connection })
         }
         Ok(Err(error)) => {
             stream.give_up();

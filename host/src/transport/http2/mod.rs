@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::uri::PathAndQuery;
@@ -72,8 +72,9 @@ impl Http2 {
         let path = PathAndQuery::try_from(request.path.as_str())
             .map_err(|error| SendError::not_sent(Cause::InvalidRequest, format!("path: {error}")))?;
         let mut last: Option<SendError> = None;
-        let mut attempt = 1;
+        let (mut attempt, mut waited) = (1, Duration::ZERO);
         loop {
+            let asked = Instant::now();
             let lease = match (self.acquire(&key, request).await, last.take()) {
                 (Ok(lease), _) => lease,
                 // What the peer said to the request tells more than that there is no connection for another try.
@@ -82,8 +83,9 @@ impl Http2 {
                 }
                 (Err(error), _) => return Err(error),
             };
+            waited += asked.elapsed();
             let error = match exchange::exchange(lease, request, &path).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(Response { waited, ..response }),
                 Err(error) => error,
             };
             if !error.may_resend(attempt, request.deadline) {

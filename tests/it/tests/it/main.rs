@@ -15,4 +15,5 @@ mod v1_applications;
 mod v1_idempotency;
 mod v1_requests;
 mod v1_streams;
+mod watch;
 mod world;

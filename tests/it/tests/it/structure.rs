@@ -31,12 +31,14 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("http", &["config", "contract", "error", "gateway", "tenant"]),
+    ("http", &["config", "contract", "error", "gateway", "telemetry", "tenant"]),
     ("server", &["config", "http"]),
     ("log", &["config"]),
+    ("telemetry", &["config", "web"]),
+    ("web", &["config"]),
     ("simulated", &["config"]),
-    ("start", &["config", "gateway", "provider", "transport"]),
-    ("cli", &["config", "http", "log", "server", "simulated", "start"]),
+    ("start", &["config", "gateway", "provider", "transport", "web"]),
+    ("cli", &["config", "http", "log", "server", "simulated", "start", "telemetry", "web"]),
 ];
 
 /// Crates, and which crates of this workspace each may depend on.

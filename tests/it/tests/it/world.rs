@@ -108,7 +108,8 @@ impl Pushlet {
         let login = config.login().unwrap();
         let tls = server::acceptor(&config.tls).unwrap();
         let gateway: Gateway = start::gateway(&config).unwrap();
-        let (router, under_way) = http::router(Arc::new(gateway), &config.limits, login.as_ref());
+        let watch = http::Watch::new(None, false);
+        let (router, under_way) = http::router(Arc::new(gateway), &config.limits, login.as_ref(), &watch);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -1,0 +1,66 @@
+//! What people read on their terminals.
+
+use std::io::Write as _;
+
+use serde_json::Value;
+
+use crate::config::Problem;
+
+pub fn line(text: &str) -> Result<(), Problem> {
+    writeln!(std::io::stdout(), "{text}").map_err(Problem::new)
+}
+
+pub fn json(value: &Value) -> Result<(), Problem> {
+    line(&format!("{value:#}"))
+}
+
+/// Columns of a list of objects, by JSON pointer.
+pub fn table(items: &[Value], columns: &[(&str, &str)]) -> Result<(), Problem> {
+    let mut rows = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect::<Vec<_>>()];
+    for item in items {
+        rows.push(columns.iter().map(|(_, pointer)| cell(item.pointer(pointer))).collect());
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        line(cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// One object: a line for each value, nested ones with their path.
+pub fn object(value: &Value) -> Result<(), Problem> {
+    let mut lines = Vec::new();
+    flatten(value, String::new(), &mut lines);
+    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+    lines.iter().try_for_each(|(name, value)| line(&format!("{name:width$}  {value}")))
+}
+
+fn flatten(value: &Value, path: String, lines: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(members) if !members.is_empty() => {
+            for (name, member) in members {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                flatten(member, path, lines);
+            }
+        }
+        Value::Null => {}
+        other => lines.push((path, cell(Some(other)))),
+    }
+}
+
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => printable(text),
+        Some(Value::Array(items)) => items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(", "),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Without what could steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}

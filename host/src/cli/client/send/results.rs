@@ -1,0 +1,141 @@
+//! The results file: a line of JSON for each target, from which a later run knows what is done.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::path::Path;
+
+use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value};
+
+use super::targets::Target;
+use super::trimmed;
+use crate::config::Problem;
+
+/// Results after which another try makes no sense, or might be a second push.
+const FINAL: [&str; 5] = ["delivered", "unregistered", "replaced", "rejected", "unknown"];
+
+/// Targets that have a final result: 16 bytes for each, however long it is.
+#[derive(Default)]
+pub struct Done(HashSet<[u8; 16]>);
+
+impl Done {
+    pub fn contains(&self, target: &str) -> bool {
+        !self.0.is_empty() && self.0.contains(&key(target))
+    }
+}
+
+/// Where results go.
+pub struct Results {
+    file: Option<BufWriter<File>>,
+    done: Done,
+}
+
+impl Results {
+    /// None: nowhere. An existing file is only written to in order to `resume`.
+    pub fn open(path: Option<&Path>, resume: bool) -> Result<Self, Problem> {
+        let Some(path) = path else { return Ok(Self { file: None, done: Done::default() }) };
+        let wrong = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                Problem::new(format_args!("{} is there already: --resume goes on with it", path.display()))
+            }
+            _ => Problem::new(format_args!("{}: {error}", path.display())),
+        };
+        let mut options = OpenOptions::new();
+        options.read(true).append(true);
+        let options = if resume { options.create(true) } else { options.create_new(true) };
+        let mut file = options.open(path).map_err(wrong)?;
+        let done = read(&mut file).map_err(wrong)?;
+        Ok(Self { file: Some(BufWriter::with_capacity(256 << 10, file)), done })
+    }
+
+    pub fn take_done(&mut self) -> Done {
+        std::mem::take(&mut self.done)
+    }
+
+    /// `result`: as the stream had it; its index means nothing to others.
+    pub fn write(&mut self, target: &str, result: &Map<String, Value>) -> Result<(), Problem> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut line = Map::new();
+        line.insert("target".to_owned(), Target::shown(target));
+        line.extend(
+            result
+                .iter()
+                .filter(|(name, _)| *name != "index")
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+        writeln!(file, "{}", Value::Object(line)).map_err(not_written)
+    }
+
+    pub fn flush(&mut self) -> Result<(), Problem> {
+        self.file.as_mut().map_or(Ok(()), |file| file.flush().map_err(not_written))
+    }
+}
+
+fn not_written(error: std::io::Error) -> Problem {
+    Problem::new(format_args!("the results can not be written: {error}"))
+}
+
+/// What is done. A last line that was cut off is closed, so that the next one is whole.
+fn read(file: &mut File) -> std::io::Result<Done> {
+    let mut done = Done::default();
+    let mut input = BufReader::with_capacity(1 << 20, &mut *file);
+    let mut line = Vec::new();
+    while input.read_until(b'\n', &mut line)? > 0 {
+        if let Ok(result) = serde_json::from_slice::<Value>(&line)
+            && result["status"].as_str().is_some_and(|status| FINAL.contains(&status))
+        {
+            done.0.insert(match &result["target"] {
+                Value::String(text) => key(text),
+                other => key(&other.to_string()),
+            });
+        }
+        line.clear();
+    }
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(done)
+}
+
+/// A JSON line may be written with other spaces.
+fn key(target: &str) -> [u8; 16] {
+    let text = trimmed(target);
+    let plain = match Target::shown(text) {
+        Value::String(_) => text.to_owned(),
+        object => object.to_string(),
+    };
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest(&SHA256, plain.as_bytes()).as_ref()[..16]);
+    key
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (std::path::PathBuf, Done) {
+        let path = std::env::temp_dir().join(format!("pushlet-results-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&path, text).unwrap();
+        let done = Results::open(Some(&path), true).unwrap().take_done();
+        (path, done)
+    }
+
+    #[test]
+    fn only_final_results_are_done_and_a_cut_off_line_is_closed() {
+        let lines = "{\"target\":\"a\",\"status\":\"delivered\"}\n{\"target\":\"b\",\"status\":\"throttled\"}\n\
+                     {\"target\":{\"target\":{\"topic\":\"c\"}},\"status\":\"rejected\"}\n{\"target\":\"d\",\"stat";
+        let (path, done) = file(lines);
+        assert!(done.contains("a") && done.contains(" a ") && !done.contains("b") && !done.contains("d"));
+        assert!(done.contains("{ \"target\": {\"topic\": \"c\"} }"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{lines}\n"));
+        assert!(Results::open(Some(&path), false).is_err());
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,170 @@
+//! `POST /v1/notifications:stream`: targets out, results in, at the pace of whoever is slowest.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::channel::{Channel, Sender};
+use reqwest::{Body, Method};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::super::print;
+use super::super::server::Server;
+use super::progress::Progress;
+use super::results::Results;
+use super::targets::{Target, Targets};
+use crate::config::Problem;
+
+/// Targets that are read ahead.
+const AHEAD: usize = 1024;
+/// Targets in one piece of the request.
+const PIECE: usize = 256;
+/// Longest line of an answer.
+const LONGEST_LINE: usize = 1 << 20;
+/// Failures that are shown.
+const EXAMPLES: usize = 5;
+
+/// How the stream ended.
+#[derive(Default)]
+pub struct End {
+    /// Why the server ended it early, if it did.
+    pub interrupted: Option<String>,
+    /// Some of what went wrong, for people.
+    pub examples: Vec<String>,
+}
+
+/// The text of each target that is under way, by its number in the stream.
+type UnderWay = Arc<Mutex<HashMap<u64, String>>>;
+
+/// Sends to all targets. What is wrong with a single target is no error.
+pub async fn send(
+    server: &Server,
+    header: &Value,
+    targets: Targets,
+    results: &mut Results,
+    progress: &mut Progress,
+) -> Result<End, Problem> {
+    let (sender, body) = Channel::<Bytes, std::io::Error>::new(4);
+    let (read, waiting) = mpsc::channel(AHEAD);
+    let reading = tokio::task::spawn_blocking(move || read_all(targets, &read));
+    let under_way = UnderWay::default();
+    let feeding = tokio::spawn(feed(sender, format!("{header}\n"), waiting, under_way.clone()));
+    let request = server.plain(Method::POST, "/v1/notifications:stream");
+    let request = request.header("content-type", "application/x-ndjson").body(Body::wrap(body));
+    let received = async {
+        let response = server.answer(request).await?;
+        receive(server, response, results, progress, &under_way).await
+    };
+    let end = received.await;
+    feeding.abort();
+    if end.is_err() {
+        // It may be waiting for input that nobody needs any more.
+        reading.abort();
+        return end;
+    }
+    finish(end?, reading, &under_way).await
+}
+
+async fn finish(
+    end: End,
+    reading: JoinHandle<Result<(), Problem>>,
+    under_way: &UnderWay,
+) -> Result<End, Problem> {
+    if end.interrupted.is_some() {
+        return Ok(end);
+    }
+    reading.await.map_err(Problem::new)??;
+    match lock(under_way).len() {
+        0 => Ok(end),
+        lost => Err(Problem::new(format_args!("{lost} targets got no result"))),
+    }
+}
+
+fn read_all(mut targets: Targets, read: &mpsc::Sender<Target>) -> Result<(), Problem> {
+    while let Some(target) = targets.next()? {
+        if read.blocking_send(target).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn feed(
+    mut sender: Sender<Bytes, std::io::Error>,
+    header: String,
+    mut waiting: mpsc::Receiver<Target>,
+    under_way: UnderWay,
+) {
+    let mut piece = BytesMut::from(header.as_bytes());
+    let mut received = Vec::with_capacity(PIECE);
+    let mut next = 0;
+    // When the server does not read any more, its answer tells why.
+    while sender.send_data(piece.split().freeze()).await.is_ok()
+        && waiting.recv_many(&mut received, PIECE).await > 0
+    {
+        let mut under_way = lock(&under_way);
+        for Target { text, line } in received.drain(..) {
+            piece.extend_from_slice(line.as_bytes());
+            piece.extend_from_slice(b"\n");
+            under_way.insert(next, text);
+            next += 1;
+        }
+    }
+}
+
+async fn receive(
+    server: &Server,
+    mut response: reqwest::Response,
+    results: &mut Results,
+    progress: &mut Progress,
+    under_way: &UnderWay,
+) -> Result<End, Problem> {
+    let mut end = End::default();
+    let mut buffer = BytesMut::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| server.unreachable(&error))? {
+        buffer.extend_from_slice(&piece);
+        while let Some(length) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line = buffer.split_to(length + 1);
+            let result: Map<String, Value> = serde_json::from_slice(&line).map_err(|_| not_ours())?;
+            let Some(index) = result.get("index").and_then(Value::as_u64) else {
+                let interrupted = result.get("interrupted").and_then(Value::as_str);
+                return Ok(End { interrupted: interrupted.map(str::to_owned), ..end });
+            };
+            let target = lock(under_way).remove(&index).ok_or_else(not_ours)?;
+            settle(&target, &result, results, progress, &mut end)?;
+        }
+        if buffer.len() > LONGEST_LINE {
+            return Err(not_ours());
+        }
+        results.flush()?;
+        progress.draw();
+    }
+    Err(Problem::new("the server's answer broke off; with --results, --resume goes on"))
+}
+
+fn settle(
+    target: &str,
+    result: &Map<String, Value>,
+    results: &mut Results,
+    progress: &mut Progress,
+    end: &mut End,
+) -> Result<(), Problem> {
+    let text = |name| result.get(name).and_then(Value::as_str).unwrap_or_default();
+    let status = text("status");
+    progress.count(status);
+    if !Progress::is_good(status) && end.examples.len() < EXAMPLES {
+        let told = format!("{target}: {status} {} {}", text("code"), text("message"));
+        end.examples.push(print::printable(told.trim_end()));
+    }
+    results.write(target, result)
+}
+
+fn not_ours() -> Problem {
+    Problem::new("the server's answer is none that Pushlet gives")
+}
+
+fn lock(under_way: &UnderWay) -> std::sync::MutexGuard<'_, HashMap<u64, String>> {
+    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+}
