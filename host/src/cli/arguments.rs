@@ -27,6 +27,13 @@ pub enum Action {
         directory: PathBuf,
     },
     CheckConfig,
+    /// What the server calls itself, in a process of its own, to compile an uploaded component.
+    Compile {
+        /// Bytes of address space.
+        memory: u64,
+        /// Seconds.
+        cpu: u64,
+    },
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -48,6 +55,10 @@ impl Arguments {
         let (action, matches) = match matches.subcommand() {
             Some(("simulator", inner)) => (Action::Simulator { directory: directory(inner) }, inner),
             Some(("check-config", inner)) => (Action::CheckConfig, inner),
+            Some(("compile", inner)) => {
+                let number = |name| inner.get_one(name).copied().unwrap_or_default();
+                (Action::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
+            }
             Some((_, inner)) => {
                 let simulator = inner.get_flag("simulator").then(|| directory(inner));
                 (Action::Serve { simulator }, inner)
@@ -86,8 +97,13 @@ fn command(endpoints: &[String]) -> Command {
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, simulator, check])
+        .subcommands([serve, simulator, check, compile()])
         .after_help("Example:\n  pushlet serve --simulator")
+}
+
+fn compile() -> Command {
+    let number = |name| Arg::new(name).long(name).required(true).value_parser(value_parser!(u64));
+    Command::new("compile").hide(true).args([number("memory"), number("cpu")])
 }
 
 fn simulator_dir() -> Arg {
@@ -123,7 +139,7 @@ fn flag_of(key: &Key) -> Arg {
         .value_name(key.kind.placeholder())
         .help(format!("{}{default}", key.help));
     match key.kind {
-        Kind::Paths => arg.action(ArgAction::Append),
+        Kind::Paths | Kind::Texts => arg.action(ArgAction::Append),
         Kind::Switch => {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true").overrides_with(name)
         }

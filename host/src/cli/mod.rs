@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::config::{Config, Layers, Problem};
 use crate::server::{self, Server};
-use crate::{http, log, simulated, start};
+use crate::{http, log, provider, simulated, start};
 use arguments::{Action, Arguments};
 
 /// At the end: for closing the connections to the push services, on which nothing is under way any more.
@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
         }
     };
     match run(arguments, std::env::vars_os()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(problem) => {
             let _ = writeln!(std::io::stderr(), "pushlet: {problem}");
             ExitCode::FAILURE
@@ -39,7 +39,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Problem> {
+fn run(
+    arguments: Arguments,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<ExitCode, Problem> {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -47,18 +50,20 @@ fn run(arguments: Arguments, variables: impl Iterator<Item = (OsString, OsString
             .map_err(|error| Problem::new(format_args!("cannot start threads: {error}")))
     };
     match &arguments.action {
-        Action::Simulator { directory } => runtime()?.block_on(run_simulator(directory)),
+        Action::Compile { memory, cpu } => return Ok(provider::compile(*memory, *cpu)),
+        Action::Simulator { directory } => runtime()?.block_on(run_simulator(directory))?,
         Action::CheckConfig => {
             let layers = layers(&arguments, variables)?;
             let shown = layers.shown()?;
             check(&layers.finish()?)?;
-            std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)
+            std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)?;
         }
         Action::Serve { simulator } => {
             let config = layers(&arguments, variables)?.finish()?;
-            runtime()?.block_on(serve(config, simulator.as_deref()))
+            runtime()?.block_on(serve(config, simulator.as_deref()))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn layers(

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::config;
 use crate::contract::manifest;
 use crate::error::Error;
-use crate::provider::{Exchange, Message, Provider};
+use crate::provider::{Exchange, Message, Provider, Trust};
 use crate::transport::{Origin, OriginError, Protocol};
 
 /// The place of one exchange.
@@ -64,7 +64,9 @@ impl Destinations {
         match (&endpoint.origin, &exchange.url) {
             (manifest::Origin::Fixed(origin), _) => {
                 let origin = self.origin(origin, || origin.parse())?;
-                Ok(Destination { origin, path, protocol, guarded: false })
+                // A stranger's component may name a host inside; TLS alone does not keep it out.
+                let guarded = provider.trust() == Trust::Uploaded;
+                Ok(Destination { origin, path, protocol, guarded })
             }
             (manifest::Origin::AnyHttps, Some(url)) => {
                 let origin = Origin::of(url).map_err(Error::internal)?;

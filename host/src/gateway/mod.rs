@@ -10,6 +10,7 @@ mod register;
 mod retry;
 mod send;
 mod stream;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::transport::Transport;
 pub use crate::registry::DeadToken;
 use endpoints::Destinations;
 pub use stream::{Line, Stream};
+pub use uploads::{Policy, Upload, Uploads, for_everybody};
 
 /// A registration as it was uploaded: text fields and files by field name.
 #[derive(Default)]
@@ -119,7 +121,8 @@ pub struct Settings {
 pub struct Gateway(Arc<Inner>);
 
 struct Inner {
-    catalogue: Catalogue,
+    catalogue: Arc<Catalogue>,
+    uploads: Uploads,
     registry: Registry,
     transport: Transport,
     authorizer: Authorizer,
@@ -129,11 +132,12 @@ struct Inner {
 }
 
 impl Gateway {
-    pub fn new(catalogue: Catalogue, transport: Transport, settings: Settings) -> Self {
+    pub fn new(uploads: Uploads, transport: Transport, settings: Settings) -> Self {
         let destinations = Destinations::new(settings.endpoints);
         let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted_hosts());
         Self(Arc::new(Inner {
-            catalogue,
+            catalogue: uploads.catalogue().clone(),
+            uploads,
             registry: Registry::new(settings.applications),
             transport,
             authorizer: Authorizer::new(Arc::new(tokens)),
@@ -182,7 +186,7 @@ impl Gateway {
         let application = self.0.registry.get(tenant, application_id)?;
         let fields = Fields::Strict(notification);
         let opened = self.0.open(tenant, application, None, fields, false, deadline)?;
-        Ok(Stream { gateway: self.0.clone(), opened })
+        Ok(Stream { opened })
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.
@@ -190,9 +194,14 @@ impl Gateway {
         Ok(self.0.registry.get(tenant, application_id)?.feedback.take())
     }
 
+    /// The components that tenants uploaded.
+    pub fn uploads(&self) -> &Uploads {
+        &self.0.uploads
+    }
+
     /// Why this gateway can not serve now, if so.
     pub fn not_ready(&self) -> Option<String> {
-        self.0.catalogue.all().next().is_none().then(|| "no provider is loaded".to_owned())
+        self.0.catalogue.shared().all().next().is_none().then(|| "no provider is loaded".to_owned())
     }
 
     /// Closes the connections to the push services in order; what is still under way gets `within`.

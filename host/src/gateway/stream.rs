@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::deliver::{BATCH, Batch};
 use super::send::{Opened, knows};
-use super::{Fate, Fields, Inner};
+use super::{Fate, Fields};
 use crate::contract::{Notification, Target};
 use crate::error::Error;
 
@@ -22,7 +22,6 @@ const WINDOW: usize = 2000;
 
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
-    pub(super) gateway: Arc<Inner>,
     pub(super) opened: Opened,
 }
 
@@ -103,7 +102,7 @@ impl Stream {
                 continue;
             }
             if let Some(fields) = notification {
-                let own = self.gateway.notification(Fields::Strict(fields), self.opened.provider.manifest());
+                let own = self.opened.notification(Fields::Strict(fields));
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
                 prepared.extend(Prepared::new(index, 1, batch));
                 continue;

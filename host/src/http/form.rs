@@ -57,6 +57,19 @@ impl From<&Limits> for Bounds {
     }
 }
 
+impl Bounds {
+    /// The same with another size of the body, in bytes.
+    pub fn with_body(self, body: usize) -> Self {
+        Self { body, ..self }
+    }
+}
+
+/// Reads a body that is no form.
+pub async fn read_whole(request: Request, bounds: Bounds) -> Result<Bytes, Error> {
+    let (parts, body) = request.into_parts();
+    read_body(&parts.headers, body, bounds).await
+}
+
 impl Form {
     /// Reads the whole request.
     pub async fn read(request: Request, bounds: Bounds) -> Result<Self, Error> {

@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod classic;
 mod form;
+mod providers;
 mod request_log;
 mod v1;
 
@@ -25,7 +26,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{Limits, Login};
 use crate::error::{Error, Kind};
-use crate::gateway::{self, ApplicationView, DeadToken, Gateway, Registration, Report};
+use crate::gateway::{self, ApplicationView, DeadToken, Gateway, Registration, Report, Uploads};
 use crate::tenant::TenantId;
 use admission::Place;
 
@@ -37,6 +38,8 @@ pub trait Backend: Send + Sync {
     fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
     fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error>;
     fn not_ready(&self) -> Option<String>;
+    /// None: this backend takes no components.
+    fn uploads(&self) -> Option<Uploads>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
@@ -65,6 +68,10 @@ impl Backend for Gateway {
 
     fn not_ready(&self) -> Option<String> {
         Gateway::not_ready(self)
+    }
+
+    fn uploads(&self) -> Option<Uploads> {
+        Some(Gateway::uploads(self).clone())
     }
 
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
@@ -117,6 +124,7 @@ pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>)
         .route("/send_notification", post(classic::send_notification))
         .route("/application_feedback", post(classic::application_feedback))
         .merge(v1::routes())
+        .merge(providers::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))

@@ -71,6 +71,10 @@ impl Backend for Fake {
         self.not_ready.clone()
     }
 
+    fn uploads(&self) -> Option<Uploads> {
+        None
+    }
+
     fn applications(&self, _: &TenantId) -> Vec<ApplicationView> {
         Vec::new()
     }

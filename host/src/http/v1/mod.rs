@@ -31,7 +31,7 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 /// Reads a JSON body of at most `most` bytes.
-async fn json<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Error> {
+pub(super) async fn json<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Error> {
     let is_json = |value: &str| {
         value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
     };
@@ -53,7 +53,7 @@ async fn json<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, E
 }
 
 /// An error of `/v1`: with its field.
-struct Failure(Error);
+pub(super) struct Failure(Error);
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {

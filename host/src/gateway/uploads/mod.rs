@@ -1,0 +1,473 @@
+//! Uploaded providers: how a stranger's component gets into the catalogue, step by step, and out again.
+//!
+//! [`Uploads::begin`] takes a place before the component is read; [`Upload::finish`] checks it, compiles it in
+//! a process of its own, holds its manifest against the operator's [`Policy`], tries it ([`dry_run`]), keeps
+//! it, and then swaps it in. Calls under way finish with the version that they began with.
+
+mod dry_run;
+mod policy;
+mod versions;
+mod view;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Kind};
+use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Sandbox, Store, StoredVersion, Trust, digest};
+use crate::tenant::TenantId;
+
+pub use policy::Policy;
+use versions::{Version, Versions};
+pub use view::ProviderView;
+
+/// Components in memory at once, on their way in.
+const PLACES: usize = 8;
+/// How long an upload waits for one.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What is uploaded, and what may be. Cheap to clone.
+#[derive(Clone)]
+pub struct Uploads(Arc<Shared>);
+
+struct Shared {
+    catalogue: Arc<Catalogue>,
+    loader: Arc<Loader>,
+    store: Arc<dyn Store>,
+    policy: Policy,
+    places: Arc<Semaphore>,
+    /// Components that may be compiled at a time.
+    jobs: Arc<Semaphore>,
+    /// Tenants that are changing something.
+    busy: Mutex<HashSet<TenantId>>,
+    tenants: Mutex<HashMap<TenantId, Tenant>>,
+}
+
+#[derive(Default)]
+struct Tenant {
+    providers: BTreeMap<String, Versions>,
+    refused: Option<RefusedUpload>,
+}
+
+/// The last upload of a tenant that was not taken.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusedUpload {
+    pub name: String,
+    pub digest: String,
+    pub error: String,
+    pub message: String,
+    /// What it printed, and where it trapped.
+    pub log: String,
+}
+
+/// What a version printed, and where it trapped.
+#[derive(Debug, Clone, Serialize)]
+pub struct VersionLog {
+    pub digest: String,
+    pub log: String,
+}
+
+/// The logs of a provider, that of the active version first.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProviderLog {
+    pub versions: Vec<VersionLog>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_upload: Option<RefusedUpload>,
+}
+
+/// The right to upload one component, held until it is dropped.
+pub struct Upload {
+    uploads: Uploads,
+    change: Change,
+    name: String,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A tenant changes one thing at a time.
+struct Change {
+    shared: Arc<Shared>,
+    tenant: TenantId,
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+    }
+}
+
+impl Uploads {
+    /// `jobs`: components that may be compiled at a time.
+    pub fn new(
+        catalogue: Catalogue,
+        loader: Loader,
+        store: Arc<dyn Store>,
+        policy: Policy,
+        jobs: usize,
+    ) -> Self {
+        let sandbox = loader.sandbox().clone();
+        let uploads = Self(Arc::new(Shared {
+            catalogue: Arc::new(catalogue),
+            loader: Arc::new(loader),
+            store,
+            policy,
+            places: Arc::new(Semaphore::new(PLACES)),
+            jobs: Arc::new(Semaphore::new(jobs)),
+            busy: Mutex::default(),
+            tenants: Mutex::default(),
+        }));
+        uploads.watch(&sandbox);
+        uploads
+    }
+
+    /// Has the version before a quarantined one come back.
+    fn watch(&self, sandbox: &Sandbox) {
+        let shared = Arc::downgrade(&self.0);
+        sandbox.on_quarantine(move |tenant, name, digest| {
+            if let Some(shared) = shared.upgrade() {
+                shared.fall_back(tenant, name, digest);
+            }
+        });
+    }
+
+    pub(super) fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.0.catalogue
+    }
+
+    /// How often a component was quarantined, of all tenants.
+    pub fn quarantines(&self) -> u64 {
+        self.0.loader.sandbox().quarantines()
+    }
+
+    /// Most bytes of a component.
+    pub fn largest_component(&self) -> usize {
+        self.0.loader.largest_component()
+    }
+
+    /// Loads what was kept by an earlier run. What can't be loaded is unusable, and the rest goes on.
+    pub fn restore(&self) -> Result<(), Error> {
+        let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
+        for stored in self.0.store.list()? {
+            let tenant = tenants.entry(stored.tenant.clone()).or_default();
+            tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
+        }
+        for (id, tenant) in &mut tenants {
+            tenant.providers.values_mut().flat_map(Versions::to_load).for_each(|version| {
+                match self.0.load_stored(&version.stored, &Arc::default()) {
+                    Ok(provider) => version.provider = Some(provider),
+                    Err(error) => {
+                        let StoredVersion { tenant, name, digest, .. } = &version.stored;
+                        tracing::error!(%tenant, name, digest, %error, "an uploaded provider can not be loaded");
+                        version.fault = Some(error.message.into_owned());
+                    }
+                }
+            });
+            self.0.publish(id, tenant);
+        }
+        *self.0.tenants() = tenants;
+        Ok(())
+    }
+
+    /// Takes a place for an upload, before its bytes are read.
+    pub async fn begin(&self, tenant: &TenantId, name: &str) -> Result<Upload, Error> {
+        self.0.may_upload(tenant, name)?;
+        let change = self.change(tenant)?;
+        let place = tokio::time::timeout(WAIT, self.0.places.clone().acquire_owned()).await;
+        match place {
+            Ok(Ok(place)) => Ok(Upload { uploads: self.clone(), change, name: name.into(), _place: place }),
+            _ => {
+                let message = "too many components are being uploaded, try again later";
+                Err(Error::new(Kind::Overloaded, "too_many_uploads", message))
+            }
+        }
+    }
+
+    /// Makes a version that is kept the active one, and ends its quarantine.
+    pub async fn activate(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<ProviderView, Error> {
+        let change = self.change(tenant)?;
+        let kept = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)?.get(digest).cloned());
+        let Some(mut version) = kept else {
+            self.view(tenant, name)?;
+            let message = format!("there is no version {digest} of {name}");
+            return Err(Error::new(Kind::NotFound, "version_not_found", message).about("digest"));
+        };
+        let job = self.job().await?;
+        let name = name.to_owned();
+        blocking(move || {
+            let _job = job;
+            let shared = &change.shared;
+            let loaded = version.provider.take();
+            let provider = loaded.map_or_else(|| shared.load_stored(&version.stored, &Arc::default()), Ok)?;
+            shared.policy.check(&name, provider.manifest())?;
+            provider.instances(&change.tenant).release();
+            version.stored.activated = shared.next_activation(&change.tenant, &name);
+            let StoredVersion { tenant, name, digest, activated, .. } = &version.stored;
+            shared.store.set_activated(tenant, name, digest, *activated)?;
+            Ok(shared.swap_in(Version { provider: Some(provider), fault: None, ..version }))
+        })
+        .await
+    }
+
+    /// Forgets all versions of a provider of the tenant's own. Its applications stay, but can't be sent for.
+    pub async fn remove(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        let change = self.change(tenant)?;
+        let versions = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name).cloned());
+        let Some(versions) = versions else {
+            self.view(tenant, name)?;
+            let message = format!("{name} is there for everybody; only what was uploaded can be removed");
+            return Err(Error::new(Kind::Conflict, "built_in_provider", message));
+        };
+        let name = name.to_owned();
+        blocking(move || {
+            let Change { shared, tenant } = &change;
+            for version in versions.latest_first() {
+                shared.store.delete(tenant, &name, &version.stored.digest)?;
+            }
+            let mut tenants = shared.tenants();
+            if let Some(own) = tenants.get_mut(tenant) {
+                own.providers.remove(&name);
+                shared.publish(tenant, own);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub fn view(&self, tenant: &TenantId, name: &str) -> Result<ProviderView, Error> {
+        if let Some(versions) = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)) {
+            return Ok(ProviderView::own(name, versions, tenant));
+        }
+        let shared = self.0.catalogue.shared().get(name);
+        shared.map(|provider| ProviderView::shared(provider, tenant)).ok_or_else(|| not_found(name))
+    }
+
+    /// What the tenant's instances of a provider printed, and where they trapped.
+    pub fn log(&self, tenant: &TenantId, name: &str) -> Result<ProviderLog, Error> {
+        let tenants = self.0.tenants();
+        let own = tenants.get(tenant);
+        let refused = own.and_then(|own| own.refused.clone()).filter(|refused| refused.name == name);
+        let versions = own.and_then(|own| own.providers.get(name));
+        let providers: Vec<&Arc<Provider>> = match versions {
+            Some(versions) => {
+                versions.latest_first().filter_map(|version| version.provider.as_ref()).collect()
+            }
+            None => self.0.catalogue.shared().get(name).into_iter().collect(),
+        };
+        if versions.is_none() && providers.is_empty() && refused.is_none() {
+            return Err(not_found(name));
+        }
+        let versions = providers.into_iter().map(|provider| VersionLog {
+            digest: provider.digest().to_owned(),
+            log: provider.instances(tenant).log().text(),
+        });
+        Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
+    }
+
+    fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
+        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if busy.insert(tenant.clone()) {
+            return Ok(Change { shared: self.0.clone(), tenant: tenant.clone() });
+        }
+        let message = "another change of your providers is under way";
+        Err(Error::new(Kind::Conflict, "change_under_way", message))
+    }
+
+    async fn job(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.0.jobs.clone().acquire_owned().await.map_err(Error::internal)
+    }
+}
+
+/// Takes a component of the operator's through the same steps, and adds it for everybody.
+pub fn for_everybody(
+    catalogue: Catalogue,
+    loader: &Loader,
+    policy: &Policy,
+    component: &[u8],
+) -> Result<Catalogue, Error> {
+    let provider = loader.load(component, Trust::Uploaded, &Arc::default())?;
+    let name = provider.manifest().name.clone();
+    if catalogue.shared().get(&name).is_some() && !policy.allow_shadowing {
+        return Err(name_taken(&name));
+    }
+    policy.check(&name, provider.manifest())?;
+    dry_run::run_here(&provider, &TenantId::default_tenant())?;
+    Ok(catalogue.add(provider))
+}
+
+impl Upload {
+    /// Takes the component through all steps. `Err`: nothing has changed.
+    pub async fn finish(self, component: Vec<u8>) -> Result<ProviderView, Error> {
+        let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
+        let component: Arc<[u8]> = component.into();
+        let digest = digest(&component);
+        let log = Arc::<GuestLog>::default();
+        let loaded = self.load(&component, &log).await;
+        let tried = match &loaded {
+            Ok(provider) => dry_run::run(provider, &tenant).await.inspect_err(|_| {
+                log_of(provider, &tenant, &log);
+            }),
+            Err(error) => Err(error.clone()),
+        };
+        if let Err(error) = &tried {
+            shared.refuse(&tenant, name, &digest, error, &log);
+        }
+        tried?;
+        let provider = loaded?;
+        let name = self.name.clone();
+        blocking(move || {
+            // Both are held until the change is made.
+            let _upload = self;
+            shared.keep(&tenant, &name, provider, &component)
+        })
+        .await
+    }
+
+    async fn load(&self, component: &Arc<[u8]>, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
+        let job = self.uploads.job().await?;
+        let (shared, component, log) = (self.change.shared.clone(), component.clone(), log.clone());
+        let name = self.name.clone();
+        blocking(move || {
+            let _job = job;
+            let provider = shared.loader.load(&component, Trust::Uploaded, &log)?;
+            shared.policy.check(&name, provider.manifest())?;
+            Ok(provider)
+        })
+        .await
+    }
+}
+
+/// Adds what the tenant's instances printed to the log of the upload.
+fn log_of(provider: &Provider, tenant: &TenantId, log: &GuestLog) {
+    log.append(provider.instances(tenant).log().text().as_bytes());
+}
+
+impl Shared {
+    /// May the tenant have a provider of this name?
+    fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        if self.catalogue.shared().get(name).is_some() && !self.policy.allow_shadowing {
+            return Err(name_taken(name));
+        }
+        let tenants = self.tenants();
+        let own = tenants.get(tenant).map(|own| &own.providers);
+        let most = self.policy.per_tenant;
+        if own.is_none_or(|own| !own.contains_key(name)) && own.map_or(0, BTreeMap::len) >= most {
+            let message = format!("there are {most} providers already, the most that is allowed");
+            return Err(Error::new(Kind::Throttled, "too_many_providers", message));
+        }
+        Ok(())
+    }
+
+    fn load_stored(&self, stored: &StoredVersion, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
+        let component = self.store.component(&stored.tenant, &stored.name, &stored.digest)?;
+        let component = component.ok_or_else(|| Error::internal("the component's file is gone"))?;
+        Ok(self.loader.load(&component, Trust::Uploaded, log)?)
+    }
+
+    /// Keeps a component that passed all steps, and makes it the active version.
+    fn keep(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        provider: Arc<Provider>,
+        component: &[u8],
+    ) -> Result<ProviderView, Error> {
+        let known = self.tenants().get(tenant).and_then(|own| {
+            Some(own.providers.get(name)?.get(provider.digest())?.stored.uploaded)
+        });
+        let activated = self.next_activation(tenant, name);
+        let stored = StoredVersion {
+            tenant: tenant.clone(),
+            name: name.to_owned(),
+            digest: provider.digest().to_owned(),
+            size: component.len(),
+            uploaded: known.unwrap_or(activated),
+            activated,
+        };
+        self.store.put(&stored, component)?;
+        provider.instances(tenant).release();
+        Ok(self.swap_in(Version { stored, provider: Some(provider), fault: None }))
+    }
+
+    fn next_activation(&self, tenant: &TenantId, name: &str) -> SystemTime {
+        let now = SystemTime::now();
+        let tenants = self.tenants();
+        let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
+        versions.map_or(now, |versions| versions.next(now))
+    }
+
+    /// The one place where a version becomes active.
+    fn swap_in(&self, version: Version) -> ProviderView {
+        let StoredVersion { tenant, name, .. } = version.stored.clone();
+        let mut tenants = self.tenants();
+        let own = tenants.entry(tenant.clone()).or_default();
+        let versions = own.providers.entry(name.clone()).or_default();
+        versions.activate(version);
+        for old in versions.excess(self.policy.versions) {
+            if let Err(error) = self.store.delete(&tenant, &name, &old.stored.digest) {
+                tracing::error!(%tenant, name, %error, "an old version could not be removed");
+            }
+        }
+        let view = ProviderView::own(&name, versions, &tenant);
+        self.publish(&tenant, own);
+        view
+    }
+
+    fn publish(&self, tenant: &TenantId, own: &Tenant) {
+        let active = |versions: &Versions| versions.active().and_then(|version| version.provider.clone());
+        let own: Vec<Own> =
+            own.providers.iter().map(|(name, versions)| (name.clone(), active(versions))).collect();
+        self.catalogue.set_own(tenant, &own);
+    }
+
+    /// Called when a component is quarantined.
+    fn fall_back(&self, tenant: &TenantId, name: &str, digest: &str) {
+        let version = {
+            let tenants = self.tenants();
+            let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
+            let is_active = |versions: &&Versions| {
+                versions.active().is_some_and(|version| version.stored.digest == digest)
+            };
+            versions.filter(is_active).and_then(|versions| versions.fallback(tenant))
+        };
+        let Some(mut version) = version else { return };
+        version.stored.activated = self.next_activation(tenant, name);
+        let StoredVersion { digest, activated, .. } = &version.stored;
+        tracing::warn!(%tenant, provider = name, digest, "the version before it is active again");
+        if let Err(error) = self.store.set_activated(tenant, name, digest, *activated) {
+            tracing::error!(%tenant, provider = name, %error, "this could not be kept, and ends with a restart");
+        }
+        self.swap_in(version);
+    }
+
+    fn refuse(&self, tenant: &TenantId, name: &str, digest: &str, error: &Error, log: &GuestLog) {
+        self.tenants().entry(tenant.clone()).or_default().refused = Some(RefusedUpload {
+            name: name.to_owned(),
+            digest: digest.to_owned(),
+            error: error.code.clone().into_owned(),
+            message: error.message.clone().into_owned(),
+            log: log.text(),
+        });
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Tenant>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name_taken(name: &str) -> Error {
+    let message = format!("{name} is the name of a provider that everybody has; choose another");
+    Error::new(Kind::Conflict, "provider_name_taken", message)
+}
+
+fn not_found(name: &str) -> Error {
+    Error::new(Kind::NotFound, "provider_not_found", format!("there is no provider {name}"))
+}
+
+/// Runs what takes its time where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| Err(Error::internal(failure)))
+}
