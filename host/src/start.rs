@@ -8,9 +8,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::config::{self, Config, Problem};
 use crate::gateway::{self, Gateway, Policy, Uploads};
-use crate::provider::{
-    self, Catalogue, CompileLimits, Compiler, Loader, MemoryStore, Sandbox, Store,
-};
+use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, MemoryStore, Sandbox, Store};
 use crate::transport::{self, Transport};
 
 /// The gateway that a configuration describes, with its providers loaded. Uploaded components are kept until

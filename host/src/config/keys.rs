@@ -179,7 +179,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "providers.component_size",
-        Kind::Size { least: 1024, most: 1 << 30 },
+        Kind::Size { least: 1 << 20, most: 1 << 30 },
         "\"32MiB\"",
         "Largest component",
     ),

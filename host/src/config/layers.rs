@@ -148,7 +148,9 @@ impl Layers {
             return Err(unknown(origin, path, known_paths(&segments)));
         };
         let value = match key.kind {
-            Kind::Paths | Kind::Texts => Value::Array(many.map(|text| Value::String(text.to_owned())).collect()),
+            Kind::Paths | Kind::Texts => {
+                Value::Array(many.map(|text| Value::String(text.to_owned())).collect())
+            }
             kind => kind.of_text(one),
         };
         self.set(path, key, value, origin)

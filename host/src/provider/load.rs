@@ -153,7 +153,9 @@ pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<(), LoadError> {
         return Err(LoadError::TooLarge { size: bytes.len(), limit });
     }
     if bytes.starts_with(ELF) {
-        return Err(LoadError::Invalid("it is compiled for a machine; give the component it was made of".into()));
+        return Err(LoadError::Invalid(
+            "it is compiled for a machine; give the component it was made of".into(),
+        ));
     }
     shape::check(bytes)?;
     inspect::check(bytes)

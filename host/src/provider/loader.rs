@@ -50,12 +50,7 @@ impl Loader {
 
     /// Checks a component, compiles it if need be, and asks it for its manifest. What it prints meanwhile,
     /// and the frames of a trap, go to `log`. May take long: not for an async thread.
-    pub fn load(
-        &self,
-        bytes: &[u8],
-        trust: Trust,
-        log: &Arc<GuestLog>,
-    ) -> Result<Arc<Provider>, LoadError> {
+    pub fn load(&self, bytes: &[u8], trust: Trust, log: &Arc<GuestLog>) -> Result<Arc<Provider>, LoadError> {
         check(&self.sandbox, bytes)?;
         let digest = digest(bytes);
         if let Some(provider) = self.alive(&digest).filter(|provider| provider.trust() == trust) {

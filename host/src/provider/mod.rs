@@ -172,7 +172,16 @@ impl Sandbox {
         let idle = Arc::<Idle>::default();
         let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
         let shares = Shares::new(&limits.share);
-        Ok(Arc::new(Self { engine, linker, limits, idle, shares, quarantines: AtomicU64::new(0), on_quarantine: OnceLock::new(), _tickers: tickers }))
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            limits,
+            idle,
+            shares,
+            quarantines: AtomicU64::new(0),
+            on_quarantine: OnceLock::new(),
+            _tickers: tickers,
+        }))
     }
 
     /// How often a component was quarantined, of all tenants.

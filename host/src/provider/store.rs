@@ -29,13 +29,8 @@ pub trait Store: Send + Sync {
     fn component(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<Option<Vec<u8>>, Error>;
     /// Keeps a version with its file; one with the same digest is replaced.
     fn put(&self, version: &StoredVersion, component: &[u8]) -> Result<(), Error>;
-    fn set_activated(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        digest: &str,
-        at: SystemTime,
-    ) -> Result<(), Error>;
+    fn set_activated(&self, tenant: &TenantId, name: &str, digest: &str, at: SystemTime)
+    -> Result<(), Error>;
     fn delete(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<(), Error>;
 }
 

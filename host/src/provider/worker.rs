@@ -36,9 +36,8 @@ pub fn compile(memory: u64, cpu: u64) -> ExitCode {
 }
 
 fn confine(memory: u64, cpu: u64) -> io::Result<()> {
-    let limit = |resource, soft, hard| {
-        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
-    };
+    let limit =
+        |resource, soft, hard| setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) });
     limit(Resource::As, memory, memory)?;
     limit(Resource::Cpu, cpu, cpu + GRACE)?;
     limit(Resource::Core, 0, 0)?;

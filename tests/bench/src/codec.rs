@@ -70,7 +70,8 @@ impl Codec {
         let sandbox = Sandbox::new(limits).map_err(|error| Failure::new(error.message))?;
         let apns = BUILT_IN.iter().find(|(name, _)| *name == "apns");
         let (_, bytes) = apns.ok_or_else(|| Failure::new("there is no apns"))?;
-        let provider = Provider::load(&sandbox, bytes, Trust::BuiltIn, &std::sync::Arc::default()).map_err(at("provider"))?;
+        let provider = Provider::load(&sandbox, bytes, Trust::BuiltIn, &std::sync::Arc::default())
+            .map_err(at("provider"))?;
         Ok(Self(Kind::Sandboxed(Box::new(Sandboxed {
             instances: provider.instances(&TenantId::default_tenant()),
             application: application(),

@@ -36,9 +36,11 @@ pub(super) fn run_here(provider: &Arc<Provider>, tenant: &TenantId) -> Result<()
 
 fn trials(provider: &Provider) -> impl Iterator<Item = (usize, Result<Trial, Error>)> {
     let manifest = provider.manifest();
-    manifest.examples.iter().enumerate().map(|(number, example)| {
-        (number, Trial::new(manifest, example).map_err(|why| failed(number, &why)))
-    })
+    manifest
+        .examples
+        .iter()
+        .enumerate()
+        .map(|(number, example)| (number, Trial::new(manifest, example).map_err(|why| failed(number, &why))))
 }
 
 fn verdict(number: usize, result: Result<Option<String>, ProviderError>) -> Result<(), Error> {

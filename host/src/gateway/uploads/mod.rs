@@ -6,21 +6,25 @@
 
 mod dry_run;
 mod policy;
+mod shared;
+mod steps;
 mod versions;
 mod view;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Kind};
-use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Sandbox, Store, StoredVersion, Trust, digest};
+use crate::provider::{Catalogue, Loader, Provider, Sandbox, Store, StoredVersion};
 use crate::tenant::TenantId;
 
 pub use policy::Policy;
+use shared::{Change, Shared, Tenant, not_found};
+pub use steps::{Upload, for_everybody};
 use versions::{Version, Versions};
 pub use view::ProviderView;
 
@@ -32,25 +36,6 @@ const WAIT: Duration = Duration::from_secs(10);
 /// What is uploaded, and what may be. Cheap to clone.
 #[derive(Clone)]
 pub struct Uploads(Arc<Shared>);
-
-struct Shared {
-    catalogue: Arc<Catalogue>,
-    loader: Arc<Loader>,
-    store: Arc<dyn Store>,
-    policy: Policy,
-    places: Arc<Semaphore>,
-    /// Components that may be compiled at a time.
-    jobs: Arc<Semaphore>,
-    /// Tenants that are changing something.
-    busy: Mutex<HashSet<TenantId>>,
-    tenants: Mutex<HashMap<TenantId, Tenant>>,
-}
-
-#[derive(Default)]
-struct Tenant {
-    providers: BTreeMap<String, Versions>,
-    refused: Option<RefusedUpload>,
-}
 
 /// The last upload of a tenant that was not taken.
 #[derive(Debug, Clone, Serialize)]
@@ -76,26 +61,6 @@ pub struct ProviderLog {
     pub versions: Vec<VersionLog>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_upload: Option<RefusedUpload>,
-}
-
-/// The right to upload one component, held until it is dropped.
-pub struct Upload {
-    uploads: Uploads,
-    change: Change,
-    name: String,
-    _place: OwnedSemaphorePermit,
-}
-
-/// A tenant changes one thing at a time.
-struct Change {
-    shared: Arc<Shared>,
-    tenant: TenantId,
-}
-
-impl Drop for Change {
-    fn drop(&mut self) {
-        self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
-    }
 }
 
 impl Uploads {
@@ -155,7 +120,7 @@ impl Uploads {
         }
         for (id, tenant) in &mut tenants {
             tenant.providers.values_mut().flat_map(Versions::to_load).for_each(|version| {
-                match self.0.load_stored(&version.stored, &Arc::default()) {
+                match self.0.load_stored(&version.stored) {
                     Ok(provider) => version.provider = Some(provider),
                     Err(error) => {
                         let StoredVersion { tenant, name, digest, .. } = &version.stored;
@@ -176,7 +141,7 @@ impl Uploads {
         let change = self.change(tenant)?;
         let place = tokio::time::timeout(WAIT, self.0.places.clone().acquire_owned()).await;
         match place {
-            Ok(Ok(place)) => Ok(Upload { uploads: self.clone(), change, name: name.into(), _place: place }),
+            Ok(Ok(place)) => Ok(Upload::new(self.clone(), change, name, place)),
             _ => {
                 let message = "too many components are being uploaded, try again later";
                 Err(Error::new(Kind::Overloaded, "too_many_uploads", message))
@@ -199,8 +164,7 @@ impl Uploads {
             let _job = job;
             let shared = &change.shared;
             let loaded = version.provider.take();
-            let provider = loaded.map_or_else(|| shared.load_stored(&version.stored, &Arc::default()), Ok)?;
-            shared.policy.check(&name, provider.manifest())?;
+            let provider = loaded.map_or_else(|| shared.load_stored(&version.stored), Ok)?;
             provider.instances(&change.tenant).release();
             version.stored.activated = shared.next_activation(&change.tenant, &name);
             let StoredVersion { tenant, name, digest, activated, .. } = &version.stored;
@@ -277,192 +241,6 @@ impl Uploads {
     async fn job(&self) -> Result<OwnedSemaphorePermit, Error> {
         self.0.jobs.clone().acquire_owned().await.map_err(Error::internal)
     }
-}
-
-/// Takes a component of the operator's through the same steps, and adds it for everybody.
-pub fn for_everybody(
-    catalogue: Catalogue,
-    loader: &Loader,
-    policy: &Policy,
-    component: &[u8],
-) -> Result<Catalogue, Error> {
-    let provider = loader.load(component, Trust::Uploaded, &Arc::default())?;
-    let name = provider.manifest().name.clone();
-    if catalogue.shared().get(&name).is_some() && !policy.allow_shadowing {
-        return Err(name_taken(&name));
-    }
-    policy.check(&name, provider.manifest())?;
-    dry_run::run_here(&provider, &TenantId::default_tenant())?;
-    Ok(catalogue.add(provider))
-}
-
-impl Upload {
-    /// Takes the component through all steps. `Err`: nothing has changed.
-    pub async fn finish(self, component: Vec<u8>) -> Result<ProviderView, Error> {
-        let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
-        let component: Arc<[u8]> = component.into();
-        let digest = digest(&component);
-        let log = Arc::<GuestLog>::default();
-        let loaded = self.load(&component, &log).await;
-        let tried = match &loaded {
-            Ok(provider) => dry_run::run(provider, &tenant).await.inspect_err(|_| {
-                log_of(provider, &tenant, &log);
-            }),
-            Err(error) => Err(error.clone()),
-        };
-        if let Err(error) = &tried {
-            shared.refuse(&tenant, name, &digest, error, &log);
-        }
-        tried?;
-        let provider = loaded?;
-        let name = self.name.clone();
-        blocking(move || {
-            // Both are held until the change is made.
-            let _upload = self;
-            shared.keep(&tenant, &name, provider, &component)
-        })
-        .await
-    }
-
-    async fn load(&self, component: &Arc<[u8]>, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
-        let job = self.uploads.job().await?;
-        let (shared, component, log) = (self.change.shared.clone(), component.clone(), log.clone());
-        let name = self.name.clone();
-        blocking(move || {
-            let _job = job;
-            let provider = shared.loader.load(&component, Trust::Uploaded, &log)?;
-            shared.policy.check(&name, provider.manifest())?;
-            Ok(provider)
-        })
-        .await
-    }
-}
-
-/// Adds what the tenant's instances printed to the log of the upload.
-fn log_of(provider: &Provider, tenant: &TenantId, log: &GuestLog) {
-    log.append(provider.instances(tenant).log().text().as_bytes());
-}
-
-impl Shared {
-    /// May the tenant have a provider of this name?
-    fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
-        if self.catalogue.shared().get(name).is_some() && !self.policy.allow_shadowing {
-            return Err(name_taken(name));
-        }
-        let tenants = self.tenants();
-        let own = tenants.get(tenant).map(|own| &own.providers);
-        let most = self.policy.per_tenant;
-        if own.is_none_or(|own| !own.contains_key(name)) && own.map_or(0, BTreeMap::len) >= most {
-            let message = format!("there are {most} providers already, the most that is allowed");
-            return Err(Error::new(Kind::Throttled, "too_many_providers", message));
-        }
-        Ok(())
-    }
-
-    fn load_stored(&self, stored: &StoredVersion, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
-        let component = self.store.component(&stored.tenant, &stored.name, &stored.digest)?;
-        let component = component.ok_or_else(|| Error::internal("the component's file is gone"))?;
-        Ok(self.loader.load(&component, Trust::Uploaded, log)?)
-    }
-
-    /// Keeps a component that passed all steps, and makes it the active version.
-    fn keep(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        provider: Arc<Provider>,
-        component: &[u8],
-    ) -> Result<ProviderView, Error> {
-        let known = self.tenants().get(tenant).and_then(|own| {
-            Some(own.providers.get(name)?.get(provider.digest())?.stored.uploaded)
-        });
-        let activated = self.next_activation(tenant, name);
-        let stored = StoredVersion {
-            tenant: tenant.clone(),
-            name: name.to_owned(),
-            digest: provider.digest().to_owned(),
-            size: component.len(),
-            uploaded: known.unwrap_or(activated),
-            activated,
-        };
-        self.store.put(&stored, component)?;
-        provider.instances(tenant).release();
-        Ok(self.swap_in(Version { stored, provider: Some(provider), fault: None }))
-    }
-
-    fn next_activation(&self, tenant: &TenantId, name: &str) -> SystemTime {
-        let now = SystemTime::now();
-        let tenants = self.tenants();
-        let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
-        versions.map_or(now, |versions| versions.next(now))
-    }
-
-    /// The one place where a version becomes active.
-    fn swap_in(&self, version: Version) -> ProviderView {
-        let StoredVersion { tenant, name, .. } = version.stored.clone();
-        let mut tenants = self.tenants();
-        let own = tenants.entry(tenant.clone()).or_default();
-        let versions = own.providers.entry(name.clone()).or_default();
-        versions.activate(version);
-        for old in versions.excess(self.policy.versions) {
-            if let Err(error) = self.store.delete(&tenant, &name, &old.stored.digest) {
-                tracing::error!(%tenant, name, %error, "an old version could not be removed");
-            }
-        }
-        let view = ProviderView::own(&name, versions, &tenant);
-        self.publish(&tenant, own);
-        view
-    }
-
-    fn publish(&self, tenant: &TenantId, own: &Tenant) {
-        let active = |versions: &Versions| versions.active().and_then(|version| version.provider.clone());
-        let own: Vec<Own> =
-            own.providers.iter().map(|(name, versions)| (name.clone(), active(versions))).collect();
-        self.catalogue.set_own(tenant, &own);
-    }
-
-    /// Called when a component is quarantined.
-    fn fall_back(&self, tenant: &TenantId, name: &str, digest: &str) {
-        let version = {
-            let tenants = self.tenants();
-            let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
-            let is_active = |versions: &&Versions| {
-                versions.active().is_some_and(|version| version.stored.digest == digest)
-            };
-            versions.filter(is_active).and_then(|versions| versions.fallback(tenant))
-        };
-        let Some(mut version) = version else { return };
-        version.stored.activated = self.next_activation(tenant, name);
-        let StoredVersion { digest, activated, .. } = &version.stored;
-        tracing::warn!(%tenant, provider = name, digest, "the version before it is active again");
-        if let Err(error) = self.store.set_activated(tenant, name, digest, *activated) {
-            tracing::error!(%tenant, provider = name, %error, "this could not be kept, and ends with a restart");
-        }
-        self.swap_in(version);
-    }
-
-    fn refuse(&self, tenant: &TenantId, name: &str, digest: &str, error: &Error, log: &GuestLog) {
-        self.tenants().entry(tenant.clone()).or_default().refused = Some(RefusedUpload {
-            name: name.to_owned(),
-            digest: digest.to_owned(),
-            error: error.code.clone().into_owned(),
-            message: error.message.clone().into_owned(),
-            log: log.text(),
-        });
-    }
-
-    fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Tenant>> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn name_taken(name: &str) -> Error {
-    let message = format!("{name} is the name of a provider that everybody has; choose another");
-    Error::new(Kind::Conflict, "provider_name_taken", message)
-}
-
-fn not_found(name: &str) -> Error {
-    Error::new(Kind::NotFound, "provider_not_found", format!("there is no provider {name}"))
 }
 
 /// Runs what takes its time where it may.

@@ -77,3 +77,60 @@ impl Versions {
         self.latest_first().skip(1).find(healthy).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn stored(digest: &str, activated: u64) -> StoredVersion {
+        StoredVersion {
+            tenant: TenantId::default_tenant(),
+            name: "acme".into(),
+            digest: digest.into(),
+            size: 1,
+            uploaded: at(1),
+            activated: at(activated),
+        }
+    }
+
+    fn version(digest: &str, activated: u64) -> Version {
+        Version { stored: stored(digest, activated), provider: None, fault: None }
+    }
+
+    fn digests(versions: &Versions) -> Vec<&str> {
+        versions.latest_first().map(|version| version.stored.digest.as_str()).collect()
+    }
+
+    #[test]
+    fn the_one_activated_last_is_active_also_after_a_restart() {
+        let mut versions = Versions::default();
+        ["a", "b"].iter().zip(1..).for_each(|(digest, time)| versions.activate(version(digest, time)));
+        versions.activate(version("a", 3));
+        assert_eq!(digests(&versions), ["a", "b"]);
+        let mut restored = Versions::default();
+        [stored("a", 3), stored("c", 1), stored("b", 2)].into_iter().for_each(|kept| restored.restore(kept));
+        assert_eq!(digests(&restored), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn those_activated_longest_ago_go() {
+        let mut versions = Versions::default();
+        ["a", "b", "c"].iter().zip(1..).for_each(|(digest, time)| versions.activate(version(digest, time)));
+        versions.activate(version("a", 4));
+        let gone: Vec<_> = versions.excess(2).into_iter().map(|version| version.stored.digest).collect();
+        assert_eq!((gone, digests(&versions)), (vec!["b".to_owned()], vec!["a", "c"]));
+        assert!(versions.excess(2).is_empty());
+    }
+
+    #[test]
+    fn activations_are_in_order_when_the_clock_goes_back() {
+        let mut versions = Versions::default();
+        versions.activate(version("a", 100));
+        assert_eq!(versions.next(at(50)), at(100) + Duration::from_millis(1));
+        assert_eq!(versions.next(at(200)), at(200));
+    }
+}

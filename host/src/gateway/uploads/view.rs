@@ -1,6 +1,7 @@
 //! What a tenant is told about a provider.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
@@ -40,8 +41,8 @@ pub struct VersionView {
     pub active: bool,
     /// Bytes.
     pub size: usize,
-    /// Seconds since the Unix epoch.
-    pub uploaded: u64,
+    /// RFC 3339.
+    pub uploaded: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantined_for: Option<f64>,
 }
@@ -108,13 +109,12 @@ impl ProviderView {
 impl VersionView {
     fn of(version: &Version, active: bool, tenant: &TenantId) -> Self {
         let stored = &version.stored;
-        let uploaded = stored.uploaded.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let instances = version.provider.as_ref().map(|provider| provider.instances(tenant));
         Self {
             digest: stored.digest.clone(),
             active,
             size: stored.size,
-            uploaded: uploaded.as_secs(),
+            uploaded: humantime::format_rfc3339_seconds(stored.uploaded.max(UNIX_EPOCH)).to_string(),
             quarantined_for: instances.as_deref().and_then(quarantined_for),
         }
     }

@@ -8,5 +8,6 @@ mod guests;
 mod reasons;
 mod sockets;
 mod structure;
+mod upload;
 mod v1;
 mod world;

@@ -36,7 +36,8 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("log", &["config"]),
     ("simulated", &["config"]),
     ("start", &["config", "gateway", "provider", "transport"]),
-    ("cli", &["config", "http", "log", "server", "simulated", "start"]),
+    // `provider` for the process that compiles a component, which is nothing but that.
+    ("cli", &["config", "http", "log", "provider", "server", "simulated", "start"]),
 ];
 
 /// Crates, and which crates of this workspace each may depend on.
