@@ -7,6 +7,7 @@ mod wasm;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The guest crate, which is no provider.
 const SDK: &str = "sdk";
@@ -15,6 +16,7 @@ fn main() -> Result<(), String> {
     // What is compiled with one version of wasmtime is not for another.
     println!("cargo::rustc-env=WASMTIME_VERSION={}", locked_version("wasmtime")?);
     println!("cargo::rerun-if-env-changed=PUSHLET_PROVIDERS_DIR");
+    look_for_openssl();
     let components = match env::var_os("PUSHLET_PROVIDERS_DIR") {
         Some(directory) => ready_made(Path::new(&directory))?,
         None => build(&workspace()?)?,
@@ -23,6 +25,14 @@ fn main() -> Result<(), String> {
         return Err("no provider component was found".into());
     }
     wasm::embed("built_in.rs", &components)
+}
+
+/// Some tests read files that the `openssl` command makes; without it they are left out.
+fn look_for_openssl() {
+    println!("cargo::rustc-check-cfg=cfg(openssl)");
+    if Command::new("openssl").arg("version").output().is_ok_and(|output| output.status.success()) {
+        println!("cargo::rustc-cfg=openssl");
+    }
 }
 
 fn ready_made(directory: &Path) -> Result<Vec<(String, PathBuf)>, String> {

@@ -22,7 +22,7 @@ mod pkcs12;
 mod provider_tokens;
 mod secret;
 mod service_account;
-#[cfg(test)]
+#[cfg(all(test, openssl))]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod token_response;

@@ -41,7 +41,7 @@ impl Mode {
 pub struct Codec(Kind);
 
 enum Kind {
-    Native(Native),
+    Native(Box<Native>),
     Sandboxed(Box<Sandboxed>),
 }
 
@@ -62,7 +62,7 @@ impl Codec {
     /// For `targets` devices in one call.
     pub fn new(mode: Mode, targets: usize) -> Result<Self, Failure> {
         let isolation = match mode {
-            Mode::Native => return Ok(Self(Kind::Native(native(targets)))),
+            Mode::Native => return Ok(Self(Kind::Native(Box::new(native(targets))))),
             Mode::Warm => Isolation::Warm,
             Mode::PerCall => Isolation::PerCall,
         };

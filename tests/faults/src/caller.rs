@@ -78,8 +78,12 @@ impl Caller {
             set("apns_mode", mode);
             "apns"
         };
-        let registration =
-            Registration { application_id: Some(id.to_owned()), provider: Some(provider.to_owned()), fields };
+        let registration = Registration {
+            application_id: Some(id.to_owned()),
+            provider: Some(provider.to_owned()),
+            fields,
+            strict: true,
+        };
         self.gateway.register(&self.tenant, registration)?;
         Ok(())
     }
@@ -109,7 +113,7 @@ impl Caller {
 
 fn told(fate: Fate) -> Told {
     match fate {
-        Fate::Failed(error) => Told::NotDelivered(format!("{} {:?}", error.code, error.inner)),
+        Fate::Failed(error) => Told::NotDelivered(error.code.into_owned()),
         Fate::Settled(outcome) => match outcome.disposition {
             Disposition::Delivered | Disposition::Replaced(_) => Told::Delivered,
             Disposition::Unknown => Told::Unknown,

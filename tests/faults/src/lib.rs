@@ -5,7 +5,10 @@
 //! gateway, of which this crate uses only what every embedder could: configuration, registration, sending.
 
 pub mod caller;
+pub mod flat;
+pub mod hang;
 pub mod ledger;
+pub mod node;
 pub mod peer;
 pub mod proxy;
 pub mod run;

@@ -1,1 +1,92 @@
-fn main() {}
+//! `pushlet-faults [wild|proxy|resend|node|hang|flat] [--seed N] [--seeds N] [--pushes N]`
+//!
+//! Runs, prints what came of it, and ends with 1 if an answer was missing or wrong.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pushlet_faults::peer::Failure;
+use pushlet_faults::run::Plan;
+use pushlet_faults::{flat, hang, node, run};
+
+const USAGE: &str = "pushlet-faults [wild|proxy|resend|node|hang|flat] [--seed N] [--seeds N] [--pushes N]";
+
+/// The command line.
+struct Arguments {
+    mode: String,
+    /// The first seed; the others count up from it.
+    seed: u64,
+    seeds: u64,
+    pushes: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Arguments::read(std::env::args().skip(1)) {
+        Ok(arguments) => arguments.run().await,
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("pushlet-faults: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Arguments {
+    fn read(mut words: impl Iterator<Item = String>) -> Result<Self, Failure> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut arguments = Self { mode: "wild".to_owned(), seed: now.as_secs(), seeds: 1, pushes: 100_000 };
+        while let Some(word) = words.next() {
+            let mut number = || -> Result<u64, Failure> { Ok(words.next().ok_or(USAGE)?.parse()?) };
+            match word.as_str() {
+                "--seed" => arguments.seed = number()?,
+                "--seeds" => arguments.seeds = number()?,
+                "--pushes" => arguments.pushes = usize::try_from(number()?)?,
+                "wild" | "proxy" | "resend" | "node" | "hang" | "flat" => arguments.mode = word,
+                _ => return Err(USAGE.into()),
+            }
+        }
+        Ok(arguments)
+    }
+
+    async fn run(&self) -> Result<bool, Failure> {
+        let mut holds = true;
+        for seed in (self.seed..).take(usize::try_from(self.seeds)?) {
+            holds &= self.once(seed).await?;
+        }
+        Ok(holds)
+    }
+
+    async fn once(&self, seed: u64) -> Result<bool, Failure> {
+        let plan = Plan {
+            seed,
+            pushes: self.pushes,
+            proxy: self.mode == "proxy",
+            resend_unknown: self.mode == "resend",
+            deadline: Duration::from_secs(5),
+        };
+        Ok(match self.mode.as_str() {
+            "hang" => {
+                let report = hang::run(500).await?;
+                println!("{report}");
+                report.holds()
+            }
+            "flat" => {
+                let report = flat::run(seed, self.pushes).await?;
+                println!("seed {seed}: {report}");
+                report.holds()
+            }
+            mode => {
+                let report = if mode == "node" { node::run(plan).await? } else { run::run(plan).await? };
+                println!("{report}");
+                report.holds()
+            }
+        })
+    }
+}

@@ -37,7 +37,7 @@ pub struct Report {
     pub verdict: Verdict,
     pub violations: Vec<String>,
     /// What the peer, and the network, did.
-    pub events: Vec<(&'static str, u64)>,
+    pub events: Vec<(String, u64)>,
     pub took: Duration,
 }
 
@@ -59,7 +59,7 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
         plan,
         verdict: ledger.compare(&answers, plan.resend_unknown),
         violations: ledger.violations(),
-        events: ledger.events().into_iter().collect(),
+        events: ledger.events().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         took,
     })
 }

@@ -1,13 +1,14 @@
 //! The fault runs, small enough for every `cargo test`; the seeds that once failed among them.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::Duration;
 
+use pushlet_faults::hang;
 use pushlet_faults::run::{Plan, run};
 
 const PLAN: Plan =
-    Plan { seed: 1, pushes: 3000, proxy: false, resend_unknown: false, deadline: Duration::from_secs(3) };
+    Plan { seed: 1, pushes: 2000, proxy: false, resend_unknown: false, deadline: Duration::from_secs(5) };
 
 async fn holds(plan: Plan) {
     let report = run(plan).await.unwrap();
@@ -28,4 +29,11 @@ async fn nor_over_a_bad_network() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_leave_unknown_pushes_are_sent_again_under_the_same_id() {
     holds(Plan { resend_unknown: true, ..PLAN }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_hangs_costs_its_callers_their_deadline_and_others_nothing() {
+    let report = hang::run(50).await.unwrap();
+    println!("{report}");
+    assert!(report.holds(), "{report}");
 }

@@ -148,11 +148,9 @@ impl Peer {
     ) -> Result<(), Broken> {
         match kind {
             DATA => self.data(flags, stream, payload, now)?,
-            HEADERS if flags & END_HEADERS != 0 => {
-                if flags & END_STREAM != 0 {
-                    self.ended(stream, now);
-                }
-            }
+            HEADERS if flags & END_HEADERS != 0 && flags & END_STREAM != 0 => self.ended(stream, now),
+            // A body follows.
+            HEADERS if flags & END_HEADERS != 0 => {}
             HEADERS => self.headers = Some((stream, flags & END_STREAM != 0)),
             CONTINUATION if flags & END_HEADERS != 0 => {
                 if let Some((stream, true)) = self.headers.take() {

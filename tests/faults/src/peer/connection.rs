@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::Shared;
+use super::answer::{accepted, count};
 use super::dice::{Dice, Event, Fate};
 use super::frame::{self, Frame};
 use super::hpack::Decoder;
@@ -44,11 +45,11 @@ struct State {
 }
 
 /// One request, read whole.
-struct Request {
+pub(super) struct Request {
     stream: u32,
     /// The pushes, each with whether it is accepted if the request is.
-    pushes: Vec<(usize, bool)>,
-    multicast: bool,
+    pub(super) pushes: Vec<(usize, bool)>,
+    pub(super) multicast: bool,
 }
 
 /// A request that is still coming.
@@ -375,30 +376,5 @@ async fn put(writer: &mut Option<WriteHalf<Stream>>, bytes: &[u8]) {
     };
     if !matches!(timeout(WRITE, written).await, Ok(Ok(()))) {
         *writer = None;
-    }
-}
-
-/// The body of a 200.
-fn accepted(request: &Request) -> Vec<u8> {
-    if !request.multicast {
-        return Vec::new();
-    }
-    let result = |(push, accepted): &(usize, bool)| match accepted {
-        true => json!({ "message_id": format!("m{push}") }),
-        false => json!({ "error": "Unavailable" }),
-    };
-    let success = request.pushes.iter().filter(|(_, accepted)| *accepted).count();
-    let results: Vec<Value> = request.pushes.iter().map(result).collect();
-    let failure = results.len() - success;
-    let answer = json!({ "multicast_id": 1, "success": success, "failure": failure, "canonical_ids": 0, "results": results });
-    answer.to_string().into_bytes()
-}
-
-fn count(ledger: &crate::ledger::Ledger, fate: Fate) {
-    match fate {
-        Fate::Accept { .. } | Fate::Silence { .. } => {}
-        Fate::Reject { .. } => ledger.event("rejection"),
-        Fate::Refuse => ledger.event("refused stream"),
-        Fate::Reset { .. } | Fate::Torn => ledger.event("reset"),
     }
 }

@@ -1,5 +1,6 @@
 //! An HTTP/2 server, frame by frame over real TLS, that does what servers do on their worst days.
 
+mod answer;
 mod connection;
 mod dice;
 mod frame;
