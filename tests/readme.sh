@@ -5,7 +5,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 pushlet=$(realpath "${1:-$root/target/release/pushlet}")
 work=$(mktemp -d)
-trap 'kill "${server:-0}" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill "${server:-0}" 2>/dev/null && wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 cd "$work"
 
 "$pushlet" serve --simulator > out 2> log &

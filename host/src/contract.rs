@@ -13,12 +13,25 @@ mod bindings {
     });
 }
 
+mod manager_bindings {
+    #![allow(missing_docs)]
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "http-manager",
+        exports: { default: async },
+        additional_derives: [PartialEq],
+        with: { "pushlet:provider/types": super::bindings::pushlet::provider::types },
+    });
+}
+
 pub use bindings::exports::pushlet::provider::{codec, manifest};
 pub use bindings::pushlet::provider::types::{
     Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment,
     Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
 };
 pub use bindings::{HttpProvider, HttpProviderPre};
+pub use manager_bindings::exports::pushlet::provider::management;
+pub use manager_bindings::{HttpManager, HttpManagerPre};
 
 impl Default for Alert {
     /// Nothing to see.

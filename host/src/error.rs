@@ -102,6 +102,13 @@ impl Error {
     }
 }
 
+/// The known name that is most like a wrong one, if one is like it: for "did you mean".
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let similar = known.into_iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    let similar = similar.filter(|(similarity, _)| *similarity > 0.8);
+    similar.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code, self.message)?;

@@ -27,6 +27,7 @@ pub fn with_store(config: &Config, store: Arc<dyn Store>) -> Result<Gateway, Pro
         endpoints: config.endpoints.clone(),
         feedback: config.limits.feedback,
         applications: config.limits.applications,
+        stream_window: config.limits.stream_window,
     };
     Ok(Gateway::new(uploads, transport, settings))
 }
@@ -118,6 +119,8 @@ fn transport_settings(config: &Config) -> Result<transport::Settings, Problem> {
     }
     Ok(transport::Settings {
         extra_roots,
+        // 10,000 channels of an app take 300 KiB.
+        max_response: 512 << 10,
         connect_timeout: config.delivery.connect_timeout,
         ping_after: config.delivery.ping_after,
         max_connections: config.delivery.connections_per_identity,

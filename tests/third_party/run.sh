@@ -7,7 +7,7 @@ root=$(cd "$here/../.." && pwd)
 pushlet=$(realpath "${1:-$root/target/debug/pushlet}")
 modules=$root/target/third_party
 work=$(mktemp -d)
-trap 'kill "${server:-0}" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill "${server:-0}" 2>/dev/null && wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 mkdir -p "$modules"
 cp "$here/package.json" "$modules/"

@@ -88,6 +88,48 @@ pub const KEYS: &[Key] = &[
         "\"8MiB\"",
         "Largest body of /v1/notifications",
     ),
+    key(
+        "limits.targets",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "10000",
+        "Most targets of one /v1/notifications; a stream has no such limit",
+    ),
+    key(
+        "limits.stream_window",
+        Kind::Count { least: 1, most: 100_000 },
+        "2000",
+        "Most targets of one stream under way at a time",
+    ),
+    key(
+        "limits.stream_line",
+        Kind::Size { least: 1024, most: 16 << 20 },
+        "\"64KiB\"",
+        "Longest line of a stream",
+    ),
+    key(
+        "limits.stream_idle",
+        Kind::Duration { least: MILLISECOND, most: Duration::from_secs(24 * 3600) },
+        "\"5m\"",
+        "Longest wait for the next line of a stream",
+    ),
+    key(
+        "limits.idempotency_window",
+        Kind::Duration { least: SECOND, most: Duration::from_secs(30 * 24 * 3600) },
+        "\"24h\"",
+        "How long the answer to an Idempotency-Key is kept",
+    ),
+    key(
+        "limits.idempotency_keys",
+        Kind::Count { least: 1, most: 10_000_000 },
+        "10000",
+        "Most of these answers per tenant; the oldest go",
+    ),
+    key(
+        "limits.idempotency_memory",
+        Kind::Size { least: 1 << 20, most: 64 << 30 },
+        "\"64MiB\"",
+        "Most memory for these answers per tenant",
+    ),
     key("limits.fields", Kind::Count { least: 16, most: 10_000 }, "256", "Most fields in one request"),
     key(
         "limits.field_name",

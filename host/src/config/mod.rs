@@ -109,6 +109,22 @@ pub struct Limits {
     /// Bytes of a body of `/v1/notifications`.
     #[serde(deserialize_with = "value::size")]
     pub notifications_body: usize,
+    /// Of one `/v1/notifications`.
+    pub targets: usize,
+    /// Targets of one stream under way at once.
+    pub stream_window: usize,
+    /// Bytes of one line of a stream.
+    #[serde(deserialize_with = "value::size")]
+    pub stream_line: usize,
+    #[serde(deserialize_with = "value::duration")]
+    pub stream_idle: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub idempotency_window: Duration,
+    /// Per tenant.
+    pub idempotency_keys: usize,
+    /// Bytes per tenant.
+    #[serde(deserialize_with = "value::size")]
+    pub idempotency_memory: usize,
     pub fields: usize,
     /// Bytes.
     pub field_name: usize,

@@ -28,8 +28,16 @@ pub(super) struct Campaign {
     pub(super) provider: Arc<Provider>,
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
+    pub(super) purpose: Purpose,
+}
+
+/// What a campaign is for, beside sending.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Purpose {
     /// Hand on the service's own answers.
-    pub(super) native: bool,
+    pub native: bool,
+    /// Go as far as the wire and no further.
+    pub validate_only: bool,
 }
 
 /// One notification for some targets.
@@ -70,10 +78,10 @@ impl Campaign {
         provider: Arc<Provider>,
         tenant: &TenantId,
         application: Arc<Application>,
-        native: bool,
+        purpose: Purpose,
     ) -> Self {
         let instances = provider.instances(tenant);
-        Self { gateway, provider, instances, application, native }
+        Self { gateway, provider, instances, application, purpose }
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.

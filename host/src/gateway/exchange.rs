@@ -12,7 +12,7 @@ use crate::contract::codec::{Answer, Reply, Response};
 use crate::contract::{ConnectionHint, Context, Disposition, Outcome};
 use crate::credential::{self, Moment, TokenHandle};
 use crate::error::Error;
-use crate::provider::{Instances, Message};
+use crate::provider::{Exchange, Instances, Message};
 use crate::transport;
 
 /// In place of a status: the service closed the connection and gave a reason.
@@ -20,45 +20,73 @@ const NO_STATUS: u16 = 0;
 /// Response headers that a provider gets to see.
 const MOST_HEADERS: usize = 64;
 
+/// What came of a request.
+pub(super) enum Wire {
+    Answered(transport::Response, Option<TokenHandle>),
+    Unanswered(transport::SendError, Option<TokenHandle>),
+    /// It was not to be sent.
+    Withheld,
+}
+
 impl Campaign {
     /// One request and its answer. An error is the fate of all targets.
     pub(super) async fn exchange(&self, batch: &Batch, work: &Work) -> Result<Attempt, Box<Fate>> {
+        let (response, token) = match self.wire(&work.message, &work.exchange, batch.deadline).await? {
+            Wire::Answered(response, token) => (response, token),
+            Wire::Unanswered(error, token) => {
+                let turned_away = self.turned_away(batch, work, &error, token).await;
+                return turned_away.ok_or_else(|| Box::new(failure::no_answer(error)));
+            }
+            Wire::Withheld => {
+                let fates = vec![Fate::Valid; work.covers.len()];
+                return Ok(Attempt { fates, native: None, new_token: false });
+            }
+        };
+        let transport::Response { status, headers, body, connection } = response;
+        let reply = self.decode(batch, work, status, &headers, body.into()).await;
+        let reply = reply.map_err(|error| Box::new(Fate::Lost(error)))?;
+        if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
+            connection.close_after_use();
+        }
+        let new_token = self.note_refusal(&reply.outcomes, token);
+        Ok(Attempt {
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: reply.native,
+            new_token,
+        })
+    }
+
+    /// One request, authorised and sent.
+    pub(super) async fn wire(
+        &self,
+        message: &Message,
+        exchange: &Exchange,
+        deadline: Instant,
+    ) -> Result<Wire, Box<Fate>> {
         let failed = |error: Error| Box::new(Fate::Failed(error));
-        let destination =
-            self.gateway.destinations.of(&self.provider, &work.message, &work.exchange).map_err(failed)?;
+        let destination = self.gateway.destinations.of(&self.provider, message, exchange).map_err(failed)?;
         let Authorized { identity, header, token } =
-            self.authorize(&work.message, &destination.origin, batch.deadline).await.map_err(failed)?;
-        let mut headers = work.message.headers.clone();
-        headers.extend(work.exchange.headers.clone());
+            self.authorize(message, &destination.origin, deadline).await.map_err(failed)?;
+        if self.purpose.validate_only {
+            return Ok(Wire::Withheld);
+        }
+        let mut headers = message.headers.clone();
+        headers.extend(exchange.headers.clone());
         headers.extend(header.map(|(name, value)| (Some(name), value)));
         let request = transport::Request {
             origin: destination.origin,
             protocol: destination.protocol,
             identity,
-            method: work.message.method.clone(),
+            method: message.method.clone(),
             path: destination.path,
             headers,
-            body: work.message.body.clone(),
-            deadline: batch.deadline,
+            body: message.body.clone(),
+            deadline,
             guarded: destination.guarded,
         };
-        let response = match self.gateway.transport.send(request).await {
-            Ok(response) => response,
-            Err(error) => {
-                let turned_away = self.turned_away(batch, work, &error, token).await;
-                return turned_away.ok_or_else(|| Box::new(failure::no_answer(error)));
-            }
-        };
-        let transport::Response { status, headers, body, connection } = response;
-        let reply = self.decode(batch, work, status, &headers, body.into()).await.map_err(failed)?;
-        if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
-            connection.close_after_use();
-        }
-        let new_token = self.note_refusal(&reply, token);
-        Ok(Attempt {
-            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
-            native: reply.native,
-            new_token,
+        Ok(match self.gateway.transport.send(request).await {
+            Ok(response) => Wire::Answered(response, token),
+            Err(error) => Wire::Unanswered(error, token),
         })
     }
 
@@ -79,7 +107,7 @@ impl Campaign {
         let reply = self.decode(batch, work, NO_STATUS, &HeaderMap::new(), body).await.ok()?;
         let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
         reply.outcomes.iter().all(refused).then(|| Attempt {
-            new_token: self.note_refusal(&reply, token),
+            new_token: self.note_refusal(&reply.outcomes, token),
             fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
             native: None,
         })
@@ -113,14 +141,11 @@ impl Campaign {
         headers: &HeaderMap,
         body: Vec<u8>,
     ) -> Result<Reply, Error> {
-        let headers = headers.iter().take(MOST_HEADERS);
-        let headers =
-            headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
-        let response = Response { status, headers: headers.collect(), body };
+        let response = Response { status, headers: shown(headers), body };
         let targets = work.covers.iter().map(|&index| batch.targets[index].clone()).collect();
         let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
         let answers = [Answer { targets, response }];
-        let (application, native) = (self.application.clone(), self.native);
+        let (application, native) = (self.application.clone(), self.purpose.native);
         let decode =
             move |instances: &Instances| instances.decode(&context, &application.record, &answers, native);
         let mut replies = self.instances.run(decode).await?;
@@ -128,8 +153,8 @@ impl Campaign {
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?
-    fn note_refusal(&self, reply: &Reply, token: Option<TokenHandle>) -> bool {
-        let fault = reply.outcomes.iter().find_map(|outcome| match outcome.disposition {
+    pub(super) fn note_refusal(&self, outcomes: &[Outcome], token: Option<TokenHandle>) -> bool {
+        let fault = outcomes.iter().find_map(|outcome| match outcome.disposition {
             Disposition::CredentialRejected(fault) => Some(fault),
             _ => None,
         });
@@ -139,4 +164,10 @@ impl Campaign {
             _ => false,
         }
     }
+}
+
+/// The headers of a response that a provider gets to see.
+pub(super) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
+    let headers = headers.iter().take(MOST_HEADERS);
+    headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
 }

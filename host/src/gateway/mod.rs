@@ -6,6 +6,7 @@ mod deliver;
 mod endpoints;
 mod exchange;
 mod failure;
+mod manage;
 mod register;
 mod retry;
 mod send;
@@ -23,13 +24,14 @@ use crate::config;
 use crate::contract::{Environment, Outcome, Target};
 use crate::credential::{Authorizer, Credential, Summary};
 use crate::error::Error;
-use crate::provider::Catalogue;
+use crate::provider::{Catalogue, Items};
 use crate::registry::{Application, Registry};
 use crate::tenant::TenantId;
 use crate::transport::Transport;
 
 pub use crate::registry::DeadToken;
 use endpoints::Destinations;
+pub use manage::{Errand, Work};
 pub use stream::{Line, Stream};
 pub use uploads::{Policy, Upload, Uploads, for_everybody};
 
@@ -40,6 +42,8 @@ pub struct Registration {
     pub application_id: Option<String>,
     /// The provider's name; None: found by the credential that is there.
     pub provider: Option<String>,
+    /// None: as `{provider}_mode` says, else production.
+    pub environment: Option<Environment>,
     /// All other fields, secrets among them, by name.
     pub fields: BTreeMap<String, Vec<u8>>,
     /// An unknown name is an error; else it is passed over, as the original did.
@@ -66,7 +70,19 @@ pub struct Send {
     pub targets: Vec<Target>,
     /// Hand on the service's answer in its own shape, where it has one (classic GCM callers).
     pub native: bool,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
     /// None: the configured one.
+    pub deadline: Option<Duration>,
+}
+
+/// What all targets of a stream share.
+pub struct Shared {
+    pub application_id: String,
+    pub notification: Map<String, Value>,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
+    /// For each target; None: the configured one.
     pub deadline: Option<Duration>,
 }
 
@@ -104,6 +120,10 @@ pub enum Fate {
     Settled(Outcome),
     /// It did not get that far: refused by the provider, or certainly not delivered.
     Failed(Error),
+    /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
+    Lost(Error),
+    /// It could be sent, and was not because the caller only asked.
+    Valid,
 }
 
 /// How the gateway behaves.
@@ -114,6 +134,8 @@ pub struct Settings {
     pub feedback: usize,
     /// Most applications per tenant.
     pub applications: usize,
+    /// Targets of one stream under way at once.
+    pub stream_window: usize,
 }
 
 /// Cheap to clone.
@@ -129,6 +151,7 @@ struct Inner {
     destinations: Destinations,
     delivery: config::Delivery,
     feedback: usize,
+    stream_window: usize,
 }
 
 impl Gateway {
@@ -144,6 +167,7 @@ impl Gateway {
             destinations,
             delivery: settings.delivery,
             feedback: settings.feedback,
+            stream_window: settings.stream_window,
         }))
     }
 
@@ -176,17 +200,13 @@ impl Gateway {
     }
 
     /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
-    pub fn stream(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        notification: Map<String, Value>,
-        deadline: Option<Duration>,
-    ) -> Result<Stream, Error> {
-        let application = self.0.registry.get(tenant, application_id)?;
-        let fields = Fields::Strict(notification);
-        let opened = self.0.open(tenant, application, None, fields, false, deadline)?;
-        Ok(Stream { opened })
+    pub fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        self.0.stream(tenant, shared)
+    }
+
+    /// Makes, reads or deletes what the push service keeps for an application. The error names the provider.
+    pub async fn manage(&self, tenant: &TenantId, errand: Errand) -> Result<Items, (String, Fate)> {
+        self.0.manage(tenant, errand).await
     }
 
     /// The tokens that were reported dead since the last call; reading clears the list.

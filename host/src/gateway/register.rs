@@ -10,7 +10,7 @@ use super::{Inner, Registration, unix_milliseconds};
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::contract::{self, Context, Environment};
 use crate::credential::{Credential, Secret, Uploads, upload_fields};
-use crate::error::Error;
+use crate::error::{Error, nearest};
 use crate::notification;
 use crate::provider::Provider;
 use crate::registry::{Application, Feedback};
@@ -18,6 +18,8 @@ use crate::tenant::TenantId;
 
 /// The provider of a registration that names none and brings no credential.
 const DEFAULT_PROVIDER: &str = "apns";
+/// The value of `{provider}_mode` for the service's test world.
+const DEVELOPMENT: &[u8] = b"development";
 const LONGEST_ID: usize = 256;
 
 impl Inner {
@@ -26,11 +28,19 @@ impl Inner {
         tenant: &TenantId,
         registration: Registration,
     ) -> Result<String, Error> {
-        let Registration { application_id, provider, fields, strict } = registration;
+        let Registration { application_id, provider, environment, mut fields, strict } = registration;
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(tenant, provider.as_deref(), &fields)?;
+        let mode = format!("{}_mode", provider.manifest().name);
         if strict {
-            known(provider.manifest(), fields.keys())?;
+            known(provider.manifest(), &mode, fields.keys())?;
+        }
+        if let Some(environment) = environment {
+            let name: &[u8] = match environment {
+                Environment::Production => b"production",
+                Environment::Development => DEVELOPMENT,
+            };
+            fields.insert(mode, name.to_vec());
         }
         let application = self.application(&provider, tenant, id.clone(), fields).await?;
         self.registry.put(tenant, application)?;
@@ -108,18 +118,20 @@ fn checked_id(id: String) -> Result<String, Error> {
 }
 
 /// Is every name one of the manifest's settings or secrets, or the choice of the environment?
-fn known<'a>(manifest: &ProviderManifest, mut names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
-    let mode = format!("{}_mode", manifest.name);
+fn known<'a>(
+    manifest: &ProviderManifest,
+    mode: &str,
+    mut names: impl Iterator<Item = &'a String>,
+) -> Result<(), Error> {
     let uploads: Vec<&str> = upload_fields(&manifest.credentials).collect();
-    let is_known = |name: &&String| {
-        **name == mode
-            || uploads.contains(&name.as_str())
-            || manifest.settings.iter().any(|setting| setting.name == **name)
-    };
-    match names.find(|name| !is_known(name)) {
+    let settings = manifest.settings.iter().map(|setting| setting.name.as_str());
+    let known: Vec<&str> = uploads.into_iter().chain(settings).chain([mode]).collect();
+    match names.find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => {
-            let message = format!("{name} is not a field of an application for {}", manifest.name);
+            let hint =
+                nearest(name, known).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            let message = format!("{name} is not a field of an application for {}{hint}", manifest.name);
             Err(Error::field("unknown_field", name, message))
         }
     }
@@ -142,8 +154,7 @@ fn environment(
     manifest: &ProviderManifest,
     fields: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Environment, Error> {
-    let development =
-        fields.get(&format!("{}_mode", manifest.name)).is_some_and(|mode| mode == b"development");
+    let development = fields.get(&format!("{}_mode", manifest.name)).is_some_and(|mode| mode == DEVELOPMENT);
     Ok(if development { Environment::Development } else { Environment::Production })
 }
 

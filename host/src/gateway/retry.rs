@@ -46,6 +46,7 @@ pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duratio
             Disposition::Unknown => circumstances.may_resend_unknown.then(backoff),
             _ => None,
         },
+        Fate::Lost(_) | Fate::Valid => None,
         Fate::Failed(error) => match error.kind {
             Kind::Unreachable | Kind::Unavailable => Some(error.retry_after.unwrap_or_else(backoff)),
             _ => None,
@@ -55,7 +56,7 @@ pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duratio
 
 /// May the push have arrived, for all that is known?
 pub(super) fn may_have_arrived(fate: &Fate) -> bool {
-    matches!(fate, Fate::Settled(Outcome { disposition: Disposition::Unknown, .. }))
+    matches!(fate, Fate::Lost(_) | Fate::Settled(Outcome { disposition: Disposition::Unknown, .. }))
 }
 
 /// A final fate as the caller is told it: with a time to try again where one makes sense, and honest about
@@ -83,6 +84,7 @@ pub(super) fn told(fate: Fate, perhaps_reached: bool, circumstances: Circumstanc
             }
             Fate::Failed(error)
         }
+        Fate::Lost(_) | Fate::Valid => fate,
     }
 }
 
@@ -100,6 +102,7 @@ pub(super) fn after_unknown(fate: Fate) -> Fate {
             let message = format!("an earlier try may have arrived; the last one failed: {}", error.message);
             Fate::Settled(failure::unknown(&message))
         }
+        Fate::Lost(_) | Fate::Valid => fate,
     }
 }
 
@@ -192,7 +195,7 @@ mod tests {
                 throttle.retry_after
             }
             Fate::Settled(Outcome { disposition: Disposition::Unavailable(wait), .. }) => wait,
-            Fate::Settled(_) => None,
+            Fate::Settled(_) | Fate::Lost(_) | Fate::Valid => None,
             Fate::Failed(error) => error.retry_after.map(|wait| wait.as_millis() as u64),
         };
         assert_eq!(wait(throttled(Some(60_000))), Some(60_000));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deliver::Campaign;
+use super::deliver::{Campaign, Purpose};
 use super::{Fields, Inner, Report, Send, Via};
 use crate::contract::manifest::{ProviderManifest, TargetKind};
 use crate::contract::{Notification, Target};
@@ -29,10 +29,11 @@ pub(super) struct Opened {
 
 impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
-        let targets = send.targets;
-        let via = self.sender(tenant, send.provider.as_deref(), send.via).await?;
-        let opened =
-            self.open(tenant, via, send.provider.as_deref(), send.notification, send.native, send.deadline)?;
+        let Send { provider: named, via, notification, targets, native, validate_only, deadline } = send;
+        let named = named.as_deref();
+        let application = self.sender(tenant, named, via).await?;
+        let purpose = Purpose { native, validate_only };
+        let opened = self.open(tenant, application, named, notification, purpose, deadline)?;
         let manifest = opened.provider.manifest();
         targets.iter().try_for_each(|target| knows(manifest, target))?;
         let deadline = Instant::now() + opened.timeout;
@@ -59,19 +60,15 @@ impl Inner {
         application: Arc<Application>,
         named: Option<&str>,
         fields: Fields,
-        native: bool,
+        purpose: Purpose,
         deadline: Option<Duration>,
     ) -> Result<Opened, Error> {
         let providers = self.catalogue.of_tenant(tenant);
-        let provider = providers.get(&application.provider).cloned();
-        let provider = provider.ok_or_else(|| {
-            let message = format!("the application's provider {} is not there", application.provider);
-            Error::new(Kind::NotFound, "provider_not_found", message)
-        })?;
+        let provider = provider_of(&application, &providers)?;
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
-        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, native);
+        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, purpose);
         Ok(Opened { campaign, provider, providers, notification, timeout })
     }
 
@@ -120,6 +117,14 @@ fn notification(
             notification::from_json(fields, manifest, &others)
         }
     }
+}
+
+/// The provider that the application is registered for, among those that the tenant has.
+pub(super) fn provider_of(application: &Application, providers: &Providers) -> Result<Arc<Provider>, Error> {
+    providers.get(&application.provider).cloned().ok_or_else(|| {
+        let message = format!("the application's provider {} is not there", application.provider);
+        Error::new(Kind::NotFound, "provider_not_found", message)
+    })
 }
 
 /// Does the provider serve requests of this `type`?

@@ -1,6 +1,6 @@
 //! A send without an end that is known: lines come in, results go out as they are there.
 //!
-//! Nothing is read while as many targets are under way as [`WINDOW`], and nothing is sent while nobody
+//! Nothing is read while as many targets are under way as the window allows, and nothing is sent while nobody
 //! takes the results: the push service's pace becomes the caller's, and memory stays flat.
 
 use std::sync::Arc;
@@ -11,18 +11,19 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::deliver::{BATCH, Batch};
+use super::deliver::{BATCH, Batch, Purpose};
 use super::send::{Opened, knows};
-use super::{Fate, Fields};
+use super::{Fate, Fields, Inner, Shared};
 use crate::contract::{Notification, Target};
 use crate::error::Error;
-
-/// Targets of one stream under way at once.
-const WINDOW: usize = 2000;
+use crate::tenant::TenantId;
 
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
-    pub(super) opened: Opened,
+    gateway: Arc<Inner>,
+    opened: Opened,
+    /// The shared notification's fields, for those lines that have some of their own.
+    shared: Map<String, Value>,
 }
 
 /// One target of a stream.
@@ -30,8 +31,19 @@ pub struct Line {
     /// Counts the caller's lines from 0.
     pub index: usize,
     pub target: Target,
-    /// In place of the shared notification.
+    /// Fields that win over those of the shared notification; null takes one away.
     pub notification: Option<Map<String, Value>>,
+}
+
+impl Inner {
+    pub(super) fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        let Shared { application_id, notification: shared, validate_only, deadline } = shared;
+        let application = self.registry.get(tenant, &application_id)?;
+        let purpose = Purpose { native: false, validate_only };
+        let fields = Fields::Strict(shared.clone());
+        let opened = self.open(tenant, application, None, fields, purpose, deadline)?;
+        Ok(Stream { gateway: self.clone(), opened, shared })
+    }
 }
 
 /// What is to be done about some lines.
@@ -73,7 +85,7 @@ impl Stream {
                         open &= results.send(result).await.is_ok();
                     }
                 }
-                count = lines.recv_many(&mut received, BATCH), if open && targets_under_way < WINDOW => {
+                count = lines.recv_many(&mut received, BATCH), if open && targets_under_way < self.gateway.stream_window => {
                     open = count > 0;
                     targets_under_way += count;
                     for prepared in self.prepare(&mut received) {
@@ -102,7 +114,7 @@ impl Stream {
                 continue;
             }
             if let Some(fields) = notification {
-                let own = self.opened.notification(Fields::Strict(fields));
+                let own = self.own(fields);
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
                 prepared.extend(Prepared::new(index, 1, batch));
                 continue;
@@ -114,6 +126,12 @@ impl Stream {
         }
         prepared.extend(self.flush(run));
         prepared
+    }
+
+    fn own(&self, fields: Map<String, Value>) -> Result<Notification, Error> {
+        let mut all = self.shared.clone();
+        all.extend(fields);
+        self.opened.notification(Fields::Strict(all))
     }
 
     fn flush(&self, run: Option<(usize, Vec<Target>)>) -> Vec<Prepared> {

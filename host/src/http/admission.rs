@@ -63,6 +63,11 @@ impl UnderWay {
 }
 
 impl Place {
+    /// Does the server want to stop?
+    pub fn is_closing(&self) -> bool {
+        *self.0.0.closing.borrow()
+    }
+
     /// Waits until the server wants to stop.
     pub async fn closing(&self) {
         // Fails only when the sender is gone, and we hold it.

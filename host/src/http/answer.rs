@@ -75,11 +75,24 @@ impl IntoResponse for Error {
     }
 }
 
+/// Is it possible that the push was delivered, so that another would be a second one?
+pub fn may_have_arrived(fate: &Fate) -> bool {
+    match fate {
+        Fate::Settled(outcome) => matches!(
+            outcome.disposition,
+            Disposition::Delivered | Disposition::Replaced(_) | Disposition::Unknown
+        ),
+        Fate::Lost(_) => true,
+        Fate::Failed(_) | Fate::Valid => false,
+    }
+}
+
 /// Was the target reached, and if not, what is to be said? `provider`: for the messages.
 pub fn verdict(fate: Fate, provider: &str) -> Result<(), Error> {
     let outcome = match fate {
         Fate::Settled(outcome) => outcome,
-        Fate::Failed(error) => return Err(error),
+        Fate::Failed(error) | Fate::Lost(error) => return Err(error),
+        Fate::Valid => return Ok(()),
     };
     let (kind, code, text, retry_after): (_, _, Cow<'static, str>, _) = match &outcome.disposition {
         Disposition::Delivered | Disposition::Replaced(_) => return Ok(()),

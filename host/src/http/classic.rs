@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::admission::Place;
 use super::form::Form;
+use super::idempotency::MayHaveArrived;
 use super::{Api, answer, detached};
 use crate::contract::Target;
 use crate::error::{Error, Kind};
@@ -48,7 +49,12 @@ pub async fn send_notification(
     let send = send_from(Form::read(request, api.form).await?)?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
     let report = detached(place, api.backend.send(tenant, send)).await;
-    answer_to_send(report, asks_for_gcm)
+    let arrived = report.iter().flat_map(|report| &report.fates).any(answer::may_have_arrived);
+    let mut response = answer_to_send(report, asks_for_gcm).unwrap_or_else(answer::error);
+    if arrived {
+        response.extensions_mut().insert(MayHaveArrived);
+    }
+    Ok(response)
 }
 
 /// `POST /application_feedback`
@@ -74,7 +80,13 @@ fn registration_from(mut form: Form) -> Result<Registration, Error> {
     let application_id = form.take_text("application_id")?;
     let provider = form.take_text("type")?;
     form.take_bytes("callback");
-    Ok(Registration { application_id, provider, fields: form.into_fields(), strict: false })
+    Ok(Registration {
+        application_id,
+        provider,
+        environment: None,
+        fields: form.into_fields(),
+        strict: false,
+    })
 }
 
 fn send_from(mut form: Form) -> Result<Send, Error> {
@@ -100,6 +112,7 @@ fn send_from(mut form: Form) -> Result<Send, Error> {
         notification: Fields::Classic(form.into_fields()),
         targets: vec![Target::Device(device_token)],
         native: true,
+        validate_only: false,
         deadline: None,
     })
 }

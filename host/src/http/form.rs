@@ -46,6 +46,13 @@ enum Format {
     Json,
 }
 
+impl Bounds {
+    /// The same for larger or smaller bodies, in bytes.
+    pub fn with_body(self, body: usize) -> Self {
+        Self { body, ..self }
+    }
+}
+
 impl From<&Limits> for Bounds {
     fn from(limits: &Limits) -> Self {
         Self {
@@ -55,19 +62,6 @@ impl From<&Limits> for Bounds {
             timeout: limits.body_timeout,
         }
     }
-}
-
-impl Bounds {
-    /// The same with another size of the body, in bytes.
-    pub fn with_body(self, body: usize) -> Self {
-        Self { body, ..self }
-    }
-}
-
-/// Reads a body that is no form.
-pub async fn read_whole(request: Request, bounds: Bounds) -> Result<Bytes, Error> {
-    let (parts, body) = request.into_parts();
-    read_body(&parts.headers, body, bounds).await
 }
 
 impl Form {
@@ -185,7 +179,8 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Error> {
     }
 }
 
-async fn read_body(headers: &HeaderMap, body: Body, bounds: Bounds) -> Result<Bytes, Error> {
+/// The whole body, within its bounds.
+pub(super) async fn read_body(headers: &HeaderMap, body: Body, bounds: Bounds) -> Result<Bytes, Error> {
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let mut chunks = body.into_data_stream();

@@ -5,13 +5,12 @@ mod admission;
 mod answer;
 mod classic;
 mod form;
-mod providers;
+mod idempotency;
 mod request_log;
 mod v1;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -29,6 +28,7 @@ use crate::error::{Error, Kind};
 use crate::gateway::{self, ApplicationView, DeadToken, Gateway, Registration, Report, Uploads};
 use crate::tenant::TenantId;
 use admission::Place;
+use idempotency::{Idempotency, InMemory};
 
 pub use admission::{Refusal, UnderWay, turn_away};
 
@@ -43,13 +43,8 @@ pub trait Backend: Send + Sync {
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
-    fn stream(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        notification: Map<String, Value>,
-        deadline: Option<Duration>,
-    ) -> Result<gateway::Stream, Error>;
+    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error>;
+    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed>;
 }
 
 impl Backend for Gateway {
@@ -86,16 +81,24 @@ impl Backend for Gateway {
         Gateway::remove(self, tenant, id)
     }
 
-    fn stream(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        notification: Map<String, Value>,
-        deadline: Option<Duration>,
-    ) -> Result<gateway::Stream, Error> {
-        Gateway::stream(self, tenant, application_id, notification, deadline)
+    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error> {
+        Gateway::stream(self, tenant, shared)
+    }
+
+    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed> {
+        let gateway = self.clone();
+        Box::pin(async move {
+            let managed = gateway.manage(&tenant, errand).await;
+            managed.map_err(|(provider, fate)| match answer::verdict(fate, &provider) {
+                Err(error) => error,
+                Ok(()) => Error::internal("a failure that is none"),
+            })
+        })
     }
 }
+
+/// Items with their properties.
+type Managed = Result<Vec<(String, Map<String, Value>)>, Error>;
 
 /// What every handler needs. Cheap to clone.
 #[derive(Clone)]
@@ -119,12 +122,14 @@ pub fn router(backend: Arc<dyn Backend>, limits: &Limits, login: Option<&Login>)
         limits: Arc::new(limits.clone()),
         registrations: Arc::new(Semaphore::new(cores)),
     };
+    let idempotency = Idempotency::new(Arc::new(InMemory::new(limits)), api.form);
+    let once =
+        |idempotency: &Idempotency| middleware::from_fn_with_state(idempotency.clone(), idempotency::guard);
     let guarded = Router::new()
         .route("/register_application", post(classic::register_application))
-        .route("/send_notification", post(classic::send_notification))
+        .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
         .route("/application_feedback", post(classic::application_feedback))
-        .merge(v1::routes())
-        .merge(providers::routes())
+        .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))

@@ -87,13 +87,11 @@ impl Backend for Fake {
         Err(no_application())
     }
 
-    fn stream(
-        &self,
-        _: &TenantId,
-        _: &str,
-        _: Map<String, Value>,
-        _: Option<Duration>,
-    ) -> Result<gateway::Stream, Error> {
+    fn manage(&self, _: TenantId, _: gateway::Errand) -> BoxFuture<'static, Managed> {
+        Box::pin(async { Err(no_application()) })
+    }
+
+    fn stream(&self, _: &TenantId, _: gateway::Shared) -> Result<gateway::Stream, Error> {
         Err(no_application())
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::contract::manifest::{ProviderManifest, ValueKind};
 use crate::contract::{Alert, Localized, Notification};
-use crate::error::Error;
+use crate::error::{Error, nearest};
 
 /// Bytes of one setting of an application.
 const LONGEST_SETTING: usize = 1024;
@@ -206,11 +206,7 @@ impl Builder {
 fn unknown(name: &str, manifest: &ProviderManifest) -> Error {
     let options = manifest.options.iter().map(|option| option.name.as_str());
     let known = COMMON.into_iter().chain(options).chain([manifest.name.as_str()]);
-    let nearest = known
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .filter(|(similarity, _)| *similarity > 0.8)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other));
-    let hint = nearest.map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default();
+    let hint = nearest(name, known).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
     let message = format!("{name} is not a field of a notification for {}{hint}", manifest.name);
     Error::field("unknown_field", name, message)
 }

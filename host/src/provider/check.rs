@@ -5,11 +5,11 @@ use std::str::FromStr;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use serde::de::IgnoredAny;
 use url::Url;
 
 use super::ProviderError;
 use crate::contract::codec::{self, Answer, Encoded, Method, Reply};
+use crate::contract::management;
 use crate::contract::manifest::{Endpoint, Origin, ProviderManifest};
 use crate::contract::{Disposition, Environment, Outcome, Rejection, Throttle};
 
@@ -19,7 +19,7 @@ const MAX_PATH: usize = 4 << 10;
 const MAX_CODE: usize = 128;
 const MAX_MESSAGE: usize = 1 << 10;
 /// A token or an id that is longer can't be handed on truthfully.
-const MAX_TOKEN: usize = 4 << 10;
+pub(super) const MAX_TOKEN: usize = 4 << 10;
 /// No service asks for more than a day.
 const MAX_WAIT: u64 = 24 * 3600 * 1000;
 
@@ -100,6 +100,33 @@ pub fn encoded(
     Ok(Prepared { messages, exchanges, refusals })
 }
 
+/// Checks what `management.encode` answered.
+pub(super) fn request(
+    manifest: &ProviderManifest,
+    environment: Environment,
+    request: management::Request,
+) -> Result<(Message, Exchange), ProviderError> {
+    let message = codec::Message {
+        endpoint: request.endpoint,
+        method: match request.method {
+            management::Method::Get => Method::Get,
+            management::Method::Post => Method::Post,
+            management::Method::Put => Method::Put,
+            management::Method::Delete => Method::Delete,
+        },
+        headers: request.headers,
+        body: request.body,
+        authenticate: request.authenticate,
+        idempotent: false,
+    };
+    let exchange =
+        codec::Exchange { covers: vec![0], message: 0, url: None, path: request.path, headers: Vec::new() };
+    let messages = [self::message(manifest, environment, message)?];
+    let exchange = self::exchange(manifest, &messages, exchange)?;
+    let [message] = messages;
+    Ok((message, exchange))
+}
+
 /// Checks what `decode` answered.
 pub fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>, ProviderError> {
     if replies.len() != answers.len() {
@@ -112,7 +139,8 @@ pub fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>
         }
         reply.outcomes.iter_mut().try_for_each(outcome)?;
         if let Some(native) = &reply.native {
-            serde_json::from_str::<IgnoredAny>(native).map_err(|_| bad("its native answer is not JSON"))?;
+            serde_json::from_str::<serde_json::Value>(native)
+                .map_err(|_| bad("its native answer is not JSON"))?;
         }
     }
     Ok(replies)
@@ -242,7 +270,7 @@ pub(super) fn belongs_to_host(name: &HeaderName) -> bool {
     HOST_HEADERS.contains(name) || name.as_str().starts_with("proxy-")
 }
 
-fn outcome(outcome: &mut Outcome) -> Result<(), ProviderError> {
+pub(super) fn outcome(outcome: &mut Outcome) -> Result<(), ProviderError> {
     if let Some(code) = &mut outcome.code {
         shorten(code, MAX_CODE);
     }

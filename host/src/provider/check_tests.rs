@@ -197,6 +197,9 @@ fn texts_are_cut_waits_are_bounded_and_long_tokens_refused() {
         let reply = Reply { outcomes: vec![Outcome { disposition, ..good_outcome() }], native: None };
         assert!(replies(&[answer(1)], vec![reply]).is_err());
     }
-    let native = Reply { outcomes: vec![good_outcome()], native: Some("{not json".into()) };
-    assert!(replies(&[answer(1)], vec![native]).is_err());
+    // The last two are well-formed, and no reader can hold them.
+    for text in ["{not json", "", "1 2", r#""\ud800""#, "1e999"] {
+        let native = Reply { outcomes: vec![good_outcome()], native: Some(text.into()) };
+        assert!(replies(&[answer(1)], vec![native]).is_err(), "{text}");
+    }
 }

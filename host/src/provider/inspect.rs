@@ -8,6 +8,8 @@ use super::load::excerpt;
 
 /// The version of `wit/provider.wit` that this host serves.
 pub(super) const CONTRACT: &str = "0.1.0";
+/// What it may export.
+const MANAGEMENT: &str = "pushlet:provider/management";
 /// What a component must export.
 const EXPORTS: [&str; 2] = ["pushlet:provider/manifest", "pushlet:provider/codec"];
 
@@ -23,7 +25,7 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT
 );
 
 /// Validates a component, then holds its imports against the allow-list and its exports against the world.
-pub(super) fn check(bytes: &[u8]) -> Result<(), LoadError> {
+pub(super) fn check(bytes: &[u8]) -> Result<Interfaces, LoadError> {
     Validator::new_with_features(FEATURES).validate_all(bytes).map_err(invalid)?;
     let names = Names::of(bytes)?;
     let allowed = |name: &str| ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed));
@@ -32,16 +34,17 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), LoadError> {
     }
     // All of the world's exports must be there; others may be, since some toolchains add their own.
     for wanted in EXPORTS {
-        let version = names
-            .exports
-            .iter()
-            .find_map(|name| name.strip_prefix(wanted)?.strip_prefix('@'))
-            .ok_or(LoadError::WrongWorld(wanted))?;
-        if !serves(version) {
-            return Err(LoadError::WrongVersion { built: excerpt(version) });
-        }
+        ensure_served(names.version(wanted).ok_or(LoadError::WrongWorld(wanted))?)?;
     }
-    Ok(())
+    let management = names.version(MANAGEMENT);
+    management.map_or(Ok(()), ensure_served)?;
+    Ok(Interfaces { management: management.is_some() })
+}
+
+/// What a component exports beside what it must.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Interfaces {
+    pub management: bool,
 }
 
 /// The names in the outermost component.
@@ -78,6 +81,15 @@ impl<'a> Names<'a> {
         }
         Ok(names)
     }
+
+    /// The version of an interface that the component exports.
+    fn version(&self, interface: &str) -> Option<&'a str> {
+        self.exports.iter().find_map(|name| name.strip_prefix(interface)?.strip_prefix('@'))
+    }
+}
+
+fn ensure_served(version: &str) -> Result<(), LoadError> {
+    if serves(version) { Ok(()) } else { Err(LoadError::WrongVersion { built: excerpt(version) }) }
 }
 
 /// Below 1.0 a new minor version breaks, a new patch version does not.

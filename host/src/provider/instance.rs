@@ -11,11 +11,11 @@ use wasmtime_wasi::I32Exit;
 use super::guest::Guest;
 use super::log::GuestLog;
 use super::{Limits, ProviderError, Sandbox, engine};
-use crate::contract::{HttpProvider, HttpProviderPre};
+use crate::contract::{HttpManager, HttpManagerPre, HttpProvider, HttpProviderPre};
 
-pub(super) struct Instance {
+pub(super) struct Instance<W = HttpProvider> {
     store: Store<Guest>,
-    guest: HttpProvider,
+    guest: W,
     /// How many calls it has answered.
     pub(super) calls: u32,
 }
@@ -26,12 +26,32 @@ impl Instance {
         component: &HttpProviderPre<Guest>,
         log: &Arc<GuestLog>,
     ) -> Result<Self, ProviderError> {
+        Self::start(sandbox, log, async |store| component.instantiate_async(store).await)
+    }
+}
+
+impl Instance<HttpManager> {
+    pub(super) fn manager(
+        sandbox: &Sandbox,
+        component: &HttpManagerPre<Guest>,
+        log: &Arc<GuestLog>,
+    ) -> Result<Self, ProviderError> {
+        Self::start(sandbox, log, async |store| component.instantiate_async(store).await)
+    }
+}
+
+impl<W> Instance<W> {
+    fn start(
+        sandbox: &Sandbox,
+        log: &Arc<GuestLog>,
+        instantiate: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<W>,
+    ) -> Result<Self, ProviderError> {
         let limits = &sandbox.limits;
         let mut store = Store::new(&sandbox.engine, Guest::new(limits, log));
         store.limiter(|guest| &mut guest.limiter);
         store.set_max_component_handles(limits.handles);
         budget(&mut store, limits, 1);
-        match now_or_never(component.instantiate_async(&mut store)) {
+        match now_or_never(instantiate(&mut store)) {
             Some(Ok(guest)) => Ok(Self { store, guest, calls: 0 }),
             Some(Err(error)) => Err(explain(&store, error)),
             None => Err(waited()),
@@ -43,7 +63,7 @@ impl Instance {
         &mut self,
         limits: &Limits,
         targets: usize,
-        call: impl AsyncFnOnce(&HttpProvider, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&W, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
         self.calls += 1;
         budget(&mut self.store, limits, targets);

@@ -16,7 +16,8 @@ use super::log::GuestLog;
 use super::share::Share;
 use super::{Isolation, ProviderError, Trust};
 use crate::contract::codec::{Answer, Reply};
-use crate::contract::{Application, Context, HttpProvider, Notification, Rejection, Target};
+use crate::contract::manifest::ProviderManifest;
+use crate::contract::{Application, Context, HttpManager, HttpProvider, Notification, Rejection, Target};
 use crate::tenant::TenantId;
 
 /// One component for one tenant.
@@ -151,9 +152,38 @@ impl Instances {
         targets: usize,
         call: impl AsyncFnOnce(&HttpProvider, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
+        self.guarded(|| self.call_instance(context, targets, call))
+    }
+
+    /// The same for the interface `management`, in an instance of its own.
+    pub(super) fn manage<T>(
+        &self,
+        context: &Context,
+        targets: usize,
+        call: impl AsyncFnOnce(&HttpManager, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, ProviderError> {
+        let Loaded { sandbox, manager, .. } = &*self.loaded;
+        let manager = manager.as_ref().ok_or(ProviderError::Refused("management".into()))?;
+        self.guarded(|| {
+            let mut instance = manager.instantiate(sandbox, &self.log)?;
+            instance.guest().observe_context(context);
+            instance.call(&sandbox.limits, targets, call)
+        })
+    }
+
+    pub(super) fn manifest(&self) -> &ProviderManifest {
+        &self.loaded.manifest
+    }
+
+    /// Counts an answer that breaks the contract.
+    pub(super) fn checked<T>(&self, checked: Result<T, ProviderError>) -> Result<T, ProviderError> {
+        checked.inspect_err(|error| self.note(error))
+    }
+
+    fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
         let pass = self.breaker.admit().map_err(|retry_after| ProviderError::Quarantined { retry_after })?;
         let meter = self.share.as_deref().map(Share::meter).transpose();
-        let result = meter.and_then(|_meter| self.call_instance(context, targets, call));
+        let result = meter.and_then(|_meter| call());
         let verdict = match &result {
             Ok(_) => Verdict::Good,
             Err(error) if error.is_components_fault() => Verdict::Failed,

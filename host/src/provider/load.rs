@@ -6,11 +6,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use wasmtime::component::Component;
 
 use super::guest::Guest;
-use super::inspect::{self, CONTRACT};
+use super::inspect::{self, CONTRACT, Interfaces};
 use super::log::GuestLog;
+use super::management::Manager;
 use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
-use crate::contract::HttpProviderPre;
+use crate::contract::management::Collection;
 use crate::contract::manifest::ProviderManifest;
+use crate::contract::{HttpManagerPre, HttpProviderPre};
 use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
 
@@ -82,6 +84,7 @@ pub(super) struct Loaded {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) component: HttpProviderPre<Guest>,
     pub(super) manifest: ProviderManifest,
+    pub(super) manager: Option<Manager>,
     pub(super) trust: Trust,
     pub(super) digest: String,
 }
@@ -95,23 +98,29 @@ impl Provider {
         trust: Trust,
         log: &Arc<GuestLog>,
     ) -> Result<Arc<Self>, LoadError> {
-        check(sandbox, bytes)?;
+        let interfaces = check(sandbox, bytes)?;
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
-        Self::of(sandbox, &component, digest(bytes), trust, log)
+        Self::of(sandbox, &component, interfaces, digest(bytes), trust, log)
     }
 
     /// A provider of a component that is checked and compiled.
     pub(super) fn of(
         sandbox: &Arc<Sandbox>,
         component: &Component,
+        interfaces: Interfaces,
         digest: String,
         trust: Trust,
         log: &Arc<GuestLog>,
     ) -> Result<Arc<Self>, LoadError> {
-        let component =
-            sandbox.linker.instantiate_pre(component).and_then(HttpProviderPre::new).map_err(invalid)?;
+        let pre = sandbox.linker.instantiate_pre(component).map_err(invalid)?;
+        let manager = match interfaces.management {
+            true => Some(Manager::load(sandbox, HttpManagerPre::new(pre.clone()).map_err(invalid)?, log)?),
+            false => None,
+        };
+        let component = HttpProviderPre::new(pre).map_err(invalid)?;
         let manifest = describe(sandbox, &component, log)?;
-        let loaded = Arc::new(Loaded { sandbox: sandbox.clone(), component, manifest, trust, digest });
+        let sandbox = sandbox.clone();
+        let loaded = Arc::new(Loaded { sandbox, component, manifest, manager, trust, digest });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
     }
 
@@ -121,6 +130,11 @@ impl Provider {
 
     pub fn manifest(&self) -> &ProviderManifest {
         &self.loaded.manifest
+    }
+
+    /// What the service keeps for an application beside its devices.
+    pub fn collections(&self) -> &[Collection] {
+        self.loaded.manager.as_ref().map(Manager::collections).unwrap_or_default()
     }
 
     /// SHA-256 of the component file, in hex.
@@ -147,7 +161,7 @@ impl Provider {
 }
 
 /// All that can be checked without compiling it.
-pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<(), LoadError> {
+pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<Interfaces, LoadError> {
     let limit = sandbox.limits.component;
     if bytes.len() > limit {
         return Err(LoadError::TooLarge { size: bytes.len(), limit });

@@ -51,13 +51,13 @@ impl Loader {
     /// Checks a component, compiles it if need be, and asks it for its manifest. What it prints meanwhile,
     /// and the frames of a trap, go to `log`. May take long: not for an async thread.
     pub fn load(&self, bytes: &[u8], trust: Trust, log: &Arc<GuestLog>) -> Result<Arc<Provider>, LoadError> {
-        check(&self.sandbox, bytes)?;
+        let interfaces = check(&self.sandbox, bytes)?;
         let digest = digest(bytes);
         if let Some(provider) = self.alive(&digest).filter(|provider| provider.trust() == trust) {
             return Ok(provider);
         }
         let component = self.component(bytes, &digest, trust)?;
-        let provider = Provider::of(&self.sandbox, &component, digest.clone(), trust, log)?;
+        let provider = Provider::of(&self.sandbox, &component, interfaces, digest.clone(), trust, log)?;
         let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
         alive.retain(|_, provider| provider.strong_count() > 0);
         alive.insert(digest, Arc::downgrade(&provider));

@@ -175,7 +175,7 @@ fn unique<'a>(kind: &str, names: impl Iterator<Item = &'a String>) -> Result<(),
 }
 
 /// Names of providers and credentials: they become `type`s, metrics' labels and URL segments.
-fn name(what: &str, name: &str) -> Result<(), String> {
+pub(super) fn name(what: &str, name: &str) -> Result<(), String> {
     let letters =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
     let sound = (1..=32).contains(&name.len())
@@ -184,7 +184,7 @@ fn name(what: &str, name: &str) -> Result<(), String> {
     ensure(sound, || format!("{what} must be 1 to 32 of a-z, 0-9, - and _, and begin with a letter"))
 }
 
-fn field_name(kind: &str, name: &str) -> Result<(), String> {
+pub(super) fn field_name(kind: &str, name: &str) -> Result<(), String> {
     let sound = (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     ensure(sound, || format!("a {kind}'s name must be 1 to 64 letters, digits, - and _"))

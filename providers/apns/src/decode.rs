@@ -13,7 +13,8 @@ pub fn decode(context: &Context, answer: &Answer) -> Reply {
     reply::same_for_all(answer.targets.len(), outcome(&answer.response, context.now))
 }
 
-fn outcome(response: &Response, now: u64) -> Outcome {
+/// What one response says.
+pub fn outcome(response: &Response, now: u64) -> Outcome {
     let id = ["apns-id", "apns-request-id"].iter().find_map(|name| header(response, name)).map(String::from);
     if response.status == 200 {
         return reply::delivered(id);

@@ -229,7 +229,7 @@ fn device_token(given: &str) -> Result<String, Rejection> {
 }
 
 /// A channel id as Apple hands it out: base64.
-fn channel_id(channel: &str) -> Result<String, Rejection> {
+pub fn channel_id(channel: &str) -> Result<String, Rejection> {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
     if channel.is_empty() || channel.len() > 255 || !channel.bytes().all(sound) {
         return Err(invalid("channel", "channel must be a channel id in base64"));

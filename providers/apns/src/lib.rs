@@ -4,6 +4,7 @@
 //! notification responses from APNs" and "Sending broadcast push notification requests to APNs".
 
 mod aps;
+mod channels;
 mod decode;
 mod encode;
 mod manifest;
@@ -43,6 +44,7 @@ impl Provider for Apns {
 }
 
 pushlet_sdk::export!(Apns);
+pushlet_sdk::export_manager!(Apns);
 
 #[cfg(test)]
 mod tests {

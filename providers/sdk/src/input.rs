@@ -55,6 +55,11 @@ impl<'a> Options<'a> {
         Self(&notification.options)
     }
 
+    /// No options at all.
+    pub fn none() -> Self {
+        Self(&[])
+    }
+
     /// Any JSON value.
     pub fn json(&self, name: &str) -> Result<Option<Value>, Rejection> {
         let Some((_, text)) = self.0.iter().find(|(key, _)| key == name) else { return Ok(None) };

@@ -31,6 +31,20 @@ pub mod bindings {
     });
 }
 
+/// The same for the optional interface `management`.
+#[allow(unsafe_code, missing_docs, clippy::all)]
+pub mod manager_bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "http-manager",
+        pub_export_macro: true,
+        export_macro_name: "export_http_manager",
+        default_bindings_module: "pushlet_sdk::manager_bindings",
+        additional_derives: [PartialEq],
+        with: { "pushlet:provider/types@0.1.0": crate::bindings::pushlet::provider::types },
+    });
+}
+
 pub use bindings::exports::pushlet::provider::codec::{
     Answer, Encoded, Exchange, Message, Method, Refusal, Reply, Response,
 };
@@ -39,6 +53,8 @@ pub use bindings::pushlet::provider::types::{
     Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment,
     Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
 };
+
+pub use manager_bindings::exports::pushlet::provider::management;
 
 use bindings::exports::pushlet::provider as exports;
 
@@ -87,6 +103,67 @@ impl<P: Provider> exports::codec::Guest for P {
     fn decode(context: Context, application: Application, answers: Vec<Answer>, native: bool) -> Vec<Reply> {
         answers.iter().map(|answer| P::decode(&context, &application, answer, native)).collect()
     }
+}
+
+/// The optional part of a provider: what its service keeps for an application beside its devices.
+pub trait Manager {
+    /// What is kept.
+    fn collections() -> Vec<management::Collection>;
+
+    /// The request that does it.
+    fn encode(
+        context: &Context,
+        application: &Application,
+        collection: &str,
+        operation: &management::Operation,
+    ) -> Result<management::Request, Rejection>;
+
+    /// The items: the new one, the one that was asked for, all, or none.
+    fn decode(
+        context: &Context,
+        application: &Application,
+        collection: &str,
+        operation: &management::Operation,
+        response: &management::Response,
+    ) -> Result<Vec<management::Item>, Outcome>;
+}
+
+impl<M: Manager> management::Guest for M {
+    fn collections() -> Vec<management::Collection> {
+        <M as Manager>::collections()
+    }
+
+    fn encode(
+        context: Context,
+        application: Application,
+        collection: String,
+        operation: management::Operation,
+    ) -> Result<management::Request, Rejection> {
+        <M as Manager>::encode(&context, &application, &collection, &operation)
+    }
+
+    fn decode(
+        context: Context,
+        application: Application,
+        collection: String,
+        operation: management::Operation,
+        response: management::Response,
+    ) -> Result<Vec<management::Item>, Outcome> {
+        <M as Manager>::decode(&context, &application, &collection, &operation, &response)
+    }
+}
+
+/// Exports the interface `management` of the named type, which implements [`Manager`], beside what [`export!`] does.
+#[macro_export]
+macro_rules! export_manager {
+    ($manager:ident) => {
+        #[cfg(target_arch = "wasm32")]
+        #[allow(unsafe_code)]
+        mod manager_component {
+            use super::$manager as Exported;
+            $crate::manager_bindings::export_http_manager!(Exported with_types_in $crate::manager_bindings);
+        }
+    };
 }
 
 /// Makes the named type, which implements [`Provider`], the component's export. Natively it does nothing, so that

@@ -81,10 +81,11 @@ impl Caller {
         let registration = Registration {
             application_id: Some(id.to_owned()),
             provider: Some(provider.to_owned()),
+            environment: None,
             fields,
             strict: true,
         };
-        self.gateway.register(&self.tenant, registration)?;
+        tokio::task::block_in_place(|| self.gateway.register(&self.tenant, registration))?;
         Ok(())
     }
 
@@ -98,6 +99,7 @@ impl Caller {
             notification: Fields::Strict(notification.as_object().cloned().unwrap_or_default()),
             targets: pushes.map(|push| Target::Device(format!("{push:064x}"))).collect(),
             native: false,
+            validate_only: false,
             deadline: None,
         };
         match self.gateway.send(&self.tenant, send).await {
@@ -114,6 +116,8 @@ impl Caller {
 fn told(fate: Fate) -> Told {
     match fate {
         Fate::Failed(error) => Told::NotDelivered(error.code.into_owned()),
+        Fate::Lost(_) => Told::Unknown,
+        Fate::Valid => Told::NotDelivered("only checked".to_owned()),
         Fate::Settled(outcome) => match outcome.disposition {
             Disposition::Delivered | Disposition::Replaced(_) => Told::Delivered,
             Disposition::Unknown => Told::Unknown,

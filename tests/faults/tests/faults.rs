@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use pushlet_faults::hang;
 use pushlet_faults::run::{Plan, run};
 
 const PLAN: Plan =
@@ -29,11 +28,4 @@ async fn nor_over_a_bad_network() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_leave_unknown_pushes_are_sent_again_under_the_same_id() {
     holds(Plan { resend_unknown: true, ..PLAN }).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_hangs_costs_its_callers_their_deadline_and_others_nothing() {
-    let report = hang::run(50).await.unwrap();
-    println!("{report}");
-    assert!(report.holds(), "{report}");
 }

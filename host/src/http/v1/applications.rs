@@ -3,32 +3,41 @@
 use std::collections::BTreeMap;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::super::{Api, answer, classic};
+use super::object::{Object, parse};
 use super::{Failure, json};
+use crate::contract::Environment;
 use crate::error::Error;
 use crate::gateway::Registration;
 use crate::tenant::TenantId;
 
-/// The fields of the classic registration, in JSON; a PKCS#12 file in base64.
+const FIELDS: &[&str] = &["provider", "environment", "settings", "credentials"];
+/// Applications in one answer.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// `{"provider", "environment", "settings": {…}, "credentials": {…}}`, with the names that the provider's
+/// manifest gives its settings and secrets. The classic registration's flat fields are understood too.
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body: Map<String, Value> = json(request, api.limits.request_body).await?;
-    let registration = registration(id.clone(), body)?;
+    let body = json(request, &api, api.limits.request_body).await?;
+    let registration = registration(id.clone(), parse(&body)?)?;
     let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
     let (backend, owner) = (api.backend.clone(), tenant.clone());
     let work = tokio::task::spawn_blocking(move || backend.register(&owner, registration));
     work.await.map_err(Error::internal)??;
-    let application = api.backend.application(&tenant, &id)?;
-    Ok(answer::json(StatusCode::OK, &application))
+    Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
 pub(super) async fn show(
@@ -39,11 +48,27 @@ pub(super) async fn show(
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
+/// In the order of their ids; `after`: those behind this id, `limit`: how many.
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
+    Query(query): Query<BTreeMap<String, String>>,
 ) -> Result<Response, Failure> {
-    Ok(answer::json(StatusCode::OK, &json!({"applications": api.backend.applications(&tenant)})))
+    let limit = match query.get("limit").map(|text| text.parse::<usize>()) {
+        None => PAGE,
+        Some(Ok(limit)) if (1..=LARGEST_PAGE).contains(&limit) => limit,
+        Some(_) => {
+            let message = format!("limit must be an integer from 1 to {LARGEST_PAGE}");
+            return Err(Error::field("invalid_limit", "limit", message).into());
+        }
+    };
+    let all = api.backend.applications(&tenant);
+    let behind = |id: &str| query.get("after").is_none_or(|after| id > after.as_str());
+    let mut rest = all.iter().filter(|application| behind(&application.id));
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let last = page.last().map(|application| &application.id);
+    let next = rest.next().and(last);
+    Ok(answer::json(StatusCode::OK, &json!({"applications": page, "next": next})))
 }
 
 pub(super) async fn delete(
@@ -55,6 +80,7 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// As `POST /application_feedback`: reading clears the list.
 pub(super) async fn feedback(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -65,20 +91,50 @@ pub(super) async fn feedback(
 }
 
 fn registration(id: String, body: Map<String, Value>) -> Result<Registration, Error> {
-    let mut registration =
-        Registration { application_id: Some(id), provider: None, fields: BTreeMap::new(), strict: true };
-    for (name, value) in body {
-        let text = match value {
-            Value::Null => continue,
-            Value::String(text) => text,
-            Value::Object(object) => Value::Object(object).to_string(),
-            other => other.to_string(),
-        };
-        if name == "provider" {
-            registration.provider = Some(text);
-        } else {
-            registration.fields.insert(name, text.into_bytes());
+    let (known, flat): (Map<_, _>, Map<_, _>) =
+        body.into_iter().partition(|(name, _)| FIELDS.contains(&name.as_str()));
+    let mut body = Object::new(known, "", FIELDS)?;
+    let environment = match body.text("environment")?.as_deref() {
+        None => None,
+        Some("production") => Some(Environment::Production),
+        Some("development") => Some(Environment::Development),
+        Some(_) => {
+            let message = "environment must be production or development";
+            return Err(Error::field("invalid_environment", "environment", message));
+        }
+    };
+    let mut fields = BTreeMap::new();
+    for (part, place) in [
+        (body.object("settings")?.unwrap_or_default(), "settings."),
+        (body.object("credentials")?.unwrap_or_default(), "credentials."),
+        (flat, ""),
+    ] {
+        for (name, value) in part {
+            if let Some(bytes) = upload(value).map_err(|why| wrong(place, &name, why))? {
+                fields.insert(name, bytes);
+            }
         }
     }
-    Ok(registration)
+    let provider = body.text("provider")?;
+    Ok(Registration { application_id: Some(id), provider, environment, fields, strict: true })
+}
+
+/// A text as it is, `{"base64": "…"}` as the bytes, and any other value as its JSON text.
+fn upload(value: Value) -> Result<Option<Vec<u8>>, &'static str> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.into_bytes())),
+        Value::Object(object) => match (object.len(), object.get("base64")) {
+            (1, Some(Value::String(text))) => {
+                STANDARD.decode(text.trim_ascii()).map(Some).map_err(|_| "is not base64")
+            }
+            (1, Some(_)) => Err("is not base64"),
+            _ => Ok(Some(Value::Object(object).to_string().into_bytes())),
+        },
+        other => Ok(Some(other.to_string().into_bytes())),
+    }
+}
+
+fn wrong(place: &str, name: &str, why: &str) -> Error {
+    Error::field(format!("invalid_{name}"), format!("{place}{name}"), format!("{name} {why}"))
 }

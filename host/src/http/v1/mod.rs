@@ -1,24 +1,38 @@
 //! The API under `/v1`: JSON, the same errors as everywhere with the wrong `field` named.
 
 mod applications;
+mod lines;
+mod management;
 mod notifications;
+mod object;
+mod providers;
 mod result;
 mod stream;
 mod target;
 
+use std::convert::Infallible;
+
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::{get, post};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use axum::routing::{Route, get, post};
+use tower::{Layer, Service};
 
-use super::{Api, answer};
+use super::{Api, answer, form};
 use crate::error::{Error, Kind};
 
 /// The routes, to be merged with the others.
-pub(super) fn routes() -> Router<Api> {
+///
+/// `once`: the layer that keeps a send from being done twice.
+pub(super) fn routes<L>(once: L) -> Router<Api>
+where
+    L: Layer<Route> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request>>::Future: Send + 'static,
+{
     Router::new()
         .route("/v1/applications", get(applications::list))
         .route(
@@ -26,34 +40,35 @@ pub(super) fn routes() -> Router<Api> {
             get(applications::show).put(applications::put).delete(applications::delete),
         )
         .route("/v1/applications/{id}/feedback", get(applications::feedback))
-        .route("/v1/notifications", post(notifications::send))
+        .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
+        .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
+        .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
+        .route("/v1/providers/{name}/activate", post(providers::activate))
+        .route("/v1/providers/{name}/log", get(providers::log))
+        .route("/v1/notifications", post(notifications::send).layer(once))
         .route("/v1/notifications:stream", post(stream::send))
 }
 
 /// Reads a JSON body of at most `most` bytes.
-pub(super) async fn json<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Error> {
-    let is_json = |value: &str| {
-        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
-    };
-    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    if !content_type.is_none_or(is_json) {
-        let message = "the content type must be application/json";
-        return Err(Error::new(Kind::UnsupportedMediaType, "unsupported_media_type", message));
+async fn json(request: Request, api: &Api, most: usize) -> Result<Bytes, Error> {
+    content_type(request.headers(), &["application/json"])?;
+    let (parts, body) = request.into_parts();
+    form::read_body(&parts.headers, body, api.form.with_body(most)).await
+}
+
+/// Is the content type one of these, or not said?
+fn content_type(headers: &HeaderMap, allowed: &[&str]) -> Result<(), Error> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if allowed.iter().any(|allowed| essence.eq_ignore_ascii_case(allowed)) {
+        return Ok(());
     }
-    let body = Limited::new(request.into_body(), most).collect().await.map_err(|error| {
-        if error.downcast_ref::<LengthLimitError>().is_some() {
-            Error::new(Kind::TooLarge, "request_too_large", format!("the body is larger than {most} bytes"))
-        } else {
-            Error::new(Kind::Invalid, "incomplete_body", "the body ended too early")
-        }
-    })?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
-        Error::new(Kind::Invalid, "invalid_json", format!("the body can not be read: {error}"))
-    })
+    let message = format!("the content type must be {}", allowed.join(" or "));
+    Err(Error::new(Kind::UnsupportedMediaType, "unsupported_media_type", message))
 }
 
 /// An error of `/v1`: with its field.
-pub(super) struct Failure(Error);
+struct Failure(Error);
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {

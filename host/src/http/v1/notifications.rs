@@ -1,53 +1,43 @@
 //! `POST /v1/notifications`: one notification for many targets, or many different ones.
 
-use std::time::Duration;
-
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use super::super::admission::Place;
+use super::super::idempotency::MayHaveArrived;
 use super::super::{Api, answer, detached};
+use super::object::Object;
 use super::result::{Summary, TargetResult};
 use super::{Failure, json, target};
 use crate::contract::Target;
 use crate::error::Error;
-use crate::gateway::{Fields, Send, Via};
+use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Via};
 use crate::tenant::TenantId;
 
-/// Targets of one request; more are what `:stream` is for.
-const MOST_TARGETS: usize = 10_000;
+const FIELDS: &[&str] =
+    &["application_id", "notification", "target", "targets", "notifications", "validate_only", "deadline"];
+const ITEM_FIELDS: &[&str] = &["notification", "target", "targets"];
+/// Lines and fates that wait between two steps.
+const WAITING: usize = 512;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    application_id: String,
-    notification: Option<Map<String, Value>>,
-    targets: Option<Vec<Value>>,
-    notifications: Option<Vec<Item>>,
-    /// Seconds.
-    deadline: Option<f64>,
-}
-
-/// One of many different notifications.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Item {
-    notification: Map<String, Value>,
-    target: Value,
+/// What is to be sent.
+enum Job {
+    /// One notification for all targets.
+    Same(Shared, Vec<Target>),
+    /// Each target's own, over what they share.
+    Different(Shared, Vec<Line>),
 }
 
 #[derive(Serialize)]
 struct Answer {
-    results: Vec<TargetResult>,
     summary: Summary,
+    results: Vec<TargetResult>,
 }
-
-/// One notification and its targets.
-type Part = (Map<String, Value>, Vec<Target>);
 
 pub(super) async fn send(
     State(api): State<Api>,
@@ -55,79 +45,142 @@ pub(super) async fn send(
     Extension(place): Extension<Place>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body: Body = json(request, api.limits.notifications_body).await?;
-    let deadline = body.deadline.map(seconds).transpose()?;
-    let application_id = body.application_id.clone();
-    let parts = parts(body)?;
-    let single = parts.len() == 1;
-    let work = async move {
-        let mut results = Vec::new();
-        for (notification, targets) in parts {
-            let count = targets.len();
-            let send = Send {
-                provider: None,
-                via: Via::Application(application_id.clone()),
-                notification: Fields::Strict(notification),
-                targets,
-                native: false,
-                deadline,
-            };
-            match api.backend.send(tenant.clone(), send).await {
-                Ok(report) => report.fates.into_iter().for_each(|fate| {
-                    results.push(TargetResult::new(results.len(), fate));
-                }),
-                // With different notifications, what is wrong with one says nothing about the others.
-                Err(error) if single || error.code == "application_not_found" => return Err(error),
-                Err(error) => {
-                    (0..count).for_each(|_| results.push(TargetResult::failed(results.len(), error.clone())));
-                }
-            }
-        }
-        Ok(results)
-    };
-    let results = detached(place, work).await?;
+    let body = json(request, &api, api.limits.notifications_body).await?;
+    let job = job(Object::parse(&body, FIELDS)?, api.limits.targets)?;
+    drop(body);
+    let (results, arrived) = detached(place, perform(api, tenant, job)).await?;
     let mut summary = Summary::default();
     results.iter().for_each(|result| summary.count(result.status));
-    Ok(answer::json(StatusCode::OK, &Answer { results, summary }))
+    let mut response = answer::json(StatusCode::OK, &Answer { summary, results });
+    if arrived {
+        response.extensions_mut().insert(MayHaveArrived);
+    }
+    Ok(response)
 }
 
-fn parts(body: Body) -> Result<Vec<Part>, Error> {
-    let parts: Vec<Part> = match (body.notification, body.targets, body.notifications) {
-        (Some(notification), Some(targets), None) => {
-            let parsed: Result<Vec<_>, _> = targets
-                .iter()
-                .enumerate()
-                .map(|(index, value)| target::parse(value, &format!("targets[{index}]")))
-                .collect();
-            vec![(notification, parsed?)]
+/// Answers too whether something may have been delivered.
+async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResult>, bool), Error> {
+    let (targets, fates): (_, Vec<_>) = match job {
+        Job::Same(shared, targets) => {
+            let send = Send {
+                provider: None,
+                via: Via::Application(shared.application_id),
+                notification: Fields::Strict(shared.notification),
+                targets: targets.clone(),
+                native: false,
+                validate_only: shared.validate_only,
+                deadline: shared.deadline,
+            };
+            let report = api.backend.send(tenant, send).await?;
+            (targets, report.fates.into_iter().enumerate().collect())
         }
-        (None, None, Some(items)) => items
-            .into_iter()
-            .enumerate()
-            .map(|(index, item)| {
-                let target = target::parse(&item.target, &format!("notifications[{index}].target"))?;
-                Ok((item.notification, vec![target]))
-            })
-            .collect::<Result<_, Error>>()?,
-        _ => {
-            let message = "give notification and targets, or notifications";
-            return Err(Error::field("missing_notification", "notification", message));
+        Job::Different(shared, lines) => {
+            let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
+            let stream = api.backend.stream(&tenant, shared)?;
+            (targets, all(stream, lines).await)
         }
     };
-    match parts.iter().map(|(_, targets)| targets.len()).sum::<usize>() {
-        0 => Err(Error::field("missing_targets", "targets", "there is no target")),
-        count if count > MOST_TARGETS => {
-            let message =
-                format!("there are {count} targets, more than {MOST_TARGETS}; use /v1/notifications:stream");
-            Err(Error::field("too_many_targets", "targets", message))
+    let arrived = fates.iter().any(|(_, fate)| answer::may_have_arrived(fate));
+    let results = fates.into_iter().zip(&targets);
+    let results = results.map(|((index, fate), target)| TargetResult::new(index, fate).of(target));
+    Ok((results.collect(), arrived))
+}
+
+/// Sends the lines; answers their fates in their order.
+async fn all(stream: Stream, lines: Vec<Line>) -> Vec<(usize, Fate)> {
+    let count = lines.len();
+    let (to_send, received) = mpsc::channel(WAITING);
+    let (settled, mut results) = mpsc::channel(WAITING);
+    let feed = async move {
+        for line in lines {
+            if to_send.send(line).await.is_err() {
+                break;
+            }
         }
-        _ => Ok(parts),
+    };
+    let collect = async {
+        let mut fates = Vec::with_capacity(count);
+        while results.recv_many(&mut fates, WAITING).await > 0 {}
+        fates
+    };
+    let ((), (), mut fates) = tokio::join!(feed, stream.run(received, settled), collect);
+    fates.sort_by_key(|(index, _)| *index);
+    fates
+}
+
+fn job(mut body: Object, most: usize) -> Result<Job, Error> {
+    let notification = body.object("notification")?;
+    let targets = targets(&mut body, "")?;
+    let notifications = body.list("notifications")?;
+    let shared = |notification: Map<String, Value>, body: &mut Object| -> Result<Shared, Error> {
+        Ok(Shared {
+            application_id: body.needed_text("application_id")?,
+            notification,
+            validate_only: body.switch("validate_only")?,
+            deadline: body.seconds("deadline")?,
+        })
+    };
+    match (notification, targets, notifications) {
+        (Some(notification), Some(targets), None) => {
+            bounded(targets.len(), most)?;
+            Ok(Job::Same(shared(notification, &mut body)?, targets))
+        }
+        (notification, None, Some(items)) => {
+            let lines = lines(items)?;
+            bounded(lines.len(), most)?;
+            Ok(Job::Different(shared(notification.unwrap_or_default(), &mut body)?, lines))
+        }
+        (None, Some(_), None) => {
+            Err(Error::field("missing_notification", "notification", "there is no notification"))
+        }
+        (_, Some(_), Some(_)) => {
+            let message = "targets of different notifications belong into notifications";
+            Err(Error::field("invalid_targets", "targets", message))
+        }
+        (_, None, None) => Err(Error::field("missing_targets", "targets", "there is no target")),
     }
 }
 
-/// A wait as callers write it.
-pub(super) fn seconds(value: f64) -> Result<Duration, Error> {
-    Duration::try_from_secs_f64(value).ok().filter(|wait| !wait.is_zero()).ok_or_else(|| {
-        Error::field("invalid_deadline", "deadline", "deadline must be a number of seconds above 0")
-    })
+/// `target`, or the list `targets`.
+fn targets(object: &mut Object, place: &str) -> Result<Option<Vec<Target>>, Error> {
+    match (object.value("target"), object.list("targets")?) {
+        (None, None) => Ok(None),
+        (Some(target), None) => Ok(Some(vec![target::parse(&target, &format!("{place}target"))?])),
+        (None, Some(targets)) => {
+            let targets = targets.iter().enumerate();
+            let parse = |(index, value)| target::parse(value, &format!("{place}targets[{index}]"));
+            targets.map(parse).collect::<Result<_, _>>().map(Some)
+        }
+        (Some(_), Some(_)) => {
+            let message = "give target or targets, not both";
+            Err(Error::field("invalid_target", format!("{place}target"), message))
+        }
+    }
+}
+
+fn lines(items: Vec<Value>) -> Result<Vec<Line>, Error> {
+    let mut lines = Vec::with_capacity(items.len());
+    for (number, item) in items.into_iter().enumerate() {
+        let place = format!("notifications[{number}]");
+        let mut item = Object::of(item, &place, ITEM_FIELDS)?;
+        let notification = item.object("notification")?;
+        let targets = targets(&mut item, &format!("{place}."))?
+            .ok_or_else(|| Error::field("missing_target", format!("{place}.target"), "there is no target"))?;
+        for target in targets {
+            lines.push(Line { index: lines.len(), target, notification: notification.clone() });
+        }
+    }
+    Ok(lines)
+}
+
+fn bounded(targets: usize, most: usize) -> Result<(), Error> {
+    match targets {
+        0 => Err(Error::field("missing_targets", "targets", "there is no target")),
+        count if count > most => {
+            let message =
+                format!("there are {count} targets, more than {most}; use /v1/notifications:stream");
+            Err(Error::field("too_many_targets", "targets", message))
+        }
+        _ => Ok(()),
+    }
 }

@@ -3,9 +3,11 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::super::answer;
-use crate::contract::{CredentialFault, Disposition, Outcome};
+use super::target;
+use crate::contract::{CredentialFault, Disposition, Outcome, Target};
 use crate::error::{Error, Kind};
 use crate::gateway::Fate;
 
@@ -28,12 +30,17 @@ pub(super) enum Status {
     Unknown,
     /// The provider component or this server is broken.
     Failed,
+    /// It could be sent, and was not because the request said `validate_only`.
+    Valid,
 }
 
 /// One line of an answer.
 #[derive(Debug, Serialize)]
 pub(super) struct TargetResult {
     pub index: usize,
+    /// As the request named it; not in a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Value>,
     pub status: Status,
     /// The service's id of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +77,7 @@ pub(super) struct Summary {
     pub unavailable: usize,
     pub unknown: usize,
     pub failed: usize,
+    pub valid: usize,
 }
 
 impl Summary {
@@ -85,6 +93,7 @@ impl Summary {
             Status::Unavailable => &mut self.unavailable,
             Status::Unknown => &mut self.unknown,
             Status::Failed => &mut self.failed,
+            Status::Valid => &mut self.valid,
         };
         *counter += 1;
     }
@@ -95,6 +104,28 @@ impl TargetResult {
         match fate {
             Fate::Settled(outcome) => Self::settled(index, outcome),
             Fate::Failed(error) => Self::failed(index, error),
+            Fate::Lost(error) => Self { status: Status::Unknown, ..Self::failed(index, error) },
+            Fate::Valid => Self::plain(index, Status::Valid),
+        }
+    }
+
+    /// With the target that it is about.
+    pub fn of(self, target: &Target) -> Self {
+        Self { target: Some(target::shown(target)), ..self }
+    }
+
+    fn plain(index: usize, status: Status) -> Self {
+        Self {
+            index,
+            target: None,
+            status,
+            id: None,
+            code: None,
+            message: None,
+            field: None,
+            retry_after: None,
+            since: None,
+            replacement: None,
         }
     }
 
@@ -126,19 +157,17 @@ impl TargetResult {
             Disposition::Unknown => Status::Unknown,
         };
         Self {
-            index,
-            status,
             id,
             code,
             message,
-            field: None,
             retry_after: retry_after.map(|ms| Duration::from_millis(ms).as_secs_f64()),
             since: since.map(|since| answer::utc(since).to_string()),
             replacement,
+            ..Self::plain(index, status)
         }
     }
 
-    pub fn failed(index: usize, error: Error) -> Self {
+    fn failed(index: usize, error: Error) -> Self {
         let status = match error.kind {
             _ if error.code.starts_with("provider_") => Status::Failed,
             Kind::Internal | Kind::Provider => Status::Failed,
@@ -149,15 +178,11 @@ impl TargetResult {
             _ => Status::Rejected,
         };
         Self {
-            index,
-            status,
-            id: None,
             code: Some(error.code.into_owned()),
             message: Some(error.message.into_owned()),
             field: error.field,
             retry_after: error.retry_after.map(|wait| wait.as_secs_f64()),
-            since: None,
-            replacement: None,
+            ..Self::plain(index, status)
         }
     }
 }

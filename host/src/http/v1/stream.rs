@@ -3,67 +3,59 @@
 //! The first line holds what all targets share; each further line is a target. Results come as they are
 //! there, each with the number of its line; the last line, without a number, sums up.
 
-use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use tokio::sync::mpsc;
-use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
-use tokio_util::io::StreamReader;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::super::Api;
 use super::super::admission::Place;
-use super::notifications::seconds;
+use super::lines::{CutOff, Line, Lines};
+use super::object::Object;
 use super::result::{Summary, TargetResult};
-use super::{Failure, target};
+use super::{Failure, content_type, target};
+use crate::config::Limits;
 use crate::error::{Error, Kind};
-use crate::gateway::{Fate, Line};
+use crate::gateway::{self, Fate, Shared};
 use crate::tenant::TenantId;
 
-const LONGEST_LINE: usize = 64 << 10;
 /// Lines and results that wait between two steps.
 const WAITING: usize = 512;
 /// Results in one piece of the answer.
 const PIECE: usize = 256;
+const CONTENT_TYPES: &[&str] =
+    &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"];
+const HEADER_FIELDS: &[&str] = &["application_id", "notification", "validate_only", "deadline"];
+const LINE_FIELDS: &[&str] = &["target", "notification"];
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
-    application_id: String,
-    #[serde(default)]
-    notification: Map<String, Value>,
-    /// Seconds, for each target.
-    deadline: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TargetLine {
-    target: Value,
-    notification: Option<Map<String, Value>>,
+/// Why a stream ended before the caller's lines did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Interruption {
+    /// This server is stopping. Lines without a result were not sent.
+    ShuttingDown,
+    /// The request's body broke off.
+    CutOff,
+    /// No line came for too long.
+    Idle,
 }
 
 /// The last line.
 #[derive(Serialize)]
-struct End {
-    summary: Summary,
-    /// Why it ended before the caller's lines did.
+pub(super) struct End {
+    pub summary: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
-    interrupted: Option<&'static str>,
+    pub interrupted: Option<Interruption>,
 }
 
-type Lines = FramedRead<
-    StreamReader<Pin<Box<dyn futures_util::Stream<Item = io::Result<Bytes>> + Send>>, Bytes>,
-    LinesCodec,
->;
+type Results = mpsc::Receiver<(usize, Fate)>;
 
 pub(super) async fn send(
     State(api): State<Api>,
@@ -71,99 +63,147 @@ pub(super) async fn send(
     Extension(place): Extension<Place>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = request.into_body().into_data_stream().map_err(io::Error::other);
-    let body: Pin<Box<dyn futures_util::Stream<Item = io::Result<Bytes>> + Send>> = Box::pin(body);
-    let mut lines = FramedRead::new(StreamReader::new(body), LinesCodec::new_with_max_length(LONGEST_LINE));
-    let header = header(lines.next().await)?;
-    let deadline = header.deadline.map(seconds).transpose()?;
-    let stream = api.backend.stream(&tenant, &header.application_id, header.notification, deadline)?;
+    content_type(request.headers(), CONTENT_TYPES)?;
+    let mut lines = Lines::new(request.into_body(), api.limits.stream_line);
+    let shared = header(&mut lines, &api.limits).await?;
+    let stream = api.backend.stream(&tenant, shared)?;
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, results) = mpsc::channel(WAITING);
-    let (ended, end) = tokio::sync::oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    let reader = Reader { lines, to_send, results: settled.clone(), idle: api.limits.stream_idle, next: 0 };
     tokio::spawn({
-        let (settled, place) = (settled.clone(), place.clone());
+        let place = place.clone();
         async move {
-            let _ = ended.send(read(lines, to_send, settled, &place).await);
+            // The other end is gone when nobody reads the answer.
+            let _ = ended.send(reader.run(&place).await);
         }
     });
     tokio::spawn(async move {
         let _place = place;
         stream.run(received, settled).await;
     });
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pieces(results, end))).into_response())
+    let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(pieces(results, end))).into_response())
 }
 
-fn header(line: Option<Result<String, LinesCodecError>>) -> Result<Header, Error> {
-    let wrong = |why: String| {
+/// The first line that is not blank.
+async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
+    let wrong = |why: &str| {
         let message =
             format!("the first line must be a JSON object with application_id and notification: {why}");
         Error::new(Kind::Invalid, "invalid_header", message)
     };
-    let line =
-        line.ok_or_else(|| wrong("there is no line".into()))?.map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))
-}
-
-/// Reads the targets' lines to their end; what is wrong with a line is that line's result. Answers why it
-/// ended early, if it did.
-async fn read(
-    mut lines: Lines,
-    to_send: mpsc::Sender<Line>,
-    results: mpsc::Sender<(usize, Fate)>,
-    place: &Place,
-) -> Option<&'static str> {
-    let mut index = 0;
     loop {
-        let line = tokio::select! {
-            line = lines.next() => line,
-            () = place.closing() => return Some("shutting_down"),
-            () = results.closed() => return Some("nobody reads the results"),
-        };
-        let parsed = match line {
-            None => return None,
-            Some(Err(LinesCodecError::Io(_))) => return Some("the request was cut off"),
-            Some(Err(LinesCodecError::MaxLineLengthExceeded)) => Err(Error::new(
-                Kind::TooLarge,
-                "line_too_long",
-                format!("a line is longer than {LONGEST_LINE} bytes"),
-            )),
-            Some(Ok(line)) if line.trim().is_empty() => continue,
-            Some(Ok(line)) => parse(index, &line),
-        };
-        let taken = match parsed {
-            Ok(line) => to_send.send(line).await.is_ok(),
-            Err(error) => results.send((index, Fate::Failed(error))).await.is_ok(),
-        };
-        if !taken {
-            return Some("nobody reads the results");
+        let line = timeout(limits.body_timeout, lines.next()).await.map_err(|_| {
+            Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
+        })?;
+        match line {
+            Ok(Some(Line::Text(text))) if is_blank(&text) => {}
+            Ok(Some(Line::Text(text))) => {
+                let mut header = Object::parse(&text, HEADER_FIELDS).map_err(|error| match &*error.code {
+                    "invalid_json" => wrong(&error.message),
+                    _ => error,
+                })?;
+                return Ok(Shared {
+                    application_id: header.needed_text("application_id")?,
+                    notification: header.object("notification")?.unwrap_or_default(),
+                    validate_only: header.switch("validate_only")?,
+                    deadline: header.seconds("deadline")?,
+                });
+            }
+            Ok(Some(Line::TooLong)) => {
+                return Err(wrong(&format!("it is longer than {} bytes", limits.stream_line)));
+            }
+            Ok(None) => return Err(wrong("there is no line")),
+            Err(CutOff) => return Err(Error::new(Kind::Invalid, "incomplete_body", "the body ended early")),
         }
-        index += 1;
     }
 }
 
-fn parse(index: usize, line: &str) -> Result<Line, Error> {
-    let wrong = |error: serde_json::Error| {
-        Error::new(Kind::Invalid, "invalid_line", format!("the line can not be read: {error}"))
-    };
-    let line: TargetLine = serde_json::from_str(line).map_err(wrong)?;
-    Ok(Line { index, target: target::parse(&line.target, "target")?, notification: line.notification })
+fn is_blank(line: &[u8]) -> bool {
+    line.trim_ascii().is_empty()
 }
 
-/// The answer's body: results, many in a piece where many are there, and the last line.
+/// Reads the targets' lines; what is wrong with a line is that line's result.
+struct Reader {
+    lines: Lines,
+    to_send: mpsc::Sender<gateway::Line>,
+    results: mpsc::Sender<(usize, Fate)>,
+    idle: Duration,
+    next: usize,
+}
+
+impl Reader {
+    /// To the end of the lines, or until nobody takes the results. Answers why it ended early, if it did.
+    async fn run(mut self, place: &Place) -> Option<Interruption> {
+        loop {
+            let line = match self.lines.take() {
+                Some(line) => line,
+                None => tokio::select! {
+                    line = timeout(self.idle, self.lines.next()) => match line {
+                        Ok(Ok(Some(line))) => line,
+                        Ok(Ok(None)) => return None,
+                        Ok(Err(CutOff)) => return Some(Interruption::CutOff),
+                        Err(_) => return Some(Interruption::Idle),
+                    },
+                    () = place.closing() => return Some(Interruption::ShuttingDown),
+                    () = self.results.closed() => return None,
+                },
+            };
+            if place.is_closing() {
+                return Some(Interruption::ShuttingDown);
+            }
+            if !self.hand_on(line).await {
+                return None;
+            }
+        }
+    }
+
+    /// False: nobody takes the results.
+    async fn hand_on(&mut self, line: Line) -> bool {
+        let index = self.next;
+        let parsed = match line {
+            Line::Text(text) if is_blank(&text) => return true,
+            Line::Text(text) => parse(index, &text),
+            Line::TooLong => Err(Error::new(Kind::TooLarge, "line_too_long", "the line is too long")),
+        };
+        self.next += 1;
+        match parsed {
+            Ok(line) => self.to_send.send(line).await.is_ok(),
+            Err(error) => self.results.send((index, Fate::Failed(error))).await.is_ok(),
+        }
+    }
+}
+
+fn parse(index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
+    let mut line = Object::parse(text, LINE_FIELDS)?;
+    let target = line.value("target");
+    let target = target.ok_or_else(|| Error::field("missing_target", "target", "there is no target"))?;
+    Ok(gateway::Line {
+        index,
+        target: target::parse(&target, "target")?,
+        notification: line.object("notification")?,
+    })
+}
+
+/// The answer's body: results, many in a piece where many are there, and the last line. Where the last line
+/// can not be true, the body breaks off instead.
 fn pieces(
-    results: mpsc::Receiver<(usize, Fate)>,
-    end: tokio::sync::oneshot::Receiver<Option<&'static str>>,
-) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
+    results: Results,
+    end: oneshot::Receiver<Option<Interruption>>,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     let state = Some((results, end, Summary::default(), Vec::with_capacity(PIECE)));
     futures_util::stream::unfold(state, async |state| {
         let (mut results, end, mut summary, mut received) = state?;
+        let mut piece = Vec::new();
         if results.recv_many(&mut received, PIECE).await == 0 {
-            let interrupted = end.await.unwrap_or(Some("an unexpected error"));
-            let mut piece = Vec::new();
+            let Ok(interrupted) = end.await else {
+                return Some((Err(io::Error::other("the stream failed")), None));
+            };
             push_line(&mut piece, &End { summary, interrupted });
             return Some((Ok(piece.into()), None));
         }
-        let mut piece = Vec::with_capacity(received.len() * 96);
+        piece.reserve(received.len() * 96);
         for (index, fate) in received.drain(..) {
             let result = TargetResult::new(index, fate);
             summary.count(result.status);

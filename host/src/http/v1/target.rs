@@ -1,6 +1,6 @@
 //! Whom a notification is for, as callers write it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::contract::Target;
 use crate::error::Error;
@@ -24,6 +24,17 @@ pub(super) fn parse(value: &Value, field: &str) -> Result<Target, Error> {
         "channel" => Ok(Target::Channel(text)),
         "url" => Ok(Target::Url(text)),
         _ => Err(wrong()),
+    }
+}
+
+/// The same as it was written, the short form for a device.
+pub(super) fn shown(target: &Target) -> Value {
+    match target {
+        Target::Device(token) => json!(token),
+        Target::Topic(topic) => json!({ "topic": topic }),
+        Target::Condition(condition) => json!({ "condition": condition }),
+        Target::Channel(channel) => json!({ "channel": channel }),
+        Target::Url(url) => json!({ "url": url }),
     }
 }
 

@@ -133,7 +133,7 @@ async fn what_is_wrong_with_the_whole_request_is_an_error() {
     .await;
     expect_error(send(json!({"application_id": "app", "targets": targets})), 400, "missing_notification")
         .await;
-    expect_error(send(json!({"application_id": "app", "unknown": 1})), 400, "invalid_json").await;
+    expect_error(send(json!({"application_id": "app", "unknown": 1})), 400, "unknown_field").await;
     expect_error(
         send(
             json!({"application_id": "app", "notification": notification, "targets": targets, "deadline": 0}),

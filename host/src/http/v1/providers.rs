@@ -1,16 +1,14 @@
 //! `/v1/providers/{name}`: uploading components, and what runs them.
 
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Extension, Router};
-use serde::Deserialize;
 
-use super::admission::Place;
-use super::v1::{Failure, json};
-use super::{Api, answer, detached, form};
+use super::super::admission::Place;
+use super::super::{Api, answer, detached, form};
+use super::object::Object;
+use super::{Failure, content_type, json};
 use crate::error::{Error, Kind};
 use crate::gateway::Uploads;
 use crate::tenant::TenantId;
@@ -18,21 +16,7 @@ use crate::tenant::TenantId;
 /// Bytes of the body of an activation.
 const ACTIVATION: usize = 4 << 10;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Activation {
-    digest: String,
-}
-
-/// The routes, to be merged with the others.
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/v1/providers/{name}", get(show).put(put).delete(delete))
-        .route("/v1/providers/{name}/activate", post(activate))
-        .route("/v1/providers/{name}/log", get(log))
-}
-
-async fn put(
+pub(super) async fn put(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
@@ -40,14 +24,12 @@ async fn put(
     request: Request,
 ) -> Result<Response, Failure> {
     let uploads = uploads(&api)?;
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !content_type.is_some_and(|value| value.trim().eq_ignore_ascii_case("application/wasm")) {
-        let message = "the content type must be application/wasm";
-        return Err(Error::new(Kind::UnsupportedMediaType, "unsupported_media_type", message).into());
-    }
+    content_type(request.headers(), &["application/wasm"])?;
     let upload = uploads.begin(&tenant, &name).await?;
     let most = uploads.largest_component();
-    let component = form::read_whole(request, api.form.with_body(most)).await.map_err(|error| {
+    let (parts, body) = request.into_parts();
+    let read = form::read_body(&parts.headers, body, api.form.with_body(most)).await;
+    let component = read.map_err(|error| {
         if error.kind != Kind::TooLarge {
             return error;
         }
@@ -58,7 +40,7 @@ async fn put(
     Ok(answer::json(StatusCode::OK, &view))
 }
 
-async fn activate(
+pub(super) async fn activate(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
@@ -66,12 +48,13 @@ async fn activate(
     request: Request,
 ) -> Result<Response, Failure> {
     let uploads = uploads(&api)?;
-    let Activation { digest } = json(request, ACTIVATION).await?;
+    let mut body = Object::parse(&json(request, &api, ACTIVATION).await?, &["digest"])?;
+    let digest = body.needed_text("digest")?;
     let view = detached(place, async move { uploads.activate(&tenant, &name, &digest).await }).await?;
     Ok(answer::json(StatusCode::OK, &view))
 }
 
-async fn show(
+pub(super) async fn show(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Path(name): Path<String>,
@@ -79,7 +62,7 @@ async fn show(
     Ok(answer::json(StatusCode::OK, &uploads(&api)?.view(&tenant, &name)?))
 }
 
-async fn log(
+pub(super) async fn log(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Path(name): Path<String>,
@@ -87,7 +70,7 @@ async fn log(
     Ok(answer::json(StatusCode::OK, &uploads(&api)?.log(&tenant, &name)?))
 }
 
-async fn delete(
+pub(super) async fn delete(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,

@@ -1,0 +1,301 @@
+//! `Idempotency-Key`: the repeat of a send that was done gets the answer of the first, and is not sent.
+//!
+//! An answer is kept once it is known that something may have been delivered. What failed before that is
+//! not kept, so its repeat is a new try. Between the two, a repeat waits for the first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
+use ring::digest::{Context, SHA256};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::{answer, form};
+use crate::config::Limits;
+use crate::error::{Error, Kind};
+use crate::tenant::TenantId;
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const LONGEST_KEY: usize = 255;
+/// How long a repeat waits for the first.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// What an entry takes beside its body, about. Bytes.
+const OVERHEAD: usize = 512;
+
+/// Marks, in a response's extensions, that something may have been delivered.
+#[derive(Clone, Copy)]
+pub struct MayHaveArrived;
+
+/// Keeps answers. One that is gone is as if it had never been.
+pub trait Keep: Send + Sync {
+    fn get(&self, tenant: &TenantId, key: &str) -> Option<Kept>;
+    fn put(&self, tenant: &TenantId, key: &str, kept: Kept);
+}
+
+/// An answer, and what it answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// SHA-256 of the request.
+    pub request: [u8; 32],
+    pub status: StatusCode,
+    pub content_type: Option<HeaderValue>,
+    pub body: Bytes,
+}
+
+/// What the middleware needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Idempotency {
+    kept: Arc<dyn Keep>,
+    /// Requests under way; the receivers are woken when the sender is dropped.
+    under_way: Arc<Mutex<HashMap<(TenantId, String), watch::Receiver<()>>>>,
+    bounds: form::Bounds,
+}
+
+/// A key that is taken by one request. It is free again when this is dropped.
+struct Claim {
+    idempotency: Idempotency,
+    name: (TenantId, String),
+    _wakes: watch::Sender<()>,
+}
+
+impl Idempotency {
+    /// `bounds`: of the requests' bodies.
+    pub fn new(kept: Arc<dyn Keep>, bounds: form::Bounds) -> Self {
+        Self { kept, under_way: Arc::default(), bounds }
+    }
+
+    /// The same for larger or smaller bodies, in bytes.
+    pub fn with_body(&self, body: usize) -> Self {
+        Self { bounds: self.bounds.with_body(body), ..self.clone() }
+    }
+
+    /// Takes the key, or tells whom to wait for.
+    fn claim(&self, name: &(TenantId, String)) -> Result<Claim, watch::Receiver<()>> {
+        let mut under_way = lock(&self.under_way);
+        if let Some(first) = under_way.get(name) {
+            return Err(first.clone());
+        }
+        let (wakes, receiver) = watch::channel(());
+        under_way.insert(name.clone(), receiver);
+        Ok(Claim { idempotency: self.clone(), name: name.clone(), _wakes: wakes })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.idempotency.under_way).remove(&self.name);
+    }
+}
+
+/// Runs the request, unless it is the repeat of one.
+pub async fn guard(
+    State(idempotency): State<Idempotency>,
+    Extension(tenant): Extension<TenantId>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match key(&request) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(key)) => {
+            run(idempotency, (tenant, key), request, next).await.unwrap_or_else(answer::error_with_field)
+        }
+        Err(error) => answer::error_with_field(error),
+    }
+}
+
+fn key(request: &Request) -> Result<Option<String>, Error> {
+    let mut all = request.headers().get_all(KEY).iter();
+    let Some(key) = all.next() else { return Ok(None) };
+    let plain = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+    match (plain, all.next()) {
+        (Some(key), None) => Ok(Some(key.to_owned())),
+        _ => {
+            let message =
+                format!("Idempotency-Key must be one text of 1 to {LONGEST_KEY} printable characters");
+            Err(Error::field("invalid_idempotency_key", "Idempotency-Key", message))
+        }
+    }
+}
+
+async fn run(
+    idempotency: Idempotency,
+    name: (TenantId, String),
+    request: Request,
+    next: Next,
+) -> Result<Response, Error> {
+    let (parts, body) = request.into_parts();
+    let body = form::read_body(&parts.headers, body, idempotency.bounds).await?;
+    let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let digest = digest(&[
+        parts.uri.path().as_bytes(),
+        parts.uri.query().unwrap_or_default().as_bytes(),
+        content_type.unwrap_or_default(),
+        &body,
+    ]);
+    let give_up = Instant::now() + LONGEST_WAIT;
+    let claim = loop {
+        let first = match idempotency.claim(&name) {
+            Ok(claim) => break claim,
+            Err(first) => first,
+        };
+        if !ended(first, give_up).await {
+            let message = "the first request with this Idempotency-Key is still under way";
+            let error = Error::new(Kind::Conflict, "idempotency_key_in_use", message);
+            return Ok(answer::error(error.after(Duration::from_secs(1))));
+        }
+    };
+    if let Some(kept) = idempotency.kept.get(&name.0, &name.1) {
+        return Ok(replay(kept, &digest));
+    }
+    let request = Request::from_parts(parts, Body::from(body));
+    // To its end, also when the caller goes away: the answer must be kept.
+    let work = tokio::spawn(async move {
+        let response = next.run(request).await;
+        keep(&claim, digest, response).await
+    });
+    work.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
+}
+
+/// False: it took too long.
+async fn ended(mut first: watch::Receiver<()>, give_up: Instant) -> bool {
+    // An error says that the sender is gone, which is the end.
+    timeout_at(give_up, async { while first.changed().await.is_ok() {} }).await.is_ok()
+}
+
+async fn keep(claim: &Claim, request: [u8; 32], response: Response) -> Result<Response, Error> {
+    if response.extensions().get::<MayHaveArrived>().is_none() {
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(Error::internal)?.to_bytes();
+    let content_type = parts.headers.get(CONTENT_TYPE).cloned();
+    let kept = Kept { request, status: parts.status, content_type, body: body.clone() };
+    claim.idempotency.kept.put(&claim.name.0, &claim.name.1, kept);
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+fn replay(kept: Kept, request: &[u8; 32]) -> Response {
+    if kept.request != *request {
+        let message = "this Idempotency-Key came with another request before";
+        return answer::with_status(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message);
+    }
+    let mut response = (kept.status, kept.body).into_response();
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_TYPE);
+    headers.extend(kept.content_type.map(|value| (CONTENT_TYPE, value)));
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    headers.remove(RETRY_AFTER);
+    response
+}
+
+/// Of parts whose borders count.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut output = [0; 32];
+    output.copy_from_slice(context.finish().as_ref());
+    output
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps answers in this process, for a time, as many as there is room for; the oldest go first.
+pub struct InMemory {
+    tenants: Mutex<HashMap<TenantId, Tenant>>,
+    window: Duration,
+    most: usize,
+    /// Bytes per tenant.
+    memory: usize,
+}
+
+#[derive(Default)]
+struct Tenant {
+    by_key: HashMap<String, (u64, Instant, Kept)>,
+    /// Number of the answer → key, oldest first.
+    by_age: BTreeMap<u64, String>,
+    next: u64,
+    size: usize,
+}
+
+impl InMemory {
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            tenants: Mutex::default(),
+            window: limits.idempotency_window,
+            most: limits.idempotency_keys,
+            memory: limits.idempotency_memory,
+        }
+    }
+}
+
+impl Keep for InMemory {
+    fn get(&self, tenant: &TenantId, key: &str) -> Option<Kept> {
+        let mut tenants = lock(&self.tenants);
+        let tenant = tenants.get_mut(tenant)?;
+        tenant.expire(self.window);
+        tenant.by_key.get(key).map(|(_, _, kept)| kept.clone())
+    }
+
+    fn put(&self, tenant: &TenantId, key: &str, kept: Kept) {
+        let mut tenants = lock(&self.tenants);
+        let tenant = tenants.entry(tenant.clone()).or_default();
+        tenant.remove(key);
+        tenant.size += size(key, &kept);
+        tenant.by_age.insert(tenant.next, key.to_owned());
+        tenant.by_key.insert(key.to_owned(), (tenant.next, Instant::now(), kept));
+        tenant.next += 1;
+        tenant.expire(self.window);
+        // The newest stays, whatever its size.
+        while tenant.by_age.len() > 1 && (tenant.by_age.len() > self.most || tenant.size > self.memory) {
+            tenant.remove_oldest();
+        }
+    }
+}
+
+impl Tenant {
+    fn expire(&mut self, window: Duration) {
+        while let Some((_, key)) = self.by_age.first_key_value()
+            && self.by_key.get(key).is_none_or(|(_, at, _)| at.elapsed() >= window)
+        {
+            self.remove_oldest();
+        }
+    }
+
+    fn remove_oldest(&mut self) {
+        if let Some((_, key)) = self.by_age.pop_first()
+            && let Some((_, _, kept)) = self.by_key.remove(&key)
+        {
+            self.size -= size(&key, &kept);
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some((number, _, kept)) = self.by_key.remove(key) {
+            self.by_age.remove(&number);
+            self.size -= size(key, &kept);
+        }
+    }
+}
+
+fn size(key: &str, kept: &Kept) -> usize {
+    2 * key.len() + kept.body.len() + OVERHEAD
+}
+
+#[cfg(test)]
+#[path = "idempotency_tests.rs"]
+mod tests;

@@ -1,0 +1,57 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::http::testing::limits;
+
+fn kept(body: &str) -> Kept {
+    Kept { request: [0; 32], status: StatusCode::OK, content_type: None, body: Bytes::from(body.to_owned()) }
+}
+
+fn memory(window: Duration, keys: usize, memory: usize) -> InMemory {
+    let mut limits = limits();
+    limits.idempotency_window = window;
+    limits.idempotency_keys = keys;
+    limits.idempotency_memory = memory;
+    InMemory::new(&limits)
+}
+
+fn present<'a>(memory: &InMemory, keys: &[&'a str]) -> Vec<&'a str> {
+    let tenant = TenantId::default_tenant();
+    keys.iter().copied().filter(|key| memory.get(&tenant, key).is_some()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_kept_for_its_window_and_for_its_tenant() {
+    let (tenant, other) = (TenantId::default_tenant(), TenantId::new("other"));
+    let memory = memory(Duration::from_secs(60), 10, 1 << 20);
+    memory.put(&tenant, "a", kept("one"));
+    tokio::time::advance(Duration::from_secs(59)).await;
+    memory.put(&tenant, "b", kept("two"));
+    assert_eq!(memory.get(&tenant, "a"), Some(kept("one")));
+    assert_eq!(memory.get(&other, "a"), None);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(present(&memory, &["a", "b"]), ["b"]);
+}
+
+#[test]
+fn the_oldest_go_when_there_is_no_room() {
+    let tenant = TenantId::default_tenant();
+    let by_count = memory(Duration::from_secs(60), 2, 1 << 20);
+    for key in ["a", "b", "a", "c"] {
+        by_count.put(&tenant, key, kept(key));
+    }
+    assert_eq!(present(&by_count, &["a", "b", "c"]), ["a", "c"]);
+    let by_size = memory(Duration::from_secs(60), 100, 3000);
+    for key in ["a", "b", "c"] {
+        by_size.put(&tenant, key, kept(&"x".repeat(900)));
+    }
+    assert_eq!(present(&by_size, &["a", "b", "c"]), ["b", "c"]);
+    by_size.put(&tenant, "large", kept(&"x".repeat(9000)));
+    assert_eq!(present(&by_size, &["b", "c", "large"]), ["large"]);
+}
+
+#[test]
+fn the_borders_of_a_request_count() {
+    assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    assert_eq!(digest(&[b"ab", b"c"]), digest(&[b"ab", b"c"]));
+}

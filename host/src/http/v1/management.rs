@@ -1,0 +1,85 @@
+//! `/v1/applications/{id}/{collection}`: what the push service keeps for an application, such as broadcast
+//! channels. The provider's component says which collections there are.
+
+use axum::Extension;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::super::admission::Place;
+use super::super::{Api, answer, detached};
+use super::object::parse;
+use super::{Failure, json};
+use crate::error::Error;
+use crate::gateway::{Errand, Work};
+use crate::tenant::TenantId;
+
+type Item = (String, Map<String, Value>);
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Extension(place): Extension<Place>,
+    Path((id, collection)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let body = json(request, &api, api.limits.request_body).await?;
+    let work = Work::Create(parse(&body)?);
+    let made = one(perform(&api, tenant, place, (id, collection), work).await?)?;
+    Ok(answer::json(StatusCode::CREATED, &made))
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Extension(place): Extension<Place>,
+    Path((id, collection)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let all = perform(&api, tenant, place, (id, collection.clone()), Work::ReadAll).await?;
+    let all: Vec<Value> = all.into_iter().map(shown).collect();
+    Ok(answer::json(StatusCode::OK, &json!({ collection: all })))
+}
+
+pub(super) async fn read(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Extension(place): Extension<Place>,
+    Path((id, collection, item)): Path<(String, String, String)>,
+) -> Result<Response, Failure> {
+    let found = one(perform(&api, tenant, place, (id, collection), Work::Read(item)).await?)?;
+    Ok(answer::json(StatusCode::OK, &found))
+}
+
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Extension(place): Extension<Place>,
+    Path((id, collection, item)): Path<(String, String, String)>,
+) -> Result<StatusCode, Failure> {
+    perform(&api, tenant, place, (id, collection), Work::Delete(item)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn perform(
+    api: &Api,
+    tenant: TenantId,
+    place: Place,
+    (application_id, collection): (String, String),
+    work: Work,
+) -> Result<Vec<Item>, Error> {
+    let errand = Errand { application_id, collection, work, deadline: None };
+    detached(place, api.backend.manage(tenant, errand)).await
+}
+
+fn one(items: Vec<Item>) -> Result<Value, Error> {
+    items.into_iter().next().map(shown).ok_or_else(|| Error::internal("an item was lost"))
+}
+
+/// The id first, then the properties.
+fn shown((id, properties): Item) -> Value {
+    let id = ("id".to_owned(), Value::String(id));
+    Value::Object(
+        std::iter::once(id).chain(properties.into_iter().filter(|(name, _)| name != "id")).collect(),
+    )
+}

@@ -1,0 +1,142 @@
+//! `POST /v1/notifications`: what is checked, what is shared, and what is only asked.
+
+use pushlet_simulator::Service;
+use serde_json::{Value, json};
+
+use crate::world::{DEVICE, World, expect};
+
+fn send(world: &World, body: &Value) -> reqwest::RequestBuilder {
+    world.server.post("/v1/notifications").json(body)
+}
+
+fn payload(body: &str) -> Value {
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_only_validated_is_not_sent() {
+    let world = World::new().await;
+    world.register_apns_token("ios").await;
+    world.register_fcm("android").await;
+    let body = |application: &str, targets: Value| json!({"application_id": application, "notification": {"body": "x"}, "targets": targets, "validate_only": true});
+    let answer = expect(send(&world, &body("ios", json!([DEVICE, "odd"]))), 200).await;
+    assert_eq!(answer["results"][0], json!({"index": 0, "target": DEVICE, "status": "valid"}));
+    assert_eq!(
+        (&answer["results"][1]["status"], &answer["summary"]["valid"]),
+        (&json!("rejected"), &json!(1))
+    );
+    let answer = expect(send(&world, &body("android", json!(["token"]))), 200).await;
+    assert_eq!(answer["summary"]["valid"], 1, "{answer}");
+    assert!(world.received(Service::Apns).is_empty() && world.received(Service::Fcm).is_empty());
+    // The account was tried where it counts.
+    assert_eq!(world.received(Service::Oauth).len(), 1);
+}
+
+#[tokio::test]
+async fn a_credential_that_is_refused_is_not_valid() {
+    let world = World::with("delivery.retries = 0").await;
+    world.register_fcm("android").await;
+    let refusal = pushlet_simulator::Script {
+        status: Some(400),
+        body: Some(r#"{"error":"invalid_grant"}"#.into()),
+        ..pushlet_simulator::Script::new(Service::Oauth)
+    };
+    world.simulator.script(refusal).unwrap();
+    let body = json!({"application_id": "android", "notification": {"body": "x"}, "target": "t", "validate_only": true});
+    let answer = expect(send(&world, &body), 200).await;
+    assert_eq!(answer["results"][0]["status"], "credential_rejected", "{answer}");
+}
+
+#[tokio::test]
+async fn different_notifications_share_what_they_do_not_say() {
+    let world = World::new().await;
+    world.register_apns("app").await;
+    let body = json!({
+        "application_id": "app",
+        "notification": {"title": "shared", "body": "shared", "sound": "default"},
+        "notifications": [
+            {"target": "aa", "notification": {"body": "own"}},
+            {"targets": ["bb", {"device": "cc"}], "notification": {"title": null}},
+            {"target": "dd"},
+        ],
+    });
+    let answer = expect(send(&world, &body), 200).await;
+    assert_eq!(answer["summary"]["delivered"], 4, "{answer}");
+    let targets: Vec<&Value> =
+        answer["results"].as_array().unwrap().iter().map(|one| &one["target"]).collect();
+    assert_eq!(targets, ["aa", "bb", "cc", "dd"]);
+    let received = world.received(Service::Apns);
+    let alert = |token: &str| {
+        let push = received.iter().find(|push| push.path.ends_with(token)).unwrap();
+        let aps = payload(&push.body)["aps"].clone();
+        assert_eq!(aps["sound"], "default");
+        aps["alert"].clone()
+    };
+    assert_eq!(alert("/aa"), json!({"title": "shared", "body": "own"}));
+    assert_eq!((alert("/bb"), alert("/cc")), (json!("shared"), json!("shared")));
+    assert_eq!(alert("/dd"), json!({"title": "shared", "body": "shared"}));
+}
+
+#[tokio::test]
+async fn the_wrong_field_is_named_where_it_stands() {
+    let world = World::with("limits.targets = 2").await;
+    world.register_apns("app").await;
+    let item = json!({"target": "aa", "notification": {"body": "x"}});
+    let cases = [
+        (json!({"aplication_id": "app"}), "unknown_field", "aplication_id"),
+        (json!({"target": "aa", "notification": {"body": "x"}}), "missing_application_id", "application_id"),
+        (json!({"application_id": "app", "notification": {"body": "x"}}), "missing_targets", "targets"),
+        (json!({"application_id": "app", "target": "aa"}), "missing_notification", "notification"),
+        (
+            json!({"application_id": "app", "notification": "x", "target": "aa"}),
+            "invalid_notification",
+            "notification",
+        ),
+        (
+            json!({"application_id": "app", "notification": {}, "target": "a", "targets": []}),
+            "invalid_target",
+            "target",
+        ),
+        (
+            json!({"application_id": "app", "notification": {}, "targets": ["a", ""]}),
+            "invalid_target",
+            "targets[1]",
+        ),
+        (
+            json!({"application_id": "app", "notification": {}, "targets": ["a", "b", "c"]}),
+            "too_many_targets",
+            "targets",
+        ),
+        (json!({"application_id": "app", "notifications": [item, 7]}), "invalid_json", "notifications[1]"),
+        (
+            json!({"application_id": "app", "notifications": [item, {}]}),
+            "missing_target",
+            "notifications[1].target",
+        ),
+        (
+            json!({"application_id": "app", "notifications": [{"targets": ["a", 1]}]}),
+            "invalid_target",
+            "notifications[0].targets[1]",
+        ),
+        (
+            json!({"application_id": "app", "notifications": [{"tokens": 1}]}),
+            "unknown_field",
+            "notifications[0].tokens",
+        ),
+        (
+            json!({"application_id": "app", "notifications": [item], "target": "aa"}),
+            "invalid_targets",
+            "targets",
+        ),
+        (
+            json!({"application_id": "app", "notification": {}, "target": "a", "validate_only": "yes"}),
+            "invalid_validate_only",
+            "validate_only",
+        ),
+    ];
+    for (body, code, field) in cases {
+        let answer = expect(send(&world, &body), 400).await;
+        assert_eq!((&answer["error"], &answer["field"]), (&json!(code), &json!(field)), "{body} {answer}");
+    }
+    assert!(world.simulator.received().is_empty());
+}
