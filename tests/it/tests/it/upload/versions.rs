@@ -152,6 +152,20 @@ async fn another_tenant_does_not_see_it() {
 }
 
 #[tokio::test]
+async fn a_tenant_makes_one_change_at_a_time() {
+    let receiver = Receiver::start().await;
+    let gateway: Gateway = start::gateway(&config(&settings(&receiver, ""))).unwrap();
+    let (mine, theirs) = (TenantId::new("mine"), TenantId::new("theirs"));
+    let uploads = gateway.uploads();
+    let upload = uploads.begin(&mine, "webhook").await.unwrap();
+    assert_eq!(uploads.begin(&mine, "other").await.err().unwrap().code, "change_under_way");
+    assert_eq!(uploads.remove(&mine, "webhook").await.unwrap_err().code, "change_under_way");
+    assert!(uploads.begin(&theirs, "webhook").await.is_ok());
+    drop(upload);
+    assert!(uploads.begin(&mine, "other").await.is_ok());
+}
+
+#[tokio::test]
 async fn components_of_a_directory_are_there_for_everybody() {
     let directory = crate::world::Directory::new();
     std::fs::write(directory.path().join("any-name.wasm"), component("webhook")).unwrap();
