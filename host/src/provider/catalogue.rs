@@ -69,7 +69,7 @@ impl Catalogue {
     }
 
     /// Adds one for everybody; one of the same name goes.
-    pub fn add(self, provider: Arc<Provider>) -> Self {
+    pub fn with(self, provider: Arc<Provider>) -> Self {
         let name = &provider.manifest().name;
         let others = self.shared.all().filter(|other| other.manifest().name != *name).cloned();
         let all = others.chain([provider.clone()]).collect();

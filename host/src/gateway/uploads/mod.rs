@@ -119,7 +119,7 @@ impl Uploads {
             tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
         }
         for (id, tenant) in &mut tenants {
-            tenant.providers.values_mut().flat_map(Versions::to_load).for_each(|version| {
+            tenant.providers.values_mut().flat_map(Versions::loaded).for_each(|version| {
                 match self.0.load_stored(&version.stored) {
                     Ok(provider) => version.provider = Some(provider),
                     Err(error) => {

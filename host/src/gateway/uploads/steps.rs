@@ -32,7 +32,7 @@ pub fn for_everybody(
     }
     policy.check(&name, provider.manifest())?;
     dry_run::run_here(&provider, &TenantId::default_tenant())?;
-    Ok(catalogue.add(provider))
+    Ok(catalogue.with(provider))
 }
 
 impl Upload {

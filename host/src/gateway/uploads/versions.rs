@@ -38,14 +38,14 @@ impl Versions {
     }
 
     /// Those that must be loaded.
-    pub fn to_load(&mut self) -> impl Iterator<Item = &mut Version> {
+    pub fn loaded(&mut self) -> impl Iterator<Item = &mut Version> {
         self.0.iter_mut().rev().take(LOADED)
     }
 
     /// Adds one that was kept from an earlier run.
     pub fn restore(&mut self, stored: StoredVersion) {
         self.0.push(Version { stored, provider: None, fault: None });
-        self.0.sort_by(|one, other| one.stored.activated.cmp(&other.stored.activated));
+        self.0.sort_by_key(|version| version.stored.activated);
     }
 
     /// The time of the next activation: now, but after the last one, whatever the clock says.
