@@ -13,6 +13,8 @@ use std::process::Command;
 const SDK: &str = "sdk";
 
 fn main() -> Result<(), String> {
+    // What is compiled with one version of wasmtime is not for another.
+    println!("cargo::rustc-env=WASMTIME_VERSION={}", locked_version("wasmtime")?);
     println!("cargo::rerun-if-env-changed=PUSHLET_PROVIDERS_DIR");
     look_for_openssl();
     let components = match env::var_os("PUSHLET_PROVIDERS_DIR") {
@@ -59,6 +61,17 @@ fn build(workspace: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     let packages: Vec<String> = names.iter().map(|name| format!("--package=pushlet-{name}")).collect();
     let built = wasm::build(workspace, "component", &packages)?;
     Ok(names.into_iter().map(|name| (name.clone(), built.join(format!("pushlet_{name}.wasm")))).collect())
+}
+
+/// The version of a dependency that `Cargo.lock` names.
+fn locked_version(package: &str) -> Result<String, String> {
+    let file = workspace()?.join("Cargo.lock");
+    println!("cargo::rerun-if-changed={}", file.display());
+    let lock = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let (_, rest) = lock
+        .split_once(&format!("name = \"{package}\"\nversion = \""))
+        .ok_or_else(|| format!("{}: no {package}", file.display()))?;
+    Ok(rest.split('"').next().unwrap_or_default().to_owned())
 }
 
 fn workspace() -> Result<PathBuf, String> {

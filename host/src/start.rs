@@ -1,22 +1,23 @@
 //! Puts the parts together.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::config::{self, Config, Problem};
-use crate::gateway::{self, Gateway};
-use crate::provider::{self, Catalogue, Sandbox};
+use crate::gateway::{self, Gateway, Policy, Uploads};
+use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, MemoryStore, Sandbox, Store};
 use crate::transport::{self, Transport};
 use crate::web;
 
-/// The gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
+/// The gateway that a configuration describes, with its providers loaded. Uploaded components are kept until
+/// it ends. Needs a Tokio runtime.
 pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
-    let sandbox = Sandbox::new(limits(&config.sandbox))
-        .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
-    let catalogue = Catalogue::built_in(&sandbox)
-        .map_err(|(name, error)| Problem::new(format_args!("the built-in provider {name}: {error}")))?;
-    for name in config.endpoints.providers() {
-        if catalogue.get(name).is_none() {
-            tracing::warn!("endpoints.{name}: there is no provider of this name");
-        }
-    }
+    with_store(config, Arc::new(MemoryStore::default()))
+}
+
+/// The same with uploaded components kept in `store`.
+pub fn with_store(config: &Config, store: Arc<dyn Store>) -> Result<Gateway, Problem> {
+    let uploads = uploads(config, store)?;
     let transport = Transport::new(transport_settings(config)?)
         .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
     let settings = gateway::Settings {
@@ -28,10 +29,76 @@ pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
         stream_window: config.limits.stream_window,
         metrics: config.metrics.applications,
     };
-    Ok(Gateway::new(catalogue, transport, settings))
+    Ok(Gateway::new(uploads, transport, settings))
 }
 
-fn limits(sandbox: &config::Sandbox) -> provider::Limits {
+/// The built-in providers, those of the directory, and those that were uploaded.
+fn uploads(config: &Config, store: Arc<dyn Store>) -> Result<Uploads, Problem> {
+    let sandbox = Sandbox::new(limits(config))
+        .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
+    let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
+    if let Some(directory) = &config.providers.cache_dir {
+        loader.keep_artefacts(directory, None, config.providers.cache_size).map_err(|error| {
+            Problem::new(format_args!("providers.cache_dir: {}: {error}", directory.display()))
+        })?;
+    }
+    let catalogue = Catalogue::built_in(&loader)
+        .map_err(|(name, error)| Problem::new(format_args!("the built-in provider {name}: {error}")))?;
+    let policy = Policy {
+        allow_shadowing: config.providers.allow_shadowing,
+        allowed_hosts: config.providers.allowed_hosts.clone(),
+        versions: config.providers.versions,
+        per_tenant: config.providers.per_tenant,
+    };
+    let catalogue = match &config.providers.dir {
+        Some(directory) => add_directory(catalogue, &loader, &policy, directory)?,
+        None => catalogue,
+    };
+    let uploads = Uploads::new(catalogue, loader, store, policy, config.providers.compile_jobs);
+    uploads.restore().map_err(|error| Problem::new(format_args!("uploaded providers: {error}")))?;
+    Ok(uploads)
+}
+
+/// Components from the operator's directory; one that is not sound keeps the server from starting.
+fn add_directory(
+    mut catalogue: Catalogue,
+    loader: &Loader,
+    policy: &Policy,
+    directory: &Path,
+) -> Result<Catalogue, Problem> {
+    let wrong = |path: &Path, why: &dyn std::fmt::Display| {
+        Problem::new(format_args!("providers.dir: {}: {why}", path.display()))
+    };
+    let entries = std::fs::read_dir(directory).map_err(|error| wrong(directory, &error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry.map_err(|error| wrong(directory, &error))?.path());
+    }
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
+    files.sort();
+    for file in files {
+        let bytes = std::fs::read(&file).map_err(|error| wrong(&file, &error))?;
+        let added = gateway::for_everybody(catalogue, loader, policy, &bytes);
+        catalogue = added.map_err(|error| wrong(&file, &error))?;
+    }
+    Ok(catalogue)
+}
+
+fn compiler(providers: &config::Providers) -> Result<Compiler, Problem> {
+    let program = match &providers.compiler {
+        Some(program) => program.clone(),
+        None => Compiler::this_program().map_err(Problem::new)?,
+    };
+    let limits = CompileLimits {
+        memory: providers.compile_memory,
+        cpu: providers.compile_cpu,
+        time: providers.compile_timeout,
+    };
+    Ok(Compiler { program, limits })
+}
+
+fn limits(config: &Config) -> provider::Limits {
+    let sandbox = &config.sandbox;
     provider::Limits {
         memory: sandbox.memory,
         call_timeout: sandbox.call_timeout,
@@ -40,6 +107,7 @@ fn limits(sandbox: &config::Sandbox) -> provider::Limits {
             config::Isolation::Warm => provider::Isolation::Warm,
             config::Isolation::PerCall => provider::Isolation::PerCall,
         },
+        component: config.providers.component_size,
         ..provider::Limits::default()
     }
 }

@@ -32,6 +32,13 @@ pub enum Action {
     /// A command that talks to a server: its name and arguments.
     Client(String, ArgMatches),
     Completions(Shell),
+    /// What the server calls itself, in a process of its own, to compile an uploaded component.
+    Compile {
+        /// Bytes of address space.
+        memory: u64,
+        /// Seconds.
+        cpu: u64,
+    },
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -58,6 +65,10 @@ impl Arguments {
             }
             Some((name @ ("send" | "app" | "tenant" | "provider"), inner)) => {
                 (Action::Client(name.to_owned(), inner.clone()), inner)
+            }
+            Some(("compile", inner)) => {
+                let number = |name| inner.get_one(name).copied().unwrap_or_default();
+                (Action::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
             }
             Some((_, inner)) => {
                 let simulator = inner.get_flag("simulator").then(|| directory(inner));
@@ -97,7 +108,7 @@ fn command(endpoints: &[String]) -> Command {
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, simulator, check])
+        .subcommands([serve, simulator, check, compile()])
         .subcommands(client::commands())
         .subcommand(completions())
         .after_help("Example:\n  pushlet serve --simulator")
@@ -116,6 +127,11 @@ fn completions() -> Command {
 /// Writes the completions of all commands.
 pub fn complete(shell: Shell, output: &mut impl std::io::Write) {
     clap_complete::generate(shell, &mut command(&[]), "pushlet", output);
+}
+
+fn compile() -> Command {
+    let number = |name| Arg::new(name).long(name).required(true).value_parser(value_parser!(u64));
+    Command::new("compile").hide(true).args([number("memory"), number("cpu")])
 }
 
 fn simulator_dir() -> Arg {
@@ -151,7 +167,7 @@ fn flag_of(key: &Key) -> Arg {
         .value_name(key.kind.placeholder())
         .help(format!("{}{default}", key.help));
     match key.kind {
-        Kind::Paths => arg.action(ArgAction::Append),
+        Kind::Paths | Kind::Texts => arg.action(ArgAction::Append),
         Kind::Switch => {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true").overrides_with(name)
         }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, Layers, Problem};
-use crate::{server, simulated};
+use crate::{provider, server, simulated};
 use arguments::{Action, Arguments};
 
 /// Runs the program. Exit code 0: done; 1: it could not start; 2: the command line is wrong.
@@ -53,6 +53,7 @@ fn run(
             return code;
         }
         Action::Completions(shell) => arguments::complete(*shell, &mut std::io::stdout()),
+        Action::Compile { memory, cpu } => return Ok(provider::compile(*memory, *cpu)),
         Action::CheckConfig => {
             let layers = layers(&arguments, variables)?;
             let shown = layers.shown()?;

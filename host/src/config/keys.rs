@@ -228,6 +228,59 @@ pub const KEYS: &[Key] = &[
         "1",
         "Trace one in so many requests; those that come with a traceparent as it says",
     ),
+    key(
+        "providers.allow_shadowing",
+        Kind::Switch,
+        "false",
+        "May a tenant upload a provider under the name of a built-in one?",
+    ),
+    key(
+        "providers.allowed_hosts",
+        Kind::Texts,
+        "[\"*\"]",
+        "Hosts that uploaded providers may reach: names, *.example.com, or * for all public ones",
+    ),
+    unset("providers.dir", Kind::Path, "Directory of components (*.wasm) that everybody may use"),
+    unset("providers.cache_dir", Kind::Path, "Directory for compiled components: starts are faster with one"),
+    key(
+        "providers.cache_size",
+        Kind::Size { least: 1 << 20, most: 1 << 40 },
+        "\"1GiB\"",
+        "Most bytes in providers.cache_dir; the oldest files go",
+    ),
+    key(
+        "providers.component_size",
+        Kind::Size { least: 1 << 20, most: 1 << 30 },
+        "\"32MiB\"",
+        "Largest component",
+    ),
+    key(
+        "providers.versions",
+        Kind::Count { least: 2, most: 100 },
+        "5",
+        "Versions kept of an uploaded provider; the oldest go",
+    ),
+    key("providers.per_tenant", Kind::Count { least: 0, most: 10_000 }, "20", "Most providers of one tenant"),
+    unset("providers.compiler", Kind::Path, "Program that compiles components in place of this one"),
+    key(
+        "providers.compile_memory",
+        Kind::Size { least: 64 << 20, most: 1 << 40 },
+        "\"2GiB\"",
+        "Most address space of the process that compiles a component",
+    ),
+    key(
+        "providers.compile_cpu",
+        Kind::Duration { least: SECOND, most: HOUR },
+        "\"60s\"",
+        "Most CPU time for compiling a component",
+    ),
+    key("providers.compile_timeout", WAIT, "\"2m\"", "Longest time for compiling a component"),
+    key(
+        "providers.compile_jobs",
+        Kind::Count { least: 1, most: 256 },
+        "1",
+        "Components that are compiled at a time; one of each tenant at most",
+    ),
     key("log.format", Kind::Choice(&["text", "json"]), "\"text\"", "How a log line is written"),
     key(
         "log.level",
@@ -271,6 +324,12 @@ pub fn variable(path: &str) -> String {
 /// The key at a real path.
 pub fn find(path: &[&str]) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.covers(path))
+}
+
+/// Is the key at this path a list, whose members may hold colons?
+pub fn is_list_of_texts(path: &str) -> bool {
+    let path: Vec<&str> = path.split('.').collect();
+    find(&path).is_some_and(|key| matches!(key.kind, Kind::Texts))
 }
 
 /// Is it the path of a table that holds keys?

@@ -88,7 +88,7 @@ impl Layers {
             let Some(text) = value.to_str() else {
                 return Err(Problem::new(format_args!("{origin}: not valid UTF-8")));
             };
-            let separator = if cfg!(windows) { ';' } else { ':' };
+            let separator = if keys::is_list_of_texts(&path) { ',' } else { ':' };
             self.texts(&path, &origin, text.split(separator).filter(|part| !part.is_empty()), text)?;
         }
         Ok(())
@@ -156,7 +156,9 @@ impl Layers {
             return Err(unknown(origin, path, known_paths(&segments)));
         };
         let value = match key.kind {
-            Kind::Paths => Value::Array(many.map(|text| Value::String(text.to_owned())).collect()),
+            Kind::Paths | Kind::Texts => {
+                Value::Array(many.map(|text| Value::String(text.to_owned())).collect())
+            }
             kind => kind.of_text(one),
         };
         self.set(path, key, value, origin)

@@ -36,6 +36,7 @@ pub struct Config {
     pub sandbox: Sandbox,
     pub metrics: Metrics,
     pub telemetry: Telemetry,
+    pub providers: Providers,
     pub log: Log,
 }
 
@@ -157,6 +158,34 @@ pub struct Sandbox {
     pub call_timeout: Duration,
     pub instances: usize,
     pub isolation: Isolation,
+}
+
+/// Components that are uploaded, or lie in a directory.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Providers {
+    pub allow_shadowing: bool,
+    /// Names, `*.example.com`, or `*`.
+    pub allowed_hosts: Vec<String>,
+    pub dir: Option<PathBuf>,
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes.
+    #[serde(deserialize_with = "value::size")]
+    pub cache_size: usize,
+    /// Bytes.
+    #[serde(deserialize_with = "value::size")]
+    pub component_size: usize,
+    pub versions: usize,
+    pub per_tenant: usize,
+    pub compiler: Option<PathBuf>,
+    /// Bytes.
+    #[serde(deserialize_with = "value::size")]
+    pub compile_memory: usize,
+    #[serde(deserialize_with = "value::duration")]
+    pub compile_cpu: Duration,
+    #[serde(deserialize_with = "value::duration")]
+    pub compile_timeout: Duration,
+    pub compile_jobs: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

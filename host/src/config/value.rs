@@ -19,6 +19,8 @@ pub enum Kind {
     Path,
     /// Many paths; in a variable they are joined as in `PATH`, a flag is given many times.
     Paths,
+    /// Many texts; in a variable they are joined with commas, a flag is given many times.
+    Texts,
     Switch,
     Count {
         least: i64,
@@ -54,6 +56,10 @@ impl Kind {
                 Value::String(text) => not_empty(text),
                 _ => Err("expected a list of paths".to_owned()),
             }),
+            (Kind::Texts, Value::Array(texts)) => texts.iter().try_for_each(|text| match text {
+                Value::String(text) => not_empty(text),
+                _ => Err("expected a list of texts".to_owned()),
+            }),
             (Kind::Switch, Value::Boolean(_)) => Ok(()),
             (Kind::Count { least, most }, Value::Integer(count)) => within(*count, least, most),
             (Kind::Size { least, most }, Value::Integer(_) | Value::String(_)) => {
@@ -80,7 +86,7 @@ impl Kind {
     /// The word for it in the help text.
     pub fn placeholder(self) -> &'static str {
         match self {
-            Kind::Text => "TEXT",
+            Kind::Text | Kind::Texts => "TEXT",
             Kind::Secret => "SECRET",
             Kind::Address => "ADDRESS:PORT",
             Kind::Path | Kind::Paths => "FILE",
@@ -100,6 +106,7 @@ impl Kind {
             }
             Kind::Path => "a path in quotes".to_owned(),
             Kind::Paths => "a list of paths".to_owned(),
+            Kind::Texts => "a list of texts".to_owned(),
             Kind::Switch => "true or false".to_owned(),
             Kind::Count { least, most } => format!("a number from {least} to {most}"),
             Kind::Size { .. } => "a number of bytes, or a size as \"64KiB\"".to_owned(),

@@ -62,14 +62,15 @@ impl Inner {
         expiring
     }
 
-    fn identity(&self, application: &Application) -> Option<Identity> {
-        let provider = self.catalogue.get(&application.provider)?;
+    fn identity(&self, tenant: &TenantId, application: &Application) -> Option<Identity> {
+        let providers = self.catalogue.of_tenant(tenant);
+        let provider = providers.get(&application.provider)?;
         Some(authorize::identity(application, provider.manifest()))
     }
 
     fn is_used(&self, identity: &Identity) -> bool {
         let all = self.registry.all();
-        all.iter().any(|(_, application)| self.identity(application).as_ref() == Some(identity))
+        all.iter().any(|(tenant, application)| self.identity(tenant, application).as_ref() == Some(identity))
     }
 }
 
@@ -86,13 +87,13 @@ pub(super) fn watch(gateway: Weak<Inner>) {
 
 /// Closes the connections of an application that was replaced or removed once the last send with it has
 /// finished, unless another application is the same to the push service.
-pub(super) fn retire(gateway: Weak<Inner>, application: Arc<Application>) {
+pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, application: Arc<Application>) {
     tokio::spawn(async move {
         while Arc::strong_count(&application) > 1 {
             sleep(LOOK).await;
         }
         let Some(gateway) = gateway.upgrade() else { return };
-        if let Some(identity) = gateway.identity(&application)
+        if let Some(identity) = gateway.identity(&tenant, &application)
             && !gateway.is_used(&identity)
         {
             gateway.transport.retire(&identity);

@@ -95,6 +95,9 @@ impl LimitUse {
     }
 }
 
+/// In place of a provider's name in metrics.
+const UPLOADED: &str = "(uploaded)";
+
 type Labels = Vec<(&'static str, String)>;
 
 /// Gauges and counters of one moment.
@@ -102,11 +105,11 @@ struct Moment(Registry);
 
 impl Inner {
     pub(super) fn readiness(&self) -> Readiness {
-        let providers = self.catalogue.all().count();
+        let providers = self.catalogue.shared().all().count();
         Readiness {
             reason: (providers == 0).then(|| "no provider is loaded".to_owned()),
             providers,
-            quarantined: self.catalogue.all().map(|provider| provider.quarantined()).sum(),
+            quarantined: self.quarantined().into_values().sum(),
             circuits: Circuits::of(&self.transport.snapshot()),
         }
     }
@@ -127,7 +130,12 @@ impl Inner {
             tenant: tenant.to_string(),
             outcomes,
             applications,
-            providers: self.catalogue.all().map(|provider| ProviderState::of(provider, tenant)).collect(),
+            providers: self
+                .catalogue
+                .of_tenant(tenant)
+                .all()
+                .map(|own| ProviderState::of(own, tenant))
+                .collect(),
             failures: self.recent.of(tenant).list(),
         }
     }
@@ -138,12 +146,15 @@ impl Inner {
         let mut limits = limits.to_vec();
         now.connections(&self.transport.snapshot());
         now.tokens(self.authorizer.counts());
-        if let Some(provider) = self.catalogue.all().next() {
+        if let Some(provider) = self.catalogue.shared().all().next() {
             let figures = provider.sandbox().figures();
             now.sandbox(&figures);
             limits.push(LimitUse::new("instances", figures.instances, figures.most_instances));
         }
-        now.gauge("quarantined", "Tenants that have the provider in quarantine", self.quarantined());
+        let quarantined = self.quarantined().into_iter();
+        let quarantined: Vec<_> =
+            quarantined.map(|(provider, tenants)| (vec![("provider", provider)], tenants as f64)).collect();
+        now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
         let applications = self.registry.all();
         now.certificates(&applications, self.meters.most());
         limits.push(LimitUse::new("applications", largest(&applications), self.most_applications));
@@ -151,11 +162,14 @@ impl Inner {
         text::encode_registry(text, &now.0)
     }
 
-    fn quarantined(&self) -> Vec<(Labels, f64)> {
-        let of = |provider: &Arc<Provider>| {
-            (vec![("provider", provider.manifest().name.clone())], provider.quarantined() as f64)
-        };
-        self.catalogue.all().map(of).collect()
+    /// Tenants that have it in quarantine, by provider; those that tenants uploaded are counted together.
+    fn quarantined(&self) -> BTreeMap<String, usize> {
+        let shared = self.catalogue.shared().all();
+        let mut all: BTreeMap<_, _> =
+            shared.map(|provider| (provider.manifest().name.clone(), provider.quarantined())).collect();
+        let uploaded = self.catalogue.uploaded();
+        all.insert(UPLOADED.to_owned(), uploaded.iter().map(|provider| provider.quarantined()).sum());
+        all
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::deliver::{Campaign, Purpose};
 use super::exchange::{Wire, shown};
+use super::send::provider_of;
 use super::{Fate, Inner, failure, unix_milliseconds};
 use crate::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
 use crate::contract::{ConnectionHint, Context, Disposition};
@@ -53,7 +54,7 @@ impl Inner {
     ) -> Result<Items, (String, Fate)> {
         let nobody = |error| (String::new(), Fate::Failed(error));
         let application = self.registry.get(tenant, &errand.application_id).map_err(nobody)?;
-        let provider = self.provider(&application.provider).map_err(nobody)?.clone();
+        let provider = provider_of(&application, &self.catalogue.of_tenant(tenant)).map_err(nobody)?;
         let name = provider.manifest().name.clone();
         let failed = |error| (name.clone(), Fate::Failed(error));
         let collection = provider.collections().iter().find(|known| known.name == errand.collection);

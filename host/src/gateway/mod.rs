@@ -18,6 +18,7 @@ mod retry;
 mod send;
 mod status;
 mod stream;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use recent::Recent;
 pub use recent::RecentFailure;
 pub use status::Status;
 pub use stream::{Line, Stream};
+pub use uploads::{Policy, Upload, Uploads, for_everybody};
 
 /// A registration as it was uploaded: text fields and files by field name.
 #[derive(Default)]
@@ -158,7 +160,8 @@ pub struct Settings {
 pub struct Gateway(Arc<Inner>);
 
 struct Inner {
-    catalogue: Catalogue,
+    catalogue: Arc<Catalogue>,
+    uploads: Uploads,
     registry: Registry,
     transport: Transport,
     authorizer: Authorizer,
@@ -174,11 +177,12 @@ struct Inner {
 
 impl Gateway {
     /// Must be called in a Tokio runtime.
-    pub fn new(catalogue: Catalogue, transport: Transport, settings: Settings) -> Self {
+    pub fn new(uploads: Uploads, transport: Transport, settings: Settings) -> Self {
         let destinations = Destinations::new(settings.endpoints);
         let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted());
         let inner = Arc::new(Inner {
-            catalogue,
+            catalogue: uploads.catalogue().clone(),
+            uploads,
             registry: Registry::new(settings.applications),
             transport,
             authorizer: Authorizer::new(Arc::new(tokens)),
@@ -202,7 +206,7 @@ impl Gateway {
         tokio::runtime::Handle::current().block_on(async {
             let (id, replaced) = self.0.register(tenant, registration).await?;
             if let Some(replaced) = replaced {
-                certificates::retire(Arc::downgrade(&self.0), replaced);
+                certificates::retire(Arc::downgrade(&self.0), tenant.clone(), replaced);
             }
             Ok(id)
         })
@@ -227,7 +231,7 @@ impl Gateway {
     /// Forgets an application; sends under way finish.
     pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
         let removed = self.0.registry.remove(tenant, id)?;
-        certificates::retire(Arc::downgrade(&self.0), removed);
+        certificates::retire(Arc::downgrade(&self.0), tenant.clone(), removed);
         Ok(())
     }
 
@@ -265,6 +269,11 @@ impl Gateway {
     /// `limits`: those of what is above it.
     pub fn figures(&self, text: &mut String, limits: &[LimitUse]) -> std::fmt::Result {
         self.0.figures(text, limits)
+    }
+
+    /// The components that tenants uploaded.
+    pub fn uploads(&self) -> &Uploads {
+        &self.0.uploads
     }
 
     /// Closes the connections to the push services in order; what is still under way gets `within`.

@@ -32,7 +32,7 @@ impl Inner {
     ) -> Result<(String, Option<Arc<Application>>), Error> {
         let Registration { application_id, provider, environment, mut fields, strict } = registration;
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
-        let provider = self.provider_of(provider.as_deref(), &fields)?;
+        let provider = self.provider_of(tenant, provider.as_deref(), &fields)?;
         let mode = format!("{}_mode", provider.manifest().name);
         if strict {
             known(provider.manifest(), &mode, fields.keys())?;
@@ -88,27 +88,28 @@ impl Inner {
     /// The provider that is named, or whose credential is there.
     fn provider_of(
         &self,
+        tenant: &TenantId,
         name: Option<&str>,
         fields: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Arc<Provider>, Error> {
         if let Some(name) = name {
-            return self.provider(name).cloned();
+            return self.provider(tenant, name);
         }
         let given = |name: &String| fields.get(name).is_some_and(|value| !value.is_empty());
         let holds_secret = |provider: &&Arc<Provider>| {
             let secrets = provider.manifest().credentials.iter().flat_map(|kind| &kind.secrets);
             secrets.map(|secret| &secret.name).any(given)
         };
-        match self.catalogue.all().find(holds_secret) {
+        match self.catalogue.of_tenant(tenant).all().find(holds_secret) {
             Some(provider) => Ok(provider.clone()),
-            None => self.provider(DEFAULT_PROVIDER).cloned(),
+            None => self.provider(tenant, DEFAULT_PROVIDER),
         }
     }
 
-    pub(super) fn provider(&self, name: &str) -> Result<&Arc<Provider>, Error> {
-        self.catalogue.get(name).ok_or_else(|| {
-            let names: Vec<_> =
-                self.catalogue.all().map(|provider| provider.manifest().name.as_str()).collect();
+    fn provider(&self, tenant: &TenantId, name: &str) -> Result<Arc<Provider>, Error> {
+        let providers = self.catalogue.of_tenant(tenant);
+        providers.get(name).cloned().ok_or_else(|| {
+            let names: Vec<_> = providers.all().map(|provider| provider.manifest().name.as_str()).collect();
             Error::field("invalid_type", "type", format!("type must be one of {}", names.join(", ")))
         })
     }

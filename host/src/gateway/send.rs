@@ -10,9 +10,9 @@ use super::deliver::{Campaign, Purpose};
 use super::{Fields, Inner, Report, Send, Via};
 use crate::contract::manifest::{ProviderManifest, TargetKind};
 use crate::contract::{Notification, Target};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::notification;
-use crate::provider::Provider;
+use crate::provider::{Provider, Providers};
 use crate::registry::Application;
 use crate::tenant::TenantId;
 
@@ -20,6 +20,8 @@ use crate::tenant::TenantId;
 pub(super) struct Opened {
     pub campaign: Campaign,
     pub provider: Arc<Provider>,
+    /// All that the tenant has.
+    pub providers: Arc<Providers>,
     pub notification: Arc<Notification>,
     /// For each target.
     pub timeout: Duration,
@@ -61,27 +63,13 @@ impl Inner {
         purpose: Purpose,
         deadline: Option<Duration>,
     ) -> Result<Opened, Error> {
-        let provider = self.provider(&application.provider)?.clone();
+        let providers = self.catalogue.of_tenant(tenant);
+        let provider = provider_of(&application, &providers)?;
         answers_to(provider.manifest(), named)?;
-        let notification = Arc::new(self.notification(fields, provider.manifest())?);
+        let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
         let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, purpose)?;
-        Ok(Opened { campaign, provider, notification, timeout })
-    }
-
-    pub(super) fn notification(
-        &self,
-        fields: Fields,
-        manifest: &ProviderManifest,
-    ) -> Result<Notification, Error> {
-        match fields {
-            Fields::Classic(fields) => notification::from_form(fields, manifest),
-            Fields::Strict(fields) => {
-                let others: Vec<_> =
-                    self.catalogue.all().map(|other| other.manifest().name.as_str()).collect();
-                notification::from_json(fields, manifest, &others)
-            }
-        }
+        Ok(Opened { campaign, provider, providers, notification, timeout })
     }
 
     /// An application that lives for one send, made of the secret that came with it.
@@ -98,7 +86,7 @@ impl Inner {
             named.is_none_or(|name| name == manifest.name)
                 && inline.map(|secret| &secret.name).any(|name| fields.contains_key(name))
         };
-        let provider = self.catalogue.all().find(takes).cloned().ok_or_else(|| {
+        let provider = self.catalogue.of_tenant(tenant).all().find(takes).cloned().ok_or_else(|| {
             Error::field(
                 "missing_identifier",
                 "application_id",
@@ -107,6 +95,36 @@ impl Inner {
         })?;
         self.application(&provider, tenant, String::new(), fields).await
     }
+}
+
+impl Opened {
+    /// Another notification for the same provider.
+    pub fn notification(&self, fields: Fields) -> Result<Notification, Error> {
+        notification(fields, self.provider.manifest(), &self.providers)
+    }
+}
+
+/// `providers`: all that the tenant has.
+fn notification(
+    fields: Fields,
+    manifest: &ProviderManifest,
+    providers: &Providers,
+) -> Result<Notification, Error> {
+    match fields {
+        Fields::Classic(fields) => notification::from_form(fields, manifest),
+        Fields::Strict(fields) => {
+            let others: Vec<_> = providers.all().map(|other| other.manifest().name.as_str()).collect();
+            notification::from_json(fields, manifest, &others)
+        }
+    }
+}
+
+/// The provider that the application is registered for, among those that the tenant has.
+pub(super) fn provider_of(application: &Application, providers: &Providers) -> Result<Arc<Provider>, Error> {
+    providers.get(&application.provider).cloned().ok_or_else(|| {
+        let message = format!("the application's provider {} is not there", application.provider);
+        Error::new(Kind::NotFound, "provider_not_found", message)
+    })
 }
 
 /// Does the provider serve requests of this `type`?

@@ -20,8 +20,8 @@ use crate::tenant::TenantId;
 
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
-    pub(super) gateway: Arc<Inner>,
-    pub(super) opened: Opened,
+    gateway: Arc<Inner>,
+    opened: Opened,
     /// The shared notification's fields, for those lines that have some of their own.
     shared: Map<String, Value>,
 }
@@ -136,7 +136,7 @@ impl Stream {
     fn own(&self, fields: Map<String, Value>) -> Result<Notification, Error> {
         let mut all = self.shared.clone();
         all.extend(fields);
-        self.gateway.notification(Fields::Strict(all), self.opened.provider.manifest())
+        self.opened.notification(Fields::Strict(all))
     }
 
     fn flush(&self, run: Option<(usize, Vec<Target>)>) -> Vec<Prepared> {

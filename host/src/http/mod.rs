@@ -30,7 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::{Limits, Login};
 use crate::error::{Error, Kind};
 use crate::gateway::{
-    self, ApplicationView, DeadToken, Gateway, LimitUse, Readiness, Registration, Report, Standing,
+    self, ApplicationView, DeadToken, Gateway, LimitUse, Readiness, Registration, Report, Standing, Uploads,
 };
 use crate::tenant::TenantId;
 use admission::Place;
@@ -47,6 +47,8 @@ pub trait Backend: Send + Sync {
     fn readiness(&self) -> Readiness;
     fn standing(&self, tenant: &TenantId) -> Standing;
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
+    /// None: this backend takes no components.
+    fn uploads(&self) -> Option<Uploads>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
@@ -78,6 +80,10 @@ impl Backend for Gateway {
 
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
         Gateway::figures(self, text, limits)
+    }
+
+    fn uploads(&self) -> Option<Uploads> {
+        Some(Gateway::uploads(self).clone())
     }
 
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {

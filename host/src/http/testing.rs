@@ -79,6 +79,10 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn uploads(&self) -> Option<Uploads> {
+        None
+    }
+
     fn applications(&self, _: &TenantId) -> Vec<ApplicationView> {
         Vec::new()
     }

@@ -164,6 +164,11 @@ impl Breaker {
         self.with(|machine| machine.report(pass, verdict, Instant::now()))
     }
 
+    /// Forgets all failures.
+    pub(super) fn reset(&self) {
+        self.with(|machine| machine.state = State::Closed { failures: VecDeque::new() });
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
         let mut machine = self.machine();
         let result = act(&mut machine);

@@ -1,48 +1,111 @@
-//! The providers that there are, by name.
+//! The providers that there are, by tenant and name.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{GuestLog, LoadError, Provider, Sandbox, Trust};
+use arc_swap::ArcSwap;
+
+use super::loader::Loader;
+use super::{LoadError, Provider, Trust};
+use crate::tenant::TenantId;
 
 /// Name and component file of each built-in provider, made by `build.rs` from `providers/`.
 pub const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
-/// All providers that requests can name.
+/// All providers that requests can name. Looking one up takes no lock.
 pub struct Catalogue {
-    providers: BTreeMap<String, Arc<Provider>>,
+    /// What everybody sees.
+    shared: Arc<Providers>,
+    /// What those see that have some of their own.
+    own: ArcSwap<HashMap<TenantId, Arc<Providers>>>,
+    changes: Mutex<()>,
+}
+
+/// The providers that one tenant sees.
+#[derive(Default)]
+pub struct Providers {
+    /// Those of everybody, in the order of their names, then the tenant's own in that of theirs.
+    all: Vec<Arc<Provider>>,
+}
+
+/// A tenant's name, and the component behind it; None: it can't be called, and nothing else is in its place.
+pub type Own = (String, Option<Arc<Provider>>);
+
+impl Providers {
+    pub fn get(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.all.iter().find(|provider| provider.manifest().name == name)
+    }
+
+    /// Those of everybody first.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.all.iter()
+    }
 }
 
 impl Catalogue {
     /// Loads the built-in components, each on a thread of its own: compiling takes its time.
-    pub fn built_in(sandbox: &Arc<Sandbox>) -> Result<Self, (String, LoadError)> {
+    pub fn built_in(loader: &Loader) -> Result<Self, (String, LoadError)> {
+        let load = |bytes| loader.load(bytes, Trust::BuiltIn, &Arc::default());
         let loaded: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = BUILT_IN
-                .iter()
-                .map(|(name, bytes)| (*name, scope.spawn(move || load(sandbox, bytes))))
-                .collect();
+            let threads: Vec<_> =
+                BUILT_IN.iter().map(|(name, bytes)| (*name, scope.spawn(move || load(bytes)))).collect();
             threads.into_iter().map(|(name, thread)| (name, thread.join())).collect()
         });
-        let mut providers = BTreeMap::new();
+        let mut all = Vec::new();
         for (name, provider) in loaded {
             let provider = provider
                 .unwrap_or_else(|_| Err(LoadError::Invalid("compiling it panicked".into())))
                 .map_err(|error| (name.to_owned(), error))?;
-            providers.insert(provider.manifest().name.clone(), provider);
+            all.push(provider);
         }
-        Ok(Self { providers })
+        Ok(Self::of(all))
     }
 
-    pub fn get(&self, name: &str) -> Option<&Arc<Provider>> {
-        self.providers.get(name)
+    /// With these for everybody.
+    fn of(all: Vec<Arc<Provider>>) -> Self {
+        let mut providers = Providers { all };
+        providers.all.sort_by(|one, other| one.manifest().name.cmp(&other.manifest().name));
+        Self { shared: Arc::new(providers), own: ArcSwap::default(), changes: Mutex::default() }
     }
 
-    /// In the order of their names.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Provider>> {
-        self.providers.values()
+    /// Adds one for everybody; one of the same name goes.
+    pub fn with(self, provider: Arc<Provider>) -> Self {
+        let name = &provider.manifest().name;
+        let others = self.shared.all().filter(|other| other.manifest().name != *name).cloned();
+        let all = others.chain([provider.clone()]).collect();
+        Self::of(all)
     }
-}
 
-fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Provider>, LoadError> {
-    Provider::load(sandbox, bytes, Trust::BuiltIn, &Arc::new(GuestLog::default()))
+    /// Those that everybody sees.
+    pub fn shared(&self) -> &Arc<Providers> {
+        &self.shared
+    }
+
+    /// Those that a tenant sees.
+    pub fn of_tenant(&self, tenant: &TenantId) -> Arc<Providers> {
+        self.own.load().get(tenant).unwrap_or(&self.shared).clone()
+    }
+
+    /// Those that tenants have of their own.
+    pub fn uploaded(&self) -> Vec<Arc<Provider>> {
+        let own = self.own.load();
+        let all = own.values().flat_map(|providers| providers.all());
+        all.filter(|provider| provider.trust() == Trust::Uploaded).cloned().collect()
+    }
+
+    /// Sets all providers of a tenant's own, in the order of their names. Calls under way finish with those
+    /// that they began with.
+    pub fn set_own(&self, tenant: &TenantId, own: &[Own]) {
+        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let shadowed = |name: &str| own.iter().any(|(other, _)| other == name);
+        let mut all = HashMap::clone(&self.own.load());
+        if own.is_empty() {
+            all.remove(tenant);
+        } else {
+            let shared = self.shared.all().filter(|provider| !shadowed(&provider.manifest().name)).cloned();
+            let own = own.iter().filter_map(|(_, provider)| provider.clone());
+            all.insert(tenant.clone(), Arc::new(Providers { all: shared.chain(own).collect() }));
+        }
+        self.own.store(Arc::new(all));
+    }
 }

@@ -29,7 +29,19 @@ pub(super) fn new(limits: &Limits) -> wasmtime::Result<Engine> {
     }
 }
 
+/// An engine that compiles for [`new`]'s, on one thread, and runs nothing.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    Engine::new(code_config().parallel_compilation(false))
+}
+
 fn config(limits: &Limits, pagemap_scan: Enabled) -> Config {
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, pagemap_scan)));
+    config
+}
+
+/// All that decides what compiled code looks like.
+fn code_config() -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -51,8 +63,7 @@ fn config(limits: &Limits, pagemap_scan: Enabled) -> Config {
         .memory_reservation(4 << 30)
         .memory_guard_size(32 << 20)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(8))
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, pagemap_scan)));
+        .wasm_backtrace_max_frames(NonZeroUsize::new(8));
     config
 }
 

@@ -69,6 +69,11 @@ impl Instances {
         self.breaker.remaining()
     }
 
+    /// Ends a quarantine before its time.
+    pub fn release(&self) {
+        self.breaker.reset();
+    }
+
     /// How many warm instances wait for a call.
     pub fn idle(&self) -> usize {
         self.shelf.len()
@@ -189,8 +194,8 @@ impl Instances {
         }
         if self.breaker.report(pass, verdict) {
             self.loaded.usage.quarantined();
-            let (provider, digest) = (&self.loaded.manifest.name, &self.loaded.digest);
-            tracing::warn!(tenant = %self.tenant, provider, digest, "provider quarantined: it keeps failing");
+            let Loaded { sandbox, manifest, digest, .. } = &*self.loaded;
+            sandbox.quarantined(&self.tenant, &manifest.name, digest);
         }
         result
     }

@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use wasmtime::component::Component;
 
-use super::guest::{ALLOWED_IMPORTS, Guest};
+use super::guest::Guest;
+use super::inspect::{self, CONTRACT, Interfaces};
 use super::log::GuestLog;
 use super::management::Manager;
 use super::usage::Usage;
@@ -13,15 +14,11 @@ use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
 use crate::contract::management::Collection;
 use crate::contract::manifest::ProviderManifest;
 use crate::contract::{HttpManagerPre, HttpProviderPre};
+use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
 
-/// The version of `wit/provider.wit` that this host serves.
-const CONTRACT: &str = "0.1.0";
-/// What a component must export.
-const EXPORTS: [&str; 2] = ["pushlet:provider/manifest", "pushlet:provider/codec"];
-
-/// What it may export.
-const MANAGEMENT: &str = "pushlet:provider/management";
+/// How a compiled component (`.cwasm`) begins.
+const ELF: &[u8] = b"\x7fELF";
 
 /// Why a component is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +37,41 @@ pub enum LoadError {
     WrongVersion { built: String },
     #[error("the component's manifest is not sound: {0}")]
     BadManifest(String),
+    #[error("compiling the component takes {0}")]
+    TooCostly(String),
+    #[error("the compiler can not run: {0}")]
+    NoCompiler(String),
     #[error("the component does not run: {0}")]
     Broken(#[from] ProviderError),
+}
+
+impl LoadError {
+    /// For programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "component_too_large",
+            Self::TooComplex { .. } | Self::TooCostly(_) => "component_too_complex",
+            Self::Invalid(_) => "invalid_component",
+            Self::ForbiddenImport(_) => "forbidden_import",
+            Self::WrongWorld(_) => "wrong_world",
+            Self::WrongVersion { .. } => "wrong_contract_version",
+            Self::BadManifest(_) => "invalid_manifest",
+            Self::NoCompiler(_) => "unexpected_error",
+            Self::Broken(_) => "broken_component",
+        }
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        let kind = match &error {
+            LoadError::TooLarge { .. } => Kind::TooLarge,
+            LoadError::Broken(ProviderError::Exhausted) => Kind::Overloaded,
+            LoadError::NoCompiler(why) => return Self::internal(why),
+            _ => Kind::Invalid,
+        };
+        Self::new(kind, error.code(), error.to_string())
+    }
 }
 
 /// One component: compiled, its manifest read and checked.
@@ -62,37 +92,43 @@ pub(super) struct Loaded {
 }
 
 impl Provider {
-    /// Checks and compiles a component, and asks it for its manifest. What it prints meanwhile, and the
-    /// frames of a trap, go to `log`.
+    /// Checks and compiles a component here and now, and asks it for its manifest. What it prints meanwhile,
+    /// and the frames of a trap, go to `log`.
     pub fn load(
         sandbox: &Arc<Sandbox>,
         bytes: &[u8],
         trust: Trust,
         log: &Arc<GuestLog>,
     ) -> Result<Arc<Self>, LoadError> {
-        let limit = sandbox.limits.component;
-        if bytes.len() > limit {
-            return Err(LoadError::TooLarge { size: bytes.len(), limit });
-        }
-        shape::check(bytes)?;
+        let interfaces = check(sandbox, bytes)?;
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
-        check_imports(sandbox, &component)?;
-        check_exports(sandbox, &component)?;
-        let pre = sandbox.linker.instantiate_pre(&component).map_err(invalid)?;
-        let manager = match version_of(sandbox, &component, MANAGEMENT) {
-            Some(version) => {
-                ensure_served(version)?;
-                Some(Manager::load(sandbox, HttpManagerPre::new(pre.clone()).map_err(invalid)?, log)?)
-            }
-            None => None,
+        Self::of(sandbox, &component, interfaces, digest(bytes), trust, log)
+    }
+
+    /// A provider of a component that is checked and compiled.
+    pub(super) fn of(
+        sandbox: &Arc<Sandbox>,
+        component: &Component,
+        interfaces: Interfaces,
+        digest: String,
+        trust: Trust,
+        log: &Arc<GuestLog>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let pre = sandbox.linker.instantiate_pre(component).map_err(invalid)?;
+        let manager = match interfaces.management {
+            true => Some(Manager::load(sandbox, HttpManagerPre::new(pre.clone()).map_err(invalid)?, log)?),
+            false => None,
         };
         let component = HttpProviderPre::new(pre).map_err(invalid)?;
         let manifest = describe(sandbox, &component, log)?;
-        let digest = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
         let usage = sandbox.usages.of(&manifest.name);
         let sandbox = sandbox.clone();
         let loaded = Arc::new(Loaded { sandbox, component, manifest, manager, trust, digest, usage });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
+    }
+
+    pub fn trust(&self) -> Trust {
+        self.loaded.trust
     }
 
     pub fn manifest(&self) -> &ProviderManifest {
@@ -138,48 +174,33 @@ impl Provider {
     }
 }
 
-fn invalid(error: wasmtime::Error) -> LoadError {
+/// All that can be checked without compiling it.
+pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<Interfaces, LoadError> {
+    let limit = sandbox.limits.component;
+    if bytes.len() > limit {
+        return Err(LoadError::TooLarge { size: bytes.len(), limit });
+    }
+    if bytes.starts_with(ELF) {
+        return Err(LoadError::Invalid(
+            "it is compiled for a machine; give the component it was made of".into(),
+        ));
+    }
+    shape::check(bytes)?;
+    inspect::check(bytes)
+}
+
+/// SHA-256 of a component file, in hex.
+pub fn digest(bytes: &[u8]) -> String {
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
+}
+
+pub(super) fn invalid(error: wasmtime::Error) -> LoadError {
     LoadError::Invalid(excerpt(&format!("{error:#}")))
 }
 
 /// The beginning of a text that is the component's, in part or in whole.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(300).collect()
-}
-
-fn check_imports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadError> {
-    let component_type = component.component_type();
-    for (name, _) in component_type.imports(&sandbox.engine) {
-        if !ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed)) {
-            return Err(LoadError::ForbiddenImport(excerpt(name)));
-        }
-    }
-    Ok(())
-}
-
-/// All of the world's exports must be there; others may be, since some toolchains add their own.
-fn check_exports(sandbox: &Sandbox, component: &Component) -> Result<(), LoadError> {
-    EXPORTS.into_iter().try_for_each(|wanted| {
-        ensure_served(version_of(sandbox, component, wanted).ok_or(LoadError::WrongWorld(wanted))?)
-    })
-}
-
-/// The version of an interface that the component exports.
-fn version_of(sandbox: &Sandbox, component: &Component, interface: &str) -> Option<String> {
-    let component_type = component.component_type();
-    component_type
-        .exports(&sandbox.engine)
-        .find_map(|(name, _)| name.strip_prefix(interface)?.strip_prefix('@').map(str::to_owned))
-}
-
-fn ensure_served(version: String) -> Result<(), LoadError> {
-    if serves(&version) { Ok(()) } else { Err(LoadError::WrongVersion { built: excerpt(&version) }) }
-}
-
-/// Below 1.0 a new minor version breaks, a new patch version does not.
-fn serves(version: &str) -> bool {
-    let minor = |version: &str| version.rsplit_once('.').map(|(minor, _)| minor.to_owned());
-    minor(version).is_some() && minor(version) == minor(CONTRACT)
 }
 
 fn describe(
@@ -194,15 +215,4 @@ fn describe(
     })?;
     manifest::check(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
     Ok(manifest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patch_versions_are_served_and_others_are_not() {
-        assert!(serves("0.1.0") && serves("0.1.7"));
-        assert!(!serves("0.2.0") && !serves("1.1.0") && !serves("0") && !serves(""));
-    }
 }

@@ -24,7 +24,7 @@ impl GuestLog {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    pub(super) fn append(&self, bytes: &[u8]) {
+    pub fn append(&self, bytes: &[u8]) {
         let bytes = &bytes[bytes.len().saturating_sub(CAPACITY)..];
         let mut ring = self.ring();
         let excess = (ring.len() + bytes.len()).saturating_sub(CAPACITY);

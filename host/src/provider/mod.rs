@@ -5,49 +5,62 @@
 //! after a trap, a time-out or a limit it is dropped. Nothing a guest does is more than a [`ProviderError`].
 //!
 //! What contains a guest, from the outside in:
-//! - [`shape`] and [`load`]: size, imports, world and version, manifest, before anything is called
+//! - [`shape`] and [`inspect`]: size, validity, imports, world and version, before anything is compiled
+//! - [`compiler`] and [`worker`]: a process of its own that compiles, and can be killed
+//! - [`artefacts`]: what is compiled, and the proof that it is ours
 //! - [`breaker`] and [`share`]: whether, and how many at once, its calls run at all
 //! - [`engine`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
 //! - [`check`]: what it returns
 //! - [`idle`]: what it may hold between calls
 
+mod artefacts;
 mod breaker;
 mod catalogue;
 mod check;
 mod clock;
+mod compiler;
 mod engine;
 mod guest;
 mod idle;
+mod inspect;
 mod instance;
 mod instances;
 mod load;
+mod loader;
 mod log;
 mod management;
 mod manifest;
 mod shape;
 mod share;
+mod store;
 mod usage;
+mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 pub use breaker::BreakerPolicy;
-pub use catalogue::{BUILT_IN, Catalogue};
+pub use catalogue::{BUILT_IN, Catalogue, Own, Providers};
 pub use check::{Exchange, Message, Prepared, encoded as check_encoded, replies as check_replies};
+pub use compiler::{CompileLimits, Compiler};
 pub use instances::Instances;
-pub use load::{LoadError, Provider};
+pub use load::{LoadError, Provider, digest};
+pub use loader::Loader;
 pub use log::GuestLog;
 pub use management::{Items, action};
 pub use manifest::check as check_manifest;
 pub use share::ShareLimits;
+pub use store::{MemoryStore, Store, StoredVersion};
 pub use usage::{SandboxFigures, UsageFigures};
+pub use worker::compile;
 
 use crate::contract::HttpProviderPre;
 use crate::error::{Error, Kind};
+use crate::tenant::TenantId;
 use guest::Guest;
 use idle::Idle;
 use instance::Instance;
@@ -140,6 +153,9 @@ impl Default for Limits {
     }
 }
 
+/// Told of a quarantine: the tenant, the provider's name, the component's digest.
+type OnQuarantine = Box<dyn Fn(&TenantId, &str, &str) + Send + Sync>;
+
 /// The engine with everything that all components share.
 pub struct Sandbox {
     engine: Engine,
@@ -150,6 +166,7 @@ pub struct Sandbox {
     usages: Usages,
     /// Instances that live.
     alive: Arc<AtomicUsize>,
+    on_quarantine: OnceLock<OnQuarantine>,
     _tickers: [engine::Ticker; 2],
 }
 
@@ -170,6 +187,7 @@ impl Sandbox {
             shares,
             usages: Usages::default(),
             alive: Arc::default(),
+            on_quarantine: OnceLock::new(),
             _tickers: tickers,
         }))
     }
@@ -182,6 +200,18 @@ impl Sandbox {
             idle,
             idle_memory,
             usage: self.usages.figures(),
+        }
+    }
+
+    /// Who shall be told when a component is quarantined, on the thread of its last call. The first to ask.
+    pub fn on_quarantine(&self, act: impl Fn(&TenantId, &str, &str) + Send + Sync + 'static) {
+        let _ = self.on_quarantine.set(Box::new(act));
+    }
+
+    fn quarantined(&self, tenant: &TenantId, provider: &str, digest: &str) {
+        tracing::warn!(%tenant, provider, digest, "provider quarantined: it keeps failing");
+        if let Some(act) = self.on_quarantine.get() {
+            act(tenant, provider, digest);
         }
     }
 

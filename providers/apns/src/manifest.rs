@@ -168,7 +168,7 @@ fn examples() -> Vec<Example> {
             TOKEN,
             SETTINGS,
             DEVICE,
-            r#"{"native":{"aps":{"alert":{"loc-key":"GREETING","loc-args":["Ada"]}}}}"#,
+            r#"{"apns":{"aps":{"alert":{"loc-key":"GREETING","loc-args":["Ada"]}}}}"#,
         ),
     ]
 }

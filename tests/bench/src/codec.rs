@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use pushlet::contract;
-use pushlet::provider::{Catalogue, Isolation, Limits, Sandbox};
+use pushlet::provider::{BUILT_IN, Isolation, Limits, Provider, Sandbox, Trust};
 use pushlet::tenant::TenantId;
 use pushlet_sdk as sdk;
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,6 @@ struct Sandboxed {
     application: contract::Application,
     notification: contract::Notification,
     targets: Vec<contract::Target>,
-    _catalogue: Catalogue,
 }
 
 impl Codec {
@@ -69,14 +68,15 @@ impl Codec {
         };
         let limits = Limits { isolation, instances: INSTANCES, ..Limits::default() };
         let sandbox = Sandbox::new(limits).map_err(|error| Failure::new(error.message))?;
-        let catalogue = Catalogue::built_in(&sandbox).map_err(|(_, error)| at("provider")(error))?;
-        let provider = catalogue.get("apns").ok_or_else(|| Failure::new("there is no apns"))?;
+        let apns = BUILT_IN.iter().find(|(name, _)| *name == "apns");
+        let (_, bytes) = apns.ok_or_else(|| Failure::new("there is no apns"))?;
+        let provider = Provider::load(&sandbox, bytes, Trust::BuiltIn, &std::sync::Arc::default())
+            .map_err(at("provider"))?;
         Ok(Self(Kind::Sandboxed(Box::new(Sandboxed {
             instances: provider.instances(&TenantId::default_tenant()),
             application: application(),
             notification: notification(),
             targets: vec![contract::Target::Device(TOKEN.to_owned()); targets],
-            _catalogue: catalogue,
         }))))
     }
 

@@ -4,13 +4,15 @@
 //! Several do one of a few things; the application's setting `do` says which (see [`task`]). Without it they
 //! behave, which shows that the same tenant is served again afterwards.
 
+pub mod webhook;
+
 use pushlet_sdk::manifest::{endpoints, field};
 use pushlet_sdk::reply;
 
 pub use pushlet_sdk::bindings as __bindings;
 pub use pushlet_sdk::bindings::exports::pushlet::provider as exports;
 pub use pushlet_sdk::bindings::exports::pushlet::provider::manifest::{
-    Origin, ProviderManifest, TargetKind, Transport, ValueKind,
+    Example, Origin, ProviderManifest, TargetKind, Transport, ValueKind,
 };
 pub use pushlet_sdk::{
     Answer, Application, ConnectionHint, Context, Disposition, Encoded, Exchange, Message, Method,
@@ -107,7 +109,12 @@ pub fn manifest() -> ProviderManifest {
         endpoints: endpoints("push", Transport::Https, production, "https://dev.push.example").to_vec(),
         targets_per_exchange: 10,
         entropy: 16,
-        examples: Vec::new(),
+        examples: vec![Example {
+            settings: Vec::new(),
+            credential: None,
+            notification: r#"{"body":"hello"}"#.into(),
+            target: "device".into(),
+        }],
     }
 }
 

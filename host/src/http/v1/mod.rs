@@ -5,6 +5,7 @@ mod lines;
 mod management;
 mod notifications;
 mod object;
+mod providers;
 mod result;
 mod stream;
 mod target;
@@ -41,6 +42,9 @@ where
         .route("/v1/applications/{id}/feedback", get(applications::feedback))
         .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
         .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
+        .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
+        .route("/v1/providers/{name}/activate", post(providers::activate))
+        .route("/v1/providers/{name}/log", get(providers::log))
         .route("/v1/notifications", post(notifications::send).layer(once))
         .route("/v1/notifications:stream", post(stream::send))
 }

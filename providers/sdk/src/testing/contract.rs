@@ -39,7 +39,11 @@ pub fn check_manifest<P: Provider>() {
             settings: example.settings.clone(),
             credential: example.credential.clone(),
         };
-        let value = serde_json::from_str(&example.notification).unwrap_or_default();
+        let mut value: serde_json::Value = serde_json::from_str(&example.notification).unwrap_or_default();
+        // In the HTTP API the raw payload goes by the provider's name.
+        if let Some(native) = value.as_object_mut().and_then(|fields| fields.shift_remove(&manifest.name)) {
+            value["native"] = native;
+        }
         let notification = read::notification(&value);
         let result = check_input(&manifest, &application, &notification)
             .and_then(|()| P::check_application(&application).map_err(|rejection| format!("{rejection:?}")))

@@ -9,6 +9,7 @@ mod reasons;
 mod reliability;
 mod sockets;
 mod structure;
+mod upload;
 mod v1;
 mod v1_apns;
 mod v1_applications;

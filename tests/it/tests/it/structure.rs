@@ -38,7 +38,8 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("web", &["config"]),
     ("simulated", &["config"]),
     ("start", &["config", "gateway", "provider", "transport", "web"]),
-    ("cli", &["config", "http", "log", "server", "simulated", "start", "telemetry", "web"]),
+    // `provider` for the process that compiles a component, which is nothing but that.
+    ("cli", &["config", "http", "log", "provider", "server", "simulated", "start", "telemetry", "web"]),
 ];
 
 /// Crates, and which crates of this workspace each may depend on.

@@ -105,15 +105,20 @@ pub fn pointing_at(simulator: &Simulator, settings: &str) -> String {
 impl Pushlet {
     pub async fn start(toml: &str) -> Self {
         let config = config(toml);
+        let gateway = start::gateway(&config).unwrap();
+        Self::serve(&config, gateway).await
+    }
+
+    /// A server in front of a gateway that is there already.
+    pub async fn serve(config: &Config, gateway: Gateway) -> Self {
         let login = config.login().unwrap();
         let tls = server::acceptor(&config.tls).unwrap();
-        let gateway: Gateway = start::gateway(&config).unwrap();
         let watch = http::Watch::new(None, false);
         let (router, under_way) = http::router(Arc::new(gateway), &config.limits, login.as_ref(), &watch);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let server = Server::new(router, under_way, tls, &config);
+        let server = Server::new(router, under_way, tls, config);
         let task = tokio::spawn(server.run(listener, async {
             let _ = stopped.await;
         }));
@@ -122,6 +127,14 @@ impl Pushlet {
 
     pub fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(self.url(path))
+    }
+
+    pub fn put(&self, path: &str) -> RequestBuilder {
+        self.client.put(self.url(path))
+    }
+
+    pub fn delete(&self, path: &str) -> RequestBuilder {
+        self.client.delete(self.url(path))
     }
 
     pub fn post(&self, path: &str) -> RequestBuilder {

@@ -43,7 +43,7 @@ fn component(contract: &str, mut module: Vec<u8>) -> Vec<u8> {
     ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }
 
-fn provider(more: &str) -> Vec<u8> {
+pub fn provider(more: &str) -> Vec<u8> {
     component(CONTRACT, module(more))
 }
 

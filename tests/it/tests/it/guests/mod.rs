@@ -3,10 +3,10 @@
 
 mod answers;
 mod calls;
-mod crafted;
+pub mod crafted;
 mod loading;
 mod observing;
-mod stage;
+pub mod stage;
 mod tenants;
 
 use std::fs;
@@ -18,8 +18,9 @@ use stage::GUESTS;
 #[test]
 fn every_guest_is_called_by_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources: String = fs::read_dir(folder.join("tests/it/guests"))
-        .unwrap()
+    let sources: String = ["tests/it/guests", "tests/it/upload"]
+        .iter()
+        .flat_map(|tests| fs::read_dir(folder.join(tests)).unwrap())
         .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
         .collect();
     let mut files: Vec<String> = fs::read_dir(folder.join("../guests/examples"))

@@ -1,0 +1,121 @@
+//! Tries a provider with its own examples before anybody depends on it: some trap on their first call.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::Map;
+
+use crate::contract::codec::{Answer, Response};
+use crate::contract::manifest::{Example, ProviderManifest, TargetKind};
+use crate::contract::{Application, Context, Environment, Notification, Target};
+use crate::error::{Error, Kind};
+use crate::gateway::unix_milliseconds;
+use crate::notification;
+use crate::provider::{Instances, Prepared, Provider, ProviderError};
+use crate::tenant::TenantId;
+
+/// Answers that every service gives some day: status and body.
+const ANSWERS: [(u16, &[u8]); 4] =
+    [(200, b"{}"), (200, b"\xff\0 no text"), (400, b"{\"error\":\"invalid\"}"), (503, b"")];
+
+/// Encodes each example, and decodes answers to it. Each example waits for the tenant's turn.
+pub(super) async fn run(provider: &Arc<Provider>, tenant: &TenantId) -> Result<(), Error> {
+    let instances = provider.instances(tenant);
+    for (number, trial) in trials(provider) {
+        let trial = trial?;
+        verdict(number, instances.run(move |instances| trial.run(instances)).await)?;
+    }
+    Ok(())
+}
+
+/// The same on this thread, when there is nobody yet to take turns with.
+pub(super) fn run_here(provider: &Arc<Provider>, tenant: &TenantId) -> Result<(), Error> {
+    let instances = provider.instances(tenant);
+    trials(provider).try_for_each(|(number, trial)| verdict(number, trial?.run(&instances)))
+}
+
+fn trials(provider: &Provider) -> impl Iterator<Item = (usize, Result<Trial, Error>)> {
+    let manifest = provider.manifest();
+    manifest
+        .examples
+        .iter()
+        .enumerate()
+        .map(|(number, example)| (number, Trial::new(manifest, example).map_err(|why| failed(number, &why))))
+}
+
+fn verdict(number: usize, result: Result<Option<String>, ProviderError>) -> Result<(), Error> {
+    match result {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(failed(number, &why)),
+        Err(error @ (ProviderError::Exhausted | ProviderError::CpuLimit { .. })) => Err(error.into()),
+        Err(error) => Err(failed(number, &error.to_string())),
+    }
+}
+
+fn failed(number: usize, why: &str) -> Error {
+    Error::new(Kind::Invalid, "dry_run_failed", format!("examples[{number}] of the manifest: {why}"))
+}
+
+/// One example as the codec sees it.
+struct Trial {
+    context: Context,
+    application: Application,
+    notification: Notification,
+    target: Target,
+}
+
+impl Trial {
+    fn new(manifest: &ProviderManifest, example: &Example) -> Result<Self, String> {
+        let fields: Map<_, _> = serde_json::from_str(&example.notification)
+            .map_err(|error| format!("its notification is not a JSON object: {error}"))?;
+        let notification =
+            notification::from_json(fields, manifest, &[]).map_err(|error| error.message.into_owned())?;
+        let environment = manifest.endpoints.first().map(|endpoint| endpoint.environment);
+        Ok(Self {
+            context: Context {
+                now: unix_milliseconds(SystemTime::now()),
+                entropy: vec![7; manifest.entropy as usize],
+            },
+            application: Application {
+                id: "example".into(),
+                environment: environment.unwrap_or(Environment::Production),
+                settings: example.settings.clone(),
+                credential: example.credential.clone(),
+            },
+            notification,
+            target: target(manifest, &example.target),
+        })
+    }
+
+    /// What is wrong with it short of a failure of the component; None: nothing.
+    fn run(&self, instances: &Instances) -> Result<Option<String>, ProviderError> {
+        if let Err(rejection) = instances.check_application(&self.context, &self.application)? {
+            return Ok(Some(format!("its application is refused: {}", rejection.message)));
+        }
+        let targets = std::slice::from_ref(&self.target);
+        let Prepared { refusals, .. } =
+            instances.encode(&self.context, &self.application, &self.notification, targets)?;
+        if let Some((_, rejection)) = refusals.first() {
+            return Ok(Some(format!("it is refused: {}", rejection.message)));
+        }
+        for (status, body) in ANSWERS {
+            let headers = vec![("content-type".into(), "application/json".into())];
+            let response = Response { status, headers, body: body.to_vec() };
+            let answers = [Answer { targets: targets.to_vec(), response }];
+            instances.decode(&self.context, &self.application, &answers, true)?;
+        }
+        Ok(None)
+    }
+}
+
+/// An example's target is a text; it is of the first kind that the provider knows.
+fn target(manifest: &ProviderManifest, text: &str) -> Target {
+    let text = text.to_owned();
+    match manifest.targets.first() {
+        Some(TargetKind::Topic) => Target::Topic(text),
+        Some(TargetKind::Condition) => Target::Condition(text),
+        Some(TargetKind::Channel) => Target::Channel(text),
+        Some(TargetKind::Url) => Target::Url(text),
+        Some(TargetKind::Device) | None => Target::Device(text),
+    }
+}

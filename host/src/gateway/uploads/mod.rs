@@ -1,0 +1,246 @@
+//! Uploaded providers: how a stranger's component gets into the catalogue, step by step, and out again.
+//!
+//! [`Uploads::begin`] takes a place before the component is read; [`Upload::finish`] checks it, compiles it in
+//! a process of its own, holds its manifest against the operator's [`Policy`], tries it ([`dry_run`]), keeps
+//! it, and then swaps it in. Calls under way finish with the version that they began with.
+
+mod dry_run;
+mod policy;
+mod shared;
+mod steps;
+mod versions;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Kind};
+use crate::provider::{Catalogue, Loader, Provider, Sandbox, Store, StoredVersion};
+use crate::tenant::TenantId;
+
+pub use policy::Policy;
+use shared::{Change, Shared, Tenant, not_found};
+pub use steps::{Upload, for_everybody};
+use versions::{Version, Versions};
+pub use view::ProviderView;
+
+/// Components in memory at once, on their way in.
+const PLACES: usize = 8;
+/// How long an upload waits for one.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What is uploaded, and what may be. Cheap to clone.
+#[derive(Clone)]
+pub struct Uploads(Arc<Shared>);
+
+/// The last upload of a tenant that was not taken.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusedUpload {
+    pub name: String,
+    pub digest: String,
+    pub error: String,
+    pub message: String,
+    /// What it printed, and where it trapped.
+    pub log: String,
+}
+
+/// What a version printed, and where it trapped.
+#[derive(Debug, Clone, Serialize)]
+pub struct VersionLog {
+    pub digest: String,
+    pub log: String,
+}
+
+/// The logs of a provider, that of the active version first.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProviderLog {
+    pub versions: Vec<VersionLog>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_upload: Option<RefusedUpload>,
+}
+
+impl Uploads {
+    /// `jobs`: components that may be compiled at a time.
+    pub fn new(
+        catalogue: Catalogue,
+        loader: Loader,
+        store: Arc<dyn Store>,
+        policy: Policy,
+        jobs: usize,
+    ) -> Self {
+        let sandbox = loader.sandbox().clone();
+        let uploads = Self(Arc::new(Shared {
+            catalogue: Arc::new(catalogue),
+            loader: Arc::new(loader),
+            store,
+            policy,
+            places: Arc::new(Semaphore::new(PLACES)),
+            jobs: Arc::new(Semaphore::new(jobs)),
+            busy: Mutex::default(),
+            tenants: Mutex::default(),
+        }));
+        uploads.watch(&sandbox);
+        uploads
+    }
+
+    /// Has the version before a quarantined one come back.
+    fn watch(&self, sandbox: &Sandbox) {
+        let shared = Arc::downgrade(&self.0);
+        sandbox.on_quarantine(move |tenant, name, digest| {
+            if let Some(shared) = shared.upgrade() {
+                shared.fall_back(tenant, name, digest);
+            }
+        });
+    }
+
+    pub(super) fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.0.catalogue
+    }
+
+    /// Most bytes of a component.
+    pub fn largest_component(&self) -> usize {
+        self.0.loader.largest_component()
+    }
+
+    /// Loads what was kept by an earlier run. What can't be loaded is unusable, and the rest goes on.
+    pub fn restore(&self) -> Result<(), Error> {
+        let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
+        for stored in self.0.store.list()? {
+            let tenant = tenants.entry(stored.tenant.clone()).or_default();
+            tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
+        }
+        for (id, tenant) in &mut tenants {
+            tenant.providers.values_mut().flat_map(Versions::loaded).for_each(|version| {
+                match self.0.load_stored(&version.stored) {
+                    Ok(provider) => version.provider = Some(provider),
+                    Err(error) => {
+                        let StoredVersion { tenant, name, digest, .. } = &version.stored;
+                        tracing::error!(%tenant, name, digest, %error, "an uploaded provider can not be loaded");
+                        version.fault = Some(error.message.into_owned());
+                    }
+                }
+            });
+            self.0.publish(id, tenant);
+        }
+        *self.0.tenants() = tenants;
+        Ok(())
+    }
+
+    /// Takes a place for an upload, before its bytes are read.
+    pub async fn begin(&self, tenant: &TenantId, name: &str) -> Result<Upload, Error> {
+        self.0.may_upload(tenant, name)?;
+        let change = self.change(tenant)?;
+        let place = tokio::time::timeout(WAIT, self.0.places.clone().acquire_owned()).await;
+        match place {
+            Ok(Ok(place)) => Ok(Upload::new(self.clone(), change, name, place)),
+            _ => {
+                let message = "too many components are being uploaded, try again later";
+                Err(Error::new(Kind::Overloaded, "too_many_uploads", message))
+            }
+        }
+    }
+
+    /// Makes a version that is kept the active one, and ends its quarantine.
+    pub async fn activate(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<ProviderView, Error> {
+        let change = self.change(tenant)?;
+        let kept = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)?.get(digest).cloned());
+        let Some(mut version) = kept else {
+            self.view(tenant, name)?;
+            let message = format!("there is no version {digest} of {name}");
+            return Err(Error::new(Kind::NotFound, "version_not_found", message).about("digest"));
+        };
+        let job = self.job().await?;
+        let name = name.to_owned();
+        blocking(move || {
+            let _job = job;
+            let shared = &change.shared;
+            let loaded = version.provider.take();
+            let provider = loaded.map_or_else(|| shared.load_stored(&version.stored), Ok)?;
+            provider.instances(&change.tenant).release();
+            version.stored.activated = shared.next_activation(&change.tenant, &name);
+            let StoredVersion { tenant, name, digest, activated, .. } = &version.stored;
+            shared.store.set_activated(tenant, name, digest, *activated)?;
+            Ok(shared.swap_in(Version { provider: Some(provider), fault: None, ..version }))
+        })
+        .await
+    }
+
+    /// Forgets all versions of a provider of the tenant's own. Its applications stay, but can't be sent for.
+    pub async fn remove(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        let change = self.change(tenant)?;
+        let versions = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name).cloned());
+        let Some(versions) = versions else {
+            self.view(tenant, name)?;
+            let message = format!("{name} is there for everybody; only what was uploaded can be removed");
+            return Err(Error::new(Kind::Conflict, "built_in_provider", message));
+        };
+        let name = name.to_owned();
+        blocking(move || {
+            let Change { shared, tenant } = &change;
+            for version in versions.latest_first() {
+                shared.store.delete(tenant, &name, &version.stored.digest)?;
+            }
+            let mut tenants = shared.tenants();
+            if let Some(own) = tenants.get_mut(tenant) {
+                own.providers.remove(&name);
+                shared.publish(tenant, own);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub fn view(&self, tenant: &TenantId, name: &str) -> Result<ProviderView, Error> {
+        if let Some(versions) = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)) {
+            return Ok(ProviderView::own(name, versions, tenant));
+        }
+        let shared = self.0.catalogue.shared().get(name);
+        shared.map(|provider| ProviderView::shared(provider, tenant)).ok_or_else(|| not_found(name))
+    }
+
+    /// What the tenant's instances of a provider printed, and where they trapped.
+    pub fn log(&self, tenant: &TenantId, name: &str) -> Result<ProviderLog, Error> {
+        let tenants = self.0.tenants();
+        let own = tenants.get(tenant);
+        let refused = own.and_then(|own| own.refused.clone()).filter(|refused| refused.name == name);
+        let versions = own.and_then(|own| own.providers.get(name));
+        let providers: Vec<&Arc<Provider>> = match versions {
+            Some(versions) => {
+                versions.latest_first().filter_map(|version| version.provider.as_ref()).collect()
+            }
+            None => self.0.catalogue.shared().get(name).into_iter().collect(),
+        };
+        if versions.is_none() && providers.is_empty() && refused.is_none() {
+            return Err(not_found(name));
+        }
+        let versions = providers.into_iter().map(|provider| VersionLog {
+            digest: provider.digest().to_owned(),
+            log: provider.instances(tenant).log().text(),
+        });
+        Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
+    }
+
+    fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
+        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if busy.insert(tenant.clone()) {
+            return Ok(Change { shared: self.0.clone(), tenant: tenant.clone() });
+        }
+        let message = "another change of your providers is under way";
+        Err(Error::new(Kind::Conflict, "change_under_way", message))
+    }
+
+    async fn job(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.0.jobs.clone().acquire_owned().await.map_err(Error::internal)
+    }
+}
+
+/// Runs what takes its time where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| Err(Error::internal(failure)))
+}

@@ -1,0 +1,177 @@
+//! What all uploads share: which versions there are, and the one way to change that.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Semaphore;
+
+use super::versions::{Version, Versions};
+use super::{Policy, ProviderView, RefusedUpload};
+use crate::error::{Error, Kind};
+use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Store, StoredVersion, Trust};
+use crate::tenant::TenantId;
+
+/// The state behind [`Uploads`](super::Uploads).
+pub(super) struct Shared {
+    pub catalogue: Arc<Catalogue>,
+    pub loader: Arc<Loader>,
+    pub store: Arc<dyn Store>,
+    pub policy: Policy,
+    pub places: Arc<Semaphore>,
+    /// Components that may be compiled at a time.
+    pub jobs: Arc<Semaphore>,
+    /// Tenants that are changing something.
+    pub busy: Mutex<HashSet<TenantId>>,
+    pub tenants: Mutex<HashMap<TenantId, Tenant>>,
+}
+
+#[derive(Default)]
+pub(super) struct Tenant {
+    pub providers: BTreeMap<String, Versions>,
+    pub refused: Option<RefusedUpload>,
+}
+
+/// A tenant changes one thing at a time.
+pub(super) struct Change {
+    pub shared: Arc<Shared>,
+    pub tenant: TenantId,
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+    }
+}
+
+impl Shared {
+    /// May the tenant have a provider of this name?
+    pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        self.may_shadow(name)?;
+        let tenants = self.tenants();
+        let own = tenants.get(tenant).map(|own| &own.providers);
+        let most = self.policy.per_tenant;
+        if own.is_none_or(|own| !own.contains_key(name)) && own.map_or(0, BTreeMap::len) >= most {
+            let message = format!("there are {most} providers already, the most that is allowed");
+            return Err(Error::new(Kind::Throttled, "too_many_providers", message));
+        }
+        Ok(())
+    }
+
+    fn may_shadow(&self, name: &str) -> Result<(), Error> {
+        let shadows = self.catalogue.shared().get(name).is_some();
+        if shadows && !self.policy.allow_shadowing { Err(name_taken(name)) } else { Ok(()) }
+    }
+
+    /// Loads a version that passed all steps once. What the operator allows may have changed since.
+    pub fn load_stored(&self, stored: &StoredVersion) -> Result<Arc<Provider>, Error> {
+        self.may_shadow(&stored.name)?;
+        let component = self.store.component(&stored.tenant, &stored.name, &stored.digest)?;
+        let component = component.ok_or_else(|| Error::internal("the component's file is gone"))?;
+        let provider = self.loader.load(&component, Trust::Uploaded, &Arc::default())?;
+        self.policy.check(&stored.name, provider.manifest())?;
+        Ok(provider)
+    }
+
+    /// Keeps a component that passed all steps, and makes it the active version.
+    pub fn keep(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        provider: Arc<Provider>,
+        component: &[u8],
+    ) -> Result<ProviderView, Error> {
+        let known = self
+            .tenants()
+            .get(tenant)
+            .and_then(|own| Some(own.providers.get(name)?.get(provider.digest())?.stored.uploaded));
+        let activated = self.next_activation(tenant, name);
+        let stored = StoredVersion {
+            tenant: tenant.clone(),
+            name: name.to_owned(),
+            digest: provider.digest().to_owned(),
+            size: component.len(),
+            uploaded: known.unwrap_or(activated),
+            activated,
+        };
+        self.store.put(&stored, component)?;
+        provider.instances(tenant).release();
+        Ok(self.swap_in(Version { stored, provider: Some(provider), fault: None }))
+    }
+
+    pub fn next_activation(&self, tenant: &TenantId, name: &str) -> SystemTime {
+        let now = SystemTime::now();
+        let tenants = self.tenants();
+        let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
+        versions.map_or(now, |versions| versions.next(now))
+    }
+
+    /// The one place where a version becomes active.
+    pub fn swap_in(&self, version: Version) -> ProviderView {
+        let StoredVersion { tenant, name, .. } = version.stored.clone();
+        let mut tenants = self.tenants();
+        let own = tenants.entry(tenant.clone()).or_default();
+        let versions = own.providers.entry(name.clone()).or_default();
+        versions.activate(version);
+        let excess = versions.excess(self.policy.versions);
+        let view = ProviderView::own(&name, versions, &tenant);
+        self.publish(&tenant, own);
+        drop(tenants);
+        for old in excess {
+            if let Err(error) = self.store.delete(&tenant, &name, &old.stored.digest) {
+                tracing::error!(%tenant, name, %error, "an old version could not be removed");
+            }
+        }
+        view
+    }
+
+    pub fn publish(&self, tenant: &TenantId, own: &Tenant) {
+        let active = |versions: &Versions| versions.active().and_then(|version| version.provider.clone());
+        let own: Vec<Own> =
+            own.providers.iter().map(|(name, versions)| (name.clone(), active(versions))).collect();
+        self.catalogue.set_own(tenant, &own);
+    }
+
+    /// Called when a component is quarantined.
+    pub fn fall_back(&self, tenant: &TenantId, name: &str, digest: &str) {
+        let version = {
+            let tenants = self.tenants();
+            let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
+            let is_active = |versions: &&Versions| {
+                versions.active().is_some_and(|version| version.stored.digest == digest)
+            };
+            versions.filter(is_active).and_then(|versions| versions.fallback(tenant))
+        };
+        let Some(mut version) = version else { return };
+        version.stored.activated = self.next_activation(tenant, name);
+        let StoredVersion { digest, activated, .. } = &version.stored;
+        tracing::warn!(%tenant, provider = name, digest, "the version before it is active again");
+        if let Err(error) = self.store.set_activated(tenant, name, digest, *activated) {
+            tracing::error!(%tenant, provider = name, %error, "this could not be kept, and ends with a restart");
+        }
+        self.swap_in(version);
+    }
+
+    pub fn refuse(&self, tenant: &TenantId, name: &str, digest: &str, error: &Error, log: &GuestLog) {
+        self.tenants().entry(tenant.clone()).or_default().refused = Some(RefusedUpload {
+            name: name.to_owned(),
+            digest: digest.to_owned(),
+            error: error.code.clone().into_owned(),
+            message: error.message.clone().into_owned(),
+            log: log.text(),
+        });
+    }
+
+    pub fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Tenant>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn name_taken(name: &str) -> Error {
+    let message = format!("{name} is the name of a provider that everybody has; choose another");
+    Error::new(Kind::Conflict, "provider_name_taken", message)
+}
+
+pub(super) fn not_found(name: &str) -> Error {
+    Error::new(Kind::NotFound, "provider_not_found", format!("there is no provider {name}"))
+}

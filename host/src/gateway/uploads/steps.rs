@@ -1,0 +1,87 @@
+//! The steps of one upload.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::shared::{Change, name_taken};
+use super::{Policy, ProviderView, Uploads, blocking, dry_run};
+use crate::error::Error;
+use crate::provider::{Catalogue, GuestLog, Loader, Provider, Trust, digest};
+use crate::tenant::TenantId;
+
+/// The right to upload one component, held until it is dropped.
+pub struct Upload {
+    uploads: Uploads,
+    change: Change,
+    name: String,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Takes a component of the operator's through the same steps, and adds it for everybody.
+pub fn for_everybody(
+    catalogue: Catalogue,
+    loader: &Loader,
+    policy: &Policy,
+    component: &[u8],
+) -> Result<Catalogue, Error> {
+    let provider = loader.load(component, Trust::Uploaded, &Arc::default())?;
+    let name = provider.manifest().name.clone();
+    if catalogue.shared().get(&name).is_some() && !policy.allow_shadowing {
+        return Err(name_taken(&name));
+    }
+    policy.check(&name, provider.manifest())?;
+    dry_run::run_here(&provider, &TenantId::default_tenant())?;
+    Ok(catalogue.with(provider))
+}
+
+impl Upload {
+    pub(super) fn new(uploads: Uploads, change: Change, name: &str, place: OwnedSemaphorePermit) -> Self {
+        Self { uploads, change, name: name.to_owned(), _place: place }
+    }
+
+    /// Takes the component through all steps. `Err`: nothing has changed.
+    pub async fn finish(self, component: Vec<u8>) -> Result<ProviderView, Error> {
+        let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
+        let component: Arc<[u8]> = component.into();
+        let digest = digest(&component);
+        let log = Arc::<GuestLog>::default();
+        let loaded = self.load(&component, &log).await;
+        let tried = match &loaded {
+            Ok(provider) => dry_run::run(provider, &tenant).await.inspect_err(|_| {
+                log_of(provider, &tenant, &log);
+            }),
+            Err(error) => Err(error.clone()),
+        };
+        if let Err(error) = &tried {
+            shared.refuse(&tenant, name, &digest, error, &log);
+        }
+        tried?;
+        let provider = loaded?;
+        let name = self.name.clone();
+        blocking(move || {
+            // Both are held until the change is made.
+            let _upload = self;
+            shared.keep(&tenant, &name, provider, &component)
+        })
+        .await
+    }
+
+    async fn load(&self, component: &Arc<[u8]>, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
+        let job = self.uploads.job().await?;
+        let (shared, component, log) = (self.change.shared.clone(), component.clone(), log.clone());
+        let name = self.name.clone();
+        blocking(move || {
+            let _job = job;
+            let provider = shared.loader.load(&component, Trust::Uploaded, &log)?;
+            shared.policy.check(&name, provider.manifest())?;
+            Ok(provider)
+        })
+        .await
+    }
+}
+
+/// Adds what the tenant's instances printed to the log of the upload.
+fn log_of(provider: &Provider, tenant: &TenantId, log: &GuestLog) {
+    log.append(provider.instances(tenant).log().text().as_bytes());
+}

@@ -1,0 +1,132 @@
+//! The parent's side of compiling: a child process for each component, with bounds that hold whatever it does.
+
+use std::io::{self, Read, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::LoadError;
+use super::load::excerpt;
+use super::worker::{INVALID, OUT_OF_MEMORY};
+
+/// How often a running child is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// Bytes of an artefact; they are about three times those of the component.
+const LARGEST_ARTEFACT: u64 = 512 << 20;
+/// Bytes of what a child says.
+const LONGEST_COMPLAINT: u64 = 4 << 10;
+
+/// Compiles components in child processes.
+#[derive(Debug, Clone)]
+pub struct Compiler {
+    /// The program to run, which is this one; it is called as `PROGRAM compile --memory BYTES --cpu SECONDS`.
+    pub program: PathBuf,
+    pub limits: CompileLimits,
+}
+
+/// What one compilation may cost.
+#[derive(Debug, Clone)]
+pub struct CompileLimits {
+    /// Bytes of address space.
+    pub memory: usize,
+    /// CPU time, in whole seconds.
+    pub cpu: Duration,
+    /// Wall-clock time.
+    pub time: Duration,
+}
+
+/// What a child came to.
+struct Ended {
+    /// None: it was killed because its time was up.
+    status: Option<ExitStatus>,
+    output: io::Result<Vec<u8>>,
+    complaint: String,
+}
+
+impl Compiler {
+    /// This program, even when its file is replaced meanwhile.
+    pub fn this_program() -> io::Result<PathBuf> {
+        if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
+    }
+
+    /// The compiled form of a component that was checked. Blocks this thread for as long as it takes.
+    pub(super) fn compile(&self, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let Ended { status, output, complaint } =
+            self.run(component).map_err(|error| LoadError::NoCompiler(error.to_string()))?;
+        let too_costly = |what: String| Err(LoadError::TooCostly(what));
+        let limits = &self.limits;
+        let Some(status) = status else {
+            return too_costly(format!("longer than {} s", limits.time.as_secs_f64()));
+        };
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        match (code, status.signal().and_then(Signal::from_named_raw)) {
+            (Some(0), _) => match output {
+                Ok(artefact) if artefact.len() as u64 <= LARGEST_ARTEFACT => Ok(artefact),
+                Ok(_) => too_costly(format!("more than {LARGEST_ARTEFACT} bytes of output")),
+                Err(error) => Err(LoadError::NoCompiler(error.to_string())),
+            },
+            (Some(INVALID), _) => Err(LoadError::Invalid(excerpt(&complaint))),
+            (Some(OUT_OF_MEMORY), _) | (_, Some(Signal::ABORT)) => {
+                too_costly(format!("more than {} bytes of memory", limits.memory))
+            }
+            (_, Some(Signal::XCPU)) => {
+                too_costly(format!("more than {} s of CPU time", limits.cpu.as_secs()))
+            }
+            (_, Some(Signal::KILL)) => too_costly("more than this machine has".into()),
+            _ => Err(LoadError::NoCompiler(format!("{status}: {}", excerpt(&complaint)))),
+        }
+    }
+
+    fn run(&self, component: &[u8]) -> io::Result<Ended> {
+        let mut child = Command::new(&self.program)
+            .arg("compile")
+            .arg(format!("--memory={}", self.limits.memory))
+            .arg(format!("--cpu={}", self.limits.cpu.as_secs().max(1)))
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let deadline = Instant::now() + self.limits.time;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        thread::scope(|scope| {
+            // A child that does not read to the end says itself why.
+            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(component)));
+            let output = scope.spawn(move || read(stdout, LARGEST_ARTEFACT + 1));
+            let complaint = scope.spawn(move || read(stderr, LONGEST_COMPLAINT));
+            let status = wait(&mut child, deadline)?;
+            let panicked = |_| Err(io::Error::other("a reader panicked"));
+            let complaint = complaint.join().unwrap_or_else(panicked).unwrap_or_default();
+            Ok(Ended {
+                status,
+                output: output.join().unwrap_or_else(panicked),
+                complaint: String::from_utf8_lossy(&complaint).into_owned(),
+            })
+        })
+    }
+}
+
+/// None: it was killed at the deadline.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn read(pipe: Option<impl Read>, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.map(|pipe| pipe.take(most).read_to_end(&mut bytes)).transpose()?;
+    Ok(bytes)
+}

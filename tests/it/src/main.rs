@@ -1,0 +1,5 @@
+//! The program under test. Its own executable compiles uploaded components, and a test binary could not.
+
+fn main() -> std::process::ExitCode {
+    pushlet::cli::main()
+}

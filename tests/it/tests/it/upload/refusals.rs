@@ -1,0 +1,160 @@
+//! Each step of an upload refuses with a code of its own, and changes nothing.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Scene, digest_of, result};
+use crate::guests::crafted::provider;
+use crate::guests::stage::{component, stage};
+use crate::world::{expect, expect_error};
+
+/// Refuses an upload under the name `guest`, and answers the message.
+async fn refused(scene: &Scene, bytes: &[u8], status: u16, code: &str) -> String {
+    let message = expect_error(scene.upload("guest", bytes), status, code).await;
+    expect_error(scene.server.get("/v1/providers/guest"), 404, "provider_not_found").await;
+    message
+}
+
+#[tokio::test]
+async fn what_is_no_component() {
+    let scene = Scene::new().await;
+    refused(&scene, b"", 400, "invalid_component").await;
+    refused(&scene, b"text", 400, "invalid_component").await;
+    refused(&scene, b"\0asm\x01\0\0\0", 400, "invalid_component").await;
+    let whole = component("webhook");
+    refused(&scene, &whole[..whole.len() - 1], 400, "invalid_component").await;
+    let engine = wasmtime::Engine::new(wasmtime::Config::new().gc_support(false)).unwrap();
+    let compiled = engine.precompile_component(whole).unwrap();
+    let message = refused(&scene, &compiled, 400, "invalid_component").await;
+    assert!(message.contains("compiled for a machine"), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_no_wasm() {
+    let scene = Scene::with("providers.component_size = \"1MiB\"").await;
+    refused(&scene, &[0; (1 << 20) + 1], 413, "component_too_large").await;
+    let path = "/v1/providers/guest";
+    let unsupported = "unsupported_media_type";
+    expect_error(scene.server.put(path).json(&json!({})), 415, unsupported).await;
+}
+
+#[tokio::test]
+async fn imports_worlds_and_versions() {
+    let scene = Scene::new().await;
+    for (guest, import) in
+        [("sockets", "wasi:sockets/"), ("filesystem", "wasi:filesystem/"), ("http", "wasi:http/")]
+    {
+        let message = refused(&scene, component(guest), 400, "forbidden_import").await;
+        assert!(message.contains(import), "{message}");
+    }
+    let empty = b"\0asm\x0d\0\x01\0";
+    refused(&scene, empty, 400, "wrong_world").await;
+    let newer = renamed(component("webhook"), b"@0.1.0", b"@9.1.0");
+    let message = refused(&scene, &newer, 400, "wrong_contract_version").await;
+    assert!(message.contains("9.1.0"), "{message}");
+}
+
+/// Replaces a text by one of the same length, so that all sizes stay right.
+fn renamed(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let places: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|&place| bytes[place..].starts_with(from)).collect();
+    places.iter().for_each(|&place| bytes[place..place + to.len()].copy_from_slice(to));
+    assert!(!places.is_empty());
+    bytes
+}
+
+#[tokio::test]
+async fn manifests() {
+    let scene = Scene::with("providers.allowed_hosts = [\"*.example\", \"elsewhere.test\"]").await;
+    refused(&scene, component("unsound_manifest"), 400, "invalid_manifest").await;
+    let message = refused(&scene, component("webhook"), 400, "invalid_manifest").await;
+    assert!(message.contains("its name is webhook, not guest"), "{message}");
+    expect(scene.upload("webhook", component("webhook")), 200).await;
+
+    let strict = Scene::with("providers.allowed_hosts = [\"push.example\"]").await;
+    let request = strict.upload("webhook", component("webhook"));
+    let message = expect_error(request, 400, "invalid_manifest").await;
+    assert!(message.contains("https://hooks.example"), "{message}");
+}
+
+#[tokio::test]
+async fn components_that_do_not_run() {
+    let scene = Scene::new().await;
+    refused(&scene, component("endless_manifest"), 400, "broken_component").await;
+    let message = refused(&scene, component("bad_example"), 400, "dry_run_failed").await;
+    assert!(message.contains("examples[0]") && !message.contains("about to fail"), "{message}");
+    let log = expect(scene.server.get("/v1/providers/guest/log"), 200).await;
+    let refused = &log["refused_upload"];
+    assert_eq!(refused["error"], "dry_run_failed");
+    assert_eq!(refused["digest"], digest_of("bad_example"));
+    let text = refused["log"].as_str().unwrap();
+    assert!(text.contains("about to fail") && text.contains("on the first call"), "{text}");
+}
+
+#[tokio::test]
+async fn a_refused_version_leaves_the_active_one_alone() {
+    let scene = Scene::ready().await;
+    expect_error(scene.upload("webhook", component("bad_example")), 400, "invalid_manifest").await;
+    assert_eq!(scene.show("webhook").await["digest"], digest_of("webhook"));
+    assert_eq!(result(scene.send(&json!({"body": "x"}))).await.0, "delivered");
+}
+
+#[tokio::test]
+async fn names_of_others_and_too_many_of_them() {
+    let scene = Scene::with("providers.per_tenant = 1").await;
+    expect_error(scene.upload("apns", component("webhook")), 409, "provider_name_taken").await;
+    expect(scene.upload("webhook", component("webhook")), 200).await;
+    expect_error(scene.upload("guest", component("busy")), 429, "too_many_providers").await;
+    expect(scene.upload("webhook", component("webhook_next")), 200).await;
+}
+
+#[tokio::test]
+async fn a_built_in_one_is_shadowed_where_the_operator_allows_it() {
+    let apns = pushlet::provider::BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap().1;
+    let scene = Scene::with("providers.allow_shadowing = true").await;
+    assert_eq!(scene.show("apns").await["origin"], "built-in");
+    expect(scene.upload("apns", apns), 200).await;
+    assert_eq!(scene.show("apns").await["origin"], "own");
+    assert_eq!(scene.server.delete("/v1/providers/apns").send().await.unwrap().status(), 204);
+    assert_eq!(scene.show("apns").await["origin"], "built-in");
+}
+
+/// Every built-in provider would pass as an uploaded one.
+#[tokio::test]
+async fn the_built_in_ones_pass_all_steps() {
+    let scene = Scene::with("providers.allow_shadowing = true").await;
+    for (name, component) in pushlet::provider::BUILT_IN {
+        expect(scene.upload(name, component), 200).await;
+    }
+    assert!(Path::new(super::PROGRAM).is_file());
+}
+
+/// What the check before compiling lets through is what the engine compiles, feature by feature.
+#[test]
+fn features() {
+    let load = |module: &str| stage().load(&provider(module)).err().unwrap().code();
+    let on = [
+        "(func (drop (v128.const i32x4 0 0 0 0)))",
+        "(func $f (return_call $f))",
+        "(func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0)))",
+        "(global i32 (i32.add (i32.const 1) (i32.const 2)))",
+        "(func (result i32 i32) (i32.const 1) (i32.const 2))",
+        "(table 1 funcref)",
+    ];
+    // As far as the manifest, which is empty.
+    on.iter().for_each(|module| assert_eq!(load(module), "invalid_manifest", "{module}"));
+    let off = [
+        "(func (drop (i32.atomic.load (i32.const 0))))",
+        // The feature is on, but no instance may have two memories in one module.
+        "(memory 1)",
+        "(memory i64 1)",
+        "(type (struct))",
+        "(tag)",
+        "(table 1 externref)",
+        "(func (param (ref func)))",
+        "(func (param v128 v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 1))))",
+    ];
+    off.iter().for_each(|module| assert_eq!(load(module), "invalid_component", "{module}"));
+}
