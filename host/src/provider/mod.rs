@@ -34,7 +34,6 @@ mod management;
 mod manifest;
 mod shape;
 mod share;
-mod store;
 mod usage;
 mod worker;
 
@@ -56,7 +55,6 @@ pub use log::GuestLog;
 pub use management::{Items, action};
 pub use manifest::check as check_manifest;
 pub use share::{ShareLimits, TenantUse};
-pub use store::{MemoryStore, Store, StoredVersion};
 pub use usage::{SandboxFigures, UsageFigures};
 pub use worker::compile;
 
