@@ -89,7 +89,9 @@ impl Admin {
 /// A secret that stands in the configuration, or in a file that it names.
 fn secret(name: &str, inline: Option<&Hidden>, file: Option<&Path>) -> Result<Option<Hidden>, Problem> {
     match (inline, file) {
-        (Some(_), Some(_)) => Err(Problem::new(format_args!("{name} and {name}_file are both set: give one"))),
+        (Some(_), Some(_)) => {
+            Err(Problem::new(format_args!("{name} and {name}_file are both set: give one")))
+        }
         (Some(secret), None) => Ok(Some(secret.clone())),
         (None, Some(path)) => read_secret(name, path).map(Some),
         (None, None) => Ok(None),
@@ -97,8 +99,7 @@ fn secret(name: &str, inline: Option<&Hidden>, file: Option<&Path>) -> Result<Op
 }
 
 fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
-    let wrong =
-        |why: &dyn fmt::Display| Problem::new(format_args!("{name}_file: {}: {why}", path.display()));
+    let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}_file: {}: {why}", path.display()));
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     let length = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(length);

@@ -41,7 +41,11 @@ pub const KEYS: &[Key] = &[
     unset("auth.username", Kind::Text, "Name that callers give by HTTP Basic"),
     unset("auth.password", Kind::Secret, "Its password; better in a file, see auth.password_file"),
     unset("auth.password_file", Kind::Path, "File that holds the password, instead of auth.password"),
-    unset("admin.key", Kind::Secret, "The operator's key for /v1/tenants; better in a file, see admin.key_file"),
+    unset(
+        "admin.key",
+        Kind::Secret,
+        "The operator's key for /v1/tenants; better in a file, see admin.key_file",
+    ),
     unset("admin.key_file", Kind::Path, "File that holds the key, instead of admin.key"),
     unset("tls.cert", Kind::Path, "PEM file with the server's certificate chain: serve HTTPS"),
     unset("tls.key", Kind::Path, "PEM file with the private key of tls.cert"),

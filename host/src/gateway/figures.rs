@@ -157,7 +157,7 @@ impl Inner {
         now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
         let applications = self.registry.all();
         now.certificates(&applications, self.meters.most());
-        limits.push(LimitUse::new("applications", largest(&applications), self.most_applications));
+        limits.extend(self.nearest_to_limits());
         now.limits(&limits);
         text::encode_registry(text, &now.0)
     }
@@ -304,11 +304,4 @@ impl Moment {
         let most = limits.iter().map(|limit| (labels(limit), limit.most as f64));
         self.gauge("limit_max", "The limit", most);
     }
-}
-
-/// Most applications that one tenant has.
-fn largest(applications: &[(TenantId, Arc<Entry>)]) -> usize {
-    let mut counts: BTreeMap<&TenantId, usize> = BTreeMap::new();
-    applications.iter().for_each(|(tenant, _)| *counts.entry(tenant).or_default() += 1);
-    counts.into_values().max().unwrap_or_default()
 }

@@ -298,7 +298,10 @@ mod tests {
         let (access, key) = with_tenant(login("x"), Some(ADMIN));
         assert_eq!(who(&access, &format!("Bearer {key}")).as_deref(), Some("acme"));
         assert_eq!(who(&access, &format!("bearer {key}")).as_deref(), Some("acme"));
-        assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("acme:{key}")))).as_deref(), Some("acme"));
+        assert_eq!(
+            who(&access, &format!("Basic {}", encoded(&format!("acme:{key}")))).as_deref(),
+            Some("acme")
+        );
         for other in ["default", "me", "ACME", ""] {
             assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("{other}:{key}")))), None);
         }

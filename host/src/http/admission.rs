@@ -51,8 +51,8 @@ impl UnderWay {
         }
     }
 
-    /// None: all places are taken.
-    fn begin(&self, tenants: Option<Arc<RequestPlace>>) -> Option<Place> {
+    /// None: all places are taken. `tenants`: the place among the tenant's own requests, if there is one.
+    pub fn begin(&self, tenants: Option<Arc<RequestPlace>>) -> Option<Place> {
         let free = self.count.send_if_modified(|count| {
             let free = *count < self.most;
             *count += usize::from(free);

@@ -1,5 +1,6 @@
 //! What one tenant uses at the moment, held against its limits.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -118,7 +119,12 @@ impl Allowance {
     }
 
     /// `code` names the limit.
-    pub(super) fn refuse(&self, code: &'static str, message: String, wait: Duration) -> Error {
+    pub(super) fn refuse(
+        &self,
+        code: impl Into<Cow<'static, str>>,
+        message: String,
+        wait: Duration,
+    ) -> Error {
         self.refused.fetch_add(1, Ordering::Relaxed);
         Error::new(Kind::Throttled, code, message).after(wait)
     }

@@ -200,6 +200,15 @@ impl Tenants {
         Ok(self.get(id)?.limits())
     }
 
+    /// The error for one more of something that the tenant has too many of already.
+    pub fn over_limit(&self, id: &TenantId, limit: &str, message: &str) -> Error {
+        let message = format!("{message} (limit {limit})");
+        match self.get(id) {
+            Ok(tenant) => tenant.allowance.refuse(format!("limit_{limit}"), message, Duration::from_secs(1)),
+            Err(error) => error,
+        }
+    }
+
     /// Lets a send begin. `targets`: how many it has; None: a stream, whose targets are paced, see
     /// [`SendPlace::take`].
     pub fn begin_send(self: &Arc<Self>, id: &TenantId, targets: Option<u64>) -> Result<SendPlace, Error> {

@@ -40,10 +40,7 @@ fn credentials() -> Vec<Credential> {
         credential("token", text, Authentication::SecretHeader(("echo_token".into(), authorization()))),
         credential("key", key, Authentication::SignedToken((signed, authorization()))),
         Credential {
-            derivations: vec![Derivation {
-                setting: "do".into(),
-                property: Property::CertificateSubjectUid,
-            }],
+            derivations: vec![Derivation { setting: "do".into(), property: Property::CertificateSubjectUid }],
             ..credential("identity", identities, Authentication::ClientCertificate)
         },
     ]
@@ -69,13 +66,15 @@ impl Guest for Echo {
     ) -> Encoded {
         let all = format!("{context:?} {application:?} {notification:?} {targets:?}");
         println!("{all}");
-        let environment: Vec<_> = std::env::vars().chain(std::env::args().map(|text| (text, String::new()))).collect();
+        let environment: Vec<_> =
+            std::env::vars().chain(std::env::args().map(|text| (text, String::new()))).collect();
         with_body(&targets, format!("{all} {environment:?}").into_bytes())
     }
 
     fn decode(context: Context, application: Application, answers: Vec<Answer>, _: bool) -> Vec<Reply> {
         println!("{context:?} {application:?} {answers:?}");
-        let outcome = |answer: &Answer| reply::failed(Disposition::Rejected, None, Some(format!("{answer:?}")));
+        let outcome =
+            |answer: &Answer| reply::failed(Disposition::Rejected, None, Some(format!("{answer:?}")));
         answers.iter().map(|answer| reply::same_for_all(answer.targets.len(), outcome(answer))).collect()
     }
 }

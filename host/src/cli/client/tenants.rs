@@ -59,7 +59,8 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
         "delete" => return server.delete(&["tenants", tenant]).await,
         "add-key" => {
             let wanted = [("expires_in", "expires-in"), ("others_expire_in", "others-expire-in")];
-            let given = wanted.map(|(field, flag)| (field.to_owned(), inner.get_one::<u64>(flag).copied().into()));
+            let given =
+                wanted.map(|(field, flag)| (field.to_owned(), inner.get_one::<u64>(flag).copied().into()));
             let fields = Value::Object(given.into_iter().collect());
             server.write(Method::POST, &["tenants", tenant, "keys"], &fields).await?
         }
@@ -69,7 +70,12 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
         }
         "keys" => {
             let all = server.get(&["tenants", tenant, "keys"]).await?;
-            return list(&all, "keys", &[("ID", "/id"), ("CREATED", "/created"), ("EXPIRES", "/expires")], as_json);
+            return list(
+                &all,
+                "keys",
+                &[("ID", "/id"), ("CREATED", "/created"), ("EXPIRES", "/expires")],
+                as_json,
+            );
         }
         _ => {
             let all = json!({ "tenants": server.all("tenants").await? });

@@ -12,11 +12,9 @@ fn every_variable_and_flag_names_one_key() {
 
 #[test]
 fn a_pattern_covers_names_and_nothing_else() {
-    for path in [
-        "endpoints.apns.production",
-        "endpoints.web-push.development",
-        "endpoints.apns.channels.production",
-    ] {
+    for path in
+        ["endpoints.apns.production", "endpoints.web-push.development", "endpoints.apns.channels.production"]
+    {
         let path: Vec<&str> = path.split('.').collect();
         assert!(find(&path).is_some(), "{path:?}");
     }

@@ -31,10 +31,7 @@ pub(super) async fn put(
 ) -> Result<Response, Failure> {
     let body = json(request, &api, api.limits.request_body).await?;
     let registration = registration(id.clone(), parse(&body)?)?;
-    let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
-    let (backend, owner) = (api.backend.clone(), tenant.clone());
-    let work = tokio::task::spawn_blocking(move || backend.register(&owner, registration));
-    work.await.map_err(Error::internal)??;
+    api.register(tenant.clone(), registration).await?;
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::access::{Caller, HasOperator};
-use super::super::{Api, answer};
+use super::super::admission::Place;
+use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::page::page;
 use super::{Failure, json};
@@ -66,12 +67,16 @@ pub(super) async fn put(
         Error::field("invalid_tenant_id", "id", message)
     })?;
     let mut body = body(request, &api, &["suspended", "limits"]).await?;
-    let wanted = Wanted { suspended: body.maybe("suspended")?, limits: body.object("limits")?.map(limits).transpose()? };
+    let wanted = Wanted {
+        suspended: body.maybe("suspended")?,
+        limits: body.object("limits")?.map(limits).transpose()?,
+    };
     let owner = id.clone();
     let key = change(&api, move |tenants| tenants.put(&owner, wanted)).await?;
     match key {
         Some(key) => {
-            let body = json!({"id": id.as_str(), "api_key": key.key.reveal(), "key": key.key.id().to_string()});
+            let body =
+                json!({"id": id.as_str(), "api_key": key.key.reveal(), "key": key.key.id().to_string()});
             Ok(answer::json(StatusCode::CREATED, &body))
         }
         None => Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?))),
@@ -92,11 +97,12 @@ pub(super) async fn delete(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
+    Extension(place): Extension<Place>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
     caller.is_operator(operator)?;
     let id = named(&id)?;
-    api.backend.remove_tenant(id.clone()).await?;
+    detached(place, api.backend.remove_tenant(id.clone())).await?;
     api.idempotency.forget(&id);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -131,8 +137,10 @@ pub(super) async fn add_key(
     caller.is_operator(operator)?;
     let id = named(&id)?;
     let mut body = body(request, &api, &["expires_in", "others_expire_in"]).await?;
-    let wanted =
-        KeyRequest { expires_in: expiry(&mut body, "expires_in")?, others_expire_in: expiry(&mut body, "others_expire_in")? };
+    let wanted = KeyRequest {
+        expires_in: expiry(&mut body, "expires_in")?,
+        others_expire_in: expiry(&mut body, "others_expire_in")?,
+    };
     let NewKey { key, expires } = change(&api, move |tenants| tenants.add_key(&id, wanted)).await?;
     let body = json!({"id": key.id().to_string(), "api_key": key.reveal(), "expires": expires.map(written)});
     Ok(answer::json(StatusCode::CREATED, &body))
@@ -177,9 +185,8 @@ async fn body(request: Request, api: &Api, known: &[&str]) -> Result<Object, Err
 }
 
 fn limits(fields: Map<String, Value>) -> Result<Limits, Error> {
-    serde_json::from_value(Value::Object(fields)).map_err(|error| {
-        Error::field("invalid_limits", "limits", format!("limits can not be read: {error}"))
-    })
+    serde_json::from_value(Value::Object(fields))
+        .map_err(|error| Error::field("invalid_limits", "limits", format!("limits can not be read: {error}")))
 }
 
 fn expiry(body: &mut Object, name: &str) -> Result<Option<Duration>, Error> {

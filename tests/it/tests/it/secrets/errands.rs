@@ -169,7 +169,8 @@ async fn send(visitor: &mut Visitor, key: &str, application: &Application) {
             let request = visitor.request("POST", "/send_notification", "/send_notification");
             visitor.call(request.bearer_auth(key).form(fields)).await;
         }
-        let body = json!({"application_id": id, "notification": {"body": "hello"}, "targets": [token, DEVICE]});
+        let body =
+            json!({"application_id": id, "notification": {"body": "hello"}, "targets": [token, DEVICE]});
         let request = visitor.request("POST", "/v1/notifications", "/v1/notifications").bearer_auth(key);
         visitor.call(request.json(&body)).await;
         let lines = format!(
@@ -238,7 +239,9 @@ async fn wrong_bodies(visitor: &mut Visitor, key: &str, secrets: &[Vec<u8>]) {
         ];
         for body in bodies {
             let path = "/v1/applications/wrong";
-            let put = |visitor: &mut Visitor| visitor.request("PUT", "/v1/applications/{id}", path).bearer_auth(key);
+            let put = |visitor: &mut Visitor| {
+                visitor.request("PUT", "/v1/applications/{id}", path).bearer_auth(key)
+            };
             let request = put(visitor).json(&body);
             visitor.call(request).await;
             let cut = body.to_string();
@@ -251,7 +254,9 @@ async fn wrong_bodies(visitor: &mut Visitor, key: &str, secrets: &[Vec<u8>]) {
             }
         }
         // As `curl -d @key.p8` sends it.
-        for content_type in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"] {
+        for content_type in
+            ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"]
+        {
             for route in ["/register_application", "/send_notification", "/application_feedback"] {
                 let request = visitor.request("POST", route, route).bearer_auth(key);
                 visitor.call(request.header("content-type", content_type).body(secret.clone())).await;
@@ -264,8 +269,10 @@ async fn wrong_bodies(visitor: &mut Visitor, key: &str, secrets: &[Vec<u8>]) {
 async fn inline(visitor: &mut Visitor, key: &str) {
     for secret in [GCM_KEY.to_owned(), format!("{GCM_KEY}\n"), format!("{GCM_KEY}\u{1}")] {
         for kind in ["gcm", "apns", "nonsense"] {
-            let fields = [("gcm_api_key", secret.as_str()), ("type", kind), ("device_token", "x"), ("alert", "x")];
-            let query: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+            let fields =
+                [("gcm_api_key", secret.as_str()), ("type", kind), ("device_token", "x"), ("alert", "x")];
+            let query: String =
+                url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
             for route in ["/send_notification", "/register_application"] {
                 let request = visitor.request("POST", route, route).bearer_auth(key);
                 visitor.call(request.form(&fields)).await;
@@ -290,9 +297,12 @@ async fn wrong_callers(visitor: &mut Visitor, keys: &[String]) {
         Box::new(|request| request.bearer_auth(ADMIN)),
     ];
     for caller in callers {
-        for (method, route) in
-            [("GET", "/v1/applications"), ("GET", "/v1/status"), ("POST", "/register_application"), ("GET", "/v1/tenants")]
-        {
+        for (method, route) in [
+            ("GET", "/v1/applications"),
+            ("GET", "/v1/status"),
+            ("POST", "/register_application"),
+            ("GET", "/v1/tenants"),
+        ] {
             let request = visitor.request(method, route, route);
             visitor.call(caller(request)).await;
         }

@@ -83,7 +83,8 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let directory = Directory::new();
-        let simulator = Simulator::start(Options::ephemeral(directory.path().join("simulator"))).await.unwrap();
+        let simulator =
+            Simulator::start(Options::ephemeral(directory.path().join("simulator"))).await.unwrap();
         let receiver = Receiver::start().await;
         let files = Files::of(&simulator, &directory);
         let to = |name: &str, url: &str| {

@@ -62,15 +62,18 @@ fn letters(bytes: &[u8]) -> String {
 fn needles(piece: &[u8]) -> Vec<String> {
     let hex: String = piece.iter().map(|byte| format!("{byte:02x}")).collect();
     let numbers: Vec<String> = piece.iter().map(u8::to_string).collect();
-    let escaped: String = piece.iter().flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from).collect();
+    let escaped: String =
+        piece.iter().flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from).collect();
     let url = url::form_urlencoded::byte_serialize(piece).collect();
-    let mut all = vec![letters(piece), hex.to_uppercase(), hex, numbers.join(", "), numbers.join(","), escaped, url];
+    let mut all =
+        vec![letters(piece), hex.to_uppercase(), hex, numbers.join(", "), numbers.join(","), escaped, url];
     all.extend((0..3).flat_map(|offset| {
         // In the middle of something longer, from the first letter to the last that depend on it alone.
         let shifted = [&[0; 2][..offset], piece].concat();
         let from = (offset * 8).div_ceil(6);
         let to = shifted.len() * 8 / 6;
-        [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)].map(|text| text[from..to].to_owned())
+        [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)]
+            .map(|text| text[from..to].to_owned())
     }));
     all
 }

@@ -79,7 +79,8 @@ async fn a_key_expires_and_is_revoked() {
     assert!(!is_good(&server, &long).await);
     expect_error(admin(server.delete(&path)), 404, "key_not_found").await;
     for wrong in [json!({"expires_in": -1}), json!({"expires_in": "1h"}), json!({"expires_in": 1e300})] {
-        expect_error(admin(server.post("/v1/tenants/acme/keys").json(&wrong)), 400, "invalid_expires_in").await;
+        expect_error(admin(server.post("/v1/tenants/acme/keys").json(&wrong)), 400, "invalid_expires_in")
+            .await;
     }
     expect_error(admin(server.post("/v1/tenants/nobody/keys")), 404, "tenant_not_found").await;
 }

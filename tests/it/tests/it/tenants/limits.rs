@@ -74,7 +74,8 @@ async fn a_stream_is_paced() {
     (0..30).for_each(|number| lines += &format!("\n{{\"target\": \"device-{number}\"}}"));
     let start = std::time::Instant::now();
     let stream = world.server.post("/v1/notifications:stream").bearer_auth(&key).body(lines);
-    let text = stream.header("content-type", "application/x-ndjson").send().await.unwrap().text().await.unwrap();
+    let text =
+        stream.header("content-type", "application/x-ndjson").send().await.unwrap().text().await.unwrap();
     let end: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(end["summary"]["delivered"], 30, "{text}");
     // A second's worth goes at once, and the others one by one.

@@ -59,8 +59,7 @@ pub fn register(world: &World, key: &str, id: &str) -> RequestBuilder {
 /// Sends to so many devices.
 pub fn send(world: &World, key: &str, application: &str, targets: usize) -> RequestBuilder {
     let targets: Vec<String> = (0..targets).map(|number| format!("{number}{DEVICE}")).collect();
-    let body =
-        json!({"application_id": application, "notification": {"body": "hello"}, "targets": targets});
+    let body = json!({"application_id": application, "notification": {"body": "hello"}, "targets": targets});
     world.server.post("/v1/notifications").bearer_auth(key).json(&body)
 }
 

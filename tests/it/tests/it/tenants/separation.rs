@@ -26,7 +26,11 @@ const NAMING: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/providers/{name}", ""),
     ("POST", "/v1/providers/{name}/activate", r#"{"digest": "00"}"#),
     ("GET", "/v1/providers/{name}/log", ""),
-    ("POST", "/v1/notifications", r#"{"application_id": "ID", "notification": {"body": "x"}, "targets": ["a"]}"#),
+    (
+        "POST",
+        "/v1/notifications",
+        r#"{"application_id": "ID", "notification": {"body": "x"}, "targets": ["a"]}"#,
+    ),
     ("POST", "/v1/notifications:stream", r#"{"application_id": "ID", "notification": {"body": "x"}}"#),
     ("POST", "/send_notification", r#"{"application_id": "ID", "device_token": "a", "alert": "x"}"#),
     ("POST", "/application_feedback", r#"{"application_id": "ID"}"#),
@@ -98,7 +102,8 @@ async fn what_is_anothers_is_answered_as_what_is_not_there() {
     let (world, acme, other) = neighbours().await;
     let tenant = |key: &str| json!(["/v1/applications/shop", "/v1/providers/webhook", key]);
     for (method, path, body) in NAMING {
-        let real = ask(&world, &other, method, &named(path, "shop", "webhook"), &named(body, "shop", "webhook"));
+        let real =
+            ask(&world, &other, method, &named(path, "shop", "webhook"), &named(body, "shop", "webhook"));
         let made_up =
             ask(&world, &other, method, &named(path, "none", "nothing"), &named(body, "none", "nothing"));
         let (real, (status, text)) = (real.await, made_up.await);
@@ -144,7 +149,8 @@ async fn dead_tokens_outcomes_and_repeats_are_ones_own() {
     expect(register(&world, &other, "shop"), 200).await;
     let dead = format!("dead{}", &DEVICE[4..]);
     let send = |key: &str| {
-        let body = json!({"application_id": "shop", "notification": {"body": "x"}, "targets": [dead, DEVICE]});
+        let body =
+            json!({"application_id": "shop", "notification": {"body": "x"}, "targets": [dead, DEVICE]});
         world.server.post("/v1/notifications").bearer_auth(key).header("idempotency-key", "one").json(&body)
     };
     let status = |answer: &Value| answer["results"][0]["status"].as_str().unwrap().to_owned();
