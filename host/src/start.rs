@@ -5,19 +5,24 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, Problem};
 use crate::gateway::{self, Gateway, Policy, Uploads};
-use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, MemoryStore, Sandbox, Store};
+use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
+use crate::registry::Registry;
 use crate::transport::{self, Transport};
 use crate::web;
 
-/// The gateway that a configuration describes, with its providers loaded. Uploaded components are kept until
-/// it ends. Needs a Tokio runtime.
+/// The gateway that a configuration describes, with its providers loaded. What it knows is kept until it
+/// ends. Needs a Tokio runtime.
 pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
-    with_store(config, Arc::new(MemoryStore::default()))
+    let registry = Registry::in_memory(config.limits.feedback);
+    with_registry(
+        config,
+        Arc::new(registry.map_err(|error| Problem::new(format_args!("registry: {error}")))?),
+    )
 }
 
-/// The same with uploaded components kept in `store`.
-pub fn with_store(config: &Config, store: Arc<dyn Store>) -> Result<Gateway, Problem> {
-    let uploads = uploads(config, store)?;
+/// The same with what it knows kept in `registry`.
+pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway, Problem> {
+    let uploads = uploads(config, registry.clone())?;
     let transport = Transport::new(transport_settings(config)?)
         .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
     let settings = gateway::Settings {
@@ -29,11 +34,11 @@ pub fn with_store(config: &Config, store: Arc<dyn Store>) -> Result<Gateway, Pro
         stream_window: config.limits.stream_window,
         metrics: config.metrics.applications,
     };
-    Ok(Gateway::new(uploads, transport, settings))
+    Ok(Gateway::new(registry, uploads, transport, settings))
 }
 
 /// The built-in providers, those of the directory, and those that were uploaded.
-fn uploads(config: &Config, store: Arc<dyn Store>) -> Result<Uploads, Problem> {
+fn uploads(config: &Config, registry: Arc<Registry>) -> Result<Uploads, Problem> {
     let sandbox = Sandbox::new(limits(config))
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
     let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
@@ -54,7 +59,7 @@ fn uploads(config: &Config, store: Arc<dyn Store>) -> Result<Uploads, Problem> {
         Some(directory) => add_directory(catalogue, &loader, &policy, directory)?,
         None => catalogue,
     };
-    let uploads = Uploads::new(catalogue, loader, store, policy, config.providers.compile_jobs);
+    let uploads = Uploads::new(catalogue, loader, registry, policy, config.providers.compile_jobs);
     uploads.restore().map_err(|error| Problem::new(format_args!("uploaded providers: {error}")))?;
     Ok(uploads)
 }

@@ -17,7 +17,7 @@ use super::Inner;
 use super::recent::RecentFailure;
 use crate::credential::TokenCounts;
 use crate::provider::{Provider, SandboxFigures, UsageFigures};
-use crate::registry::Application;
+use crate::registry::Entry;
 use crate::tenant::TenantId;
 use crate::transport::{BreakerState, ConnectionStats};
 
@@ -282,13 +282,12 @@ impl Moment {
     }
 
     /// Of those that end first, if there are too many.
-    fn certificates(&mut self, applications: &[(TenantId, Arc<Application>)], most: usize) {
+    fn certificates(&mut self, applications: &[(TenantId, Arc<Entry>)], most: usize) {
         let mut ends: Vec<(i64, Labels)> = applications
             .iter()
-            .filter_map(|(tenant, application)| {
-                let labels =
-                    vec![("tenant", tenant.to_string()), ("application", application.record.id.clone())];
-                Some((application.credential.as_ref()?.ends_at()?, labels))
+            .filter_map(|(tenant, entry)| {
+                let labels = vec![("tenant", tenant.to_string()), ("application", entry.id.clone())];
+                Some((entry.description.certificate_ends?, labels))
             })
             .collect();
         ends.sort_by_key(|(end, _)| *end);
@@ -308,7 +307,7 @@ impl Moment {
 }
 
 /// Most applications that one tenant has.
-fn largest(applications: &[(TenantId, Arc<Application>)]) -> usize {
+fn largest(applications: &[(TenantId, Arc<Entry>)]) -> usize {
     let mut counts: BTreeMap<&TenantId, usize> = BTreeMap::new();
     applications.iter().for_each(|(tenant, _)| *counts.entry(tenant).or_default() += 1);
     counts.into_values().max().unwrap_or_default()

@@ -12,6 +12,7 @@ mod failure;
 mod figures;
 mod manage;
 mod meters;
+mod open;
 mod recent;
 mod register;
 mod retry;
@@ -29,10 +30,10 @@ use serde_json::{Map, Value};
 
 use crate::config;
 use crate::contract::{Environment, Outcome, Target};
-use crate::credential::{Authorizer, Credential, Summary};
+use crate::credential::{Authorizer, Summary};
 use crate::error::Error;
 use crate::provider::{Catalogue, Items};
-use crate::registry::{Application, Registry};
+use crate::registry::{Entry, Registry};
 use crate::tenant::TenantId;
 use crate::transport::Transport;
 
@@ -162,7 +163,7 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     catalogue: Arc<Catalogue>,
     uploads: Uploads,
-    registry: Registry,
+    registry: Arc<Registry>,
     transport: Transport,
     authorizer: Authorizer,
     destinations: Destinations,
@@ -177,13 +178,13 @@ struct Inner {
 
 impl Gateway {
     /// Must be called in a Tokio runtime.
-    pub fn new(uploads: Uploads, transport: Transport, settings: Settings) -> Self {
+    pub fn new(registry: Arc<Registry>, uploads: Uploads, transport: Transport, settings: Settings) -> Self {
         let destinations = Destinations::new(settings.endpoints);
         let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted());
         let inner = Arc::new(Inner {
             catalogue: uploads.catalogue().clone(),
             uploads,
-            registry: Registry::new(settings.applications),
+            registry,
             transport,
             authorizer: Authorizer::new(Arc::new(tokens)),
             destinations,
@@ -221,7 +222,7 @@ impl Gateway {
 
     /// The tenant's applications, by id.
     pub fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
-        self.0.registry.list(tenant).iter().map(|application| ApplicationView::of(application)).collect()
+        self.0.registry.list(tenant).iter().map(|entry| ApplicationView::of(entry)).collect()
     }
 
     pub fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error> {
@@ -229,15 +230,17 @@ impl Gateway {
     }
 
     /// Forgets an application; sends under way finish.
-    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
-        let removed = self.0.registry.remove(tenant, id)?;
+    pub async fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
+        let (registry, owner, id) = (self.0.registry.clone(), tenant.clone(), id.to_owned());
+        let remove = move || registry.remove(&owner, &id);
+        let removed = tokio::task::spawn_blocking(remove).await.map_err(Error::internal)??;
         certificates::retire(Arc::downgrade(&self.0), tenant.clone(), removed);
         Ok(())
     }
 
     /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
-    pub fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
-        self.0.stream(tenant, shared)
+    pub async fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        self.0.stream(tenant, shared).await
     }
 
     /// Makes, reads or deletes what the push service keeps for an application. The error names the provider.
@@ -276,23 +279,30 @@ impl Gateway {
         &self.0.uploads
     }
 
-    /// Closes the connections to the push services in order; what is still under way gets `within`.
+    /// Closes the connections to the push services in order; what is still under way gets `within`. Keeps
+    /// what is not kept yet.
     pub async fn close(&self, within: Duration) {
         self.0.transport.drain(within).await;
+        let registry = self.0.registry.clone();
+        let kept = tokio::task::spawn_blocking(move || registry.flush()).await;
+        if let Ok(Err(error)) = kept {
+            tracing::error!(%error, "the last changes of the registry could not be kept");
+        }
     }
 }
 
 impl ApplicationView {
-    fn of(application: &Application) -> Self {
+    fn of(entry: &Entry) -> Self {
+        let description = &entry.description;
         Self {
-            id: application.record.id.clone(),
-            provider: application.provider.clone(),
-            environment: match application.record.environment {
+            id: entry.id.clone(),
+            provider: description.provider.clone(),
+            environment: match description.environment() {
                 Environment::Production => "production",
                 Environment::Development => "development",
             },
-            settings: application.record.settings.iter().cloned().collect(),
-            credential: application.credential.as_ref().map(Credential::summary),
+            settings: description.settings.iter().cloned().collect(),
+            credential: description.credential.clone(),
         }
     }
 }

@@ -49,7 +49,7 @@ impl Inner {
         via: Via,
     ) -> Result<Arc<Application>, Error> {
         match via {
-            Via::Application(id) => self.registry.get(tenant, &id),
+            Via::Application(id) => self.opened(tenant, &id).await,
             Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
         }
     }
@@ -64,7 +64,7 @@ impl Inner {
         deadline: Option<Duration>,
     ) -> Result<Opened, Error> {
         let providers = self.catalogue.of_tenant(tenant);
-        let provider = provider_of(&application, &providers)?;
+        let provider = provider_of(&application.provider, &providers)?;
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
@@ -93,7 +93,7 @@ impl Inner {
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
-        self.application(&provider, tenant, String::new(), fields).await
+        Ok(self.application(&provider, tenant, String::new(), fields).await?.0)
     }
 }
 
@@ -119,10 +119,10 @@ fn notification(
     }
 }
 
-/// The provider that the application is registered for, among those that the tenant has.
-pub(super) fn provider_of(application: &Application, providers: &Providers) -> Result<Arc<Provider>, Error> {
-    providers.get(&application.provider).cloned().ok_or_else(|| {
-        let message = format!("the application's provider {} is not there", application.provider);
+/// The provider that an application is registered for, among those that the tenant has.
+pub(super) fn provider_of(name: &str, providers: &Providers) -> Result<Arc<Provider>, Error> {
+    providers.get(name).cloned().ok_or_else(|| {
+        let message = format!("the application's provider {name} is not there");
         Error::new(Kind::NotFound, "provider_not_found", message)
     })
 }

@@ -36,9 +36,9 @@ pub struct Line {
 }
 
 impl Inner {
-    pub(super) fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+    pub(super) async fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
         let Shared { application_id, notification: shared, validate_only, deadline } = shared;
-        let application = self.registry.get(tenant, &application_id)?;
+        let application = self.opened(tenant, &application_id).await?;
         let purpose = Purpose { native: false, validate_only };
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, fields, purpose, deadline)?;

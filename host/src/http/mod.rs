@@ -51,8 +51,8 @@ pub trait Backend: Send + Sync {
     fn uploads(&self) -> Option<Uploads>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
-    fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
-    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error>;
+    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>>;
+    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened>;
     fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed>;
 }
 
@@ -94,12 +94,14 @@ impl Backend for Gateway {
         Gateway::application(self, tenant, id)
     }
 
-    fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
-        Gateway::remove(self, tenant, id)
+    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::remove(&gateway, &tenant, &id).await })
     }
 
-    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error> {
-        Gateway::stream(self, tenant, shared)
+    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::stream(&gateway, &tenant, shared).await })
     }
 
     fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed> {
@@ -114,6 +116,7 @@ impl Backend for Gateway {
     }
 }
 
+type Opened = Result<gateway::Stream, Error>;
 /// Items with their properties.
 type Managed = Result<Vec<(String, Map<String, Value>)>, Error>;
 

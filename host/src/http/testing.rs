@@ -91,16 +91,16 @@ impl Backend for Fake {
         Err(no_application())
     }
 
-    fn remove(&self, _: &TenantId, _: &str) -> Result<(), Error> {
-        Err(no_application())
+    fn remove(&self, _: TenantId, _: String) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async { Err(no_application()) })
     }
 
     fn manage(&self, _: TenantId, _: gateway::Errand) -> BoxFuture<'static, Managed> {
         Box::pin(async { Err(no_application()) })
     }
 
-    fn stream(&self, _: &TenantId, _: gateway::Shared) -> Result<gateway::Stream, Error> {
-        Err(no_application())
+    fn stream(&self, _: TenantId, _: gateway::Shared) -> BoxFuture<'static, Opened> {
+        Box::pin(async { Err(no_application()) })
     }
 }
 

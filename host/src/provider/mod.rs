@@ -32,7 +32,6 @@ mod management;
 mod manifest;
 mod shape;
 mod share;
-mod store;
 mod usage;
 mod worker;
 
@@ -54,7 +53,6 @@ pub use log::GuestLog;
 pub use management::{Items, action};
 pub use manifest::check as check_manifest;
 pub use share::ShareLimits;
-pub use store::{MemoryStore, Store, StoredVersion};
 pub use usage::{SandboxFigures, UsageFigures};
 pub use worker::compile;
 

@@ -19,7 +19,8 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Kind};
-use crate::provider::{Catalogue, Loader, Provider, Sandbox, Store, StoredVersion};
+use crate::provider::{Catalogue, Loader, Provider, Sandbox};
+use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
 
 pub use policy::Policy;
@@ -68,7 +69,7 @@ impl Uploads {
     pub fn new(
         catalogue: Catalogue,
         loader: Loader,
-        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
         policy: Policy,
         jobs: usize,
     ) -> Self {
@@ -76,7 +77,7 @@ impl Uploads {
         let uploads = Self(Arc::new(Shared {
             catalogue: Arc::new(catalogue),
             loader: Arc::new(loader),
-            store,
+            registry,
             policy,
             places: Arc::new(Semaphore::new(PLACES)),
             jobs: Arc::new(Semaphore::new(jobs)),
@@ -109,7 +110,7 @@ impl Uploads {
     /// Loads what was kept by an earlier run. What can't be loaded is unusable, and the rest goes on.
     pub fn restore(&self) -> Result<(), Error> {
         let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
-        for stored in self.0.store.list()? {
+        for stored in self.0.registry.versions() {
             let tenant = tenants.entry(stored.tenant.clone()).or_default();
             tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
         }
@@ -118,7 +119,7 @@ impl Uploads {
                 match self.0.load_stored(&version.stored) {
                     Ok(provider) => version.provider = Some(provider),
                     Err(error) => {
-                        let StoredVersion { tenant, name, digest, .. } = &version.stored;
+                        let Stored { tenant, name, digest, .. } = &version.stored;
                         tracing::error!(%tenant, name, digest, %error, "an uploaded provider can not be loaded");
                         version.fault = Some(error.message.into_owned());
                     }
@@ -162,8 +163,8 @@ impl Uploads {
             let provider = loaded.map_or_else(|| shared.load_stored(&version.stored), Ok)?;
             provider.instances(&change.tenant).release();
             version.stored.activated = shared.next_activation(&change.tenant, &name);
-            let StoredVersion { tenant, name, digest, activated, .. } = &version.stored;
-            shared.store.set_activated(tenant, name, digest, *activated)?;
+            let Stored { tenant, name, digest, activated, .. } = &version.stored;
+            shared.registry.activate_component(tenant, name, digest, *activated)?;
             Ok(shared.swap_in(Version { provider: Some(provider), fault: None, ..version }))
         })
         .await
@@ -182,7 +183,7 @@ impl Uploads {
         blocking(move || {
             let Change { shared, tenant } = &change;
             for version in versions.latest_first() {
-                shared.store.delete(tenant, &name, &version.stored.digest)?;
+                shared.registry.remove_component(tenant, &name, &version.stored.digest)?;
             }
             let mut tenants = shared.tenants();
             if let Some(own) = tenants.get_mut(tenant) {

@@ -9,14 +9,15 @@ use tokio::sync::Semaphore;
 use super::versions::{Version, Versions};
 use super::{Policy, ProviderView, RefusedUpload};
 use crate::error::{Error, Kind};
-use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Store, StoredVersion, Trust};
+use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Trust};
+use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
 
 /// The state behind [`Uploads`](super::Uploads).
 pub(super) struct Shared {
     pub catalogue: Arc<Catalogue>,
     pub loader: Arc<Loader>,
-    pub store: Arc<dyn Store>,
+    pub registry: Arc<Registry>,
     pub policy: Policy,
     pub places: Arc<Semaphore>,
     /// Components that may be compiled at a time.
@@ -64,9 +65,9 @@ impl Shared {
     }
 
     /// Loads a version that passed all steps once. What the operator allows may have changed since.
-    pub fn load_stored(&self, stored: &StoredVersion) -> Result<Arc<Provider>, Error> {
+    pub fn load_stored(&self, stored: &Stored) -> Result<Arc<Provider>, Error> {
         self.may_shadow(&stored.name)?;
-        let component = self.store.component(&stored.tenant, &stored.name, &stored.digest)?;
+        let component = self.registry.component(&stored.tenant, &stored.name, &stored.digest)?;
         let component = component.ok_or_else(|| Error::internal("the component's file is gone"))?;
         let provider = self.loader.load(&component, Trust::Uploaded, &Arc::default())?;
         self.policy.check(&stored.name, provider.manifest())?;
@@ -86,15 +87,15 @@ impl Shared {
             .get(tenant)
             .and_then(|own| Some(own.providers.get(name)?.get(provider.digest())?.stored.uploaded));
         let activated = self.next_activation(tenant, name);
-        let stored = StoredVersion {
+        let stored = Stored {
             tenant: tenant.clone(),
             name: name.to_owned(),
             digest: provider.digest().to_owned(),
-            size: component.len(),
+            size: component.len() as u64,
             uploaded: known.unwrap_or(activated),
             activated,
         };
-        self.store.put(&stored, component)?;
+        self.registry.put_component(&stored, component)?;
         provider.instances(tenant).release();
         Ok(self.swap_in(Version { stored, provider: Some(provider), fault: None }))
     }
@@ -108,7 +109,7 @@ impl Shared {
 
     /// The one place where a version becomes active.
     pub fn swap_in(&self, version: Version) -> ProviderView {
-        let StoredVersion { tenant, name, .. } = version.stored.clone();
+        let Stored { tenant, name, .. } = version.stored.clone();
         let mut tenants = self.tenants();
         let own = tenants.entry(tenant.clone()).or_default();
         let versions = own.providers.entry(name.clone()).or_default();
@@ -118,7 +119,7 @@ impl Shared {
         self.publish(&tenant, own);
         drop(tenants);
         for old in excess {
-            if let Err(error) = self.store.delete(&tenant, &name, &old.stored.digest) {
+            if let Err(error) = self.registry.remove_component(&tenant, &name, &old.stored.digest) {
                 tracing::error!(%tenant, name, %error, "an old version could not be removed");
             }
         }
@@ -144,9 +145,9 @@ impl Shared {
         };
         let Some(mut version) = version else { return };
         version.stored.activated = self.next_activation(tenant, name);
-        let StoredVersion { digest, activated, .. } = &version.stored;
+        let Stored { digest, activated, .. } = &version.stored;
         tracing::warn!(%tenant, provider = name, digest, "the version before it is active again");
-        if let Err(error) = self.store.set_activated(tenant, name, digest, *activated) {
+        if let Err(error) = self.registry.activate_component(tenant, name, digest, *activated) {
             tracing::error!(%tenant, provider = name, %error, "this could not be kept, and ends with a restart");
         }
         self.swap_in(version);

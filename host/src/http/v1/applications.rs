@@ -76,7 +76,7 @@ pub(super) async fn delete(
     Extension(tenant): Extension<TenantId>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
-    api.backend.remove(&tenant, &id)?;
+    api.backend.remove(tenant, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

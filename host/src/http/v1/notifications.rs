@@ -76,7 +76,7 @@ async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResu
         }
         Job::Different(shared, lines) => {
             let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
-            let stream = api.backend.stream(&tenant, shared)?;
+            let stream = api.backend.stream(tenant, shared).await?;
             (targets, all(stream, lines).await)
         }
     };

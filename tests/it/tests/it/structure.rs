@@ -17,6 +17,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("provider", &["contract", "error", "tenant"]),
     ("transport", &[]),
     ("registry", &["contract", "credential", "error", "tenant"]),
+    ("tenants", &["credential", "error", "registry", "tenant"]),
     (
         "gateway",
         &[
@@ -37,7 +38,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "web"]),
     ("web", &["config"]),
     ("simulated", &["config"]),
-    ("start", &["config", "gateway", "provider", "transport", "web"]),
+    ("start", &["config", "gateway", "provider", "registry", "transport", "web"]),
     // `provider` for the process that compiles a component, which is nothing but that.
     ("cli", &["config", "http", "log", "provider", "server", "simulated", "start", "telemetry", "web"]),
 ];
