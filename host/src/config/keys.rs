@@ -8,7 +8,10 @@ mod paths;
 use std::time::Duration;
 
 use super::value::Kind;
+<<<<<<< HEAD
 pub use paths::{find, flag, from_words, is_list_of_texts, is_section, nearest, variable};
+=======
+>>>>>>> registry
 
 /// One key.
 pub struct Key {
@@ -339,6 +342,9 @@ pub const KEYS: &[Key] = &[
         "Least important kind of line that is logged",
     ),
 ];
+<<<<<<< HEAD
 
 #[cfg(test)]
 mod tests;
+=======
+>>>>>>> registry

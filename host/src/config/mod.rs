@@ -6,6 +6,7 @@
 mod callers;
 pub mod keys;
 pub mod layers;
+pub mod names;
 pub mod value;
 
 use std::collections::BTreeMap;
