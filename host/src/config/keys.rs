@@ -3,15 +3,9 @@
 //! The file's tables, the flags (`--auth-username`) and the variables (`PUSHLET_AUTH_USERNAME`) all
 //! come from this table; the typed form of the values is in the parent module.
 
-mod paths;
-
 use std::time::Duration;
 
 use super::value::Kind;
-<<<<<<< HEAD
-pub use paths::{find, flag, from_words, is_list_of_texts, is_section, nearest, variable};
-=======
->>>>>>> registry
 
 /// One key.
 pub struct Key {
@@ -342,9 +336,3 @@ pub const KEYS: &[Key] = &[
         "Least important kind of line that is logged",
     ),
 ];
-<<<<<<< HEAD
-
-#[cfg(test)]
-mod tests;
-=======
->>>>>>> registry
