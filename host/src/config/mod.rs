@@ -6,18 +6,20 @@
 pub mod keys;
 pub mod layers;
 pub mod names;
+mod registry;
 pub mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
 
 pub use layers::Layers;
+pub use registry::Registry;
 pub use value::{BaseUrl, Hidden};
 
 use crate::contract::Environment;
@@ -27,6 +29,10 @@ use crate::contract::Environment;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// None: what is registered and uploaded ends with the server.
+    pub data_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub registry: Registry,
     #[serde(default)]
     pub auth: Auth,
     pub tls: Tls,
@@ -279,7 +285,7 @@ impl Auth {
                 return Err(Problem::new("auth.password and auth.password_file are both set: give one"));
             }
             (Some(password), None) => Some(password.clone()),
-            (None, Some(path)) => Some(read_password(path)?),
+            (None, Some(path)) => Some(read_secret("auth.password_file", path)?),
             (None, None) => None,
         };
         match (&self.username, password) {
@@ -333,9 +339,9 @@ impl Endpoints {
     }
 }
 
-fn read_password(path: &PathBuf) -> Result<Hidden, Problem> {
-    let wrong =
-        |why: &dyn fmt::Display| Problem::new(format_args!("auth.password_file: {}: {why}", path.display()));
+/// The one line of a file that a key of this name points at.
+pub fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
+    let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}: {}: {why}", path.display()));
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     let length = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(length);
