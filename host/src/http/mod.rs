@@ -34,7 +34,7 @@ use crate::gateway::{
 };
 use crate::tenant::TenantId;
 use admission::Place;
-use idempotency::{Idempotency, InMemory};
+use idempotency::{Answers, Idempotency};
 
 pub use admission::{Refusal, UnderWay, turn_away};
 pub use watch::Watch;
@@ -49,6 +49,8 @@ pub trait Backend: Send + Sync {
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
     /// None: this backend takes no components.
     fn uploads(&self) -> Option<Uploads>;
+    /// None: answers are kept until the process ends.
+    fn answers(&self) -> Option<gateway::Answers>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>>;
@@ -84,6 +86,10 @@ impl Backend for Gateway {
 
     fn uploads(&self) -> Option<Uploads> {
         Some(Gateway::uploads(self).clone())
+    }
+
+    fn answers(&self) -> Option<gateway::Answers> {
+        Gateway::answers(self)
     }
 
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
@@ -151,7 +157,7 @@ pub fn router(
         under_way: under_way.clone(),
         watch: watch.clone(),
     };
-    let idempotency = Idempotency::new(Arc::new(InMemory::new(limits)), api.form);
+    let idempotency = Idempotency::new(Answers::open(limits, api.backend.answers()), api.form);
     let once =
         |idempotency: &Idempotency| middleware::from_fn_with_state(idempotency.clone(), idempotency::guard);
     let guarded = Router::new()

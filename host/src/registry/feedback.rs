@@ -90,9 +90,9 @@ impl Feedback {
         tokens.collect()
     }
 
-    /// The application is gone.
-    pub(super) fn retire(&self) {
-        self.reports().retired = true;
+    /// The application is gone, or is not after all.
+    pub(super) fn retire(&self, retired: bool) {
+        self.reports().retired = retired;
     }
 
     /// Puts in what was kept by an earlier run. `order`: as it was then; they come in that order.

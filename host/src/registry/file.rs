@@ -217,3 +217,7 @@ fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;
