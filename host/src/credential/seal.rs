@@ -53,6 +53,15 @@ impl SealingKey {
         Self(Prk::new_less_safe(HKDF_SHA256, bytes))
     }
 
+    /// A key of its own for another purpose, from which neither this one nor any other can be told.
+    pub fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; KEY]>, SealError> {
+        let mut key = Zeroizing::new([0; KEY]);
+        let info = [b"pushlet derived key ", purpose.as_bytes()];
+        let derived = self.0.expand(&info, HKDF_SHA256).map_err(|_| SealError::InvalidKey)?;
+        derived.fill(key.as_mut_slice()).map_err(|_| SealError::InvalidKey)?;
+        Ok(key)
+    }
+
     /// Seals secrets for the record of this identity.
     pub fn seal(&self, secrets: &Uploads, identity: &[&[u8]]) -> Result<Vec<u8>, SealError> {
         self.seal_text(&written(secrets), identity)

@@ -39,7 +39,7 @@ use crate::tenant::TenantId;
 use crate::tenants::{Tenants, Usage};
 use crate::transport::Transport;
 
-pub use crate::registry::DeadToken;
+pub use crate::registry::{Answer, Answers, DeadToken};
 pub use certificates::Expiring;
 use endpoints::Destinations;
 pub use figures::{LimitUse, Readiness, Standing};
@@ -295,6 +295,11 @@ impl Gateway {
     /// Forgets a tenant with all that it has; its sends under way finish. Must run to its end.
     pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         self.0.remove_tenant(tenant).await
+    }
+
+    /// Where answers are kept that shall outlive the process; None: nothing does.
+    pub fn answers(&self) -> Option<Answers> {
+        self.0.registry.answers()
     }
 
     /// The components that tenants uploaded.
