@@ -3,6 +3,7 @@
 const assert = require('node:assert');
 const path = require('node:path');
 
+const axe = require(path.join(process.env.CONSOLE_MODULES, 'axe-core'));
 const { chromium } = require(path.join(process.env.CONSOLE_MODULES, 'playwright-core'));
 
 const FLAGS = [
@@ -20,7 +21,7 @@ const FLAGS = [
 /** Answers that are errors, and that a test asks for. The browser writes each of them to its console. */
 const ASKED_FOR = [
   [/\/v1\/status$/, /status of 401/],
-  [/\/v1\/tenants$/, /status of (403|404)/],
+  [/\/v1\/tenants\?/, /status of (403|404)/],
   [/\/v1\/notifications$/, /status of (400|404)/],
   [/\/v1\//, /ERR_INTERNET_DISCONNECTED/],
 ];
@@ -65,4 +66,13 @@ async function says(locator, text) {
   }
 }
 
-module.exports = { open, says };
+/** Against the rules of WCAG 2.2 A and AA, as far as a program can tell. */
+async function isAccessible(page) {
+  await page.evaluate(axe.source);
+  const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+  const { violations } = await page.evaluate((values) => window.axe.run(document, { runOnly: { type: 'tag', values } }), tags);
+  const told = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(' ')}`);
+  assert.deepStrictEqual(told, []);
+}
+
+module.exports = { open, says, isAccessible };

@@ -1,10 +1,10 @@
 // What happens now: rates, outcomes, failures.
 
 import { badge, byId, drawn, element, update } from "./dom.js";
-import { STATUSES, number, outcome, percent, rate, sums, time } from "./words.js";
+import { STATUSES, duration, number, outcome, percent, rate, sums, time } from "./words.js";
 
-/** Seconds that the chart shows. */
-const SPAN = 300;
+/** Seconds that the chart shows: it grows with what is known. */
+const [SHORTEST, LONGEST] = [60, 300];
 /** Seconds over which the rate of this moment is taken. */
 const MOMENT = 10;
 const [WIDTH, HEIGHT] = [600, 150];
@@ -19,7 +19,7 @@ export function show(status, now = performance.now() / 1000) {
   // A server that began anew counts from zero.
   if (status.uptime < uptime) samples = [];
   uptime = status.uptime;
-  samples = [...samples.filter((sample) => now - sample.at <= SPAN + MOMENT), { at: now, ...totals }];
+  samples = [...samples.filter((sample) => now - sample.at <= LONGEST + MOMENT), { at: now, ...totals }];
   const speed = speedAt(samples.length - 1, MOMENT);
   tiles(totals, speed, status.outcomes.unregistered ?? 0);
   chart(now, speed);
@@ -51,7 +51,8 @@ function tiles(totals, speed, dead) {
 function chart(now, speed) {
   const points = samples.map((sample, index) => ({ at: sample.at, ...speedAt(index, 3) })).slice(1);
   const top = ceiling(Math.max(1, ...points.map((point) => point.all)));
-  const x = (at) => (WIDTH * (1 - (now - at) / SPAN)).toFixed(1);
+  const span = Math.min(LONGEST, Math.max(SHORTEST, now - samples[0].at));
+  const x = (at) => (WIDTH * (1 - (now - at) / span)).toFixed(1);
   const y = (value) => (HEIGHT * (1 - value / top)).toFixed(1);
   const line = (name) => points.map((point) => `${x(point.at)},${y(point[name])}`).join(" ");
   const parts = [0.25, 0.5, 0.75].map((part) =>
@@ -69,6 +70,7 @@ function chart(now, speed) {
   picture.replaceChildren(...parts);
   picture.setAttribute("aria-label", `${rate(speed.all)} pushes per second now, ${rate(speed.lost)} of them not delivered`);
   byId("scale").textContent = number(top);
+  byId("span").textContent = `${duration(span)} ago`;
 }
 
 /** The next of 1, 2, 5, 10, 20, … */

@@ -49,6 +49,8 @@ function showApplications(status) {
   const of = (application) => counts.get(application.id) ?? { good: 0, lost: 0 };
   byId("applications-none").hidden = applications.length > 0;
   byId("applications-table").hidden = applications.length === 0;
+  const soon = applications.filter((application) => validity(application.credential?.not_after).days < SOON).length;
+  update(byId("applications-soon"), soon, () => (soon > 0 ? [badge("warn", `${plural(soon, "credential")} to renew`)] : []));
   const shown = applications.map((application) => [application, of(application)]);
   update(byId("applications-table").tBodies[0], shown, () => shown.map(applicationRow));
 }
@@ -112,23 +114,24 @@ function version({ digest, active, size, uploaded, quarantined_for: wait }) {
 export async function showTenants() {
   const [table, message] = [byId("tenants-table"), byId("tenants-message")];
   try {
-    const { tenants } = await get("tenants");
-    message.textContent = plural(tenants.length, "tenant");
+    const { tenants, next } = await get(`tenants?limit=${MOST}`);
+    message.textContent = next ? `The first ${number(tenants.length)}` : plural(tenants.length, "tenant");
     table.hidden = tenants.length === 0;
     update(table.tBodies[0], tenants, () => tenants.map(tenantRow));
   } catch (refusal) {
     table.hidden = true;
-    const told = {
-      403: "Tenants are shown to the operator's key alone; you are signed in as a tenant.",
-      404: "This server does not show you any tenants: that needs the operator's key, and a server that is set up for tenants.",
-    };
-    message.textContent = told[refusal.status] ?? refusal.message;
+    message.textContent = refusal.status === 404 ? "This server has no tenants but you." : sentence(refusal.message);
   }
 }
 
-function tenantRow({ id, suspended }) {
+function tenantRow({ id, suspended, created }) {
   return row([
     ["Tenant", element("strong", {}, id)],
     ["State", suspended ? badge("warn", "Suspended") : badge("good", "Active")],
+    ["Since", created ? day(new Date(created)) : "–"],
   ]);
+}
+
+function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }

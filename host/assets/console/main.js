@@ -66,7 +66,7 @@ async function signIn() {
 
 /** Shows the board, if the server lets us in, and keeps it up to date. */
 async function enter() {
-  await show(await api.get("status"));
+  await show(await ask());
   byId("sign-in").hidden = true;
   for (const id of ["board", "sections", "session"]) byId(id).hidden = false;
   byId("sign-out").hidden = !api.hasCredentials();
@@ -84,27 +84,49 @@ async function poll() {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
     try {
-      await show(await api.get("status"));
+      await show(await ask());
     } catch (refusal) {
       if (refusal.status === 401) {
         leave("You are not signed in any more: the key or the password was changed.");
         return;
       }
-      connection("bad", "No connection");
+      connection("bad", refusal.status === 0 ? "No connection" : "Not live");
       trouble(`${refusal.message} What you see is older; trying again.`);
     }
   }
 }
 
+/** The answer of /v1/status; null for the operator, who is no tenant and has nothing but tenants. */
+async function ask() {
+  try {
+    return await api.get("status");
+  } catch (refusal) {
+    if (refusal.code === "tenant_required") return null;
+    throw refusal;
+  }
+}
+
 async function show(status) {
+  if (status === null) await showOperator();
+  else await showTenant(status);
+  connection("good", "Live");
+  trouble("");
+}
+
+async function showOperator() {
+  document.body.classList.add("operator");
+  byId("server").textContent = "Signed in with the operator's key.";
+  if (round % EVERYTHING === 0) await inventory.showTenants();
+  round += 1;
+}
+
+async function showTenant(status) {
   if (round % EVERYTHING === 0) send.offer(await inventory.load(status));
   round += 1;
   activity.show(status);
   inventory.show(status);
   byId("server").textContent =
     `Tenant ${status.tenant}. Pushlet ${status.version}, up for ${duration(status.uptime)}.`;
-  connection("good", "Live");
-  trouble("");
 }
 
 function connection(tone, words) {

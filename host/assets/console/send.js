@@ -52,7 +52,8 @@ async function send() {
     results.replaceChildren(...answer.results.map(result));
     const good = answer.results.filter(({ status }) => outcome(status).isGood).length;
     const done = request.validate_only ? "valid" : "delivered";
-    say(good === answer.results.length ? "good" : "bad", `${good} of ${plural(answer.results.length, "target")} ${done}.`);
+    const tone = good === answer.results.length ? "good" : good > 0 ? "warn" : "bad";
+    say(tone, `${good} of ${plural(answer.results.length, "target")} ${done}.`);
   } catch (refusal) {
     say("bad", refusal.code ? `${refusal.message} (${refusal.code})` : refusal.message);
     mark(refusal.field);

@@ -32,13 +32,19 @@ export function sums(outcomes) {
 }
 
 const NUMBER = new Intl.NumberFormat("en");
-const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const DAY_AND_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
 export const number = (value) => NUMBER.format(value);
-export const time = (seconds) => TIME.format(new Date(seconds * 1000));
 export const day = (date) => DAY.format(date);
 export const short = (digest) => String(digest).slice(0, 12);
+
+/** Without the day if it is today. */
+export function time(seconds, now = new Date()) {
+  const then = new Date(seconds * 1000);
+  return (then.toDateString() === now.toDateString() ? TIME : DAY_AND_TIME).format(then);
+}
 
 export function rate(value) {
   return value >= 100 ? number(Math.round(value)) : value.toFixed(1);
