@@ -9,7 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use super::client;
-use crate::config::keys::{self, KEYS, Key};
+use crate::config::keys::{KEYS, Key};
+use crate::config::names;
 use crate::config::value::Kind;
 
 /// A command line that was understood.
@@ -182,7 +183,7 @@ fn endpoint_flags(arguments: &[OsString]) -> Vec<String> {
         .iter()
         .filter_map(|argument| argument.to_str()?.strip_prefix("--endpoints-"))
         .map(|rest| format!("endpoints-{}", rest.split('=').next().unwrap_or_default()))
-        .filter(|name| keys::from_words(name, '-').is_some())
+        .filter(|name| names::from_words(name, '-').is_some())
         .collect();
     names.sort();
     names.dedup();
@@ -191,7 +192,7 @@ fn endpoint_flags(arguments: &[OsString]) -> Vec<String> {
 
 fn flags(matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
     let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-    let is_key = |name: &&str| keys::from_words(name, '-').is_some();
+    let is_key = |name: &&str| names::from_words(name, '-').is_some();
     let names: Vec<&str> = matches.ids().map(clap::Id::as_str).filter(is_key).filter(is_given).collect();
     let values = |name: &str| matches.get_many::<String>(name).unwrap_or_default().cloned().collect();
     names.into_iter().map(|name| (name.to_owned(), values(name))).collect()

@@ -5,6 +5,7 @@
 
 pub mod keys;
 pub mod layers;
+pub mod names;
 pub mod value;
 
 use std::collections::BTreeMap;

@@ -39,7 +39,7 @@ pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenRe
 pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
 pub use self::fault::CredentialError;
 pub use self::identity::ClientCertificate;
-pub use self::manifest::{ManifestError, check_manifest};
+pub use self::manifest::{ManifestError, check_manifest, sources};
 pub use self::moment::Moment;
 pub use self::secret::{Secret, Uploads};
 
