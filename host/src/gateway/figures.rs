@@ -77,6 +77,8 @@ pub struct ProviderState {
     pub digest: String,
     /// Seconds until it is called again, if it is quarantined.
     pub quarantined: Option<u64>,
+    /// Instances of this tenant that wait for a call.
+    pub warm: usize,
     /// Calls of this tenant that ended in a trap, a time-out or a limit.
     pub failures: u64,
 }
@@ -194,6 +196,7 @@ impl ProviderState {
             name: provider.manifest().name.clone(),
             digest: provider.digest().to_owned(),
             quarantined: instances.quarantined().map(|left| left.as_secs().max(1)),
+            warm: instances.idle(),
             failures: instances.failures(),
         }
     }

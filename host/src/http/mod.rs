@@ -4,6 +4,7 @@ mod access;
 mod admission;
 mod answer;
 mod classic;
+mod console;
 mod form;
 mod idempotency;
 mod metrics;
@@ -212,7 +213,7 @@ pub fn router(
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
         .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
-    let router = wrapped(health().merge(guarded), api, watch);
+    let router = wrapped(health().merge(console::routes()).merge(guarded), api, watch);
     (router, under_way)
 }
 
