@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::secret::{Secret, Uploads};
 
-const PREFIX: &str = "pushlet_";
+/// How every key begins.
+pub const PREFIX: &str = "pushlet_";
 const SECRET: usize = 32;
 /// Its field among what is sealed.
 const FIELD: &str = "api_key_hash_key";

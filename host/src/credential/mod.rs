@@ -38,11 +38,11 @@ use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 
 pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
-pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness};
+pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, PREFIX as API_KEY_PREFIX};
 pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
 pub use self::fault::CredentialError;
 pub use self::identity::ClientCertificate;
-pub use self::manifest::{ManifestError, check_manifest};
+pub use self::manifest::{ManifestError, check_manifest, sources};
 pub use self::moment::Moment;
 pub use self::seal::{SealError, SealingKey};
 pub use self::secret::{Secret, Uploads};

@@ -39,7 +39,8 @@ pub enum SealError {
 impl SealingKey {
     /// A key that nobody else has, for what ends with the process.
     pub fn generate() -> Result<Self, SealError> {
-        Ok(Self::new(&random::<KEY>()?))
+        let bytes = random::<KEY>()?;
+        Ok(Self::new(&bytes))
     }
 
     /// From 64 hex digits.

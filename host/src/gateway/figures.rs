@@ -77,6 +77,8 @@ pub struct ProviderState {
     pub digest: String,
     /// Seconds until it is called again, if it is quarantined.
     pub quarantined: Option<u64>,
+    /// Instances of this tenant that wait for a call.
+    pub warm: usize,
     /// Calls of this tenant that ended in a trap, a time-out or a limit.
     pub failures: u64,
 }
@@ -157,7 +159,7 @@ impl Inner {
         now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
         let applications = self.registry.all();
         now.certificates(&applications, self.meters.most());
-        limits.push(LimitUse::new("applications", largest(&applications), self.most_applications));
+        limits.extend(self.nearest_to_limits());
         now.limits(&limits);
         text::encode_registry(text, &now.0)
     }
@@ -194,6 +196,7 @@ impl ProviderState {
             name: provider.manifest().name.clone(),
             digest: provider.digest().to_owned(),
             quarantined: instances.quarantined().map(|left| left.as_secs().max(1)),
+            warm: instances.idle(),
             failures: instances.failures(),
         }
     }
@@ -304,11 +307,4 @@ impl Moment {
         let most = limits.iter().map(|limit| (labels(limit), limit.most as f64));
         self.gauge("limit_max", "The limit", most);
     }
-}
-
-/// Most applications that one tenant has.
-fn largest(applications: &[(TenantId, Arc<Entry>)]) -> usize {
-    let mut counts: BTreeMap<&TenantId, usize> = BTreeMap::new();
-    applications.iter().for_each(|(tenant, _)| *counts.entry(tenant).or_default() += 1);
-    counts.into_values().max().unwrap_or_default()
 }

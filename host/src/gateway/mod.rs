@@ -19,6 +19,7 @@ mod retry;
 mod send;
 mod status;
 mod stream;
+mod tenancy;
 mod uploads;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::error::Error;
 use crate::provider::{Catalogue, Items};
 use crate::registry::{Entry, Registry};
 use crate::tenant::TenantId;
+use crate::tenants::{Tenants, Usage};
 use crate::transport::Transport;
 
 pub use crate::registry::{Answer, Answers, DeadToken};
@@ -98,6 +100,9 @@ pub struct Shared {
     pub validate_only: bool,
     /// For each target; None: the configured one.
     pub deadline: Option<Duration>,
+    /// How many there are, if all are known: then they must be within the tenant's limits, else they wait for
+    /// their turn.
+    pub targets: Option<usize>,
 }
 
 /// On whose behalf it is sent.
@@ -146,8 +151,6 @@ pub struct Settings {
     pub endpoints: config::Endpoints,
     /// Most dead tokens kept per application.
     pub feedback: usize,
-    /// Most applications per tenant.
-    pub applications: usize,
     /// Most sends of one application at a time.
     pub places: usize,
     /// Targets of one stream under way at once.
@@ -171,14 +174,20 @@ struct Inner {
     feedback: usize,
     places: usize,
     stream_window: usize,
-    most_applications: usize,
+    tenants: Arc<Tenants>,
     meters: Meters,
     recent: Recent,
 }
 
 impl Gateway {
     /// Must be called in a Tokio runtime.
-    pub fn new(registry: Arc<Registry>, uploads: Uploads, transport: Transport, settings: Settings) -> Self {
+    pub fn new(
+        tenants: Arc<Tenants>,
+        registry: Arc<Registry>,
+        uploads: Uploads,
+        transport: Transport,
+        settings: Settings,
+    ) -> Self {
         let destinations = Destinations::new(settings.endpoints);
         let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted());
         let inner = Arc::new(Inner {
@@ -192,7 +201,7 @@ impl Gateway {
             feedback: settings.feedback,
             places: settings.places,
             stream_window: settings.stream_window,
-            most_applications: settings.applications,
+            tenants,
             meters: Meters::new(settings.metrics),
             recent: Recent::default(),
         });
@@ -277,6 +286,20 @@ impl Gateway {
     /// Where answers are kept that shall outlive the process; None: nothing does.
     pub fn answers(&self) -> Option<Answers> {
         self.0.registry.answers()
+    }
+
+    pub fn tenants(&self) -> &Arc<Tenants> {
+        &self.0.tenants
+    }
+
+    /// What a tenant uses of its limits.
+    pub fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
+        self.0.usage(tenant)
+    }
+
+    /// Forgets a tenant with all that it has; its sends under way finish. Must run to its end.
+    pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
+        self.0.remove_tenant(tenant).await
     }
 
     /// The components that tenants uploaded.

@@ -31,6 +31,8 @@ impl Inner {
         registration: Registration,
     ) -> Result<(String, Option<Arc<Entry>>), Error> {
         let Registration { application_id, provider, environment, mut fields, strict } = registration;
+        let most = self.tenants.limits(tenant)?.applications;
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(tenant, provider.as_deref(), &fields)?;
         let mode = format!("{}_mode", provider.manifest().name);
@@ -45,7 +47,7 @@ impl Inner {
             fields.insert(mode, name.to_vec());
         }
         let (application, secrets) = self.application(&provider, tenant, id.clone(), fields).await?;
-        let (entry, replaced) = self.registry.put(tenant, application, &secrets, self.most_applications)?;
+        let (entry, replaced) = self.registry.put(tenant, application, &secrets, most)?;
         if let Some(expiring) = Expiring::of(tenant, &entry, SystemTime::now()) {
             expiring.warn();
         }

@@ -31,6 +31,9 @@ impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         let Send { provider: named, via, notification, targets, native, validate_only, deadline } = send;
         let named = named.as_deref();
+        // What is only checked is no push.
+        let pushes = if validate_only { 0 } else { targets.len() };
+        let _place = self.tenants.begin_send(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
         let purpose = Purpose { native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline)?;

@@ -74,6 +74,11 @@ impl Idempotency {
         Self { bounds: self.bounds.with_body(body), ..self.clone() }
     }
 
+    /// Drops all answers of a tenant that is no more.
+    pub fn forget(&self, tenant: &TenantId) {
+        lock(&self.kept.tenants).remove(tenant);
+    }
+
     /// Takes the key, or tells whom to wait for.
     fn claim(&self, name: &(TenantId, String)) -> Result<Claim, watch::Receiver<()>> {
         let mut under_way = lock(&self.under_way);

@@ -115,8 +115,9 @@ impl Registry {
         let id = application.record.id.clone();
         let old = self.get(tenant, &id).ok();
         if old.is_none() && self.count(tenant) >= most {
-            let message = format!("there are {most} applications already, the most that is allowed");
-            return Err(Error::new(Kind::Throttled, "too_many_applications", message));
+            let message =
+                format!("there are {most} applications, the most that is allowed (limit applications)");
+            return Err(Error::new(Kind::Throttled, "limit_applications", message));
         }
         let now = unix_milliseconds(SystemTime::now());
         let mut description = Description::new(&application, now);

@@ -96,7 +96,7 @@ fn applications_are_there_after_a_restart() {
         registry.put(&acme(), application("a", "x"), &Uploads::default(), 2).unwrap();
         registry.put(&other, application("a", "theirs"), &Uploads::default(), 2).unwrap();
         let full = registry.put(&acme(), application("c", "x"), &Uploads::default(), 2).err().unwrap();
-        assert_eq!(full.code, "too_many_applications");
+        assert_eq!(full.code, "limit_applications");
 
         let registry = open(&storage);
         let ids: Vec<_> = registry.list(&acme()).iter().map(|entry| entry.id.clone()).collect();
@@ -213,7 +213,7 @@ fn a_tenant_goes_with_all_that_is_its_own() {
         let hash = registry.hasher().hash("acme", key.reveal());
         let record = TenantRecord {
             suspended: true,
-            limits: Limits { components: std::num::NonZeroU64::new(7), ..Limits::default() },
+            limits: Limits { components: Some(7), ..Limits::default() },
             keys: vec![KeyRecord { id: key.id(), hash, created: from_unix(5), expires: Some(from_unix(9)) }],
             ..TenantRecord::new(from_unix(5))
         };

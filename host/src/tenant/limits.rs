@@ -8,23 +8,33 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<NonZeroU64>,
     /// Targets of sends.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pushes_per_second: Option<NonZeroU64>,
     /// Sends under way; one with many targets counts once, a stream too.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent_sends: Option<NonZeroU64>,
-    pub applications: Option<NonZeroU64>,
-    /// Versions of uploaded components.
-    pub components: Option<NonZeroU64>,
-    /// Bytes of all of them.
-    pub component_bytes: Option<NonZeroU64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applications: Option<u64>,
+    /// Providers that it uploaded, with all their versions; 0: none may be uploaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<u64>,
+    /// Bytes of all versions of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component_bytes: Option<u64>,
     /// Milliseconds of one call into an uploaded component.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub call_milliseconds: Option<NonZeroU64>,
-    /// CPU time of all calls, in milliseconds per second.
+    /// CPU time of all calls into uploaded components, in milliseconds per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_milliseconds_per_second: Option<NonZeroU64>,
-    /// Bytes of one instance.
+    /// Bytes of linear memory of one instance of an uploaded component.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_memory_bytes: Option<NonZeroU64>,
-    /// Bytes of all instances.
+    /// Bytes of linear memory of all these instances.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<NonZeroU64>,
 }
 

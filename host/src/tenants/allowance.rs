@@ -1,11 +1,11 @@
 //! What one tenant uses at the moment, held against its limits.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::pace::Pace;
@@ -27,8 +27,8 @@ pub(super) struct Allowance {
     refused: AtomicU64,
 }
 
-/// What a tenant uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a tenant uses, and may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     /// Since the server started.
     pub requests: u64,
@@ -36,11 +36,28 @@ pub struct Usage {
     pub pushes: u64,
     /// Requests and sends over a limit, since the server started.
     pub refused: u64,
-    pub requests_under_way: u64,
-    pub concurrent_sends: u64,
+    pub limits: Vec<LimitUse>,
+}
+
+/// How much of one limit is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitUse {
+    /// As it is called in [`Limits`].
+    pub limit: &'static str,
+    /// None: it holds for each call, and nothing is used up.
+    pub used: Option<u64>,
+    /// None: there is no such limit.
+    pub most: Option<u64>,
+}
+
+/// What a tenant has elsewhere in this server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
     pub applications: u64,
     pub components: u64,
     pub component_bytes: u64,
+    pub cpu_milliseconds_per_second: u64,
+    pub memory_bytes: u64,
 }
 
 impl Default for Allowance {
@@ -102,21 +119,47 @@ impl Allowance {
     }
 
     /// `code` names the limit.
-    pub(super) fn refuse(&self, code: &'static str, message: String, wait: Duration) -> Error {
+    pub(super) fn refuse(
+        &self,
+        code: impl Into<Cow<'static, str>>,
+        message: String,
+        wait: Duration,
+    ) -> Error {
         self.refused.fetch_add(1, Ordering::Relaxed);
         Error::new(Kind::Throttled, code, message).after(wait)
     }
 
-    pub(super) fn usage(&self, applications: u64, components: (u64, u64)) -> Usage {
+    pub(super) fn usage(&self, limits: &Limits, held: Held, now: Duration) -> Usage {
+        let rate = |pace: &Pace, most: Option<NonZeroU64>| most.map_or(0, |most| pace.in_use(most, now));
+        let count = |limit, used, most: Option<NonZeroU64>| LimitUse {
+            limit,
+            used: Some(used),
+            most: most.map(NonZeroU64::get),
+        };
+        let each = |limit, most: Option<NonZeroU64>| LimitUse { used: None, ..count(limit, 0, most) };
+        let stock = |limit, used, most| LimitUse { limit, used: Some(used), most };
+        let sends = self.sends_under_way.load(Ordering::Relaxed);
+        let (requests, pushes) = (limits.requests_per_second, limits.pushes_per_second);
         Usage {
             requests: self.requests_taken.load(Ordering::Relaxed),
             pushes: self.pushes_taken.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-            requests_under_way: self.requests_under_way.load(Ordering::Relaxed) as u64,
-            concurrent_sends: self.sends_under_way.load(Ordering::Relaxed),
-            applications,
-            components: components.0,
-            component_bytes: components.1,
+            limits: vec![
+                count("requests_per_second", rate(&self.requests, requests), requests),
+                count("pushes_per_second", rate(&self.pushes, pushes), pushes),
+                count("concurrent_sends", sends, limits.concurrent_sends),
+                stock("applications", held.applications, limits.applications),
+                stock("components", held.components, limits.components),
+                stock("component_bytes", held.component_bytes, limits.component_bytes),
+                each("call_milliseconds", limits.call_milliseconds),
+                count(
+                    "cpu_milliseconds_per_second",
+                    held.cpu_milliseconds_per_second,
+                    limits.cpu_milliseconds_per_second,
+                ),
+                each("instance_memory_bytes", limits.instance_memory_bytes),
+                count("memory_bytes", held.memory_bytes, limits.memory_bytes),
+            ],
         }
     }
 }

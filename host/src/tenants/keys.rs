@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Tenant, Tenants};
-use crate::credential::{ApiKey, KeyId};
+use crate::credential::{API_KEY_PREFIX as PREFIX, ApiKey, KeyId};
 use crate::error::{Error, Kind};
 use crate::registry::{KeyRecord, TenantRecord};
 use crate::tenant::TenantId;
@@ -33,6 +33,11 @@ pub struct KeyView {
     pub id: KeyId,
     pub created: SystemTime,
     pub expires: Option<SystemTime>,
+}
+
+/// Is it written as our keys are?
+pub fn looks_like_a_key(text: &[u8]) -> bool {
+    text.starts_with(PREFIX.as_bytes())
 }
 
 impl Tenants {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::credential::KeyId;
 use crate::error::{Error, Kind};
@@ -21,8 +21,8 @@ use crate::registry::{Registry, StorageError, TenantRecord};
 use crate::tenant::{Limits, TenantId};
 use allowance::Allowance;
 
-pub use allowance::Usage;
-pub use keys::{KeyRequest, KeyView, NewKey};
+pub use allowance::{Held, LimitUse, Usage};
+pub use keys::{KeyRequest, KeyView, NewKey, looks_like_a_key};
 pub use share::RequestPlace;
 
 /// How tenants are treated that nobody said more about.
@@ -69,25 +69,42 @@ pub struct TenantView {
     pub id: TenantId,
     pub created: SystemTime,
     pub suspended: bool,
-    /// Those that hold.
+    /// The tenant's own.
     pub limits: Limits,
-    /// Those that are the tenant's own.
-    pub own_limits: Limits,
 }
 
-/// What a tenant shall be.
+/// What a tenant shall be; None: as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
-    pub suspended: bool,
-    pub limits: Limits,
+    pub suspended: Option<bool>,
+    pub limits: Option<Limits>,
 }
 
 /// A send of a tenant, while it is under way.
-pub struct SendPlace(Arc<Tenant>);
+pub struct SendPlace {
+    tenants: Arc<Tenants>,
+    tenant: Arc<Tenant>,
+}
+
+impl SendPlace {
+    /// Takes so many targets of a stream. `Ok(Some(…))`: not now, but after this wait.
+    pub fn take(&self, targets: usize) -> Result<Option<Duration>, Error> {
+        self.tenant.may_go_on()?;
+        let now = self.tenants.started.elapsed();
+        let taken = self.tenant.allowance.take_pushes(&self.tenant.limits(), targets as u64, now);
+        Ok(taken.err().map(|wait| wait.max(Duration::from_millis(1))))
+    }
+
+    /// The most targets that are taken at a time, so that they do not come in bursts.
+    pub fn batch(&self) -> usize {
+        let most = self.tenant.limits().pushes_per_second;
+        most.map_or(usize::MAX, |most| usize::try_from(most.get().div_ceil(10)).unwrap_or(usize::MAX))
+    }
+}
 
 impl Drop for SendPlace {
     fn drop(&mut self) {
-        self.0.allowance.end_send();
+        self.tenant.allowance.end_send();
     }
 }
 
@@ -107,6 +124,12 @@ impl Tenants {
             tenants.set(&id, record);
         }
         Ok(tenants)
+    }
+
+    /// Tenants that end with the process.
+    pub fn in_memory() -> Result<Self, StorageError> {
+        let settings = Settings { defaults: Limits::default(), requests: usize::MAX };
+        Self::open(Arc::new(Registry::in_memory(1)?), settings)
     }
 
     pub fn get(&self, id: &TenantId) -> Result<Arc<Tenant>, Error> {
@@ -132,37 +155,44 @@ impl Tenants {
     /// Makes a tenant, with its first key, or changes one. Blocks.
     pub fn put(&self, id: &TenantId, wanted: Wanted) -> Result<Option<NewKey>, Error> {
         let _order = self.changing();
-        let Wanted { suspended, limits } = wanted;
-        if let Ok(known) = self.get(id) {
-            let record = known.state.load().record.clone();
-            self.keep(id, TenantRecord { suspended, limits, ..record })?;
-            return Ok(None);
-        }
-        let mut record = TenantRecord { suspended, limits, ..TenantRecord::new(SystemTime::now()) };
-        let key = self.new_key(id, &mut record, None)?;
+        let known = self.get(id).ok().map(|tenant| tenant.state.load().record.clone());
+        let is_new = known.is_none();
+        let mut record = known.unwrap_or_else(|| TenantRecord::new(SystemTime::now()));
+        record.suspended = wanted.suspended.unwrap_or(record.suspended);
+        record.limits = wanted.limits.unwrap_or(record.limits);
+        let key = is_new.then(|| self.new_key(id, &mut record, None)).transpose()?;
         self.keep(id, record)?;
-        Ok(Some(key))
+        Ok(key)
     }
 
-    /// Forgets a tenant and all that belongs to it. Blocks.
+    /// Forgets a tenant and all that the registry has of it. Blocks.
+    ///
+    /// The caller holds the tenant's place for registrations; nobody else gets it any more.
     pub fn remove(&self, id: &TenantId) -> Result<(), Error> {
         let _order = self.changing();
-        self.get(id)?;
-        if id.is_default() {
-            let message = "the default tenant can be suspended, but not removed";
-            return Err(Error::new(Kind::Conflict, "default_tenant", message));
-        }
+        let tenant = self.removable(id)?;
         self.registry.remove_tenant(id)?;
+        tenant.allowance.registrations.close();
+        tenant.suspend();
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         live.tenants.remove(id);
         live.keys.retain(|_, owner| owner.id != *id);
         Ok(())
     }
 
-    pub fn usage(&self, id: &TenantId) -> Result<Usage, Error> {
+    /// A tenant that may be removed.
+    pub fn removable(&self, id: &TenantId) -> Result<Arc<Tenant>, Error> {
+        if id.is_default() {
+            let message = "the default tenant can be suspended, but not removed";
+            return Err(Error::new(Kind::Conflict, "default_tenant", message));
+        }
+        self.get(id)
+    }
+
+    /// `held`: what it has elsewhere.
+    pub fn usage(&self, id: &TenantId, held: Held) -> Result<Usage, Error> {
         let tenant = self.get(id)?;
-        let (components, bytes) = self.registry.component_usage(id);
-        Ok(tenant.allowance.usage(self.registry.count(id) as u64, (components as u64, bytes)))
+        Ok(tenant.allowance.usage(&tenant.limits(), held, self.started.elapsed()))
     }
 
     /// The limits that hold for a tenant.
@@ -170,35 +200,35 @@ impl Tenants {
         Ok(self.get(id)?.limits())
     }
 
-    /// Lets a send with so many targets begin.
-    pub fn begin_send(&self, id: &TenantId, targets: u64) -> Result<SendPlace, Error> {
-        let place = self.begin_stream(id)?;
-        let (limits, allowance) = (place.0.limits(), &place.0.allowance);
-        match allowance.take_pushes(&limits, targets, self.started.elapsed()) {
-            Ok(()) => Ok(place),
-            Err(wait) => Err(allowance.too_many_pushes(&limits, wait)),
+    /// The error for one more of something that the tenant has too many of already.
+    pub fn over_limit(&self, id: &TenantId, limit: &str, message: &str) -> Error {
+        let message = format!("{message} (limit {limit})");
+        match self.get(id) {
+            Ok(tenant) => tenant.allowance.refuse(format!("limit_{limit}"), message, Duration::from_secs(1)),
+            Err(error) => error,
         }
     }
 
-    /// Lets a stream begin; its targets are paced, see [`Self::pace`].
-    pub fn begin_stream(&self, id: &TenantId) -> Result<SendPlace, Error> {
+    /// Lets a send begin. `targets`: how many it has; None: a stream, whose targets are paced, see
+    /// [`SendPlace::take`].
+    pub fn begin_send(self: &Arc<Self>, id: &TenantId, targets: Option<u64>) -> Result<SendPlace, Error> {
         let tenant = self.get(id)?;
-        tenant.allowance.begin_send(&tenant.limits())?;
-        Ok(SendPlace(tenant))
-    }
-
-    /// Waits until so many targets of a stream may be sent.
-    pub async fn pace(&self, place: &SendPlace, targets: u64) {
-        let tenant = &place.0;
-        while let Err(wait) = tenant.allowance.take_pushes(&tenant.limits(), targets, self.started.elapsed())
-        {
-            tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+        let (limits, allowance) = (tenant.limits(), &tenant.allowance);
+        allowance.begin_send(&limits)?;
+        // From here on, dropping it gives the place back.
+        let place = SendPlace { tenants: self.clone(), tenant: tenant.clone() };
+        let taken = targets.map(|targets| allowance.take_pushes(&limits, targets, self.started.elapsed()));
+        match taken {
+            Some(Err(wait)) => Err(allowance.too_many_pushes(&limits, wait)),
+            _ => Ok(place),
         }
     }
 
-    /// Where the tenant's registrations wait for each other, before they wait for the processor.
-    pub fn registrations(&self, id: &TenantId) -> Result<Arc<Semaphore>, Error> {
-        Ok(self.get(id)?.allowance.registrations.clone())
+    /// The tenant's one place for registrations, which wait for each other before they wait for the processor.
+    pub async fn begin_registration(&self, id: &TenantId) -> Result<OwnedSemaphorePermit, Error> {
+        let places = self.get(id)?.allowance.registrations.clone();
+        // It is closed when the tenant is removed.
+        places.acquire_owned().await.map_err(|_| not_found(id))
     }
 
     /// Keeps a record, and then goes by it.
@@ -233,12 +263,25 @@ impl Tenants {
 }
 
 impl Tenant {
-    pub fn is_suspended(&self) -> bool {
-        self.state.load().record.suspended
+    /// Not when it is suspended.
+    fn may_go_on(&self) -> Result<(), Error> {
+        if self.state.load().record.suspended {
+            let message = "this tenant is suspended; ask the operator of this server";
+            return Err(Error::new(Kind::Forbidden, "tenant_suspended", message));
+        }
+        Ok(())
     }
 
     fn limits(&self) -> Limits {
         self.state.load().limits
+    }
+
+    /// Ends what it has under way, as far as it ends.
+    fn suspend(&self) {
+        self.state.rcu(|state| State {
+            record: TenantRecord { suspended: true, ..state.record.clone() },
+            limits: state.limits,
+        });
     }
 
     fn view(&self) -> TenantView {
@@ -247,8 +290,7 @@ impl Tenant {
             id: self.id.clone(),
             created: state.record.created,
             suspended: state.record.suspended,
-            limits: state.limits,
-            own_limits: state.record.limits,
+            limits: state.record.limits,
         }
     }
 }

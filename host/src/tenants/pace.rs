@@ -28,6 +28,13 @@ impl Pace {
             Duration::from_nanos(owed.saturating_add(cost.min(SECOND)).saturating_sub(SECOND))
         })
     }
+
+    /// How much of a second's worth is taken, rounded up; more than that: it is being paid off.
+    pub fn in_use(&self, per_second: NonZeroU64, now: Duration) -> u64 {
+        let owed = self.0.load(Ordering::Relaxed).saturating_sub(nanoseconds(now));
+        let amount = (u128::from(owed) * u128::from(per_second.get())).div_ceil(u128::from(SECOND));
+        u64::try_from(amount).unwrap_or(u64::MAX)
+    }
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -54,6 +61,8 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(pace.take(1, rate(10), at(5000)), Ok(()));
         }
+        assert_eq!(pace.in_use(rate(10), at(5000)), 10);
+        assert_eq!(pace.in_use(rate(10), at(5150)), 9);
         assert_eq!(pace.take(1, rate(10), at(5000)), Err(at(100)));
         assert_eq!(pace.take(1, rate(10), at(5099)), Err(at(1)));
         assert_eq!(pace.take(1, rate(10), at(5100)), Ok(()));

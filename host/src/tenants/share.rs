@@ -19,6 +19,7 @@ impl Tenants {
     /// With more than one tenant none may have more places than each of the active ones and another one
     /// could have; so a tenant alone gets half of them.
     pub fn begin_request(self: &Arc<Self>, tenant: &Arc<Tenant>) -> Result<RequestPlace, Error> {
+        tenant.may_go_on()?;
         let allowance = &tenant.allowance;
         allowance.take_request(&tenant.limits(), self.started.elapsed())?;
         let before = allowance.requests_under_way.fetch_add(1, Ordering::Relaxed);

@@ -22,6 +22,7 @@ use crate::error::{Error, Kind};
 use crate::provider::{Catalogue, Loader, Provider, Sandbox};
 use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
+use crate::tenants::Tenants;
 
 pub use policy::Policy;
 use shared::{Change, Shared, Tenant, not_found};
@@ -69,6 +70,7 @@ impl Uploads {
     pub fn new(
         catalogue: Catalogue,
         loader: Loader,
+        owners: Arc<Tenants>,
         registry: Arc<Registry>,
         policy: Policy,
         jobs: usize,
@@ -77,6 +79,7 @@ impl Uploads {
         let uploads = Self(Arc::new(Shared {
             catalogue: Arc::new(catalogue),
             loader: Arc::new(loader),
+            owners,
             registry,
             policy,
             places: Arc::new(Semaphore::new(PLACES)),
@@ -85,6 +88,10 @@ impl Uploads {
             tenants: Mutex::default(),
         }));
         uploads.watch(&sandbox);
+        let owners = Arc::downgrade(&uploads.0.owners);
+        sandbox.limits_of(move |tenant| {
+            owners.upgrade().and_then(|owners| owners.limits(tenant).ok()).unwrap_or_default()
+        });
         uploads
     }
 
@@ -225,7 +232,19 @@ impl Uploads {
         Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
     }
 
-    fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
+    /// How many providers a tenant uploaded, and the bytes of all their versions.
+    pub(super) fn held_by(&self, tenant: &TenantId) -> (u64, u64) {
+        let tenants = self.0.tenants();
+        let Some(own) = tenants.get(tenant) else { return (0, 0) };
+        let versions = own.providers.values().flat_map(Versions::latest_first);
+        (own.providers.len() as u64, versions.map(|version| version.stored.size).sum())
+    }
+
+    pub(super) fn sandbox(&self) -> &Arc<Sandbox> {
+        self.0.loader.sandbox()
+    }
+
+    pub(super) fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
         let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if busy.insert(tenant.clone()) {
             return Ok(Change { shared: self.0.clone(), tenant: tenant.clone() });

@@ -12,11 +12,13 @@ use crate::error::{Error, Kind};
 use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Trust};
 use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
+use crate::tenants::Tenants;
 
 /// The state behind [`Uploads`](super::Uploads).
 pub(super) struct Shared {
     pub catalogue: Arc<Catalogue>,
     pub loader: Arc<Loader>,
+    pub owners: Arc<Tenants>,
     pub registry: Arc<Registry>,
     pub policy: Policy,
     pub places: Arc<Semaphore>,
@@ -34,9 +36,17 @@ pub(super) struct Tenant {
 }
 
 /// A tenant changes one thing at a time.
-pub(super) struct Change {
-    pub shared: Arc<Shared>,
-    pub tenant: TenantId,
+pub(in super::super) struct Change {
+    pub(super) shared: Arc<Shared>,
+    pub(super) tenant: TenantId,
+}
+
+impl Change {
+    /// Drops all providers of a tenant that is no more.
+    pub fn forget(&self) {
+        self.shared.tenants().remove(&self.tenant);
+        self.shared.catalogue.set_own(&self.tenant, &[]);
+    }
 }
 
 impl Drop for Change {
@@ -49,14 +59,35 @@ impl Shared {
     /// May the tenant have a provider of this name?
     pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         self.may_shadow(name)?;
-        let tenants = self.tenants();
-        let own = tenants.get(tenant).map(|own| &own.providers);
-        let most = self.policy.per_tenant;
-        if own.is_none_or(|own| !own.contains_key(name)) && own.map_or(0, BTreeMap::len) >= most {
-            let message = format!("there are {most} providers already, the most that is allowed");
-            return Err(Error::new(Kind::Throttled, "too_many_providers", message));
+        let Some(most) = self.owners.limits(tenant)?.components else { return Ok(()) };
+        let (count, known) = {
+            let tenants = self.tenants();
+            let own = tenants.get(tenant).map(|own| &own.providers);
+            (own.map_or(0, BTreeMap::len) as u64, own.is_some_and(|own| own.contains_key(name)))
+        };
+        if known || count < most {
+            return Ok(());
         }
-        Ok(())
+        let message = format!("there are {count} uploaded providers, and {most} are allowed");
+        Err(self.owners.over_limit(tenant, "components", &message))
+    }
+
+    /// Is there room for a version of this size?
+    pub fn has_room(&self, tenant: &TenantId, name: &str, digest: &str, size: usize) -> Result<(), Error> {
+        let Some(most) = self.owners.limits(tenant)?.component_bytes else { return Ok(()) };
+        let others: u64 = {
+            let tenants = self.tenants();
+            let own = tenants.get(tenant).into_iter().flat_map(|own| &own.providers);
+            let versions =
+                own.flat_map(|(other, versions)| versions.latest_first().map(move |one| (other, one)));
+            let others = versions.filter(|(other, one)| *other != name || one.stored.digest != digest);
+            others.map(|(_, one)| one.stored.size).sum()
+        };
+        if others.saturating_add(size as u64) <= most {
+            return Ok(());
+        }
+        let message = format!("all versions would have more than {most} bytes; remove a provider");
+        Err(self.owners.over_limit(tenant, "component_bytes", &message))
     }
 
     fn may_shadow(&self, name: &str) -> Result<(), Error> {
@@ -82,6 +113,8 @@ impl Shared {
         provider: Arc<Provider>,
         component: &[u8],
     ) -> Result<ProviderView, Error> {
+        // It may have been removed meanwhile.
+        self.owners.get(tenant)?;
         let known = self
             .tenants()
             .get(tenant)

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{Api, answer, classic};
 use super::object::{Object, parse};
+use super::page::page;
 use super::{Failure, json};
 use crate::contract::Environment;
 use crate::error::Error;
@@ -19,9 +20,6 @@ use crate::gateway::Registration;
 use crate::tenant::TenantId;
 
 const FIELDS: &[&str] = &["provider", "environment", "settings", "credentials"];
-/// Applications in one answer.
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
 
 /// `{"provider", "environment", "settings": {…}, "credentials": {…}}`, with the names that the provider's
 /// manifest gives its settings and secrets. The classic registration's flat fields are understood too.
@@ -33,10 +31,7 @@ pub(super) async fn put(
 ) -> Result<Response, Failure> {
     let body = json(request, &api, api.limits.request_body).await?;
     let registration = registration(id.clone(), parse(&body)?)?;
-    let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
-    let (backend, owner) = (api.backend.clone(), tenant.clone());
-    let work = tokio::task::spawn_blocking(move || backend.register(&owner, registration));
-    work.await.map_err(Error::internal)??;
+    api.register(tenant.clone(), registration).await?;
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
@@ -48,27 +43,15 @@ pub(super) async fn show(
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
-/// In the order of their ids; `after`: those behind this id, `limit`: how many.
+/// In pages, in the order of their ids.
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Result<Response, Failure> {
-    let limit = match query.get("limit").map(|text| text.parse::<usize>()) {
-        None => PAGE,
-        Some(Ok(limit)) if (1..=LARGEST_PAGE).contains(&limit) => limit,
-        Some(_) => {
-            let message = format!("limit must be an integer from 1 to {LARGEST_PAGE}");
-            return Err(Error::field("invalid_limit", "limit", message).into());
-        }
-    };
     let all = api.backend.applications(&tenant);
-    let behind = |id: &str| query.get("after").is_none_or(|after| id > after.as_str());
-    let mut rest = all.iter().filter(|application| behind(&application.id));
-    let page: Vec<_> = rest.by_ref().take(limit).collect();
-    let last = page.last().map(|application| &application.id);
-    let next = rest.next().and(last);
-    Ok(answer::json(StatusCode::OK, &json!({"applications": page, "next": next})))
+    let page = page("applications", &all, |application| &application.id, &query)?;
+    Ok(answer::json(StatusCode::OK, &page))
 }
 
 pub(super) async fn delete(

@@ -118,6 +118,7 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
             notification,
             validate_only: body.switch("validate_only")?,
             deadline: body.seconds("deadline")?,
+            targets: None,
         })
     };
     match (notification, targets, notifications) {
@@ -128,7 +129,9 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
         (notification, None, Some(items)) => {
             let lines = lines(items)?;
             bounded(lines.len(), most)?;
-            Ok(Job::Different(shared(notification.unwrap_or_default(), &mut body)?, lines))
+            let mut shared = shared(notification.unwrap_or_default(), &mut body)?;
+            shared.targets = Some(lines.len());
+            Ok(Job::Different(shared, lines))
         }
         (None, Some(_), None) => {
             Err(Error::field("missing_notification", "notification", "there is no notification"))

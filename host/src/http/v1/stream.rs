@@ -109,6 +109,7 @@ async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
                     notification: header.object("notification")?.unwrap_or_default(),
                     validate_only: header.switch("validate_only")?,
                     deadline: header.seconds("deadline")?,
+                    targets: None,
                 });
             }
             Ok(Some(Line::TooLong)) => {
