@@ -34,6 +34,7 @@ use std::time::SystemTime;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
 pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
@@ -77,7 +78,8 @@ enum Material {
 }
 
 /// What may be told about a credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CredentialSummary)]
 pub struct Summary {
     /// The manifest's name of the credential kind.
     pub credential: String,

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::Api;
+use super::openapi::{Guarded, Missing};
 use crate::error::{Error, Kind};
 use crate::gateway::LimitUse;
 use crate::tenant::TenantId;
@@ -61,7 +62,20 @@ impl Meters {
     }
 }
 
-/// For the operator alone: it tells of all tenants.
+/// All figures of this server
+///
+/// In the OpenMetrics text format. For the operator alone: it tells of all tenants. Where `metrics.listen` is set,
+/// it is served there and not here.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "Operation",
+    responses(
+        (status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"),
+        Missing, Guarded
+    )
+)]
 pub(super) async fn guarded(
     api: State<Api>,
     Extension(tenant): Extension<TenantId>,

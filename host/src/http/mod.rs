@@ -7,6 +7,7 @@ mod classic;
 mod form;
 mod idempotency;
 mod metrics;
+mod openapi;
 mod request_log;
 mod status;
 mod v1;
@@ -30,7 +31,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::{Limits, Login};
 use crate::error::{Error, Kind};
 use crate::gateway::{
-    self, ApplicationView, DeadToken, Gateway, LimitUse, Readiness, Registration, Report, Standing, Uploads,
+    self, ApplicationView, DeadToken, Described, Gateway, LimitUse, Readiness, Registration, Report,
+    Standing, Uploads,
 };
 use crate::tenant::TenantId;
 use admission::Place;
@@ -49,6 +51,7 @@ pub trait Backend: Send + Sync {
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
     /// None: this backend takes no components.
     fn uploads(&self) -> Option<Uploads>;
+    fn described(&self, tenant: &TenantId) -> Vec<Described>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
@@ -84,6 +87,10 @@ impl Backend for Gateway {
 
     fn uploads(&self) -> Option<Uploads> {
         Some(Gateway::uploads(self).clone())
+    }
+
+    fn described(&self, tenant: &TenantId) -> Vec<Described> {
+        Gateway::described(self, tenant)
     }
 
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
@@ -127,6 +134,7 @@ struct Api {
     registrations: Arc<Semaphore>,
     under_way: UnderWay,
     watch: Watch,
+    documents: Arc<openapi::Documents>,
 }
 
 /// The routes of the API, and what tells when all that they started has ended.
@@ -147,6 +155,7 @@ pub fn router(
         registrations: Arc::new(Semaphore::new(cores)),
         under_way: under_way.clone(),
         watch: watch.clone(),
+        documents: Arc::default(),
     };
     let idempotency = Idempotency::new(Arc::new(InMemory::new(limits)), api.form);
     let once =
@@ -156,6 +165,7 @@ pub fn router(
         .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
         .route("/application_feedback", post(classic::application_feedback))
         .route("/v1/status", get(status::show))
+        .route("/openapi.json", get(openapi::document))
         .merge(if watch.is_apart() {
             Router::new()
         } else {
@@ -166,7 +176,11 @@ pub fn router(
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
         .layer(middleware::from_fn_with_state(Arc::new(access::Access::new(login)), access::check));
-    let router = wrapped(health().merge(guarded), api, watch);
+    let open = health()
+        .route("/docs", get(openapi::page))
+        .route("/docs/docs.js", get(openapi::asset))
+        .route("/docs/docs.css", get(openapi::asset));
+    let router = wrapped(open.merge(guarded), api, watch);
     (router, under_way)
 }
 
@@ -184,6 +198,7 @@ pub fn watch_router(
         registrations: Arc::new(Semaphore::new(1)),
         under_way: under_way.clone(),
         watch: watch.clone(),
+        documents: Arc::default(),
     };
     let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
     wrapped(routes, api, watch)
