@@ -176,11 +176,7 @@ pub fn router(
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
         .layer(middleware::from_fn_with_state(Arc::new(access::Access::new(login)), access::check));
-    let open = health()
-        .route("/docs", get(openapi::page))
-        .route("/docs/docs.js", get(openapi::asset))
-        .route("/docs/docs.css", get(openapi::asset));
-    let router = wrapped(open.merge(guarded), api, watch);
+    let router = wrapped(health().merge(openapi::page()).merge(guarded), api, watch);
     (router, under_way)
 }
 

@@ -43,7 +43,7 @@ struct Ready {
 
 /// Why it is not ready, and what it sees.
 #[derive(Serialize, ToSchema)]
-struct NotReady<'a> {
+pub(super) struct NotReady<'a> {
     /// Always `not_ready`.
     #[schema(example = "not_ready")]
     error: &'static str,

@@ -43,12 +43,9 @@ fn registrations(
         let secret = credential.secrets.first()?;
         let mut examples = manifest.examples.iter();
         let example = examples.find(|example| example.credential.as_ref() == Some(&credential.name));
-        let required = &credential.required_settings;
         let settings = example.into_iter().flat_map(|example| &example.settings);
-        let settings = settings.filter(|(name, _)| {
-            let derived = credential.derivations.iter().any(|derivation| derivation.setting == *name);
-            required.contains(name) || !derived
-        });
+        let settings = settings
+            .filter(|(name, _)| !credential.derivations.iter().any(|derivation| derivation.setting == *name));
         let settings = settings.map(|(name, value)| (name.clone(), json!(value))).collect();
         let name = format!("{}-{}", manifest.name, credential.name);
         let summary = format!("{}: {}", manifest.title, credential.name);

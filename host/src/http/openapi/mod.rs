@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::gateway::Described;
 use crate::tenant::TenantId;
 pub use answers::*;
-pub(super) use page::{asset, page};
+pub(super) use page::routes as page;
 pub use shapes::*;
 
 /// Documents that are kept: one for each set of providers that some tenant has.
@@ -61,7 +61,7 @@ const GUIDE: &str = "A push gateway. Register an application with its credential
         metrics::guarded,
         document,
     ),
-    components(schemas(answer::Told)),
+    components(schemas(answer::Told, classic::Accepted, status::NotReady)),
     security(("basic" = []), ("bearer" = []))
 )]
 struct Base;
@@ -119,7 +119,21 @@ fn fixed() -> Value {
     let basic = "Name and password, if the server has `[auth]`.";
     components.add_security_scheme("basic", scheme(HttpAuthScheme::Basic, basic));
     components.add_security_scheme("bearer", scheme(HttpAuthScheme::Bearer, "The key of a tenant."));
-    serde_json::to_value(document).unwrap_or_default()
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    let paths = object_at(&mut document, "/paths").into_iter().flat_map(|paths| paths.values_mut());
+    let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    let parameters = operations.filter_map(|operation| operation["parameters"].as_array_mut());
+    parameters.flatten().for_each(without_null);
+    document
+}
+
+/// A parameter that is not given is not there: it is never null.
+fn without_null(parameter: &mut Value) {
+    if let Some(kinds) = parameter.pointer_mut("/schema/type")
+        && let Some(kind) = kinds.get(0).cloned()
+    {
+        *kinds = kind;
+    }
 }
 
 fn complete(providers: &[Described], metrics: bool) -> Value {

@@ -110,3 +110,6 @@ impl axum::response::IntoResponse for Failure {
         answer::error_with_field(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,9 +21,9 @@ use crate::error::Error;
 use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Via};
 use crate::tenant::TenantId;
 
-const FIELDS: &[&str] =
+pub(super) const FIELDS: &[&str] =
     &["application_id", "notification", "target", "targets", "notifications", "validate_only", "deadline"];
-const ITEM_FIELDS: &[&str] = &["notification", "target", "targets"];
+pub(super) const ITEM_FIELDS: &[&str] = &["notification", "target", "targets"];
 /// Lines and fates that wait between two steps.
 const WAITING: usize = 512;
 

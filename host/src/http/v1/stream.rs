@@ -34,8 +34,8 @@ const WAITING: usize = 512;
 const PIECE: usize = 256;
 const CONTENT_TYPES: &[&str] =
     &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"];
-const HEADER_FIELDS: &[&str] = &["application_id", "notification", "validate_only", "deadline"];
-const LINE_FIELDS: &[&str] = &["target", "notification"];
+pub(super) const HEADER_FIELDS: &[&str] = &["application_id", "notification", "validate_only", "deadline"];
+pub(super) const LINE_FIELDS: &[&str] = &["target", "notification"];
 
 /// The first line of a stream: what all targets share.
 #[derive(ToSchema)]
