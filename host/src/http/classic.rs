@@ -15,10 +15,7 @@ use utoipa::ToSchema;
 use super::admission::Place;
 use super::form::Form;
 use super::idempotency::MayHaveArrived;
-use super::openapi::{
-    Bounded, Component, Device, Guarded, Missing, Once, Read, RegistrationForm, RegistrationUpload, SendForm,
-    Service,
-};
+use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
 use super::{Api, answer, detached};
 use crate::contract::Target;
 use crate::error::{Error, Kind};
@@ -71,9 +68,9 @@ pub struct DeadTokenView {
     operation_id = "register_application",
     tag = "Classic",
     request_body(content(
-        (RegistrationUpload = "multipart/form-data"),
-        (RegistrationForm = "application/x-www-form-urlencoded"),
-        (RegistrationForm = "application/json"),
+        (openapi::RegistrationMultipart = "multipart/form-data"),
+        (openapi::RegistrationForm = "application/x-www-form-urlencoded"),
+        (openapi::RegistrationJson = "application/json"),
     )),
     responses((status = 200, description = "Registered.", body = Registered), Read, Bounded, Component, Guarded)
 )]
@@ -103,13 +100,13 @@ pub async fn register_application(
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
         description = "A repeat with the same key within a day gets the first answer, and is not sent.")),
     request_body(content(
-        (SendForm = "application/x-www-form-urlencoded"),
-        (SendForm = "multipart/form-data"),
-        (SendForm = "application/json"),
+        (openapi::SendForm = "application/x-www-form-urlencoded"),
+        (openapi::SendMultipart = "multipart/form-data"),
+        (openapi::SendJson = "application/json"),
     )),
     responses(
         (status = 200, description = "The push service accepted it.",
-            content((super::openapi::Sent = "application/json"))),
+            content((openapi::Sent = "application/json"))),
         Missing, Read, Once, Bounded, Service, Device, Guarded
     )
 )]
@@ -139,9 +136,9 @@ pub async fn send_notification(
     operation_id = "application_feedback",
     tag = "Classic",
     request_body(content(
-        (super::openapi::FeedbackForm = "application/x-www-form-urlencoded"),
-        (super::openapi::FeedbackForm = "multipart/form-data"),
-        (super::openapi::FeedbackForm = "application/json"),
+        (openapi::FeedbackForm = "application/x-www-form-urlencoded"),
+        (openapi::FeedbackMultipart = "multipart/form-data"),
+        (openapi::FeedbackJson = "application/json"),
     )),
     responses((status = 200, description = "Dead tokens.", body = Feedback), Missing, Read, Guarded)
 )]

@@ -16,11 +16,16 @@ pub(super) fn bodies(providers: &[Described]) -> Vec<(&'static str, &'static str
     vec![
         ("/v1/applications/{id}", "Registration", registrations(&manifests, put)),
         ("/register_application", "RegistrationForm", registrations(&manifests, classic)),
-        ("/register_application", "RegistrationUpload", registrations(&manifests, upload)),
+        ("/register_application", "RegistrationMultipart", registrations(&manifests, upload)),
+        ("/register_application", "RegistrationJson", registrations(&manifests, classic)),
         ("/v1/notifications", "Send", sends(&manifests)),
         ("/v1/notifications:stream", "Lines", streams(&manifests)),
         ("/send_notification", "SendForm", classic_sends(&manifests)),
+        ("/send_notification", "SendMultipart", classic_sends(&manifests)),
+        ("/send_notification", "SendJson", classic_sends(&manifests)),
         ("/application_feedback", "FeedbackForm", feedback(&manifests)),
+        ("/application_feedback", "FeedbackMultipart", feedback(&manifests)),
+        ("/application_feedback", "FeedbackJson", feedback(&manifests)),
         ("/v1/applications/{id}/{collection}", "NewItem", collections.map(new_item).collect()),
     ]
 }

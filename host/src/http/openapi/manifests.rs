@@ -31,8 +31,11 @@ pub(super) fn schemas(providers: &[Described]) -> Map<String, Value> {
         ("Settings", settings(&manifests).schema("By the names of the provider's manifest.")),
         ("Credentials", credentials(&manifests).schema("The secrets of one kind of credential.")),
         ("RegistrationForm", registration_form(&manifests, false)),
-        ("RegistrationUpload", registration_form(&manifests, true)),
-        ("SendForm", send_form(&manifests)),
+        ("RegistrationMultipart", registration_form(&manifests, true)),
+        ("RegistrationJson", registration_form(&manifests, false)),
+        ("SendForm", classic_send(&manifests, in_a_form)),
+        ("SendMultipart", classic_send(&manifests, in_a_form)),
+        ("SendJson", classic_send(&manifests, |schema| schema)),
         ("Collection", collection),
         ("NewItem", any_of(new_items)),
     ];
@@ -179,7 +182,8 @@ fn registration_form(manifests: &[&ProviderManifest], upload: bool) -> Value {
     json!({"type": "object", "properties": properties})
 }
 
-fn send_form(manifests: &[&ProviderManifest]) -> Value {
+/// `written`: how the body writes what has this schema.
+fn classic_send(manifests: &[&ProviderManifest], written: fn(Value) -> Value) -> Value {
     let mut properties = Map::new();
     let token = json!({"type": "string", "minLength": 1, "description": "As the device gave it to the app."});
     properties.insert("device_token".into(), token);
@@ -193,31 +197,30 @@ fn send_form(manifests: &[&ProviderManifest]) -> Value {
         }
     }
     properties.extend(secrets.merged());
-    let kind = provider(manifests);
-    properties.insert("type".into(), kind);
-    for (name, schema) in common() {
-        properties.insert(name, in_a_form(schema));
-    }
-    for (name, schema) in options(manifests, |field| in_a_form(typed(field))).merged() {
+    properties.insert("type".into(), provider(manifests));
+    properties.extend(common().into_iter().map(|(name, schema)| (name, written(schema))));
+    for (name, schema) in options(manifests, |field| written(typed(field))).merged() {
         properties.entry(name).or_insert(schema);
     }
     json!({"type": "object", "required": ["device_token"], "properties": properties})
 }
 
-/// A form's values are texts: what is no single value is written as JSON.
+/// A form's values are texts: what can not be one is written as JSON.
 fn in_a_form(schema: Value) -> Value {
-    match schema["type"].as_str() {
-        Some("string" | "integer" | "number" | "boolean") => schema,
-        _ => {
-            let text = json!({"type": "string", "contentMediaType": "application/json"});
-            match schema.get("description") {
-                Some(description) => {
-                    json!({"type": "string", "contentMediaType": "application/json", "description": description})
-                }
-                None => text,
-            }
-        }
+    if matches!(schema["type"].as_str(), Some("string" | "integer" | "number" | "boolean")) {
+        return schema;
     }
+    let kinds = schema["type"].as_array().into_iter().flatten();
+    let alternatives = schema["anyOf"].as_array().into_iter().flatten().map(|one| &one["type"]);
+    let is_plain = kinds.chain(alternatives).any(|kind| kind == "string");
+    let mut text = match is_plain {
+        true => json!({"type": "string"}),
+        false => json!({"type": "string", "contentMediaType": "application/json"}),
+    };
+    if let Some(description) = schema.get("description") {
+        text["description"] = description.clone();
+    }
+    text
 }
 
 fn provider(manifests: &[&ProviderManifest]) -> Value {

@@ -34,14 +34,19 @@ named! {
     Target;
     /// An application, as `/v1` takes it.
     Registration;
-    /// The same in the classic form.
+    /// The same as the classic route takes it.
     RegistrationForm;
     /// With files.
-    RegistrationUpload;
+    RegistrationMultipart;
+    RegistrationJson;
     /// A classic send.
     SendForm;
+    SendMultipart;
+    SendJson;
     /// Which application's dead tokens.
     FeedbackForm;
+    FeedbackMultipart;
+    FeedbackJson;
     /// The classic answer to a send.
     Sent;
     /// Why the server is not ready.
@@ -65,6 +70,11 @@ named! {
 /// Those that no provider changes.
 pub(super) fn fixed() -> Map<String, Value> {
     let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    let feedback = json!({
+        "type": "object",
+        "required": ["application_id"],
+        "properties": {"application_id": {"type": "string", "minLength": 1}},
+    });
     let all = json!({
         "Target": {
             "description": "A device token, or an object with one of these; not every provider sends to all of them.",
@@ -77,11 +87,10 @@ pub(super) fn fixed() -> Map<String, Value> {
                 to("url", "The URL of a subscription."),
             ],
         },
-        "FeedbackForm": {
-            "type": "object",
-            "required": ["application_id"],
-            "properties": {"application_id": {"type": "string", "minLength": 1}},
-        },
+        // One for each content type: generators of clients tell contents apart by their schemas.
+        "FeedbackForm": feedback,
+        "FeedbackMultipart": feedback,
+        "FeedbackJson": feedback,
         "Sent": {
             "description": "The answer of a GCM application is the service's own.",
             "anyOf": [reference("Accepted"), reference("GcmAnswer")],
