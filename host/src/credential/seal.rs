@@ -46,7 +46,7 @@ impl SealingKey {
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
         let mut bytes = Zeroizing::new([0; KEY]);
         hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| SealError::InvalidKey)?;
-        Ok(Self::new(&*bytes))
+        Ok(Self::new(&bytes))
     }
 
     fn new(bytes: &[u8; KEY]) -> Self {
