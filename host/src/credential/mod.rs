@@ -36,6 +36,7 @@ use std::time::SystemTime;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
 pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, PREFIX as API_KEY_PREFIX};
@@ -81,7 +82,8 @@ enum Material {
 }
 
 /// What may be told about a credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = CredentialSummary)]
 pub struct Summary {
     /// The manifest's name of the credential kind.
     pub credential: String,

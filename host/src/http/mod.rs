@@ -8,6 +8,7 @@ mod console;
 mod form;
 mod idempotency;
 mod metrics;
+mod openapi;
 mod request_log;
 mod status;
 mod v1;
@@ -31,7 +32,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::{Callers, Limits};
 use crate::error::{Error, Kind};
 use crate::gateway::{
-    self, ApplicationView, DeadToken, Gateway, LimitUse, Readiness, Registration, Report, Standing, Uploads,
+    self, ApplicationView, DeadToken, Described, Gateway, LimitUse, Readiness, Registration, Report,
+    Standing, Uploads,
 };
 use crate::tenant::TenantId;
 use crate::tenants::{Tenants, Usage};
@@ -53,6 +55,7 @@ pub trait Backend: Send + Sync {
     fn uploads(&self) -> Option<Uploads>;
     /// None: answers are kept until the process ends.
     fn answers(&self) -> Option<gateway::Answers>;
+    fn described(&self, tenant: &TenantId) -> Vec<Described>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>>;
@@ -95,6 +98,10 @@ impl Backend for Gateway {
 
     fn answers(&self) -> Option<gateway::Answers> {
         Gateway::answers(self)
+    }
+
+    fn described(&self, tenant: &TenantId) -> Vec<Described> {
+        Gateway::described(self, tenant)
     }
 
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
@@ -155,6 +162,7 @@ struct Api {
     under_way: UnderWay,
     idempotency: Idempotency,
     watch: Watch,
+    documents: Arc<openapi::Documents>,
 }
 
 impl Api {
@@ -175,6 +183,7 @@ impl Api {
             under_way: under_way.clone(),
             idempotency: Idempotency::new(answers, form),
             watch: watch.clone(),
+            documents: Arc::default(),
         }
     }
 
@@ -213,6 +222,7 @@ pub fn router(
         .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
         .route("/application_feedback", post(classic::application_feedback))
         .route("/v1/status", get(status::show))
+        .route("/openapi.json", get(openapi::document))
         .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
         .route_layer(middleware::from_fn(access::tenants_only));
     let guarded = of_tenants
@@ -226,7 +236,7 @@ pub fn router(
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
         .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
-    let router = wrapped(health().merge(console::routes()).merge(guarded), api, watch);
+    let router = wrapped(health().merge(console::routes()).merge(openapi::page()).merge(guarded), api, watch);
     (router, under_way)
 }
 
