@@ -87,7 +87,11 @@ impl Admin {
 }
 
 /// A secret that stands in the configuration, or in a file that it names.
-fn secret(name: &str, inline: Option<&Hidden>, file: Option<&Path>) -> Result<Option<Hidden>, Problem> {
+pub(super) fn secret(
+    name: &str,
+    inline: Option<&Hidden>,
+    file: Option<&Path>,
+) -> Result<Option<Hidden>, Problem> {
     match (inline, file) {
         (Some(_), Some(_)) => {
             Err(Problem::new(format_args!("{name} and {name}_file are both set: give one")))
@@ -98,7 +102,7 @@ fn secret(name: &str, inline: Option<&Hidden>, file: Option<&Path>) -> Result<Op
     }
 }
 
-/// The one line of a file that a key of this name points at.
+/// The one line of a file. `name`: of what points at it.
 pub fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
     let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}: {}: {why}", path.display()));
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;

@@ -36,13 +36,14 @@ use std::time::SystemTime;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
 pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, PREFIX as API_KEY_PREFIX};
 pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
 pub use self::fault::CredentialError;
 pub use self::identity::ClientCertificate;
-pub use self::manifest::{ManifestError, check_manifest};
+pub use self::manifest::{ManifestError, check_manifest, sources};
 pub use self::moment::Moment;
 pub use self::seal::{SealError, SealingKey};
 pub use self::secret::{Secret, Uploads};
@@ -81,7 +82,8 @@ enum Material {
 }
 
 /// What may be told about a credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = CredentialSummary)]
 pub struct Summary {
     /// The manifest's name of the credential kind.
     pub credential: String,

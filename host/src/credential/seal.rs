@@ -39,14 +39,15 @@ pub enum SealError {
 impl SealingKey {
     /// A key that nobody else has, for what ends with the process.
     pub fn generate() -> Result<Self, SealError> {
-        Ok(Self::new(&*random::<KEY>()?))
+        let bytes = random::<KEY>()?;
+        Ok(Self::new(&bytes))
     }
 
     /// From 64 hex digits.
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
         let mut bytes = Zeroizing::new([0; KEY]);
         hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| SealError::InvalidKey)?;
-        Ok(Self::new(&*bytes))
+        Ok(Self::new(&bytes))
     }
 
     fn new(bytes: &[u8; KEY]) -> Self {

@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Inner;
 use super::recent::RecentFailure;
@@ -27,10 +28,10 @@ const OTHER: &str = "other";
 const DAY: f64 = 24.0 * 3600.0;
 
 /// Whether a server can do its work, and what it sees of the push services.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Readiness {
-    /// Why it can not, if so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why it can not, if so: the message of the answer then.
+    #[serde(skip)]
     pub reason: Option<String>,
     /// How many are loaded.
     pub providers: usize,
@@ -40,7 +41,7 @@ pub struct Readiness {
 }
 
 /// The circuit breakers in front of push services, one for each server and credential.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
 pub struct Circuits {
     /// Requests pass.
     pub closed: usize,
@@ -51,10 +52,11 @@ pub struct Circuits {
 }
 
 /// One tenant's view of this server.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Standing {
     pub tenant: String,
     /// Targets since this process began, by what became of them.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub outcomes: BTreeMap<&'static str, u64>,
     /// The same by application; those beyond the bound of metrics together, as `other`.
     pub applications: Vec<Counted>,
@@ -63,20 +65,25 @@ pub struct Standing {
     pub failures: Vec<RecentFailure>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Counted {
+    #[schema(value_type = String)]
     pub application: Arc<str>,
+    #[schema(value_type = String)]
     pub provider: Arc<str>,
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub outcomes: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ProviderState {
     pub name: String,
     /// SHA-256 of the component.
     pub digest: String,
     /// Seconds until it is called again, if it is quarantined.
     pub quarantined: Option<u64>,
+    /// Instances of this tenant that wait for a call.
+    pub warm: usize,
     /// Calls of this tenant that ended in a trap, a time-out or a limit.
     pub failures: u64,
 }
@@ -194,6 +201,7 @@ impl ProviderState {
             name: provider.manifest().name.clone(),
             digest: provider.digest().to_owned(),
             quarantined: instances.quarantined().map(|left| left.as_secs().max(1)),
+            warm: instances.idle(),
             failures: instances.failures(),
         }
     }

@@ -28,8 +28,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::config;
+use crate::contract::management::Collection;
+use crate::contract::manifest::ProviderManifest;
 use crate::contract::{Environment, Outcome, Target};
 use crate::credential::{Authorizer, Summary};
 use crate::error::Error;
@@ -49,7 +52,7 @@ use recent::Recent;
 pub use recent::RecentFailure;
 pub use status::Status;
 pub use stream::{Line, Stream};
-pub use uploads::{Policy, Upload, Uploads, for_everybody};
+pub use uploads::{Policy, ProviderEntry, ProviderLog, ProviderView, Upload, Uploads, for_everybody};
 
 /// A registration as it was uploaded: text fields and files by field name.
 #[derive(Default)]
@@ -67,7 +70,8 @@ pub struct Registration {
 }
 
 /// What may be told about an application.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Application)]
 pub struct ApplicationView {
     pub id: String,
     pub provider: String,
@@ -75,6 +79,15 @@ pub struct ApplicationView {
     pub environment: &'static str,
     pub settings: BTreeMap<String, String>,
     pub credential: Option<Summary>,
+}
+
+/// All that a provider says of itself.
+#[derive(Clone)]
+pub struct Described {
+    /// SHA-256 of the component.
+    pub digest: String,
+    pub manifest: ProviderManifest,
+    pub collections: Vec<Collection>,
 }
 
 /// One notification for some targets.
@@ -283,6 +296,11 @@ impl Gateway {
         self.0.figures(text, limits)
     }
 
+    /// Where answers are kept that shall outlive the process; None: nothing does.
+    pub fn answers(&self) -> Option<Answers> {
+        self.0.registry.answers()
+    }
+
     pub fn tenants(&self) -> &Arc<Tenants> {
         &self.0.tenants
     }
@@ -297,9 +315,15 @@ impl Gateway {
         self.0.remove_tenant(tenant).await
     }
 
-    /// Where answers are kept that shall outlive the process; None: nothing does.
-    pub fn answers(&self) -> Option<Answers> {
-        self.0.registry.answers()
+    /// What the providers that a tenant has say of themselves.
+    pub fn described(&self, tenant: &TenantId) -> Vec<Described> {
+        let providers = self.0.catalogue.of_tenant(tenant);
+        let described = providers.all().map(|provider| Described {
+            digest: provider.digest().to_owned(),
+            manifest: provider.manifest().clone(),
+            collections: provider.collections().to_vec(),
+        });
+        described.collect()
     }
 
     /// The components that tenants uploaded.

@@ -1,13 +1,14 @@
 //! What became of a target, in the one word that all providers share.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Fate;
 use crate::contract::{Disposition, Outcome};
 use crate::error::{Error, Kind};
 
 /// Sorted by who must act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Delivered,

@@ -76,7 +76,7 @@ impl Idempotency {
 
     /// Drops all answers of a tenant that is no more.
     pub fn forget(&self, tenant: &TenantId) {
-        self.kept.forget_tenant(tenant);
+        lock(&self.kept.tenants).remove(tenant);
     }
 
     /// Takes the key, or tells whom to wait for.
@@ -309,11 +309,6 @@ impl Answers {
         }
         // Under the lock: before the same key is kept anew.
         self.forget(id, &gone);
-    }
-
-    /// Those on the disk went with the tenant.
-    fn forget_tenant(&self, tenant: &TenantId) {
-        lock(&self.tenants).remove(tenant);
     }
 
     fn forget(&self, tenant: &TenantId, keys: &[String]) {

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::Api;
 use super::access::{Caller, HasOperator};
+use super::openapi::{Guarded, Missing};
 use crate::error::{Error, Kind};
 use crate::gateway::LimitUse;
 
@@ -61,8 +62,21 @@ impl Meters {
     }
 }
 
-/// For the operator alone, since it tells of all tenants: whoever has the operator's key, or the default tenant
-/// where there is no such key.
+/// All figures of this server
+///
+/// In the OpenMetrics text format. For the operator alone, since it tells of all tenants: whoever has the operator's
+/// key, or the default tenant where there is no such key. Where `metrics.listen` is set, it is served there and
+/// not here.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "Operation",
+    responses(
+        (status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"),
+        Missing, Guarded
+    )
+)]
 pub(super) async fn guarded(
     api: State<Api>,
     Extension(caller): Extension<Caller>,

@@ -4,9 +4,11 @@ mod access;
 mod admission;
 mod answer;
 mod classic;
+mod console;
 mod form;
 mod idempotency;
 mod metrics;
+mod openapi;
 mod request_log;
 mod status;
 mod v1;
@@ -30,7 +32,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::{Callers, Limits};
 use crate::error::{Error, Kind};
 use crate::gateway::{
-    self, ApplicationView, DeadToken, Gateway, LimitUse, Readiness, Registration, Report, Standing, Uploads,
+    self, ApplicationView, DeadToken, Described, Gateway, LimitUse, Readiness, Registration, Report,
+    Standing, Uploads,
 };
 use crate::tenant::TenantId;
 use crate::tenants::{Tenants, Usage};
@@ -52,6 +55,7 @@ pub trait Backend: Send + Sync {
     fn uploads(&self) -> Option<Uploads>;
     /// None: answers are kept until the process ends.
     fn answers(&self) -> Option<gateway::Answers>;
+    fn described(&self, tenant: &TenantId) -> Vec<Described>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
     fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>>;
@@ -94,6 +98,10 @@ impl Backend for Gateway {
 
     fn answers(&self) -> Option<gateway::Answers> {
         Gateway::answers(self)
+    }
+
+    fn described(&self, tenant: &TenantId) -> Vec<Described> {
+        Gateway::described(self, tenant)
     }
 
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
@@ -154,13 +162,14 @@ struct Api {
     under_way: UnderWay,
     idempotency: Idempotency,
     watch: Watch,
+    documents: Arc<openapi::Documents>,
 }
 
 impl Api {
     fn new(
         backend: Arc<dyn Backend>,
-        limits: &Limits,
         answers: Answers,
+        limits: &Limits,
         under_way: &UnderWay,
         watch: &Watch,
     ) -> Self {
@@ -174,6 +183,7 @@ impl Api {
             under_way: under_way.clone(),
             idempotency: Idempotency::new(answers, form),
             watch: watch.clone(),
+            documents: Arc::default(),
         }
     }
 
@@ -203,7 +213,7 @@ pub fn router(
     let under_way = UnderWay::at_most(limits.requests);
     let access = access::Access::new(backend.tenants().clone(), callers);
     let answers = Answers::open(limits, backend.answers());
-    let api = Api::new(backend, limits, answers, &under_way, watch);
+    let api = Api::new(backend, answers, limits, &under_way, watch);
     let idempotency = api.idempotency.clone();
     let once =
         |idempotency: &Idempotency| middleware::from_fn_with_state(idempotency.clone(), idempotency::guard);
@@ -212,6 +222,7 @@ pub fn router(
         .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
         .route("/application_feedback", post(classic::application_feedback))
         .route("/v1/status", get(status::show))
+        .route("/openapi.json", get(openapi::document))
         .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
         .route_layer(middleware::from_fn(access::tenants_only));
     let guarded = of_tenants
@@ -225,7 +236,7 @@ pub fn router(
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
         .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
-    let router = wrapped(health().merge(guarded), api, watch);
+    let router = wrapped(health().merge(console::routes()).merge(openapi::page()).merge(guarded), api, watch);
     (router, under_way)
 }
 
@@ -236,7 +247,8 @@ pub fn watch_router(
     watch: &Watch,
     under_way: &UnderWay,
 ) -> Router {
-    let api = Api::new(backend, limits, Answers::open(limits, None), under_way, watch);
+    // Nothing is sent here.
+    let api = Api::new(backend, Answers::open(limits, None), limits, under_way, watch);
     let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
     wrapped(routes, api, watch)
 }

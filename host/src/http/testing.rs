@@ -85,6 +85,10 @@ impl Backend for Fake {
         None
     }
 
+    fn described(&self, _: &TenantId) -> Vec<Described> {
+        Vec::new()
+    }
+
     fn applications(&self, _: &TenantId) -> Vec<ApplicationView> {
         Vec::new()
     }

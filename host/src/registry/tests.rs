@@ -96,7 +96,7 @@ fn applications_are_there_after_a_restart() {
         registry.put(&acme(), application("a", "x"), &Uploads::default(), 2).unwrap();
         registry.put(&other, application("a", "theirs"), &Uploads::default(), 2).unwrap();
         let full = registry.put(&acme(), application("c", "x"), &Uploads::default(), 2).err().unwrap();
-        assert_eq!(full.code, "too_many_applications");
+        assert_eq!(full.code, "limit_applications");
 
         let registry = open(&storage);
         let ids: Vec<_> = registry.list(&acme()).iter().map(|entry| entry.id.clone()).collect();

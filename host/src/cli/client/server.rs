@@ -138,11 +138,13 @@ impl Server {
             return Problem::new(format_args!("{} answers {status}, which Pushlet does not", self.base));
         };
         if status == StatusCode::UNAUTHORIZED {
-            let hint = match self.access {
-                Access::Open => "give --api-key, or --username and --password",
-                _ => "the key or the password is wrong",
+            let why = match self.access {
+                Access::Open => {
+                    "lets nobody in without credentials: give --api-key, or --username and --password"
+                }
+                _ => "does not know these credentials",
             };
-            return Problem::new(format_args!("{} lets nobody in without credentials: {hint}", self.base));
+            return Problem::new(format_args!("{} {why}", self.base));
         }
         let field = body["field"].as_str().map(|field| format!(", field {field}")).unwrap_or_default();
         Problem::new(format_args!("{message} ({code}{field})"))

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::ToSchema;
 
 use crate::error::{Error, Kind};
 use crate::provider::{Catalogue, Loader, Provider, Sandbox};
@@ -28,7 +29,7 @@ pub use policy::Policy;
 use shared::{Change, Shared, Tenant, not_found};
 pub use steps::{Upload, for_everybody};
 use versions::{Version, Versions};
-pub use view::ProviderView;
+pub use view::{ProviderEntry, ProviderView};
 
 /// Components in memory at once, on their way in.
 const PLACES: usize = 8;
@@ -40,7 +41,7 @@ const WAIT: Duration = Duration::from_secs(10);
 pub struct Uploads(Arc<Shared>);
 
 /// The last upload of a tenant that was not taken.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RefusedUpload {
     pub name: String,
     pub digest: String,
@@ -51,17 +52,18 @@ pub struct RefusedUpload {
 }
 
 /// What a version printed, and where it trapped.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct VersionLog {
     pub digest: String,
     pub log: String,
 }
 
 /// The logs of a provider, that of the active version first.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ProviderLog {
     pub versions: Vec<VersionLog>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub refused_upload: Option<RefusedUpload>,
 }
 
@@ -200,6 +202,20 @@ impl Uploads {
             Ok(())
         })
         .await
+    }
+
+    /// What a tenant's applications may be registered for, by name.
+    pub fn list(&self, tenant: &TenantId) -> Vec<ProviderEntry> {
+        let tenants = self.0.tenants();
+        let own = tenants.get(tenant).map(|own| &own.providers);
+        let is_own = |name: &String| own.is_some_and(|own| own.contains_key(name));
+        let shared = self.0.catalogue.shared().all();
+        let shared = shared.filter(|provider| !is_own(&provider.manifest().name));
+        let shared = shared.map(|provider| ProviderView::shared(provider, tenant));
+        let own = own.into_iter().flatten().map(|(name, versions)| ProviderView::own(name, versions, tenant));
+        let mut all: Vec<_> = shared.chain(own).map(ProviderEntry::from).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
     }
 
     pub fn view(&self, tenant: &TenantId, name: &str) -> Result<ProviderView, Error> {

@@ -8,6 +8,7 @@ mod object;
 mod page;
 mod providers;
 mod result;
+mod segments;
 mod stream;
 mod target;
 mod tenants;
@@ -22,9 +23,36 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use axum::routing::{Route, delete, get, post};
 use tower::{Layer, Service};
+use utoipa::OpenApi;
 
 use super::{Api, answer, form};
 use crate::error::{Error, Kind};
+
+/// The documents of the routes.
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        notifications::send,
+        stream::send,
+        applications::list,
+        applications::put,
+        applications::show,
+        applications::delete,
+        applications::feedback,
+        management::list,
+        management::create,
+        management::read,
+        management::delete,
+        providers::list,
+        providers::show,
+        providers::put,
+        providers::delete,
+        providers::activate,
+        providers::log,
+    ),
+    components(schemas(stream::StreamHeader, stream::StreamLine, stream::End))
+)]
+pub(super) struct Documents;
 
 /// The routes, to be merged with the others.
 ///
@@ -44,6 +72,7 @@ where
         .route("/v1/applications/{id}/feedback", get(applications::feedback))
         .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
         .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
+        .route("/v1/providers", get(providers::list))
         .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .route("/v1/providers/{name}/activate", post(providers::activate))
         .route("/v1/providers/{name}/log", get(providers::log))
@@ -93,3 +122,6 @@ impl axum::response::IntoResponse for Failure {
         answer::error_with_field(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,9 @@
 //! `/v1/tenants`: for the operator; a tenant may read about itself.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use axum::Extension;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
@@ -14,7 +13,7 @@ use super::super::access::{Caller, HasOperator};
 use super::super::admission::Place;
 use super::super::{Api, answer, detached};
 use super::object::Object;
-use super::page::page;
+use super::page::Paging;
 use super::{Failure, json};
 use crate::error::{Error, Kind};
 use crate::tenant::{Limits, TenantId};
@@ -56,11 +55,12 @@ pub(super) async fn list(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Query(query): Query<BTreeMap<String, String>>,
+    paging: Paging,
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
     let all: Vec<Shown> = api.backend.tenants().list().into_iter().map(shown).collect();
-    Ok(answer::json(StatusCode::OK, &page("tenants", &all, |tenant| &tenant.id, &query)?))
+    let (page, next) = paging.of(&all, |tenant| &tenant.id);
+    Ok(answer::json(StatusCode::OK, &json!({ "tenants": page, "next": next })))
 }
 
 /// `{"suspended", "limits"}`; a field that is not there stays as it is, and `limits` replaces all of them.

@@ -5,6 +5,7 @@ mod access;
 mod built_in;
 mod classic;
 mod guests;
+mod openapi;
 mod program;
 mod reasons;
 mod reliability;

@@ -14,7 +14,8 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("config", &["contract"]),
     ("notification", &["contract", "error"]),
     ("credential", &["contract"]),
-    ("provider", &["contract", "error", "tenant"]),
+    // `credential` for what a manifest may say of credentials, never for a secret.
+    ("provider", &["contract", "credential", "error", "tenant"]),
     ("transport", &[]),
     ("registry", &["contract", "credential", "error", "tenant"]),
     ("tenants", &["credential", "error", "registry", "tenant"]),

@@ -162,7 +162,11 @@ pub fn client() -> reqwest::Client {
 pub fn config(toml: &str) -> Config {
     let mut layers = Layers::new().unwrap();
     layers.text(Path::new("test.toml"), toml).unwrap();
-    layers.finish().unwrap_or_else(|problem| panic!("{problem}\n{toml}"))
+    let mut config = layers.finish().unwrap_or_else(|problem| panic!("{problem}\n{toml}"));
+    // The built-in components are the same for all: no need to compile them again for each test.
+    let cache = || Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
+    config.providers.cache_dir.get_or_insert_with(cache);
+    config
 }
 
 /// Sends, and checks the status; answers the body.
