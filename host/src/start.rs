@@ -1,39 +1,68 @@
 //! Puts the parts together.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{self, Config, Problem};
 use crate::gateway::{self, Gateway, Policy, Uploads};
-use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, MemoryStore, Sandbox, Store};
+use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
+use crate::registry::Registry;
+use crate::tenant;
+use crate::tenants::{self, Tenants};
 use crate::transport::{self, Transport};
 use crate::web;
 
-/// The gateway that a configuration describes, with its providers loaded. Uploaded components are kept until
-/// it ends. Needs a Tokio runtime.
+/// The gateway that a configuration describes, with its providers loaded. What it knows is kept until it
+/// ends. Needs a Tokio runtime.
 pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
-    with_store(config, Arc::new(MemoryStore::default()))
+    let registry = Registry::in_memory(config.limits.feedback);
+    with_registry(
+        config,
+        Arc::new(registry.map_err(|error| Problem::new(format_args!("registry: {error}")))?),
+    )
 }
 
-/// The same with uploaded components kept in `store`.
-pub fn with_store(config: &Config, store: Arc<dyn Store>) -> Result<Gateway, Problem> {
-    let uploads = uploads(config, store)?;
+/// The same with what it knows kept in `registry`.
+pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway, Problem> {
+    let tenants = tenants(config, &registry)?;
+    let uploads = uploads(config, tenants.clone(), registry.clone())?;
     let transport = Transport::new(transport_settings(config)?)
         .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
     let settings = gateway::Settings {
         delivery: config.delivery.clone(),
         endpoints: config.endpoints.clone(),
         feedback: config.limits.feedback,
-        applications: config.limits.applications,
         places: config.limits.application_requests,
         stream_window: config.limits.stream_window,
         metrics: config.metrics.applications,
     };
-    Ok(Gateway::new(uploads, transport, settings))
+    Ok(Gateway::new(tenants, registry, uploads, transport, settings))
+}
+
+/// Those that the registry knows, with limits as configured.
+fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Problem> {
+    let limits = &config.limits.tenant;
+    let most = |count: Option<u64>| count.and_then(NonZeroU64::new);
+    let defaults = tenant::Limits {
+        requests_per_second: most(limits.requests_per_second),
+        pushes_per_second: most(limits.pushes_per_second),
+        concurrent_sends: most(limits.concurrent_sends),
+        applications: Some(limits.applications),
+        components: Some(limits.components),
+        component_bytes: Some(limits.component_bytes as u64),
+        call_milliseconds: most(limits.call_milliseconds),
+        cpu_milliseconds_per_second: NonZeroU64::new(limits.cpu_milliseconds_per_second),
+        instance_memory_bytes: most(limits.instance_memory_bytes.map(|bytes| bytes as u64)),
+        memory_bytes: NonZeroU64::new(limits.memory_bytes as u64),
+    };
+    let settings = tenants::Settings { defaults, requests: config.limits.requests };
+    let tenants = Tenants::open(registry.clone(), settings);
+    tenants.map(Arc::new).map_err(|error| Problem::new(format_args!("tenants: {error}")))
 }
 
 /// The built-in providers, those of the directory, and those that were uploaded.
-fn uploads(config: &Config, store: Arc<dyn Store>) -> Result<Uploads, Problem> {
+fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> Result<Uploads, Problem> {
     let sandbox = Sandbox::new(limits(config))
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
     let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
@@ -48,13 +77,12 @@ fn uploads(config: &Config, store: Arc<dyn Store>) -> Result<Uploads, Problem> {
         allow_shadowing: config.providers.allow_shadowing,
         allowed_hosts: config.providers.allowed_hosts.clone(),
         versions: config.providers.versions,
-        per_tenant: config.providers.per_tenant,
     };
     let catalogue = match &config.providers.dir {
         Some(directory) => add_directory(catalogue, &loader, &policy, directory)?,
         None => catalogue,
     };
-    let uploads = Uploads::new(catalogue, loader, store, policy, config.providers.compile_jobs);
+    let uploads = Uploads::new(catalogue, loader, tenants, registry, policy, config.providers.compile_jobs);
     uploads.restore().map_err(|error| Problem::new(format_args!("uploaded providers: {error}")))?;
     Ok(uploads)
 }

@@ -27,6 +27,8 @@ fn every_key_is_a_flag() {
         let sample = match key.kind {
             Kind::Address => "127.0.0.1:1",
             Kind::WebUrl => "http://x",
+            Kind::Count { .. } => "1",
+            Kind::Size { .. } => "64KiB",
             _ => "x",
         };
         let flag = format!("--{}={}", key.flag(), key.default.unwrap_or(sample).trim_matches('"'));

@@ -85,7 +85,7 @@ fn layers(
 
 /// What can be wrong beyond the single values.
 fn check(config: &Config) -> Result<(), Problem> {
-    config.login()?;
+    config.callers()?;
     server::acceptor(&config.tls)?;
     Ok(())
 }

@@ -23,6 +23,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// A wait that must be some time, and not absurdly long.
 const WAIT: Kind = Kind::Duration { least: MILLISECOND, most: HOUR };
 const URL: Kind = Kind::Url;
+const PER_SECOND: Kind = Kind::Count { least: 1, most: 1_000_000_000 };
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
     Key { path, kind, default: Some(default), help }
@@ -37,6 +38,12 @@ pub const KEYS: &[Key] = &[
     unset("auth.username", Kind::Text, "Name that callers give by HTTP Basic"),
     unset("auth.password", Kind::Secret, "Its password; better in a file, see auth.password_file"),
     unset("auth.password_file", Kind::Path, "File that holds the password, instead of auth.password"),
+    unset(
+        "admin.key",
+        Kind::Secret,
+        "The operator's key for /v1/tenants; better in a file, see admin.key_file",
+    ),
+    unset("admin.key_file", Kind::Path, "File that holds the key, instead of admin.key"),
     unset("tls.cert", Kind::Path, "PEM file with the server's certificate chain: serve HTTPS"),
     unset("tls.key", Kind::Path, "PEM file with the private key of tls.cert"),
     key("tls.extra_roots", Kind::Paths, "[]", "PEM files of authorities that push services may have too"),
@@ -170,16 +177,57 @@ pub const KEYS: &[Key] = &[
     key("limits.body_timeout", WAIT, "\"30s\"", "Longest wait for a request's whole body"),
     key("limits.write_timeout", WAIT, "\"30s\"", "Longest wait for a caller that does not read its answer"),
     key(
-        "limits.applications",
-        Kind::Count { least: 1, most: 10_000_000 },
-        "10000",
-        "Most registered applications",
-    ),
-    key(
         "limits.feedback",
         Kind::Count { least: 1, most: 10_000_000 },
         "10000",
         "Most dead tokens kept per application; the newest stay",
+    ),
+    unset("limits.tenant.requests_per_second", PER_SECOND, "Most requests of one tenant per second"),
+    unset("limits.tenant.pushes_per_second", PER_SECOND, "Most targets that one tenant sends to per second"),
+    unset(
+        "limits.tenant.concurrent_sends",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "Most sends of one tenant at a time",
+    ),
+    key(
+        "limits.tenant.applications",
+        Kind::Count { least: 0, most: 10_000_000 },
+        "10000",
+        "Most registered applications of one tenant",
+    ),
+    key(
+        "limits.tenant.components",
+        Kind::Count { least: 0, most: 10_000 },
+        "20",
+        "Most uploaded providers of one tenant",
+    ),
+    key(
+        "limits.tenant.component_bytes",
+        Kind::Size { least: 0, most: 1 << 50 },
+        "\"1GiB\"",
+        "Most bytes of these, with all versions",
+    ),
+    unset(
+        "limits.tenant.call_milliseconds",
+        Kind::Count { least: 1, most: 60_000 },
+        "Longest run of one call into an uploaded provider, where sandbox.call_timeout is longer",
+    ),
+    key(
+        "limits.tenant.cpu_milliseconds_per_second",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "200",
+        "Most CPU time of one tenant's uploaded providers per second",
+    ),
+    unset(
+        "limits.tenant.instance_memory_bytes",
+        Kind::Size { least: 1 << 16, most: 4 << 30 },
+        "Most memory of one instance of an uploaded provider, where sandbox.memory is more",
+    ),
+    key(
+        "limits.tenant.memory_bytes",
+        Kind::Size { least: 1 << 16, most: 1 << 40 },
+        "\"512MiB\"",
+        "Most memory of all instances of one tenant's uploaded providers",
     ),
     key(
         "sandbox.memory",
@@ -260,7 +308,6 @@ pub const KEYS: &[Key] = &[
         "5",
         "Versions kept of an uploaded provider; the oldest go",
     ),
-    key("providers.per_tenant", Kind::Count { least: 0, most: 10_000 }, "20", "Most providers of one tenant"),
     unset("providers.compiler", Kind::Path, "Program that compiles components in place of this one"),
     key(
         "providers.compile_memory",

@@ -12,12 +12,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Inner;
 use super::recent::RecentFailure;
 use crate::credential::TokenCounts;
 use crate::provider::{Provider, SandboxFigures, UsageFigures};
-use crate::registry::Application;
+use crate::registry::Entry;
 use crate::tenant::TenantId;
 use crate::transport::{BreakerState, ConnectionStats};
 
@@ -27,10 +28,10 @@ const OTHER: &str = "other";
 const DAY: f64 = 24.0 * 3600.0;
 
 /// Whether a server can do its work, and what it sees of the push services.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Readiness {
-    /// Why it can not, if so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why it can not, if so: the message of the answer then.
+    #[serde(skip)]
     pub reason: Option<String>,
     /// How many are loaded.
     pub providers: usize,
@@ -40,7 +41,7 @@ pub struct Readiness {
 }
 
 /// The circuit breakers in front of push services, one for each server and credential.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
 pub struct Circuits {
     /// Requests pass.
     pub closed: usize,
@@ -51,10 +52,11 @@ pub struct Circuits {
 }
 
 /// One tenant's view of this server.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Standing {
     pub tenant: String,
     /// Targets since this process began, by what became of them.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub outcomes: BTreeMap<&'static str, u64>,
     /// The same by application; those beyond the bound of metrics together, as `other`.
     pub applications: Vec<Counted>,
@@ -63,14 +65,17 @@ pub struct Standing {
     pub failures: Vec<RecentFailure>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Counted {
+    #[schema(value_type = String)]
     pub application: Arc<str>,
+    #[schema(value_type = String)]
     pub provider: Arc<str>,
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub outcomes: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ProviderState {
     pub name: String,
     /// SHA-256 of the component.
@@ -159,7 +164,7 @@ impl Inner {
         now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
         let applications = self.registry.all();
         now.certificates(&applications, self.meters.most());
-        limits.push(LimitUse::new("applications", largest(&applications), self.most_applications));
+        limits.extend(self.nearest_to_limits());
         now.limits(&limits);
         text::encode_registry(text, &now.0)
     }
@@ -285,13 +290,12 @@ impl Moment {
     }
 
     /// Of those that end first, if there are too many.
-    fn certificates(&mut self, applications: &[(TenantId, Arc<Application>)], most: usize) {
+    fn certificates(&mut self, applications: &[(TenantId, Arc<Entry>)], most: usize) {
         let mut ends: Vec<(i64, Labels)> = applications
             .iter()
-            .filter_map(|(tenant, application)| {
-                let labels =
-                    vec![("tenant", tenant.to_string()), ("application", application.record.id.clone())];
-                Some((application.credential.as_ref()?.ends_at()?, labels))
+            .filter_map(|(tenant, entry)| {
+                let labels = vec![("tenant", tenant.to_string()), ("application", entry.id.clone())];
+                Some((entry.description.certificate_ends?, labels))
             })
             .collect();
         ends.sort_by_key(|(end, _)| *end);
@@ -308,11 +312,4 @@ impl Moment {
         let most = limits.iter().map(|limit| (labels(limit), limit.most as f64));
         self.gauge("limit_max", "The limit", most);
     }
-}
-
-/// Most applications that one tenant has.
-fn largest(applications: &[(TenantId, Arc<Application>)]) -> usize {
-    let mut counts: BTreeMap<&TenantId, usize> = BTreeMap::new();
-    applications.iter().for_each(|(tenant, _)| *counts.entry(tenant).or_default() += 1);
-    counts.into_values().max().unwrap_or_default()
 }

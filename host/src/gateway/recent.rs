@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Fate, Status};
 use crate::contract::{Outcome, Target};
@@ -18,11 +19,13 @@ const SHOWN: usize = 12;
 const LONGEST_TEXT: usize = 300;
 
 /// A push that did not go well.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RecentFailure {
     /// Seconds since the Unix epoch.
     pub at: u64,
+    #[schema(value_type = String)]
     pub application: Arc<str>,
+    #[schema(value_type = String)]
     pub provider: Arc<str>,
     /// The beginning of the token, topic or URL.
     pub target: String,
@@ -41,6 +44,10 @@ pub(super) struct Recent(RwLock<HashMap<TenantId, Arc<Ring>>>);
 pub(super) struct Ring(Mutex<VecDeque<RecentFailure>>);
 
 impl Recent {
+    pub fn forget(&self, tenant: &TenantId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    }
+
     pub fn of(&self, tenant: &TenantId) -> Arc<Ring> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
         known.unwrap_or_else(|| {

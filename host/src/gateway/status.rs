@@ -1,13 +1,14 @@
 //! What became of a target, in the one word that all providers share.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Fate;
 use crate::contract::{Disposition, Outcome};
 use crate::error::{Error, Kind};
 
 /// Sorted by who must act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Delivered,
@@ -92,10 +93,10 @@ fn settled(outcome: &Outcome) -> Status {
 
 fn failed(error: &Error) -> Status {
     match error.kind {
+        Kind::Throttled => Status::Throttled,
         _ if error.code.starts_with("provider_") => Status::Failed,
         Kind::Internal | Kind::Provider => Status::Failed,
         Kind::CredentialRejected => Status::CredentialRejected,
-        Kind::Throttled => Status::Throttled,
         Kind::Gone => Status::Unregistered,
         Kind::Overloaded | Kind::Unreachable | Kind::Unavailable | Kind::TimedOut => Status::Unavailable,
         _ => Status::Rejected,

@@ -8,13 +8,34 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTI
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::contract::{Disposition, Outcome, Scope};
 use crate::error::{Error, Kind};
 use crate::gateway::Fate;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error, example = json!({"error": "application_not_found", "message": "no application found for the provided application_id"}))]
+pub struct Told<'a> {
+    /// `snake_case`, for programs. An open set: a push service's own reasons are handed on.
+    error: &'a str,
+    /// For people.
+    message: &'a str,
+    /// The field of the request that is wrong; only under `/v1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    field: Option<&'a str>,
+}
+
+impl Told<'_> {
+    fn text(&self) -> String {
+        // A struct of texts can always be written into memory.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
 
 /// What the log line of a request says about its error.
 #[derive(Clone)]
@@ -55,16 +76,17 @@ pub fn error(error: Error) -> Response {
 /// The same with the name of the wrong field, which the classic routes never had.
 pub fn error_with_field(error: Error) -> Response {
     let Some(field) = error.field.clone() else { return self::error(error) };
-    let body = json!({"error": error.code, "message": error.message, "field": field});
+    let body = Told { error: &error.code, message: &error.message, field: Some(&field) };
+    let body = body.text();
     let mut response = self::error(error);
-    *response.body_mut() = body.to_string().into();
+    *response.body_mut() = body.into();
     response.headers_mut().remove(CONTENT_LENGTH);
     response
 }
 
 /// The answer to an error whose status no [`Kind`] stands for.
 pub fn with_status(status: StatusCode, code: &str, message: &str) -> Response {
-    let mut response = raw_json(status, json!({"error": code, "message": message}).to_string());
+    let mut response = raw_json(status, Told { error: code, message, field: None }.text());
     response.extensions_mut().insert(Logged { code: code.to_owned().into(), inner: None });
     response
 }
@@ -138,7 +160,7 @@ fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
         Kind::AccessDenied => StatusCode::UNAUTHORIZED,
-        Kind::CredentialRejected => StatusCode::FORBIDDEN,
+        Kind::Forbidden | Kind::CredentialRejected => StatusCode::FORBIDDEN,
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Gone => StatusCode::GONE,

@@ -9,11 +9,13 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::admission::Place;
 use super::form::Form;
 use super::idempotency::MayHaveArrived;
+use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
 use super::{Api, answer, detached};
 use crate::contract::Target;
 use crate::error::{Error, Kind};
@@ -25,21 +27,86 @@ const INLINE_SECRETS: &[(&str, &str)] = &[("gcm_api_key", GCM)];
 /// The `type` whose callers expect the service's own answer.
 const GCM: &str = "gcm";
 
-/// `POST /register_application`
+/// An application that was registered.
+#[derive(Serialize, ToSchema)]
+pub struct Registered {
+    #[schema(example = "my-apns-app")]
+    application_id: String,
+}
+
+/// The push service accepted it.
+#[derive(Serialize, ToSchema)]
+pub struct Accepted {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    response: &'static str,
+}
+
+/// Tokens that were reported dead since the last call.
+#[derive(Serialize, ToSchema)]
+pub struct Feedback {
+    response: Vec<DeadTokenView>,
+}
+
+/// A token that the push service reported dead: drop it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadToken)]
+pub struct DeadTokenView {
+    device_token: String,
+    /// When it died, RFC 3339.
+    #[schema(example = "2012-11-27T22:24:07Z")]
+    timestamp: String,
+}
+
+/// Register an application
+///
+/// With the credential that its push service asks for. Everything is checked now, and no connection is made. An
+/// application of the same id is replaced. The fields may come in the query too.
+#[utoipa::path(
+    post,
+    path = "/register_application",
+    operation_id = "register_application",
+    tag = "Classic",
+    request_body(content(
+        (openapi::RegistrationMultipart = "multipart/form-data"),
+        (openapi::RegistrationForm = "application/x-www-form-urlencoded"),
+        (openapi::RegistrationJson = "application/json"),
+    )),
+    responses((status = 200, description = "Registered.", body = Registered), Read, Bounded, Component, Guarded)
+)]
 pub async fn register_application(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     request: Request,
 ) -> Result<Response, Error> {
     let registration = registration_from(Form::read(request, api.form).await?)?;
-    let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
-    let backend = api.backend.clone();
-    let work = tokio::task::spawn_blocking(move || backend.register(&tenant, registration));
-    let id = work.await.map_err(Error::internal)??;
-    Ok(answer::json(StatusCode::OK, &json!({ "application_id": id })))
+    let id = api.register(tenant, registration).await?;
+    Ok(answer::json(StatusCode::OK, &Registered { application_id: id }))
 }
 
-/// `POST /send_notification`
+/// Send a notification to one device
+///
+/// The answer says what became of it: 200 when the push service accepted it. For GCM it is the service's own JSON.
+/// Beside the fields listed, all options of the application's provider are understood. The fields may come in the
+/// query too.
+#[utoipa::path(
+    post,
+    path = "/send_notification",
+    operation_id = "send_notification",
+    tag = "Classic",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+        description = "A repeat with the same key within a day gets the first answer, and is not sent.")),
+    request_body(content(
+        (openapi::SendForm = "application/x-www-form-urlencoded"),
+        (openapi::SendMultipart = "multipart/form-data"),
+        (openapi::SendJson = "application/json"),
+    )),
+    responses(
+        (status = 200, description = "The push service accepted it.",
+            content((openapi::Sent = "application/json"))),
+        Missing, Read, Once, Bounded, Service, Device, Guarded
+    )
+)]
 pub async fn send_notification(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -57,7 +124,21 @@ pub async fn send_notification(
     Ok(response)
 }
 
-/// `POST /application_feedback`
+/// Read the dead tokens of an application
+///
+/// Those that were reported since the last call: reading clears the list.
+#[utoipa::path(
+    post,
+    path = "/application_feedback",
+    operation_id = "application_feedback",
+    tag = "Classic",
+    request_body(content(
+        (openapi::FeedbackForm = "application/x-www-form-urlencoded"),
+        (openapi::FeedbackMultipart = "multipart/form-data"),
+        (openapi::FeedbackJson = "application/json"),
+    )),
+    responses((status = 200, description = "Dead tokens.", body = Feedback), Missing, Read, Guarded)
+)]
 pub async fn application_feedback(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -72,8 +153,8 @@ pub async fn application_feedback(
         )
     })?;
     let dead = api.backend.feedback(&tenant, &id)?;
-    let list: Vec<Value> = dead.iter().map(dead_token).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ "response": list })))
+    let response = dead.iter().map(DeadTokenView::of).collect();
+    Ok(answer::json(StatusCode::OK, &Feedback { response }))
 }
 
 fn registration_from(mut form: Form) -> Result<Registration, Error> {
@@ -146,7 +227,7 @@ fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<R
     let verdict = answer::verdict(fate, &report.provider).map_err(|error| in_gcm_terms(error, as_gcm));
     match (verdict, native) {
         (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
-        (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &json!({"response": "ok"}))),
+        (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &Accepted { response: "ok" })),
     }
 }
 
@@ -161,8 +242,10 @@ fn in_gcm_terms(error: Error, as_gcm: bool) -> Error {
         .caused_by(error.inner.map_or(cause.clone(), |inner| format!("{cause} ({inner})")))
 }
 
-pub(super) fn dead_token(dead: &DeadToken) -> Value {
-    json!({"device_token": dead.device_token, "timestamp": answer::utc(dead.since).to_string()})
+impl DeadTokenView {
+    pub fn of(dead: &DeadToken) -> Self {
+        Self { device_token: dead.device_token.clone(), timestamp: answer::utc(dead.since).to_string() }
+    }
 }
 
 #[cfg(test)]

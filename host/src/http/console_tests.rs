@@ -11,12 +11,13 @@ use tower::ServiceExt as _;
 use super::super::router;
 use super::super::testing::{Fake, Got, ask, limits, watch};
 use super::*;
-use crate::config::{Hidden, Login};
+use crate::config::{Callers, Hidden, Login};
 
 /// A server that lets nobody in without a password.
 fn guarded() -> Router {
     let login = Login { username: "me".into(), password: Hidden::new("a:b".into()) };
-    router(Arc::new(Fake::default()), &limits(), Some(&login), &watch()).0
+    let callers = Callers { login: Some(login), admin: None };
+    router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
 }
 
 async fn got(uri: &str) -> Got {

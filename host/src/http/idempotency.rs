@@ -40,6 +40,8 @@ pub struct MayHaveArrived;
 pub trait Keep: Send + Sync {
     fn get(&self, tenant: &TenantId, key: &str) -> Option<Kept>;
     fn put(&self, tenant: &TenantId, key: &str, kept: Kept);
+    /// Drops all answers of a tenant that is no more.
+    fn forget(&self, tenant: &TenantId);
 }
 
 /// An answer, and what it answered.
@@ -77,6 +79,11 @@ impl Idempotency {
     /// The same for larger or smaller bodies, in bytes.
     pub fn with_body(&self, body: usize) -> Self {
         Self { bounds: self.bounds.with_body(body), ..self.clone() }
+    }
+
+    /// Drops all answers of a tenant that is no more.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.kept.forget(tenant);
     }
 
     /// Takes the key, or tells whom to wait for.
@@ -264,6 +271,10 @@ impl Keep for InMemory {
         while tenant.by_age.len() > 1 && (tenant.by_age.len() > self.most || tenant.size > self.memory) {
             tenant.remove_oldest();
         }
+    }
+
+    fn forget(&self, tenant: &TenantId) {
+        lock(&self.tenants).remove(tenant);
     }
 }
 

@@ -5,14 +5,24 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
+use super::openapi::{Always, Guarded};
 use super::{Api, answer};
 use crate::gateway::{Readiness, Standing};
 use crate::tenant::TenantId;
 
-/// The answer of `/v1/status`.
-#[derive(Serialize)]
+/// It runs.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// One tenant's view of this server.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ServerStatus)]
 struct Shown {
     version: &'static str,
     /// Seconds since the server began.
@@ -22,35 +32,75 @@ struct Shown {
 }
 
 /// What is told of readiness.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Ready {
+    /// Always `ok`.
+    #[schema(example = "ok")]
     status: &'static str,
     #[serde(flatten)]
     readiness: Readiness,
 }
 
-pub(super) async fn healthz() -> Response {
-    answer::json(StatusCode::OK, &json!({"status": "ok"}))
+/// Why it is not ready, and what it sees.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NotReady<'a> {
+    /// Always `not_ready`.
+    #[schema(example = "not_ready")]
+    error: &'static str,
+    message: &'a str,
+    #[serde(flatten)]
+    readiness: &'a Readiness,
 }
 
+/// Does it run?
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    tag = "Operation",
+    responses((status = 200, description = "It runs.", body = Health), Always),
+    security(())
+)]
+pub(super) async fn healthz() -> Response {
+    answer::json(StatusCode::OK, &Health { status: "ok" })
+}
+
+/// Can it do its work?
+///
 /// 503 where this server can do nothing for anybody. A push service that can not be reached is no reason: this
 /// server would not be ready again any sooner, and another one reaches it no better.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "Operation",
+    responses(
+        Always,
+        (status = 200, description = "It can.", body = Ready),
+        (status = 503, description = "It can not, or is stopping.",
+            content((super::openapi::Unready = "application/json"))),
+    ),
+    security(())
+)]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let readiness = api.backend.readiness();
     let Some(reason) = &readiness.reason else {
         return answer::json(StatusCode::OK, &Ready { status: "ok", readiness });
     };
-    let body = json!({
-        "error": "not_ready",
-        "message": reason,
-        "providers": readiness.providers,
-        "quarantined": readiness.quarantined,
-        "circuits": readiness.circuits,
-    });
+    let body = NotReady { error: "not_ready", message: reason, readiness: &readiness };
     answer::json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-/// The caller's own outcomes, providers and last failures.
+/// What this tenant's pushes came to
+///
+/// The caller's own outcomes since the server began, providers, and last failures.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    operation_id = "get_status",
+    tag = "Operation",
+    responses((status = 200, description = "As it is now.", body = Shown), Guarded)
+)]
 pub(super) async fn show(State(api): State<Api>, Extension(tenant): Extension<TenantId>) -> Response {
     let standing = api.backend.standing(&tenant);
     let uptime = api.watch.uptime().as_secs();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::versions::{Version, Versions};
 use crate::contract::manifest::{Field, Origin, ProviderManifest, SecretFormat, TargetKind};
@@ -11,7 +12,8 @@ use crate::provider::{Instances, Provider, Trust};
 use crate::tenant::TenantId;
 
 /// A provider as its tenant sees it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Provider)]
 pub struct ProviderView {
     pub name: String,
     /// `built-in`, `operator` (everybody has it), or `own`.
@@ -22,9 +24,11 @@ pub struct ProviderView {
     pub digest: String,
     /// Why it is unusable.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub fault: Option<String>,
     /// Seconds until it is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub quarantined_for: Option<f64>,
     /// Calls that ended in a trap, a time-out or a limit, or with an answer that breaks the contract.
     pub failures: u64,
@@ -32,34 +36,70 @@ pub struct ProviderView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<VersionView>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub manifest: Option<ManifestView>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// A provider in a list.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ProviderEntry {
+    pub name: String,
+    /// `built-in`, `operator` (everybody has it), or `own`.
+    pub origin: &'static str,
+    /// `active`, `quarantined`, or `unusable`.
+    pub state: &'static str,
+    /// SHA-256 of the active component file, in hex.
+    pub digest: String,
+    /// As its manifest says; null where it is unusable.
+    pub version: Option<String>,
+    pub title: Option<String>,
+    /// The kinds of credential that an application may hold: one of them.
+    pub credentials: Vec<String>,
+}
+
+impl From<ProviderView> for ProviderEntry {
+    fn from(view: ProviderView) -> Self {
+        let ProviderView { name, origin, state, digest, manifest, .. } = view;
+        let (version, title, credentials) = match manifest {
+            Some(manifest) => {
+                (Some(manifest.version), Some(manifest.title), manifest.credentials.into_keys().collect())
+            }
+            None => (None, None, Vec::new()),
+        };
+        Self { name, origin, state, digest, version, title, credentials }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ProviderVersion)]
 pub struct VersionView {
     pub digest: String,
     pub active: bool,
     /// Bytes.
-    pub size: usize,
+    pub size: u64,
     /// RFC 3339.
     pub uploaded: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub quarantined_for: Option<f64>,
 }
 
 /// What callers need of a manifest.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ProviderManifest)]
 pub struct ManifestView {
     pub title: String,
     pub vendor: String,
     pub version: String,
     pub description: String,
+    #[schema(value_type = Vec<String>)]
     pub targets: Vec<&'static str>,
     /// By name.
     pub settings: BTreeMap<String, String>,
     /// By name.
     pub options: BTreeMap<String, String>,
     /// By credential: its secrets, and how each is written.
+    #[schema(value_type = BTreeMap<String, BTreeMap<String, String>>)]
     pub credentials: BTreeMap<String, BTreeMap<String, &'static str>>,
     /// All places that it may reach.
     pub endpoints: Vec<String>,

@@ -3,91 +3,154 @@
 use std::collections::BTreeMap;
 
 use axum::Extension;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use super::super::{Api, answer, classic};
+use super::super::classic::DeadTokenView;
+use super::super::openapi::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
+use super::super::{Api, answer};
 use super::object::{Object, parse};
+use super::page::Paging;
+use super::segments::Segments;
 use super::{Failure, json};
 use crate::contract::Environment;
 use crate::error::Error;
-use crate::gateway::Registration;
+use crate::gateway::{ApplicationView, Registration};
 use crate::tenant::TenantId;
 
 const FIELDS: &[&str] = &["provider", "environment", "settings", "credentials"];
-/// Applications in one answer.
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
 
+/// Some of a tenant's applications.
+#[derive(Serialize, ToSchema)]
+struct ApplicationPage {
+    applications: Vec<ApplicationView>,
+    /// What to give as `after` for the next page; null: there is none.
+    next: Option<String>,
+}
+
+/// Tokens that were reported dead since the last call.
+#[derive(Serialize, ToSchema)]
+struct DeadTokens {
+    dead_tokens: Vec<DeadTokenView>,
+}
+
+/// Register or replace an application
+///
 /// `{"provider", "environment", "settings": {…}, "credentials": {…}}`, with the names that the provider's
 /// manifest gives its settings and secrets. The classic registration's flat fields are understood too.
+/// Everything is checked now, and no connection is made.
+#[utoipa::path(
+    put,
+    path = "/v1/applications/{id}",
+    operation_id = "put_application",
+    tag = "Applications",
+    params(("id" = String, Path, min_length = 1, max_length = 256, example = "my-apns-app",
+        description = "Of the caller's choice.")),
+    request_body = openapi::Registration,
+    responses(
+        (status = 200, description = "Registered.", body = ApplicationView),
+        Read, Bounded, Component, Guarded
+    )
+)]
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     let body = json(request, &api, api.limits.request_body).await?;
     let registration = registration(id.clone(), parse(&body)?)?;
-    let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
-    let (backend, owner) = (api.backend.clone(), tenant.clone());
-    let work = tokio::task::spawn_blocking(move || backend.register(&owner, registration));
-    work.await.map_err(Error::internal)??;
+    api.register(tenant.clone(), registration).await?;
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
+/// Show an application
+///
+/// Its secrets are never shown again: kind, fingerprint, topics and expiry are.
+#[utoipa::path(
+    get,
+    path = "/v1/applications/{id}",
+    operation_id = "get_application",
+    tag = "Applications",
+    params(("id" = String, Path, example = "my-apns-app")),
+    responses((status = 200, description = "As it is registered.", body = ApplicationView), Missing, Guarded)
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
-/// In the order of their ids; `after`: those behind this id, `limit`: how many.
+/// List the applications
+///
+/// In the order of their ids, in pages.
+#[utoipa::path(
+    get,
+    path = "/v1/applications",
+    operation_id = "list_applications",
+    tag = "Applications",
+    params(
+        ("after" = Option<String>, Query, description = "Those behind this id."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "How many; 100 if not given."),
+    ),
+    responses((status = 200, description = "A page.", body = ApplicationPage), Addressed, Guarded)
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Query(query): Query<BTreeMap<String, String>>,
+    paging: Paging,
 ) -> Result<Response, Failure> {
-    let limit = match query.get("limit").map(|text| text.parse::<usize>()) {
-        None => PAGE,
-        Some(Ok(limit)) if (1..=LARGEST_PAGE).contains(&limit) => limit,
-        Some(_) => {
-            let message = format!("limit must be an integer from 1 to {LARGEST_PAGE}");
-            return Err(Error::field("invalid_limit", "limit", message).into());
-        }
-    };
     let all = api.backend.applications(&tenant);
-    let behind = |id: &str| query.get("after").is_none_or(|after| id > after.as_str());
-    let mut rest = all.iter().filter(|application| behind(&application.id));
-    let page: Vec<_> = rest.by_ref().take(limit).collect();
-    let last = page.last().map(|application| &application.id);
-    let next = rest.next().and(last);
-    Ok(answer::json(StatusCode::OK, &json!({"applications": page, "next": next})))
+    let (page, next) = paging.of(&all, |application| &application.id);
+    Ok(answer::json(StatusCode::OK, &ApplicationPage { applications: page.to_vec(), next }))
 }
 
+/// Forget an application
+///
+/// Sends under way finish.
+#[utoipa::path(
+    delete,
+    path = "/v1/applications/{id}",
+    operation_id = "delete_application",
+    tag = "Applications",
+    params(("id" = String, Path, example = "my-apns-app")),
+    responses((status = 204, description = "Forgotten."), Missing, Guarded)
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<StatusCode, Failure> {
-    api.backend.remove(&tenant, &id)?;
+    api.backend.remove(tenant, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// As `POST /application_feedback`: reading clears the list.
+/// Read the dead tokens of an application
+///
+/// Those that were reported since the last call: reading clears the list.
+#[utoipa::path(
+    get,
+    path = "/v1/applications/{id}/feedback",
+    operation_id = "read_feedback",
+    tag = "Applications",
+    params(("id" = String, Path, example = "my-apns-app")),
+    responses((status = 200, description = "Dead tokens.", body = DeadTokens), Missing, Guarded)
+)]
 pub(super) async fn feedback(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
-    let dead: Vec<Value> = api.backend.feedback(&tenant, &id)?.iter().map(classic::dead_token).collect();
-    Ok(answer::json(StatusCode::OK, &json!({"dead_tokens": dead})))
+    let dead_tokens = api.backend.feedback(&tenant, &id)?.iter().map(DeadTokenView::of).collect();
+    Ok(answer::json(StatusCode::OK, &DeadTokens { dead_tokens }))
 }
 
 fn registration(id: String, body: Map<String, Value>) -> Result<Registration, Error> {

@@ -2,14 +2,16 @@
 //! channels. The provider's component says which collections there are.
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::super::admission::Place;
+use super::super::openapi::{self, Guarded, Missing, Read, Service};
 use super::super::{Api, answer, detached};
 use super::object::parse;
+use super::segments::Segments;
 use super::{Failure, json};
 use crate::error::Error;
 use crate::gateway::{Errand, Work};
@@ -17,11 +19,23 @@ use crate::tenant::TenantId;
 
 type Item = (String, Map<String, Value>);
 
+/// Create an item
+///
+/// The push service makes it, and gives it an id.
+#[utoipa::path(
+    post,
+    path = "/v1/applications/{id}/{collection}",
+    operation_id = "create_item",
+    tag = "Collections",
+    params(("id" = String, Path, example = "my-apns-app"), ("collection" = openapi::Collection, Path, example = "channels")),
+    request_body = openapi::NewItem,
+    responses((status = 201, description = "Created.", body = openapi::Item), Missing, Read, Service, Guarded)
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
-    Path((id, collection)): Path<(String, String)>,
+    Segments((id, collection)): Segments<(String, String)>,
     request: Request,
 ) -> Result<Response, Failure> {
     let body = json(request, &api, api.limits.request_body).await?;
@@ -30,32 +44,70 @@ pub(super) async fn create(
     Ok(answer::json(StatusCode::CREATED, &made))
 }
 
+/// List the items of a collection
+#[utoipa::path(
+    get,
+    path = "/v1/applications/{id}/{collection}",
+    operation_id = "list_items",
+    tag = "Collections",
+    params(("id" = String, Path, example = "my-apns-app"), ("collection" = openapi::Collection, Path, example = "channels")),
+    responses(
+        (status = 200, description = "All items, under the collection's name.", body = openapi::Items),
+        Missing, Service, Guarded
+    )
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
-    Path((id, collection)): Path<(String, String)>,
+    Segments((id, collection)): Segments<(String, String)>,
 ) -> Result<Response, Failure> {
     let all = perform(&api, tenant, place, (id, collection.clone()), Work::ReadAll).await?;
     let all: Vec<Value> = all.into_iter().map(shown).collect();
     Ok(answer::json(StatusCode::OK, &json!({ collection: all })))
 }
 
+/// Show an item
+#[utoipa::path(
+    get,
+    path = "/v1/applications/{id}/{collection}/{item}",
+    operation_id = "get_item",
+    tag = "Collections",
+    params(
+        ("id" = String, Path, example = "my-apns-app"),
+        ("collection" = openapi::Collection, Path, example = "channels"),
+        ("item" = String, Path, description = "The id that the push service gave it."),
+    ),
+    responses((status = 200, description = "The item.", body = openapi::Item), Missing, Service, Guarded)
+)]
 pub(super) async fn read(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
-    Path((id, collection, item)): Path<(String, String, String)>,
+    Segments((id, collection, item)): Segments<(String, String, String)>,
 ) -> Result<Response, Failure> {
     let found = one(perform(&api, tenant, place, (id, collection), Work::Read(item)).await?)?;
     Ok(answer::json(StatusCode::OK, &found))
 }
 
+/// Delete an item
+#[utoipa::path(
+    delete,
+    path = "/v1/applications/{id}/{collection}/{item}",
+    operation_id = "delete_item",
+    tag = "Collections",
+    params(
+        ("id" = String, Path, example = "my-apns-app"),
+        ("collection" = openapi::Collection, Path, example = "channels"),
+        ("item" = String, Path, description = "The id that the push service gave it."),
+    ),
+    responses((status = 204, description = "Deleted."), Missing, Service, Guarded)
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
-    Path((id, collection, item)): Path<(String, String, String)>,
+    Segments((id, collection, item)): Segments<(String, String, String)>,
 ) -> Result<StatusCode, Failure> {
     perform(&api, tenant, place, (id, collection), Work::Delete(item)).await?;
     Ok(StatusCode::NO_CONTENT)

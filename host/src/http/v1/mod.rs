@@ -5,10 +5,13 @@ mod lines;
 mod management;
 mod notifications;
 mod object;
+mod page;
 mod providers;
 mod result;
+mod segments;
 mod stream;
 mod target;
+mod tenants;
 
 use std::convert::Infallible;
 
@@ -18,11 +21,38 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::{Route, get, post};
+use axum::routing::{Route, delete, get, post};
 use tower::{Layer, Service};
+use utoipa::OpenApi;
 
 use super::{Api, answer, form};
 use crate::error::{Error, Kind};
+
+/// The documents of the routes.
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        notifications::send,
+        stream::send,
+        applications::list,
+        applications::put,
+        applications::show,
+        applications::delete,
+        applications::feedback,
+        management::list,
+        management::create,
+        management::read,
+        management::delete,
+        providers::list,
+        providers::show,
+        providers::put,
+        providers::delete,
+        providers::activate,
+        providers::log,
+    ),
+    components(schemas(stream::StreamHeader, stream::StreamLine, stream::End))
+)]
+pub(super) struct Documents;
 
 /// The routes, to be merged with the others.
 ///
@@ -42,11 +72,22 @@ where
         .route("/v1/applications/{id}/feedback", get(applications::feedback))
         .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
         .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
+        .route("/v1/providers", get(providers::list))
         .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .route("/v1/providers/{name}/activate", post(providers::activate))
         .route("/v1/providers/{name}/log", get(providers::log))
         .route("/v1/notifications", post(notifications::send).layer(once))
         .route("/v1/notifications:stream", post(stream::send))
+}
+
+/// Those that the operator may use, who is no tenant.
+pub(super) fn tenant_routes() -> Router<Api> {
+    Router::new()
+        .route("/v1/tenants", get(tenants::list))
+        .route("/v1/tenants/{id}", get(tenants::show).put(tenants::put).delete(tenants::delete))
+        .route("/v1/tenants/{id}/usage", get(tenants::usage))
+        .route("/v1/tenants/{id}/keys", get(tenants::list_keys).post(tenants::add_key))
+        .route("/v1/tenants/{id}/keys/{key}", delete(tenants::delete_key))
 }
 
 /// Reads a JSON body of at most `most` bytes.
@@ -81,3 +122,6 @@ impl axum::response::IntoResponse for Failure {
         answer::error_with_field(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,11 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 use super::super::admission::Place;
 use super::super::idempotency::MayHaveArrived;
+use super::super::openapi::{self, Guarded, Missing, Once, Read};
 use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::result::{Summary, TargetResult};
@@ -19,11 +21,46 @@ use crate::error::Error;
 use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Via};
 use crate::tenant::TenantId;
 
-const FIELDS: &[&str] =
+pub(super) const FIELDS: &[&str] =
     &["application_id", "notification", "target", "targets", "notifications", "validate_only", "deadline"];
-const ITEM_FIELDS: &[&str] = &["notification", "target", "targets"];
+pub(super) const ITEM_FIELDS: &[&str] = &["notification", "target", "targets"];
 /// Lines and fates that wait between two steps.
 const WAITING: usize = 512;
+
+/// One notification for some targets, or many different ones.
+#[derive(ToSchema)]
+#[schema(as = Send)]
+#[expect(dead_code, reason = "it is read field by field, so that errors name the field")]
+struct Body {
+    #[schema(min_length = 1)]
+    application_id: String,
+    /// For all targets. Beside `notifications`: what they share.
+    notification: Option<openapi::Notification>,
+    target: Option<openapi::Target>,
+    /// Many at once; `/v1/notifications:stream` has no limit.
+    #[schema(min_items = 1)]
+    targets: Option<Vec<openapi::Target>>,
+    /// Instead of `target` and `targets`.
+    #[schema(min_items = 1)]
+    notifications: Option<Vec<Item>>,
+    /// Check everything, and send nothing.
+    validate_only: Option<bool>,
+    /// Seconds for the whole send; at most the server's own limit.
+    #[schema(exclusive_minimum = 0.0)]
+    deadline: Option<f64>,
+}
+
+/// A notification of its own for some targets.
+#[derive(ToSchema)]
+#[schema(as = SendItem)]
+#[expect(dead_code, reason = "it is read field by field, so that errors name the field")]
+struct Item {
+    /// Its fields win over those of the shared notification; null takes one away.
+    notification: Option<openapi::Notification>,
+    target: Option<openapi::Target>,
+    #[schema(min_items = 1)]
+    targets: Option<Vec<openapi::Target>>,
+}
 
 /// What is to be sent.
 enum Job {
@@ -33,12 +70,30 @@ enum Job {
     Different(Shared, Vec<Line>),
 }
 
-#[derive(Serialize)]
+/// What became of every target, in the request's order.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SendResults)]
 struct Answer {
     summary: Summary,
     results: Vec<TargetResult>,
 }
 
+/// Send to many targets
+///
+/// One result for each target; a target that fails costs the others nothing, and the answer is 200 all the same.
+#[utoipa::path(
+    post,
+    path = "/v1/notifications",
+    operation_id = "send_notifications",
+    tag = "Notifications",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+        description = "A repeat with the same key within a day gets the first answer, and is not sent.")),
+    request_body = Body,
+    responses(
+        (status = 200, description = "What became of each target.", body = Answer),
+        Missing, Read, Once, Guarded
+    )
+)]
 pub(super) async fn send(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -76,7 +131,7 @@ async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResu
         }
         Job::Different(shared, lines) => {
             let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
-            let stream = api.backend.stream(&tenant, shared)?;
+            let stream = api.backend.stream(tenant, shared).await?;
             (targets, all(stream, lines).await)
         }
     };
@@ -118,6 +173,7 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
             notification,
             validate_only: body.switch("validate_only")?,
             deadline: body.seconds("deadline")?,
+            targets: None,
         })
     };
     match (notification, targets, notifications) {
@@ -128,7 +184,9 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
         (notification, None, Some(items)) => {
             let lines = lines(items)?;
             bounded(lines.len(), most)?;
-            Ok(Job::Different(shared(notification.unwrap_or_default(), &mut body)?, lines))
+            let mut shared = shared(notification.unwrap_or_default(), &mut body)?;
+            shared.targets = Some(lines.len());
+            Ok(Job::Different(shared, lines))
         }
         (None, Some(_), None) => {
             Err(Error::field("missing_notification", "notification", "there is no notification"))

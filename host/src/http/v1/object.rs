@@ -70,7 +70,12 @@ impl Object {
     }
 
     pub fn switch(&mut self, name: &str) -> Result<bool, Error> {
-        Ok(self.take(name, "true or false", |value| value.as_bool())?.unwrap_or(false))
+        Ok(self.maybe(name)?.unwrap_or(false))
+    }
+
+    /// A switch that may be neither on nor off.
+    pub fn maybe(&mut self, name: &str) -> Result<Option<bool>, Error> {
+        self.take(name, "true or false", |value| value.as_bool())
     }
 
     /// A wait as callers write it: seconds.

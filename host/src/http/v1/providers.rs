@@ -1,26 +1,79 @@
-//! `/v1/providers/{name}`: uploading components, and what runs them.
+//! `/v1/providers`: uploading components, and what runs them.
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::admission::Place;
+use super::super::openapi::{self, Bounded, Busy, Guarded, Missing, Read};
 use super::super::{Api, answer, detached, form};
 use super::object::Object;
+use super::segments::Segments;
 use super::{Failure, content_type, json};
 use crate::error::{Error, Kind};
-use crate::gateway::Uploads;
+use crate::gateway::{ProviderEntry, ProviderLog, ProviderView, Uploads};
 use crate::tenant::TenantId;
 
 /// Bytes of the body of an activation.
 const ACTIVATION: usize = 4 << 10;
 
+/// The providers that a tenant's applications may be registered for.
+#[derive(Serialize, ToSchema)]
+struct ProviderList {
+    /// In the order of their names.
+    providers: Vec<ProviderEntry>,
+}
+
+/// Which version shall be active.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is read field by field, so that errors name the field")]
+struct Activation {
+    /// SHA-256 of the component file, in hex.
+    digest: String,
+}
+
+/// List the providers
+///
+/// Those that everybody has, and the tenant's own.
+#[utoipa::path(
+    get,
+    path = "/v1/providers",
+    operation_id = "list_providers",
+    tag = "Providers",
+    responses((status = 200, description = "All of them.", body = ProviderList), Guarded)
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+) -> Result<Response, Failure> {
+    let providers = uploads(&api)?.list(&tenant);
+    Ok(answer::json(StatusCode::OK, &ProviderList { providers }))
+}
+
+/// Upload a provider
+///
+/// A WebAssembly component of the world `pushlet:provider/http-provider`. It is checked, compiled, held against what
+/// the operator allows, tried with its own examples, and only then takes the place of the version before.
+#[utoipa::path(
+    put,
+    path = "/v1/providers/{name}",
+    operation_id = "put_provider",
+    tag = "Providers",
+    params(("name" = String, Path, example = "webhook", description = "As its manifest says.")),
+    request_body(content((openapi::ComponentFile = "application/wasm"))),
+    responses(
+        (status = 200, description = "It is active.", body = ProviderView),
+        Missing, Read, Busy, Bounded, Guarded
+    )
+)]
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
-    Path(name): Path<String>,
+    Segments(name): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     let uploads = uploads(&api)?;
@@ -40,11 +93,26 @@ pub(super) async fn put(
     Ok(answer::json(StatusCode::OK, &view))
 }
 
+/// Make another version active
+///
+/// One that was uploaded and is kept; its quarantine ends.
+#[utoipa::path(
+    post,
+    path = "/v1/providers/{name}/activate",
+    operation_id = "activate_provider",
+    tag = "Providers",
+    params(("name" = String, Path, example = "webhook")),
+    request_body = Activation,
+    responses(
+        (status = 200, description = "It is active.", body = ProviderView),
+        Missing, Read, Busy, Guarded
+    )
+)]
 pub(super) async fn activate(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
-    Path(name): Path<String>,
+    Segments(name): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     let uploads = uploads(&api)?;
@@ -54,27 +122,58 @@ pub(super) async fn activate(
     Ok(answer::json(StatusCode::OK, &view))
 }
 
+/// Show a provider
+#[utoipa::path(
+    get,
+    path = "/v1/providers/{name}",
+    operation_id = "get_provider",
+    tag = "Providers",
+    params(("name" = String, Path, example = "apns")),
+    responses((status = 200, description = "As it is now.", body = ProviderView), Missing, Guarded)
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Path(name): Path<String>,
+    Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
     Ok(answer::json(StatusCode::OK, &uploads(&api)?.view(&tenant, &name)?))
 }
 
+/// Read what a provider printed
+///
+/// In this tenant's calls, and where it trapped; the last refused upload too.
+#[utoipa::path(
+    get,
+    path = "/v1/providers/{name}/log",
+    operation_id = "read_provider_log",
+    tag = "Providers",
+    params(("name" = String, Path, example = "apns")),
+    responses((status = 200, description = "The logs of its versions.", body = ProviderLog), Missing, Guarded)
+)]
 pub(super) async fn log(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Path(name): Path<String>,
+    Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
     Ok(answer::json(StatusCode::OK, &uploads(&api)?.log(&tenant, &name)?))
 }
 
+/// Remove a provider
+///
+/// All its versions. Its applications stay, and can't be sent for.
+#[utoipa::path(
+    delete,
+    path = "/v1/providers/{name}",
+    operation_id = "delete_provider",
+    tag = "Providers",
+    params(("name" = String, Path, example = "webhook")),
+    responses((status = 204, description = "Removed."), Missing, Busy, Guarded)
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Extension(place): Extension<Place>,
-    Path(name): Path<String>,
+    Segments(name): Segments<String>,
 ) -> Result<StatusCode, Failure> {
     let uploads = uploads(&api)?;
     detached(place, async move { uploads.remove(&tenant, &name).await }).await?;

@@ -4,45 +4,55 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::super::answer;
+use super::super::{answer, openapi};
 use super::target;
 use crate::contract::{Disposition, Outcome, Target};
 use crate::error::Error;
 use crate::gateway::{Fate, Status};
 
-/// One line of an answer.
-#[derive(Debug, Serialize)]
+/// What became of one target.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TargetResult {
+    /// Counts the request's targets, or the lines of a stream behind the first, from 0.
     pub index: usize,
     /// As the request named it; not in a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<openapi::Target>, nullable = false)]
     pub target: Option<Value>,
     pub status: Status,
     /// The service's id of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub id: Option<String>,
     /// The service's own reason, or ours.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub message: Option<String>,
     /// The field that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub field: Option<String>,
     /// Seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub retry_after: Option<f64>,
     /// When the token died, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub since: Option<String>,
     /// The token to use from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub replacement: Option<String>,
 }
 
 /// How many targets came to which status.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Summary {
     pub total: usize,
     pub delivered: usize,

@@ -14,9 +14,11 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::super::Api;
 use super::super::admission::Place;
+use super::super::openapi::{self, Guarded, Missing, Read};
 use super::lines::{CutOff, Line, Lines};
 use super::object::Object;
 use super::result::{Summary, TargetResult};
@@ -32,11 +34,34 @@ const WAITING: usize = 512;
 const PIECE: usize = 256;
 const CONTENT_TYPES: &[&str] =
     &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"];
-const HEADER_FIELDS: &[&str] = &["application_id", "notification", "validate_only", "deadline"];
-const LINE_FIELDS: &[&str] = &["target", "notification"];
+pub(super) const HEADER_FIELDS: &[&str] = &["application_id", "notification", "validate_only", "deadline"];
+pub(super) const LINE_FIELDS: &[&str] = &["target", "notification"];
+
+/// The first line of a stream: what all targets share.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is read field by field, so that errors name the field")]
+pub(super) struct StreamHeader {
+    #[schema(min_length = 1)]
+    application_id: String,
+    notification: Option<openapi::Notification>,
+    /// Check everything, and send nothing.
+    validate_only: Option<bool>,
+    /// Seconds for each target; at most the server's own limit.
+    #[schema(exclusive_minimum = 0.0)]
+    deadline: Option<f64>,
+}
+
+/// A further line of a stream: one target.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is read field by field, so that errors name the field")]
+pub(super) struct StreamLine {
+    target: openapi::Target,
+    /// Its fields win over those of the shared notification; null takes one away.
+    notification: Option<openapi::Notification>,
+}
 
 /// Why a stream ended before the caller's lines did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Interruption {
     /// This server is stopping. Lines without a result were not sent.
@@ -47,16 +72,40 @@ pub(super) enum Interruption {
     Idle,
 }
 
-/// The last line.
-#[derive(Serialize)]
+/// The last line of a stream's answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamEnd)]
 pub(super) struct End {
     pub summary: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub interrupted: Option<Interruption>,
 }
 
 type Results = mpsc::Receiver<(usize, Fate)>;
 
+/// Stream to any number of targets
+///
+/// Newline-delimited JSON both ways. The first line is a `StreamHeader`; each further line is a `StreamLine`.
+/// Results come as they are there, each a `TargetResult` with the number of its line; the last line, a `StreamEnd`,
+/// sums up. What is wrong with a line is that line's result. A stream reads no further than it sends, and sends no
+/// further than its results are read.
+#[utoipa::path(
+    post,
+    path = "/v1/notifications:stream",
+    operation_id = "stream_notifications",
+    tag = "Notifications",
+    request_body(content(
+        (openapi::Lines = "application/x-ndjson"),
+        (openapi::Lines = "application/ndjson"),
+        (openapi::Lines = "application/jsonl"),
+    )),
+    responses(
+        (status = 200, description = "A line for each target, and one that sums up.",
+            content((openapi::ResultLines = "application/x-ndjson"))),
+        Missing, Read, Guarded
+    )
+)]
 pub(super) async fn send(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -66,7 +115,7 @@ pub(super) async fn send(
     content_type(request.headers(), CONTENT_TYPES)?;
     let mut lines = Lines::new(request.into_body(), api.limits.stream_line);
     let shared = header(&mut lines, &api.limits).await?;
-    let stream = api.backend.stream(&tenant, shared)?;
+    let stream = api.backend.stream(tenant, shared).await?;
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, results) = mpsc::channel(WAITING);
     let (ended, end) = oneshot::channel();
@@ -109,6 +158,7 @@ async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
                     notification: header.object("notification")?.unwrap_or_default(),
                     validate_only: header.switch("validate_only")?,
                     deadline: header.seconds("deadline")?,
+                    targets: None,
                 });
             }
             Ok(Some(Line::TooLong)) => {

@@ -18,6 +18,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("provider", &["contract", "credential", "error", "tenant"]),
     ("transport", &[]),
     ("registry", &["contract", "credential", "error", "tenant"]),
+    ("tenants", &["credential", "error", "registry", "tenant"]),
     (
         "gateway",
         &[
@@ -29,16 +30,17 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "provider",
             "registry",
             "tenant",
+            "tenants",
             "transport",
         ],
     ),
-    ("http", &["config", "contract", "error", "gateway", "telemetry", "tenant"]),
+    ("http", &["config", "contract", "error", "gateway", "telemetry", "tenant", "tenants"]),
     ("server", &["config", "http"]),
     ("log", &["config"]),
     ("telemetry", &["config", "web"]),
     ("web", &["config"]),
     ("simulated", &["config"]),
-    ("start", &["config", "gateway", "provider", "transport", "web"]),
+    ("start", &["config", "gateway", "provider", "registry", "tenant", "tenants", "transport", "web"]),
     // `provider` for the process that compiles a component, which is nothing but that.
     ("cli", &["config", "http", "log", "provider", "server", "simulated", "start", "telemetry", "web"]),
 ];

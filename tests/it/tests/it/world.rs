@@ -111,10 +111,10 @@ impl Pushlet {
 
     /// A server in front of a gateway that is there already.
     pub async fn serve(config: &Config, gateway: Gateway) -> Self {
-        let login = config.login().unwrap();
+        let callers = config.callers().unwrap();
         let tls = server::acceptor(&config.tls).unwrap();
         let watch = http::Watch::new(None, false);
-        let (router, under_way) = http::router(Arc::new(gateway), &config.limits, login.as_ref(), &watch);
+        let (router, under_way) = http::router(Arc::new(gateway), &config.limits, &callers, &watch);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pushlet::gateway::Gateway;
-use pushlet::provider::MemoryStore;
+use pushlet::registry::Registry;
 use pushlet::start;
 use pushlet::tenant::TenantId;
 use serde_json::json;
@@ -120,13 +120,13 @@ async fn what_is_removed_is_gone_and_its_applications_say_so() {
     assert_eq!(result(scene.send(&json!({"body": "x"}))).await, delivered());
 }
 
-/// Two servers with the same store, one after the other.
+/// Two servers with the same registry, one after the other.
 #[tokio::test]
 async fn a_restart_keeps_all_versions() {
     let receiver = Receiver::start().await;
     let config = config(&settings(&receiver, ""));
-    let store = Arc::new(MemoryStore::default());
-    let gateway = || start::with_store(&config, store.clone()).unwrap();
+    let registry = Arc::new(Registry::in_memory(10).unwrap());
+    let gateway = || start::with_registry(&config, registry.clone()).unwrap();
     let first = Pushlet::serve(&config, gateway()).await;
     expect(upload(&first, "webhook", component("webhook")), 200).await;
     expect(upload(&first, "webhook", component("webhook_next")), 200).await;
