@@ -122,7 +122,7 @@ fn fixed() -> Value {
     let mut document = serde_json::to_value(document).unwrap_or_default();
     let paths = object_at(&mut document, "/paths").into_iter().flat_map(|paths| paths.values_mut());
     let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
-    let parameters = operations.filter_map(|operation| operation["parameters"].as_array_mut());
+    let parameters = operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut());
     parameters.flatten().for_each(without_null);
     document
 }
