@@ -32,6 +32,7 @@ async function prepare() {
     'a-soon': { apns_pem: binary('soon.pem') },
     'z-very-soon': { apns_pem: binary('very-soon.pem') },
     droid: { fcm_service_account: file('fcm-service-account.json').toString() },
+    gone: { apns_p12: binary('apns.p12') },
     [HOSTILE]: { apns_p12: binary('apns.p12') },
   };
   for (const [id, credentials] of Object.entries(applications)) {
@@ -120,8 +121,6 @@ async function errorsAreTold(page) {
   const none = await send(page, 'shop', [], 'To nobody');
   await says(none.said, 'Name at least one target.');
   assert.strictEqual(await form.locator('[aria-invalid]').getAttribute('name'), 'targets');
-  await api('PUT', 'applications/gone', { credentials: { apns_p12: { base64: file('apns.p12').toString('base64') } } });
-  await form.getByLabel('Application').locator('option', { hasText: 'gone' }).waitFor({ state: 'attached' });
   await api('DELETE', 'applications/gone');
   await says((await send(page, 'gone', [DEVICE], 'Too late')).said, 'application_not_found');
 
