@@ -49,6 +49,14 @@ use crate::error::{Error, Kind};
         providers::delete,
         providers::activate,
         providers::log,
+        tenants::list,
+        tenants::put,
+        tenants::show,
+        tenants::delete,
+        tenants::usage,
+        tenants::add_key,
+        tenants::list_keys,
+        tenants::delete_key,
     ),
     components(schemas(stream::StreamHeader, stream::StreamLine, stream::End))
 )]

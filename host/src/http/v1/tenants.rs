@@ -1,23 +1,30 @@
 //! `/v1/tenants`: for the operator; a tenant may read about itself.
 
+mod shapes;
+
 use std::time::{Duration, SystemTime};
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::access::{Caller, HasOperator};
 use super::super::admission::Place;
+use super::super::openapi::{Addressed, Busy, Guarded, Missing, Operators, Read};
 use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::page::Paging;
+use super::segments::Segments;
 use super::{Failure, json};
 use crate::error::{Error, Kind};
 use crate::tenant::{Limits, TenantId};
-use crate::tenants::{KeyRequest, KeyView, NewKey, TenantView, Tenants, Usage, Wanted};
+use crate::tenants::{KeyRequest, KeyView, LimitUse, NewKey, TenantView, Tenants, Usage, Wanted};
+use shapes::{
+    Key, Keys, MadeKey, MadeTenant, NewKeyRequest, Shown, SinceStart, TenantChange, TenantUsage, TenantsPage,
+    Used,
+};
 
 /// Bytes of a body.
 const LARGEST_BODY: usize = 16 << 10;
@@ -35,22 +42,20 @@ const LIMITS: &[&str] = &[
 ];
 const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-#[derive(Serialize)]
-struct Shown {
-    id: String,
-    created: String,
-    suspended: bool,
-    /// The tenant's own; what is not here is as for everybody.
-    limits: Limits,
-}
-
-#[derive(Serialize)]
-struct Key {
-    id: String,
-    created: String,
-    expires: Option<String>,
-}
-
+/// List the tenants
+///
+/// In pages, in the order of their ids.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants",
+    operation_id = "list_tenants",
+    tag = "Tenants",
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 1000), ("after" = Option<String>, Query)),
+    responses(
+        (status = 200, description = "A page of them.", body = TenantsPage),
+        Addressed, Operators, Guarded
+    )
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -59,17 +64,31 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
     let all: Vec<Shown> = api.backend.tenants().list().into_iter().map(shown).collect();
-    let (page, next) = paging.of(&all, |tenant| &tenant.id);
-    Ok(answer::json(StatusCode::OK, &json!({ "tenants": page, "next": next })))
+    let (tenants, next) = paging.of(&all, |tenant| &tenant.id);
+    Ok(answer::json(StatusCode::OK, &TenantsPage { tenants, next }))
 }
 
-/// `{"suspended", "limits"}`; a field that is not there stays as it is, and `limits` replaces all of them.
-/// 201 with the first key for a new tenant; it is shown this once.
+/// Make or change a tenant
+///
+/// A new one is answered with its first key, which is shown this once.
+#[utoipa::path(
+    put,
+    path = "/v1/tenants/{id}",
+    operation_id = "put_tenant",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    request_body = TenantChange,
+    responses(
+        (status = 200, description = "It is changed.", body = Shown),
+        (status = 201, description = "It is made.", body = MadeTenant),
+        Addressed, Read, Operators, Guarded
+    )
+)]
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
@@ -87,30 +106,53 @@ pub(super) async fn put(
     let key = change(&api, move |tenants| tenants.put(&owner, wanted)).await?;
     match key {
         Some(key) => {
-            let body =
-                json!({"id": id.as_str(), "api_key": key.key.reveal(), "key": key.key.id().to_string()});
-            Ok(answer::json(StatusCode::CREATED, &body))
+            let (api_key, key) = (key.key.reveal().to_owned(), key.key.id().to_string());
+            Ok(answer::json(StatusCode::CREATED, &MadeTenant { id: id.to_string(), api_key, key }))
         }
         None => Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?))),
     }
 }
-
+/// Show a tenant
+///
+/// A tenant may read about itself.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}",
+    operation_id = "read_tenant",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 200, description = "The tenant.", body = Shown), Missing, Guarded
+    )
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
     Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?)))
 }
 
-/// With all that it has.
+/// Delete a tenant
+///
+/// With all that it has. Sends under way finish.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{id}",
+    operation_id = "delete_tenant",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 204, description = "It is gone."), Missing, Busy, Operators, Guarded
+    )
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
     Extension(place): Extension<Place>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<StatusCode, Failure> {
     caller.is_operator(operator)?;
     let id = named(&id)?;
@@ -119,31 +161,52 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is used of each limit.
+/// Show what a tenant uses of its limits
+///
+/// A tenant may read about itself.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}/usage",
+    operation_id = "read_tenant_usage",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 200, description = "Use and limits.", body = TenantUsage), Missing, Guarded
+    )
+)]
 pub(super) async fn usage(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
     let Usage { requests, pushes, refused, limits } = api.backend.usage(&id)?;
-    let limits: Map<String, Value> = limits
-        .into_iter()
-        .map(|limit| (limit.limit.to_owned(), json!({"used": limit.used, "limit": limit.most})))
-        .collect();
-    let since_start = json!({"requests": requests, "pushes": pushes, "refused": refused});
-    Ok(answer::json(
-        StatusCode::OK,
-        &json!({"id": id.as_str(), "limits": limits, "since_start": since_start}),
-    ))
+    let used = |limit: LimitUse| (limit.limit, Used { used: limit.used, limit: limit.most });
+    let limits = limits.into_iter().map(used).collect();
+    let since_start = SinceStart { requests, pushes, refused };
+    Ok(answer::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, since_start }))
 }
 
-/// `{"expires_in", "others_expire_in"}`, both in seconds and both optional.
+/// Make one more API key
+///
+/// The key is shown this once. Older keys stay good, or end after a time that is given.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{id}/keys",
+    operation_id = "create_tenant_key",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    request_body = NewKeyRequest,
+    responses(
+        (status = 201, description = "The new key.", body = MadeKey),
+        Missing, Read, Busy, Operators, Guarded
+    )
+)]
 pub(super) async fn add_key(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
@@ -154,26 +217,48 @@ pub(super) async fn add_key(
         others_expire_in: expiry(&mut body, "others_expire_in")?,
     };
     let NewKey { key, expires } = change(&api, move |tenants| tenants.add_key(&id, wanted)).await?;
-    let body = json!({"id": key.id().to_string(), "api_key": key.reveal(), "expires": expires.map(written)});
-    Ok(answer::json(StatusCode::CREATED, &body))
+    let (id, api_key) = (key.id().to_string(), key.reveal().to_owned());
+    Ok(answer::json(StatusCode::CREATED, &MadeKey { id, api_key, expires: expires.map(written) }))
 }
-
+/// List the API keys
+///
+/// Without what is secret.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}/keys",
+    operation_id = "list_tenant_keys",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 200, description = "Those that are good.", body = Keys), Missing, Operators, Guarded
+    )
+)]
 pub(super) async fn list_keys(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
-    let keys: Vec<Key> = api.backend.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ "keys": keys })))
+    let keys = api.backend.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
+    Ok(answer::json(StatusCode::OK, &Keys { keys }))
 }
-
+/// End an API key at once
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{id}/keys/{key}",
+    operation_id = "delete_tenant_key",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores."), ("key" = String, Path, example = "0123456789abcdef", description = "Its id.")),
+    responses(
+        (status = 204, description = "It is not good any more."), Missing, Operators, Guarded
+    )
+)]
 pub(super) async fn delete_key(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path((id, key)): Path<(String, String)>,
+    Segments((id, key)): Segments<(String, String)>,
 ) -> Result<StatusCode, Failure> {
     caller.is_operator(operator)?;
     let id = named(&id)?;
