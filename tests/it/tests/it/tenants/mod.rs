@@ -1,5 +1,6 @@
 //! Tenants: who they are to the server, what they see of each other, and how much each may use.
 
+mod command;
 mod components;
 mod keys;
 mod limits;
