@@ -49,5 +49,5 @@ async fn an_operator_makes_changes_and_removes_tenants() {
     let (well, text) = run(&server, ADMIN, &["show", "acme"]).await;
     assert!(!well && text.contains("tenant_not_found"), "{text}");
     let (well, text) = run(&server, "wrong", &["list"]).await;
-    assert!(!well && text.contains("the key or the password is wrong"), "{text}");
+    assert!(!well && text.contains("does not know these credentials"), "{text}");
 }
