@@ -174,6 +174,7 @@ async function byKeyboard(browser) {
   const page = await browser.page(server, { colorScheme: 'dark', viewport: { width: 1280, height: 900 } });
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
   await isAccessible(page);
+  await page.screenshot({ path: path.join(pictures, 'sign-in.png') });
   const keys = page.keyboard;
   await keys.type(NAME);
   await tabTo(page, 'password');
