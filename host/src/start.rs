@@ -4,23 +4,62 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{self, Config, Problem};
+use crate::config::{self, Config, Hidden, Problem};
+use crate::credential::SealingKey;
 use crate::gateway::{self, Gateway, Policy, Uploads};
 use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
-use crate::registry::Registry;
+use crate::registry::{self, File, Registry, StorageError};
 use crate::tenant;
 use crate::tenants::{self, Tenants};
 use crate::transport::{self, Transport};
 use crate::web;
 
-/// The gateway that a configuration describes, with its providers loaded. What it knows is kept until it
-/// ends. Needs a Tokio runtime.
+/// What the key of the artefact cache is derived for.
+const ARTEFACTS: &str = "artefacts";
+
+/// The gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
 pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
-    let registry = Registry::in_memory(config.limits.feedback);
-    with_registry(
-        config,
-        Arc::new(registry.map_err(|error| Problem::new(format_args!("registry: {error}")))?),
-    )
+    with_registry(config, Arc::new(registry(config)?))
+}
+
+/// What is kept in the configured directory; else what ends with the process.
+pub fn registry(config: &Config) -> Result<Registry, Problem> {
+    let most = config.limits.feedback;
+    let Some(directory) = &config.data_dir else {
+        return Registry::in_memory(most).map_err(|error| Problem::new(format_args!("registry: {error}")));
+    };
+    let key = needed_key(config)?;
+    let opened = File::open(directory).and_then(|file| Registry::open(Arc::new(file), key, most));
+    opened.map_err(|error| in_directory(directory, &error))
+}
+
+/// Seals what is kept in the configured directory with another key, as a whole. Answers the number of records.
+/// `new`: 64 hex digits.
+pub fn rotate_key(config: &Config, new: &Hidden) -> Result<usize, Problem> {
+    let Some(directory) = &config.data_dir else {
+        return Err(Problem::new("data_dir is not set: there is nothing that is sealed"));
+    };
+    let new = SealingKey::from_hex(new.reveal())
+        .map_err(|error| Problem::new(format_args!("the new key: {error}")))?;
+    let old = needed_key(config)?;
+    let rotated = File::open_existing(directory).and_then(|file| registry::rotate_key(&file, &old, &new));
+    rotated.map_err(|error| in_directory(directory, &error))
+}
+
+/// The configured key, if there is one.
+pub fn sealing_key(config: &Config) -> Result<Option<SealingKey>, Problem> {
+    let key = config.registry.key()?.map(|key| SealingKey::from_hex(key.reveal()));
+    key.transpose().map_err(|error| Problem::new(format_args!("registry.key: {error}")))
+}
+
+fn needed_key(config: &Config) -> Result<SealingKey, Problem> {
+    sealing_key(config)?.ok_or_else(|| {
+        Problem::new("data_dir is set but no registry.key or registry.key_file: secrets are kept sealed only")
+    })
+}
+
+fn in_directory(directory: &Path, error: &StorageError) -> Problem {
+    Problem::new(format_args!("data_dir: {}: {error}", directory.display()))
 }
 
 /// The same with what it knows kept in `registry`.
@@ -67,7 +106,8 @@ fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> R
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
     let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
     if let Some(directory) = &config.providers.cache_dir {
-        loader.keep_artefacts(directory, None, config.providers.cache_size).map_err(|error| {
+        let key = sealing_key(config)?.map(|key| key.derive(ARTEFACTS)).transpose().map_err(Problem::new)?;
+        loader.keep_artefacts(directory, key.as_deref(), config.providers.cache_size).map_err(|error| {
             Problem::new(format_args!("providers.cache_dir: {}: {error}", directory.display()))
         })?;
     }

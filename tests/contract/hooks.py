@@ -1,10 +1,12 @@
 """What schemathesis must know of this API beside its document."""
 
 import json
+import zlib
 
 import schemathesis
 
-APPLICATIONS = ["my-apns-app", "my-apns-token-app", "my-fcm-app", "my-gcm-app"]
+# By id, with the provider.
+APPLICATIONS = {"my-apns-app": "apns", "my-apns-token-app": "apns", "my-fcm-app": "fcm", "my-gcm-app": "gcm"}
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 
@@ -26,30 +28,61 @@ def metrics(context, response):
     return response.text
 
 
-def one_of(names, value):
-    """The same for the same value, so that a failure can be repeated."""
-    return names[len(value) % len(names)]
-
-
 @schemathesis.hook
-def map_body(context, body):
-    """Most requests are for an application that is there: the others are told 404 before anything else is read."""
-    if isinstance(body, dict) and isinstance(body.get("application_id"), str) and body["application_id"]:
-        if context.operation.path != "/register_application":
-            return {**body, "application_id": one_of(APPLICATIONS, body["application_id"])}
-    if isinstance(body, str) and context.operation.path == "/v1/notifications:stream":
-        header = {"application_id": one_of(APPLICATIONS, body), "notification": {"body": "hello"}}
-        return f"{json.dumps(header)}\n{json.dumps({'target': 'ab' * 32})}\n{body}"
-    return body
-
-
-@schemathesis.hook
-def map_path_parameters(context, parameters):
-    """The same for paths. What replaces and deletes finds its own, so that the applications stay."""
+def before_call(context, case, kwargs):
+    """Most requests are about an application that is there: the others are told 404 before anything else is read.
+    What replaces and deletes applications finds others, so that these stay."""
+    path, parameters = case.operation.path, case.path_parameters
     if isinstance(parameters, dict) and isinstance(parameters.get("id"), str):
-        if context.operation.method.upper() not in ("PUT", "DELETE") or "collection" in parameters:
-            return {**parameters, "id": one_of(APPLICATIONS, parameters["id"])}
-    return parameters
+        stays = "{collection}" in path or case.method not in ("PUT", "DELETE")
+        parameters["id"] = known(parameters["id"]) if stays else f"other-{parameters['id']}"
+    if isinstance(parameters, dict) and parameters.get("item") and "{item}" in path:
+        # Apple's ids are base64.
+        parameters["item"] = "dHN0LXNyY2gtY2hubA=="
+    if path == "/v1/notifications:stream":
+        case.body = stream(case.body)
+    elif path != "/register_application" and isinstance(case.body, dict):
+        id = case.body.get("application_id")
+        if isinstance(id, str) and id:
+            case.body = fitting(case, {**case.body, "application_id": known(id)})
+    key = (case.headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and 0 < len(key) < 200:
+        # The same key for another request is told of (422) before anything else is done.
+        case.headers["Idempotency-Key"] = f"{key}{zlib.crc32(repr(case.body).encode('utf-8', 'replace')):x}"
+
+
+def known(id):
+    """An application that is there, mostly; the same for the same id, so that a failure can be repeated."""
+    names = [*APPLICATIONS, id]
+    return names[sum(id.encode("utf-8", "surrogatepass")) % len(names)]
+
+
+def fitting(case, body):
+    """Without the fields of other providers, which would be all that is told of, if the provider is known."""
+    provider = APPLICATIONS.get(body["application_id"])
+    schemas = case.operation.schema.raw_schema["components"]["schemas"]
+    fields = schemas["Notification"]["properties"]
+
+    def fits(name):
+        providers = fields.get(name, {}).get("x-providers")
+        return provider is None or providers is None or provider in providers
+
+    def fit(value):
+        if isinstance(value, dict):
+            return {name: inner for name, inner in value.items() if fits(name)}
+        return value
+
+    if case.operation.path == "/v1/notifications":
+        return {**body, "notification": fit(body["notification"])} if "notification" in body else body
+    return fit(body)
+
+
+def stream(body):
+    """Behind a header that is right, and a line that is: whatever comes."""
+    if not isinstance(body, str):
+        return body
+    header = {"application_id": known(body), "notification": {"body": "hello"}}
+    return f"{json.dumps(header)}\n{json.dumps({'target': 'ab' * 32})}\n{body}"
 
 
 @schemathesis.check

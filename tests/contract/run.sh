@@ -13,7 +13,7 @@ curl -fsS "$url/openapi.json" -o "$work/openapi.json"
 cd "$work"
 SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 "$venv/bin/schemathesis" run "$url/openapi.json" \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,lines_conform \
-  --phases examples,coverage,fuzzing --max-examples 40 --max-time 120 --request-timeout 20 \
+  --phases examples,coverage,fuzzing --max-examples 40 --max-time 75 --request-timeout 20 \
   --workers 2 --warnings off --no-color
 # It ends in order, after all that.
 kill -TERM "$server"

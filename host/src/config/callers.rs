@@ -87,19 +87,24 @@ impl Admin {
 }
 
 /// A secret that stands in the configuration, or in a file that it names.
-fn secret(name: &str, inline: Option<&Hidden>, file: Option<&Path>) -> Result<Option<Hidden>, Problem> {
+pub(super) fn secret(
+    name: &str,
+    inline: Option<&Hidden>,
+    file: Option<&Path>,
+) -> Result<Option<Hidden>, Problem> {
     match (inline, file) {
         (Some(_), Some(_)) => {
             Err(Problem::new(format_args!("{name} and {name}_file are both set: give one")))
         }
         (Some(secret), None) => Ok(Some(secret.clone())),
-        (None, Some(path)) => read_secret(name, path).map(Some),
+        (None, Some(path)) => read_secret(&format!("{name}_file"), path).map(Some),
         (None, None) => Ok(None),
     }
 }
 
-fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
-    let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}_file: {}: {why}", path.display()));
+/// The one line of a file. `name`: of what points at it.
+pub fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
+    let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}: {}: {why}", path.display()));
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     let length = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(length);

@@ -35,6 +35,17 @@ const fn unset(path: &'static str, kind: Kind, help: &'static str) -> Key {
 
 pub const KEYS: &[Key] = &[
     key("listen", Kind::Address, "\"127.0.0.1:9292\"", "Address and port to listen on"),
+    unset(
+        "data_dir",
+        Kind::Path,
+        "Directory that keeps what is registered and uploaded; else it ends with the server",
+    ),
+    unset(
+        "registry.key",
+        Kind::Secret,
+        "Key that seals secrets in data_dir, 32 bytes in hex; better in a file",
+    ),
+    unset("registry.key_file", Kind::Path, "File that holds the key, instead of registry.key"),
     unset("auth.username", Kind::Text, "Name that callers give by HTTP Basic"),
     unset("auth.password", Kind::Secret, "Its password; better in a file, see auth.password_file"),
     unset("auth.password_file", Kind::Path, "File that holds the password, instead of auth.password"),

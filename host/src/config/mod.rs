@@ -7,6 +7,7 @@ mod callers;
 pub mod keys;
 pub mod layers;
 pub mod names;
+mod registry;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-pub use callers::{Admin, Auth, Callers, Login};
+pub use callers::{Admin, Auth, Callers, Login, read_secret};
 pub use layers::Layers;
+pub use registry::Registry;
 pub use value::{BaseUrl, Hidden};
 
 use crate::contract::Environment;
@@ -29,6 +31,10 @@ use crate::contract::Environment;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// None: what is registered and uploaded ends with the server.
+    pub data_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub registry: Registry,
     #[serde(default)]
     pub auth: Auth,
     #[serde(default)]

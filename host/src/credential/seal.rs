@@ -39,7 +39,8 @@ pub enum SealError {
 impl SealingKey {
     /// A key that nobody else has, for what ends with the process.
     pub fn generate() -> Result<Self, SealError> {
-        Ok(Self::new(&*random::<KEY>()?))
+        let bytes = random::<KEY>()?;
+        Ok(Self::new(&bytes))
     }
 
     /// From 64 hex digits.
@@ -51,6 +52,15 @@ impl SealingKey {
 
     fn new(bytes: &[u8; KEY]) -> Self {
         Self(Prk::new_less_safe(HKDF_SHA256, bytes))
+    }
+
+    /// A key of its own for another purpose, from which neither this one nor any other can be told.
+    pub fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; KEY]>, SealError> {
+        let mut key = Zeroizing::new([0; KEY]);
+        let info = [b"pushlet derived key ", purpose.as_bytes()];
+        let derived = self.0.expand(&info, HKDF_SHA256).map_err(|_| SealError::InvalidKey)?;
+        derived.fill(key.as_mut_slice()).map_err(|_| SealError::InvalidKey)?;
+        Ok(key)
     }
 
     /// Seals secrets for the record of this identity.

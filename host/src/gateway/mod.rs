@@ -42,7 +42,7 @@ use crate::tenant::TenantId;
 use crate::tenants::{Tenants, Usage};
 use crate::transport::Transport;
 
-pub use crate::registry::DeadToken;
+pub use crate::registry::{Answer, Answers, DeadToken};
 pub use certificates::Expiring;
 use endpoints::Destinations;
 pub use figures::{LimitUse, Readiness, Standing};
@@ -294,6 +294,11 @@ impl Gateway {
     /// `limits`: those of what is above it.
     pub fn figures(&self, text: &mut String, limits: &[LimitUse]) -> std::fmt::Result {
         self.0.figures(text, limits)
+    }
+
+    /// Where answers are kept that shall outlive the process; None: nothing does.
+    pub fn answers(&self) -> Option<Answers> {
+        self.0.registry.answers()
     }
 
     pub fn tenants(&self) -> &Arc<Tenants> {

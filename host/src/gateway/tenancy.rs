@@ -45,6 +45,7 @@ impl Inner {
         // Until the end nothing is registered or uploaded, and then there is nobody to do it.
         let _registrations = self.tenants.begin_registration(tenant).await?;
         let providers = self.uploads.change(tenant)?;
+        self.tenants.end(tenant).await?;
         let entries = self.registry.list(tenant);
         let (tenants, id) = (self.tenants.clone(), tenant.clone());
         tokio::task::spawn_blocking(move || tenants.remove(&id)).await.map_err(Error::internal)??;

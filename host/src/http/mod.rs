@@ -38,7 +38,7 @@ use crate::gateway::{
 use crate::tenant::TenantId;
 use crate::tenants::{Tenants, Usage};
 use admission::Place;
-use idempotency::{Idempotency, InMemory};
+use idempotency::{Answers, Idempotency};
 
 pub use admission::{Refusal, UnderWay, turn_away};
 pub use watch::Watch;
@@ -53,6 +53,8 @@ pub trait Backend: Send + Sync {
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
     /// None: this backend takes no components.
     fn uploads(&self) -> Option<Uploads>;
+    /// None: answers are kept until the process ends.
+    fn answers(&self) -> Option<gateway::Answers>;
     fn described(&self, tenant: &TenantId) -> Vec<Described>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
@@ -92,6 +94,10 @@ impl Backend for Gateway {
 
     fn uploads(&self) -> Option<Uploads> {
         Some(Gateway::uploads(self).clone())
+    }
+
+    fn answers(&self) -> Option<gateway::Answers> {
+        Gateway::answers(self)
     }
 
     fn described(&self, tenant: &TenantId) -> Vec<Described> {
@@ -160,7 +166,13 @@ struct Api {
 }
 
 impl Api {
-    fn new(backend: Arc<dyn Backend>, limits: &Limits, under_way: &UnderWay, watch: &Watch) -> Self {
+    fn new(
+        backend: Arc<dyn Backend>,
+        answers: Answers,
+        limits: &Limits,
+        under_way: &UnderWay,
+        watch: &Watch,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let form = form::Bounds::from(limits);
         Self {
@@ -169,7 +181,7 @@ impl Api {
             limits: Arc::new(limits.clone()),
             registrations: Arc::new(Semaphore::new(cores)),
             under_way: under_way.clone(),
-            idempotency: Idempotency::new(Arc::new(InMemory::new(limits)), form),
+            idempotency: Idempotency::new(answers, form),
             watch: watch.clone(),
             documents: Arc::default(),
         }
@@ -200,7 +212,8 @@ pub fn router(
 ) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
     let access = access::Access::new(backend.tenants().clone(), callers);
-    let api = Api::new(backend, limits, &under_way, watch);
+    let answers = Answers::open(limits, backend.answers());
+    let api = Api::new(backend, answers, limits, &under_way, watch);
     let idempotency = api.idempotency.clone();
     let once =
         |idempotency: &Idempotency| middleware::from_fn_with_state(idempotency.clone(), idempotency::guard);
@@ -234,7 +247,8 @@ pub fn watch_router(
     watch: &Watch,
     under_way: &UnderWay,
 ) -> Router {
-    let api = Api::new(backend, limits, under_way, watch);
+    // Nothing is sent here.
+    let api = Api::new(backend, Answers::open(limits, None), limits, under_way, watch);
     let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
     wrapped(routes, api, watch)
 }

@@ -97,6 +97,10 @@ impl Backend for Fake {
         Err(no_application())
     }
 
+    fn answers(&self) -> Option<gateway::Answers> {
+        None
+    }
+
     fn remove(&self, _: TenantId, _: String) -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async { Err(no_application()) })
     }

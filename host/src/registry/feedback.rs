@@ -90,9 +90,9 @@ impl Feedback {
         tokens.collect()
     }
 
-    /// The application is gone.
-    pub(super) fn retire(&self) {
-        self.reports().retired = true;
+    /// The application is gone, or is not after all.
+    pub(super) fn retire(&self, retired: bool) {
+        self.reports().retired = retired;
     }
 
     /// Puts in what was kept by an earlier run. `order`: as it was then; they come in that order.
@@ -101,6 +101,12 @@ impl Feedback {
         reports.next = reports.next.max(order + 1);
         reports.by_token.insert(dead.device_token.clone(), (order, dead.since));
         reports.by_order.insert(order, dead.device_token);
+        if reports.by_order.len() > self.most
+            && let Some((order, oldest)) = reports.by_order.pop_first()
+        {
+            reports.by_token.remove(&oldest);
+            self.kept.iter().for_each(|kept| kept.forget(order));
+        }
     }
 
     fn reports(&self) -> MutexGuard<'_, Reports> {
@@ -113,6 +119,10 @@ impl Kept {
         let value = format!("{} {device_token}", unix_milliseconds(since)).into_bytes();
         let gone = gone.iter().map(|order| Change::Delete(Table::Feedback, self.key(*order)));
         self.journal.add(gone.chain([Change::Put(Table::Feedback, self.key(order), value)]));
+    }
+
+    fn forget(&self, order: u64) {
+        self.journal.add([Change::Delete(Table::Feedback, self.key(order))]);
     }
 
     fn clear(&self) {

@@ -37,6 +37,15 @@ impl File {
         }))
     }
 
+    /// Opens the file in this folder, which must be there.
+    pub fn open_existing(folder: &Path) -> Result<Self, StorageError> {
+        if folder.join(FILE).is_file() {
+            Self::open(folder)
+        } else {
+            Err(StorageError::Io(format!("there is no {FILE}")))
+        }
+    }
+
     fn with(opener: Opener) -> Result<Self, StorageError> {
         let file = Self { database: RwLock::new(None), opener };
         file.reopen()?;
@@ -208,3 +217,7 @@ fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

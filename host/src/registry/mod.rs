@@ -4,6 +4,7 @@
 //! A change is answered when it is kept. An application's secrets are opened and parsed when it is first
 //! sent for, so that a start takes no longer for thousands of applications, and an expired one hurts nobody.
 
+mod answers;
 mod components;
 mod feedback;
 mod file;
@@ -27,6 +28,7 @@ use crate::tenant::TenantId;
 use journal::Journal;
 use record::Record;
 
+pub use answers::{Answer, Answers};
 pub use components::Version;
 pub use feedback::{DeadToken, Feedback};
 pub use file::File;
@@ -164,12 +166,12 @@ impl Registry {
     pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<Arc<Entry>, Error> {
         let _order = self.changing();
         let entry = self.get(tenant, id)?;
-        entry.feedback.retire();
         let place = Key::new(&[tenant.as_str(), id]);
-        self.journal.commit(vec![
+        let changes = vec![
             Change::Delete(Table::Applications, place.clone()),
             Change::DeleteAll(Table::Feedback, place),
-        ])?;
+        ];
+        self.retiring(std::slice::from_ref(&entry), changes)?;
         if let Some(own) = self.applications_mut().get_mut(tenant) {
             own.remove(id);
         }
@@ -216,6 +218,16 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// Makes the changes that forget these applications; what is reported meanwhile is not kept.
+    fn retiring(&self, entries: &[Arc<Entry>], changes: Vec<Change>) -> Result<(), StorageError> {
+        entries.iter().for_each(|entry| entry.feedback.retire(true));
+        let kept = self.journal.commit(changes);
+        if kept.is_err() {
+            entries.iter().for_each(|entry| entry.feedback.retire(false));
+        }
+        kept
     }
 
     fn new_feedback(&self, tenant: &TenantId, id: &str) -> Arc<Feedback> {
@@ -275,3 +287,8 @@ fn unix_milliseconds(time: SystemTime) -> u64 {
 fn from_unix(milliseconds: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod tests;

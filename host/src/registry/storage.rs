@@ -130,6 +130,17 @@ pub enum Change {
     DeleteAll(Table, Key),
 }
 
+impl Change {
+    /// Bytes that it takes in memory, about.
+    pub(super) fn size(&self) -> usize {
+        let (key, value) = match self {
+            Self::Put(_, key, value) => (key, value.len()),
+            Self::Delete(_, key) | Self::DeleteAll(_, key) => (key, 0),
+        };
+        key.0.len() + value + 64
+    }
+}
+
 /// Why records can not be read or kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {

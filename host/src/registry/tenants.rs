@@ -70,10 +70,10 @@ impl Registry {
     /// Forgets a tenant and all that belongs to it. Blocks.
     pub fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         let _order = self.changing();
-        self.list(tenant).iter().for_each(|entry| entry.feedback.retire());
         let all = Key::new(&[tenant.as_str()]);
         let owned = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
-        self.journal.commit(owned.map(|table| Change::DeleteAll(table, all.clone())).collect())?;
+        let changes = owned.map(|table| Change::DeleteAll(table, all.clone())).collect();
+        self.retiring(&self.list(tenant), changes)?;
         self.applications_mut().remove(tenant);
         self.forget_versions(tenant);
         Ok(())

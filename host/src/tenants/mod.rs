@@ -8,7 +8,7 @@ mod pace;
 mod share;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +24,10 @@ use allowance::Allowance;
 pub use allowance::{Held, LimitUse, Usage};
 pub use keys::{KeyRequest, KeyView, NewKey, looks_like_a_key};
 pub use share::RequestPlace;
+
+/// How long a tenant that shall be removed is waited for.
+const LONGEST_END: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How tenants are treated that nobody said more about.
 #[derive(Clone, Default)]
@@ -173,10 +177,23 @@ impl Tenants {
         let tenant = self.removable(id)?;
         self.registry.remove_tenant(id)?;
         tenant.allowance.registrations.close();
-        tenant.suspend();
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         live.tenants.remove(id);
         live.keys.retain(|_, owner| owner.id != *id);
+        Ok(())
+    }
+
+    /// Takes no more requests of a tenant that shall be removed, and gives those under way some time to end.
+    pub async fn end(&self, id: &TenantId) -> Result<(), Error> {
+        let tenant = self.removable(id)?;
+        tenant.suspend();
+        let ended = async {
+            while tenant.allowance.requests_under_way.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        // What takes longer goes on without a tenant: it is not waited for.
+        let _ = tokio::time::timeout(LONGEST_END, ended).await;
         Ok(())
     }
 

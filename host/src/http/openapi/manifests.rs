@@ -8,6 +8,9 @@ use crate::contract::management::{Parameter, ParameterKind};
 use crate::contract::manifest::{Field, ProviderManifest, Secret, SecretFormat, ValueKind};
 use crate::gateway::Described;
 
+/// Characters of a description that are shown: a stranger's component may say much.
+const LONGEST_DESCRIPTION: usize = 500;
+
 /// Properties by name; each may come from some providers, and differ between them.
 #[derive(Default)]
 struct Properties(BTreeMap<String, Vec<Property>>);
@@ -44,7 +47,8 @@ pub(super) fn schemas(providers: &[Described]) -> Map<String, Value> {
 
 impl Properties {
     fn add(&mut self, provider: &str, name: &str, schema: Value, description: &str) {
-        let property = Property { provider: provider.into(), schema, description: description.into() };
+        let description = description.chars().take(LONGEST_DESCRIPTION).collect();
+        let property = Property { provider: provider.into(), schema, description };
         self.0.entry(name.to_owned()).or_default().push(property);
     }
 

@@ -11,7 +11,7 @@ mod page;
 mod shapes;
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -30,8 +30,8 @@ pub use answers::*;
 pub(super) use page::routes as page;
 pub use shapes::*;
 
-/// Documents that are kept: one for each set of providers that some tenant has.
-const KEPT: usize = 64;
+/// Bytes of the documents that are kept, one for each set of providers that some tenant has.
+const MOST_KEPT: usize = 16 << 20;
 
 const GUIDE: &str = "A push gateway. Register an application with its credential, then send: to one device with \
     `/send_notification`, to many with `/v1/notifications`, to any number with `/v1/notifications:stream`. Every \
@@ -95,16 +95,23 @@ impl Documents {
     /// `metrics`: is there a route for them?
     fn of(&self, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
         let digests: Vec<String> = providers.iter().map(|provider| provider.digest.clone()).collect();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(text) = kept.get(&digests) {
+        if let Some(text) = self.kept().get(&digests) {
             return Ok(text.clone());
         }
         let text = Bytes::from(serde_json::to_vec(&complete(providers, metrics)).map_err(Error::internal)?);
-        if kept.len() >= KEPT {
+        let mut kept = self.kept();
+        let size: usize = kept.values().map(Bytes::len).sum();
+        if size + text.len() > MOST_KEPT {
             kept.clear();
         }
-        kept.insert(digests, text.clone());
+        if text.len() <= MOST_KEPT {
+            kept.insert(digests, text.clone());
+        }
         Ok(text)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<Vec<String>, Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,7 +129,7 @@ fn fixed() -> Value {
     let mut document = serde_json::to_value(document).unwrap_or_default();
     let paths = object_at(&mut document, "/paths").into_iter().flat_map(|paths| paths.values_mut());
     let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
-    let parameters = operations.filter_map(|operation| operation["parameters"].as_array_mut());
+    let parameters = operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut());
     parameters.flatten().for_each(without_null);
     document
 }

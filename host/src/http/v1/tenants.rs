@@ -21,6 +21,18 @@ use crate::tenants::{KeyRequest, KeyView, NewKey, TenantView, Tenants, Usage, Wa
 
 /// Bytes of a body.
 const LARGEST_BODY: usize = 16 << 10;
+const LIMITS: &[&str] = &[
+    "requests_per_second",
+    "pushes_per_second",
+    "concurrent_sends",
+    "applications",
+    "components",
+    "component_bytes",
+    "call_milliseconds",
+    "cpu_milliseconds_per_second",
+    "instance_memory_bytes",
+    "memory_bytes",
+];
 const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[derive(Serialize)]
@@ -185,8 +197,19 @@ async fn body(request: Request, api: &Api, known: &[&str]) -> Result<Object, Err
 }
 
 fn limits(fields: Map<String, Value>) -> Result<Limits, Error> {
-    serde_json::from_value(Value::Object(fields))
-        .map_err(|error| Error::field("invalid_limits", "limits", format!("limits can not be read: {error}")))
+    let mut own = Object::new(fields, "limits.", LIMITS)?;
+    Ok(Limits {
+        requests_per_second: own.positive("requests_per_second")?,
+        pushes_per_second: own.positive("pushes_per_second")?,
+        concurrent_sends: own.positive("concurrent_sends")?,
+        applications: own.count("applications")?,
+        components: own.count("components")?,
+        component_bytes: own.count("component_bytes")?,
+        call_milliseconds: own.positive("call_milliseconds")?,
+        cpu_milliseconds_per_second: own.positive("cpu_milliseconds_per_second")?,
+        instance_memory_bytes: own.positive("instance_memory_bytes")?,
+        memory_bytes: own.positive("memory_bytes")?,
+    })
 }
 
 fn expiry(body: &mut Object, name: &str) -> Result<Option<Duration>, Error> {

@@ -62,17 +62,21 @@ fn requests(document: &Value) -> Vec<Described<'_>> {
 }
 
 impl Known {
-    /// The request's path, with the parameters' examples.
-    fn path(&self, request: &Described<'_>) -> String {
+    /// The request's path, with the parameters' examples; an application of its own for each provider.
+    fn path(&self, request: &Described<'_>, body: &Value) -> String {
         let mut path = request.path.to_owned();
         for parameter in request.operation["parameters"].as_array().into_iter().flatten() {
             let name = parameter["name"].as_str().unwrap();
-            if parameter["in"] == "path" {
-                let value =
-                    if name == "item" { &self.channel } else { parameter["example"].as_str().unwrap() };
-                let value = value.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-                path = path.replace(&format!("{{{name}}}"), &value);
+            if parameter["in"] != "path" {
+                continue;
             }
+            let value = match (name, body["provider"].as_str()) {
+                ("item", _) => self.channel.clone(),
+                ("id", Some(provider)) => format!("my-{provider}-app"),
+                _ => parameter["example"].as_str().unwrap().to_owned(),
+            };
+            let value = value.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+            path = path.replace(&format!("{{{name}}}"), &value);
         }
         path
     }
@@ -142,13 +146,13 @@ async fn every_example_is_answered_with_a_documented_success() {
     let document = expect(world.server.get("/openapi.json"), 200).await;
     let mut sent = 0;
     for described in requests(&document) {
-        let request = || {
-            let url = world.server.url(&known.path(&described));
+        let request = |body: &Value| {
+            let url = world.server.url(&known.path(&described, body));
             world.server.client.request(described.method.clone(), url)
         };
         let Some(content) = described.operation.pointer("/requestBody/content").and_then(Value::as_object)
         else {
-            check(request(), &described, "").await;
+            check(request(&Value::Null), &described, "").await;
             sent += 1;
             continue;
         };
@@ -157,16 +161,16 @@ async fn every_example_is_answered_with_a_documented_success() {
             let examples = media["examples"].as_object().unwrap_or(&none);
             // A file, and the digest of one.
             if content_type == "application/wasm" {
-                let request = request().header("content-type", content_type);
+                let request = request(&Value::Null).header("content-type", content_type);
                 check(request.body(component("webhook").to_vec()), &described, content_type).await;
             } else if described.path.ends_with("/activate") {
-                let request = request().json(&json!({"digest": digest_of("webhook")}));
+                let request = request(&Value::Null).json(&json!({"digest": digest_of("webhook")}));
                 check(request, &described, content_type).await;
             } else {
                 assert!(!examples.is_empty(), "{} {content_type} has no example", described.path);
             }
             for (name, example) in examples {
-                let request = known.send(request(), content_type, &example["value"]);
+                let request = known.send(request(&example["value"]), content_type, &example["value"]);
                 let text = check(request, &described, &format!("{content_type} {name}")).await;
                 check_results(described.path, name, &text);
                 sent += 1;

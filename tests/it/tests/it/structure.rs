@@ -40,7 +40,10 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "web"]),
     ("web", &["config"]),
     ("simulated", &["config"]),
-    ("start", &["config", "gateway", "provider", "registry", "tenant", "tenants", "transport", "web"]),
+    (
+        "start",
+        &["config", "credential", "gateway", "provider", "registry", "tenant", "tenants", "transport", "web"],
+    ),
     // `provider` for the process that compiles a component, which is nothing but that.
     ("cli", &["config", "http", "log", "provider", "server", "simulated", "start", "telemetry", "web"]),
 ];

@@ -150,7 +150,7 @@ async fn no_secret_comes_out() {
     scene.files.plant(&mut planted);
     let mut visitor = Visitor::new(&scene.program);
     let keys = errands::run(&mut visitor, &scene.files, component("echo")).await;
-    keys.iter().for_each(|key| planted.text("API key", key.rsplit('_').next().unwrap()));
+    keys.iter().for_each(|key| planted.text("API key", key.splitn(3, '_').nth(2).unwrap()));
     scene.plant_tokens(&mut planted);
     assert!(planted.names().len() > 14, "{:?}", planted.names());
     assert_eq!(visitor.routes, routes::all(), "every route is called");
@@ -168,13 +168,13 @@ async fn no_secret_comes_out() {
     ] {
         assert!(text.contains(known), "nothing was recorded of {place}");
         let found = planted.found_in(text.as_bytes());
-        assert!(found.is_empty(), "{place} holds {found:?}");
+        assert!(found.is_empty(), "{place} holds {found:#?}");
     }
     let found = planted.found_in(&visitor.transcript);
-    assert!(found.is_empty(), "an answer holds {found:?}");
+    assert!(found.is_empty(), "an answer holds {found:#?}");
     let shown = shown_configuration(&scene.settings);
     assert!(shown.contains("password"), "{shown}");
-    assert_eq!(planted.found_in(shown.as_bytes()), [""; 0]);
+    assert!(planted.found_in(shown.as_bytes()).is_empty());
 }
 
 fn shown_configuration(settings: &str) -> String {

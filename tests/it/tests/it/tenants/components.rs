@@ -96,8 +96,9 @@ async fn cpu_time_per_second() {
     is(scene.does("1").await, "delivered", "");
     scene.limit(json!({"cpu_milliseconds_per_second": 1})).await;
     let mut result = scene.does("3000000").await;
+    // Where it is used up after a push went out, what became of that is unknown.
     for _ in 0..1000 {
-        if result.0 != "delivered" {
+        if result.0 == "throttled" {
             break;
         }
         result = scene.send("app-3000000").await;

@@ -86,8 +86,8 @@ async fn tenants_are_listed_shown_and_changed() {
     let shown = change(&server, "acme", &json!({"limits": {}})).await;
     assert_eq!(shown["limits"], json!({}));
     for (body, code) in [
-        (json!({"limits": {"pushes_per_second": 0}}), "invalid_limits"),
-        (json!({"limits": {"pushes": 1}}), "invalid_limits"),
+        (json!({"limits": {"pushes_per_second": 0}}), "invalid_pushes_per_second"),
+        (json!({"limits": {"pushes": 1}}), "unknown_field"),
         (json!({"limits": 7}), "invalid_limits"),
         (json!({"suspended": "yes"}), "invalid_suspended"),
         (json!({"suspend": true}), "unknown_field"),
