@@ -253,6 +253,8 @@ async function withoutCredentials(browser) {
   await says(page.locator('#connection'), 'Live');
   await says(page.locator('#applications-none'), 'There is none yet');
   assert.strictEqual(await page.getByRole('button', { name: 'Sign out' }).count(), 0);
+  await page.getByRole('link', { name: 'API reference' }).click();
+  await page.waitForURL(`${openServer}/docs`);
   await page.close();
 }
 
