@@ -14,6 +14,8 @@ pub enum Kind {
     Invalid,
     /// The caller: no or wrong credentials for Pushlet itself.
     AccessDenied,
+    /// The caller: it is known, and may not do this.
+    Forbidden,
     /// The caller: there is no such thing.
     NotFound,
     /// The caller: the request conflicts with one that is under way.

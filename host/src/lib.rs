@@ -16,5 +16,6 @@ pub mod simulated;
 pub mod start;
 pub mod telemetry;
 pub mod tenant;
+pub mod tenants;
 pub mod transport;
 pub mod web;

@@ -1,44 +1,113 @@
 //! Puts the parts together.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{self, Config, Problem};
+use crate::config::{self, Config, Hidden, Problem};
+use crate::credential::SealingKey;
 use crate::gateway::{self, Gateway, Policy, Uploads};
-use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, MemoryStore, Sandbox, Store};
+use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
+use crate::registry::{self, File, Registry, StorageError};
+use crate::tenant;
+use crate::tenants::{self, Tenants};
 use crate::transport::{self, Transport};
 use crate::web;
 
-/// The gateway that a configuration describes, with its providers loaded. Uploaded components are kept until
-/// it ends. Needs a Tokio runtime.
+/// What the key of the artefact cache is derived for.
+const ARTEFACTS: &str = "artefacts";
+
+/// The gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
 pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
-    with_store(config, Arc::new(MemoryStore::default()))
+    with_registry(config, Arc::new(registry(config)?))
 }
 
-/// The same with uploaded components kept in `store`.
-pub fn with_store(config: &Config, store: Arc<dyn Store>) -> Result<Gateway, Problem> {
-    let uploads = uploads(config, store)?;
+/// What is kept in the configured directory; else what ends with the process.
+pub fn registry(config: &Config) -> Result<Registry, Problem> {
+    let most = config.limits.feedback;
+    let Some(directory) = &config.data_dir else {
+        return Registry::in_memory(most).map_err(|error| Problem::new(format_args!("registry: {error}")));
+    };
+    let key = needed_key(config)?;
+    let opened = File::open(directory).and_then(|file| Registry::open(Arc::new(file), key, most));
+    opened.map_err(|error| in_directory(directory, &error))
+}
+
+/// Seals what is kept in the configured directory with another key, as a whole. Answers the number of records.
+/// `new`: 64 hex digits.
+pub fn rotate_key(config: &Config, new: &Hidden) -> Result<usize, Problem> {
+    let Some(directory) = &config.data_dir else {
+        return Err(Problem::new("data_dir is not set: there is nothing that is sealed"));
+    };
+    let new = SealingKey::from_hex(new.reveal())
+        .map_err(|error| Problem::new(format_args!("the new key: {error}")))?;
+    let old = needed_key(config)?;
+    let rotated = File::open_existing(directory).and_then(|file| registry::rotate_key(&file, &old, &new));
+    rotated.map_err(|error| in_directory(directory, &error))
+}
+
+/// The configured key, if there is one.
+pub fn sealing_key(config: &Config) -> Result<Option<SealingKey>, Problem> {
+    let key = config.registry.key()?.map(|key| SealingKey::from_hex(key.reveal()));
+    key.transpose().map_err(|error| Problem::new(format_args!("registry.key: {error}")))
+}
+
+fn needed_key(config: &Config) -> Result<SealingKey, Problem> {
+    sealing_key(config)?.ok_or_else(|| {
+        Problem::new("data_dir is set but no registry.key or registry.key_file: secrets are kept sealed only")
+    })
+}
+
+fn in_directory(directory: &Path, error: &StorageError) -> Problem {
+    Problem::new(format_args!("data_dir: {}: {error}", directory.display()))
+}
+
+/// The same with what it knows kept in `registry`.
+pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway, Problem> {
+    let tenants = tenants(config, &registry)?;
+    let uploads = uploads(config, tenants.clone(), registry.clone())?;
     let transport = Transport::new(transport_settings(config)?)
         .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
     let settings = gateway::Settings {
         delivery: config.delivery.clone(),
         endpoints: config.endpoints.clone(),
         feedback: config.limits.feedback,
-        applications: config.limits.applications,
         places: config.limits.application_requests,
         stream_window: config.limits.stream_window,
         metrics: config.metrics.applications,
     };
-    Ok(Gateway::new(uploads, transport, settings))
+    Ok(Gateway::new(tenants, registry, uploads, transport, settings))
+}
+
+/// Those that the registry knows, with limits as configured.
+fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Problem> {
+    let limits = &config.limits.tenant;
+    let most = |count: Option<u64>| count.and_then(NonZeroU64::new);
+    let defaults = tenant::Limits {
+        requests_per_second: most(limits.requests_per_second),
+        pushes_per_second: most(limits.pushes_per_second),
+        concurrent_sends: most(limits.concurrent_sends),
+        applications: Some(limits.applications),
+        components: Some(limits.components),
+        component_bytes: Some(limits.component_bytes as u64),
+        call_milliseconds: most(limits.call_milliseconds),
+        cpu_milliseconds_per_second: NonZeroU64::new(limits.cpu_milliseconds_per_second),
+        instance_memory_bytes: most(limits.instance_memory_bytes.map(|bytes| bytes as u64)),
+        memory_bytes: NonZeroU64::new(limits.memory_bytes as u64),
+    };
+    let settings = tenants::Settings { defaults, requests: config.limits.requests };
+    let tenants = Tenants::open(registry.clone(), settings);
+    tenants.map(Arc::new).map_err(|error| Problem::new(format_args!("tenants: {error}")))
 }
 
 /// The built-in providers, those of the directory, and those that were uploaded.
-fn uploads(config: &Config, store: Arc<dyn Store>) -> Result<Uploads, Problem> {
+fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> Result<Uploads, Problem> {
     let sandbox = Sandbox::new(limits(config))
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
     let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
     if let Some(directory) = &config.providers.cache_dir {
-        loader.keep_artefacts(directory, None, config.providers.cache_size).map_err(|error| {
+        let key = sealing_key(config)?.map(|key| key.derive(ARTEFACTS)).transpose().map_err(Problem::new)?;
+        loader.keep_artefacts(directory, key.as_deref(), config.providers.cache_size).map_err(|error| {
             Problem::new(format_args!("providers.cache_dir: {}: {error}", directory.display()))
         })?;
     }
@@ -48,13 +117,12 @@ fn uploads(config: &Config, store: Arc<dyn Store>) -> Result<Uploads, Problem> {
         allow_shadowing: config.providers.allow_shadowing,
         allowed_hosts: config.providers.allowed_hosts.clone(),
         versions: config.providers.versions,
-        per_tenant: config.providers.per_tenant,
     };
     let catalogue = match &config.providers.dir {
         Some(directory) => add_directory(catalogue, &loader, &policy, directory)?,
         None => catalogue,
     };
-    let uploads = Uploads::new(catalogue, loader, store, policy, config.providers.compile_jobs);
+    let uploads = Uploads::new(catalogue, loader, tenants, registry, policy, config.providers.compile_jobs);
     uploads.restore().map_err(|error| Problem::new(format_args!("uploaded providers: {error}")))?;
     Ok(uploads)
 }

@@ -51,10 +51,15 @@ impl Scene {
         let answer =
             tokio::spawn(batch(address.clone(), std::fs::read(&simulator.credentials().apns_pem).unwrap()));
         let scene = Self { simulator, server, log, address, answer, directory };
-        while scene.simulator.counts().apns.requests < TARGETS as u64 / 10 {
+        while scene.arrived() < TARGETS as u64 / 10 {
             sleep(Duration::from_millis(5)).await;
         }
         scene
+    }
+
+    /// Requests that came, answered or not.
+    fn arrived(&self) -> u64 {
+        self.simulator.connections().list.iter().map(|connection| connection.requests).sum()
     }
 
     async fn signal(&self, name: &str) {

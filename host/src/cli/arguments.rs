@@ -9,7 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use super::client;
-use crate::config::keys::{self, KEYS, Key};
+use crate::config::keys::{KEYS, Key};
+use crate::config::names;
 use crate::config::value::Kind;
 
 /// A command line that was understood.
@@ -29,6 +30,10 @@ pub enum Action {
         directory: PathBuf,
     },
     CheckConfig,
+    /// Seals the registry with another key.
+    RotateKey {
+        new_key_file: PathBuf,
+    },
     /// A command that talks to a server: its name and arguments.
     Client(String, ArgMatches),
     Completions(Shell),
@@ -52,6 +57,13 @@ Examples:
   PUSHLET_AUTH_PASSWORD_FILE=/run/secrets/pushlet pushlet serve --listen 0.0.0.0:9292 --auth-username me
   pushlet serve --endpoints-apns-production https://127.0.0.1:8443 --tls-extra-roots ca.pem";
 
+const ROTATE_EXAMPLE: &str = "\
+The old key is that of the configuration. It is done as a whole or not at all.
+
+Example:
+  openssl rand -hex 32 > new.key
+  pushlet rotate-key --config pushlet.toml --new-key-file new.key";
+
 impl Arguments {
     /// The error is what the user shall be told, which may be the help that they asked for.
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
@@ -60,6 +72,10 @@ impl Arguments {
         let (action, matches) = match matches.subcommand() {
             Some(("simulator", inner)) => (Action::Simulator { directory: directory(inner) }, inner),
             Some(("check-config", inner)) => (Action::CheckConfig, inner),
+            Some(("rotate-key", inner)) => {
+                let new_key_file = inner.get_one::<PathBuf>("new-key-file").cloned().unwrap_or_default();
+                (Action::RotateKey { new_key_file }, inner)
+            }
             Some(("completions", inner)) => {
                 (Action::Completions(inner.get_one("shell").copied().unwrap_or(Shell::Bash)), inner)
             }
@@ -103,12 +119,23 @@ fn command(endpoints: &[String]) -> Command {
     let check = configurable(Command::new("check-config"), endpoints)
         .about("Check the configuration, and print what results, without secrets")
         .after_help("Example:\n  pushlet check-config --config pushlet.toml");
+    let rotate = configurable(Command::new("rotate-key"), endpoints)
+        .about("Seal what is kept in data_dir with another key; the server must be stopped")
+        .arg(
+            Arg::new("new-key-file")
+                .long("new-key-file")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("File that holds the new key, 32 bytes in hex"),
+        )
+        .after_help(ROTATE_EXAMPLE);
     Command::new("pushlet")
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, simulator, check, compile()])
+        .subcommands([serve, simulator, check, rotate, compile()])
         .subcommands(client::commands())
         .subcommand(completions())
         .after_help("Example:\n  pushlet serve --simulator")
@@ -182,7 +209,7 @@ fn endpoint_flags(arguments: &[OsString]) -> Vec<String> {
         .iter()
         .filter_map(|argument| argument.to_str()?.strip_prefix("--endpoints-"))
         .map(|rest| format!("endpoints-{}", rest.split('=').next().unwrap_or_default()))
-        .filter(|name| keys::from_words(name, '-').is_some())
+        .filter(|name| names::from_words(name, '-').is_some())
         .collect();
     names.sort();
     names.dedup();
@@ -191,7 +218,7 @@ fn endpoint_flags(arguments: &[OsString]) -> Vec<String> {
 
 fn flags(matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
     let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-    let is_key = |name: &&str| keys::from_words(name, '-').is_some();
+    let is_key = |name: &&str| names::from_words(name, '-').is_some();
     let names: Vec<&str> = matches.ids().map(clap::Id::as_str).filter(is_key).filter(is_given).collect();
     let values = |name: &str| matches.get_many::<String>(name).unwrap_or_default().cloned().collect();
     names.into_iter().map(|name| (name.to_owned(), values(name))).collect()

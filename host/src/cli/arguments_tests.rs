@@ -24,7 +24,14 @@ fn the_command_is_sound() {
 fn every_key_is_a_flag() {
     let layers = || Layers::new().unwrap();
     for key in KEYS.iter().filter(|key| !key.is_pattern()) {
-        let flag = format!("--{}={}", key.flag(), key.default.unwrap_or("x").trim_matches('"'));
+        let sample = match key.kind {
+            Kind::Address => "127.0.0.1:1",
+            Kind::WebUrl => "http://x",
+            Kind::Count { .. } => "1",
+            Kind::Size { .. } => "64KiB",
+            _ => "x",
+        };
+        let flag = format!("--{}={}", key.flag(), key.default.unwrap_or(sample).trim_matches('"'));
         let arguments = parse(&["serve", &flag]).unwrap();
         let (name, values) = &arguments.flags[0];
         assert_eq!((arguments.flags.len(), name), (1, &key.flag()));

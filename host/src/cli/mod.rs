@@ -10,8 +10,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::{Config, Layers, Problem};
-use crate::{provider, server, simulated};
+use crate::config::{self, Config, Layers, Problem};
+use crate::{provider, server, simulated, start};
 use arguments::{Action, Arguments};
 
 /// Runs the program. Exit code 0: done; 1: it could not start; 2: the command line is wrong.
@@ -60,6 +60,15 @@ fn run(
             check(&layers.finish()?)?;
             std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)?;
         }
+        Action::RotateKey { new_key_file } => {
+            let config = layers(&arguments, variables)?.finish()?;
+            let new = config::read_secret("--new-key-file", new_key_file)?;
+            let count = start::rotate_key(&config, &new)?;
+            let told = format!(
+                "{count} records are sealed with the new key: set registry.key or registry.key_file to it\n"
+            );
+            std::io::stdout().write_all(told.as_bytes()).map_err(Problem::new)?;
+        }
         Action::Serve { simulator } => {
             let config = layers(&arguments, variables)?.finish()?;
             runtime()?.block_on(serve::run(config, simulator.as_deref()))?;
@@ -85,8 +94,9 @@ fn layers(
 
 /// What can be wrong beyond the single values.
 fn check(config: &Config) -> Result<(), Problem> {
-    config.login()?;
+    config.callers()?;
     server::acceptor(&config.tls)?;
+    start::sealing_key(config)?;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ const EXPORT_TIME: Duration = Duration::from_secs(2);
 /// `simulator`: where its files go, if it shall run too.
 pub async fn run(mut config: Config, simulator: Option<&Path>) -> Result<(), Problem> {
     log::start(&config.log);
-    let login = config.login()?;
+    let callers = config.callers()?;
     let tls = server::acceptor(&config.tls)?;
     let stop = signals::stop()?;
     let _simulator = match simulator {
@@ -34,7 +34,7 @@ pub async fn run(mut config: Config, simulator: Option<&Path>) -> Result<(), Pro
     let (tracer, exporting) = Tracer::start(&config.telemetry, &config.tls.extra_roots)?.unzip();
     let watch = Watch::new(tracer, config.metrics.listen.is_some());
     let backend = Arc::new(gateway.clone());
-    let (router, under_way) = http::router(backend.clone(), &config.limits, login.as_ref(), &watch);
+    let (router, under_way) = http::router(backend.clone(), &config.limits, &callers, &watch);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = listen(config.listen, scheme).await?;
     let (ended, mut end) = watch::channel(());

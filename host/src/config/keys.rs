@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::value::{self, Kind};
+use super::value::Kind;
 
 /// One key.
 pub struct Key {
@@ -23,6 +23,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// A wait that must be some time, and not absurdly long.
 const WAIT: Kind = Kind::Duration { least: MILLISECOND, most: HOUR };
 const URL: Kind = Kind::Url;
+const PER_SECOND: Kind = Kind::Count { least: 1, most: 1_000_000_000 };
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
     Key { path, kind, default: Some(default), help }
@@ -34,9 +35,26 @@ const fn unset(path: &'static str, kind: Kind, help: &'static str) -> Key {
 
 pub const KEYS: &[Key] = &[
     key("listen", Kind::Address, "\"127.0.0.1:9292\"", "Address and port to listen on"),
+    unset(
+        "data_dir",
+        Kind::Path,
+        "Directory that keeps what is registered and uploaded; else it ends with the server",
+    ),
+    unset(
+        "registry.key",
+        Kind::Secret,
+        "Key that seals secrets in data_dir, 32 bytes in hex; better in a file",
+    ),
+    unset("registry.key_file", Kind::Path, "File that holds the key, instead of registry.key"),
     unset("auth.username", Kind::Text, "Name that callers give by HTTP Basic"),
     unset("auth.password", Kind::Secret, "Its password; better in a file, see auth.password_file"),
     unset("auth.password_file", Kind::Path, "File that holds the password, instead of auth.password"),
+    unset(
+        "admin.key",
+        Kind::Secret,
+        "The operator's key for /v1/tenants; better in a file, see admin.key_file",
+    ),
+    unset("admin.key_file", Kind::Path, "File that holds the key, instead of admin.key"),
     unset("tls.cert", Kind::Path, "PEM file with the server's certificate chain: serve HTTPS"),
     unset("tls.key", Kind::Path, "PEM file with the private key of tls.cert"),
     key("tls.extra_roots", Kind::Paths, "[]", "PEM files of authorities that push services may have too"),
@@ -170,16 +188,57 @@ pub const KEYS: &[Key] = &[
     key("limits.body_timeout", WAIT, "\"30s\"", "Longest wait for a request's whole body"),
     key("limits.write_timeout", WAIT, "\"30s\"", "Longest wait for a caller that does not read its answer"),
     key(
-        "limits.applications",
-        Kind::Count { least: 1, most: 10_000_000 },
-        "10000",
-        "Most registered applications",
-    ),
-    key(
         "limits.feedback",
         Kind::Count { least: 1, most: 10_000_000 },
         "10000",
         "Most dead tokens kept per application; the newest stay",
+    ),
+    unset("limits.tenant.requests_per_second", PER_SECOND, "Most requests of one tenant per second"),
+    unset("limits.tenant.pushes_per_second", PER_SECOND, "Most targets that one tenant sends to per second"),
+    unset(
+        "limits.tenant.concurrent_sends",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "Most sends of one tenant at a time",
+    ),
+    key(
+        "limits.tenant.applications",
+        Kind::Count { least: 0, most: 10_000_000 },
+        "10000",
+        "Most registered applications of one tenant",
+    ),
+    key(
+        "limits.tenant.components",
+        Kind::Count { least: 0, most: 10_000 },
+        "20",
+        "Most uploaded providers of one tenant",
+    ),
+    key(
+        "limits.tenant.component_bytes",
+        Kind::Size { least: 0, most: 1 << 50 },
+        "\"1GiB\"",
+        "Most bytes of these, with all versions",
+    ),
+    unset(
+        "limits.tenant.call_milliseconds",
+        Kind::Count { least: 1, most: 60_000 },
+        "Longest run of one call into an uploaded provider, where sandbox.call_timeout is longer",
+    ),
+    key(
+        "limits.tenant.cpu_milliseconds_per_second",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "200",
+        "Most CPU time of one tenant's uploaded providers per second",
+    ),
+    unset(
+        "limits.tenant.instance_memory_bytes",
+        Kind::Size { least: 1 << 16, most: 4 << 30 },
+        "Most memory of one instance of an uploaded provider, where sandbox.memory is more",
+    ),
+    key(
+        "limits.tenant.memory_bytes",
+        Kind::Size { least: 1 << 16, most: 1 << 40 },
+        "\"512MiB\"",
+        "Most memory of all instances of one tenant's uploaded providers",
     ),
     key(
         "sandbox.memory",
@@ -260,7 +319,6 @@ pub const KEYS: &[Key] = &[
         "5",
         "Versions kept of an uploaded provider; the oldest go",
     ),
-    key("providers.per_tenant", Kind::Count { least: 0, most: 10_000 }, "20", "Most providers of one tenant"),
     unset("providers.compiler", Kind::Path, "Program that compiles components in place of this one"),
     key(
         "providers.compile_memory",
@@ -289,124 +347,3 @@ pub const KEYS: &[Key] = &[
         "Least important kind of line that is logged",
     ),
 ];
-
-impl Key {
-    /// Does it stand for many keys, one for each name?
-    pub fn is_pattern(&self) -> bool {
-        self.path.contains('<')
-    }
-
-    /// Is this path, which may be a real one or a pattern's, mine?
-    pub fn covers(&self, path: &[&str]) -> bool {
-        let mut own = self.path.split('.');
-        path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_none()
-    }
-
-    /// The name of its flag, without the dashes: `auth-username`.
-    pub fn flag(&self) -> String {
-        flag(self.path)
-    }
-
-    /// The name of its variable: `PUSHLET_AUTH_USERNAME`.
-    pub fn variable(&self) -> String {
-        variable(self.path)
-    }
-}
-
-pub fn flag(path: &str) -> String {
-    path.replace(['.', '_'], "-")
-}
-
-pub fn variable(path: &str) -> String {
-    format!("PUSHLET_{}", path.replace(['.', '-'], "_").to_uppercase())
-}
-
-/// The key at a real path.
-pub fn find(path: &[&str]) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.covers(path))
-}
-
-/// Is the key at this path a list, whose members may hold colons?
-pub fn is_list_of_texts(path: &str) -> bool {
-    let path: Vec<&str> = path.split('.').collect();
-    find(&path).is_some_and(|key| matches!(key.kind, Kind::Texts))
-}
-
-/// Is it the path of a table that holds keys?
-pub fn is_section(path: &[&str]) -> bool {
-    KEYS.iter().any(|key| {
-        let mut own = key.path.split('.');
-        path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_some()
-    })
-}
-
-/// The path of a flag or variable, whose words are joined by `separator`: `endpoints_apns_production`.
-pub fn from_words(name: &str, separator: char) -> Option<String> {
-    let joined = |path: &str| path.replace(['.', '_'], &separator.to_string());
-    if let Some(key) = KEYS.iter().find(|key| !key.is_pattern() && joined(key.path) == name) {
-        return Some(key.path.to_owned());
-    }
-    let words: Vec<&str> = name.split(separator).collect();
-    KEYS.iter().any(|key| key.is_pattern() && key.covers(&words)).then(|| words.join("."))
-}
-
-/// The known name that is most like `name`, if one is like it.
-pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))
-        .filter(|(distance, candidate)| (1..=2.max(candidate.len() / 4)).contains(distance))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-fn fits(own: &str, segment: &str) -> bool {
-    if own.starts_with('<') { value::is_name(segment) } else { own == segment }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn every_variable_and_flag_names_one_key() {
-        for key in KEYS.iter().filter(|key| !key.is_pattern()) {
-            let variable = key.variable().trim_start_matches("PUSHLET_").to_lowercase();
-            assert_eq!(from_words(&variable, '_').as_deref(), Some(key.path));
-            assert_eq!(from_words(&key.flag(), '-').as_deref(), Some(key.path));
-        }
-    }
-
-    #[test]
-    fn a_pattern_covers_names_and_nothing_else() {
-        for path in [
-            "endpoints.apns.production",
-            "endpoints.web-push.development",
-            "endpoints.apns.channels.production",
-        ] {
-            let path: Vec<&str> = path.split('.').collect();
-            assert!(find(&path).is_some(), "{path:?}");
-        }
-        for path in [
-            "endpoints.apns",
-            "endpoints.apns.staging",
-            "endpoints.AP NS.production",
-            "endpoints.a.b.c.production",
-        ] {
-            let path: Vec<&str> = path.split('.').collect();
-            assert!(find(&path).is_none(), "{path:?}");
-        }
-        assert_eq!(
-            from_words("endpoints_apns_channels_production", '_').unwrap(),
-            "endpoints.apns.channels.production"
-        );
-    }
-
-    #[test]
-    fn the_nearest_name_is_near() {
-        let names = || KEYS.iter().map(|key| key.path.to_owned());
-        assert_eq!(nearest("auth.usrname", names()).as_deref(), Some("auth.username"));
-        assert_eq!(nearest("delivery.deadlin", names()).as_deref(), Some("delivery.deadline"));
-        assert_eq!(nearest("entirely.different", names()), None);
-    }
-}

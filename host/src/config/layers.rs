@@ -10,7 +10,8 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use super::keys::{self, KEYS, Key};
+use super::keys::{KEYS, Key};
+use super::names;
 use super::value::Kind;
 use super::{Config, Problem};
 
@@ -81,14 +82,14 @@ impl Layers {
             }
             let origin = Origin::Variable(name);
             let words = name.trim_start_matches("PUSHLET_").to_lowercase();
-            let Some(path) = keys::from_words(&words, '_') else {
+            let Some(path) = names::from_words(&words, '_') else {
                 let known = KEYS.iter().filter(|key| !key.is_pattern()).map(Key::variable);
                 return Err(unknown(&origin, name, known));
             };
             let Some(text) = value.to_str() else {
                 return Err(Problem::new(format_args!("{origin}: not valid UTF-8")));
             };
-            let separator = if keys::is_list_of_texts(&path) { ',' } else { ':' };
+            let separator = if names::is_list_of_texts(&path) { ',' } else { ':' };
             self.texts(&path, &origin, text.split(separator).filter(|part| !part.is_empty()), text)?;
         }
         Ok(())
@@ -97,7 +98,7 @@ impl Layers {
     /// Lays a flag with its values over what is there. `name`: without dashes.
     pub fn flag(&mut self, name: &str, values: &[String]) -> Result<(), Problem> {
         let origin = Origin::Flag(name);
-        let Some(path) = keys::from_words(name, '-') else {
+        let Some(path) = names::from_words(name, '-') else {
             return Err(unknown(&origin, name, KEYS.iter().map(Key::flag)));
         };
         let last = values.last().map(String::as_str).unwrap_or_default();
@@ -128,8 +129,8 @@ impl Layers {
             let path = join(path, &name);
             let segments: Vec<&str> = path.split('.').collect();
             match value {
-                Value::Table(inner) if keys::is_section(&segments) => self.table(&path, inner, origin)?,
-                value => match keys::find(&segments) {
+                Value::Table(inner) if names::is_section(&segments) => self.table(&path, inner, origin)?,
+                value => match names::find(&segments) {
                     Some(key) => self.set(&path, key, value, &origin(&path))?,
                     None if is_named_section(&path) => {
                         let origin = origin(&path);
@@ -152,7 +153,7 @@ impl Layers {
         one: &str,
     ) -> Result<(), Problem> {
         let segments: Vec<&str> = path.split('.').collect();
-        let Some(key) = keys::find(&segments) else {
+        let Some(key) = names::find(&segments) else {
             return Err(unknown(origin, path, known_paths(&segments)));
         };
         let value = match key.kind {
@@ -203,7 +204,7 @@ fn unknown(origin: &Origin<'_>, name: &str, known: impl Iterator<Item = String>)
         Origin::Flag(_) => "unknown flag".to_owned(),
         _ => format!("unknown key {name}"),
     };
-    match keys::nearest(name, known) {
+    match names::nearest(name, known) {
         Some(near) => Problem::new(format_args!("{origin}: {what}; did you mean {near}?")),
         None => Problem::new(format_args!("{origin}: {what}")),
     }

@@ -3,8 +3,11 @@
 //! A leaf module. [`keys::KEYS`] lists every key with its default; the types here are what the rest of
 //! the program reads.
 
+mod callers;
 pub mod keys;
 pub mod layers;
+pub mod names;
+mod registry;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -16,7 +19,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+pub use callers::{Admin, Auth, Callers, Login, read_secret};
 pub use layers::Layers;
+pub use registry::Registry;
 pub use value::{BaseUrl, Hidden};
 
 use crate::contract::Environment;
@@ -26,8 +31,14 @@ use crate::contract::Environment;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// None: what is registered and uploaded ends with the server.
+    pub data_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub registry: Registry,
     #[serde(default)]
     pub auth: Auth,
+    #[serde(default)]
+    pub admin: Admin,
     pub tls: Tls,
     #[serde(default)]
     pub endpoints: Endpoints,
@@ -38,21 +49,6 @@ pub struct Config {
     pub telemetry: Telemetry,
     pub providers: Providers,
     pub log: Log,
-}
-
-/// Who may call.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Auth {
-    pub username: Option<String>,
-    pub password: Option<Hidden>,
-    pub password_file: Option<PathBuf>,
-}
-
-/// A name and password by HTTP Basic.
-pub struct Login {
-    pub username: String,
-    pub password: Hidden,
 }
 
 #[derive(Clone, Deserialize)]
@@ -143,9 +139,30 @@ pub struct Limits {
     pub body_timeout: Duration,
     #[serde(deserialize_with = "value::duration")]
     pub write_timeout: Duration,
-    pub applications: usize,
     /// Per application.
     pub feedback: usize,
+    pub tenant: TenantLimits,
+}
+
+/// For tenants that have no limits of their own; None: there is none.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantLimits {
+    pub requests_per_second: Option<u64>,
+    /// Targets.
+    pub pushes_per_second: Option<u64>,
+    pub concurrent_sends: Option<u64>,
+    pub applications: u64,
+    /// Uploaded providers.
+    pub components: u64,
+    #[serde(deserialize_with = "value::size")]
+    pub component_bytes: usize,
+    pub call_milliseconds: Option<u64>,
+    pub cpu_milliseconds_per_second: u64,
+    #[serde(default, deserialize_with = "value::some_size")]
+    pub instance_memory_bytes: Option<usize>,
+    #[serde(deserialize_with = "value::size")]
+    pub memory_bytes: usize,
 }
 
 #[derive(Clone, Deserialize)]
@@ -176,7 +193,6 @@ pub struct Providers {
     #[serde(deserialize_with = "value::size")]
     pub component_size: usize,
     pub versions: usize,
-    pub per_tenant: usize,
     pub compiler: Option<PathBuf>,
     /// Bytes.
     #[serde(deserialize_with = "value::size")]
@@ -257,44 +273,6 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-impl Config {
-    /// Who may call; None: everybody, which is only allowed where nobody else can reach the port.
-    pub fn login(&self) -> Result<Option<Login>, Problem> {
-        let login = self.auth.login()?;
-        if login.is_none() && !self.listen.ip().to_canonical().is_loopback() {
-            let listen = self.listen;
-            return Err(Problem::new(format_args!(
-                "listen = \"{listen}\" can be reached from other machines: set auth.username and auth.password, or listen on 127.0.0.1"
-            )));
-        }
-        Ok(login)
-    }
-}
-
-impl Auth {
-    fn login(&self) -> Result<Option<Login>, Problem> {
-        let password = match (&self.password, &self.password_file) {
-            (Some(_), Some(_)) => {
-                return Err(Problem::new("auth.password and auth.password_file are both set: give one"));
-            }
-            (Some(password), None) => Some(password.clone()),
-            (None, Some(path)) => Some(read_password(path)?),
-            (None, None) => None,
-        };
-        match (&self.username, password) {
-            (Some(name), _) if name.contains(':') => {
-                Err(Problem::new("auth.username must not hold a colon: HTTP Basic could not carry it"))
-            }
-            (Some(username), Some(password)) => Ok(Some(Login { username: username.clone(), password })),
-            (None, None) => Ok(None),
-            (Some(_), None) => {
-                Err(Problem::new("auth.username is set but no auth.password or auth.password_file"))
-            }
-            (None, Some(_)) => Err(Problem::new("auth.password is set but no auth.username")),
-        }
-    }
-}
-
 impl Endpoints {
     /// Where requests for this endpoint go instead, if the operator says so.
     pub fn get(&self, provider: &str, endpoint: &str, environment: Environment) -> Option<&BaseUrl> {
@@ -330,18 +308,6 @@ impl Endpoints {
     pub fn providers(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
-}
-
-fn read_password(path: &PathBuf) -> Result<Hidden, Problem> {
-    let wrong =
-        |why: &dyn fmt::Display| Problem::new(format_args!("auth.password_file: {}: {why}", path.display()));
-    let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    let length = text.trim_end_matches(['\r', '\n']).len();
-    text.truncate(length);
-    if text.is_empty() {
-        return Err(wrong(&"the file is empty"));
-    }
-    Ok(Hidden::new(text))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ fn defaults_are_complete() {
     assert_eq!(config.delivery.deadline, Duration::from_secs(10));
     assert_eq!(config.limits.request_body, 1 << 20);
     assert_eq!(config.sandbox.isolation, Isolation::Warm);
-    assert!(config.login().unwrap().is_none());
+    assert!(config.callers().unwrap().login.is_none());
 }
 
 #[test]
@@ -193,14 +193,16 @@ fn no_secret_is_shown() {
 fn everybody_may_call_only_on_loopback() {
     for open in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
         let config = config(&format!("listen = \"{open}\"")).unwrap();
-        assert!(problem(config.login()).contains("can be reached from other machines"), "{open}");
+        assert!(problem(config.callers()).contains("can be reached from other machines"), "{open}");
     }
     for closed in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         let config = config(&format!("listen = \"{closed}\"")).unwrap();
-        assert!(config.login().unwrap().is_none(), "{closed}");
+        assert!(config.callers().unwrap().login.is_none(), "{closed}");
     }
     let login = "listen = \"0.0.0.0:1\"\n[auth]\nusername = \"me\"\npassword = \"x\"";
-    assert!(config(login).unwrap().login().unwrap().is_some());
+    assert!(config(login).unwrap().callers().unwrap().login.is_some());
+    let admin = "listen = \"0.0.0.0:1\"\nadmin.key = \"0123456789abcdef\"";
+    assert!(config(admin).unwrap().callers().unwrap().admin.is_some());
 }
 
 #[test]
@@ -212,10 +214,24 @@ fn half_a_login_is_refused() {
         ("username = \"a\"\npassword = \"x\"\npassword_file = \"y\"", "both set"),
         ("username = \"a\"\npassword_file = \"/nonexistent\"", "/nonexistent"),
     ] {
-        let message = problem(config(&format!("[auth]\n{auth}")).unwrap().login());
+        let message = problem(config(&format!("[auth]\n{auth}")).unwrap().callers());
         assert!(message.contains(word), "{message}");
     }
     assert!(problem(config("[auth]\nusername = \"\"")).contains("must not be empty"));
+}
+
+#[test]
+fn the_operators_key_is_long_and_given_once() {
+    for (admin, word) in [
+        ("key = \"short\"", "at least 16"),
+        ("key = \"0123456789abcdef\"\nkey_file = \"y\"", "both set"),
+        ("key_file = \"/nonexistent\"", "/nonexistent"),
+    ] {
+        let message = problem(config(&format!("[admin]\n{admin}")).unwrap().callers());
+        assert!(message.contains(word), "{message}");
+    }
+    let shown = layers("admin.key = \"0123456789abcdef\"").unwrap().shown().unwrap();
+    assert!(!shown.contains("0123456789abcdef"), "{shown}");
 }
 
 #[test]
@@ -223,7 +239,7 @@ fn a_password_file_may_end_with_a_line_break() {
     let path = std::env::temp_dir().join(format!("pushlet-password-{}", uuid::Uuid::new_v4()));
     std::fs::write(&path, "open: sesame \r\n").unwrap();
     let config = config(&format!("[auth]\nusername = \"me\"\npassword_file = {path:?}")).unwrap();
-    let login = config.login();
+    let callers = config.callers();
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(login.unwrap().unwrap().password.reveal(), "open: sesame ");
+    assert_eq!(callers.unwrap().login.unwrap().password.reveal(), "open: sesame ");
 }

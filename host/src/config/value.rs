@@ -193,6 +193,11 @@ pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Erro
     usize::try_from(bytes).map_err(de::Error::custom)
 }
 
+/// The same where there may be none.
+pub fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    size(deserializer).map(Some)
+}
+
 /// May a provider or an endpoint be called this?
 pub fn is_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';

@@ -6,6 +6,7 @@
 //! wiped when dropped; what the TLS and signing libraries keep in their own key types is theirs.
 
 mod access_tokens;
+mod api_key;
 mod authorizer;
 mod cache;
 mod der;
@@ -20,6 +21,7 @@ mod pbe;
 mod pem;
 mod pkcs12;
 mod provider_tokens;
+mod seal;
 mod secret;
 mod service_account;
 #[cfg(all(test, openssl))]
@@ -33,15 +35,17 @@ use std::time::SystemTime;
 
 use ring::hmac;
 use ring::rand::SystemRandom;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
+pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, PREFIX as API_KEY_PREFIX};
 pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
 pub use self::fault::CredentialError;
 pub use self::identity::ClientCertificate;
-pub use self::manifest::{ManifestError, check_manifest};
+pub use self::manifest::{ManifestError, check_manifest, sources};
 pub use self::moment::Moment;
+pub use self::seal::{SealError, SealingKey};
 pub use self::secret::{Secret, Uploads};
 
 use self::fault::{Fault, Password};
@@ -78,7 +82,7 @@ enum Material {
 }
 
 /// What may be told about a credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = CredentialSummary)]
 pub struct Summary {
     /// The manifest's name of the credential kind.
@@ -92,7 +96,7 @@ pub struct Summary {
     /// The topics in Apple's certificate extension, else the subject's UID.
     pub topics: Vec<String>,
     /// `development` and `production`, as Apple marks its certificates.
-    pub environments: Vec<&'static str>,
+    pub environments: Vec<String>,
     /// End of the certificate's validity, RFC 3339.
     pub not_after: Option<String>,
 }
@@ -164,7 +168,7 @@ impl Credential {
                 } else {
                     info.topics.clone()
                 };
-                summary.environments = info.environments.clone();
+                summary.environments = info.environments.iter().map(|name| (*name).to_owned()).collect();
                 summary.not_after = Some(info.not_after());
             }
             Material::ServiceAccount(account) => {

@@ -34,4 +34,14 @@ impl Uploads {
     pub(super) fn get(&self, field: &str) -> Option<&[u8]> {
         self.0.get(field).map(Secret::expose)
     }
+
+    #[cfg(test)]
+    pub(crate) fn reveal(&self, field: &str) -> Option<&[u8]> {
+        self.get(field)
+    }
+
+    /// All of them, by name.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
 use super::{Inner, authorize};
-use crate::registry::Application;
+use crate::registry::{Application, Entry};
 use crate::tenant::TenantId;
 use crate::transport::Identity;
 
@@ -28,10 +28,9 @@ pub struct Expiring {
 
 impl Expiring {
     /// None: the application has no certificate, or one that is good for longer.
-    pub(super) fn of(tenant: &TenantId, application: &Application, now: SystemTime) -> Option<Self> {
-        let ends_at = application.credential.as_ref()?.ends_at()?;
-        let days = days_left(ends_at, now);
-        let application = application.record.id.clone();
+    pub(super) fn of(tenant: &TenantId, entry: &Entry, now: SystemTime) -> Option<Self> {
+        let days = days_left(entry.description.certificate_ends?, now);
+        let application = entry.id.clone();
         (days < WARN_DAYS).then(|| Self { tenant: tenant.clone(), application, days })
     }
 
@@ -55,8 +54,7 @@ impl Inner {
     /// The certificates that end soon, the soonest first.
     pub(super) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
         let all = self.registry.all();
-        let of =
-            |(tenant, application): &(TenantId, Arc<Application>)| Expiring::of(tenant, application, now);
+        let of = |(tenant, entry): &(TenantId, Arc<Entry>)| Expiring::of(tenant, entry, now);
         let mut expiring: Vec<_> = all.iter().filter_map(of).collect();
         expiring.sort_by_key(|one| one.days);
         expiring
@@ -68,9 +66,14 @@ impl Inner {
         Some(authorize::identity(application, provider.manifest()))
     }
 
+    /// An application that was not opened yet has no connections.
     fn is_used(&self, identity: &Identity) -> bool {
         let all = self.registry.all();
-        all.iter().any(|(tenant, application)| self.identity(tenant, application).as_ref() == Some(identity))
+        let uses = |(tenant, entry): &(TenantId, Arc<Entry>)| {
+            let application = entry.opened();
+            application.and_then(|application| self.identity(tenant, application)).as_ref() == Some(identity)
+        };
+        all.iter().any(uses)
     }
 }
 
@@ -87,13 +90,18 @@ pub(super) fn watch(gateway: Weak<Inner>) {
 
 /// Closes the connections of an application that was replaced or removed once the last send with it has
 /// finished, unless another application is the same to the push service.
-pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, application: Arc<Application>) {
+pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, entry: Arc<Entry>) {
     tokio::spawn(async move {
-        while Arc::strong_count(&application) > 1 {
+        let is_needed = || {
+            let sends = entry.opened().map_or(0, Arc::strong_count);
+            Arc::strong_count(&entry) > 1 || sends > 1
+        };
+        while is_needed() {
             sleep(LOOK).await;
         }
+        let Some(application) = entry.opened() else { return };
         let Some(gateway) = gateway.upgrade() else { return };
-        if let Some(identity) = gateway.identity(&tenant, &application)
+        if let Some(identity) = gateway.identity(&tenant, application)
             && !gateway.is_used(&identity)
         {
             gateway.transport.retire(&identity);

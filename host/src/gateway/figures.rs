@@ -18,7 +18,7 @@ use super::Inner;
 use super::recent::RecentFailure;
 use crate::credential::TokenCounts;
 use crate::provider::{Provider, SandboxFigures, UsageFigures};
-use crate::registry::Application;
+use crate::registry::Entry;
 use crate::tenant::TenantId;
 use crate::transport::{BreakerState, ConnectionStats};
 
@@ -82,6 +82,8 @@ pub struct ProviderState {
     pub digest: String,
     /// Seconds until it is called again, if it is quarantined.
     pub quarantined: Option<u64>,
+    /// Instances of this tenant that wait for a call.
+    pub warm: usize,
     /// Calls of this tenant that ended in a trap, a time-out or a limit.
     pub failures: u64,
 }
@@ -162,7 +164,7 @@ impl Inner {
         now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
         let applications = self.registry.all();
         now.certificates(&applications, self.meters.most());
-        limits.push(LimitUse::new("applications", largest(&applications), self.most_applications));
+        limits.extend(self.nearest_to_limits());
         now.limits(&limits);
         text::encode_registry(text, &now.0)
     }
@@ -199,6 +201,7 @@ impl ProviderState {
             name: provider.manifest().name.clone(),
             digest: provider.digest().to_owned(),
             quarantined: instances.quarantined().map(|left| left.as_secs().max(1)),
+            warm: instances.idle(),
             failures: instances.failures(),
         }
     }
@@ -287,13 +290,12 @@ impl Moment {
     }
 
     /// Of those that end first, if there are too many.
-    fn certificates(&mut self, applications: &[(TenantId, Arc<Application>)], most: usize) {
+    fn certificates(&mut self, applications: &[(TenantId, Arc<Entry>)], most: usize) {
         let mut ends: Vec<(i64, Labels)> = applications
             .iter()
-            .filter_map(|(tenant, application)| {
-                let labels =
-                    vec![("tenant", tenant.to_string()), ("application", application.record.id.clone())];
-                Some((application.credential.as_ref()?.ends_at()?, labels))
+            .filter_map(|(tenant, entry)| {
+                let labels = vec![("tenant", tenant.to_string()), ("application", entry.id.clone())];
+                Some((entry.description.certificate_ends?, labels))
             })
             .collect();
         ends.sort_by_key(|(end, _)| *end);
@@ -310,11 +312,4 @@ impl Moment {
         let most = limits.iter().map(|limit| (labels(limit), limit.most as f64));
         self.gauge("limit_max", "The limit", most);
     }
-}
-
-/// Most applications that one tenant has.
-fn largest(applications: &[(TenantId, Arc<Application>)]) -> usize {
-    let mut counts: BTreeMap<&TenantId, usize> = BTreeMap::new();
-    applications.iter().for_each(|(tenant, _)| *counts.entry(tenant).or_default() += 1);
-    counts.into_values().max().unwrap_or_default()
 }

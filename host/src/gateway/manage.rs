@@ -53,8 +53,9 @@ impl Inner {
         errand: Errand,
     ) -> Result<Items, (String, Fate)> {
         let nobody = |error| (String::new(), Fate::Failed(error));
-        let application = self.registry.get(tenant, &errand.application_id).map_err(nobody)?;
-        let provider = provider_of(&application, &self.catalogue.of_tenant(tenant)).map_err(nobody)?;
+        let application = self.opened(tenant, &errand.application_id).await.map_err(nobody)?;
+        let provider =
+            provider_of(&application.provider, &self.catalogue.of_tenant(tenant)).map_err(nobody)?;
         let name = provider.manifest().name.clone();
         let failed = |error| (name.clone(), Fate::Failed(error));
         let collection = provider.collections().iter().find(|known| known.name == errand.collection);

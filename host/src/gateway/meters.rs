@@ -126,6 +126,20 @@ impl Meters {
         }
     }
 
+    /// Drops everything that was counted for a tenant.
+    pub fn forget(&self, tenant: &TenantId) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|names, meter| {
+            let goes = *names.tenant == *tenant.as_str();
+            if goes {
+                for status in Status::ALL {
+                    self.pushes.remove(&meter.labels(status));
+                }
+            }
+            !goes
+        });
+    }
+
     /// Everything that was counted for a tenant.
     pub fn of_tenant(&self, tenant: &TenantId) -> Vec<Arc<PushMeter>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -156,9 +170,12 @@ impl PushMeter {
     }
 
     fn counter(&self, status: Status) -> Counter {
+        self.pushes.get_or_create_owned(&self.labels(status))
+    }
+
+    fn labels(&self, status: Status) -> PushLabels {
         let Names { tenant, application, provider } = self.names.clone();
-        let labels = PushLabels { tenant, application, provider, outcome: status.name() };
-        self.pushes.get_or_create_owned(&labels)
+        PushLabels { tenant, application, provider, outcome: status.name() }
     }
 }
 

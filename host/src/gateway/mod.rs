@@ -12,12 +12,14 @@ mod failure;
 mod figures;
 mod manage;
 mod meters;
+mod open;
 mod recent;
 mod register;
 mod retry;
 mod send;
 mod status;
 mod stream;
+mod tenancy;
 mod uploads;
 
 use std::collections::BTreeMap;
@@ -32,14 +34,15 @@ use crate::config;
 use crate::contract::management::Collection;
 use crate::contract::manifest::ProviderManifest;
 use crate::contract::{Environment, Outcome, Target};
-use crate::credential::{Authorizer, Credential, Summary};
+use crate::credential::{Authorizer, Summary};
 use crate::error::Error;
 use crate::provider::{Catalogue, Items};
-use crate::registry::{Application, Registry};
+use crate::registry::{Entry, Registry};
 use crate::tenant::TenantId;
+use crate::tenants::{Tenants, Usage};
 use crate::transport::Transport;
 
-pub use crate::registry::DeadToken;
+pub use crate::registry::{Answer, Answers, DeadToken};
 pub use certificates::Expiring;
 use endpoints::Destinations;
 pub use figures::{LimitUse, Readiness, Standing};
@@ -110,6 +113,9 @@ pub struct Shared {
     pub validate_only: bool,
     /// For each target; None: the configured one.
     pub deadline: Option<Duration>,
+    /// How many there are, if all are known: then they must be within the tenant's limits, else they wait for
+    /// their turn.
+    pub targets: Option<usize>,
 }
 
 /// On whose behalf it is sent.
@@ -158,8 +164,6 @@ pub struct Settings {
     pub endpoints: config::Endpoints,
     /// Most dead tokens kept per application.
     pub feedback: usize,
-    /// Most applications per tenant.
-    pub applications: usize,
     /// Most sends of one application at a time.
     pub places: usize,
     /// Targets of one stream under way at once.
@@ -175,7 +179,7 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     catalogue: Arc<Catalogue>,
     uploads: Uploads,
-    registry: Registry,
+    registry: Arc<Registry>,
     transport: Transport,
     authorizer: Authorizer,
     destinations: Destinations,
@@ -183,20 +187,26 @@ struct Inner {
     feedback: usize,
     places: usize,
     stream_window: usize,
-    most_applications: usize,
+    tenants: Arc<Tenants>,
     meters: Meters,
     recent: Recent,
 }
 
 impl Gateway {
     /// Must be called in a Tokio runtime.
-    pub fn new(uploads: Uploads, transport: Transport, settings: Settings) -> Self {
+    pub fn new(
+        tenants: Arc<Tenants>,
+        registry: Arc<Registry>,
+        uploads: Uploads,
+        transport: Transport,
+        settings: Settings,
+    ) -> Self {
         let destinations = Destinations::new(settings.endpoints);
         let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted());
         let inner = Arc::new(Inner {
             catalogue: uploads.catalogue().clone(),
             uploads,
-            registry: Registry::new(settings.applications),
+            registry,
             transport,
             authorizer: Authorizer::new(Arc::new(tokens)),
             destinations,
@@ -204,7 +214,7 @@ impl Gateway {
             feedback: settings.feedback,
             places: settings.places,
             stream_window: settings.stream_window,
-            most_applications: settings.applications,
+            tenants,
             meters: Meters::new(settings.metrics),
             recent: Recent::default(),
         });
@@ -234,7 +244,7 @@ impl Gateway {
 
     /// The tenant's applications, by id.
     pub fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
-        self.0.registry.list(tenant).iter().map(|application| ApplicationView::of(application)).collect()
+        self.0.registry.list(tenant).iter().map(|entry| ApplicationView::of(entry)).collect()
     }
 
     pub fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error> {
@@ -242,15 +252,17 @@ impl Gateway {
     }
 
     /// Forgets an application; sends under way finish.
-    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
-        let removed = self.0.registry.remove(tenant, id)?;
+    pub async fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
+        let (registry, owner, id) = (self.0.registry.clone(), tenant.clone(), id.to_owned());
+        let remove = move || registry.remove(&owner, &id);
+        let removed = tokio::task::spawn_blocking(remove).await.map_err(Error::internal)??;
         certificates::retire(Arc::downgrade(&self.0), tenant.clone(), removed);
         Ok(())
     }
 
     /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
-    pub fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
-        self.0.stream(tenant, shared)
+    pub async fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        self.0.stream(tenant, shared).await
     }
 
     /// Makes, reads or deletes what the push service keeps for an application. The error names the provider.
@@ -284,6 +296,25 @@ impl Gateway {
         self.0.figures(text, limits)
     }
 
+    /// Where answers are kept that shall outlive the process; None: nothing does.
+    pub fn answers(&self) -> Option<Answers> {
+        self.0.registry.answers()
+    }
+
+    pub fn tenants(&self) -> &Arc<Tenants> {
+        &self.0.tenants
+    }
+
+    /// What a tenant uses of its limits.
+    pub fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
+        self.0.usage(tenant)
+    }
+
+    /// Forgets a tenant with all that it has; its sends under way finish. Must run to its end.
+    pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
+        self.0.remove_tenant(tenant).await
+    }
+
     /// What the providers that a tenant has say of themselves.
     pub fn described(&self, tenant: &TenantId) -> Vec<Described> {
         let providers = self.0.catalogue.of_tenant(tenant);
@@ -300,23 +331,30 @@ impl Gateway {
         &self.0.uploads
     }
 
-    /// Closes the connections to the push services in order; what is still under way gets `within`.
+    /// Closes the connections to the push services in order; what is still under way gets `within`. Keeps
+    /// what is not kept yet.
     pub async fn close(&self, within: Duration) {
         self.0.transport.drain(within).await;
+        let registry = self.0.registry.clone();
+        let kept = tokio::task::spawn_blocking(move || registry.flush()).await;
+        if let Ok(Err(error)) = kept {
+            tracing::error!(%error, "the last changes of the registry could not be kept");
+        }
     }
 }
 
 impl ApplicationView {
-    fn of(application: &Application) -> Self {
+    fn of(entry: &Entry) -> Self {
+        let description = &entry.description;
         Self {
-            id: application.record.id.clone(),
-            provider: application.provider.clone(),
-            environment: match application.record.environment {
+            id: entry.id.clone(),
+            provider: description.provider.clone(),
+            environment: match description.environment() {
                 Environment::Production => "production",
                 Environment::Development => "development",
             },
-            settings: application.record.settings.iter().cloned().collect(),
-            credential: application.credential.as_ref().map(Credential::summary),
+            settings: description.settings.iter().cloned().collect(),
+            credential: description.credential.clone(),
         }
     }
 }

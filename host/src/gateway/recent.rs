@@ -44,6 +44,10 @@ pub(super) struct Recent(RwLock<HashMap<TenantId, Arc<Ring>>>);
 pub(super) struct Ring(Mutex<VecDeque<RecentFailure>>);
 
 impl Recent {
+    pub fn forget(&self, tenant: &TenantId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    }
+
     pub fn of(&self, tenant: &TenantId) -> Arc<Ring> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
         known.unwrap_or_else(|| {

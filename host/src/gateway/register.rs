@@ -15,7 +15,7 @@ use crate::credential::{Credential, Secret, Uploads, upload_fields};
 use crate::error::{Error, nearest};
 use crate::notification;
 use crate::provider::Provider;
-use crate::registry::{Application, Feedback};
+use crate::registry::{Application, Entry, Feedback};
 use crate::tenant::TenantId;
 
 /// The provider of a registration that names none and brings no credential.
@@ -29,8 +29,10 @@ impl Inner {
         &self,
         tenant: &TenantId,
         registration: Registration,
-    ) -> Result<(String, Option<Arc<Application>>), Error> {
+    ) -> Result<(String, Option<Arc<Entry>>), Error> {
         let Registration { application_id, provider, environment, mut fields, strict } = registration;
+        let most = self.tenants.limits(tenant)?.applications;
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(tenant, provider.as_deref(), &fields)?;
         let mode = format!("{}_mode", provider.manifest().name);
@@ -44,22 +46,22 @@ impl Inner {
             };
             fields.insert(mode, name.to_vec());
         }
-        let application = Arc::new(self.application(&provider, tenant, id.clone(), fields).await?);
-        let replaced = self.registry.put(tenant, application.clone())?;
-        if let Some(expiring) = Expiring::of(tenant, &application, SystemTime::now()) {
+        let (application, secrets) = self.application(&provider, tenant, id.clone(), fields).await?;
+        let (entry, replaced) = self.registry.put(tenant, application, &secrets, most)?;
+        if let Some(expiring) = Expiring::of(tenant, &entry, SystemTime::now()) {
             expiring.warn();
         }
         Ok((id, replaced))
     }
 
-    /// An application made of uploaded fields, checked by the host and by its provider.
+    /// An application made of uploaded fields, checked by the host and by its provider; and its secrets.
     pub(super) async fn application(
         &self,
         provider: &Arc<Provider>,
         tenant: &TenantId,
         id: String,
         mut fields: BTreeMap<String, Vec<u8>>,
-    ) -> Result<Application, Error> {
+    ) -> Result<(Application, Uploads), Error> {
         let manifest = provider.manifest();
         let uploads = take_uploads(manifest, &mut fields);
         let now = SystemTime::now();
@@ -80,9 +82,10 @@ impl Inner {
         let instances = provider.instances(tenant);
         let checked = record.clone();
         instances.run(move |instances| instances.check_application(&context, &checked)).await??;
-        let feedback = Feedback::new(self.feedback);
+        let feedback = Arc::new(Feedback::new(self.feedback));
         let places = Arc::new(Semaphore::new(self.places));
-        Ok(Application { record, provider: manifest.name.clone(), credential, feedback, places })
+        let provider = manifest.name.clone();
+        Ok((Application { record, provider, credential, feedback, places }, uploads))
     }
 
     /// The provider that is named, or whose credential is there.

@@ -31,6 +31,9 @@ impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         let Send { provider: named, via, notification, targets, native, validate_only, deadline } = send;
         let named = named.as_deref();
+        // What is only checked is no push.
+        let pushes = if validate_only { 0 } else { targets.len() };
+        let _place = self.tenants.begin_send(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
         let purpose = Purpose { native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline)?;
@@ -49,7 +52,7 @@ impl Inner {
         via: Via,
     ) -> Result<Arc<Application>, Error> {
         match via {
-            Via::Application(id) => self.registry.get(tenant, &id),
+            Via::Application(id) => self.opened(tenant, &id).await,
             Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
         }
     }
@@ -64,7 +67,7 @@ impl Inner {
         deadline: Option<Duration>,
     ) -> Result<Opened, Error> {
         let providers = self.catalogue.of_tenant(tenant);
-        let provider = provider_of(&application, &providers)?;
+        let provider = provider_of(&application.provider, &providers)?;
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
@@ -93,7 +96,7 @@ impl Inner {
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
-        self.application(&provider, tenant, String::new(), fields).await
+        Ok(self.application(&provider, tenant, String::new(), fields).await?.0)
     }
 }
 
@@ -119,10 +122,10 @@ fn notification(
     }
 }
 
-/// The provider that the application is registered for, among those that the tenant has.
-pub(super) fn provider_of(application: &Application, providers: &Providers) -> Result<Arc<Provider>, Error> {
-    providers.get(&application.provider).cloned().ok_or_else(|| {
-        let message = format!("the application's provider {} is not there", application.provider);
+/// The provider that an application is registered for, among those that the tenant has.
+pub(super) fn provider_of(name: &str, providers: &Providers) -> Result<Arc<Provider>, Error> {
+    providers.get(name).cloned().ok_or_else(|| {
+        let message = format!("the application's provider {name} is not there");
         Error::new(Kind::NotFound, "provider_not_found", message)
     })
 }

@@ -93,10 +93,10 @@ fn settled(outcome: &Outcome) -> Status {
 
 fn failed(error: &Error) -> Status {
     match error.kind {
+        Kind::Throttled => Status::Throttled,
         _ if error.code.starts_with("provider_") => Status::Failed,
         Kind::Internal | Kind::Provider => Status::Failed,
         Kind::CredentialRejected => Status::CredentialRejected,
-        Kind::Throttled => Status::Throttled,
         Kind::Gone => Status::Unregistered,
         Kind::Overloaded | Kind::Unreachable | Kind::Unavailable | Kind::TimedOut => Status::Unavailable,
         _ => Status::Rejected,

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::deliver::{BATCH, Batch, Purpose};
 use super::send::{Opened, knows};
@@ -17,6 +17,7 @@ use super::{Fate, Fields, Inner, Shared};
 use crate::contract::{Notification, Target};
 use crate::error::Error;
 use crate::tenant::TenantId;
+use crate::tenants::SendPlace;
 
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
@@ -24,6 +25,12 @@ pub struct Stream {
     opened: Opened,
     /// The shared notification's fields, for those lines that have some of their own.
     shared: Map<String, Value>,
+    /// Among the tenant's sends.
+    place: SendPlace,
+    /// Do the targets wait for their turn? Else they are taken already.
+    paced: bool,
+    /// Lines that are taken at a time.
+    batch: usize,
 }
 
 /// One target of a stream.
@@ -36,13 +43,17 @@ pub struct Line {
 }
 
 impl Inner {
-    pub(super) fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
-        let Shared { application_id, notification: shared, validate_only, deadline } = shared;
-        let application = self.registry.get(tenant, &application_id)?;
+    pub(super) async fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        let Shared { application_id, notification: shared, validate_only, deadline, targets } = shared;
+        let known = targets.map(|targets| if validate_only { 0 } else { targets as u64 });
+        let place = self.tenants.begin_send(tenant, known)?;
+        let paced = targets.is_none() && !validate_only;
+        let batch = if paced { place.batch().min(BATCH) } else { BATCH };
+        let application = self.opened(tenant, &application_id).await?;
         let purpose = Purpose { native: false, validate_only };
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, fields, purpose, deadline)?;
-        Ok(Stream { gateway: self.clone(), opened, shared })
+        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, batch })
     }
 }
 
@@ -76,32 +87,61 @@ impl Stream {
         let mut open = true;
         let mut targets_under_way = 0;
         let mut received = Vec::with_capacity(BATCH);
+        let mut turn = Instant::now();
         while open || !under_way.is_empty() {
-            tokio::select! {
+            let may_receive = received.is_empty() && targets_under_way < self.gateway.stream_window;
+            let go = tokio::select! {
                 Some(fates) = under_way.next(), if !under_way.is_empty() => {
                     let fates: Vec<(usize, Fate)> = fates;
                     targets_under_way -= fates.len();
                     for result in fates {
                         open &= results.send(result).await.is_ok();
                     }
+                    false
                 }
-                count = lines.recv_many(&mut received, BATCH), if open && targets_under_way < self.gateway.stream_window => {
+                count = lines.recv_many(&mut received, self.batch), if open && may_receive => {
                     open = count > 0;
                     targets_under_way += count;
-                    for prepared in self.prepare(&mut received) {
-                        match prepared {
-                            Prepared::Batch(batch) => {
-                                under_way.extend(self.opened.campaign.launch(batch).await.map(fates));
-                            }
-                            Prepared::Settled(index, fate) => {
-                                targets_under_way -= 1;
-                                open &= results.send((index, fate)).await.is_ok();
-                            }
-                        }
+                    true
+                }
+                () = sleep_until(turn), if open && !received.is_empty() => true,
+            };
+            let prepared = match go.then(|| self.admitted(&mut received)) {
+                Some(Ok(prepared)) => prepared,
+                Some(Err(later)) => {
+                    turn = later;
+                    continue;
+                }
+                None => continue,
+            };
+            for prepared in prepared {
+                match prepared {
+                    Prepared::Batch(batch) => {
+                        under_way.extend(self.opened.campaign.launch(batch).await.map(fates));
+                    }
+                    Prepared::Settled(index, fate) => {
+                        targets_under_way -= 1;
+                        open &= results.send((index, fate)).await.is_ok();
                     }
                 }
             }
         }
+    }
+
+    /// The lines prepared, if the tenant's limits let them go now. `Err`: when to ask again.
+    fn admitted(&self, lines: &mut Vec<Line>) -> Result<Vec<Prepared>, Instant> {
+        let taken = if self.paced { self.place.take(lines.len()) } else { Ok(None) };
+        match taken {
+            Ok(None) => Ok(self.prepare(lines)),
+            Ok(Some(wait)) => Err(Instant::now() + wait),
+            Err(error) => Ok(lines.drain(..).map(|line| self.refused(&line, error.clone())).collect()),
+        }
+    }
+
+    fn refused(&self, line: &Line, error: Error) -> Prepared {
+        let fate = Fate::Failed(error);
+        self.opened.campaign.account.settled(&line.target, &fate);
+        Prepared::Settled(line.index, fate)
     }
 
     /// Lines in a row without a notification of their own become one batch.
@@ -110,9 +150,7 @@ impl Stream {
         let mut run: Option<(usize, Vec<Target>)> = None;
         for Line { index, target, notification } in lines.drain(..) {
             if let Err(error) = knows(self.opened.provider.manifest(), &target) {
-                let fate = Fate::Failed(error);
-                self.opened.campaign.account.settled(&target, &fate);
-                prepared.push(Prepared::Settled(index, fate));
+                prepared.push(self.refused(&Line { index, target, notification }, error));
                 continue;
             }
             if let Some(fields) = notification {

@@ -1,12 +1,13 @@
-//! Who may call: HTTP Basic authentication (RFC 7617), and which tenant the caller is.
+//! Who may call, and as whom: HTTP Basic authentication (RFC 7617) and bearer keys (RFC 6750).
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -15,17 +16,46 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::answer;
-use crate::config::Login;
+use crate::config::{Callers, Login};
 use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
+use crate::tenants::{Tenant, Tenants, looks_like_a_key};
 
 /// Whom to let in.
-pub struct Access(Option<Expected>);
+///
+/// Without a login and an operator's key everybody is the default tenant, and may still show a tenant's key;
+/// with either of them nobody is let in who shows nothing.
+pub struct Access {
+    tenants: Arc<Tenants>,
+    login: Option<Expected>,
+    admin: Option<[u8; 32]>,
+}
+
+/// Who calls.
+#[derive(Clone)]
+pub enum Caller {
+    /// Who has the operator's key. It is no tenant.
+    Operator,
+    Tenant(Arc<Tenant>),
+}
+
+/// Is there an operator? Else what only the operator may do can not be done at all.
+#[derive(Clone, Copy)]
+pub struct HasOperator(pub bool);
 
 /// Digests have one length, so that comparing them tells nothing about the length of what they are of.
 struct Expected {
     username: [u8; 32],
     password: [u8; 32],
+}
+
+/// What a request shows.
+enum Shown {
+    /// `username:password`
+    Basic(Zeroizing<Vec<u8>>),
+    Bearer(Zeroizing<String>),
+    /// No such header, more than one, or one that can not be read.
+    Nothing,
 }
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -34,54 +64,136 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 impl Access {
-    /// None: everybody is let in.
-    pub fn new(login: Option<&Login>) -> Self {
-        Self(login.map(|login| Expected {
+    pub fn new(tenants: Arc<Tenants>, callers: &Callers) -> Self {
+        let expected = |login: &Login| Expected {
             username: sha256(login.username.as_bytes()),
             password: sha256(login.password.reveal().as_bytes()),
-        }))
+        };
+        Self {
+            tenants,
+            login: callers.login.as_ref().map(expected),
+            admin: callers.admin.as_ref().map(|key| sha256(key.reveal().as_bytes())),
+        }
     }
 
-    fn tenant(&self, headers: &HeaderMap) -> Option<TenantId> {
-        let allowed = match &self.0 {
-            None => true,
-            Some(expected) => presented(headers).is_some_and(|pair| expected.matches(&pair)),
+    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        let shown = Shown::by(headers);
+        let known = match &shown {
+            Shown::Bearer(key) => self.bearer(key),
+            Shown::Basic(pair) => self.pair(pair),
+            Shown::Nothing => None,
         };
-        allowed.then(TenantId::default_tenant)
+        let is_open = self.login.is_none() && self.admin.is_none();
+        // A key that is not good any more must not open another door.
+        known.or_else(|| (is_open && !shown.holds_key()).then(|| self.default_tenant()).flatten())
+    }
+
+    fn bearer(&self, key: &str) -> Option<Caller> {
+        if let Some(admin) = &self.admin
+            && bool::from(sha256(key.as_bytes()).ct_eq(admin))
+        {
+            return Some(Caller::Operator);
+        }
+        self.tenants.by_key(key).map(Caller::Tenant)
+    }
+
+    /// The configured name and password, or a tenant's id and key.
+    fn pair(&self, pair: &[u8]) -> Option<Caller> {
+        let (username, password) = split(pair)?;
+        if self.login.as_ref().is_some_and(|login| login.matches(username, password)) {
+            return self.default_tenant();
+        }
+        let tenant = self.tenants.by_key(std::str::from_utf8(password).ok()?)?;
+        (tenant.id.as_str().as_bytes() == username).then_some(Caller::Tenant(tenant))
+    }
+
+    fn default_tenant(&self) -> Option<Caller> {
+        self.tenants.get(&TenantId::default_tenant()).ok().map(Caller::Tenant)
     }
 }
 
 impl Expected {
-    fn matches(&self, pair: &[u8]) -> bool {
-        let Some(colon) = pair.iter().position(|byte| *byte == b':') else { return false };
-        let (username, password) = pair.split_at(colon);
+    fn matches(&self, username: &[u8], password: &[u8]) -> bool {
         let username = sha256(username).ct_eq(&self.username);
-        let password = sha256(password.get(1..).unwrap_or_default()).ct_eq(&self.password);
+        let password = sha256(password).ct_eq(&self.password);
         (username & password).into()
     }
 }
 
-/// Lets the request through with its [`TenantId`], or answers 401.
+impl Shown {
+    fn by(headers: &HeaderMap) -> Self {
+        let mut all = headers.get_all(AUTHORIZATION).iter();
+        let (Some(header), None) = (all.next(), all.next()) else { return Self::Nothing };
+        let Some((scheme, token)) = header.to_str().ok().and_then(|text| text.split_once(' ')) else {
+            return Self::Nothing;
+        };
+        let token = token.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Self::Bearer(Zeroizing::new(token.to_owned()));
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Self::Nothing;
+        }
+        BASE64.decode(token).map_or(Self::Nothing, |pair| Self::Basic(Zeroizing::new(pair)))
+    }
+
+    fn holds_key(&self) -> bool {
+        match self {
+            Self::Bearer(key) => looks_like_a_key(key.as_bytes()),
+            Self::Basic(pair) => split(pair).is_some_and(|(_, password)| looks_like_a_key(password)),
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// Lets the request through with its [`Caller`], and a tenant's with its [`TenantId`] and its place among the
+/// tenant's requests; or answers 401, or what the tenant's limits say.
 pub async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
-    let Some(tenant) = access.tenant(request.headers()) else {
+    let Some(caller) = access.caller(request.headers()) else {
         return answer::error(Error::new(Kind::AccessDenied, "access_denied", "invalid credentials"));
     };
-    request.extensions_mut().insert(tenant.clone());
-    let mut response = next.run(request).await;
+    request.extensions_mut().insert(HasOperator(access.admin.is_some()));
+    request.extensions_mut().insert(caller.clone());
+    let Caller::Tenant(tenant) = caller else { return next.run(request).await };
+    let mut response = match access.tenants.begin_request(&tenant) {
+        Ok(place) => {
+            request.extensions_mut().insert(tenant.id.clone());
+            request.extensions_mut().insert(Arc::new(place));
+            next.run(request).await
+        }
+        Err(error) => answer::error(error),
+    };
     // For the log.
-    response.extensions_mut().insert(tenant);
+    response.extensions_mut().insert(tenant.id.clone());
     response
 }
 
-/// `username:password` of the request, if it has one such header.
-fn presented(headers: &HeaderMap) -> Option<Zeroizing<Vec<u8>>> {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
-    let (header, None) = (all.next()?, all.next()) else { return None };
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
+/// Answers 403 to the operator, who has no applications.
+pub async fn tenants_only(Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    if matches!(caller, Caller::Tenant(_)) {
+        return next.run(request).await;
     }
-    BASE64.decode(token.trim()).ok().map(Zeroizing::new)
+    let message = "the operator's key is for /v1/tenants and /metrics; everything else needs a tenant's key";
+    Error::new(Kind::Forbidden, "tenant_required", message).into_response()
+}
+
+impl Caller {
+    /// Only the operator may go on.
+    pub fn is_operator(&self, HasOperator(there_is_one): HasOperator) -> Result<(), Error> {
+        let (code, message) = match self {
+            Self::Operator => return Ok(()),
+            Self::Tenant(_) if there_is_one => ("admin_required", "this needs the operator's key"),
+            Self::Tenant(_) => {
+                ("admin_disabled", "this needs the operator's key, and this server has none: set admin.key")
+            }
+        };
+        Err(Error::new(Kind::Forbidden, code, message))
+    }
+}
+
+fn split(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some((pair.get(..colon)?, pair.get(colon + 1..)?))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -97,12 +209,39 @@ mod tests {
 
     use super::*;
     use crate::config::Hidden;
+    use crate::tenants::Wanted;
 
-    fn let_in(header: &str) -> bool {
-        let login = Login { username: "me".into(), password: Hidden::new("open:sesame".into()) };
+    const ADMIN: &str = "0123456789abcdef";
+
+    fn login(password: &str) -> Option<Login> {
+        Some(Login { username: "me".into(), password: Hidden::new(password.into()) })
+    }
+
+    fn access(login: Option<Login>, admin: Option<&str>) -> Access {
+        let admin = admin.map(|key| Hidden::new(key.into()));
+        Access::new(Arc::new(Tenants::in_memory().unwrap()), &Callers { login, admin })
+    }
+
+    /// With tenants of its own: `(access, acme's key)`.
+    fn with_tenant(login: Option<Login>, admin: Option<&str>) -> (Access, String) {
+        let access = access(login, admin);
+        let acme = TenantId::new("acme");
+        let key = access.tenants.put(&acme, Wanted::default()).unwrap().unwrap();
+        (access, key.key.reveal().to_owned())
+    }
+
+    /// Who it is: `operator`, a tenant's id, or nobody.
+    fn who(access: &Access, header: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
-        Access::new(Some(&login)).tenant(&headers).is_some()
+        name(access.caller(&headers))
+    }
+
+    fn name(caller: Option<Caller>) -> Option<String> {
+        caller.map(|caller| match caller {
+            Caller::Operator => "operator".to_owned(),
+            Caller::Tenant(tenant) => tenant.id.to_string(),
+        })
     }
 
     fn encoded(pair: &str) -> String {
@@ -112,14 +251,16 @@ mod tests {
     #[test]
     fn the_right_pair_in_any_spelling_of_the_scheme() {
         let right = encoded("me:open:sesame");
+        let access = access(login("open:sesame"), None);
         for scheme in ["Basic", "basic", "BASIC"] {
-            assert!(let_in(&format!("{scheme} {right}")), "{scheme}");
+            assert_eq!(who(&access, &format!("{scheme} {right}")).as_deref(), Some("default"), "{scheme}");
         }
-        assert!(let_in(&format!("Basic   {}", right.trim_end_matches('='))));
+        assert!(who(&access, &format!("Basic   {}", right.trim_end_matches('='))).is_some());
     }
 
     #[test]
     fn nothing_else() {
+        let access = access(login("open:sesame"), Some(ADMIN));
         for pair in [
             "me:open",
             "me:open:sesame:more",
@@ -129,25 +270,55 @@ mod tests {
             "you:open:sesame",
             "",
             "ME:open:sesame",
+            "me:0123456789abcdef",
         ] {
-            assert!(!let_in(&format!("Basic {}", encoded(pair))), "{pair}");
+            assert_eq!(who(&access, &format!("Basic {}", encoded(pair))), None, "{pair}");
         }
         let right = encoded("me:open:sesame");
-        assert!(!let_in(&right));
-        assert!(!let_in(&format!("Bearer {right}")));
-        assert!(!let_in("Basic %%%"));
-        assert!(!let_in("Basic"));
+        for header in
+            [&right, &format!("Bearer {right}"), "Basic %%%", "Basic", "Bearer", "Bearer 0123456789abcde"]
+        {
+            assert_eq!(who(&access, header), None, "{header}");
+        }
     }
 
     #[test]
     fn two_headers_are_none() {
-        let login = Login { username: "me".into(), password: Hidden::new("x".into()) };
+        let access = access(login("x"), None);
         let mut headers = HeaderMap::new();
         let right = HeaderValue::from_str(&format!("Basic {}", encoded("me:x"))).unwrap();
         headers.append(AUTHORIZATION, right.clone());
         headers.append(AUTHORIZATION, right);
-        assert!(Access::new(Some(&login)).tenant(&headers).is_none());
-        assert!(Access::new(Some(&login)).tenant(&HeaderMap::new()).is_none());
-        assert!(Access::new(None).tenant(&HeaderMap::new()).is_some());
+        assert_eq!(name(access.caller(&headers)), None);
+        assert_eq!(name(access.caller(&HeaderMap::new())), None);
+    }
+
+    #[test]
+    fn a_key_is_its_tenants_as_bearer_and_as_password() {
+        let (access, key) = with_tenant(login("x"), Some(ADMIN));
+        assert_eq!(who(&access, &format!("Bearer {key}")).as_deref(), Some("acme"));
+        assert_eq!(who(&access, &format!("bearer {key}")).as_deref(), Some("acme"));
+        assert_eq!(
+            who(&access, &format!("Basic {}", encoded(&format!("acme:{key}")))).as_deref(),
+            Some("acme")
+        );
+        for other in ["default", "me", "ACME", ""] {
+            assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("{other}:{key}")))), None);
+        }
+        assert_eq!(who(&access, &format!("Bearer {ADMIN}")).as_deref(), Some("operator"));
+        assert_eq!(who(&access, &format!("Bearer {key}x")), None);
+    }
+
+    #[test]
+    fn only_a_server_without_login_and_operator_is_open() {
+        let nothing = HeaderMap::new();
+        let (open, key) = with_tenant(None, None);
+        assert_eq!(name(open.caller(&nothing)).as_deref(), Some("default"));
+        assert_eq!(who(&open, &format!("Bearer {key}")).as_deref(), Some("acme"));
+        assert_eq!(who(&open, "Bearer something").as_deref(), Some("default"));
+        assert_eq!(who(&open, &format!("Bearer {key}x")), None, "a key that is not good");
+        assert_eq!(who(&open, &format!("Basic {}", encoded(&format!("acme:{key}x")))), None);
+        assert_eq!(name(access(None, Some(ADMIN)).caller(&nothing)), None);
+        assert_eq!(name(access(login("x"), None).caller(&nothing)), None);
     }
 }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
 
 use crate::error::{Error, Kind};
+use crate::tenants::RequestPlace;
 
 /// How many requests are under way, of those that may be. Cheap to clone.
 #[derive(Clone)]
@@ -27,7 +28,11 @@ pub struct Connected(Arc<AtomicUsize>);
 #[derive(Clone)]
 pub struct Place(Arc<Occupied>);
 
-struct Occupied(UnderWay);
+struct Occupied {
+    under_way: UnderWay,
+    /// The place among the tenant's own requests, which is free again when this one is.
+    _tenants: Option<Arc<RequestPlace>>,
+}
 
 /// Why the server turns a request away; it puts this into the request's extensions.
 #[derive(Clone, Copy)]
@@ -46,14 +51,14 @@ impl UnderWay {
         }
     }
 
-    /// None: all places are taken.
-    pub fn begin(&self) -> Option<Place> {
+    /// None: all places are taken. `tenants`: the place among the tenant's own requests, if there is one.
+    pub fn begin(&self, tenants: Option<Arc<RequestPlace>>) -> Option<Place> {
         let free = self.count.send_if_modified(|count| {
             let free = *count < self.most;
             *count += usize::from(free);
             free
         });
-        free.then(|| Place(Arc::new(Occupied(self.clone()))))
+        free.then(|| Place(Arc::new(Occupied { under_way: self.clone(), _tenants: tenants })))
     }
 
     /// Tells what runs without an end of its own that it must come to one.
@@ -85,13 +90,13 @@ impl UnderWay {
 impl Place {
     /// Does the server want to stop?
     pub fn is_closing(&self) -> bool {
-        *self.0.0.closing.borrow()
+        *self.0.under_way.closing.borrow()
     }
 
     /// Waits until the server wants to stop.
     pub async fn closing(&self) {
         // Fails only when the sender is gone, and we hold it.
-        let _ = self.0.0.closing.subscribe().wait_for(|closing| *closing).await;
+        let _ = self.0.under_way.closing.subscribe().wait_for(|closing| *closing).await;
     }
 }
 
@@ -103,13 +108,14 @@ impl Drop for Connected {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        self.0.count.send_modify(|count| *count -= 1);
+        self.under_way.count.send_modify(|count| *count -= 1);
     }
 }
 
 /// Gives the request its [`Place`], or answers 503.
 pub async fn admit(State(under_way): State<UnderWay>, mut request: Request, next: Next) -> Response {
-    let Some(place) = under_way.begin() else {
+    let tenants = request.extensions_mut().remove();
+    let Some(place) = under_way.begin(tenants) else {
         let message = "this server has too many requests, try again later";
         return Error::new(Kind::Overloaded, "too_many_requests", message).into_response();
     };

@@ -160,7 +160,7 @@ fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
         Kind::AccessDenied => StatusCode::UNAUTHORIZED,
-        Kind::CredentialRejected => StatusCode::FORBIDDEN,
+        Kind::Forbidden | Kind::CredentialRejected => StatusCode::FORBIDDEN,
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Gone => StatusCode::GONE,

@@ -80,10 +80,7 @@ pub async fn register_application(
     request: Request,
 ) -> Result<Response, Error> {
     let registration = registration_from(Form::read(request, api.form).await?)?;
-    let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
-    let backend = api.backend.clone();
-    let work = tokio::task::spawn_blocking(move || backend.register(&tenant, registration));
-    let id = work.await.map_err(Error::internal)??;
+    let id = api.register(tenant, registration).await?;
     Ok(answer::json(StatusCode::OK, &Registered { application_id: id }))
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{answer, form};
 use crate::config::Limits;
 use crate::error::{Error, Kind};
+use crate::gateway::{self, Answer};
 use crate::tenant::TenantId;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -36,12 +37,6 @@ const OVERHEAD: usize = 512;
 #[derive(Clone, Copy)]
 pub struct MayHaveArrived;
 
-/// Keeps answers. One that is gone is as if it had never been.
-pub trait Keep: Send + Sync {
-    fn get(&self, tenant: &TenantId, key: &str) -> Option<Kept>;
-    fn put(&self, tenant: &TenantId, key: &str, kept: Kept);
-}
-
 /// An answer, and what it answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -55,7 +50,7 @@ pub struct Kept {
 /// What the middleware needs. Cheap to clone.
 #[derive(Clone)]
 pub struct Idempotency {
-    kept: Arc<dyn Keep>,
+    kept: Arc<Answers>,
     /// Requests under way; the receivers are woken when the sender is dropped.
     under_way: Arc<Mutex<HashMap<(TenantId, String), watch::Receiver<()>>>>,
     bounds: form::Bounds,
@@ -70,13 +65,18 @@ struct Claim {
 
 impl Idempotency {
     /// `bounds`: of the requests' bodies.
-    pub fn new(kept: Arc<dyn Keep>, bounds: form::Bounds) -> Self {
-        Self { kept, under_way: Arc::default(), bounds }
+    pub fn new(kept: Answers, bounds: form::Bounds) -> Self {
+        Self { kept: Arc::new(kept), under_way: Arc::default(), bounds }
     }
 
     /// The same for larger or smaller bodies, in bytes.
     pub fn with_body(&self, body: usize) -> Self {
         Self { bounds: self.bounds.with_body(body), ..self.clone() }
+    }
+
+    /// Drops all answers of a tenant that is no more.
+    pub fn forget(&self, tenant: &TenantId) {
+        lock(&self.kept.tenants).remove(tenant);
     }
 
     /// Takes the key, or tells whom to wait for.
@@ -180,7 +180,7 @@ async fn keep(claim: &Claim, request: [u8; 32], response: Response) -> Result<Re
     let body = body.collect().await.map_err(Error::internal)?.to_bytes();
     let content_type = parts.headers.get(CONTENT_TYPE).cloned();
     let kept = Kept { request, status: parts.status, content_type, body: body.clone() };
-    claim.idempotency.kept.put(&claim.name.0, &claim.name.1, kept);
+    claim.idempotency.kept.put(&claim.name.0, &claim.name.1, kept).await;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
@@ -214,13 +214,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps answers in this process, for a time, as many as there is room for; the oldest go first.
-pub struct InMemory {
+/// Keeps answers for a time, as many as there is room for; the oldest go first. One that is gone is as if
+/// it had never been.
+pub struct Answers {
     tenants: Mutex<HashMap<TenantId, Tenant>>,
     window: Duration,
     most: usize,
     /// Bytes per tenant.
     memory: usize,
+    /// None: they end with the process.
+    durable: Option<gateway::Answers>,
 }
 
 #[derive(Default)]
@@ -232,56 +235,118 @@ struct Tenant {
     size: usize,
 }
 
-impl InMemory {
-    pub fn new(limits: &Limits) -> Self {
-        Self {
+impl Answers {
+    /// With those that an earlier process kept. Blocks where they are durable.
+    pub fn open(limits: &Limits, durable: Option<gateway::Answers>) -> Self {
+        let answers = Self {
             tenants: Mutex::default(),
             window: limits.idempotency_window,
             most: limits.idempotency_keys,
             memory: limits.idempotency_memory,
+            durable,
+        };
+        answers.restore();
+        answers
+    }
+
+    fn get(&self, tenant: &TenantId, key: &str) -> Option<Kept> {
+        let mut tenants = lock(&self.tenants);
+        let own = tenants.get_mut(tenant)?;
+        self.forget(tenant, &own.expire());
+        own.by_key.get(key).map(|(_, _, kept)| kept.clone())
+    }
+
+    /// It is on the disk when this returns, where answers are durable. If the disk fails, it is kept for as
+    /// long as the process runs.
+    async fn put(&self, tenant: &TenantId, key: &str, kept: Kept) {
+        let answer = Answer {
+            at: SystemTime::now(),
+            request: kept.request,
+            status: kept.status.as_u16(),
+            content_type: kept
+                .content_type
+                .as_ref()
+                .map(|value| value.as_bytes().to_vec())
+                .unwrap_or_default(),
+            body: kept.body.to_vec(),
+        };
+        self.insert(tenant, key, kept, self.window);
+        if let Some(durable) = &self.durable
+            && let Err(error) = durable.put(tenant, key, &answer).await
+        {
+            tracing::error!(%tenant, %error, "an answer could not be kept; it is forgotten when this server ends");
+        }
+    }
+
+    fn restore(&self) {
+        let Some(durable) = &self.durable else { return };
+        let all = durable.all().unwrap_or_else(|error| {
+            tracing::error!(%error, "the answers of an earlier run can not be read");
+            Vec::new()
+        });
+        let now = SystemTime::now();
+        for (tenant, key, answer) in all {
+            let age = now.duration_since(answer.at).unwrap_or_default();
+            match (self.window.checked_sub(age), Kept::of(answer)) {
+                (Some(left), Some(kept)) => self.insert(&tenant, &key, kept, left),
+                _ => self.forget(&tenant, &[key]),
+            }
+        }
+    }
+
+    fn insert(&self, id: &TenantId, key: &str, kept: Kept, left: Duration) {
+        let mut tenants = lock(&self.tenants);
+        let tenant = tenants.entry(id.clone()).or_default();
+        tenant.remove(key);
+        tenant.size += size(key, &kept);
+        tenant.by_age.insert(tenant.next, key.to_owned());
+        tenant.by_key.insert(key.to_owned(), (tenant.next, Instant::now() + left, kept));
+        tenant.next += 1;
+        let mut gone = tenant.expire();
+        // The newest stays, whatever its size.
+        while tenant.by_age.len() > 1 && (tenant.by_age.len() > self.most || tenant.size > self.memory) {
+            gone.extend(tenant.remove_oldest());
+        }
+        // Under the lock: before the same key is kept anew.
+        self.forget(id, &gone);
+    }
+
+    fn forget(&self, tenant: &TenantId, keys: &[String]) {
+        if let Some(durable) = self.durable.as_ref().filter(|_| !keys.is_empty()) {
+            durable.forget(tenant, keys);
         }
     }
 }
 
-impl Keep for InMemory {
-    fn get(&self, tenant: &TenantId, key: &str) -> Option<Kept> {
-        let mut tenants = lock(&self.tenants);
-        let tenant = tenants.get_mut(tenant)?;
-        tenant.expire(self.window);
-        tenant.by_key.get(key).map(|(_, _, kept)| kept.clone())
-    }
-
-    fn put(&self, tenant: &TenantId, key: &str, kept: Kept) {
-        let mut tenants = lock(&self.tenants);
-        let tenant = tenants.entry(tenant.clone()).or_default();
-        tenant.remove(key);
-        tenant.size += size(key, &kept);
-        tenant.by_age.insert(tenant.next, key.to_owned());
-        tenant.by_key.insert(key.to_owned(), (tenant.next, Instant::now(), kept));
-        tenant.next += 1;
-        tenant.expire(self.window);
-        // The newest stays, whatever its size.
-        while tenant.by_age.len() > 1 && (tenant.by_age.len() > self.most || tenant.size > self.memory) {
-            tenant.remove_oldest();
-        }
+impl Kept {
+    /// None: it is none of ours.
+    fn of(answer: Answer) -> Option<Self> {
+        let content_type = match answer.content_type.as_slice() {
+            [] => None,
+            bytes => Some(HeaderValue::from_bytes(bytes).ok()?),
+        };
+        let status = StatusCode::from_u16(answer.status).ok()?;
+        Some(Self { request: answer.request, status, content_type, body: answer.body.into() })
     }
 }
 
 impl Tenant {
-    fn expire(&mut self, window: Duration) {
+    fn expire(&mut self) -> Vec<String> {
+        let (mut gone, now) = (Vec::new(), Instant::now());
         while let Some((_, key)) = self.by_age.first_key_value()
-            && self.by_key.get(key).is_none_or(|(_, at, _)| at.elapsed() >= window)
+            && self.by_key.get(key).is_none_or(|(_, end, _)| *end <= now)
         {
-            self.remove_oldest();
+            gone.extend(self.remove_oldest());
         }
+        gone
     }
 
-    fn remove_oldest(&mut self) {
-        if let Some((_, key)) = self.by_age.pop_first()
-            && let Some((_, _, kept)) = self.by_key.remove(&key)
-        {
+    fn remove_oldest(&mut self) -> Option<String> {
+        let (_, key) = self.by_age.pop_first()?;
+        if let Some((_, _, kept)) = self.by_key.remove(&key) {
             self.size -= size(&key, &kept);
         }
+        Some(key)
     }
 
     fn remove(&mut self, key: &str) {

@@ -7,15 +7,15 @@ fn kept(body: &str) -> Kept {
     Kept { request: [0; 32], status: StatusCode::OK, content_type: None, body: Bytes::from(body.to_owned()) }
 }
 
-fn memory(window: Duration, keys: usize, memory: usize) -> InMemory {
+fn memory(window: Duration, keys: usize, memory: usize) -> Answers {
     let mut limits = limits();
     limits.idempotency_window = window;
     limits.idempotency_keys = keys;
     limits.idempotency_memory = memory;
-    InMemory::new(&limits)
+    Answers::open(&limits, None)
 }
 
-fn present<'a>(memory: &InMemory, keys: &[&'a str]) -> Vec<&'a str> {
+fn present<'a>(memory: &Answers, keys: &[&'a str]) -> Vec<&'a str> {
     let tenant = TenantId::default_tenant();
     keys.iter().copied().filter(|key| memory.get(&tenant, key).is_some()).collect()
 }
@@ -24,29 +24,29 @@ fn present<'a>(memory: &InMemory, keys: &[&'a str]) -> Vec<&'a str> {
 async fn an_answer_is_kept_for_its_window_and_for_its_tenant() {
     let (tenant, other) = (TenantId::default_tenant(), TenantId::new("other"));
     let memory = memory(Duration::from_secs(60), 10, 1 << 20);
-    memory.put(&tenant, "a", kept("one"));
+    memory.put(&tenant, "a", kept("one")).await;
     tokio::time::advance(Duration::from_secs(59)).await;
-    memory.put(&tenant, "b", kept("two"));
+    memory.put(&tenant, "b", kept("two")).await;
     assert_eq!(memory.get(&tenant, "a"), Some(kept("one")));
     assert_eq!(memory.get(&other, "a"), None);
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(present(&memory, &["a", "b"]), ["b"]);
 }
 
-#[test]
-fn the_oldest_go_when_there_is_no_room() {
+#[tokio::test]
+async fn the_oldest_go_when_there_is_no_room() {
     let tenant = TenantId::default_tenant();
     let by_count = memory(Duration::from_secs(60), 2, 1 << 20);
     for key in ["a", "b", "a", "c"] {
-        by_count.put(&tenant, key, kept(key));
+        by_count.put(&tenant, key, kept(key)).await;
     }
     assert_eq!(present(&by_count, &["a", "b", "c"]), ["a", "c"]);
     let by_size = memory(Duration::from_secs(60), 100, 3000);
     for key in ["a", "b", "c"] {
-        by_size.put(&tenant, key, kept(&"x".repeat(900)));
+        by_size.put(&tenant, key, kept(&"x".repeat(900))).await;
     }
     assert_eq!(present(&by_size, &["a", "b", "c"]), ["b", "c"]);
-    by_size.put(&tenant, "large", kept(&"x".repeat(9000)));
+    by_size.put(&tenant, "large", kept(&"x".repeat(9000))).await;
     assert_eq!(present(&by_size, &["b", "c", "large"]), ["large"]);
 }
 

@@ -14,10 +14,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::Api;
+use super::access::{Caller, HasOperator};
 use super::openapi::{Guarded, Missing};
 use crate::error::{Error, Kind};
 use crate::gateway::LimitUse;
-use crate::tenant::TenantId;
 
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// For requests that no route answers.
@@ -64,8 +64,9 @@ impl Meters {
 
 /// All figures of this server
 ///
-/// In the OpenMetrics text format. For the operator alone: it tells of all tenants. Where `metrics.listen` is set,
-/// it is served there and not here.
+/// In the OpenMetrics text format. For the operator alone, since it tells of all tenants: whoever has the operator's
+/// key, or the default tenant where there is no such key. Where `metrics.listen` is set, it is served there and
+/// not here.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -78,9 +79,14 @@ impl Meters {
 )]
 pub(super) async fn guarded(
     api: State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    Extension(caller): Extension<Caller>,
+    Extension(HasOperator(there_is_one)): Extension<HasOperator>,
 ) -> Result<Response, Error> {
-    if tenant != TenantId::default_tenant() {
+    let allowed = match caller {
+        Caller::Operator => true,
+        Caller::Tenant(tenant) => tenant.id.is_default() && !there_is_one,
+    };
+    if !allowed {
         return Err(Error::new(Kind::NotFound, "not_found", "The requested method was not found: /metrics"));
     }
     show(api).await

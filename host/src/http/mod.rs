@@ -4,6 +4,7 @@ mod access;
 mod admission;
 mod answer;
 mod classic;
+mod console;
 mod form;
 mod idempotency;
 mod metrics;
@@ -25,18 +26,19 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::config::{Limits, Login};
+use crate::config::{Callers, Limits};
 use crate::error::{Error, Kind};
 use crate::gateway::{
     self, ApplicationView, DeadToken, Described, Gateway, LimitUse, Readiness, Registration, Report,
     Standing, Uploads,
 };
 use crate::tenant::TenantId;
+use crate::tenants::{Tenants, Usage};
 use admission::Place;
-use idempotency::{Idempotency, InMemory};
+use idempotency::{Answers, Idempotency};
 
 pub use admission::{Refusal, UnderWay, turn_away};
 pub use watch::Watch;
@@ -51,12 +53,17 @@ pub trait Backend: Send + Sync {
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
     /// None: this backend takes no components.
     fn uploads(&self) -> Option<Uploads>;
+    /// None: answers are kept until the process ends.
+    fn answers(&self) -> Option<gateway::Answers>;
     fn described(&self, tenant: &TenantId) -> Vec<Described>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
-    fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error>;
-    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error>;
+    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>>;
+    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened>;
     fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed>;
+    fn tenants(&self) -> &Arc<Tenants>;
+    fn usage(&self, tenant: &TenantId) -> Result<Usage, Error>;
+    fn remove_tenant(&self, tenant: TenantId) -> BoxFuture<'static, Result<(), Error>>;
 }
 
 impl Backend for Gateway {
@@ -89,6 +96,10 @@ impl Backend for Gateway {
         Some(Gateway::uploads(self).clone())
     }
 
+    fn answers(&self) -> Option<gateway::Answers> {
+        Gateway::answers(self)
+    }
+
     fn described(&self, tenant: &TenantId) -> Vec<Described> {
         Gateway::described(self, tenant)
     }
@@ -101,12 +112,14 @@ impl Backend for Gateway {
         Gateway::application(self, tenant, id)
     }
 
-    fn remove(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
-        Gateway::remove(self, tenant, id)
+    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::remove(&gateway, &tenant, &id).await })
     }
 
-    fn stream(&self, tenant: &TenantId, shared: gateway::Shared) -> Result<gateway::Stream, Error> {
-        Gateway::stream(self, tenant, shared)
+    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::stream(&gateway, &tenant, shared).await })
     }
 
     fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed> {
@@ -119,8 +132,22 @@ impl Backend for Gateway {
             })
         })
     }
+
+    fn tenants(&self) -> &Arc<Tenants> {
+        Gateway::tenants(self)
+    }
+
+    fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
+        Gateway::usage(self, tenant)
+    }
+
+    fn remove_tenant(&self, tenant: TenantId) -> BoxFuture<'static, Result<(), Error>> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::remove_tenant(&gateway, &tenant).await })
+    }
 }
 
+type Opened = Result<gateway::Stream, Error>;
 /// Items with their properties.
 type Managed = Result<Vec<(String, Map<String, Value>)>, Error>;
 
@@ -133,50 +160,83 @@ struct Api {
     /// Reading an uploaded credential is work for the processor: this many at a time.
     registrations: Arc<Semaphore>,
     under_way: UnderWay,
+    idempotency: Idempotency,
     watch: Watch,
     documents: Arc<openapi::Documents>,
 }
 
+impl Api {
+    fn new(
+        backend: Arc<dyn Backend>,
+        answers: Answers,
+        limits: &Limits,
+        under_way: &UnderWay,
+        watch: &Watch,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let form = form::Bounds::from(limits);
+        Self {
+            backend,
+            form,
+            limits: Arc::new(limits.clone()),
+            registrations: Arc::new(Semaphore::new(cores)),
+            under_way: under_way.clone(),
+            idempotency: Idempotency::new(answers, form),
+            watch: watch.clone(),
+            documents: Arc::default(),
+        }
+    }
+
+    /// Registers an application, after the tenant's other registrations; answers its id.
+    async fn register(&self, tenant: TenantId, registration: Registration) -> Result<String, Error> {
+        let own: OwnedSemaphorePermit = self.backend.tenants().begin_registration(&tenant).await?;
+        let shared = self.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
+        let backend = self.backend.clone();
+        let work = move || {
+            // Also when the caller goes away.
+            let _places = (own, shared);
+            backend.register(&tenant, registration)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    }
+}
+
 /// The routes of the API, and what tells when all that they started has ended.
 ///
-/// `login`: whom to let in; None: everybody.
+/// `callers`: whom to let in, beside the tenants' keys.
 pub fn router(
     backend: Arc<dyn Backend>,
     limits: &Limits,
-    login: Option<&Login>,
+    callers: &Callers,
     watch: &Watch,
 ) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let api = Api {
-        backend,
-        form: form::Bounds::from(limits),
-        limits: Arc::new(limits.clone()),
-        registrations: Arc::new(Semaphore::new(cores)),
-        under_way: under_way.clone(),
-        watch: watch.clone(),
-        documents: Arc::default(),
-    };
-    let idempotency = Idempotency::new(Arc::new(InMemory::new(limits)), api.form);
+    let access = access::Access::new(backend.tenants().clone(), callers);
+    let answers = Answers::open(limits, backend.answers());
+    let api = Api::new(backend, answers, limits, &under_way, watch);
+    let idempotency = api.idempotency.clone();
     let once =
         |idempotency: &Idempotency| middleware::from_fn_with_state(idempotency.clone(), idempotency::guard);
-    let guarded = Router::new()
+    let of_tenants = Router::new()
         .route("/register_application", post(classic::register_application))
         .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
         .route("/application_feedback", post(classic::application_feedback))
         .route("/v1/status", get(status::show))
         .route("/openapi.json", get(openapi::document))
+        .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
+        .route_layer(middleware::from_fn(access::tenants_only));
+    let guarded = of_tenants
+        .merge(v1::tenant_routes())
         .merge(if watch.is_apart() {
             Router::new()
         } else {
             Router::new().route("/metrics", get(metrics::guarded))
         })
-        .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
-        .layer(middleware::from_fn_with_state(Arc::new(access::Access::new(login)), access::check));
-    let router = wrapped(health().merge(openapi::page()).merge(guarded), api, watch);
+        .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
+    let router = wrapped(health().merge(console::routes()).merge(openapi::page()).merge(guarded), api, watch);
     (router, under_way)
 }
 
@@ -187,15 +247,8 @@ pub fn watch_router(
     watch: &Watch,
     under_way: &UnderWay,
 ) -> Router {
-    let api = Api {
-        backend,
-        form: form::Bounds::from(limits),
-        limits: Arc::new(limits.clone()),
-        registrations: Arc::new(Semaphore::new(1)),
-        under_way: under_way.clone(),
-        watch: watch.clone(),
-        documents: Arc::default(),
-    };
+    // Nothing is sent here.
+    let api = Api::new(backend, Answers::open(limits, None), limits, under_way, watch);
     let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
     wrapped(routes, api, watch)
 }

@@ -189,7 +189,7 @@ mod tests {
     use super::super::testing::*;
     use super::super::*;
     use super::*;
-    use crate::config::Hidden;
+    use crate::config::{Hidden, Login};
 
     /// What is logged on this thread.
     #[derive(Clone, Default)]
@@ -253,8 +253,9 @@ mod tests {
     #[tokio::test]
     async fn nothing_that_the_caller_sent_is_logged() {
         let (lines, _guard) = Lines::listen();
-        let login = Login { username: "PLANTED".into(), password: Hidden::new("PLANTED".into()) };
-        let (router, _) = router(Arc::new(Fake::default()), &limits(), Some(&login), &watch());
+        let login = Some(Login { username: "PLANTED".into(), password: Hidden::new("PLANTED".into()) });
+        let callers = Callers { login, admin: None };
+        let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
         for authorization in ["Basic UExBTlRFRDpQTEFOVEVE", "Basic PLANTED", "PLANTED"] {
             for (uri, content_type, body) in [
                 (

@@ -1,7 +1,7 @@
 //! A backend that notes what it is asked and answers as a test says.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
@@ -17,6 +17,7 @@ use super::*;
 use crate::config::Layers;
 use crate::contract::{ConnectionHint, Disposition, Outcome, Target};
 use crate::gateway::{Fate, Fields, Via};
+use crate::tenants::Held;
 
 #[derive(Default)]
 pub struct Fake {
@@ -28,6 +29,7 @@ pub struct Fake {
     pub gate: Option<Arc<Semaphore>>,
     pub finished: Arc<Notify>,
     pub panics: bool,
+    pub tenants: OnceLock<Arc<Tenants>>,
 }
 
 impl Backend for Fake {
@@ -95,16 +97,33 @@ impl Backend for Fake {
         Err(no_application())
     }
 
-    fn remove(&self, _: &TenantId, _: &str) -> Result<(), Error> {
-        Err(no_application())
+    fn answers(&self) -> Option<gateway::Answers> {
+        None
+    }
+
+    fn remove(&self, _: TenantId, _: String) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async { Err(no_application()) })
     }
 
     fn manage(&self, _: TenantId, _: gateway::Errand) -> BoxFuture<'static, Managed> {
         Box::pin(async { Err(no_application()) })
     }
 
-    fn stream(&self, _: &TenantId, _: gateway::Shared) -> Result<gateway::Stream, Error> {
-        Err(no_application())
+    fn stream(&self, _: TenantId, _: gateway::Shared) -> BoxFuture<'static, Opened> {
+        Box::pin(async { Err(no_application()) })
+    }
+
+    fn tenants(&self) -> &Arc<Tenants> {
+        self.tenants.get_or_init(|| Arc::new(Tenants::in_memory().unwrap()))
+    }
+
+    fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
+        self.tenants().usage(tenant, Held::default())
+    }
+
+    fn remove_tenant(&self, tenant: TenantId) -> BoxFuture<'static, Result<(), Error>> {
+        let removed = self.tenants().remove(&tenant);
+        Box::pin(async { removed })
     }
 }
 
@@ -124,7 +143,7 @@ pub fn limits() -> Limits {
 }
 
 pub fn open_router(fake: &Arc<Fake>) -> (Router, UnderWay) {
-    router(fake.clone(), &limits(), None, &watch())
+    router(fake.clone(), &limits(), &Callers::default(), &watch())
 }
 
 pub fn watch() -> Watch {

@@ -6,15 +6,16 @@ use serde_json::json;
 
 use super::testing::*;
 use super::*;
-use crate::config::Hidden;
+use crate::config::{Hidden, Login};
 
 fn request(method: &str, uri: &str) -> Request<Body> {
     Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
 }
 
 fn guarded() -> Router {
-    let login = Login { username: "me".into(), password: Hidden::new("a:b".into()) };
-    router(Arc::new(Fake::default()), &limits(), Some(&login), &watch()).0
+    let login = Some(Login { username: "me".into(), password: Hidden::new("a:b".into()) });
+    let callers = Callers { login, admin: None };
+    router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
 }
 
 #[tokio::test]
@@ -127,7 +128,7 @@ async fn large_and_odd_bodies_are_refused_on_every_route() {
 async fn a_body_may_be_as_large_as_the_operator_says() {
     let mut limits = limits();
     limits.request_body = 4 << 20;
-    let router = router(Arc::new(Fake::default()), &limits, None, &watch()).0;
+    let router = router(Arc::new(Fake::default()), &limits, &Callers::default(), &watch()).0;
     let file = "x".repeat(3 << 20);
     let body = format!(
         "--XX\r\ncontent-disposition: form-data; name=a; filename=a\r\n\r\n{file}\r\n--XX\r\ncontent-disposition: form-data; name=application_id\r\n\r\nid\r\n--XX--\r\n"
@@ -142,7 +143,7 @@ async fn requests_beyond_the_limit_are_turned_away() {
     let gate = Arc::new(Semaphore::new(0));
     let fake = Arc::new(Fake { gate: Some(gate.clone()), ..Fake::default() });
     let limits = Limits { requests: 2, ..limits() };
-    let (router, under_way) = router(fake.clone(), &limits, None, &watch());
+    let (router, under_way) = router(fake.clone(), &limits, &Callers::default(), &watch());
     let send = || {
         let router = router.clone();
         tokio::spawn(async move {

@@ -88,9 +88,7 @@ impl Artefacts {
     /// Keeps an artefact; others go, oldest first, when there is no room.
     pub(super) fn put(&self, component: &str, artefact: &Artefact) -> io::Result<()> {
         let tag = hmac::sign(&self.key, &self.signed(component, &artefact.0));
-        let mut random = [0; 8];
-        fill(&mut random)?;
-        let unfinished = self.directory.join(format!("{}.unfinished", hex::encode(random)));
+        let unfinished = unfinished(&self.path(component))?;
         let written = create(&unfinished).and_then(|mut file| {
             file.write_all(tag.as_ref())?;
             file.write_all(&artefact.0)
@@ -139,23 +137,40 @@ impl Artefacts {
 
 /// The key in this file; a new one if there is none.
 fn own_key(path: &Path) -> io::Result<Zeroizing<[u8; KEY]>> {
-    let mut key = Zeroizing::new([0; KEY]);
-    match create(path) {
-        Ok(mut file) => {
-            fill(&mut *key)?;
-            file.write_all(&*key)?;
-            file.sync_all()?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mut file = File::open(path)?;
-            if file.metadata()?.permissions().mode() & 0o077 != 0 {
-                return Err(io::Error::other(format!("{}: others may use this key", path.display())));
-            }
-            file.read_exact(&mut *key)?;
-        }
-        Err(error) => return Err(error),
+    if !path.exists() {
+        make_key(path)?;
     }
+    let mut key = Zeroizing::new([0; KEY]);
+    let mut file = File::open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!("{}: others may use this key", path.display())));
+    }
+    file.read_exact(&mut *key)?;
     Ok(key)
+}
+
+/// It appears whole, and only once: other processes may be at it too.
+fn make_key(path: &Path) -> io::Result<()> {
+    let mut key = Zeroizing::new([0; KEY]);
+    fill(&mut *key)?;
+    let unfinished = unfinished(path)?;
+    let written = create(&unfinished).and_then(|mut file| {
+        file.write_all(&*key)?;
+        file.sync_all()
+    });
+    let linked = written.and_then(|()| fs::hard_link(&unfinished, path));
+    let _ = fs::remove_file(unfinished);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
+}
+
+/// A name that nobody else uses, beside the one that the file will have.
+fn unfinished(path: &Path) -> io::Result<PathBuf> {
+    let mut random = [0; 8];
+    fill(&mut random)?;
+    Ok(path.with_file_name(format!("{}.unfinished", hex::encode(random))))
 }
 
 fn fill(bytes: &mut [u8]) -> io::Result<()> {

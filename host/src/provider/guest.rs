@@ -16,6 +16,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Limits;
+use super::bounds::{Account, Bounds};
 use super::clock::{self, Clocks};
 use super::log::{GuestLog, GuestOutput};
 use crate::contract::Context;
@@ -34,7 +35,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(limits: &Limits, log: &Arc<GuestLog>) -> Self {
+    pub(super) fn new(limits: &Limits, bounds: &Bounds, log: &Arc<GuestLog>) -> Self {
         let surroundings = Arc::new(Mutex::new(Surroundings::default()));
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
@@ -46,7 +47,8 @@ impl Guest {
             .max_random_size(limits.result as u64)
             .stdout(output.clone())
             .stderr(output);
-        Self { wasi: wasi.build(), table, surroundings, log: log.clone(), limiter: Limiter::new(limits) }
+        let limiter = Limiter::new(limits, bounds);
+        Self { wasi: wasi.build(), table, surroundings, log: log.clone(), limiter }
     }
 
     /// Sets what the next call will observe.
@@ -65,6 +67,11 @@ impl Guest {
     /// Bytes of its linear memories.
     pub(super) fn memory(&self) -> usize {
         self.limiter.memory - self.limiter.memory_left
+    }
+
+    /// The most that these may have.
+    pub(super) fn memory_limit(&self) -> usize {
+        self.limiter.memory
     }
 
     pub(super) fn clocks(&mut self) -> Clocks<'_> {
@@ -140,22 +147,42 @@ impl TryRng for Seeded {
     }
 }
 
-/// Bounds the memory of a store as a sum over all its memories; wasmtime's own limit is per memory.
+/// Bounds the memory of a store as a sum over all its memories, and those of all stores of a tenant;
+/// wasmtime's own limit is per memory.
 pub(super) struct Limiter {
     memory: usize,
     memory_left: usize,
     table_elements_left: usize,
+    account: Option<Arc<Account>>,
     /// Was growth refused? Tells a memory limit from other traps.
     pub(super) refused: bool,
+    /// Was it refused because of what the tenant's other instances have?
+    pub(super) refused_by_account: bool,
 }
 
 impl Limiter {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, bounds: &Bounds) -> Self {
         Self {
-            memory: limits.memory,
-            memory_left: limits.memory,
+            memory: bounds.memory,
+            memory_left: bounds.memory,
             table_elements_left: limits.table_elements,
+            account: bounds.account.clone(),
             refused: false,
+            refused_by_account: false,
+        }
+    }
+
+    /// A new call has done nothing wrong yet.
+    pub(super) fn forgive(&mut self) {
+        self.refused = false;
+        self.refused_by_account = false;
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.give_back(self.memory - self.memory_left);
         }
     }
 }
@@ -170,6 +197,10 @@ impl wasmtime::ResourceLimiter for Limiter {
         let growth = desired.saturating_sub(current);
         if growth > self.memory_left || maximum.is_some_and(|maximum| desired > maximum) {
             self.refused = true;
+            return Ok(false);
+        }
+        if self.account.as_ref().is_some_and(|account| !account.take(growth)) {
+            self.refused_by_account = true;
             return Ok(false);
         }
         self.memory_left -= growth;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Limits;
+use super::bounds::Account;
 use super::instance::Instance;
 
 /// All shelves, and what they hold together.
@@ -21,6 +22,7 @@ pub(super) struct Idle {
 /// The idle instances of one tenant and component.
 pub(super) struct Shelf {
     idle: Arc<Idle>,
+    account: Option<Arc<Account>>,
     instances: Mutex<VecDeque<Waiting>>,
 }
 
@@ -32,8 +34,8 @@ struct Waiting {
 }
 
 impl Idle {
-    pub(super) fn shelf(self: &Arc<Self>) -> Arc<Shelf> {
-        let shelf = Arc::new(Shelf { idle: self.clone(), instances: Mutex::default() });
+    pub(super) fn shelf(self: &Arc<Self>, account: Option<Arc<Account>>) -> Arc<Shelf> {
+        let shelf = Arc::new(Shelf { idle: self.clone(), account, instances: Mutex::default() });
         self.shelves().push(Arc::downgrade(&shelf));
         shelf
     }
@@ -62,6 +64,13 @@ impl Idle {
             evicted += shelf.remove_oldest(|_| true, count - evicted).len();
         }
         evicted
+    }
+
+    /// Retires all instances that are paid for by one account. How many they were.
+    pub(super) fn clear(&self, account: Option<&Arc<Account>>) -> usize {
+        let Some(account) = account else { return 0 };
+        let pays = |shelf: &Arc<Shelf>| shelf.account.as_ref().is_some_and(|own| Arc::ptr_eq(own, account));
+        self.alive().iter().filter(|shelf| pays(shelf)).map(|shelf| shelf.clear()).sum()
     }
 
     /// How many instances wait, and the bytes of their linear memory.
@@ -105,6 +114,10 @@ impl Shelf {
 
     pub(super) fn len(&self) -> usize {
         self.instances().len()
+    }
+
+    fn clear(&self) -> usize {
+        self.remove_oldest(|_| true, usize::MAX).len()
     }
 
     /// Takes instances out from the oldest on, for the caller to drop: that takes its time, and no lock

@@ -8,6 +8,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::bounds::Bounds;
 use super::guest::Guest;
 use super::log::GuestLog;
 use super::usage::Alive;
@@ -26,9 +27,10 @@ impl Instance {
     pub(super) fn new(
         sandbox: &Sandbox,
         component: &HttpProviderPre<Guest>,
+        bounds: &Bounds,
         log: &Arc<GuestLog>,
     ) -> Result<Self, ProviderError> {
-        Self::start(sandbox, log, async |store| component.instantiate_async(store).await)
+        Self::start(sandbox, bounds, log, async |store| component.instantiate_async(store).await)
     }
 }
 
@@ -36,23 +38,25 @@ impl Instance<HttpManager> {
     pub(super) fn manager(
         sandbox: &Sandbox,
         component: &HttpManagerPre<Guest>,
+        bounds: &Bounds,
         log: &Arc<GuestLog>,
     ) -> Result<Self, ProviderError> {
-        Self::start(sandbox, log, async |store| component.instantiate_async(store).await)
+        Self::start(sandbox, bounds, log, async |store| component.instantiate_async(store).await)
     }
 }
 
 impl<W> Instance<W> {
     fn start(
         sandbox: &Sandbox,
+        bounds: &Bounds,
         log: &Arc<GuestLog>,
         instantiate: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<W>,
     ) -> Result<Self, ProviderError> {
         let limits = &sandbox.limits;
-        let mut store = Store::new(&sandbox.engine, Guest::new(limits, log));
+        let mut store = Store::new(&sandbox.engine, Guest::new(limits, bounds, log));
         store.limiter(|guest| &mut guest.limiter);
         store.set_max_component_handles(limits.handles);
-        budget(&mut store, limits, 1);
+        budget(&mut store, limits, bounds, 1);
         match now_or_never(instantiate(&mut store)) {
             Some(Ok(guest)) => Ok(Self { store, guest, calls: 0, _alive: Alive::new(&sandbox.alive) }),
             Some(Err(error)) => Err(explain(&store, error)),
@@ -64,11 +68,12 @@ impl<W> Instance<W> {
     pub(super) fn call<T>(
         &mut self,
         limits: &Limits,
+        bounds: &Bounds,
         targets: usize,
         call: impl AsyncFnOnce(&W, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
         self.calls += 1;
-        budget(&mut self.store, limits, targets);
+        budget(&mut self.store, limits, bounds, targets);
         match now_or_never(call(&self.guest, &mut self.store)) {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(explain(&self.store, error)),
@@ -82,12 +87,12 @@ impl<W> Instance<W> {
 }
 
 /// Time and result size of one call.
-fn budget(store: &mut Store<Guest>, limits: &Limits, targets: usize) {
-    let ticks = limits.call_timeout.as_millis().div_ceil(engine::TICK.as_millis());
+fn budget(store: &mut Store<Guest>, limits: &Limits, bounds: &Bounds, targets: usize) {
+    let ticks = bounds.call_timeout.as_millis().div_ceil(engine::TICK.as_millis());
     store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
     let per_target = limits.result_per_target.saturating_mul(targets);
     store.set_hostcall_fuel(limits.result.saturating_add(per_target));
-    store.data_mut().limiter.refused = false;
+    store.data_mut().limiter.forgive();
 }
 
 /// A guest that waits for anything would block a thread that others need, and time stands still for it.
@@ -112,12 +117,16 @@ fn explain(store: &Store<Guest>, error: wasmtime::Error) -> ProviderError {
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return match trap {
             Trap::Interrupt => ProviderError::TimedOut,
+            _ if guest.limiter.refused_by_account => ProviderError::MemoryLimit,
             _ if guest.limiter.refused => ProviderError::OutOfMemory,
             trap => ProviderError::Panicked(trap.to_string()),
         };
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
         return ProviderError::Panicked(format!("it called exit({code})"));
+    }
+    if guest.limiter.refused_by_account {
+        return ProviderError::MemoryLimit;
     }
     if guest.limiter.refused {
         return ProviderError::OutOfMemory;

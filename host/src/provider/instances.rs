@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 use wasmtime::Store;
 
+use super::bounds::Bounds;
 use super::breaker::{Breaker, Verdict};
 use super::check::{self, Prepared};
 use super::guest::Guest;
@@ -45,7 +46,7 @@ impl Instances {
         };
         Self {
             tenant: tenant.clone(),
-            shelf: sandbox.idle.shelf(),
+            shelf: sandbox.idle.shelf(share.as_ref().map(|share| share.account.clone())),
             share,
             breaker: Breaker::new(sandbox.limits.breaker),
             log: Arc::default(),
@@ -165,9 +166,10 @@ impl Instances {
         let Loaded { sandbox, manager, .. } = &*self.loaded;
         let manager = manager.as_ref().ok_or(ProviderError::Refused("management".into()))?;
         self.guarded(|| {
-            let mut instance = manager.instantiate(sandbox, &self.log)?;
+            let bounds = self.bounds();
+            let mut instance = manager.instantiate(sandbox, &bounds, &self.log)?;
             instance.guest().observe_context(context);
-            instance.call(&sandbox.limits, targets, call)
+            instance.call(&sandbox.limits, &bounds, targets, call)
         })
     }
 
@@ -200,6 +202,11 @@ impl Instances {
         result
     }
 
+    fn bounds(&self) -> Bounds {
+        let limits = &self.loaded.sandbox.limits;
+        self.share.as_ref().map_or_else(|| Bounds::of(limits), |share| share.bounds(limits))
+    }
+
     fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = call();
@@ -215,10 +222,16 @@ impl Instances {
     ) -> Result<T, ProviderError> {
         let Loaded { sandbox, component, .. } = &*self.loaded;
         let limits = &sandbox.limits;
-        let warm = self.shelf.take();
-        let mut instance = warm.map_or_else(|| sandbox.instantiate(component, &self.log), Ok)?;
+        let bounds = self.bounds();
+        // One from before the tenant's limits changed is of no use.
+        let warm = self.shelf.take().filter(|warm| warm.guest().memory_limit() == bounds.memory);
+        let mut instance = warm.map_or_else(|| sandbox.instantiate(component, &bounds, &self.log), Ok)?;
         instance.guest().observe_context(context);
-        let value = instance.call(limits, targets, call)?;
+        let value = instance.call(limits, &bounds, targets, call).inspect_err(|error| {
+            if *error == ProviderError::MemoryLimit {
+                sandbox.idle.clear(bounds.account.as_ref());
+            }
+        })?;
         if limits.isolation == Isolation::Warm && instance.calls < limits.calls_per_instance {
             self.shelf.put(instance, limits);
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use wasmtime::component::Component;
 
+use super::bounds::Bounds;
 use super::guest::Guest;
 use super::inspect::{self, CONTRACT, Interfaces};
 use super::log::GuestLog;
@@ -208,9 +209,10 @@ fn describe(
     component: &HttpProviderPre<Guest>,
     log: &Arc<GuestLog>,
 ) -> Result<ProviderManifest, LoadError> {
-    let mut instance = sandbox.instantiate(component, log)?;
+    let bounds = Bounds::of(&sandbox.limits);
+    let mut instance = sandbox.instantiate(component, &bounds, log)?;
     instance.guest().observe(0, &[]);
-    let manifest = instance.call(&sandbox.limits, 1, async |guest, store| {
+    let manifest = instance.call(&sandbox.limits, &bounds, 1, async |guest, store| {
         guest.pushlet_provider_manifest().call_describe(store).await
     })?;
     manifest::check(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::bounds::Bounds;
 use super::check;
 use super::guest::Guest;
 use super::instance::Instance;
@@ -39,9 +40,10 @@ impl Manager {
         component: HttpManagerPre<Guest>,
         log: &Arc<GuestLog>,
     ) -> Result<Self, LoadError> {
-        let mut instance = Instance::manager(sandbox, &component, log)?;
+        let bounds = Bounds::of(&sandbox.limits);
+        let mut instance = Instance::manager(sandbox, &component, &bounds, log)?;
         instance.guest().observe(0, &[]);
-        let collections = instance.call(&sandbox.limits, 1, async |guest, store| {
+        let collections = instance.call(&sandbox.limits, &bounds, 1, async |guest, store| {
             guest.pushlet_provider_management().call_collections(store).await
         })?;
         sound(&collections).map_err(LoadError::BadManifest)?;
@@ -56,9 +58,10 @@ impl Manager {
     pub fn instantiate(
         &self,
         sandbox: &Sandbox,
+        bounds: &Bounds,
         log: &Arc<GuestLog>,
     ) -> Result<Instance<HttpManager>, ProviderError> {
-        Instance::manager(sandbox, &self.component, log)
+        Instance::manager(sandbox, &self.component, bounds, log)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderName};
 use url::Url;
 
 use super::check::belongs_to_host;
 use crate::contract::manifest::{
-    Authentication, Credential, Endpoint, Field, Grant, HeaderPlacement, Origin, ProviderManifest,
-    SecretFormat, SignedToken, Source,
+    Authentication, Credential, Endpoint, Field, HeaderPlacement, Origin, ProviderManifest, Source,
 };
+use crate::credential;
 
 const MAX_ITEMS: usize = 200;
 const MAX_TEXT: usize = 8 << 10;
@@ -33,104 +33,38 @@ pub fn check(manifest: &ProviderManifest) -> Result<(), String> {
     fields("setting", &manifest.settings)?;
     fields("option", &manifest.options)?;
     endpoints(&manifest.endpoints)?;
-    unique("credential", manifest.credentials.iter().map(|credential| &credential.name))?;
+    credential::check_manifest(&manifest.credentials).map_err(|error| error.to_string())?;
     manifest.credentials.iter().try_for_each(|credential| check_credential(manifest, credential))
 }
 
-fn check_credential(manifest: &ProviderManifest, credential: &Credential) -> Result<(), String> {
-    let of = |what: String| format!("credential {}: {what}", credential.name);
-    name("a credential's name", &credential.name)?;
-    ensure(!credential.secrets.is_empty(), || of("it has no secret".into()))?;
-    unique("secret", credential.secrets.iter().map(|secret| &secret.name))?;
-    for secret in &credential.secrets {
-        field_name("secret", &secret.name)?;
-        secret.password.iter().try_for_each(|password| field_name("password", password))?;
-    }
+/// What concerns the credential alone is checked by the module that will hold its secrets.
+fn check_credential(manifest: &ProviderManifest, kind: &Credential) -> Result<(), String> {
+    let of = |what: String| format!("credential {}: {what}", kind.name);
+    name("a credential's name", &kind.name)?;
+    let derived = kind.derivations.iter().map(|derivation| &derivation.setting);
+    let claimed = credential::sources(&kind.authentication).into_iter().filter_map(|source| match source {
+        Source::Setting(setting) => Some(setting),
+        _ => None,
+    });
     let known = |setting: &String| manifest.settings.iter().any(|field| field.name == *setting);
-    let derived = credential.derivations.iter().map(|derivation| &derivation.setting);
     let mut settings =
-        credential.required_settings.iter().chain(&credential.connection_settings).chain(derived);
+        kind.required_settings.iter().chain(&kind.connection_settings).chain(derived).chain(claimed);
     if let Some(unknown) = settings.find(|setting| !known(setting)) {
         return Err(of(format!("{unknown:?} is not one of the manifest's settings")));
     }
-    authentication(manifest, credential).map_err(of)
-}
-
-fn authentication(manifest: &ProviderManifest, credential: &Credential) -> Result<(), String> {
-    let formats: Vec<_> = credential.secrets.iter().map(|secret| secret.format).collect();
-    let identity =
-        |format: &SecretFormat| matches!(format, SecretFormat::Pkcs12Identity | SecretFormat::PemIdentity);
-    match &credential.authentication {
-        Authentication::ClientCertificate => ensure(formats.iter().all(identity), || {
-            "a client certificate needs a PKCS#12 or PEM secret".into()
-        }),
-        Authentication::SignedToken((token, place)) => {
-            placement(place)?;
-            signed_token(manifest, credential, token)
-        }
-        Authentication::ExchangedToken((exchange, place)) => {
-            placement(place)?;
-            source(manifest, credential, &exchange.token_url)?;
-            match &exchange.grant {
-                Grant::JwtBearer(token) => signed_token(manifest, credential, token),
-                Grant::ClientCredentials(grant) => {
-                    secret(credential, &grant.secret)?;
-                    source(manifest, credential, &grant.id)
-                }
-            }
-        }
-        Authentication::SecretHeader((name, place)) => {
-            placement(place)?;
-            secret(credential, name)
-        }
-        Authentication::Vapid(token) => signed_token(manifest, credential, token),
+    match &kind.authentication {
+        Authentication::SignedToken((_, place))
+        | Authentication::ExchangedToken((_, place))
+        | Authentication::SecretHeader((_, place)) => placement(place).map_err(of),
+        Authentication::ClientCertificate | Authentication::Vapid(_) => Ok(()),
     }
 }
 
-fn signed_token(
-    manifest: &ProviderManifest,
-    credential: &Credential,
-    token: &SignedToken,
-) -> Result<(), String> {
-    secret(credential, &token.key)?;
-    ensure(token.header.len() <= 16 && token.claims.len() <= 32, || "its token has too many claims".into())?;
-    ensure(token.lifetime > 0 && token.minimum_age <= token.lifetime, || {
-        "its token's lifetime must be longer than its minimum-age".into()
-    })?;
-    let mut sources = token.header.iter().chain(&token.claims).map(|(_, source)| source);
-    sources.try_for_each(|value| source(manifest, credential, value))
-}
-
-fn source(manifest: &ProviderManifest, credential: &Credential, source: &Source) -> Result<(), String> {
-    match source {
-        Source::Literal(json) => {
-            ensure(serde_json::from_str::<serde_json::Value>(json).is_ok(), || "a literal is not JSON".into())
-        }
-        Source::Setting(setting) => {
-            ensure(manifest.settings.iter().any(|field| field.name == *setting), || {
-                format!("{setting:?} is not one of the manifest's settings")
-            })
-        }
-        Source::SecretProperty((name, _)) => secret(credential, name),
-        Source::IssuedAt | Source::ExpiresAt | Source::UniqueId | Source::TargetOrigin => Ok(()),
-    }
-}
-
-fn secret(credential: &Credential, name: &str) -> Result<(), String> {
-    ensure(credential.secrets.iter().any(|secret| secret.name == name), || {
-        format!("{name:?} is not one of its secrets")
-    })
-}
-
+/// A credential may become any header that a component may set, and `authorization`.
 fn placement(place: &HeaderPlacement) -> Result<(), String> {
-    let name = HeaderName::from_lowercase(place.name.as_bytes())
-        .map_err(|_| format!("{:?} is not a header name in lower case", place.name))?;
-    ensure(name == header::AUTHORIZATION || !belongs_to_host(&name), || {
-        format!("a credential must not become the header {name}")
-    })?;
-    ensure(HeaderValue::from_str(&place.prefix).is_ok() && place.prefix.len() <= 64, || {
-        "a header prefix is not printable or too long".into()
-    })
+    let allowed = HeaderName::from_lowercase(place.name.as_bytes())
+        .is_ok_and(|name| name == header::AUTHORIZATION || !belongs_to_host(&name));
+    ensure(allowed, || format!("a credential must not become the header {:?}", place.name))
 }
 
 fn endpoints(endpoints: &[Endpoint]) -> Result<(), String> {

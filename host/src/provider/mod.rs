@@ -9,11 +9,13 @@
 //! - [`compiler`] and [`worker`]: a process of its own that compiles, and can be killed
 //! - [`artefacts`]: what is compiled, and the proof that it is ours
 //! - [`breaker`] and [`share`]: whether, and how many at once, its calls run at all
+//! - [`bounds`]: what its tenant may use
 //! - [`engine`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
 //! - [`check`]: what it returns
 //! - [`idle`]: what it may hold between calls
 
 mod artefacts;
+mod bounds;
 mod breaker;
 mod catalogue;
 mod check;
@@ -32,7 +34,6 @@ mod management;
 mod manifest;
 mod shape;
 mod share;
-mod store;
 mod usage;
 mod worker;
 
@@ -53,14 +54,14 @@ pub use loader::Loader;
 pub use log::GuestLog;
 pub use management::{Items, action};
 pub use manifest::check as check_manifest;
-pub use share::ShareLimits;
-pub use store::{MemoryStore, Store, StoredVersion};
+pub use share::{ShareLimits, TenantUse};
 pub use usage::{SandboxFigures, UsageFigures};
 pub use worker::compile;
 
 use crate::contract::HttpProviderPre;
 use crate::error::{Error, Kind};
-use crate::tenant::TenantId;
+use crate::tenant::{self, TenantId};
+use bounds::Bounds;
 use guest::Guest;
 use idle::Idle;
 use instance::Instance;
@@ -203,6 +204,17 @@ impl Sandbox {
         }
     }
 
+    /// Where the tenants' own limits are found; those that are narrower than this sandbox's hold for uploaded
+    /// components. The first to tell.
+    pub fn limits_of(&self, limits: impl Fn(&TenantId) -> tenant::Limits + Send + Sync + 'static) {
+        self.shares.limits_of(Box::new(limits));
+    }
+
+    /// What a tenant's uploaded components use now.
+    pub fn used_by(&self, tenant: &TenantId) -> TenantUse {
+        self.shares.used_by(tenant)
+    }
+
     /// Who shall be told when a component is quarantined, on the thread of its last call. The first to ask.
     pub fn on_quarantine(&self, act: impl Fn(&TenantId, &str, &str) + Send + Sync + 'static) {
         let _ = self.on_quarantine.set(Box::new(act));
@@ -219,11 +231,15 @@ impl Sandbox {
     fn instantiate(
         &self,
         component: &HttpProviderPre<Guest>,
+        bounds: &Bounds,
         log: &Arc<GuestLog>,
     ) -> Result<Instance, ProviderError> {
-        match Instance::new(self, component, log) {
+        match Instance::new(self, component, bounds, log) {
             Err(ProviderError::Exhausted) if self.idle.evict(self.limits.eviction()) > 0 => {
-                Instance::new(self, component, log)
+                Instance::new(self, component, bounds, log)
+            }
+            Err(ProviderError::MemoryLimit) if self.idle.clear(bounds.account.as_ref()) > 0 => {
+                Instance::new(self, component, bounds, log)
             }
             instance => instance,
         }
@@ -255,8 +271,10 @@ pub enum ProviderError {
     /// It failed so often that it is not called for a while.
     #[error("the provider kept failing and is not called for now")]
     Quarantined { retry_after: Duration },
-    #[error("the tenant's providers used up their CPU time")]
+    #[error("the tenant's providers used up their CPU time (limit cpu_milliseconds_per_second)")]
     CpuLimit { retry_after: Duration },
+    #[error("the tenant's providers use all the memory that they may have (limit memory_bytes)")]
+    MemoryLimit,
     /// Not the component's fault.
     #[error("all instances are in use")]
     Exhausted,
@@ -272,13 +290,17 @@ impl ProviderError {
             Self::Refused(_) => "provider_refused",
             Self::Quarantined { .. } => "provider_quarantined",
             Self::CpuLimit { .. } => "provider_cpu_limit",
+            Self::MemoryLimit => "provider_memory_limit",
             Self::Exhausted => "overloaded",
         }
     }
 
     /// Did it do wrong in a call that was made?
     fn is_components_fault(&self) -> bool {
-        !matches!(self, Self::Quarantined { .. } | Self::CpuLimit { .. } | Self::Exhausted)
+        !matches!(
+            self,
+            Self::Quarantined { .. } | Self::CpuLimit { .. } | Self::MemoryLimit | Self::Exhausted
+        )
     }
 }
 
@@ -288,6 +310,9 @@ impl From<ProviderError> for Error {
         match error {
             ProviderError::Exhausted => {
                 Error::new(Kind::Overloaded, error.code(), message).after(Duration::from_secs(1))
+            }
+            ProviderError::MemoryLimit => {
+                Error::new(Kind::Throttled, error.code(), message).after(Duration::from_secs(1))
             }
             ProviderError::CpuLimit { retry_after } => {
                 Error::new(Kind::Throttled, error.code(), message).after(retry_after)

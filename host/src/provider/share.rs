@@ -1,14 +1,16 @@
 //! What one tenant may have of the machine for components that it uploaded: calls at once, and CPU time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ProviderError;
-use crate::tenant::TenantId;
+use super::bounds::{Account, Bounds};
+use super::{Limits, ProviderError};
+use crate::tenant::{self, TenantId};
 
 /// Bounds for calls of uploaded components. Built-in components have none of these.
 #[derive(Debug, Clone)]
@@ -39,17 +41,30 @@ impl Default for ShareLimits {
     }
 }
 
+/// Where the tenants' own limits are found.
+type LimitsOf = Box<dyn Fn(&TenantId) -> tenant::Limits + Send + Sync>;
+
+/// What a tenant's uploaded components use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TenantUse {
+    /// Bytes of linear memory of all instances.
+    pub memory: u64,
+    /// Milliseconds of CPU time per second, over the last seconds.
+    pub cpu_milliseconds_per_second: u64,
+}
+
 /// The shares of all tenants that have uploaded components in use.
 pub(super) struct Shares {
     limits: ShareLimits,
     all: Arc<Semaphore>,
     tenants: Mutex<HashMap<TenantId, Weak<Share>>>,
+    limits_of: Arc<OnceLock<LimitsOf>>,
 }
 
 impl Shares {
     pub(super) fn new(limits: &ShareLimits) -> Self {
         let all = Arc::new(Semaphore::new(limits.calls.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { limits: limits.clone(), all, tenants: Mutex::default() }
+        Self { limits: limits.clone(), all, tenants: Mutex::default(), limits_of: Arc::default() }
     }
 
     /// The share of one tenant, the same for all of its components.
@@ -60,16 +75,38 @@ impl Shares {
         }
         tenants.retain(|_, share| share.strong_count() > 0);
         let own = Semaphore::new(self.limits.calls_per_tenant.clamp(1, Semaphore::MAX_PERMITS));
-        let budget = Mutex::new(Budget::new(&self.limits, Instant::now()));
-        let share = Share { wait: self.limits.wait, all: self.all.clone(), own: Arc::new(own), budget };
-        let share = Arc::new(share);
+        let share = Arc::new(Share {
+            tenant: tenant.clone(),
+            limits_of: self.limits_of.clone(),
+            account: Arc::default(),
+            wait: self.limits.wait,
+            all: self.all.clone(),
+            own: Arc::new(own),
+            budget: Mutex::new(Budget::new(&self.limits, Instant::now())),
+        });
         tenants.insert(tenant.clone(), Arc::downgrade(&share));
         share
+    }
+
+    pub(super) fn limits_of(&self, limits_of: LimitsOf) {
+        let _ = self.limits_of.set(limits_of);
+    }
+
+    pub(super) fn used_by(&self, tenant: &TenantId) -> TenantUse {
+        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(share) = tenants.get(tenant).and_then(Weak::upgrade) else { return TenantUse::default() };
+        TenantUse {
+            memory: share.account.used() as u64,
+            cpu_milliseconds_per_second: share.budget().rate_of_use(Instant::now()),
+        }
     }
 }
 
 /// What one tenant has.
 pub(super) struct Share {
+    tenant: TenantId,
+    limits_of: Arc<OnceLock<LimitsOf>>,
+    pub(super) account: Arc<Account>,
     wait: Duration,
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
@@ -99,8 +136,22 @@ impl Share {
 
     /// Starts to measure a call on this thread, unless the tenant's CPU time is used up.
     pub(super) fn meter(&self) -> Result<Meter<'_>, ProviderError> {
-        self.budget().admit(Instant::now()).map_err(|retry_after| ProviderError::CpuLimit { retry_after })?;
+        let own = self.limits().cpu_milliseconds_per_second;
+        let mut budget = self.budget();
+        if let Some(own) = own {
+            budget.set_rate(own);
+        }
+        budget.admit(Instant::now()).map_err(|retry_after| ProviderError::CpuLimit { retry_after })?;
         Ok(Meter { share: self, start: cpu_time() })
+    }
+
+    /// What a call and its instance may use.
+    pub(super) fn bounds(&self, limits: &Limits) -> Bounds {
+        Bounds::of_tenant(limits, &self.limits(), &self.account)
+    }
+
+    fn limits(&self) -> tenant::Limits {
+        self.limits_of.get().map(|of| of(&self.tenant)).unwrap_or_default()
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
@@ -141,11 +192,32 @@ impl Budget {
         Self { level: burst, burst, rate: limits.cpu_per_second.as_secs_f64(), filled: now }
     }
 
-    /// `Err`: the time until there is some again.
-    fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+    /// Another rate; what may be used at one go lasts for as long as before.
+    fn set_rate(&mut self, milliseconds: NonZeroU64) {
+        let rate = milliseconds.get() as f64 / 1000.0;
+        let change = rate / self.rate;
+        if change != 1.0 {
+            self.rate = rate;
+            self.burst *= change;
+            self.level *= change;
+        }
+    }
+
+    fn fill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.level = (self.level + elapsed * self.rate).min(self.burst);
         self.filled = now;
+    }
+
+    /// Milliseconds per second, over the time that it takes to fill it.
+    fn rate_of_use(&mut self, now: Instant) -> u64 {
+        self.fill(now);
+        ((self.burst - self.level) / self.burst * self.rate * 1000.0).round() as u64
+    }
+
+    /// `Err`: the time until there is some again.
+    fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        self.fill(now);
         if self.level > 0.0 {
             return Ok(());
         }
@@ -203,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_call_is_charged_with_the_time_that_it_used() {
-        let share = Shares::new(&limits()).of(&TenantId::default_tenant());
+        // Nothing worth mention comes back meanwhile, however long this thread has to wait.
+        let limits = ShareLimits { cpu_per_second: Duration::from_nanos(1), ..limits() };
+        let share = Shares::new(&limits).of(&TenantId::default_tenant());
         share.budget().charge(SECOND - Duration::from_micros(1));
         let meter = share.meter().unwrap();
         let mut work = 0_u64;

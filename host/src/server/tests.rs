@@ -166,7 +166,7 @@ async fn what_is_under_way_at_shutdown_is_finished() {
     server.slow_began.notified().await;
     let slow_two = tokio::spawn(two.send_request(request("GET", "/slow", "")));
     server.slow_began.notified().await;
-    let (place, address) = (server.under_way.begin(), server.address);
+    let (place, address) = (server.under_way.begin(None), server.address);
     server.stop();
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
@@ -185,7 +185,7 @@ async fn what_does_not_finish_is_left_behind() {
     let mut one = server.http1().await;
     let slow = tokio::spawn(one.send_request(request("GET", "/slow", "")));
     server.slow_began.notified().await;
-    let _place = server.under_way.begin();
+    let _place = server.under_way.begin(None);
     server.stop();
     server.ended().await;
     assert!(slow.await.unwrap().is_err());

@@ -30,7 +30,7 @@ impl TraceContext {
             // A later version may have more, after another dash.
             _ => bytes.len() == 55 || bytes.get(55) == Some(&b'-'),
         };
-        if !ends || bytes[35] != b'-' || bytes[52] != b'-' {
+        if !ends || bytes[2] != b'-' || bytes[35] != b'-' || bytes[52] != b'-' {
             return None;
         }
         hex(bytes.get(..2)?)?;

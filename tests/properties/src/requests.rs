@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use pushlet::config::Layers;
+use pushlet::config::{Callers, Layers};
 use pushlet::http::{Watch, router};
 use pushlet::start;
 use tokio::runtime::Runtime;
@@ -81,6 +81,6 @@ fn server() -> &'static Router {
         layers.text(Path::new("properties.toml"), &settings).unwrap();
         let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
         let gateway = start::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
-        router(Arc::new(gateway), &config.limits, None, &Watch::new(None, false)).0
+        router(Arc::new(gateway), &config.limits, &Callers::default(), &Watch::new(None, false)).0
     })
 }

@@ -20,8 +20,6 @@ Examples:
       --setting apns_topic=com.example.news --environment development
   pushlet app put droid --credential fcm_service_account=account.json
   pushlet app list --server https://push.example.com";
-/// Applications in one answer.
-const PAGE: usize = 1000;
 
 pub fn command() -> Command {
     let many =
@@ -68,20 +66,7 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
 }
 
 async fn list(server: &Server, as_json: bool) -> Result<(), Problem> {
-    let mut all: Vec<Value> = Vec::new();
-    loop {
-        let last = all.last().and_then(|last| last["id"].as_str());
-        let after = last.map(|last| ("after", last.to_owned()));
-        let query: Vec<(&str, String)> = [("limit", PAGE.to_string())].into_iter().chain(after).collect();
-        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-        let request = server.plain(Method::GET, &format!("/v1/applications?{query}"));
-        let mut page = server.json(request).await?;
-        let (items, next) = (page["applications"].take(), page["next"].take());
-        all.extend(items.as_array().cloned().unwrap_or_default());
-        if next.is_null() {
-            break;
-        }
-    }
+    let all = server.all("applications").await?;
     if as_json {
         return print::json(&json!({ "applications": all }));
     }

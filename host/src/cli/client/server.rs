@@ -12,6 +12,9 @@ use super::given;
 use crate::config::Problem;
 use crate::web;
 
+/// Items in one answer.
+const PAGE: usize = 1000;
+
 pub struct Server {
     client: Client,
     base: String,
@@ -87,6 +90,23 @@ impl Server {
         self.json(self.request(Method::GET, path)).await
     }
 
+    /// All items of a list that comes in pages, which is called as its path is.
+    pub async fn all(&self, name: &str) -> Result<Vec<Value>, Problem> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let last = all.last().and_then(|last| last["id"].as_str());
+            let after = last.map(|last| ("after", last.to_owned()));
+            let query: Vec<(&str, String)> = [("limit", PAGE.to_string())].into_iter().chain(after).collect();
+            let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+            let mut page = self.json(self.plain(Method::GET, &format!("/v1/{name}?{query}"))).await?;
+            let (items, next) = (page[name].take(), page["next"].take());
+            all.extend(items.as_array().cloned().unwrap_or_default());
+            if next.is_null() {
+                return Ok(all);
+            }
+        }
+    }
+
     pub async fn delete(&self, path: &[&str]) -> Result<(), Problem> {
         self.json(self.request(Method::DELETE, path)).await.map(drop)
     }
@@ -118,11 +138,13 @@ impl Server {
             return Problem::new(format_args!("{} answers {status}, which Pushlet does not", self.base));
         };
         if status == StatusCode::UNAUTHORIZED {
-            let hint = match self.access {
-                Access::Open => "give --api-key, or --username and --password",
-                _ => "the key or the password is wrong",
+            let why = match self.access {
+                Access::Open => {
+                    "lets nobody in without credentials: give --api-key, or --username and --password"
+                }
+                _ => "does not know these credentials",
             };
-            return Problem::new(format_args!("{} lets nobody in without credentials: {hint}", self.base));
+            return Problem::new(format_args!("{} {why}", self.base));
         }
         let field = body["field"].as_str().map(|field| format!(", field {field}")).unwrap_or_default();
         Problem::new(format_args!("{message} ({code}{field})"))

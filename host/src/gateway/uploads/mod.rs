@@ -20,8 +20,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 
 use crate::error::{Error, Kind};
-use crate::provider::{Catalogue, Loader, Provider, Sandbox, Store, StoredVersion};
+use crate::provider::{Catalogue, Loader, Provider, Sandbox};
+use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
+use crate::tenants::Tenants;
 
 pub use policy::Policy;
 use shared::{Change, Shared, Tenant, not_found};
@@ -70,7 +72,8 @@ impl Uploads {
     pub fn new(
         catalogue: Catalogue,
         loader: Loader,
-        store: Arc<dyn Store>,
+        owners: Arc<Tenants>,
+        registry: Arc<Registry>,
         policy: Policy,
         jobs: usize,
     ) -> Self {
@@ -78,7 +81,8 @@ impl Uploads {
         let uploads = Self(Arc::new(Shared {
             catalogue: Arc::new(catalogue),
             loader: Arc::new(loader),
-            store,
+            owners,
+            registry,
             policy,
             places: Arc::new(Semaphore::new(PLACES)),
             jobs: Arc::new(Semaphore::new(jobs)),
@@ -86,6 +90,10 @@ impl Uploads {
             tenants: Mutex::default(),
         }));
         uploads.watch(&sandbox);
+        let owners = Arc::downgrade(&uploads.0.owners);
+        sandbox.limits_of(move |tenant| {
+            owners.upgrade().and_then(|owners| owners.limits(tenant).ok()).unwrap_or_default()
+        });
         uploads
     }
 
@@ -111,7 +119,7 @@ impl Uploads {
     /// Loads what was kept by an earlier run. What can't be loaded is unusable, and the rest goes on.
     pub fn restore(&self) -> Result<(), Error> {
         let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
-        for stored in self.0.store.list()? {
+        for stored in self.0.registry.versions() {
             let tenant = tenants.entry(stored.tenant.clone()).or_default();
             tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
         }
@@ -120,7 +128,7 @@ impl Uploads {
                 match self.0.load_stored(&version.stored) {
                     Ok(provider) => version.provider = Some(provider),
                     Err(error) => {
-                        let StoredVersion { tenant, name, digest, .. } = &version.stored;
+                        let Stored { tenant, name, digest, .. } = &version.stored;
                         tracing::error!(%tenant, name, digest, %error, "an uploaded provider can not be loaded");
                         version.fault = Some(error.message.into_owned());
                     }
@@ -164,8 +172,8 @@ impl Uploads {
             let provider = loaded.map_or_else(|| shared.load_stored(&version.stored), Ok)?;
             provider.instances(&change.tenant).release();
             version.stored.activated = shared.next_activation(&change.tenant, &name);
-            let StoredVersion { tenant, name, digest, activated, .. } = &version.stored;
-            shared.store.set_activated(tenant, name, digest, *activated)?;
+            let Stored { tenant, name, digest, activated, .. } = &version.stored;
+            shared.registry.activate_component(tenant, name, digest, *activated)?;
             Ok(shared.swap_in(Version { provider: Some(provider), fault: None, ..version }))
         })
         .await
@@ -184,7 +192,7 @@ impl Uploads {
         blocking(move || {
             let Change { shared, tenant } = &change;
             for version in versions.latest_first() {
-                shared.store.delete(tenant, &name, &version.stored.digest)?;
+                shared.registry.remove_component(tenant, &name, &version.stored.digest)?;
             }
             let mut tenants = shared.tenants();
             if let Some(own) = tenants.get_mut(tenant) {
@@ -240,7 +248,19 @@ impl Uploads {
         Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
     }
 
-    fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
+    /// How many providers a tenant uploaded, and the bytes of all their versions.
+    pub(super) fn held_by(&self, tenant: &TenantId) -> (u64, u64) {
+        let tenants = self.0.tenants();
+        let Some(own) = tenants.get(tenant) else { return (0, 0) };
+        let versions = own.providers.values().flat_map(Versions::latest_first);
+        (own.providers.len() as u64, versions.map(|version| version.stored.size).sum())
+    }
+
+    pub(super) fn sandbox(&self) -> &Arc<Sandbox> {
+        self.0.loader.sandbox()
+    }
+
+    pub(super) fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
         let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if busy.insert(tenant.clone()) {
             return Ok(Change { shared: self.0.clone(), tenant: tenant.clone() });

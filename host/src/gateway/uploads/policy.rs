@@ -17,8 +17,6 @@ pub struct Policy {
     pub allowed_hosts: Vec<String>,
     /// Versions kept of a provider.
     pub versions: usize,
-    /// Providers of one tenant.
-    pub per_tenant: usize,
 }
 
 impl Policy {

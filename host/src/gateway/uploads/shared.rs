@@ -9,14 +9,17 @@ use tokio::sync::Semaphore;
 use super::versions::{Version, Versions};
 use super::{Policy, ProviderView, RefusedUpload};
 use crate::error::{Error, Kind};
-use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Store, StoredVersion, Trust};
+use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Trust};
+use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
+use crate::tenants::Tenants;
 
 /// The state behind [`Uploads`](super::Uploads).
 pub(super) struct Shared {
     pub catalogue: Arc<Catalogue>,
     pub loader: Arc<Loader>,
-    pub store: Arc<dyn Store>,
+    pub owners: Arc<Tenants>,
+    pub registry: Arc<Registry>,
     pub policy: Policy,
     pub places: Arc<Semaphore>,
     /// Components that may be compiled at a time.
@@ -33,9 +36,17 @@ pub(super) struct Tenant {
 }
 
 /// A tenant changes one thing at a time.
-pub(super) struct Change {
-    pub shared: Arc<Shared>,
-    pub tenant: TenantId,
+pub(in super::super) struct Change {
+    pub(super) shared: Arc<Shared>,
+    pub(super) tenant: TenantId,
+}
+
+impl Change {
+    /// Drops all providers of a tenant that is no more.
+    pub fn forget(&self) {
+        self.shared.tenants().remove(&self.tenant);
+        self.shared.catalogue.set_own(&self.tenant, &[]);
+    }
 }
 
 impl Drop for Change {
@@ -48,14 +59,35 @@ impl Shared {
     /// May the tenant have a provider of this name?
     pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         self.may_shadow(name)?;
-        let tenants = self.tenants();
-        let own = tenants.get(tenant).map(|own| &own.providers);
-        let most = self.policy.per_tenant;
-        if own.is_none_or(|own| !own.contains_key(name)) && own.map_or(0, BTreeMap::len) >= most {
-            let message = format!("there are {most} providers already, the most that is allowed");
-            return Err(Error::new(Kind::Throttled, "too_many_providers", message));
+        let Some(most) = self.owners.limits(tenant)?.components else { return Ok(()) };
+        let (count, known) = {
+            let tenants = self.tenants();
+            let own = tenants.get(tenant).map(|own| &own.providers);
+            (own.map_or(0, BTreeMap::len) as u64, own.is_some_and(|own| own.contains_key(name)))
+        };
+        if known || count < most {
+            return Ok(());
         }
-        Ok(())
+        let message = format!("there are {count} uploaded providers, and {most} are allowed");
+        Err(self.owners.over_limit(tenant, "components", &message))
+    }
+
+    /// Is there room for a version of this size?
+    pub fn has_room(&self, tenant: &TenantId, name: &str, digest: &str, size: usize) -> Result<(), Error> {
+        let Some(most) = self.owners.limits(tenant)?.component_bytes else { return Ok(()) };
+        let others: u64 = {
+            let tenants = self.tenants();
+            let own = tenants.get(tenant).into_iter().flat_map(|own| &own.providers);
+            let versions =
+                own.flat_map(|(other, versions)| versions.latest_first().map(move |one| (other, one)));
+            let others = versions.filter(|(other, one)| *other != name || one.stored.digest != digest);
+            others.map(|(_, one)| one.stored.size).sum()
+        };
+        if others.saturating_add(size as u64) <= most {
+            return Ok(());
+        }
+        let message = format!("all versions would have more than {most} bytes; remove a provider");
+        Err(self.owners.over_limit(tenant, "component_bytes", &message))
     }
 
     fn may_shadow(&self, name: &str) -> Result<(), Error> {
@@ -64,9 +96,9 @@ impl Shared {
     }
 
     /// Loads a version that passed all steps once. What the operator allows may have changed since.
-    pub fn load_stored(&self, stored: &StoredVersion) -> Result<Arc<Provider>, Error> {
+    pub fn load_stored(&self, stored: &Stored) -> Result<Arc<Provider>, Error> {
         self.may_shadow(&stored.name)?;
-        let component = self.store.component(&stored.tenant, &stored.name, &stored.digest)?;
+        let component = self.registry.component(&stored.tenant, &stored.name, &stored.digest)?;
         let component = component.ok_or_else(|| Error::internal("the component's file is gone"))?;
         let provider = self.loader.load(&component, Trust::Uploaded, &Arc::default())?;
         self.policy.check(&stored.name, provider.manifest())?;
@@ -81,20 +113,22 @@ impl Shared {
         provider: Arc<Provider>,
         component: &[u8],
     ) -> Result<ProviderView, Error> {
+        // It may have been removed meanwhile.
+        self.owners.get(tenant)?;
         let known = self
             .tenants()
             .get(tenant)
             .and_then(|own| Some(own.providers.get(name)?.get(provider.digest())?.stored.uploaded));
         let activated = self.next_activation(tenant, name);
-        let stored = StoredVersion {
+        let stored = Stored {
             tenant: tenant.clone(),
             name: name.to_owned(),
             digest: provider.digest().to_owned(),
-            size: component.len(),
+            size: component.len() as u64,
             uploaded: known.unwrap_or(activated),
             activated,
         };
-        self.store.put(&stored, component)?;
+        self.registry.put_component(&stored, component)?;
         provider.instances(tenant).release();
         Ok(self.swap_in(Version { stored, provider: Some(provider), fault: None }))
     }
@@ -108,7 +142,7 @@ impl Shared {
 
     /// The one place where a version becomes active.
     pub fn swap_in(&self, version: Version) -> ProviderView {
-        let StoredVersion { tenant, name, .. } = version.stored.clone();
+        let Stored { tenant, name, .. } = version.stored.clone();
         let mut tenants = self.tenants();
         let own = tenants.entry(tenant.clone()).or_default();
         let versions = own.providers.entry(name.clone()).or_default();
@@ -118,7 +152,7 @@ impl Shared {
         self.publish(&tenant, own);
         drop(tenants);
         for old in excess {
-            if let Err(error) = self.store.delete(&tenant, &name, &old.stored.digest) {
+            if let Err(error) = self.registry.remove_component(&tenant, &name, &old.stored.digest) {
                 tracing::error!(%tenant, name, %error, "an old version could not be removed");
             }
         }
@@ -144,9 +178,9 @@ impl Shared {
         };
         let Some(mut version) = version else { return };
         version.stored.activated = self.next_activation(tenant, name);
-        let StoredVersion { digest, activated, .. } = &version.stored;
+        let Stored { digest, activated, .. } = &version.stored;
         tracing::warn!(%tenant, provider = name, digest, "the version before it is active again");
-        if let Err(error) = self.store.set_activated(tenant, name, digest, *activated) {
+        if let Err(error) = self.registry.activate_component(tenant, name, digest, *activated) {
             tracing::error!(%tenant, provider = name, %error, "this could not be kept, and ends with a restart");
         }
         self.swap_in(version);

@@ -45,6 +45,7 @@ impl Upload {
         let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
         let component: Arc<[u8]> = component.into();
         let digest = digest(&component);
+        shared.has_room(&tenant, name, &digest, component.len())?;
         let log = Arc::<GuestLog>::default();
         let loaded = self.load(&component, &log).await;
         let tried = match &loaded {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::provider::{Provider, StoredVersion};
+use crate::provider::Provider;
+use crate::registry::Version as Stored;
 use crate::tenant::TenantId;
 
 /// One version.
 #[derive(Clone)]
 pub(super) struct Version {
-    pub stored: StoredVersion,
+    pub stored: Stored,
     /// Loaded are the active version and the one before it.
     pub provider: Option<Arc<Provider>>,
     /// Why it could not be loaded.
@@ -43,7 +44,7 @@ impl Versions {
     }
 
     /// Adds one that was kept from an earlier run.
-    pub fn restore(&mut self, stored: StoredVersion) {
+    pub fn restore(&mut self, stored: Stored) {
         self.0.push(Version { stored, provider: None, fault: None });
         self.0.sort_by_key(|version| version.stored.activated);
     }
@@ -86,8 +87,8 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn stored(digest: &str, activated: u64) -> StoredVersion {
-        StoredVersion {
+    fn stored(digest: &str, activated: u64) -> Stored {
+        Stored {
             tenant: TenantId::default_tenant(),
             name: "acme".into(),
             digest: digest.into(),

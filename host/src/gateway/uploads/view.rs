@@ -76,7 +76,7 @@ pub struct VersionView {
     pub digest: String,
     pub active: bool,
     /// Bytes.
-    pub size: usize,
+    pub size: u64,
     /// RFC 3339.
     pub uploaded: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use axum::http::Request;
 use super::super::testing::{Fake, ask, limits, open_router, watch};
 use super::super::{Watch, router};
 use super::*;
-use crate::config::{Hidden, Login};
+use crate::config::{Callers, Hidden, Login};
 use crate::notification;
 
 fn get(uri: &str) -> Request<Body> {
@@ -62,7 +62,8 @@ async fn every_route_is_in_the_document_and_nothing_else() {
 
 #[tokio::test]
 async fn metrics_are_documented_where_they_are_served() {
-    let (router, _) = router(Arc::new(Fake::default()), &limits(), None, &Watch::new(None, true));
+    let (router, _) =
+        router(Arc::new(Fake::default()), &limits(), &Callers::default(), &Watch::new(None, true));
     assert!(document_of(&router).await["paths"].get("/metrics").is_none());
     assert!(!paths_of(&router).contains("/metrics"));
 }
@@ -113,7 +114,8 @@ async fn the_common_fields_are_those_that_notifications_have() {
 #[tokio::test]
 async fn the_page_is_for_everybody_and_asks_nobody_else() {
     let login = Login { username: "me".into(), password: Hidden::new("sesame".into()) };
-    let (router, _) = router(Arc::new(Fake::default()), &limits(), Some(&login), &watch());
+    let callers = Callers { login: Some(login), admin: None };
+    let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
     assert_eq!(ask(&router, get("/openapi.json")).await.status, 401);
     for (uri, kind) in
         [("/docs", "text/html"), ("/docs/docs.js", "text/javascript"), ("/docs/docs.css", "text/css")]

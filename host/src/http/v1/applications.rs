@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Extension;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine as _;
@@ -17,17 +16,15 @@ use super::super::classic::DeadTokenView;
 use super::super::openapi::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
 use super::super::{Api, answer};
 use super::object::{Object, parse};
+use super::page::Paging;
 use super::segments::Segments;
 use super::{Failure, json};
 use crate::contract::Environment;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::gateway::{ApplicationView, Registration};
 use crate::tenant::TenantId;
 
 const FIELDS: &[&str] = &["provider", "environment", "settings", "credentials"];
-/// Applications in one answer.
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
 
 /// Some of a tenant's applications.
 #[derive(Serialize, ToSchema)]
@@ -69,10 +66,7 @@ pub(super) async fn put(
 ) -> Result<Response, Failure> {
     let body = json(request, &api, api.limits.request_body).await?;
     let registration = registration(id.clone(), parse(&body)?)?;
-    let _permit = api.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
-    let (backend, owner) = (api.backend.clone(), tenant.clone());
-    let work = tokio::task::spawn_blocking(move || backend.register(&owner, registration));
-    work.await.map_err(Error::internal)??;
+    api.register(tenant.clone(), registration).await?;
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
@@ -112,25 +106,11 @@ pub(super) async fn show(
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    query: Result<Query<BTreeMap<String, String>>, QueryRejection>,
+    paging: Paging,
 ) -> Result<Response, Failure> {
-    let Query(query) =
-        query.map_err(|error| Error::new(Kind::Invalid, "invalid_query", error.body_text()))?;
-    let limit = match query.get("limit").map(|text| text.parse::<usize>()) {
-        None => PAGE,
-        Some(Ok(limit)) if (1..=LARGEST_PAGE).contains(&limit) => limit,
-        Some(_) => {
-            let message = format!("limit must be an integer from 1 to {LARGEST_PAGE}");
-            return Err(Error::field("invalid_limit", "limit", message).into());
-        }
-    };
     let all = api.backend.applications(&tenant);
-    let behind = |id: &str| query.get("after").is_none_or(|after| id > after.as_str());
-    let mut rest = all.iter().filter(|application| behind(&application.id));
-    let applications: Vec<_> = rest.by_ref().take(limit).cloned().collect();
-    let last = applications.last().map(|application| application.id.clone());
-    let next = rest.next().and(last);
-    Ok(answer::json(StatusCode::OK, &ApplicationPage { applications, next }))
+    let (page, next) = paging.of(&all, |application| &application.id);
+    Ok(answer::json(StatusCode::OK, &ApplicationPage { applications: page.to_vec(), next }))
 }
 
 /// Forget an application
@@ -149,7 +129,7 @@ pub(super) async fn delete(
     Extension(tenant): Extension<TenantId>,
     Segments(id): Segments<String>,
 ) -> Result<StatusCode, Failure> {
-    api.backend.remove(&tenant, &id)?;
+    api.backend.remove(tenant, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

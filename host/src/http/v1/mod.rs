@@ -5,11 +5,13 @@ mod lines;
 mod management;
 mod notifications;
 mod object;
+mod page;
 mod providers;
 mod result;
 mod segments;
 mod stream;
 mod target;
+mod tenants;
 
 use std::convert::Infallible;
 
@@ -19,7 +21,7 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::{Route, get, post};
+use axum::routing::{Route, delete, get, post};
 use tower::{Layer, Service};
 use utoipa::OpenApi;
 
@@ -76,6 +78,16 @@ where
         .route("/v1/providers/{name}/log", get(providers::log))
         .route("/v1/notifications", post(notifications::send).layer(once))
         .route("/v1/notifications:stream", post(stream::send))
+}
+
+/// Those that the operator may use, who is no tenant.
+pub(super) fn tenant_routes() -> Router<Api> {
+    Router::new()
+        .route("/v1/tenants", get(tenants::list))
+        .route("/v1/tenants/{id}", get(tenants::show).put(tenants::put).delete(tenants::delete))
+        .route("/v1/tenants/{id}/usage", get(tenants::usage))
+        .route("/v1/tenants/{id}/keys", get(tenants::list_keys).post(tenants::add_key))
+        .route("/v1/tenants/{id}/keys/{key}", delete(tenants::delete_key))
 }
 
 /// Reads a JSON body of at most `most` bytes.

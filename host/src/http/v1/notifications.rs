@@ -131,7 +131,7 @@ async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResu
         }
         Job::Different(shared, lines) => {
             let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
-            let stream = api.backend.stream(&tenant, shared)?;
+            let stream = api.backend.stream(tenant, shared).await?;
             (targets, all(stream, lines).await)
         }
     };
@@ -173,6 +173,7 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
             notification,
             validate_only: body.switch("validate_only")?,
             deadline: body.seconds("deadline")?,
+            targets: None,
         })
     };
     match (notification, targets, notifications) {
@@ -183,7 +184,9 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
         (notification, None, Some(items)) => {
             let lines = lines(items)?;
             bounded(lines.len(), most)?;
-            Ok(Job::Different(shared(notification.unwrap_or_default(), &mut body)?, lines))
+            let mut shared = shared(notification.unwrap_or_default(), &mut body)?;
+            shared.targets = Some(lines.len());
+            Ok(Job::Different(shared, lines))
         }
         (None, Some(_), None) => {
             Err(Error::field("missing_notification", "notification", "there is no notification"))

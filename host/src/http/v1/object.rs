@@ -1,9 +1,11 @@
 //! A JSON object of a request, read field by field with errors that name the field.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::super::form::json_fault;
 use crate::error::{Error, Kind, nearest};
 
 /// The fields that are not read yet, and where the object stands in the request.
@@ -70,7 +72,12 @@ impl Object {
     }
 
     pub fn switch(&mut self, name: &str) -> Result<bool, Error> {
-        Ok(self.take(name, "true or false", |value| value.as_bool())?.unwrap_or(false))
+        Ok(self.maybe(name)?.unwrap_or(false))
+    }
+
+    /// A switch that may be neither on nor off.
+    pub fn maybe(&mut self, name: &str) -> Result<Option<bool>, Error> {
+        self.take(name, "true or false", |value| value.as_bool())
     }
 
     /// A wait as callers write it: seconds.
@@ -78,6 +85,14 @@ impl Object {
         self.take(name, "a number of seconds above 0", |value| {
             Duration::try_from_secs_f64(value.as_f64()?).ok().filter(|wait| !wait.is_zero())
         })
+    }
+
+    pub fn count(&mut self, name: &str) -> Result<Option<u64>, Error> {
+        self.take(name, "a whole number", |value| value.as_u64())
+    }
+
+    pub fn positive(&mut self, name: &str) -> Result<Option<NonZeroU64>, Error> {
+        self.take(name, "a whole number above 0", |value| NonZeroU64::new(value.as_u64()?))
     }
 
     /// Any value; null counts as none.
@@ -105,7 +120,8 @@ impl Object {
 /// The JSON object that a text holds.
 pub(super) fn parse(text: &[u8]) -> Result<Map<String, Value>, Error> {
     serde_json::from_slice(text).map_err(|error| {
-        Error::new(Kind::Invalid, "invalid_json", format!("it is not a JSON object: {error}"))
+        let why = json_fault(&error);
+        Error::new(Kind::Invalid, "invalid_json", format!("it is not a JSON object: {why}"))
     })
 }
 

@@ -115,7 +115,7 @@ pub(super) async fn send(
     content_type(request.headers(), CONTENT_TYPES)?;
     let mut lines = Lines::new(request.into_body(), api.limits.stream_line);
     let shared = header(&mut lines, &api.limits).await?;
-    let stream = api.backend.stream(&tenant, shared)?;
+    let stream = api.backend.stream(tenant, shared).await?;
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, results) = mpsc::channel(WAITING);
     let (ended, end) = oneshot::channel();
@@ -158,6 +158,7 @@ async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
                     notification: header.object("notification")?.unwrap_or_default(),
                     validate_only: header.switch("validate_only")?,
                     deadline: header.seconds("deadline")?,
+                    targets: None,
                 });
             }
             Ok(Some(Line::TooLong)) => {

@@ -165,7 +165,8 @@ impl Reader {
         if ends && connection.peer.manner == Manner::Refusing {
             let reason = br#"{"reason":"InvalidProviderToken"}"#;
             connection.write(&frame::goaway(0, frame::NO_ERROR, reason)).await;
-            return None;
+            // The other side closes: a socket that is closed before all was read may take the frame with it.
+            return Some(());
         }
         if ends && let Some(coming) = self.coming.remove(&frame.stream) {
             self.request(connection, frame.stream, coming)?;
@@ -177,7 +178,10 @@ impl Reader {
     fn request(&mut self, connection: &Arc<Connection>, stream: u32, coming: Coming) -> Option<()> {
         let request = self.read(connection, stream, coming)?;
         let (fate, delay) = (self.dice.fate(), self.dice.delay());
-        let fate = dead(&request).unwrap_or(fate);
+        let fate = match connection.peer.manner {
+            Manner::Mute => fate,
+            _ => dead(&request).unwrap_or(fate),
+        };
         {
             let mut state = connection.state();
             state.received = state.received.max(stream);

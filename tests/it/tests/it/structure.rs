@@ -14,9 +14,11 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("config", &["contract"]),
     ("notification", &["contract", "error"]),
     ("credential", &["contract"]),
-    ("provider", &["contract", "error", "tenant"]),
+    // `credential` for what a manifest may say of credentials, never for a secret.
+    ("provider", &["contract", "credential", "error", "tenant"]),
     ("transport", &[]),
     ("registry", &["contract", "credential", "error", "tenant"]),
+    ("tenants", &["credential", "error", "registry", "tenant"]),
     (
         "gateway",
         &[
@@ -28,16 +30,20 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "provider",
             "registry",
             "tenant",
+            "tenants",
             "transport",
         ],
     ),
-    ("http", &["config", "contract", "error", "gateway", "telemetry", "tenant"]),
+    ("http", &["config", "contract", "error", "gateway", "telemetry", "tenant", "tenants"]),
     ("server", &["config", "http"]),
     ("log", &["config"]),
     ("telemetry", &["config", "web"]),
     ("web", &["config"]),
     ("simulated", &["config"]),
-    ("start", &["config", "gateway", "provider", "transport", "web"]),
+    (
+        "start",
+        &["config", "credential", "gateway", "provider", "registry", "tenant", "tenants", "transport", "web"],
+    ),
     // `provider` for the process that compiles a component, which is nothing but that.
     ("cli", &["config", "http", "log", "provider", "server", "simulated", "start", "telemetry", "web"]),
 ];

@@ -111,10 +111,10 @@ impl Pushlet {
 
     /// A server in front of a gateway that is there already.
     pub async fn serve(config: &Config, gateway: Gateway) -> Self {
-        let login = config.login().unwrap();
+        let callers = config.callers().unwrap();
         let tls = server::acceptor(&config.tls).unwrap();
         let watch = http::Watch::new(None, false);
-        let (router, under_way) = http::router(Arc::new(gateway), &config.limits, login.as_ref(), &watch);
+        let (router, under_way) = http::router(Arc::new(gateway), &config.limits, &callers, &watch);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -162,7 +162,11 @@ pub fn client() -> reqwest::Client {
 pub fn config(toml: &str) -> Config {
     let mut layers = Layers::new().unwrap();
     layers.text(Path::new("test.toml"), toml).unwrap();
-    layers.finish().unwrap_or_else(|problem| panic!("{problem}\n{toml}"))
+    let mut config = layers.finish().unwrap_or_else(|problem| panic!("{problem}\n{toml}"));
+    // The built-in components are the same for all: no need to compile them again for each test.
+    let cache = || Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
+    config.providers.cache_dir.get_or_insert_with(cache);
+    config
 }
 
 /// Sends, and checks the status; answers the body.

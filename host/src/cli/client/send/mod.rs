@@ -83,7 +83,10 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<ExitCode, Prob
     let end = stream::send(server, &header, targets, &mut results, &mut progress).await;
     progress.end();
     results.flush()?;
-    let end = end?;
+    let end = end.map_err(|problem| match progress.settled() {
+        0 => problem,
+        _ => Problem::new(format_args!("{problem} (so far {})", progress.summary())),
+    })?;
     report(&end, &progress, matches.get_flag("json"))?;
     if let Some(why) = end.interrupted {
         return Err(Problem::new(format_args!(
@@ -102,8 +105,10 @@ fn report(end: &stream::End, progress: &Progress, as_json: bool) -> Result<(), P
             "interrupted": interrupted,
         }));
     }
-    if progress.skipped() > 0 {
-        print::line(&format!("{} targets had a result already", progress.skipped()))?;
+    match progress.skipped() {
+        0 => {}
+        1 => print::line("1 target had a result already")?,
+        skipped => print::line(&format!("{skipped} targets had a result already"))?,
     }
     print::line(&progress.summary())?;
     end.examples.iter().try_for_each(|example| print::line(&format!("  {example}")))

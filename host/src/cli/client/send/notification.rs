@@ -71,7 +71,8 @@ pub fn header(matches: &ArgMatches) -> Result<Value, Problem> {
     for (flag, name, _) in VALUES {
         if let Some(text) = matches.get_one::<String>(flag) {
             let value = serde_json::from_str(text);
-            let value: Value = value.map_err(|error| Problem::new(format_args!("--{flag}: {error}")))?;
+            let wrong = |error| Problem::new(format_args!("--{flag} {text}: it is not JSON: {error}"));
+            let value: Value = value.map_err(wrong)?;
             notification.insert(name.to_owned(), value);
         }
     }

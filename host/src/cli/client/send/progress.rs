@@ -55,8 +55,9 @@ impl Progress {
             return;
         }
         self.drawn = Some(Instant::now());
-        // A terminal that takes nothing shall not end the send.
-        let _ = write!(std::io::stderr(), "\r\x1b[2K{}", self.line());
+        // A terminal that takes nothing shall not end the send. What is too long for it is cut off (DECAWM), for
+        // a second line would stay.
+        let _ = write!(std::io::stderr(), "\r\x1b[2K\x1b[?7l{}\x1b[?7h", self.line());
     }
 
     /// Leaves the terminal as it was.
@@ -80,9 +81,17 @@ impl Progress {
 
     /// `12 targets in 1.2 s, 10.0/s: 11 delivered, 1 unregistered`.
     pub fn summary(&self) -> String {
+        if self.settled == 0 {
+            return "nothing to send".to_owned();
+        }
         let seconds = self.start.elapsed().as_secs_f64();
         let what = if self.settled == 1 { "target" } else { "targets" };
         format!("{} {what} in {seconds:.1} s, {:.1}/s: {}", self.settled, self.rate(), self.counts())
+    }
+
+    /// Targets that have a result now.
+    pub fn settled(&self) -> u64 {
+        self.settled
     }
 
     /// Targets that had a result before.

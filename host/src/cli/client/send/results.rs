@@ -32,20 +32,17 @@ pub struct Results {
 }
 
 impl Results {
-    /// None: nowhere. An existing file is only written to in order to `resume`.
+    /// None: nowhere. A file that holds something is only written to in order to `resume`.
     pub fn open(path: Option<&Path>, resume: bool) -> Result<Self, Problem> {
         let Some(path) = path else { return Ok(Self { file: None, done: Done::default() }) };
-        let wrong = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Problem::new(format_args!("{} is there already: --resume goes on with it", path.display()))
-            }
-            _ => Problem::new(format_args!("{}: {error}", path.display())),
-        };
-        let mut options = OpenOptions::new();
-        options.read(true).append(true);
-        let options = if resume { options.create(true) } else { options.create_new(true) };
-        let mut file = options.open(path).map_err(wrong)?;
-        let done = read(&mut file).map_err(wrong)?;
+        let wrong = |error: std::io::Error| Problem::new(format_args!("{}: {error}", path.display()));
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(wrong)?;
+        // One that is empty is what a send left that the server refused.
+        if !resume && file.metadata().map_err(wrong)?.len() > 0 {
+            let path = path.display();
+            return Err(Problem::new(format_args!("{path} is there already: --resume goes on with it")));
+        }
+        let done = if resume { read(&mut file).map_err(wrong)? } else { Done::default() };
         Ok(Self { file: Some(BufWriter::with_capacity(256 << 10, file)), done })
     }
 
@@ -136,6 +133,8 @@ mod tests {
         assert!(done.contains("{ \"target\": {\"topic\": \"c\"} }"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{lines}\n"));
         assert!(Results::open(Some(&path), false).is_err());
+        std::fs::write(&path, "").unwrap();
+        assert!(Results::open(Some(&path), false).is_ok());
         std::fs::remove_file(path).unwrap();
     }
 }

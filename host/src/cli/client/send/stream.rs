@@ -123,7 +123,7 @@ async fn receive(
 ) -> Result<End, Problem> {
     let mut end = End::default();
     let mut buffer = BytesMut::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| server.unreachable(&error))? {
+    while let Some(piece) = response.chunk().await.map_err(|error| broke_off(&server.unreachable(&error)))? {
         buffer.extend_from_slice(&piece);
         while let Some(length) = buffer.iter().position(|byte| *byte == b'\n') {
             let line = buffer.split_to(length + 1);
@@ -141,7 +141,11 @@ async fn receive(
         results.flush()?;
         progress.draw();
     }
-    Err(Problem::new("the server's answer broke off; with --results, --resume goes on"))
+    Err(broke_off(&"it ended too early"))
+}
+
+fn broke_off(why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(format_args!("the server's answer broke off: {why}; with --results, --resume goes on"))
 }
 
 fn settle(

@@ -14,6 +14,9 @@ use crate::config::Problem;
 
 pub struct Targets {
     input: Box<dyn BufRead + Send>,
+    /// For errors: what is read, and up to which line.
+    name: String,
+    number: u64,
     /// Lines that have targets; None: it is not known before the end.
     total: Option<u64>,
     done: Done,
@@ -33,7 +36,8 @@ impl Targets {
     pub fn open(path: &Path, done: Done) -> Result<Self, Problem> {
         if path == Path::new("-") {
             let input = Box::new(BufReader::new(std::io::stdin()));
-            return Ok(Self { input, total: None, done, skipped: Arc::default() });
+            let name = "standard input".to_owned();
+            return Ok(Self { input, name, number: 0, total: None, done, skipped: Arc::default() });
         }
         let wrong = |error| Problem::new(format_args!("{}: {error}", path.display()));
         let mut file = File::open(path).map_err(wrong)?;
@@ -44,6 +48,8 @@ impl Targets {
         };
         Ok(Self {
             input: Box::new(BufReader::with_capacity(1 << 20, file)),
+            name: path.display().to_string(),
+            number: 0,
             total,
             done,
             skipped: Arc::default(),
@@ -65,8 +71,10 @@ impl Targets {
         let mut line = String::new();
         loop {
             line.clear();
+            self.number += 1;
             let read = self.input.read_line(&mut line);
-            if read.map_err(|error| Problem::new(format_args!("reading targets: {error}")))? == 0 {
+            let wrong = |error| Problem::new(format_args!("{}, line {}: {error}", self.name, self.number));
+            if read.map_err(wrong)? == 0 {
                 return Ok(None);
             }
             let text = trimmed(&line);

@@ -20,7 +20,7 @@ fn an_endless_manifest_is_stopped() {
 fn a_manifest_is_checked_before_it_is_used() {
     let origin = r#""http://127.0.0.1:22" is not of the form https://host[:port]"#;
     assert_eq!(load("unsound_manifest"), LoadError::BadManifest(origin.into()));
-    let header = "credential key: a credential must not become the header transfer-encoding";
+    let header = "credential key: a credential must not become the header \"transfer-encoding\"";
     assert_eq!(load("smuggler"), LoadError::BadManifest(header.into()));
     let huge = bad("too much data is being copied between the host and the guest: fuel allocated for \
                     hostcalls has been exhausted");

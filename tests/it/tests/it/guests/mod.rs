@@ -18,7 +18,7 @@ use stage::GUESTS;
 #[test]
 fn every_guest_is_called_by_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources: String = ["tests/it/guests", "tests/it/upload"]
+    let sources: String = ["tests/it/guests", "tests/it/upload", "tests/it/tenants", "tests/it/secrets"]
         .iter()
         .flat_map(|tests| fs::read_dir(folder.join(tests)).unwrap())
         .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())

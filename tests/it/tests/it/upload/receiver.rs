@@ -51,9 +51,14 @@ impl Receiver {
         Self { address, posts, holds, directory, task }
     }
 
+    /// The file of its authority.
+    pub fn ca(&self) -> std::path::PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
     /// Configuration that sends the provider's requests here.
     pub fn settings(&self, provider: &str) -> String {
-        let (address, ca) = (self.address, self.directory.path().join("ca.pem").display().to_string());
+        let (address, ca) = (self.address, self.ca().display().to_string());
         format!(
             "endpoints.{provider} = {{ production = \"https://{address}\", development = \"https://{address}\" }}\ntls.extra_roots = [{ca:?}]\n"
         )
@@ -126,7 +131,8 @@ async fn answer(
     let authorization = request.headers().get("authorization");
     let authorization = authorization.map_or("", |value| value.to_str().unwrap()).to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+    let body = serde_json::from_slice(&body).unwrap_or_else(|_| text());
     let status = if path.ends_with("/gone") { 410 } else { 200 };
     posts.lock().unwrap().push(Post { path, authorization, body });
     holds.subscribe().wait_for(|holds| !holds).await.unwrap();

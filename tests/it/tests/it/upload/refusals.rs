@@ -103,10 +103,10 @@ async fn a_refused_version_leaves_the_active_one_alone() {
 
 #[tokio::test]
 async fn names_of_others_and_too_many_of_them() {
-    let scene = Scene::with("providers.per_tenant = 1").await;
+    let scene = Scene::with("limits.tenant.components = 1").await;
     expect_error(scene.upload("apns", component("webhook")), 409, "provider_name_taken").await;
     expect(scene.upload("webhook", component("webhook")), 200).await;
-    expect_error(scene.upload("guest", component("busy")), 429, "too_many_providers").await;
+    expect_error(scene.upload("guest", component("busy")), 429, "limit_components").await;
     expect(scene.upload("webhook", component("webhook_next")), 200).await;
 }
 

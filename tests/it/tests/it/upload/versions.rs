@@ -1,17 +1,15 @@
 //! Uploaded, used, replaced, rolled back, removed, and still there after a restart.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pushlet::gateway::Gateway;
-use pushlet::provider::MemoryStore;
 use pushlet::start;
 use pushlet::tenant::TenantId;
 use serde_json::json;
 
 use super::{Receiver, Scene, digest_of, result, send, settings, upload, variant};
 use crate::guests::stage::component;
-use crate::world::{Pushlet, config, expect, expect_error};
+use crate::world::{Directory, Pushlet, config, expect, expect_error};
 
 fn delivered() -> (String, String) {
     ("delivered".into(), String::new())
@@ -120,14 +118,19 @@ async fn what_is_removed_is_gone_and_its_applications_say_so() {
     assert_eq!(result(scene.send(&json!({"body": "x"}))).await, delivered());
 }
 
-/// Two servers with the same store, one after the other.
+/// Two servers with the same directory, one after the other.
 #[tokio::test]
 async fn a_restart_keeps_all_versions() {
     let receiver = Receiver::start().await;
-    let config = config(&settings(&receiver, ""));
-    let store = Arc::new(MemoryStore::default());
-    let gateway = || start::with_store(&config, store.clone()).unwrap();
-    let first = Pushlet::serve(&config, gateway()).await;
+    let directory = Directory::new();
+    let data = directory.path().join("data").display().to_string();
+    let cache = directory.path().join("cache").display().to_string();
+    let kept = format!(
+        "data_dir = {data:?}\nregistry.key = \"{}\"\nproviders.cache_dir = {cache:?}",
+        "5e".repeat(32)
+    );
+    let settings = settings(&receiver, &kept);
+    let first = Pushlet::start(&settings).await;
     expect(upload(&first, "webhook", component("webhook")), 200).await;
     expect(upload(&first, "webhook", component("webhook_next")), 200).await;
     let path = "/v1/providers/webhook/activate";
@@ -135,11 +138,17 @@ async fn a_restart_keeps_all_versions() {
     let before = expect(first.get("/v1/providers/webhook"), 200).await;
     first.stop().await;
 
-    let scene = Scene { receiver, server: Pushlet::serve(&config, gateway()).await };
+    let scene = Scene { receiver, server: Pushlet::start(&settings).await };
     assert_eq!(scene.show("webhook").await, before);
     scene.register("app").await;
     assert_eq!(result(send(&scene.server, &json!({"body": "x"}))).await, delivered());
     assert_eq!(scene.receiver.versions(), ["1"]);
+    let files = std::fs::read_dir(directory.path().join("cache")).unwrap();
+    let names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert!(
+        !names.is_empty() && names.iter().all(|name| name != "key"),
+        "its key is the registry's: {names:?}"
+    );
 }
 
 #[tokio::test]
@@ -175,7 +184,7 @@ async fn a_tenant_makes_one_change_at_a_time() {
 
 #[tokio::test]
 async fn components_of_a_directory_are_there_for_everybody() {
-    let directory = crate::world::Directory::new();
+    let directory = Directory::new();
     std::fs::write(directory.path().join("any-name.wasm"), component("webhook")).unwrap();
     std::fs::write(directory.path().join("README"), "no component").unwrap();
     let scene = Scene::with(&format!("providers.dir = {:?}", directory.path().display().to_string())).await;

@@ -1,0 +1,80 @@
+// What the API's words and numbers are called on this page.
+
+const OUTCOMES = {
+  delivered: ["Delivered", "good"],
+  replaced: ["Delivered, new token", "good"],
+  unregistered: ["Dead token", "note"],
+  rejected: ["Rejected", "bad"],
+  credential_rejected: ["Credential rejected", "bad"],
+  throttled: ["Throttled", "warn"],
+  unavailable: ["Service unavailable", "warn"],
+  unknown: ["Perhaps delivered", "warn"],
+  failed: ["Failed in this server", "bad"],
+  valid: ["Valid, not sent", "good"],
+};
+
+export const STATUSES = Object.keys(OUTCOMES);
+
+/** Its words and tone; a status that this page does not know is shown as it is. */
+export function outcome(status) {
+  const [words, tone] = OUTCOMES[status] ?? [String(status), "warn"];
+  return { words, tone, isGood: tone === "good" };
+}
+
+/** { all, good, lost } of counts by status. */
+export function sums(outcomes) {
+  let [all, good] = [0, 0];
+  for (const [status, count] of Object.entries(outcomes ?? {})) {
+    all += count;
+    if (outcome(status).isGood) good += count;
+  }
+  return { all, good, lost: all - good };
+}
+
+const NUMBER = new Intl.NumberFormat("en");
+const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const DAY_AND_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+
+export const number = (value) => NUMBER.format(value);
+export const day = (date) => DAY.format(date);
+export const short = (digest) => String(digest).slice(0, 12);
+
+/** Without the day if it is today. */
+export function time(seconds, now = new Date()) {
+  const then = new Date(seconds * 1000);
+  return (then.toDateString() === now.toDateString() ? TIME : DAY_AND_TIME).format(then);
+}
+
+export function rate(value) {
+  return value >= 100 ? number(Math.round(value)) : value.toFixed(1);
+}
+
+export function percent(part, all) {
+  if (all === 0) return "–";
+  const value = (100 * part) / all;
+  // What is not all shall not be shown as all.
+  const digits = value > 99.9 && part < all ? 99.9 : value;
+  return `${digits.toFixed(digits === 100 || digits === 0 ? 0 : 1)} %`;
+}
+
+export function plural(count, one, many = `${one}s`) {
+  return `${number(count)} ${count === 1 ? one : many}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 120) return plural(Math.round(seconds), "second");
+  if (seconds < 7200) return plural(Math.round(seconds / 60), "minute");
+  if (seconds < 172800) return plural(Math.round(seconds / 3600), "hour");
+  return plural(Math.floor(seconds / 86400), "day");
+}
+
+/** How long a credential is valid: { tone, words, days }. `end`: RFC 3339, or nothing. */
+export function validity(end, now = Date.now()) {
+  const left = Date.parse(end ?? "") - now;
+  if (Number.isNaN(left)) return { tone: "note", words: "Does not expire", days: Infinity };
+  const days = Math.floor(left / 86400000);
+  if (left <= 0) return { tone: "bad", words: left > -86400000 ? "Ended today" : `Ended ${plural(-days - 1, "day")} ago`, days };
+  if (days < 1) return { tone: "bad", words: "Ends within a day", days };
+  return { tone: days < 7 ? "bad" : days < 30 ? "warn" : "good", words: `${plural(days, "day")} left`, days };
+}

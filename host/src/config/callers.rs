@@ -1,0 +1,115 @@
+//! Whom the configuration lets in.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Config, Hidden, Problem};
+
+/// Characters of the operator's key.
+const SHORTEST_KEY: usize = 16;
+
+/// Who may call.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub username: Option<String>,
+    pub password: Option<Hidden>,
+    pub password_file: Option<PathBuf>,
+}
+
+/// The operator, as a caller.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    pub key: Option<Hidden>,
+    pub key_file: Option<PathBuf>,
+}
+
+/// Whom the configuration lets in, beside the tenants' keys.
+#[derive(Default)]
+pub struct Callers {
+    /// Who is the default tenant.
+    pub login: Option<Login>,
+    /// The operator's key.
+    pub admin: Option<Hidden>,
+}
+
+/// A name and password by HTTP Basic.
+pub struct Login {
+    pub username: String,
+    pub password: Hidden,
+}
+
+impl Config {
+    /// Who may call. Without a login and an operator everybody may, which is only allowed where nobody else can
+    /// reach the port.
+    pub fn callers(&self) -> Result<Callers, Problem> {
+        let callers = Callers { login: self.auth.login()?, admin: self.admin.key()? };
+        let guarded = callers.login.is_some() || callers.admin.is_some();
+        if !guarded && !self.listen.ip().to_canonical().is_loopback() {
+            let listen = self.listen;
+            return Err(Problem::new(format_args!(
+                "listen = \"{listen}\" can be reached from other machines: set auth.username and auth.password, or admin.key, or listen on 127.0.0.1"
+            )));
+        }
+        Ok(callers)
+    }
+}
+
+impl Auth {
+    fn login(&self) -> Result<Option<Login>, Problem> {
+        let password = secret("auth.password", self.password.as_ref(), self.password_file.as_deref())?;
+        match (&self.username, password) {
+            (Some(name), _) if name.contains(':') => {
+                Err(Problem::new("auth.username must not hold a colon: HTTP Basic could not carry it"))
+            }
+            (Some(username), Some(password)) => Ok(Some(Login { username: username.clone(), password })),
+            (None, None) => Ok(None),
+            (Some(_), None) => {
+                Err(Problem::new("auth.username is set but no auth.password or auth.password_file"))
+            }
+            (None, Some(_)) => Err(Problem::new("auth.password is set but no auth.username")),
+        }
+    }
+}
+
+impl Admin {
+    fn key(&self) -> Result<Option<Hidden>, Problem> {
+        let key = secret("admin.key", self.key.as_ref(), self.key_file.as_deref())?;
+        let long = |key: &Hidden| key.reveal().len() >= SHORTEST_KEY;
+        if key.as_ref().is_none_or(long) {
+            return Ok(key);
+        }
+        Err(Problem::new(format_args!("admin.key must have at least {SHORTEST_KEY} characters")))
+    }
+}
+
+/// A secret that stands in the configuration, or in a file that it names.
+pub(super) fn secret(
+    name: &str,
+    inline: Option<&Hidden>,
+    file: Option<&Path>,
+) -> Result<Option<Hidden>, Problem> {
+    match (inline, file) {
+        (Some(_), Some(_)) => {
+            Err(Problem::new(format_args!("{name} and {name}_file are both set: give one")))
+        }
+        (Some(secret), None) => Ok(Some(secret.clone())),
+        (None, Some(path)) => read_secret(&format!("{name}_file"), path).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The one line of a file. `name`: of what points at it.
+pub fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
+    let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}: {}: {why}", path.display()));
+    let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
+    if text.is_empty() {
+        return Err(wrong(&"the file is empty"));
+    }
+    Ok(Hidden::new(text))
+}

@@ -1,0 +1,125 @@
+//! What keys are called: their paths in the file, their flags and their variables, and which one was meant.
+
+use super::keys::{KEYS, Key};
+use super::value::{self, Kind};
+
+impl Key {
+    /// Does it stand for many keys, one for each name?
+    pub fn is_pattern(&self) -> bool {
+        self.path.contains('<')
+    }
+
+    /// Is this path, which may be a real one or a pattern's, mine?
+    pub fn covers(&self, path: &[&str]) -> bool {
+        let mut own = self.path.split('.');
+        path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_none()
+    }
+
+    /// The name of its flag, without the dashes: `auth-username`.
+    pub fn flag(&self) -> String {
+        flag(self.path)
+    }
+
+    /// The name of its variable: `PUSHLET_AUTH_USERNAME`.
+    pub fn variable(&self) -> String {
+        variable(self.path)
+    }
+}
+
+pub fn flag(path: &str) -> String {
+    path.replace(['.', '_'], "-")
+}
+
+pub fn variable(path: &str) -> String {
+    format!("PUSHLET_{}", path.replace(['.', '-'], "_").to_uppercase())
+}
+
+/// The key at a real path.
+pub fn find(path: &[&str]) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.covers(path))
+}
+
+/// Is the key at this path a list, whose members may hold colons?
+pub fn is_list_of_texts(path: &str) -> bool {
+    let path: Vec<&str> = path.split('.').collect();
+    find(&path).is_some_and(|key| matches!(key.kind, Kind::Texts))
+}
+
+/// Is it the path of a table that holds keys?
+pub fn is_section(path: &[&str]) -> bool {
+    KEYS.iter().any(|key| {
+        let mut own = key.path.split('.');
+        path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_some()
+    })
+}
+
+/// The path of a flag or variable, whose words are joined by `separator`: `endpoints_apns_production`.
+pub fn from_words(name: &str, separator: char) -> Option<String> {
+    let joined = |path: &str| path.replace(['.', '_'], &separator.to_string());
+    if let Some(key) = KEYS.iter().find(|key| !key.is_pattern() && joined(key.path) == name) {
+        return Some(key.path.to_owned());
+    }
+    let words: Vec<&str> = name.split(separator).collect();
+    KEYS.iter().any(|key| key.is_pattern() && key.covers(&words)).then(|| words.join("."))
+}
+
+/// The known name that is most like `name`, if one is like it.
+pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))
+        .filter(|(distance, candidate)| (1..=2.max(candidate.len() / 4)).contains(distance))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn fits(own: &str, segment: &str) -> bool {
+    if own.starts_with('<') { value::is_name(segment) } else { own == segment }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_variable_and_flag_names_one_key() {
+        for key in KEYS.iter().filter(|key| !key.is_pattern()) {
+            let variable = key.variable().trim_start_matches("PUSHLET_").to_lowercase();
+            assert_eq!(from_words(&variable, '_').as_deref(), Some(key.path));
+            assert_eq!(from_words(&key.flag(), '-').as_deref(), Some(key.path));
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_names_and_nothing_else() {
+        for path in [
+            "endpoints.apns.production",
+            "endpoints.web-push.development",
+            "endpoints.apns.channels.production",
+        ] {
+            let path: Vec<&str> = path.split('.').collect();
+            assert!(find(&path).is_some(), "{path:?}");
+        }
+        for path in [
+            "endpoints.apns",
+            "endpoints.apns.staging",
+            "endpoints.AP NS.production",
+            "endpoints.a.b.c.production",
+        ] {
+            let path: Vec<&str> = path.split('.').collect();
+            assert!(find(&path).is_none(), "{path:?}");
+        }
+        assert_eq!(
+            from_words("endpoints_apns_channels_production", '_').unwrap(),
+            "endpoints.apns.channels.production"
+        );
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let names = || KEYS.iter().map(|key| key.path.to_owned());
+        assert_eq!(nearest("auth.usrname", names()).as_deref(), Some("auth.username"));
+        assert_eq!(nearest("delivery.deadlin", names()).as_deref(), Some("delivery.deadline"));
+        assert_eq!(nearest("entirely.different", names()), None);
+    }
+}

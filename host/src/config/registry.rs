@@ -1,0 +1,22 @@
+//! The key that the registry seals secrets with.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::callers::secret;
+use super::{Hidden, Problem};
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    pub key: Option<Hidden>,
+    pub key_file: Option<PathBuf>,
+}
+
+impl Registry {
+    /// The key as it was written, wherever it stands.
+    pub fn key(&self) -> Result<Option<Hidden>, Problem> {
+        secret("registry.key", self.key.as_ref(), self.key_file.as_deref())
+    }
+}

@@ -1,0 +1,223 @@
+//! Records in one file, by redb: a copy-on-write B-tree whose commits are on the disk when they return.
+//!
+//! After a failure of the disk redb refuses everything until the file is opened again, so that is done then.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition, TableError};
+
+use super::storage::{Change, Key, Storage, StorageError, Table};
+
+/// In the folder that the operator chose.
+const FILE: &str = "registry.redb";
+/// Bytes of the file that are held in memory; redb's own choice is 1 GiB.
+const CACHE: usize = 8 << 20;
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+
+/// The storage that outlives the process.
+pub struct File {
+    /// None: it must be opened again.
+    database: RwLock<Option<Database>>,
+    opener: Opener,
+}
+
+impl File {
+    /// Opens the file in this folder; both are made if they are not there.
+    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        make_private(folder).map_err(|error| of_io(&error))?;
+        let path = folder.join(FILE);
+        Self::with(Box::new(move || {
+            let database = builder().create(&path)?;
+            restrict(&path, 0o600)?;
+            Ok(database)
+        }))
+    }
+
+    /// Opens the file in this folder, which must be there.
+    pub fn open_existing(folder: &Path) -> Result<Self, StorageError> {
+        if folder.join(FILE).is_file() {
+            Self::open(folder)
+        } else {
+            Err(StorageError::Io(format!("there is no {FILE}")))
+        }
+    }
+
+    fn with(opener: Opener) -> Result<Self, StorageError> {
+        let file = Self { database: RwLock::new(None), opener };
+        file.reopen()?;
+        Ok(file)
+    }
+
+    fn run<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StorageError> {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        if open.is_none() {
+            drop(open);
+            self.reopen()?;
+            return self.run_once(&work);
+        }
+        drop(open);
+        self.run_once(&work)
+    }
+
+    fn run_once<T>(&self, work: &impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StorageError> {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = &*open else { return Err(StorageError::Io("it could not be opened".into())) };
+        let result = work(database);
+        drop(open);
+        result.map_err(|error| {
+            if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            of_redb(error)
+        })
+    }
+
+    fn reopen(&self) -> Result<(), StorageError> {
+        let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if open.is_none() {
+            let database = (self.opener)().map_err(|error| of_redb(error.into()))?;
+            make_tables(&database).map_err(of_redb)?;
+            *open = Some(database);
+        }
+        Ok(())
+    }
+}
+
+impl Storage for File {
+    fn get(&self, table: Table, key: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+        self.run(|database| {
+            let table = database.begin_read()?.open_table(definition(table))?;
+            Ok(table.get(key.as_bytes())?.map(|value| value.value().to_vec()))
+        })
+    }
+
+    fn scan(&self, table: Table, prefix: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError> {
+        self.run(|database| {
+            let table = database.begin_read()?.open_table(definition(table))?;
+            let end = prefix.end();
+            let range = match &end {
+                Some(end) => table.range(prefix.as_bytes()..end.as_bytes())?,
+                None => table.range(prefix.as_bytes()..)?,
+            };
+            let mut found = Vec::new();
+            for record in range {
+                let (key, value) = record?;
+                found.push((Key::from_bytes(key.value()), value.value().to_vec()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StorageError> {
+        self.run(|database| {
+            let mut transaction = database.begin_write()?;
+            // So that opening the file after a crash takes no time, however large it is.
+            transaction.set_quick_repair(true);
+            for change in changes {
+                apply(&transaction, change)?;
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+
+    fn is_durable(&self) -> bool {
+        true
+    }
+}
+
+fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), redb::Error> {
+    match change {
+        Change::Put(table, key, value) => {
+            transaction.open_table(definition(*table))?.insert(key.as_bytes(), value.as_slice())?;
+        }
+        Change::Delete(table, key) => {
+            transaction.open_table(definition(*table))?.remove(key.as_bytes())?;
+        }
+        Change::DeleteAll(table, prefix) => {
+            let mut table = transaction.open_table(definition(*table))?;
+            match prefix.end() {
+                Some(end) => table.retain_in(prefix.as_bytes()..end.as_bytes(), |_, _| false)?,
+                None => table.retain(|_, _| false)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+fn definition(table: Table) -> Definition {
+    TableDefinition::new(table.name())
+}
+
+/// A table that no record was put into yet could not be read.
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let reading = database.begin_read()?;
+    let missing = |table: &Table| {
+        matches!(reading.open_table(definition(*table)), Err(TableError::TableDoesNotExist(_)))
+    };
+    if !Table::ALL.iter().any(missing) {
+        return Ok(());
+    }
+    drop(reading);
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    for table in Table::ALL {
+        transaction.open_table(definition(table))?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn of_redb(error: redb::Error) -> StorageError {
+    match error {
+        redb::Error::Io(error) => of_io(&error),
+        redb::Error::DatabaseAlreadyOpen => StorageError::InUse,
+        error @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+            StorageError::Io(error.to_string())
+        }
+        error => StorageError::Corrupt(error.to_string()),
+    }
+}
+
+fn of_io(error: &std::io::Error) -> StorageError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            StorageError::Full(error.to_string())
+        }
+        _ => StorageError::Io(error.to_string()),
+    }
+}
+
+/// Makes a folder that only this user can look into, unless it is there already.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)?;
+    restrict(folder, 0o700)
+}
+
+fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (path, mode);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,0 +1,141 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
+
+use super::super::tests::{Folder, key};
+use super::super::{FORMAT, Registry};
+use super::*;
+
+fn place(name: &str) -> Key {
+    Key::new(&[name])
+}
+
+fn put(name: &str, value: &[u8]) -> Change {
+    Change::Put(Table::Meta, place(name), value.to_vec())
+}
+
+#[test]
+fn a_batch_is_made_in_its_order() {
+    let folder = Folder::new();
+    let file = File::open(folder.path()).unwrap();
+    let tenants = |parts: &[&str]| Change::Put(Table::Tenants, Key::new(parts), b"x".to_vec());
+    file.commit(&[
+        tenants(&["a", "1"]),
+        tenants(&["a", "2"]),
+        tenants(&["b", "1"]),
+        Change::DeleteAll(Table::Tenants, Key::new(&["a"])),
+        tenants(&["a", "3"]),
+        Change::Delete(Table::Tenants, Key::new(&["b", "1"])),
+    ])
+    .unwrap();
+    let all = file.scan(Table::Tenants, &Key::new(&[])).unwrap();
+    assert_eq!(all, [(Key::new(&["a", "3"]), b"x".to_vec())]);
+    file.commit(&[Change::DeleteAll(Table::Tenants, Key::new(&[]))]).unwrap();
+    assert!(file.scan(Table::Tenants, &Key::new(&[])).unwrap().is_empty());
+}
+
+#[test]
+fn one_at_a_time_uses_it_and_nobody_else_can_look_inside() {
+    let folder = Folder::new();
+    let below = folder.path().join("new");
+    let file = File::open(&below).unwrap();
+    assert_eq!(File::open(&below).err(), Some(StorageError::InUse));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&below), mode(&below.join(FILE))), (0o700, 0o600));
+    }
+    drop(file);
+    assert!(File::open(&below).is_ok());
+}
+
+#[test]
+fn what_is_no_registry_is_told() {
+    let folder = Folder::new();
+    assert!(matches!(File::open_existing(folder.path()), Err(StorageError::Io(_))));
+    std::fs::write(folder.path().join(FILE), b"something else").unwrap();
+    assert!(matches!(File::open(folder.path()), Err(StorageError::Corrupt(_) | StorageError::Io(_))));
+    assert!(matches!(File::open(&folder.path().join(FILE)), Err(StorageError::Io(_))));
+}
+
+#[test]
+fn an_older_file_is_brought_up_and_a_newer_one_refused() {
+    let folder = Folder::new();
+    let file = Arc::new(File::open(folder.path()).unwrap());
+    assert_eq!(file.get(Table::Meta, &place("format")).unwrap(), None);
+    Registry::open(file.clone(), key(), 1).unwrap();
+    let format = file.get(Table::Meta, &place("format")).unwrap().unwrap();
+    assert_eq!(format, FORMAT.to_string().as_bytes());
+    file.commit(&[put("format", (FORMAT + 1).to_string().as_bytes())]).unwrap();
+    let refused = Registry::open(file.clone(), key(), 1).err();
+    assert_eq!(refused, Some(StorageError::Newer { found: FORMAT + 1, known: FORMAT }));
+    assert_eq!(
+        file.get(Table::Meta, &place("format")).unwrap().unwrap(),
+        (FORMAT + 1).to_string().as_bytes()
+    );
+}
+
+/// A disk with room for so many more writes.
+#[derive(Debug, Clone)]
+struct Disk {
+    content: Arc<InMemoryBackend>,
+    room: Arc<AtomicUsize>,
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> std::io::Result<u64> {
+        self.content.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.content.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.content.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.content.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        let take = |room: usize| room.checked_sub(1);
+        if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        self.content.write(offset, data)
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_is_got_over() {
+    for room in 0..12 {
+        let disk = Disk { content: Arc::default(), room: Arc::new(AtomicUsize::new(1000)) };
+        let opened = disk.clone();
+        let opener = move || builder().create_with_backend(opened.clone());
+        let file = File::with(Box::new(opener)).unwrap();
+        file.commit(&[put("old", b"1")]).unwrap();
+        disk.room.store(room, Ordering::Relaxed);
+        let mut kept = 0;
+        let full = loop {
+            match file.commit(&[put("old", b"2"), put(&format!("new-{kept}"), &[7; 5000])]) {
+                Ok(()) => kept += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, StorageError::Full(_)), "{full}");
+        disk.room.store(1000, Ordering::Relaxed);
+        let old = file.get(Table::Meta, &place("old")).unwrap().unwrap();
+        assert_eq!(old, if kept == 0 { b"1" } else { b"2" }, "room for {room}");
+        let all = file.scan(Table::Meta, &Key::new(&[])).unwrap().len();
+        assert_eq!(all, 1 + kept, "as a whole or not at all");
+        file.commit(&[put("old", b"3")]).unwrap();
+        assert_eq!(file.get(Table::Meta, &place("old")).unwrap().unwrap(), b"3");
+    }
+}

@@ -1,0 +1,152 @@
+//! Changes that are kept soon, many at a time, and before all that comes after them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::storage::{Change, Storage, StorageError};
+
+/// Bytes of changes that may wait at a time; beyond that, as while the disk is full, new ones are lost.
+const MOST_WAITING: usize = 64 << 20;
+
+/// Keeps changes in their order.
+pub(super) struct Journal {
+    storage: Arc<dyn Storage>,
+    waiting: Mutex<Waiting>,
+    /// Held while something is being kept, so that the order holds.
+    keeping: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    changes: Vec<Change>,
+    /// Bytes of the changes.
+    size: usize,
+    /// Who wants to know what became of them.
+    callers: Vec<oneshot::Sender<Result<(), StorageError>>>,
+    /// Somebody is at it.
+    running: bool,
+    lost: u64,
+}
+
+impl Journal {
+    pub(super) fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
+        Arc::new(Self { storage, waiting: Mutex::default(), keeping: Mutex::default() })
+    }
+
+    /// Takes changes on that nobody waits for. Does not block where there is a Tokio runtime.
+    pub(super) fn add(self: &Arc<Self>, changes: impl IntoIterator<Item = Change>) {
+        self.take_on(changes, None);
+    }
+
+    /// Keeps changes together with those of others; an error says that they are not kept yet.
+    pub(super) async fn keep(
+        self: &Arc<Self>,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<(), StorageError> {
+        if !self.storage.is_durable() {
+            return Ok(());
+        }
+        let (caller, kept) = oneshot::channel();
+        self.take_on(changes, Some(caller));
+        kept.await.unwrap_or_else(|_| Err(StorageError::Io("too much waits to be written".into())))
+    }
+
+    /// Keeps what waits, and these changes after it. Blocks.
+    pub(super) fn commit(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+        let _order = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keep_with(changes)
+    }
+
+    /// Keeps what waits. Blocks.
+    pub(super) fn flush(&self) -> Result<(), StorageError> {
+        self.commit(Vec::new())
+    }
+
+    fn take_on(
+        self: &Arc<Self>,
+        changes: impl IntoIterator<Item = Change>,
+        caller: Option<oneshot::Sender<Result<(), StorageError>>>,
+    ) {
+        if !self.storage.is_durable() {
+            return;
+        }
+        let begin = {
+            let mut waiting = self.waiting();
+            let taken = waiting.take_on(changes);
+            // One whose changes are lost is dropped, and so told.
+            waiting.callers.extend(caller.filter(|_| taken));
+            !std::mem::replace(&mut waiting.running, true)
+        };
+        if begin {
+            let journal = self.clone();
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || journal.run())),
+                Err(_) => journal.run(),
+            }
+        }
+    }
+
+    fn keep_with(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+        let (waited, callers) = {
+            let mut waiting = self.waiting();
+            waiting.size = 0;
+            (std::mem::take(&mut waiting.changes), std::mem::take(&mut waiting.callers))
+        };
+        let (count, mut all) = (waited.len(), waited);
+        all.extend(changes);
+        let kept = if all.is_empty() { Ok(()) } else { self.storage.commit(&all) };
+        if kept.is_err() {
+            // For the next try; the caller's own are the caller's to try again.
+            all.truncate(count);
+            self.waiting().put_back(all);
+        }
+        callers.into_iter().for_each(|caller| drop(caller.send(kept.clone())));
+        kept
+    }
+
+    /// Until nothing waits, or it can not be kept now.
+    fn run(&self) {
+        loop {
+            let kept = self.flush();
+            let mut waiting = self.waiting();
+            if let Err(error) = &kept {
+                let (count, lost) = (waiting.changes.len(), std::mem::take(&mut waiting.lost));
+                tracing::error!(%error, waiting = count, lost, "changes of the registry can not be kept now");
+            }
+            if kept.is_err() || waiting.changes.is_empty() {
+                waiting.running = false;
+                return;
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// False: there was no room for some.
+    fn take_on(&mut self, changes: impl IntoIterator<Item = Change>) -> bool {
+        let mut all = true;
+        for change in changes {
+            let size = self.size + change.size();
+            if size <= MOST_WAITING {
+                self.size = size;
+                self.changes.push(change);
+            } else {
+                self.lost += 1;
+                all = false;
+            }
+        }
+        all
+    }
+
+    /// Puts changes before all others.
+    fn put_back(&mut self, mut changes: Vec<Change>) {
+        self.size += changes.iter().map(Change::size).sum::<usize>();
+        changes.append(&mut self.changes);
+        self.changes = changes;
+    }
+}

@@ -1,0 +1,58 @@
+//! Records that end with the process.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{PoisonError, RwLock};
+
+use super::storage::{Change, Key, Storage, StorageError, Table};
+
+/// The default storage.
+#[derive(Default)]
+pub struct Memory(RwLock<Records>);
+
+type Records = BTreeMap<(Table, Key), Vec<u8>>;
+
+impl Storage for Memory {
+    fn get(&self, table: Table, key: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+        let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(records.get(&(table, key.clone())).cloned())
+    }
+
+    fn scan(&self, table: Table, prefix: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError> {
+        let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(within(&records, table, prefix).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StorageError> {
+        let mut records = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            match change {
+                Change::Put(table, key, value) => {
+                    records.insert((*table, key.clone()), value.clone());
+                }
+                Change::Delete(table, key) => {
+                    records.remove(&(*table, key.clone()));
+                }
+                Change::DeleteAll(table, prefix) => {
+                    let keys: Vec<_> = within(&records, *table, prefix).map(|(key, _)| key.clone()).collect();
+                    keys.iter().for_each(|key| drop(records.remove(key)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+fn within<'a>(
+    records: &'a Records,
+    table: Table,
+    prefix: &Key,
+) -> impl Iterator<Item = (&'a (Table, Key), &'a Vec<u8>)> {
+    let end = prefix.end().map(|end| (table, end));
+    let all = records.range((Bound::Included((table, prefix.clone())), Bound::Unbounded));
+    all.take_while(move |(key, _)| key.0 == table && end.as_ref().is_none_or(|end| *key < end))
+}

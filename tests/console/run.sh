@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The console page in a real Chromium, against `serve --simulator`: by mouse, by keyboard alone, with hostile names.
+# Needs node, npm and openssl; installs Debian's chromium where it is missing. Pictures go to target/console.
+# usage: tests/console/run.sh [path to the pushlet program]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+pushlet=$(realpath "${1:-$root/target/debug/pushlet}")
+output=$root/target/console
+work=$(mktemp -d)
+servers=()
+trap 'for server in "${servers[@]}"; do kill "$server" 2>/dev/null && wait "$server" 2>/dev/null || true; done; rm -rf "$work"' EXIT
+
+command -v chromium > /dev/null || { apt-get update -qq && apt-get install -qq -y chromium > /dev/null; }
+mkdir -p "$output"
+cp "$here/package.json" "$output/"
+npm install --prefix "$output" --no-audit --no-fund --no-package-lock --silent
+
+# Certificates that end soon: name, topic, days.
+certificate() {
+  openssl req -x509 -newkey rsa:2048 -nodes -days "$3" -keyout "$work/key" -out "$work/certificate" \
+    -subj "/UID=$2/CN=Apple Push Services: $2" 2> /dev/null
+  cat "$work/certificate" "$work/key" > "$work/$1.pem"
+}
+certificate soon com.example.soon 20
+certificate very-soon com.example.verysoon 3
+
+serve() {
+  local port=$1
+  shift
+  "$@" > "$work/out" 2> "$work/log-$port" &
+  servers+=($!)
+  for _ in $(seq 200); do
+    curl -fs "http://127.0.0.1:$port/healthz" > /dev/null && return
+    kill -0 "${servers[-1]}" 2> /dev/null || break
+    sleep 0.1
+  done
+  cat "$work/out" "$work/log-$port"
+  exit 1
+}
+cd "$work"
+serve 9292 env PUSHLET_AUTH_USERNAME=me PUSHLET_AUTH_PASSWORD='öpen:sesame' "$pushlet" serve --simulator --simulator-dir "$work"
+serve 9293 "$pushlet" serve --listen 127.0.0.1:9293
+
+CONSOLE_MODULES=$output/node_modules node "$here/console.js" http://127.0.0.1:9292 http://127.0.0.1:9293 \
+  http://127.0.0.1:9445 "$work" "$output"

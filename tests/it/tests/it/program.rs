@@ -1,0 +1,86 @@
+//! The server as a process of its own, with its log.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::upload::PROGRAM;
+use crate::world::Directory;
+
+/// A running `serve`. It is killed when this is dropped.
+pub struct Program {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub base: String,
+    _directory: Directory,
+}
+
+impl Program {
+    /// `toml`: its configuration, without `listen`.
+    pub async fn serve(toml: &str) -> Self {
+        let directory = Directory::new();
+        let file = directory.path().join("pushlet.toml");
+        std::fs::write(&file, format!("listen = \"127.0.0.1:0\"\n{toml}")).unwrap();
+        let mut command = Command::new(PROGRAM);
+        let mut child =
+            command.arg("serve").arg("--config").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::<Mutex<String>>::default();
+        let (lines, stderr) = (log.clone(), BufReader::new(child.stderr.take().unwrap()));
+        std::thread::spawn(move || {
+            for line in stderr.split(b'\n').map_while(Result::ok) {
+                let mut log = lines.lock().unwrap();
+                log.push_str(&String::from_utf8_lossy(&line));
+                log.push('\n');
+            }
+        });
+        let mut program = Self { child, log, base: String::new(), _directory: directory };
+        program.base = loop {
+            let log = program.log();
+            if let Some((_, rest)) = log.split_once("is listening on ")
+                && let Some(end) = rest.find(|c: char| c == '"' || c.is_whitespace())
+            {
+                break rest[..end].to_owned();
+            }
+            assert!(program.child.try_wait().unwrap().is_none(), "it ended: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        program
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Bytes of its memory that are resident.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    pub fn threads(&self) -> usize {
+        self.count("task")
+    }
+
+    /// Open files and sockets.
+    pub fn files(&self) -> usize {
+        self.count("fd")
+    }
+
+    fn count(&self, folder: &str) -> usize {
+        std::fs::read_dir(format!("/proc/{}/{folder}", self.child.id())).unwrap().count()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

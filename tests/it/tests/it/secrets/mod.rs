@@ -1,0 +1,186 @@
+//! Secrets are planted in every place that takes one, every route is called with good and bad input for every
+//! provider, and then nothing that comes out holds one of them: no answer, log line, metric, view, guest's log,
+//! nor what a guest was given.
+
+mod errands;
+mod planted;
+mod visitor;
+
+use std::process::Command;
+
+use pushlet_simulator::{Options, Service, Simulator};
+use serde_json::Value;
+
+use crate::guests::stage::component;
+use crate::program::Program;
+use crate::routes;
+use crate::upload::{PROGRAM, Receiver};
+use crate::world::Directory;
+use planted::Planted;
+use visitor::Visitor;
+
+pub const ADMIN: &str = "planted-admin-key-7f3a9c51d2e8";
+pub const PASSWORD: &str = "planted-basic-password-64be10a9";
+pub const FILE_PASSWORD: &str = "planted-file-password-0c9e77b1";
+pub const GCM_KEY: &str = "planted-gcm-key-d41d8cd98f00b204";
+pub const ECHO_TOKEN: &str = "planted-echo-token-5d5ebf1c33a0";
+
+/// The files with secrets.
+pub struct Files {
+    pub p12: Vec<u8>,
+    pub pem: Vec<u8>,
+    /// With a password.
+    pub locked_pem: Vec<u8>,
+    pub p8: Vec<u8>,
+    pub account: Vec<u8>,
+}
+
+impl Files {
+    fn of(simulator: &Simulator, directory: &Directory) -> Self {
+        let credentials = simulator.credentials();
+        let pem = std::fs::read(&credentials.apns_pem).unwrap();
+        let input = credentials.apns_pem.display().to_string();
+        let openssl = |arguments: &[&str]| {
+            let output = directory.path().join("made");
+            let output = output.to_str().unwrap();
+            let mut command = Command::new("openssl");
+            let made = command.args(arguments).args(["-out", output]).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            std::fs::read(output).unwrap()
+        };
+        let password = format!("pass:{FILE_PASSWORD}");
+        let export = ["pkcs12", "-export", "-in", &input, "-inkey", &input, "-passout", &password];
+        let key = ["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", &input, "-passout", &password];
+        let certificate = openssl(&["x509", "-in", &input]);
+        Self {
+            p12: openssl(&export),
+            locked_pem: [certificate, openssl(&key)].concat(),
+            pem,
+            p8: std::fs::read(&credentials.apns_p8).unwrap(),
+            account: std::fs::read(&credentials.fcm_service_account).unwrap(),
+        }
+    }
+
+    fn plant(&self, planted: &mut Planted) {
+        planted.bytes("PKCS#12 file", &self.p12);
+        planted.pem("PEM key", &self.pem);
+        planted.pem("p8 key", &self.p8);
+        let account: Value = serde_json::from_slice(&self.account).unwrap();
+        planted.pem("service account's key", account["private_key"].as_str().unwrap().as_bytes());
+    }
+}
+
+/// A server as a process, and everything that it talks to.
+struct Scene {
+    simulator: Simulator,
+    receiver: Receiver,
+    program: Program,
+    settings: String,
+    files: Files,
+    _directory: Directory,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let directory = Directory::new();
+        let simulator =
+            Simulator::start(Options::ephemeral(directory.path().join("simulator"))).await.unwrap();
+        let receiver = Receiver::start().await;
+        let files = Files::of(&simulator, &directory);
+        let to = |name: &str, url: &str| {
+            format!("endpoints.{name} = {{ production = {url:?}, development = {url:?} }}\n")
+        };
+        let echo = format!("https://{}", receiver.address);
+        let endpoints = to("apns", &simulator.apns_url())
+            + &to("fcm", &simulator.google_url())
+            + &to("gcm", &simulator.google_url())
+            + &to("echo", &echo);
+        let roots = [simulator.credentials().ca_pem.clone(), receiver.ca()];
+        let settings = format!(
+            "admin.key = {ADMIN:?}\nauth = {{ username = \"me\", password = {PASSWORD:?} }}\n\
+             tls.extra_roots = {roots:?}\nlog = {{ level = \"trace\", format = \"json\" }}\n\
+             providers.compiler = {PROGRAM:?}\ndelivery.retries = 0\n{endpoints}"
+        );
+        let program = Program::serve(&settings).await;
+        Self { simulator, receiver, program, settings, files, _directory: directory }
+    }
+
+    /// Tokens that were made of the secrets are secrets too: those that push services were shown.
+    fn plant_tokens(&self, planted: &mut Planted) {
+        let mut shown: Vec<String> = self.simulator.received().iter().flat_map(tokens).collect();
+        shown.extend(self.receiver.posts().into_iter().map(|post| post.authorization));
+        shown.sort();
+        shown.dedup();
+        for (number, text) in shown.iter().enumerate() {
+            let token = text.rsplit([' ', '=']).next().unwrap();
+            if token.len() > 12 {
+                planted.text(&format!("token {number}"), token);
+            }
+        }
+    }
+}
+
+fn tokens(received: &pushlet_simulator::Received) -> Vec<String> {
+    let mut shown: Vec<String> = received
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "authorization")
+        .map(|(_, value)| value.clone())
+        .collect();
+    if received.service == Service::Oauth {
+        let pairs = url::form_urlencoded::parse(received.body.as_bytes());
+        shown.extend(pairs.filter(|(name, _)| name == "assertion").map(|(_, value)| value.into_owned()));
+    }
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_comes_out() {
+    let scene = Scene::new().await;
+    let mut planted = Planted::default();
+    for (name, text) in [
+        ("operator's key", ADMIN),
+        ("basic password", PASSWORD),
+        ("file password", FILE_PASSWORD),
+        ("GCM key", GCM_KEY),
+        ("header token", ECHO_TOKEN),
+    ] {
+        planted.text(name, text);
+    }
+    scene.files.plant(&mut planted);
+    let mut visitor = Visitor::new(&scene.program);
+    let keys = errands::run(&mut visitor, &scene.files, component("echo")).await;
+    keys.iter().for_each(|key| planted.text("API key", key.splitn(3, '_').nth(2).unwrap()));
+    scene.plant_tokens(&mut planted);
+    assert!(planted.names().len() > 14, "{:?}", planted.names());
+    assert_eq!(visitor.routes, routes::all(), "every route is called");
+
+    let posts = scene.receiver.posts();
+    let given: String = posts.iter().map(|post| format!("{} {}\n", post.path, post.body)).collect();
+    let log = scene.program.log();
+    let transcript = String::from_utf8_lossy(&visitor.transcript).into_owned();
+    for (place, text, known) in [
+        ("an answer", &transcript, "no application found"),
+        ("an answer with metrics", &transcript, "pushlet_pushes_total"),
+        ("an answer with a guest's log", &transcript, "echo-with-token"),
+        ("what a guest was given", &given, "echo-with-token"),
+        ("the log", &log, "/register_application"),
+    ] {
+        assert!(text.contains(known), "nothing was recorded of {place}");
+        let found = planted.found_in(text.as_bytes());
+        assert!(found.is_empty(), "{place} holds {found:#?}");
+    }
+    let found = planted.found_in(&visitor.transcript);
+    assert!(found.is_empty(), "an answer holds {found:#?}");
+    let shown = shown_configuration(&scene.settings);
+    assert!(shown.contains("password"), "{shown}");
+    assert!(planted.found_in(shown.as_bytes()).is_empty());
+}
+
+fn shown_configuration(settings: &str) -> String {
+    let directory = Directory::new();
+    let file = directory.path().join("pushlet.toml");
+    std::fs::write(&file, settings).unwrap();
+    let output = Command::new(PROGRAM).arg("check-config").arg("--config").arg(&file).output().unwrap();
+    [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
+}

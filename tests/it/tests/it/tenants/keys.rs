@@ -1,0 +1,123 @@
+//! API keys: made, shown once, changed with overlap, ended.
+
+use serde_json::{Value, json};
+
+use super::{admin, change, make, with_operator};
+use crate::world::{Pushlet, expect, expect_error};
+
+async fn server() -> Pushlet {
+    Pushlet::start(&format!("listen = \"127.0.0.1:0\"\n{}", with_operator(""))).await
+}
+
+async fn is_good(server: &Pushlet, key: &str) -> bool {
+    let response = server.get("/v1/applications").bearer_auth(key).send().await.unwrap();
+    match response.status().as_u16() {
+        200 => true,
+        401 => false,
+        other => panic!("{other}"),
+    }
+}
+
+async fn add(server: &Pushlet, body: Value) -> (String, String) {
+    let made = expect(admin(server.post("/v1/tenants/acme/keys").json(&body)), 201).await;
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    (text("id"), text("api_key"))
+}
+
+async fn list(server: &Pushlet) -> Vec<Value> {
+    let text = admin(server.get("/v1/tenants/acme/keys")).send().await.unwrap().text().await.unwrap();
+    assert!(!text.contains("pushlet_"), "no key is shown again: {text}");
+    serde_json::from_str::<Value>(&text).unwrap()["keys"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_key_is_good_on_every_route_as_bearer_and_as_basic_password() {
+    let server = server().await;
+    let key = make(&server, "acme", &json!({})).await;
+    let ask = || server.post("/application_feedback").form(&[("application_id", "x")]);
+    expect_error(ask().bearer_auth(&key), 404, "application_not_found").await;
+    expect_error(ask().basic_auth("acme", Some(&key)), 404, "application_not_found").await;
+    expect_error(ask().basic_auth("default", Some(&key)), 401, "access_denied").await;
+    expect_error(ask().bearer_auth(format!("{key}x")), 401, "access_denied").await;
+    let status = expect(server.get("/v1/status").bearer_auth(&key), 200).await;
+    assert_eq!(status["tenant"], "acme");
+}
+
+#[tokio::test]
+async fn keys_overlap_and_the_older_ones_end() {
+    let server = server().await;
+    let first = make(&server, "acme", &json!({})).await;
+    let (_, second) = add(&server, json!({})).await;
+    assert!(is_good(&server, &first).await && is_good(&server, &second).await);
+    let (_, third) = add(&server, json!({"others_expire_in": 3600})).await;
+    let keys = list(&server).await;
+    let expires: Vec<bool> = keys.iter().map(|key| key["expires"].is_string()).collect();
+    assert_eq!(expires, [true, true, false], "the older ones, and they overlap: {keys:?}");
+    assert!(is_good(&server, &first).await && is_good(&server, &third).await);
+    let (_, last) = add(&server, json!({"others_expire_in": 0})).await;
+    for ended in [&first, &second, &third] {
+        assert!(!is_good(&server, ended).await);
+    }
+    assert!(is_good(&server, &last).await);
+    assert_eq!(list(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_expires_and_is_revoked() {
+    let server = server().await;
+    make(&server, "acme", &json!({})).await;
+    let (_, short) = add(&server, json!({"expires_in": 0.5})).await;
+    let (id, long) = add(&server, json!({"expires_in": 3600})).await;
+    assert!(is_good(&server, &long).await);
+    while is_good(&server, &short).await {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    expect(admin(server.get("/v1/tenants/acme")), 200).await;
+    let path = format!("/v1/tenants/acme/keys/{id}");
+    let revoked = admin(server.delete(&path)).send().await.unwrap();
+    assert_eq!(revoked.status(), 204);
+    assert!(!is_good(&server, &long).await);
+    expect_error(admin(server.delete(&path)), 404, "key_not_found").await;
+    for wrong in [json!({"expires_in": -1}), json!({"expires_in": "1h"}), json!({"expires_in": 1e300})] {
+        expect_error(admin(server.post("/v1/tenants/acme/keys").json(&wrong)), 400, "invalid_expires_in")
+            .await;
+    }
+    expect_error(admin(server.post("/v1/tenants/nobody/keys")), 404, "tenant_not_found").await;
+}
+
+#[tokio::test]
+async fn the_number_of_keys_is_bounded() {
+    let server = server().await;
+    make(&server, "acme", &json!({})).await;
+    for _ in 0..9 {
+        add(&server, json!({})).await;
+    }
+    expect_error(admin(server.post("/v1/tenants/acme/keys")), 409, "too_many_keys").await;
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_is_told_so_before_anything_else_is_looked_at() {
+    let server = server().await;
+    let key = make(&server, "acme", &json!({})).await;
+    let shown = change(&server, "acme", &json!({"suspended": true})).await;
+    assert_eq!((&shown["suspended"], &shown["limits"]), (&json!(true), &json!({})));
+    let requests = [
+        server.get("/v1/applications"),
+        server.get("/no/such/path"),
+        server.post("/send_notification").body("{").header("content-type", "text/plain"),
+        server.put("/v1/providers/x").body("no component"),
+        server.get("/v1/tenants/acme"),
+    ];
+    for request in requests {
+        expect_error(request.bearer_auth(&key), 403, "tenant_suspended").await;
+    }
+    change(&server, "acme", &json!({"limits": {"applications": 3}})).await;
+    assert!(!is_good_or_suspended(&server, &key).await, "a change of limits does not resume it");
+    let shown = change(&server, "acme", &json!({"suspended": false})).await;
+    assert_eq!(shown["limits"], json!({"applications": 3}), "resuming changes no limits");
+    assert!(is_good(&server, &key).await);
+}
+
+async fn is_good_or_suspended(server: &Pushlet, key: &str) -> bool {
+    server.get("/v1/applications").bearer_auth(key).send().await.unwrap().status() != 403
+}
