@@ -2,6 +2,7 @@
 // usage: node console.js SERVER OPEN_SERVER SIMULATOR_CONTROL DIRECTORY PICTURES
 'use strict';
 const assert = require('node:assert');
+const crypto = require('node:crypto');
 const fs = require('node:fs');
 const path = require('node:path');
 const { open, says, isAccessible } = require('./browser.js');
@@ -253,6 +254,11 @@ async function withoutCredentials(browser) {
   await says(page.locator('#connection'), 'Live');
   await says(page.locator('#applications-none'), 'There is none yet');
   assert.strictEqual(await page.getByRole('button', { name: 'Sign out' }).count(), 0);
+  const uploaded = page.getByRole('region', { name: 'Providers' }).getByRole('list', { name: 'Uploaded versions' });
+  for (const [name, state] of [['two', 'In use'], ['one', 'Kept']]) {
+    const digest = crypto.createHash('sha256').update(file(`${name}.wasm`)).digest('hex');
+    await says(uploaded.getByRole('listitem').filter({ hasText: digest.slice(0, 12) }), state);
+  }
   await page.getByRole('link', { name: 'API reference' }).click();
   await page.waitForURL(`${openServer}/docs`);
   await page.close();
@@ -291,7 +297,7 @@ function traffic() {
   await tenants(browser);
   console.log('ok - the operator sees tenants, a tenant sees itself');
   await withoutCredentials(browser);
-  console.log('ok - a server without credentials needs no form');
+  console.log('ok - a server without credentials needs no form, and shows uploaded versions');
   await api('DELETE', `applications/${encodeURIComponent(HOSTILE)}`);
   const stop = traffic();
   await Promise.all([

@@ -121,7 +121,7 @@ async function showOperator() {
 }
 
 async function showTenant(status) {
-  if (round % EVERYTHING === 0) send.offer(await inventory.load(status));
+  if (round % EVERYTHING === 0) send.offer(await inventory.load());
   round += 1;
   activity.show(status);
   inventory.show(status);
