@@ -39,8 +39,9 @@ serve() {
   exit 1
 }
 cd "$work"
+export PUSHLET_ADMIN_KEY=operators-key-of-this-test
 serve 9292 env PUSHLET_AUTH_USERNAME=me PUSHLET_AUTH_PASSWORD='öpen:sesame' "$pushlet" serve --simulator --simulator-dir "$work"
-serve 9293 "$pushlet" serve --listen 127.0.0.1:9293
+serve 9293 env -u PUSHLET_ADMIN_KEY "$pushlet" serve --listen 127.0.0.1:9293
 
 CONSOLE_MODULES=$output/node_modules node "$here/console.js" http://127.0.0.1:9292 http://127.0.0.1:9293 \
   http://127.0.0.1:9445 "$work" "$output"

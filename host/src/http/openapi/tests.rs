@@ -12,8 +12,8 @@ use super::*;
 use crate::config::{Callers, Hidden, Login};
 use crate::notification;
 
-/// Beginnings of paths: pages for people, and what only the operator may do.
-const NOT_DESCRIBED: &[&str] = &["/docs", "/console", "/v1/tenants"];
+/// Beginnings of paths: pages for people.
+const NOT_DESCRIBED: &[&str] = &["/docs", "/console"];
 
 fn get(uri: &str) -> Request<Body> {
     Request::get(uri).body(Body::empty()).unwrap()
