@@ -3,18 +3,23 @@
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Each is a most; None: what the server's own configuration says, which may be nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(as = TenantLimits)]
 pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
     pub requests_per_second: Option<NonZeroU64>,
     /// Targets of sends.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
     pub pushes_per_second: Option<NonZeroU64>,
     /// Sends under way; one with many targets counts once, a stream too.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
     pub concurrent_sends: Option<NonZeroU64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applications: Option<u64>,
@@ -26,15 +31,19 @@ pub struct Limits {
     pub component_bytes: Option<u64>,
     /// Milliseconds of one call into an uploaded component.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
     pub call_milliseconds: Option<NonZeroU64>,
     /// CPU time of all calls into uploaded components, in milliseconds per second.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
     pub cpu_milliseconds_per_second: Option<NonZeroU64>,
     /// Bytes of linear memory of one instance of an uploaded component.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
     pub instance_memory_bytes: Option<NonZeroU64>,
     /// Bytes of linear memory of all these instances.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
     pub memory_bytes: Option<NonZeroU64>,
 }
 

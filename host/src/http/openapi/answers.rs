@@ -46,6 +46,8 @@ refusals! {
     Always: 500 503;
     /// Of every route behind the login: what it and the tenant's limits say.
     Guarded: 401 403 429 500 503;
+    /// Of routes that the operator alone may use.
+    Operators: 403;
     /// Of routes whose path or query says something.
     Addressed: 400;
     /// Of routes about one thing.

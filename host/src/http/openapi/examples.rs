@@ -27,6 +27,8 @@ pub(super) fn bodies(providers: &[Described]) -> Vec<(&'static str, &'static str
         ("/application_feedback", "FeedbackMultipart", feedback(&manifests)),
         ("/application_feedback", "FeedbackJson", feedback(&manifests)),
         ("/v1/applications/{id}/{collection}", "NewItem", collections.map(new_item).collect()),
+        ("/v1/tenants/{id}", "TenantChange", tenant()),
+        ("/v1/tenants/{id}/keys", "NewKeyRequest", key()),
     ]
 }
 
@@ -171,6 +173,16 @@ fn feedback(manifests: &[&ProviderManifest]) -> Examples {
 }
 
 /// With the properties that it must have, or the first one.
+fn tenant() -> Examples {
+    let limits = json!({"limits": {"pushes_per_second": 1000, "applications": 20}});
+    [named("limits", "A tenant with limits of its own", limits)].into_iter().collect()
+}
+
+fn key() -> Examples {
+    let rotation = json!({"others_expire_in": 3600});
+    [named("rotation", "A new key; the older ones end in an hour", rotation)].into_iter().collect()
+}
+
 fn new_item(collection: &Collection) -> (String, Value) {
     let mut properties = Map::new();
     for parameter in collection.parameters.iter().filter(|parameter| parameter.required) {

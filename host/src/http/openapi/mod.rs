@@ -48,7 +48,7 @@ const GUIDE: &str = "A push gateway. Register an application with its credential
         (name = "Notifications", description = "Sending to many, with one result for each target."),
         (name = "Collections", description = "What a push service keeps for an application, such as broadcast channels."),
         (name = "Providers", description = "The components that speak to push services."),
-        (name = "Tenants", description = "Who shares this server, each with applications, providers, keys and limits of its own."),
+        (name = "Tenants", description = "For the operator, with the key of `[admin]`; a tenant may read about itself."),
         (name = "Classic", description = "The three routes of the original Pushlet. Errors never name a `field`."),
         (name = "Operation", description = "For load balancers, metrics and people."),
     ),

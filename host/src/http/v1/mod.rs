@@ -11,7 +11,6 @@ mod result;
 mod segments;
 mod stream;
 mod target;
-mod tenant;
 mod tenants;
 
 use std::convert::Infallible;

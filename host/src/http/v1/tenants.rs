@@ -1,6 +1,8 @@
 //! `/v1/tenants`: for the operator; a tenant may read about itself.
 
-use std::time::Duration;
+mod shapes;
+
+use std::time::{Duration, SystemTime};
 
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -10,18 +12,19 @@ use serde_json::{Map, Value};
 
 use super::super::access::{Caller, HasOperator};
 use super::super::admission::Place;
-use super::super::openapi::{Addressed, Busy, Guarded, Missing, Read};
+use super::super::openapi::{Addressed, Busy, Guarded, Missing, Operators, Read};
 use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::page::Paging;
 use super::segments::Segments;
-use super::tenant::{
-    Keys, Made, NewTenant, Shown, SinceStart, TenantPage, Used, UsedLimit, key, shown, written,
-};
 use super::{Failure, json};
 use crate::error::{Error, Kind};
 use crate::tenant::{Limits, TenantId};
-use crate::tenants::{KeyRequest, NewKey, Tenants, Usage, Wanted};
+use crate::tenants::{KeyRequest, KeyView, LimitUse, NewKey, TenantView, Tenants, Usage, Wanted};
+use shapes::{
+    Key, Keys, MadeKey, MadeTenant, NewKeyRequest, Shown, SinceStart, TenantChange, TenantUsage, TenantsPage,
+    Used,
+};
 
 /// Bytes of a body.
 const LARGEST_BODY: usize = 16 << 10;
@@ -41,17 +44,17 @@ const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// List the tenants
 ///
-/// For the operator. In the order of their ids, in pages.
+/// In pages, in the order of their ids.
 #[utoipa::path(
     get,
     path = "/v1/tenants",
     operation_id = "list_tenants",
     tag = "Tenants",
-    params(
-        ("after" = Option<String>, Query, description = "Those behind this id."),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "How many; 100 if not given."),
-    ),
-    responses((status = 200, description = "A page.", body = TenantPage), Addressed, Guarded)
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 1000), ("after" = Option<String>, Query)),
+    responses(
+        (status = 200, description = "A page of them.", body = TenantsPage),
+        Addressed, Operators, Guarded
+    )
 )]
 pub(super) async fn list(
     State(api): State<Api>,
@@ -61,25 +64,24 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
     let all: Vec<Shown> = api.backend.tenants().list().into_iter().map(shown).collect();
-    let (page, next) = paging.of(&all, |tenant| &tenant.id);
-    Ok(answer::json(StatusCode::OK, &TenantPage { tenants: page.to_vec(), next }))
+    let (tenants, next) = paging.of(&all, |tenant| &tenant.id);
+    Ok(answer::json(StatusCode::OK, &TenantsPage { tenants, next }))
 }
 
 /// Make or change a tenant
 ///
-/// For the operator. `{"suspended", "limits"}`; a field that is not there stays as it is, and `limits` replaces all
-/// of them. A new tenant's first key is shown this once.
+/// A new one is answered with its first key, which is shown this once.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{id}",
     operation_id = "put_tenant",
     tag = "Tenants",
-    params(("id" = String, Path, min_length = 1, max_length = 64, example = "acme")),
-    request_body(content = Object, example = json!({"limits": {"pushes_per_second": 1000}})),
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    request_body = TenantChange,
     responses(
-        (status = 200, description = "Changed.", body = Shown),
-        (status = 201, description = "Made.", body = NewTenant),
-        Read, Guarded
+        (status = 200, description = "It is changed.", body = Shown),
+        (status = 201, description = "It is made.", body = MadeTenant),
+        Addressed, Read, Operators, Guarded
     )
 )]
 pub(super) async fn put(
@@ -104,23 +106,24 @@ pub(super) async fn put(
     let key = change(&api, move |tenants| tenants.put(&owner, wanted)).await?;
     match key {
         Some(key) => {
-            let (api_key, key) = (key.key.reveal().to_string(), key.key.id().to_string());
-            Ok(answer::json(StatusCode::CREATED, &NewTenant { id: id.to_string(), api_key, key }))
+            let (api_key, key) = (key.key.reveal().to_owned(), key.key.id().to_string());
+            Ok(answer::json(StatusCode::CREATED, &MadeTenant { id: id.to_string(), api_key, key }))
         }
         None => Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?))),
     }
 }
-
 /// Show a tenant
 ///
-/// For the operator, and for the tenant itself.
+/// A tenant may read about itself.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}",
-    operation_id = "show_tenant",
+    operation_id = "read_tenant",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme")),
-    responses((status = 200, description = "The tenant.", body = Shown), Missing, Guarded)
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 200, description = "The tenant.", body = Shown), Missing, Guarded
+    )
 )]
 pub(super) async fn show(
     State(api): State<Api>,
@@ -131,16 +134,18 @@ pub(super) async fn show(
     Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?)))
 }
 
-/// Forget a tenant
+/// Delete a tenant
 ///
-/// For the operator. With all that the tenant has; its sends under way finish.
+/// With all that it has. Sends under way finish.
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{id}",
     operation_id = "delete_tenant",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme")),
-    responses((status = 204, description = "Forgotten."), Missing, Busy, Guarded)
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 204, description = "It is gone."), Missing, Busy, Operators, Guarded
+    )
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
@@ -156,16 +161,18 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Show what a tenant uses
+/// Show what a tenant uses of its limits
 ///
-/// For the operator, and for the tenant itself: of each limit, and since the start.
+/// A tenant may read about itself.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/usage",
-    operation_id = "tenant_usage",
+    operation_id = "read_tenant_usage",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme")),
-    responses((status = 200, description = "What is used.", body = Used), Missing, Guarded)
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 200, description = "Use and limits.", body = TenantUsage), Missing, Guarded
+    )
 )]
 pub(super) async fn usage(
     State(api): State<Api>,
@@ -174,26 +181,26 @@ pub(super) async fn usage(
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
     let Usage { requests, pushes, refused, limits } = api.backend.usage(&id)?;
-    let limits = limits
-        .into_iter()
-        .map(|limit| (limit.limit.to_owned(), UsedLimit { used: limit.used, limit: limit.most }))
-        .collect();
+    let used = |limit: LimitUse| (limit.limit, Used { used: limit.used, limit: limit.most });
+    let limits = limits.into_iter().map(used).collect();
     let since_start = SinceStart { requests, pushes, refused };
-    Ok(answer::json(StatusCode::OK, &Used { id: id.to_string(), limits, since_start }))
+    Ok(answer::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, since_start }))
 }
 
-/// Make an API key
+/// Make one more API key
 ///
-/// For the operator. `{"expires_in", "others_expire_in"}`, both in seconds and both optional: with the second, the
-/// keys that there are go on for that long and no longer.
+/// The key is shown this once. Older keys stay good, or end after a time that is given.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/keys",
-    operation_id = "add_tenant_key",
+    operation_id = "create_tenant_key",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme")),
-    request_body(content = Object, example = json!({"others_expire_in": 3600})),
-    responses((status = 201, description = "Made.", body = Made), Missing, Read, Busy, Guarded)
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    request_body = NewKeyRequest,
+    responses(
+        (status = 201, description = "The new key.", body = MadeKey),
+        Missing, Read, Busy, Operators, Guarded
+    )
 )]
 pub(super) async fn add_key(
     State(api): State<Api>,
@@ -210,20 +217,21 @@ pub(super) async fn add_key(
         others_expire_in: expiry(&mut body, "others_expire_in")?,
     };
     let NewKey { key, expires } = change(&api, move |tenants| tenants.add_key(&id, wanted)).await?;
-    let (id, api_key) = (key.id().to_string(), key.reveal().to_string());
-    Ok(answer::json(StatusCode::CREATED, &Made { id, api_key, expires: expires.map(written) }))
+    let (id, api_key) = (key.id().to_string(), key.reveal().to_owned());
+    Ok(answer::json(StatusCode::CREATED, &MadeKey { id, api_key, expires: expires.map(written) }))
 }
-
-/// List a tenant's API keys
+/// List the API keys
 ///
-/// For the operator. The keys themselves are not kept.
+/// Without what is secret.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/keys",
     operation_id = "list_tenant_keys",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme")),
-    responses((status = 200, description = "All keys.", body = Keys), Missing, Guarded)
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    responses(
+        (status = 200, description = "Those that are good.", body = Keys), Missing, Operators, Guarded
+    )
 )]
 pub(super) async fn list_keys(
     State(api): State<Api>,
@@ -235,17 +243,16 @@ pub(super) async fn list_keys(
     let keys = api.backend.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
     Ok(answer::json(StatusCode::OK, &Keys { keys }))
 }
-
-/// Revoke an API key
-///
-/// For the operator. It opens nothing from now on.
+/// End an API key at once
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{id}/keys/{key}",
     operation_id = "delete_tenant_key",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme"), ("key" = String, Path, description = "The key's id.")),
-    responses((status = 204, description = "Revoked."), Missing, Guarded)
+    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores."), ("key" = String, Path, example = "0123456789abcdef", description = "Its id.")),
+    responses(
+        (status = 204, description = "It is not good any more."), Missing, Operators, Guarded
+    )
 )]
 pub(super) async fn delete_key(
     State(api): State<Api>,
@@ -314,4 +321,17 @@ fn named(id: &str) -> Result<TenantId, Error> {
 fn not_found(id: &str) -> Error {
     let id: String = id.chars().take(64).collect();
     Error::new(Kind::NotFound, "tenant_not_found", format!("there is no tenant {id}"))
+}
+
+fn shown(tenant: TenantView) -> Shown {
+    let TenantView { id, created, suspended, limits } = tenant;
+    Shown { id: id.to_string(), created: written(created), suspended, limits }
+}
+
+fn key(key: KeyView) -> Key {
+    Key { id: key.id.to_string(), created: written(key.created), expires: key.expires.map(written) }
+}
+
+fn written(time: SystemTime) -> String {
+    answer::utc(time).to_string()
 }

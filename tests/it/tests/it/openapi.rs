@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pushlet_simulator::Service;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::guests::stage::component;
+use crate::tenants::{admin, make, with_operator};
 use crate::upload::{PROGRAM, digest_of, upload};
 use crate::world::{World, expect};
 
@@ -17,6 +19,8 @@ use crate::world::{World, expect};
 struct Known {
     secrets: BTreeMap<&'static str, Vec<u8>>,
     channel: String,
+    /// The id of an API key.
+    key: String,
 }
 
 /// One request that the document describes.
@@ -27,7 +31,11 @@ struct Described<'a> {
 }
 
 async fn world() -> (World, Known) {
-    let world = World::with(&format!("providers.compiler = {PROGRAM:?}")).await;
+    let auth = "auth = { username = \"me\", password = \"secret\" }";
+    let settings = with_operator(&format!("{auth}\nproviders.compiler = {PROGRAM:?}"));
+    let mut world = World::with(&settings).await;
+    let headers = [(AUTHORIZATION, HeaderValue::from_static("Basic bWU6c2VjcmV0"))].into_iter().collect();
+    world.server.client = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
     let files = world.simulator.credentials();
     let secrets = BTreeMap::from([
         ("apns_p12", world.file(&files.apns_p12)),
@@ -44,7 +52,10 @@ async fn world() -> (World, Known) {
     let path = "/v1/applications/my-apns-app/channels";
     let channel = expect(world.server.post(path).json(&json!({"message_storage_policy": 1})), 201).await;
     let channel = channel["id"].as_str().unwrap().to_owned();
-    (world, Known { secrets, channel })
+    make(&world.server, "acme", &json!({})).await;
+    let key = expect(admin(world.server.post("/v1/tenants/acme/keys")), 201).await;
+    let key = key["id"].as_str().unwrap().to_owned();
+    (world, Known { secrets, channel, key })
 }
 
 /// All requests, those that delete last, and the items of an application before it.
@@ -72,6 +83,7 @@ impl Known {
             }
             let value = match (name, body["provider"].as_str()) {
                 ("item", _) => self.channel.clone(),
+                ("key", _) => self.key.clone(),
                 ("id", Some(provider)) => format!("my-{provider}-app"),
                 _ => parameter["example"].as_str().unwrap().to_owned(),
             };
@@ -148,7 +160,9 @@ async fn every_example_is_answered_with_a_documented_success() {
     for described in requests(&document) {
         let request = |body: &Value| {
             let url = world.server.url(&known.path(&described, body));
-            world.server.client.request(described.method.clone(), url)
+            let request = world.server.client.request(described.method.clone(), url);
+            let is_operators = described.path.starts_with("/v1/tenants") || described.path == "/metrics";
+            if is_operators { admin(request) } else { request }
         };
         let Some(content) = described.operation.pointer("/requestBody/content").and_then(Value::as_object)
         else {
