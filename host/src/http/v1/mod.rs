@@ -11,6 +11,7 @@ mod result;
 mod segments;
 mod stream;
 mod target;
+mod tenant;
 mod tenants;
 
 use std::convert::Infallible;
@@ -49,6 +50,14 @@ use crate::error::{Error, Kind};
         providers::delete,
         providers::activate,
         providers::log,
+        tenants::list,
+        tenants::put,
+        tenants::show,
+        tenants::delete,
+        tenants::usage,
+        tenants::add_key,
+        tenants::list_keys,
+        tenants::delete_key,
     ),
     components(schemas(stream::StreamHeader, stream::StreamLine, stream::End))
 )]

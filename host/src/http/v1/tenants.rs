@@ -1,23 +1,27 @@
 //! `/v1/tenants`: for the operator; a tenant may read about itself.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::access::{Caller, HasOperator};
 use super::super::admission::Place;
+use super::super::openapi::{Addressed, Busy, Guarded, Missing, Read};
 use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::page::Paging;
+use super::segments::Segments;
+use super::tenant::{
+    Keys, Made, NewTenant, Shown, SinceStart, TenantPage, Used, UsedLimit, key, shown, written,
+};
 use super::{Failure, json};
 use crate::error::{Error, Kind};
 use crate::tenant::{Limits, TenantId};
-use crate::tenants::{KeyRequest, KeyView, NewKey, TenantView, Tenants, Usage, Wanted};
+use crate::tenants::{KeyRequest, NewKey, Tenants, Usage, Wanted};
 
 /// Bytes of a body.
 const LARGEST_BODY: usize = 16 << 10;
@@ -35,22 +39,20 @@ const LIMITS: &[&str] = &[
 ];
 const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-#[derive(Serialize)]
-struct Shown {
-    id: String,
-    created: String,
-    suspended: bool,
-    /// The tenant's own; what is not here is as for everybody.
-    limits: Limits,
-}
-
-#[derive(Serialize)]
-struct Key {
-    id: String,
-    created: String,
-    expires: Option<String>,
-}
-
+/// List the tenants
+///
+/// For the operator. In the order of their ids, in pages.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants",
+    operation_id = "list_tenants",
+    tag = "Tenants",
+    params(
+        ("after" = Option<String>, Query, description = "Those behind this id."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "How many; 100 if not given."),
+    ),
+    responses((status = 200, description = "A page.", body = TenantPage), Addressed, Guarded)
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -60,16 +62,31 @@ pub(super) async fn list(
     caller.is_operator(operator)?;
     let all: Vec<Shown> = api.backend.tenants().list().into_iter().map(shown).collect();
     let (page, next) = paging.of(&all, |tenant| &tenant.id);
-    Ok(answer::json(StatusCode::OK, &json!({ "tenants": page, "next": next })))
+    Ok(answer::json(StatusCode::OK, &TenantPage { tenants: page.to_vec(), next }))
 }
 
-/// `{"suspended", "limits"}`; a field that is not there stays as it is, and `limits` replaces all of them.
-/// 201 with the first key for a new tenant; it is shown this once.
+/// Make or change a tenant
+///
+/// For the operator. `{"suspended", "limits"}`; a field that is not there stays as it is, and `limits` replaces all
+/// of them. A new tenant's first key is shown this once.
+#[utoipa::path(
+    put,
+    path = "/v1/tenants/{id}",
+    operation_id = "put_tenant",
+    tag = "Tenants",
+    params(("id" = String, Path, min_length = 1, max_length = 64, example = "acme")),
+    request_body(content = Object, example = json!({"limits": {"pushes_per_second": 1000}})),
+    responses(
+        (status = 200, description = "Changed.", body = Shown),
+        (status = 201, description = "Made.", body = NewTenant),
+        Read, Guarded
+    )
+)]
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
@@ -87,30 +104,50 @@ pub(super) async fn put(
     let key = change(&api, move |tenants| tenants.put(&owner, wanted)).await?;
     match key {
         Some(key) => {
-            let body =
-                json!({"id": id.as_str(), "api_key": key.key.reveal(), "key": key.key.id().to_string()});
-            Ok(answer::json(StatusCode::CREATED, &body))
+            let (api_key, key) = (key.key.reveal().to_string(), key.key.id().to_string());
+            Ok(answer::json(StatusCode::CREATED, &NewTenant { id: id.to_string(), api_key, key }))
         }
         None => Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?))),
     }
 }
 
+/// Show a tenant
+///
+/// For the operator, and for the tenant itself.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}",
+    operation_id = "show_tenant",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme")),
+    responses((status = 200, description = "The tenant.", body = Shown), Missing, Guarded)
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
     Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?)))
 }
 
-/// With all that it has.
+/// Forget a tenant
+///
+/// For the operator. With all that the tenant has; its sends under way finish.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{id}",
+    operation_id = "delete_tenant",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme")),
+    responses((status = 204, description = "Forgotten."), Missing, Busy, Guarded)
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
     Extension(place): Extension<Place>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<StatusCode, Failure> {
     caller.is_operator(operator)?;
     let id = named(&id)?;
@@ -119,31 +156,50 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is used of each limit.
+/// Show what a tenant uses
+///
+/// For the operator, and for the tenant itself: of each limit, and since the start.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}/usage",
+    operation_id = "tenant_usage",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme")),
+    responses((status = 200, description = "What is used.", body = Used), Missing, Guarded)
+)]
 pub(super) async fn usage(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
     let Usage { requests, pushes, refused, limits } = api.backend.usage(&id)?;
-    let limits: Map<String, Value> = limits
+    let limits = limits
         .into_iter()
-        .map(|limit| (limit.limit.to_owned(), json!({"used": limit.used, "limit": limit.most})))
+        .map(|limit| (limit.limit.to_owned(), UsedLimit { used: limit.used, limit: limit.most }))
         .collect();
-    let since_start = json!({"requests": requests, "pushes": pushes, "refused": refused});
-    Ok(answer::json(
-        StatusCode::OK,
-        &json!({"id": id.as_str(), "limits": limits, "since_start": since_start}),
-    ))
+    let since_start = SinceStart { requests, pushes, refused };
+    Ok(answer::json(StatusCode::OK, &Used { id: id.to_string(), limits, since_start }))
 }
 
-/// `{"expires_in", "others_expire_in"}`, both in seconds and both optional.
+/// Make an API key
+///
+/// For the operator. `{"expires_in", "others_expire_in"}`, both in seconds and both optional: with the second, the
+/// keys that there are go on for that long and no longer.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{id}/keys",
+    operation_id = "add_tenant_key",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme")),
+    request_body(content = Object, example = json!({"others_expire_in": 3600})),
+    responses((status = 201, description = "Made.", body = Made), Missing, Read, Busy, Guarded)
+)]
 pub(super) async fn add_key(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
@@ -154,26 +210,48 @@ pub(super) async fn add_key(
         others_expire_in: expiry(&mut body, "others_expire_in")?,
     };
     let NewKey { key, expires } = change(&api, move |tenants| tenants.add_key(&id, wanted)).await?;
-    let body = json!({"id": key.id().to_string(), "api_key": key.reveal(), "expires": expires.map(written)});
-    Ok(answer::json(StatusCode::CREATED, &body))
+    let (id, api_key) = (key.id().to_string(), key.reveal().to_string());
+    Ok(answer::json(StatusCode::CREATED, &Made { id, api_key, expires: expires.map(written) }))
 }
 
+/// List a tenant's API keys
+///
+/// For the operator. The keys themselves are not kept.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}/keys",
+    operation_id = "list_tenant_keys",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme")),
+    responses((status = 200, description = "All keys.", body = Keys), Missing, Guarded)
+)]
 pub(super) async fn list_keys(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     caller.is_operator(operator)?;
-    let keys: Vec<Key> = api.backend.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ "keys": keys })))
+    let keys = api.backend.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
+    Ok(answer::json(StatusCode::OK, &Keys { keys }))
 }
 
+/// Revoke an API key
+///
+/// For the operator. It opens nothing from now on.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{id}/keys/{key}",
+    operation_id = "delete_tenant_key",
+    tag = "Tenants",
+    params(("id" = String, Path, example = "acme"), ("key" = String, Path, description = "The key's id.")),
+    responses((status = 204, description = "Revoked."), Missing, Guarded)
+)]
 pub(super) async fn delete_key(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Extension(operator): Extension<HasOperator>,
-    Path((id, key)): Path<(String, String)>,
+    Segments((id, key)): Segments<(String, String)>,
 ) -> Result<StatusCode, Failure> {
     caller.is_operator(operator)?;
     let id = named(&id)?;
@@ -236,17 +314,4 @@ fn named(id: &str) -> Result<TenantId, Error> {
 fn not_found(id: &str) -> Error {
     let id: String = id.chars().take(64).collect();
     Error::new(Kind::NotFound, "tenant_not_found", format!("there is no tenant {id}"))
-}
-
-fn shown(tenant: TenantView) -> Shown {
-    let TenantView { id, created, suspended, limits } = tenant;
-    Shown { id: id.to_string(), created: written(created), suspended, limits }
-}
-
-fn key(key: KeyView) -> Key {
-    Key { id: key.id.to_string(), created: written(key.created), expires: key.expires.map(written) }
-}
-
-fn written(time: SystemTime) -> String {
-    answer::utc(time).to_string()
 }

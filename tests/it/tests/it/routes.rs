@@ -8,11 +8,26 @@ const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
 
 /// Method and path of each.
 pub fn all() -> BTreeSet<(String, String)> {
-    let http = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/src/http");
-    let sources = ["mod.rs", "v1/mod.rs"].map(|file| fs::read_to_string(http.join(file)).unwrap());
-    let found: BTreeSet<_> = sources.iter().flat_map(|source| of(source)).collect();
+    let found: BTreeSet<_> = sources().iter().flat_map(|source| of(source)).collect();
     assert!(found.len() > 25, "the source is written in another way: {found:?}");
     found
+}
+
+/// The program's own, without those of its tests.
+fn sources() -> Vec<String> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/src/http")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.file_name().unwrap().to_string_lossy().contains("test") {
+                sources.push(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    sources
 }
 
 fn of(source: &str) -> Vec<(String, String)> {

@@ -316,6 +316,13 @@ async fn views(visitor: &mut Visitor, key: &str) {
         ("/v1/providers/{name}", "/v1/providers/echo"),
         ("/v1/providers/{name}", "/v1/providers/apns"),
         ("/v1/providers/{name}/log", "/v1/providers/echo/log"),
+        ("/v1/providers", "/v1/providers"),
+        ("/openapi.json", "/openapi.json"),
+        ("/console", "/console"),
+        ("/console/", "/console/"),
+        ("/console/{part}", "/console/main.js"),
+        ("/docs", "/docs"),
+        ("/docs/{asset}", "/docs/docs.js"),
         ("/healthz", "/healthz"),
         ("/readyz", "/readyz"),
     ] {

@@ -44,9 +44,19 @@ const OWN: &[(&str, &str)] = &[
     ("POST", "/register_application"),
     ("PUT", "/v1/providers/{name}"),
     ("GET", "/v1/status"),
+    ("GET", "/v1/providers"),
+    ("GET", "/openapi.json"),
 ];
 /// Routes that show nothing of a tenant's.
-const NOBODYS: &[(&str, &str)] = &[("GET", "/healthz"), ("GET", "/readyz")];
+const NOBODYS: &[(&str, &str)] = &[
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/console"),
+    ("GET", "/console/"),
+    ("GET", "/console/{part}"),
+    ("GET", "/docs"),
+    ("GET", "/docs/{asset}"),
+];
 /// Routes of the operator.
 const OPERATORS: &[(&str, &str)] = &[
     ("GET", "/metrics"),
@@ -133,6 +143,14 @@ async fn each_has_its_own_of_the_same_name() {
     };
     assert_eq!(list(&acme).await, ["shop"]);
     assert_eq!(list(&other).await, ["classic", "shop"]);
+    for (path, name) in [("/v1/providers", "\"webhook\""), ("/openapi.json", "webhook_channel")] {
+        let sees = async |key: &str| {
+            let shown = world.server.get(path).bearer_auth(key).send().await.unwrap();
+            assert_eq!(shown.status(), 200);
+            shown.text().await.unwrap().contains(name)
+        };
+        assert!(sees(&acme).await && !sees(&other).await, "{path}");
+    }
     let next = component("webhook_next");
     expect(upload(&world.server, "webhook", next).bearer_auth(&other), 200).await;
     let digest = async |key: &str| {

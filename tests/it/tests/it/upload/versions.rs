@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pushlet::gateway::Gateway;
 use pushlet::start;
 use pushlet::tenant::TenantId;
+use pushlet::tenants::Wanted;
 use serde_json::json;
 
 use super::{Receiver, Scene, digest_of, result, send, settings, upload, variant};
@@ -155,7 +156,10 @@ async fn a_restart_keeps_all_versions() {
 async fn another_tenant_does_not_see_it() {
     let receiver = Receiver::start().await;
     let gateway: Gateway = start::gateway(&config(&settings(&receiver, ""))).unwrap();
-    let (mine, theirs) = (TenantId::new("mine"), TenantId::new("theirs"));
+    let [mine, theirs] = ["mine", "theirs"].map(TenantId::new);
+    for tenant in [&mine, &theirs] {
+        gateway.tenants().put(tenant, Wanted::default()).unwrap();
+    }
     let upload = gateway.uploads().begin(&mine, "webhook").await.unwrap();
     upload.finish(component("webhook").to_vec()).await.unwrap();
     assert!(gateway.uploads().view(&mine, "webhook").is_ok());
@@ -172,7 +176,10 @@ async fn another_tenant_does_not_see_it() {
 async fn a_tenant_makes_one_change_at_a_time() {
     let receiver = Receiver::start().await;
     let gateway: Gateway = start::gateway(&config(&settings(&receiver, ""))).unwrap();
-    let (mine, theirs) = (TenantId::new("mine"), TenantId::new("theirs"));
+    let [mine, theirs] = ["mine", "theirs"].map(TenantId::new);
+    for tenant in [&mine, &theirs] {
+        gateway.tenants().put(tenant, Wanted::default()).unwrap();
+    }
     let uploads = gateway.uploads();
     let upload = uploads.begin(&mine, "webhook").await.unwrap();
     assert_eq!(uploads.begin(&mine, "other").await.err().unwrap().code, "change_under_way");
