@@ -1,15 +1,18 @@
 //! `/openapi.json` against a real server: its examples do what it says.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pushlet_simulator::Service;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::guests::stage::component;
+use crate::tenants::{ADMIN, admin};
 use crate::upload::{PROGRAM, digest_of, upload};
 use crate::world::{World, expect};
 
@@ -17,6 +20,8 @@ use crate::world::{World, expect};
 struct Known {
     secrets: BTreeMap<&'static str, Vec<u8>>,
     channel: String,
+    /// The id of a tenant's key.
+    key: String,
 }
 
 /// One request that the document describes.
@@ -26,8 +31,13 @@ struct Described<'a> {
     operation: &'a Value,
 }
 
+/// A world with an operator; its client is the default tenant.
 async fn world() -> (World, Known) {
-    let world = World::with(&format!("providers.compiler = {PROGRAM:?}")).await;
+    let settings = format!("admin.key = {ADMIN:?}\nauth = {{ username = \"me\", password = \"sesame\" }}");
+    let mut world = World::with(&format!("providers.compiler = {PROGRAM:?}\n{settings}")).await;
+    let login = format!("Basic {}", STANDARD.encode("me:sesame")).parse().unwrap();
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, login)]);
+    world.server.client = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
     let files = world.simulator.credentials();
     let secrets = BTreeMap::from([
         ("apns_p12", world.file(&files.apns_p12)),
@@ -44,10 +54,12 @@ async fn world() -> (World, Known) {
     let path = "/v1/applications/my-apns-app/channels";
     let channel = expect(world.server.post(path).json(&json!({"message_storage_policy": 1})), 201).await;
     let channel = channel["id"].as_str().unwrap().to_owned();
-    (world, Known { secrets, channel })
+    let tenant = expect(admin(world.server.put("/v1/tenants/acme")), 201).await;
+    let key = tenant["key"].as_str().unwrap().to_owned();
+    (world, Known { secrets, channel, key })
 }
 
-/// All requests, those that delete last, and the items of an application before it.
+/// All requests: first those that make, last those that delete, what is part of a thing before the thing.
 fn requests(document: &Value) -> Vec<Described<'_>> {
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -56,8 +68,11 @@ fn requests(document: &Value) -> Vec<Described<'_>> {
             all.push(Described { path, method, operation });
         }
     }
-    let is_delete = |one: &Described| one.method == Method::DELETE;
-    all.sort_by_key(|one| (is_delete(one), is_delete(one).then_some(std::cmp::Reverse(one.path.len()))));
+    all.sort_by_key(|one| match one.method {
+        Method::PUT => (0, Reverse(0)),
+        Method::DELETE => (2, Reverse(one.path.len())),
+        _ => (1, Reverse(0)),
+    });
     all
 }
 
@@ -72,6 +87,7 @@ impl Known {
             }
             let value = match (name, body["provider"].as_str()) {
                 ("item", _) => self.channel.clone(),
+                ("key", _) => self.key.clone(),
                 ("id", Some(provider)) => format!("my-{provider}-app"),
                 _ => parameter["example"].as_str().unwrap().to_owned(),
             };
@@ -148,7 +164,12 @@ async fn every_example_is_answered_with_a_documented_success() {
     for described in requests(&document) {
         let request = |body: &Value| {
             let url = world.server.url(&known.path(&described, body));
-            world.server.client.request(described.method.clone(), url)
+            let request = world.server.client.request(described.method.clone(), url);
+            if described.path.starts_with("/v1/tenants") || described.path == "/metrics" {
+                admin(request)
+            } else {
+                request
+            }
         };
         let Some(content) = described.operation.pointer("/requestBody/content").and_then(Value::as_object)
         else {
@@ -157,8 +178,8 @@ async fn every_example_is_answered_with_a_documented_success() {
             continue;
         };
         for (content_type, media) in content {
-            let none = Map::new();
-            let examples = media["examples"].as_object().unwrap_or(&none);
+            let mut examples = media["examples"].as_object().cloned().unwrap_or_default();
+            examples.extend(media.get("example").map(|one| ("one".to_owned(), json!({ "value": one }))));
             // A file, and the digest of one.
             if content_type == "application/wasm" {
                 let request = request(&Value::Null).header("content-type", content_type);
@@ -169,7 +190,7 @@ async fn every_example_is_answered_with_a_documented_success() {
             } else {
                 assert!(!examples.is_empty(), "{} {content_type} has no example", described.path);
             }
-            for (name, example) in examples {
+            for (name, example) in &examples {
                 let request = known.send(request(&example["value"]), content_type, &example["value"]);
                 let text = check(request, &described, &format!("{content_type} {name}")).await;
                 check_results(described.path, name, &text);
