@@ -4,12 +4,16 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use pushlet_simulator::{Options, Script, Service, Simulator};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0";
+
+/// Longer than anything here may take.
+const LONG: Duration = Duration::from_secs(60);
 
 /// A simulator, and a directory for the data of one server after the other.
 struct Scene {
@@ -77,8 +81,8 @@ impl Scene {
     }
 
     /// What it says when it does not start.
-    fn refused(&self, key: &str) -> String {
-        failed(&self.command("serve", key).output().unwrap())
+    async fn refused(&self, key: &str) -> String {
+        failed(&ended(self.command("serve", key)).await)
     }
 
     fn rotate(&self, old: &str, new: &str) -> Output {
@@ -139,6 +143,12 @@ fn is_replayed(response: &Response) -> bool {
     response.headers().get("idempotency-replayed").is_some_and(|value| value == "true")
 }
 
+/// Runs it to its end, which must come.
+async fn ended(command: Command) -> Output {
+    let output = tokio::process::Command::from(command).kill_on_drop(true).output();
+    tokio::time::timeout(LONG, output).await.expect("it did not end").unwrap()
+}
+
 fn failed(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -195,24 +205,25 @@ async fn it_does_not_start_without_the_key_or_beside_another() {
     let scene = Scene::new().await;
     let first = scene.serve("old.key");
     scene.register(&first, "app").await;
-    let told = scene.refused("old.key");
+    let told = scene.refused("old.key").await;
     assert!(told.contains("data_dir") && told.contains("in use by another process"), "{told}");
     let told = failed(&scene.rotate("old.key", "new.key"));
     assert!(told.contains("in use by another process"), "{told}");
     drop(first);
 
-    let told = scene.refused("new.key");
+    let told = scene.refused("new.key").await;
     assert!(told.contains("not the one that this registry is sealed with"), "{told}");
     scene.key("short.key", "5");
-    let told = scene.refused("short.key");
+    let told = scene.refused("short.key").await;
     assert!(told.contains("registry.key: a sealing key is 32 bytes in hex"), "{told}");
-    let told = scene.refused("no.key");
+    let told = scene.refused("no.key").await;
     assert!(told.contains("registry.key_file") && told.contains("no.key"), "{told}");
     let mut without = Command::new(env!("CARGO_BIN_EXE_pushlet"));
     without.arg("serve").arg("--config").arg(scene.directory.join("pushlet.toml"));
-    let told = failed(&without.output().unwrap());
+    without.stderr(Stdio::piped());
+    let told = failed(&ended(without).await);
     assert!(told.contains("data_dir is set but no registry.key or registry.key_file"), "{told}");
-    for told in [scene.refused("new.key"), scene.refused("short.key")] {
+    for told in [scene.refused("new.key").await, scene.refused("short.key").await] {
         assert!(!told.contains("5555") && !told.contains("a0a0"), "{told}");
     }
     assert_eq!(scene.status(&scene.serve("old.key"), "app").await, "delivered");
@@ -232,7 +243,7 @@ async fn the_key_is_changed_as_a_whole() {
     let rotated = scene.rotate("old.key", "new.key");
     let told = String::from_utf8(rotated.stdout.clone()).unwrap();
     assert!(rotated.status.success() && told.starts_with("3 records"), "{told}");
-    assert!(scene.refused("old.key").contains("not the one that this registry is sealed with"));
+    assert!(scene.refused("old.key").await.contains("not the one that this registry is sealed with"));
     let second = scene.serve("new.key");
     for id in ["one", "two"] {
         assert_eq!(scene.status(&second, id).await, "delivered");
@@ -244,11 +255,11 @@ async fn a_directory_that_can_not_be_used_is_told() {
     let scene = Scene::new().await;
     let data = scene.directory.join("data");
     std::fs::write(&data, "a file").unwrap();
-    let told = scene.refused("old.key");
+    let told = scene.refused("old.key").await;
     assert!(told.contains(Path::new("data").to_str().unwrap()) && told.contains("can not be read"), "{told}");
     std::fs::remove_file(&data).unwrap();
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("registry.redb"), "not a registry").unwrap();
-    let told = scene.refused("old.key");
+    let told = scene.refused("old.key").await;
     assert!(told.starts_with("pushlet: data_dir: "), "{told}");
 }

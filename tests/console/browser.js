@@ -20,8 +20,8 @@ const FLAGS = [
 
 /** Answers that are errors, and that a test asks for. The browser writes each of them to its console. */
 const ASKED_FOR = [
-  [/\/v1\/status$/, /status of 401/],
-  [/\/v1\/tenants\?/, /status of (403|404)/],
+  [/\/v1\/status$/, /status of (401|403)/],
+  [/\/v1\/tenants\?/, /status of 403/],
   [/\/v1\/notifications$/, /status of (400|404)/],
   [/\/v1\//, /ERR_INTERNET_DISCONNECTED/],
 ];

@@ -2,6 +2,7 @@
 // usage: node console.js SERVER OPEN_SERVER SIMULATOR_CONTROL DIRECTORY PICTURES
 'use strict';
 const assert = require('node:assert');
+const crypto = require('node:crypto');
 const fs = require('node:fs');
 const path = require('node:path');
 const { open, says, isAccessible } = require('./browser.js');
@@ -17,8 +18,10 @@ const REASON = '<img src=x onerror=window.hacked=1>';
 
 const file = (name) => fs.readFileSync(path.join(directory, name));
 
-async function api(method, where, body) {
-  const authorization = `Basic ${Buffer.from(`${NAME}:${PASSWORD}`).toString('base64')}`;
+const BASIC = `Basic ${Buffer.from(`${NAME}:${PASSWORD}`).toString('base64')}`;
+const OPERATORS_KEY = process.env.PUSHLET_ADMIN_KEY;
+
+async function api(method, where, body, authorization = BASIC) {
   const headers = { authorization, 'content-type': 'application/json' };
   const response = await fetch(`${server}/v1/${where}`, { method, headers, body: JSON.stringify(body) });
   assert.ok(response.ok, `${method} ${where}: ${response.status} ${await response.clone().text()}`);
@@ -49,6 +52,12 @@ async function signIn(page, password = PASSWORD) {
   await page.getByRole('button', { name: 'Sign in' }).click();
 }
 
+async function signInWithKey(page, key) {
+  await page.getByRole('radio', { name: 'API key' }).check();
+  await page.locator('input[name=key]').fill(key);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+}
+
 async function send(page, application, targets, title) {
   const form = page.getByRole('region', { name: 'Send a test push' });
   await form.getByLabel('Application').selectOption(application);
@@ -72,9 +81,7 @@ async function byMouse(browser) {
   const page = await browser.page(server, { colorScheme: 'light', viewport: { width: 1280, height: 900 } });
   await signIn(page, 'wrong');
   await says(page.getByRole('alert'), 'The name or the password is wrong.');
-  await page.getByRole('radio', { name: 'API key' }).check();
-  await page.locator('input[name=key]').fill('no-such-key');
-  await page.getByRole('button', { name: 'Sign in' }).click();
+  await signInWithKey(page, 'no-such-key');
   await says(page.getByRole('alert'), 'The key is wrong, or was revoked.');
   await page.getByLabel('Name and password').check();
   await signIn(page);
@@ -103,7 +110,7 @@ async function byMouse(browser) {
   await showsMarkupAsText(page);
   await errorsAreTold(page);
   await page.getByRole('button', { name: 'Show tenants' }).click();
-  await says(page.locator('#tenants-message'), /\d tenants?|no tenants but you|operator's key/);
+  await says(page.locator('#tenants-message'), "This needs the operator's key.");
   return page;
 }
 
@@ -168,6 +175,7 @@ async function byKeyboard(browser) {
   const page = await browser.page(server, { colorScheme: 'dark', viewport: { width: 1280, height: 900 } });
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
   await isAccessible(page);
+  await page.screenshot({ path: path.join(pictures, 'sign-in.png') });
   const keys = page.keyboard;
   await keys.type(NAME);
   await tabTo(page, 'password');
@@ -189,7 +197,7 @@ async function byKeyboard(browser) {
   await tabTo(page, 'failures-list');
   await tabTo(page, 'Show tenants');
   await keys.press('Enter');
-  await says(page.locator('#tenants-message'), /\d tenants?|no tenants but you|operator's key/);
+  await says(page.locator('#tenants-message'), "This needs the operator's key.");
   await page.reload();
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
   await page.close();
@@ -214,11 +222,45 @@ async function picture(browser, name, settings) {
   await page.close();
 }
 
+/** The operator sees tenants and nothing else; a tenant sees itself, until its key is taken away. */
+async function tenants(browser) {
+  const operator = (method, where, body) => api(method, where, body, `Bearer ${OPERATORS_KEY}`);
+  const { api_key: key } = await operator('PUT', 'tenants/acme', {});
+  await operator('PUT', 'tenants/idle', { suspended: true });
+
+  const page = await browser.page(server, { viewport: { width: 1280, height: 900 } });
+  await signInWithKey(page, OPERATORS_KEY);
+  await says(page.getByRole('row').filter({ hasText: 'acme' }), 'Active');
+  await says(page.getByRole('row').filter({ hasText: 'idle' }), 'Suspended');
+  assert.deepStrictEqual(await page.locator('h2:visible').allInnerTexts(), ['Tenants']);
+  await isAccessible(page);
+  await page.screenshot({ path: path.join(pictures, 'operator.png') });
+  await page.getByRole('button', { name: 'Sign out' }).click();
+
+  await signInWithKey(page, key);
+  await says(page.locator('#server'), 'Tenant acme.');
+  await says(page.locator('#applications-none'), 'There is none yet');
+  assert.ok(!(await page.locator('main').innerText()).includes('shop'));
+  await operator('PUT', 'tenants/acme', { suspended: true });
+  await says(page.locator('#connection'), 'Not live');
+  await says(page.locator('#trouble'), /suspended/);
+  await operator('DELETE', 'tenants/acme');
+  await says(page.getByRole('alert'), 'You are not signed in any more');
+  await page.close();
+}
+
 async function withoutCredentials(browser) {
   const page = await browser.page(openServer, { viewport: { width: 1280, height: 900 } });
   await says(page.locator('#connection'), 'Live');
   await says(page.locator('#applications-none'), 'There is none yet');
   assert.strictEqual(await page.getByRole('button', { name: 'Sign out' }).count(), 0);
+  const uploaded = page.getByRole('region', { name: 'Providers' }).getByRole('list', { name: 'Uploaded versions' });
+  for (const [name, state] of [['two', 'In use'], ['one', 'Kept']]) {
+    const digest = crypto.createHash('sha256').update(file(`${name}.wasm`)).digest('hex');
+    await says(uploaded.getByRole('listitem').filter({ hasText: digest.slice(0, 12) }), state);
+  }
+  await page.getByRole('link', { name: 'API reference' }).click();
+  await page.waitForURL(`${openServer}/docs`);
   await page.close();
 }
 
@@ -252,8 +294,10 @@ function traffic() {
   console.log('ok - leaves nothing after signing out');
   await byKeyboard(browser);
   console.log('ok - by keyboard alone');
+  await tenants(browser);
+  console.log('ok - the operator sees tenants, a tenant sees itself');
   await withoutCredentials(browser);
-  console.log('ok - a server without credentials needs no form');
+  console.log('ok - a server without credentials needs no form, and shows uploaded versions');
   await api('DELETE', `applications/${encodeURIComponent(HOSTILE)}`);
   const stop = traffic();
   await Promise.all([

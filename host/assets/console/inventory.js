@@ -11,17 +11,17 @@ const SOON = 30;
 
 let applications = [];
 let wanted = PAGE;
-/** Answers of /v1/providers/NAME, by name. */
-let details = new Map();
+/** Answers of /v1/providers/NAME; what the list alone tells of those that did not answer. */
+let providers = [];
 
-/** Asks for the applications, and for what `status` does not tell of the providers. Answers the applications. */
-export async function load(status) {
+/** Asks for the applications, which it answers, and the providers. */
+export async function load() {
   const list = await get(`applications?limit=${wanted}`);
   applications = list.applications.sort(bySoonestEnd);
   byId("applications-more").hidden = list.next === null || wanted >= MOST;
-  const names = status.providers.map((provider) => provider.name);
-  const views = await Promise.all(names.map((name) => get(`providers/${encodeURIComponent(name)}`).catch(() => null)));
-  details = new Map(names.map((name, index) => [name, views[index]]));
+  const known = await get("providers");
+  const detail = (entry) => get(`providers/${encodeURIComponent(entry.name)}`).catch(() => entry);
+  providers = await Promise.all(known.providers.map(detail));
   return applications;
 }
 
@@ -31,7 +31,8 @@ export function wantMore() {
 
 export function show(status) {
   showApplications(status);
-  update(byId("providers-list"), [status.providers, [...details]], () => status.providers.map(provider));
+  const shown = providers.map((known) => [known, status.providers.find((live) => live.digest === known.digest)]);
+  update(byId("providers-list"), shown, () => shown.map(provider));
 }
 
 function bySoonestEnd(one, other) {
@@ -76,32 +77,31 @@ function named(credential) {
   return credential.subject ?? topics ?? (credential.fingerprint ? `SHA-256 ${short(credential.fingerprint)}…` : "");
 }
 
-function provider(known) {
-  const view = details.get(known.name);
-  const [tone, words] = state(known, view);
-  const versions = view?.versions ?? [];
+/** `live`: what /v1/status tells; nothing of a provider that can not be used. */
+function provider([known, live]) {
+  const { name, origin, digest, fault, versions = [], manifest } = known;
   const facts = [
-    ["Component", element("code", {}, short(known.digest))],
-    ["Version", view?.manifest?.version],
-    ["From", { "built-in": "This program", operator: "The operator", own: "Your upload" }[view?.origin]],
-    ["Failed calls", number(known.failures)],
+    ["Component", element("code", {}, short(digest))],
+    ["Version", manifest?.version],
+    ["From", { "built-in": "This program", operator: "The operator", own: "Your upload" }[origin]],
+    ["Failed calls", number(live?.failures ?? known.failures)],
   ];
   const fact = ([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value));
   return element(
     "li",
     {},
-    element("div", { class: "head" }, element("h3", {}, view?.manifest?.title ?? known.name), badge(tone, words)),
-    element("p", { class: "hint" }, element("code", {}, known.name), view?.manifest?.vendor ? ` by ${view.manifest.vendor}` : ""),
-    view?.fault ? element("p", { class: "said" }, view.fault) : null,
+    element("div", { class: "head" }, element("h3", {}, manifest?.title ?? name), badge(...state(known, live))),
+    element("p", { class: "hint" }, element("code", {}, name), manifest?.vendor ? ` by ${manifest.vendor}` : ""),
+    fault ? element("p", { class: "said" }, fault) : null,
     element("dl", { class: "facts" }, ...facts.filter(([, value]) => value).map(fact)),
     versions.length > 0 ? element("ul", { class: "versions", "aria-label": "Uploaded versions" }, ...versions.map(version)) : null,
   );
 }
 
-function state(known, view) {
-  if (known.quarantined !== null) return ["bad", `Quarantined, ${duration(known.quarantined)} left`];
-  if (view?.state === "unusable") return ["bad", "Unusable"];
-  return known.warm > 0 ? ["good", `Warm, ${plural(known.warm, "instance")}`] : ["note", "Ready, not in use"];
+function state(known, live) {
+  if (live === undefined) return known.state === "unusable" ? ["bad", "Unusable"] : ["note", "Changing"];
+  if (live.quarantined !== null) return ["bad", `Quarantined, ${duration(live.quarantined)} left`];
+  return live.warm > 0 ? ["good", `Warm, ${plural(live.warm, "instance")}`] : ["note", "Ready, not in use"];
 }
 
 function version({ digest, active, size, uploaded, quarantined_for: wait }) {

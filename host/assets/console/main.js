@@ -46,7 +46,7 @@ async function signIn() {
   const { kind, username, password, key, keep } = form.elements;
   const isBasic = kind.value === "basic";
   const given = isBasic ? username.value : key.value.trim();
-  if (given === "" || (!isBasic && !/^[\x21-\x7e]+$/.test(given))) {
+  if (given === "" || (!isBasic && !/^[\x20-\x7e]+$/.test(given))) {
     const field = isBasic ? username : key;
     refuse(given === "" ? `Type your ${isBasic ? "name" : "API key"}.` : "An API key has no such characters.", field);
     return;
@@ -121,7 +121,7 @@ async function showOperator() {
 }
 
 async function showTenant(status) {
-  if (round % EVERYTHING === 0) send.offer(await inventory.load(status));
+  if (round % EVERYTHING === 0) send.offer(await inventory.load());
   round += 1;
   activity.show(status);
   inventory.show(status);

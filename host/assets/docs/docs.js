@@ -240,7 +240,9 @@ function askForLogin() {
 async function load() {
   const main = document.getElementById('main');
   try {
-    const answer = await fetch('/openapi.json', { headers: login ? { authorization: login } : {} });
+    // Without the browser's own question for a name and password: a tenant has neither.
+    const headers = login ? { authorization: login } : {};
+    const answer = await fetch(`${location.origin}/openapi.json`, { credentials: 'omit', headers });
     if (answer.status === 401) return askForLogin();
     if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
     api = await answer.json();

@@ -29,11 +29,12 @@ async fn text(uri: &str) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// Paths in `src="…"`, `href="…"` and `from "…"`, but for those within the page.
+/// Paths in `src="…"`, `href="…"` and `from "…"`, but for those within the page and to another one.
 fn named(text: &str) -> Vec<&str> {
     let places = ["src=\"", "href=\"", " from \""];
     let rest = places.iter().flat_map(|place| text.split(place).skip(1));
-    rest.filter_map(|rest| rest.split('"').next()).filter(|path| !path.starts_with('#')).collect()
+    let paths = rest.filter_map(|rest| rest.split('"').next());
+    paths.filter(|path| !path.starts_with('#') && *path != "docs").collect()
 }
 
 #[tokio::test]

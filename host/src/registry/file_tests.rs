@@ -27,13 +27,15 @@ fn a_batch_is_made_in_its_order() {
         tenants(&["a", "1"]),
         tenants(&["a", "2"]),
         tenants(&["b", "1"]),
+        tenants(&["c", "1"]),
         Change::DeleteAll(Table::Tenants, Key::new(&["a"])),
         tenants(&["a", "3"]),
         Change::Delete(Table::Tenants, Key::new(&["b", "1"])),
     ])
     .unwrap();
     let all = file.scan(Table::Tenants, &Key::new(&[])).unwrap();
-    assert_eq!(all, [(Key::new(&["a", "3"]), b"x".to_vec())]);
+    let wanted = [&["a", "3"], &["c", "1"]].map(|parts| (Key::new(parts), b"x".to_vec()));
+    assert_eq!(all, wanted);
     file.commit(&[Change::DeleteAll(Table::Tenants, Key::new(&[]))]).unwrap();
     assert!(file.scan(Table::Tenants, &Key::new(&[])).unwrap().is_empty());
 }

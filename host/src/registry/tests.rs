@@ -92,7 +92,10 @@ fn applications_are_there_after_a_restart() {
         let other = TenantId::new("acme2");
         registry.put(&acme(), application("b", "old"), &secrets("sesame"), 2).unwrap();
         let (new, old) = registry.put(&acme(), application("b", "new"), &secrets("sesame2"), 2).unwrap();
-        assert_eq!(old.unwrap().description.settings[0].1, "old");
+        let old = old.unwrap();
+        assert_eq!(old.description.settings[0].1, "old");
+        assert_eq!(new.description.created, old.description.created);
+        assert!(new.description.updated() >= old.description.updated());
         registry.put(&acme(), application("a", "x"), &Uploads::default(), 2).unwrap();
         registry.put(&other, application("a", "theirs"), &Uploads::default(), 2).unwrap();
         let full = registry.put(&acme(), application("c", "x"), &Uploads::default(), 2).err().unwrap();

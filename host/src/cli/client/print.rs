@@ -7,7 +7,11 @@ use serde_json::Value;
 use crate::config::Problem;
 
 pub fn line(text: &str) -> Result<(), Problem> {
-    writeln!(std::io::stdout(), "{text}").map_err(Problem::new)
+    match writeln!(std::io::stdout(), "{text}") {
+        // Who read it, `head` perhaps, has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Problem::new),
+    }
 }
 
 pub fn json(value: &Value) -> Result<(), Problem> {

@@ -13,7 +13,7 @@ const ERRORS: &[(u16, &str)] = &[
     (401, "`access_denied`: no credentials, or wrong ones."),
     (
         403,
-        "The push service refuses the application's credential, and its operator must act; or the caller may not do this.",
+        "`tenant_suspended`, `tenant_required`: the caller may not do this. Or the push service refuses the application's credential, and its operator must act.",
     ),
     (404, "There is no such thing, or none of this tenant's."),
     (409, "Another request is under way that this one conflicts with, or the name is taken."),
@@ -44,8 +44,8 @@ macro_rules! refusals {
 refusals! {
     /// Of every route.
     Always: 500 503;
-    /// Of every route behind the login.
-    Guarded: 401 500 503;
+    /// Of every route behind the login: what it and the tenant's limits say.
+    Guarded: 401 403 429 500 503;
     /// Of routes that the operator alone may use.
     Operators: 403;
     /// Of routes whose path or query says something.

@@ -124,12 +124,10 @@ fn fixed() -> Value {
         let http = HttpBuilder::new().scheme(scheme).description(Some(text)).build();
         SecurityScheme::Http(http)
     };
-    let basic = "Name and password, if the server has `[auth]`.";
+    let basic = "Name and password of the server's `[auth]`, or a tenant's id and key.";
+    let bearer = "A tenant's key; or the operator's, for `/v1/tenants` and `/metrics`.";
     components.add_security_scheme("basic", scheme(HttpAuthScheme::Basic, basic));
-    components.add_security_scheme(
-        "bearer",
-        scheme(HttpAuthScheme::Bearer, "The key of a tenant, or the operator's."),
-    );
+    components.add_security_scheme("bearer", scheme(HttpAuthScheme::Bearer, bearer));
     let mut document = serde_json::to_value(document).unwrap_or_default();
     let paths = object_at(&mut document, "/paths").into_iter().flat_map(|paths| paths.values_mut());
     let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());

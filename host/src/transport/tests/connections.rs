@@ -205,7 +205,7 @@ async fn a_long_silence_is_ended_by_a_ping() {
     let peer = Peer::start().await;
     let transport = transport(&peer, |settings| {
         settings.ping_after = Duration::from_millis(100);
-        settings.ping_timeout = SHORT;
+        settings.ping_timeout = Duration::from_secs(2);
     });
     let send = push(&transport, request(&peer.origin()));
     let mut wire = peer.accept(&[]).await;
