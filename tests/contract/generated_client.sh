@@ -4,6 +4,8 @@
 set -euo pipefail
 pushlet=$(realpath "${1:-$(dirname "$0")/../../target/debug/pushlet}")
 here=$(cd "$(dirname "$0")" && pwd)
+options=()
+login=()
 # shellcheck source-path=SCRIPTDIR
 . "$here/server.sh"
 

@@ -1,5 +1,6 @@
 # For the scripts beside this one: the tools of requirements.txt in $venv, and a server with the simulator at $url,
-# with an application of each kind. Set $pushlet first. Needs python3 with venv.
+# with an application of each kind. Set $pushlet first, and, for a server that asks who calls, `options` (of the
+# server) and `login` (of curl). Needs python3 with venv.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv=$root/target/contract
 work=$(mktemp -d)
@@ -10,7 +11,7 @@ python3 -m venv "$venv"
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 url=http://127.0.0.1:$port
-(cd "$work" && exec "$pushlet" serve --simulator --listen "127.0.0.1:$port") > "$work/out" 2> "$work/log" &
+(cd "$work" && exec "$pushlet" serve --simulator --listen "127.0.0.1:$port" "${options[@]}") > "$work/out" 2> "$work/log" &
 server=$!
 for _ in $(seq 300); do
   curl -fs "$url/healthz" > /dev/null && break
@@ -19,7 +20,7 @@ for _ in $(seq 300); do
 done
 
 register() {
-  curl -fsS "$url/register_application" "$@" > /dev/null
+  curl -fsS "${login[@]}" "$url/register_application" "$@" > /dev/null
 }
 register -F "application_id=my-apns-app" -F "apns_p12=@$work/simulator/apns.p12"
 register -F "application_id=my-apns-token-app" -F "apns_p8=@$work/simulator/apns.p8" -F apns_key_id=SIMKEY0001 \
