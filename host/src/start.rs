@@ -14,7 +14,7 @@ use crate::tenants::{self, Tenants};
 use crate::transport::{self, Transport};
 use crate::web;
 
-/// What the key of the artefact cache is derived for.
+/// What the key of the artefact cache is derived for, and where it is where nobody said so.
 const ARTEFACTS: &str = "artefacts";
 
 /// The gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
@@ -105,9 +105,10 @@ fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> R
     let sandbox = Sandbox::new(limits(config))
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
     let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
-    if let Some(directory) = &config.providers.cache_dir {
+    let beside_the_data = || config.data_dir.as_ref().map(|directory| directory.join(ARTEFACTS));
+    if let Some(directory) = config.providers.cache_dir.clone().or_else(beside_the_data) {
         let key = sealing_key(config)?.map(|key| key.derive(ARTEFACTS)).transpose().map_err(Problem::new)?;
-        loader.keep_artefacts(directory, key.as_deref(), config.providers.cache_size).map_err(|error| {
+        loader.keep_artefacts(&directory, key.as_deref(), config.providers.cache_size).map_err(|error| {
             Problem::new(format_args!("providers.cache_dir: {}: {error}", directory.display()))
         })?;
     }

@@ -300,7 +300,11 @@ pub const KEYS: &[Key] = &[
         "Hosts that uploaded providers may reach: names, *.example.com, or * for all public ones",
     ),
     unset("providers.dir", Kind::Path, "Directory of components (*.wasm) that everybody may use"),
-    unset("providers.cache_dir", Kind::Path, "Directory for compiled components: starts are faster with one"),
+    unset(
+        "providers.cache_dir",
+        Kind::Path,
+        "Directory for compiled components: starts are faster with one; if not set, it is in data_dir",
+    ),
     key(
         "providers.cache_size",
         Kind::Size { least: 1 << 20, most: 1 << 40 },
