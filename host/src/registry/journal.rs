@@ -150,3 +150,86 @@ impl Waiting {
         self.changes = changes;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::storage::{Key, Table};
+    use super::*;
+
+    /// Notes which keys were put, in their order.
+    #[derive(Default)]
+    struct Disk {
+        kept: Mutex<Vec<Key>>,
+        broken: AtomicBool,
+    }
+
+    impl Storage for Disk {
+        fn get(&self, _: Table, _: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: Table, _: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError> {
+            Ok(Vec::new())
+        }
+
+        fn commit(&self, changes: &[Change]) -> Result<(), StorageError> {
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(full());
+            }
+            let keys = changes.iter().filter_map(|change| match change {
+                Change::Put(_, key, _) => Some(key.clone()),
+                _ => None,
+            });
+            self.kept.lock().unwrap().extend(keys);
+            Ok(())
+        }
+
+        fn is_durable(&self) -> bool {
+            true
+        }
+    }
+
+    fn full() -> StorageError {
+        StorageError::Full("no room".into())
+    }
+
+    fn put(name: &str, size: usize) -> [Change; 1] {
+        [Change::Put(Table::Meta, Key::new(&[name]), vec![0; size])]
+    }
+
+    fn keys(names: &[&str]) -> Vec<Key> {
+        names.iter().map(|name| Key::new(&[name])).collect()
+    }
+
+    #[test]
+    fn what_waits_is_kept_before_what_comes_after() {
+        let disk = Arc::new(Disk::default());
+        let journal = Journal::new(disk.clone());
+        disk.broken.store(true, Ordering::Relaxed);
+        journal.add(put("a", 1));
+        assert_eq!(journal.commit(put("b", 1).into()), Err(full()), "the caller tries again or does not");
+        journal.add(put("c", 1));
+        disk.broken.store(false, Ordering::Relaxed);
+        journal.commit(put("d", 1).into()).unwrap();
+        assert_eq!(*disk.kept.lock().unwrap(), keys(&["a", "c", "d"]));
+        journal.flush().unwrap();
+        assert_eq!(disk.kept.lock().unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_and_no_more_than_so_much_waits() {
+        let disk = Arc::new(Disk::default());
+        let journal = Journal::new(disk.clone());
+        journal.keep(put("a", 1)).await.unwrap();
+        disk.broken.store(true, Ordering::Relaxed);
+        assert_eq!(journal.keep(put("b", 1)).await, Err(full()));
+        assert!(matches!(journal.keep(put("large", MOST_WAITING)).await, Err(StorageError::Io(_))));
+        disk.broken.store(false, Ordering::Relaxed);
+        journal.keep(put("c", MOST_WAITING / 2)).await.unwrap();
+        journal.keep(put("d", MOST_WAITING / 2)).await.unwrap();
+        assert_eq!(*disk.kept.lock().unwrap(), keys(&["a", "b", "c", "d"]));
+    }
+}

@@ -1,6 +1,11 @@
 //! What the server knows: tenants, their applications with sealed secrets, their dead tokens, their uploaded
 //! components. It is kept by a [`Storage`]; what every request needs is in memory too.
 //!
+//! With [`File`] it outlives the process: what was acknowledged is on the disk, whenever the process is killed.
+//! Reports of dead tokens are kept within moments, and in order; a kill in between can lose the newest ones,
+//! which the answers to their sends have told already. Of what is kept, the secrets of applications and the
+//! key that API keys are hashed with are sealed; device tokens, settings and answers are readable.
+//!
 //! A change is answered when it is kept. An application's secrets are opened and parsed when it is first
 //! sent for, so that a start takes no longer for thousands of applications, and an expired one hurts nobody.
 
