@@ -8,6 +8,7 @@ mod loading;
 mod observing;
 pub mod stage;
 mod tenants;
+mod together;
 
 use std::fs;
 use std::path::Path;
