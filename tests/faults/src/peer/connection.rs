@@ -10,11 +10,11 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::Shared;
 use super::answer::{accepted, count};
 use super::dice::{Dice, Event, Fate, Manner};
 use super::frame::{self, Frame};
 use super::hpack::Decoder;
+use super::{OVER_THE_LIMIT, Shared};
 
 /// For a write that the other side must take.
 const WRITE: Duration = Duration::from_secs(5);
@@ -286,7 +286,7 @@ impl Connection {
         state.open.insert(stream);
         let (open, most) = (state.open.len(), state.limits.iter().copied().max().unwrap_or_default());
         if open > most as usize {
-            self.peer.ledger.violation(format!("{open} concurrent streams, of {most} allowed"));
+            self.peer.ledger.event(OVER_THE_LIMIT);
         }
     }
 

@@ -20,6 +20,10 @@ use tokio_rustls::TlsAcceptor;
 
 pub use dice::Manner;
 
+/// An event: a stream was opened beside too many others. Rare ones are borne: the library that the gateway uses
+/// may write a new stream's head before the reset of one that was given up, and a peer that minds refuses it.
+pub const OVER_THE_LIMIT: &str = "stream over the limit";
+
 use crate::ledger::Ledger;
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
