@@ -116,7 +116,7 @@ pub const KEYS: &[Key] = &[
         "limits.stream_window",
         Kind::Count { least: 1, most: 100_000 },
         "2000",
-        "Most targets of one stream under way at a time",
+        "Most targets of one stream under way at a time; as few as keep the push service busy",
     ),
     key(
         "limits.stream_line",

@@ -21,6 +21,7 @@ mod status;
 mod stream;
 mod tenancy;
 mod uploads;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::deliver::{BATCH, Batch, Purpose};
 use super::send::{Opened, knows};
+use super::window::Window;
 use super::{Fate, Fields, Inner, Shared};
 use crate::contract::{Notification, Target};
 use crate::error::Error;
@@ -87,19 +88,25 @@ impl Stream {
         let mut open = true;
         let mut targets_under_way = 0;
         let mut received = Vec::with_capacity(BATCH);
-        let mut turn = Instant::now();
+        let mut window = Window::new(self.gateway.stream_window);
+        let (mut turn, mut looked) = (Instant::now(), Instant::now());
         while open || !under_way.is_empty() {
-            let may_receive = received.is_empty() && targets_under_way < self.gateway.stream_window;
+            // Half of the window at a time: lines that are encoded together cost less.
+            let may_receive = received.is_empty() && targets_under_way <= window.allowed() / 2;
+            let room = window.allowed().saturating_sub(targets_under_way).min(self.batch).max(1);
             let go = tokio::select! {
                 Some(fates) = under_way.next(), if !under_way.is_empty() => {
                     let fates: Vec<(usize, Fate)> = fates;
                     targets_under_way -= fates.len();
+                    if window.settled(fates.len(), looked.elapsed()) {
+                        looked = Instant::now();
+                    }
                     for result in fates {
                         open &= results.send(result).await.is_ok();
                     }
                     false
                 }
-                count = lines.recv_many(&mut received, self.batch), if open && may_receive => {
+                count = lines.recv_many(&mut received, room), if open && may_receive => {
                     open = count > 0;
                     targets_under_way += count;
                     true

@@ -1,0 +1,87 @@
+//! How many targets of one stream are under way at a time: as many as it takes to keep a push service that is far
+//! away busy, and no more, for each costs memory and none makes a busy processor faster.
+
+use std::time::Duration;
+
+/// Where it begins.
+const FIRST: usize = 256;
+/// A wider window is worth its memory while it makes the stream this much faster.
+const WORTH: f64 = 1.4;
+/// At this part of the best pace, the best is too long ago to be compared with.
+const STALE: f64 = 0.5;
+
+/// Grows while that pays, up to a bound.
+pub(super) struct Window {
+    allowed: usize,
+    most: usize,
+    /// Targets that were settled since the last look, and the pace of the best look, in targets a second.
+    settled: usize,
+    best: f64,
+}
+
+impl Window {
+    pub(super) fn new(most: usize) -> Self {
+        Self { allowed: FIRST.min(most), most, settled: 0, best: 0.0 }
+    }
+
+    /// Targets that may be under way.
+    pub(super) fn allowed(&self) -> usize {
+        self.allowed
+    }
+
+    /// So many targets were settled; `since`: the time since the last look. True: this was a look.
+    pub(super) fn settled(&mut self, count: usize, since: Duration) -> bool {
+        self.settled += count;
+        if self.settled < 2 * self.allowed {
+            return false;
+        }
+        let pace = self.settled as f64 / since.as_secs_f64().max(1e-6);
+        if pace > self.best * WORTH || pace < self.best * STALE {
+            self.best = pace;
+            self.allowed = (2 * self.allowed).min(self.most);
+        }
+        self.settled = 0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets a window see a service that settles what is under way in `latency`, and no more than `fastest` a second.
+    fn seen(window: &mut Window, latency: f64, fastest: f64) {
+        for _ in 0..20 {
+            let pace = (window.allowed() as f64 / latency).min(fastest);
+            let count = 2 * window.allowed();
+            assert!(window.settled(count, Duration::from_secs_f64(count as f64 / pace)));
+        }
+    }
+
+    #[test]
+    fn it_is_wide_for_a_service_that_is_far_away_and_narrow_for_a_near_one() {
+        let mut far = Window::new(2000);
+        seen(&mut far, 0.1, 1e6);
+        assert_eq!(far.allowed(), 2000);
+        let mut near = Window::new(2000);
+        seen(&mut near, 0.001, 30_000.0);
+        assert_eq!(near.allowed(), 2 * FIRST, "one step tells that it does not pay");
+    }
+
+    #[test]
+    fn it_grows_when_a_service_becomes_slow() {
+        let mut window = Window::new(2000);
+        seen(&mut window, 0.001, 30_000.0);
+        seen(&mut window, 0.2, 30_000.0);
+        assert_eq!(window.allowed(), 2000);
+    }
+
+    #[test]
+    fn it_keeps_within_its_bound() {
+        let mut window = Window::new(7);
+        assert_eq!(window.allowed(), 7);
+        assert!(!window.settled(13, Duration::from_secs(1)));
+        seen(&mut window, 1.0, 1e6);
+        assert_eq!(window.allowed(), 7);
+    }
+}
