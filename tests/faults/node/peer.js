@@ -39,6 +39,8 @@ server.on('sessionError', () => {});
 server.on('stream', (stream, headers) => {
   const { session } = stream;
   stream.on('error', () => {});
+  // The session was cut while the stream's head was read.
+  if (!session) return;
   session.highest = Math.max(session.highest, stream.id);
   const push = parseInt(headers[':path'].slice('/3/device/'.length), 16);
   stream.resume();
@@ -87,7 +89,6 @@ function trouble(session) {
     setTimeout(() => session.destroy(), below(60));
   } else {
     count('cut');
-    session.socket.destroy();
     session.destroy();
   }
 }
