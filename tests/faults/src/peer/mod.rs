@@ -20,8 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use dice::Manner;
 
-/// An event: a stream was opened beside too many others. Rare ones are borne: the library that the gateway uses
-/// may write a new stream's head before the reset of one that was given up, and a peer that minds refuses it.
+/// An event: a stream was opened beside as many as are allowed. Rare ones are borne; their cause is not known yet.
 pub const OVER_THE_LIMIT: &str = "stream over the limit";
 
 use crate::ledger::Ledger;
