@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
@@ -177,15 +178,19 @@ pub async fn tenants_only(Extension(caller): Extension<Caller>, request: Request
     Error::new(Kind::Forbidden, "tenant_required", message).into_response()
 }
 
-impl Caller {
-    /// Only the operator may go on.
-    pub fn is_operator(&self, HasOperator(there_is_one): HasOperator) -> Result<(), Error> {
-        let (code, message) = match self {
-            Self::Operator => return Ok(()),
-            Self::Tenant(_) if there_is_one => ("admin_required", "this needs the operator's key"),
-            Self::Tenant(_) => {
-                ("admin_disabled", "this needs the operator's key, and this server has none: set admin.key")
-            }
+/// Lets the request through if it is the operator's.
+pub struct Operator;
+
+impl<S: Sync> FromRequestParts<S> for Operator {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        if let Some(Caller::Operator) = parts.extensions.get() {
+            return Ok(Self);
+        }
+        let (code, message) = match parts.extensions.get() {
+            Some(HasOperator(true)) => ("admin_required", "this needs the operator's key"),
+            _ => ("admin_disabled", "this needs the operator's key, and this server has none: set admin.key"),
         };
         Err(Error::new(Kind::Forbidden, code, message))
     }

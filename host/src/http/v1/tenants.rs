@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
-use super::super::access::{Caller, HasOperator};
+use super::super::access::{Caller, Operator};
 use super::super::admission::Place;
 use super::super::openapi::{Addressed, Busy, Guarded, Missing, Operators, Read};
 use super::super::{Api, answer, detached};
@@ -56,13 +56,7 @@ const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         Addressed, Operators, Guarded
     )
 )]
-pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(operator): Extension<HasOperator>,
-    paging: Paging,
-) -> Result<Response, Failure> {
-    caller.is_operator(operator)?;
+pub(super) async fn list(State(api): State<Api>, paging: Paging, _: Operator) -> Result<Response, Failure> {
     let all: Vec<Shown> = api.backend.tenants().list().into_iter().map(shown).collect();
     let (tenants, next) = paging.of(&all, |tenant| &tenant.id);
     Ok(answer::json(StatusCode::OK, &TenantsPage { tenants, next }))
@@ -86,12 +80,10 @@ pub(super) async fn list(
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(operator): Extension<HasOperator>,
     Segments(id): Segments<String>,
+    _: Operator,
     request: Request,
 ) -> Result<Response, Failure> {
-    caller.is_operator(operator)?;
     let id = TenantId::parse(&id).ok_or_else(|| {
         let message = "a tenant's id is 1 to 64 letters, digits, dots, dashes and underscores, and begins with \
                        a letter or digit";
@@ -112,6 +104,7 @@ pub(super) async fn put(
         None => Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?))),
     }
 }
+
 /// Show a tenant
 ///
 /// A tenant may read about itself.
@@ -149,12 +142,10 @@ pub(super) async fn show(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(operator): Extension<HasOperator>,
     Extension(place): Extension<Place>,
     Segments(id): Segments<String>,
+    _: Operator,
 ) -> Result<StatusCode, Failure> {
-    caller.is_operator(operator)?;
     let id = named(&id)?;
     detached(place, api.backend.remove_tenant(id.clone())).await?;
     api.idempotency.forget(&id);
@@ -204,12 +195,10 @@ pub(super) async fn usage(
 )]
 pub(super) async fn add_key(
     State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(operator): Extension<HasOperator>,
     Segments(id): Segments<String>,
+    _: Operator,
     request: Request,
 ) -> Result<Response, Failure> {
-    caller.is_operator(operator)?;
     let id = named(&id)?;
     let mut body = body(request, &api, &["expires_in", "others_expire_in"]).await?;
     let wanted = KeyRequest {
@@ -220,6 +209,7 @@ pub(super) async fn add_key(
     let (id, api_key) = (key.id().to_string(), key.reveal().to_owned());
     Ok(answer::json(StatusCode::CREATED, &MadeKey { id, api_key, expires: expires.map(written) }))
 }
+
 /// List the API keys
 ///
 /// Without what is secret.
@@ -235,14 +225,13 @@ pub(super) async fn add_key(
 )]
 pub(super) async fn list_keys(
     State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(operator): Extension<HasOperator>,
     Segments(id): Segments<String>,
+    _: Operator,
 ) -> Result<Response, Failure> {
-    caller.is_operator(operator)?;
     let keys = api.backend.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
     Ok(answer::json(StatusCode::OK, &Keys { keys }))
 }
+
 /// End an API key at once
 #[utoipa::path(
     delete,
@@ -256,11 +245,9 @@ pub(super) async fn list_keys(
 )]
 pub(super) async fn delete_key(
     State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(operator): Extension<HasOperator>,
     Segments((id, key)): Segments<(String, String)>,
+    _: Operator,
 ) -> Result<StatusCode, Failure> {
-    caller.is_operator(operator)?;
     let id = named(&id)?;
     change(&api, move |tenants| tenants.remove_key(&id, &key)).await?;
     Ok(StatusCode::NO_CONTENT)
