@@ -105,7 +105,8 @@ impl Journal {
         kept
     }
 
-    /// Until nothing waits, or it can not be kept now.
+    /// Until nothing waits, or it can not be kept now. One who began to wait since is told first: nobody else
+    /// would run for it.
     fn run(&self) {
         loop {
             let kept = self.flush();
@@ -114,7 +115,7 @@ impl Journal {
                 let (count, lost) = (waiting.changes.len(), std::mem::take(&mut waiting.lost));
                 tracing::error!(%error, waiting = count, lost, "changes of the registry can not be kept now");
             }
-            if kept.is_err() || waiting.changes.is_empty() {
+            if waiting.callers.is_empty() && (kept.is_err() || waiting.changes.is_empty()) {
                 waiting.running = false;
                 return;
             }
@@ -155,6 +156,7 @@ impl Waiting {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
     use super::super::storage::{Key, Table};
     use super::*;
@@ -231,5 +233,20 @@ mod tests {
         journal.keep(put("c", MOST_WAITING / 2)).await.unwrap();
         journal.keep(put("d", MOST_WAITING / 2)).await.unwrap();
         assert_eq!(*disk.kept.lock().unwrap(), keys(&["a", "b", "c", "d"]));
+    }
+
+    #[tokio::test]
+    async fn one_who_tries_again_at_once_is_told_again() {
+        let disk = Arc::new(Disk::default());
+        let journal = Journal::new(disk.clone());
+        disk.broken.store(true, Ordering::Relaxed);
+        // Each try comes while the run of the one before it ends.
+        for _ in 0..2_000 {
+            let again = tokio::time::timeout(Duration::from_secs(30), journal.keep(put("again", 1))).await;
+            assert_eq!(again, Ok(Err(full())));
+        }
+        disk.broken.store(false, Ordering::Relaxed);
+        journal.keep(put("last", 1)).await.unwrap();
+        assert_eq!(disk.kept.lock().unwrap().len(), 2_001);
     }
 }
