@@ -147,7 +147,9 @@ impl AccessTokens {
         let fetched = match self.step(&slot, &fetch, now)? {
             Step::Done(fetched) => fetched,
             Step::Wait(mut flight) => {
-                let landed = tokio::time::timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
+                let landed = tokio::time::timeout_at(deadline.into(), flight.wait_for(Option::is_some));
+                // Few wait: the room that this needs is not kept for all.
+                let landed = Box::pin(landed).await;
                 match landed {
                     Err(_) => Err(AuthorizeError::DeadlineExceeded),
                     Ok(Err(_)) => Err(AuthorizeError::unavailable("the request for a token was lost", None)),

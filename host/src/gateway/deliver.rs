@@ -1,6 +1,5 @@
 //! One notification to many targets: encode, authorise, send, decode, and again where that makes sense.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::account::Account;
+use super::course::Course;
 use super::decode::Waiting;
-use super::retry::{self, Circumstances};
 use super::{Fate, Inner, unix_milliseconds};
 use crate::contract::{Context, Disposition, Notification, Target};
 use crate::error::{Error, Kind};
@@ -158,7 +157,7 @@ impl Campaign {
     }
 
     /// The exchanges for some of the batch's targets, and those that are settled without one.
-    async fn encode(&self, batch: &Batch, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
+    pub(super) async fn encode(&self, batch: &Batch, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
         let targets: Vec<Target> = indices.iter().map(|&index| batch.targets[index].clone()).collect();
         let size = self.provider.manifest().entropy as usize;
         let entropy =
@@ -189,64 +188,28 @@ impl Campaign {
         (work.collect(), refused.collect())
     }
 
-    /// Tries until every target of the exchange has its final fate.
-    async fn settle(&self, batch: Arc<Batch>, work: Work) -> Settled {
-        let mut settled = Settled { fates: Vec::with_capacity(work.covers.len()), native: None };
-        let mut pending = vec![work];
-        // Targets that an earlier try may have reached, and whether the token was replaced already.
-        let (mut perhaps_reached, mut renewed) = (HashSet::new(), false);
-        for retries in 0.. {
-            let mut again = Vec::new();
-            let mut resume = Instant::now();
-            for work in pending {
-                let attempt = self.attempt(&batch, &work).await;
-                settled.native = attempt.native.or(settled.native);
-                let circumstances = Circumstances {
-                    retries,
-                    most_retries: self.gateway.delivery.retries,
-                    may_resend_unknown: work.message.idempotent && self.gateway.delivery.resend_unknown,
-                    new_token: attempt.new_token && !renewed,
-                    random: rand::random(),
-                };
-                renewed |= attempt.new_token;
-                for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
-                    let pause =
-                        retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
-                    match pause.filter(|until| *until < batch.deadline) {
-                        Some(until) => {
-                            resume = resume.max(until);
-                            if retry::may_have_arrived(&fate) {
-                                perhaps_reached.insert(index);
-                            }
-                            again.push(index);
-                        }
-                        None => {
-                            let fate = retry::told(fate, perhaps_reached.contains(&index), circumstances);
-                            settled.fates.push((index, fate));
-                        }
-                    }
-                }
+    /// Tries until every target of the exchange has its final fate. There is one of these for each target under
+    /// way, so it is small: who must try again pays for that himself.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
+    fn settle(&self, batch: Arc<Batch>, work: Work) -> impl Future<Output = Settled> {
+        async move {
+            let attempt = self.attempt(&batch, &work).await;
+            let mut course = Course::new();
+            if !course.note(self, &batch, work, attempt) {
+                Box::pin(course.go_on(self, &batch)).await;
             }
-            if again.is_empty() {
-                break;
+            let mut settled = course.end();
+            for (index, fate) in &mut settled.fates {
+                self.account.settled(&batch.targets[*index], fate);
+                self.report_if_dead(&batch.targets[*index], fate);
+                *index += batch.first;
             }
-            tokio::time::sleep_until(resume).await;
-            let (work, refused) = self.encode(&batch, &again).await;
-            let told = |index, fate| {
-                if perhaps_reached.contains(&index) { retry::after_unknown(fate) } else { fate }
-            };
-            settled.fates.extend(refused.into_iter().map(|(index, fate)| (index, told(index, fate))));
-            pending = work;
+            settled
         }
-        for (index, fate) in &mut settled.fates {
-            self.account.settled(&batch.targets[*index], fate);
-            self.report_if_dead(&batch.targets[*index], fate);
-            *index += batch.first;
-        }
-        settled
     }
 
-    async fn attempt(&self, batch: &Batch, work: &Work) -> Attempt {
+    /// One try.
+    pub(super) async fn attempt(&self, batch: &Batch, work: &Work) -> Attempt {
         match self.exchange(batch, work).await {
             Ok(attempt) => attempt,
             Err(fate) => Attempt { fates: vec![*fate; work.covers.len()], native: None, new_token: false },

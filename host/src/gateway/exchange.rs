@@ -67,15 +67,14 @@ impl Campaign {
         if self.purpose.validate_only {
             return Ok(Wire::Withheld);
         }
-        let mut headers = message.headers.clone();
-        headers.extend(exchange.headers.clone());
-        headers.extend(header.map(|(name, value)| (Some(name), value)));
+        let headers = exchange.headers.iter().cloned().chain(header).collect();
         let request = transport::Request {
             origin: destination.origin,
             protocol: destination.protocol,
             identity,
             method: message.method.clone(),
             path: destination.path,
+            common_headers: message.headers.clone(),
             headers,
             body: message.body.clone(),
             deadline,

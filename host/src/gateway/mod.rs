@@ -4,6 +4,7 @@
 mod account;
 mod authorize;
 mod certificates;
+mod course;
 mod decode;
 mod deliver;
 mod endpoints;

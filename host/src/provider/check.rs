@@ -1,6 +1,7 @@
 //! Guest output is hostile input: nothing of it is used before it went through here.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -54,7 +55,7 @@ pub struct Message {
     /// Index into the manifest's endpoints.
     pub endpoint: usize,
     pub method: http::Method,
-    pub headers: HeaderMap,
+    pub headers: Arc<HeaderMap>,
     pub body: Bytes,
     pub authenticate: bool,
     pub idempotent: bool,
@@ -71,7 +72,8 @@ pub struct Exchange {
     pub url: Option<Url>,
     /// Starts with `/`.
     pub path: String,
-    pub headers: HeaderMap,
+    /// Beside those of the message, over which they win.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Checks what `encode` answered for `targets` targets.
@@ -191,7 +193,11 @@ fn message(
         Method::Put => http::Method::PUT,
         Method::Delete => http::Method::DELETE,
     };
-    let headers = headers(raw.headers)?;
+    let mut all = HeaderMap::with_capacity(raw.headers.len());
+    for (name, value) in headers(raw.headers)? {
+        all.append(name, value);
+    }
+    let headers = Arc::new(all);
     let (authenticate, idempotent) = (raw.authenticate, raw.idempotent);
     Ok(Message { endpoint, method, headers, body: raw.body.into(), authenticate, idempotent })
 }
@@ -253,12 +259,11 @@ fn destination(url: &str) -> Result<Url, ProviderError> {
     if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(refused()) }
 }
 
-fn headers(raw: Vec<(String, String)>) -> Result<HeaderMap, ProviderError> {
+fn headers(raw: Vec<(String, String)>) -> Result<Vec<(HeaderName, HeaderValue)>, ProviderError> {
     if raw.len() > MAX_HEADERS {
         return Err(bad("it has too many headers"));
     }
-    let mut headers = HeaderMap::with_capacity(raw.len());
-    for (name, value) in raw {
+    let header = |(name, value): (String, String)| {
         let wrong = || bad(format!("header {:?} is not allowed", printable(&name)));
         let header = HeaderName::from_lowercase(name.as_bytes()).map_err(|_| wrong())?;
         if value.len() > MAX_HEADER_BYTES {
@@ -267,9 +272,9 @@ fn headers(raw: Vec<(String, String)>) -> Result<HeaderMap, ProviderError> {
         if belongs_to_host(&header) {
             return Err(ProviderError::Refused(format!("header {header} belongs to the host")));
         }
-        headers.append(header, HeaderValue::from_str(&value).map_err(|_| wrong())?);
-    }
-    Ok(headers)
+        Ok((header, HeaderValue::try_from(value).map_err(|_| wrong())?))
+    };
+    raw.into_iter().map(header).collect()
 }
 
 pub(super) fn belongs_to_host(name: &HeaderName) -> bool {

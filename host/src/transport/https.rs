@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
-use http::header::AUTHORIZATION;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, redirect};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -61,18 +60,18 @@ impl Https {
         Https { tls, settings, peers: Mutex::default() }
     }
 
-    pub async fn send(&self, key: PeerKey, request: Request) -> Result<Response, SendError> {
+    pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
         if key.guarded && request.origin.address().is_some_and(|address| !guard::is_public(address)) {
             return Err(SendError::not_sent(Cause::ForbiddenAddress, request.origin.to_string()));
         }
-        let peer = self.peer(key, &request)?;
+        let peer = self.peer(key, request)?;
         let asked = Instant::now();
         let _permit = peer.enter(request.deadline, self.settings.max_waiting).await?;
         let waited = asked.elapsed();
         let mut attempt = 1;
         loop {
             let trial = peer.trial()?;
-            let result = exchange(&peer.client, &request, self.settings.max_response).await;
+            let result = exchange(&peer.client, request, self.settings.max_response).await;
             trial.end(match &result {
                 Ok(_) => Some(true),
                 Err(error) if matches!(error.cause, Cause::Connect | Cause::Dns | Cause::Tls) => Some(false),
@@ -112,10 +111,10 @@ impl Https {
         peers.iter().for_each(|peer| peer.permits.close());
     }
 
-    fn peer(&self, key: PeerKey, request: &Request) -> Result<Arc<Peer>, SendError> {
+    fn peer(&self, key: &PeerKey, request: &Request) -> Result<Arc<Peer>, SendError> {
         let now = Instant::now();
         let mut peers = self.peers();
-        if let Some(peer) = peers.get(&key) {
+        if let Some(peer) = peers.get(key) {
             return Ok(peer.clone());
         }
         peers.retain(|_, peer| peer.is_used(now));
@@ -125,7 +124,7 @@ impl Https {
         let client = client(&self.tls, &self.settings, &request.identity, key.guarded)
             .map_err(|error| SendError::not_sent(Cause::Tls, error))?;
         let peer = Arc::new(Peer::new(key.clone(), client, &self.settings));
-        peers.insert(key, peer.clone());
+        peers.insert(key.clone(), peer.clone());
         Ok(peer)
     }
 
@@ -305,12 +304,11 @@ async fn exchange(client: &Client, request: &Request, most: usize) -> Result<Res
 }
 
 async fn respond(client: &Client, request: &Request, body: Body, most: usize) -> Result<Response, SendError> {
-    let mut headers = request.headers.clone();
-    if let Some(value) = headers.get_mut(AUTHORIZATION) {
-        value.set_sensitive(true);
-    }
     let url = format!("{}{}", request.origin, request.path);
-    let sent = client.request(request.method.clone(), url).headers(headers).body(reqwest::Body::wrap(body));
+    let sent = client
+        .request(request.method.clone(), url)
+        .headers(request.all_headers())
+        .body(reqwest::Body::wrap(body));
     let mut response = sent.send().await.map_err(|error| fate(&error))?;
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rustls::sign::CertifiedKey;
 use tokio::time::Instant;
 
@@ -48,13 +49,34 @@ pub struct Request {
     pub method: Method,
     /// Path and query, with a leading `/`.
     pub path: String,
-    /// Without pseudo-headers, `host` and `content-length`.
-    pub headers: HeaderMap,
+    /// Those that it has in common with others. No pseudo-headers, `host` or `content-length`.
+    pub common_headers: Arc<HeaderMap>,
+    /// Its own, which win over the common ones of the same name.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Bytes,
     /// When the caller wants to know, come what may.
     pub deadline: Instant,
     /// Whether the origin came from outside, so that only public addresses are dialled.
     pub guarded: bool,
+}
+
+impl Request {
+    /// All headers. A credential among them is marked as one, to be indexed by nobody on the way (RFC 7541,
+    /// section 7.1.3).
+    pub(super) fn all_headers(&self) -> HeaderMap {
+        let mut all = HeaderMap::with_capacity(self.common_headers.len() + self.headers.len());
+        let own = |name: &HeaderName| self.headers.iter().any(|(own, _)| own == name);
+        for (name, value) in self.common_headers.iter().filter(|(name, _)| !own(name)) {
+            all.append(name, value.clone());
+        }
+        for (name, value) in &self.headers {
+            all.append(name, value.clone());
+        }
+        if let Some(value) = all.get_mut(AUTHORIZATION) {
+            value.set_sensitive(true);
+        }
+        all
+    }
 }
 
 /// An answer.

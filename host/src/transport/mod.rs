@@ -74,20 +74,23 @@ impl Transport {
     /// Sends one request and waits for its answer, until the deadline at most.
     ///
     /// If the future is dropped after the request was written, the answer is still awaited in the background.
-    pub async fn send(&self, request: Request) -> Result<Response, SendError> {
-        let inner = &*self.0;
-        if inner.draining.load(Ordering::Acquire) {
-            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
-        }
-        check(&request)?;
-        let key = PeerKey {
-            origin: request.origin.clone(),
-            identity: request.identity.key(),
-            guarded: request.guarded,
-        };
-        match request.protocol {
-            Protocol::Http2 => inner.http2.send(key, &request).await,
-            Protocol::Https => Box::pin(inner.https.send(key, request)).await,
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
+    pub fn send(&self, request: Request) -> impl Future<Output = Result<Response, SendError>> {
+        async move {
+            let inner = &*self.0;
+            if inner.draining.load(Ordering::Acquire) {
+                return Err(SendError::not_sent(Cause::ShuttingDown, ""));
+            }
+            check(&request)?;
+            let key = PeerKey {
+                origin: request.origin.clone(),
+                identity: request.identity.key(),
+                guarded: request.guarded,
+            };
+            match request.protocol {
+                Protocol::Http2 => inner.http2.send(&key, &request).await,
+                Protocol::Https => Box::pin(inner.https.send(&key, &request)).await,
+            }
         }
     }
 
@@ -146,7 +149,8 @@ fn check(request: &Request) -> Result<(), SendError> {
     if !request.path.starts_with('/') {
         return Err(invalid("the path must start with '/'".to_owned()));
     }
-    match request.headers.keys().find(|name| RESERVED_HEADERS.contains(&name.as_str())) {
+    let mut names = request.common_headers.keys().chain(request.headers.iter().map(|(name, _)| name));
+    match names.find(|name| RESERVED_HEADERS.contains(&name.as_str())) {
         Some(name) => Err(invalid(format!("the header {name} is reserved"))),
         None => Ok(()),
     }

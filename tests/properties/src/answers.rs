@@ -38,11 +38,11 @@ pub fn encoded(bytes: &[u8]) {
         assert_eq!(exchange.url.is_some(), open);
         assert!(exchange.url.as_ref().is_none_or(|url| url.scheme() == "https" && url.username().is_empty()));
     }
-    let headers = prepared.messages.iter().map(|message| &message.headers);
-    for headers in headers.chain(prepared.exchanges.iter().map(|exchange| &exchange.headers)) {
-        for name in ["authorization", "host", "content-length", "transfer-encoding", "connection"] {
-            assert!(!headers.contains_key(name), "{name}");
-        }
+    let common = prepared.messages.iter().flat_map(|message| message.headers.keys());
+    let own = prepared.exchanges.iter().flat_map(|exchange| exchange.headers.iter().map(|(name, _)| name));
+    for name in common.chain(own) {
+        let host = ["authorization", "host", "content-length", "transfer-encoding", "connection"];
+        assert!(!host.contains(&name.as_str()), "{name}");
     }
 }
 

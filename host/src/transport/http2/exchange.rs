@@ -8,7 +8,6 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri, Version};
 use tokio::time::timeout_at;
@@ -92,7 +91,8 @@ impl Stream {
         match result.await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(SendError::unknown(Cause::TooLarge, format!("more than {most} bytes"))),
-            Err(error) => Err(open.fate(&error, self.deadline).await),
+            // Few fail: the room that this needs is not kept for all.
+            Err(error) => Err(Box::pin(open.fate(&error, self.deadline)).await),
         }
     }
 
@@ -222,7 +222,7 @@ fn closing(record: &Record, error: &h2::Error) -> Option<SendError> {
 }
 
 /// The head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
-/// table, and the latter is marked as never to be indexed by anyone on the way (RFC 7541, section 7.1.3).
+/// table, and the latter is marked.
 fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, SendError> {
     let invalid = |error: http::Error| SendError::not_sent(Cause::InvalidRequest, error.to_string());
     let uri = Uri::builder()
@@ -235,10 +235,7 @@ fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, Sen
     *head.uri_mut() = uri;
     *head.method_mut() = request.method.clone();
     *head.version_mut() = Version::HTTP_2;
-    *head.headers_mut() = request.headers.clone();
-    if let Some(value) = head.headers_mut().get_mut(AUTHORIZATION) {
-        value.set_sensitive(true);
-    }
+    *head.headers_mut() = request.all_headers();
     Ok(head)
 }
 

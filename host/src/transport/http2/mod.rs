@@ -68,14 +68,14 @@ impl Http2 {
     }
 
     /// Sends the request, again where the peer certainly did not process it.
-    pub async fn send(&self, key: PeerKey, request: &Request) -> Result<Response, SendError> {
+    pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
         let path = PathAndQuery::try_from(request.path.as_str())
             .map_err(|error| SendError::not_sent(Cause::InvalidRequest, format!("path: {error}")))?;
         let mut last: Option<SendError> = None;
         let (mut attempt, mut waited) = (1, Duration::ZERO);
         loop {
             let asked = Instant::now();
-            let lease = match (self.acquire(&key, request).await, last.take()) {
+            let lease = match (self.acquire(key, request).await, last.take()) {
                 (Ok(lease), _) => lease,
                 // What the peer said to the request tells more than that there is no connection for another try.
                 (Err(error), Some(last)) if error.cause != Cause::Deadline => {
@@ -91,7 +91,7 @@ impl Http2 {
             if !error.may_resend(attempt, request.deadline) {
                 return Err(error);
             }
-            error.pause(attempt, request.deadline).await;
+            Box::pin(error.pause(attempt, request.deadline)).await;
             last = Some(error);
             attempt += 1;
         }

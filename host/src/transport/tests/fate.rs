@@ -63,7 +63,7 @@ async fn path_and_authorization_are_never_indexed() {
     let peer = Peer::start().await;
     let transport = transport(&peer, |_| {});
     let mut with_token = request(&peer.origin());
-    with_token.headers.insert(AUTHORIZATION, HeaderValue::from_static("bearer abc"));
+    with_token.headers.push((AUTHORIZATION, HeaderValue::from_static("bearer abc")));
     let send = push(&transport, with_token);
     let mut wire = peer.accept(&[]).await;
     let (stream, block) = wire.request().await;

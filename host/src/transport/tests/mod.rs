@@ -8,10 +8,11 @@ mod https;
 mod peer;
 mod refusals;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::Method;
 use tokio::time::Instant;
 
 use super::{Identity, Origin, Protocol, Request, Settings, Transport};
@@ -36,7 +37,8 @@ fn request(origin: &Origin) -> Request {
         identity: Identity::Anonymous,
         method: Method::POST,
         path: "/3/device/00".to_owned(),
-        headers: HeaderMap::new(),
+        common_headers: Arc::default(),
+        headers: Vec::new(),
         body: Bytes::from_static(b"{}"),
         deadline: Instant::now() + LONG,
         guarded: false,

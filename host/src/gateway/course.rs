@@ -1,0 +1,90 @@
+//! The tries of one exchange: what they settled, and what is left to try again.
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+
+use super::deliver::{Attempt, Batch, Campaign, Settled, Work};
+use super::retry::{self, Circumstances};
+
+/// From the first try to the last.
+pub(super) struct Course {
+    settled: Settled,
+    /// Targets to be tried again, by their place in the batch, and when.
+    again: Vec<usize>,
+    resume: Instant,
+    /// Targets that an earlier try may have reached.
+    perhaps_reached: HashSet<usize>,
+    /// The token was replaced already.
+    renewed: bool,
+    /// Tries after the first.
+    retries: u32,
+}
+
+impl Course {
+    pub fn new() -> Self {
+        Self {
+            settled: Settled { fates: Vec::new(), native: None },
+            again: Vec::new(),
+            resume: Instant::now(),
+            perhaps_reached: HashSet::new(),
+            renewed: false,
+            retries: 0,
+        }
+    }
+
+    /// Notes what a try came to. True: every target has its final fate.
+    pub fn note(&mut self, campaign: &Campaign, batch: &Batch, work: Work, attempt: Attempt) -> bool {
+        self.settled.native = attempt.native.or(self.settled.native.take());
+        let circumstances = Circumstances {
+            retries: self.retries,
+            most_retries: campaign.gateway.delivery.retries,
+            may_resend_unknown: work.message.idempotent && campaign.gateway.delivery.resend_unknown,
+            new_token: attempt.new_token && !self.renewed,
+            random: rand::random(),
+        };
+        self.renewed |= attempt.new_token;
+        self.settled.fates.reserve(attempt.fates.len());
+        for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
+            let pause = retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
+            match pause.filter(|until| *until < batch.deadline) {
+                Some(until) => {
+                    self.resume = self.resume.max(until);
+                    if retry::may_have_arrived(&fate) {
+                        self.perhaps_reached.insert(index);
+                    }
+                    self.again.push(index);
+                }
+                None => {
+                    let fate = retry::told(fate, self.perhaps_reached.contains(&index), circumstances);
+                    self.settled.fates.push((index, fate));
+                }
+            }
+        }
+        self.again.is_empty()
+    }
+
+    /// Tries again what is left, until every target has its final fate.
+    pub async fn go_on(&mut self, campaign: &Campaign, batch: &Batch) {
+        while !self.again.is_empty() {
+            tokio::time::sleep_until(self.resume).await;
+            self.retries += 1;
+            let again = std::mem::take(&mut self.again);
+            let (pending, refused) = campaign.encode(batch, &again).await;
+            let told = |index, fate| match self.perhaps_reached.contains(&index) {
+                true => retry::after_unknown(fate),
+                false => fate,
+            };
+            self.settled.fates.extend(refused.into_iter().map(|(index, fate)| (index, told(index, fate))));
+            self.resume = Instant::now();
+            for work in pending {
+                let attempt = campaign.attempt(batch, &work).await;
+                self.note(campaign, batch, work, attempt);
+            }
+        }
+    }
+
+    pub fn end(self) -> Settled {
+        self.settled
+    }
+}
