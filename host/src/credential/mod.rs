@@ -28,6 +28,7 @@ mod service_account;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod token_response;
+mod traditional;
 mod x509;
 
 use std::sync::OnceLock;

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::fault::{Fault, Password};
 use super::identity::{KeyDer, KeyEncoding, Parts};
 use super::pbe::Budget;
-use super::pkcs12;
+use super::{pkcs12, traditional};
 
 /// The keys and certificates of a file, in its order.
 pub(super) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
@@ -63,12 +63,13 @@ impl Section<'_> {
 }
 
 fn read_key(section: &Section<'_>, password: Password<'_>, budget: &mut Budget) -> Result<KeyDer, Fault> {
-    if section.body.contains("Proc-Type:") {
-        return Err("its key is encrypted in the traditional way, which is not supported; \
-                    convert it with: openssl pkcs8 -topk8 -in key.pem -out key-pkcs8.pem"
-            .into());
-    }
-    let der = section.decode()?;
+    let der = match traditional::split(section.body) {
+        Some((headers, body)) => {
+            let data = Section { body, ..*section }.decode()?;
+            traditional::decrypt(headers, &data, password)?
+        }
+        None => section.decode()?,
+    };
     let (encoding, der) = match section.label {
         "RSA PRIVATE KEY" => (KeyEncoding::Pkcs1, der),
         "EC PRIVATE KEY" => (KeyEncoding::Sec1, der),

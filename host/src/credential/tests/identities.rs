@@ -192,6 +192,14 @@ fn reads_pem_keys_of_every_form() {
         ];
         if !key.contains("ED25519") {
             forms.push(("pkey -traditional -in key.pem -out form.pem", None));
+            for form in [
+                "pkey -traditional -des3 -in key.pem -out form.pem -passout pass:secret",
+                "pkey -traditional -aes128 -in key.pem -out form.pem -passout pass:secret",
+                "pkey -traditional -aes192 -in key.pem -out form.pem -passout pass:secret",
+                "pkey -traditional -aes256 -in key.pem -out form.pem -passout pass:secret",
+            ] {
+                forms.push((form, Some("secret")));
+            }
         }
         for (form, password) in forms {
             workshop.openssl(form);
@@ -226,8 +234,14 @@ fn says_what_is_wrong_with_a_pem_file() {
     assert_eq!(why(&workshop.read("key.pem")), "it holds no certificate");
     assert_eq!(why(&certificate[..certificate.len() - 30]), "one of its sections has no end line");
     workshop.openssl("pkey -traditional -aes256 -in key.pem -out old.pem -passout pass:secret");
-    let old = why(&[certificate.clone(), workshop.read("old.pem")].concat());
-    assert!(old.contains("openssl pkcs8 -topk8 -in key.pem"), "{old}");
+    let old = [certificate.clone(), workshop.read("old.pem")].concat();
+    assert_eq!(why(&old), "it needs a password, given as apns_p12_pass");
+    let old = String::from_utf8(old).unwrap();
+    assert_eq!(
+        why(old.replace("AES-256-CBC", "CAMELLIA-256-CBC").as_bytes()),
+        "its key is encrypted with an algorithm that is not supported (CAMELLIA-256-CBC)"
+    );
+    assert_eq!(why(old.replace("AES-256-CBC,", "AES-256-CBC,zz").as_bytes()), "");
     workshop.identity("-algorithm RSA -pkeyopt rsa_keygen_bits:1024");
     let short = why(&[workshop.read("cert.pem"), workshop.read("key.pem")].concat());
     assert_eq!(short, "its RSA key is too short; at least 2048 bits are needed");
