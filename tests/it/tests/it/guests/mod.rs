@@ -9,6 +9,7 @@ mod observing;
 pub mod stage;
 mod tenants;
 mod together;
+mod villains;
 
 use std::fs;
 use std::path::Path;
