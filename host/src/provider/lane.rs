@@ -94,12 +94,4 @@ mod tests {
         assert_eq!(lanes.heavy.run(own).unwrap().await.unwrap(), (before + HEAVY).min(19));
         assert_eq!(own(), before);
     }
-
-    #[tokio::test]
-    async fn the_places_of_one_lane_are_not_the_others() {
-        let lanes = Lanes::new(1, 1).unwrap();
-        let _taken = lanes.heavy.place().await.unwrap();
-        assert!(lanes.light.place().await.is_some());
-        assert_eq!(lanes.heavy.places.available_permits(), 0);
-    }
 }
