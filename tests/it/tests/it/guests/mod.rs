@@ -5,6 +5,7 @@ mod answers;
 mod calls;
 pub mod crafted;
 mod loading;
+mod managing;
 mod observing;
 pub mod stage;
 mod tenants;

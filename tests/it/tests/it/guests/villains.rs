@@ -76,6 +76,7 @@ const SERVED: &[(&str, &[(&str, &str)], &str)] = &[
 /// Guests that are not.
 const REFUSED: &[(&str, &str)] = &[
     ("bad_example", "dry_run_failed"),
+    ("endless_collections", "broken_component"),
     ("endless_manifest", "broken_component"),
     ("filesystem", "forbidden_import"),
     ("http", "forbidden_import"),
