@@ -3,6 +3,7 @@
 //! A key holds 256 random bits, so there is nothing to guess and a slow hash would only slow every request.
 //! The hash is keyed (HMAC-SHA256) so that one who can write to the registry's file, but does not have its
 //! sealing key, can not plant a key of their own; the tenant goes into it, so a key can not be moved either.
+//! The same secret, or rather another one that is derived from it, authenticates the registry's records.
 
 use std::fmt;
 
@@ -19,6 +20,8 @@ pub const PREFIX: &str = "pushlet_";
 const SECRET: usize = 32;
 /// Its field among what is sealed.
 const FIELD: &str = "api_key_hash_key";
+/// It is there where records are authenticated too.
+const AUTHENTICATES: &str = "authenticates_records";
 
 /// What a key is called: it stands in the key, so that its hash is found at once, and is no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +39,8 @@ pub type KeyHash = [u8; 32];
 /// Hashes keys with a secret of the registry's own.
 pub struct KeyHasher {
     key: hmac::Key,
+    /// For records.
+    records: hmac::Key,
     secret: Uploads,
 }
 
@@ -86,13 +91,35 @@ impl KeyHasher {
     pub fn generate() -> Result<Self, NoRandomness> {
         let mut secret = Uploads::default();
         secret.insert(FIELD, Secret::new(random::<SECRET>()?.to_vec()));
+        Self::begin_to_authenticate(&mut secret);
         Self::new(secret).ok_or(NoRandomness)
     }
 
     /// From the secret of an earlier one. None: it is not such a secret.
     pub fn new(secret: Uploads) -> Option<Self> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.get(FIELD)?);
-        Some(Self { key, secret })
+        // No API key is hashed as this is: its tenant's name comes first, and has no NUL in it.
+        let records = hmac::sign(&key, b"\0records");
+        Some(Self { records: hmac::Key::new(hmac::HMAC_SHA256, records.as_ref()), key, secret })
+    }
+
+    /// Notes in a secret that records are authenticated with it. False: that is noted already.
+    pub fn begin_to_authenticate(secret: &mut Uploads) -> bool {
+        let is_new = secret.get(AUTHENTICATES).is_none();
+        secret.insert(AUTHENTICATES, Secret::new(b"1".to_vec()));
+        is_new
+    }
+
+    /// Proves that these parts of a record, in this order, come from one who has the secret.
+    pub fn authenticate(&self, parts: &[&[u8]]) -> KeyHash {
+        let mut mac = [0; 32];
+        mac.copy_from_slice(hmac::sign(&self.records, &joined(parts)).as_ref());
+        mac
+    }
+
+    /// Takes the same time whatever the difference.
+    pub fn is_authentic(&self, parts: &[&[u8]], mac: &KeyHash) -> bool {
+        hmac::verify(&self.records, &joined(parts), mac).is_ok()
     }
 
     /// To be sealed.
@@ -115,6 +142,12 @@ impl KeyHasher {
 /// No tenant's id holds a NUL.
 fn hashed(tenant: &str, key: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([tenant.as_bytes(), &[0], key.as_bytes()].concat())
+}
+
+/// Each part with its length before it.
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    let with_length = |part: &&[u8]| [&(part.len() as u64).to_be_bytes(), *part].concat();
+    parts.iter().flat_map(with_length).collect()
 }
 
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
@@ -148,6 +181,10 @@ mod tests {
         assert!(!hasher.matches("other", key.reveal(), &hash));
         assert!(!hasher.matches("acme", &format!("{}x", key.reveal()), &hash));
         assert!(!KeyHasher::generate().unwrap().matches("acme", key.reveal(), &hash));
+        let mac = hasher.authenticate(&[b"tenants", b"acme"]);
+        assert!(hasher.is_authentic(&[b"tenants", b"acme"], &mac));
+        assert!(!hasher.is_authentic(&[b"tenantsa", b"cme"], &mac));
+        assert!(!KeyHasher::generate().unwrap().is_authentic(&[b"tenants", b"acme"], &mac));
         let mut copy = Uploads::default();
         copy.insert(FIELD, Secret::new(hasher.secret().get(FIELD).unwrap().to_vec()));
         assert!(KeyHasher::new(copy).unwrap().matches("acme", key.reveal(), &hash));

@@ -179,7 +179,7 @@ impl Trace {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, Once};
 
     use axum::body::Body;
     use serde_json::Value;
@@ -208,6 +208,12 @@ mod tests {
 
     impl Lines {
         fn listen() -> (Self, DefaultGuard) {
+            // While a process has one subscriber, and that for one thread alone, what any other thread logs first
+            // is switched off for good, for all of them. So there is one for all, which drops everything.
+            static FOR_ALL: Once = Once::new();
+            FOR_ALL.call_once(|| {
+                tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap()
+            });
             let lines = Self::default();
             let writer = lines.clone();
             let subscriber = tracing_subscriber::fmt()
@@ -216,7 +222,9 @@ mod tests {
                 .with_max_level(tracing::Level::TRACE)
                 .with_writer(move || writer.clone())
                 .finish();
-            (lines, tracing::subscriber::set_default(subscriber))
+            let listening = tracing::subscriber::set_default(subscriber);
+            tracing::callsite::rebuild_interest_cache();
+            (lines, listening)
         }
 
         fn text(&self) -> String {

@@ -18,6 +18,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::Limits;
 use super::bounds::{Account, Bounds};
 use super::clock::{self, Clocks};
+use super::instance::CallTime;
 use super::log::{GuestLog, GuestOutput};
 use crate::contract::Context;
 
@@ -32,6 +33,8 @@ pub(super) struct Guest {
     surroundings: Arc<Mutex<Surroundings>>,
     pub(super) log: Arc<GuestLog>,
     pub(super) limiter: Limiter,
+    /// Of the call that it is in.
+    pub(super) time: CallTime,
 }
 
 impl Guest {
@@ -48,7 +51,8 @@ impl Guest {
             .stdout(output.clone())
             .stderr(output);
         let limiter = Limiter::new(limits, bounds);
-        Self { wasi: wasi.build(), table, surroundings, log: log.clone(), limiter }
+        let time = CallTime::of(bounds.call_timeout);
+        Self { wasi: wasi.build(), table, surroundings, log: log.clone(), limiter, time }
     }
 
     /// Sets what the next call will observe.

@@ -3,13 +3,15 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::bounds::Bounds;
 use super::guest::Guest;
+use super::lane::cpu_time;
 use super::log::GuestLog;
 use super::usage::Alive;
 use super::{Limits, ProviderError, Sandbox, engine};
@@ -56,6 +58,13 @@ impl<W> Instance<W> {
         let mut store = Store::new(&sandbox.engine, Guest::new(limits, bounds, log));
         store.limiter(|guest| &mut guest.limiter);
         store.set_max_component_handles(limits.handles);
+        store.epoch_deadline_callback(|store| {
+            Ok(store
+                .data()
+                .time
+                .left()
+                .map_or(UpdateDeadline::Interrupt, |left| UpdateDeadline::Continue(ticks(left))))
+        });
         budget(&mut store, limits, bounds, 1);
         match now_or_never(instantiate(&mut store)) {
             Some(Ok(guest)) => Ok(Self { store, guest, calls: 0, _alive: Alive::new(&sandbox.alive) }),
@@ -88,11 +97,41 @@ impl<W> Instance<W> {
 
 /// Time and result size of one call.
 fn budget(store: &mut Store<Guest>, limits: &Limits, bounds: &Bounds, targets: usize) {
-    let ticks = bounds.call_timeout.as_millis().div_ceil(engine::TICK.as_millis());
-    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
+    store.data_mut().time = CallTime::of(bounds.call_timeout);
+    store.set_epoch_deadline(ticks(bounds.call_timeout));
     let per_target = limits.result_per_target.saturating_mul(targets);
     store.set_hostcall_fuel(limits.result.saturating_add(per_target));
     store.data_mut().limiter.forgive();
+}
+
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(engine::TICK.as_millis())).unwrap_or(u64::MAX).max(1)
+}
+
+/// A call's time is processor time, so that a sound guest is not punished where others keep the processors; but
+/// no call takes longer than this many times as much.
+const PATIENCE: u32 = 4;
+
+/// When a call on this thread has to end.
+pub(super) struct CallTime {
+    /// As [`cpu_time`] tells it.
+    cpu: Duration,
+    /// None: as good as never.
+    wall: Option<Instant>,
+}
+
+impl CallTime {
+    pub(super) fn of(timeout: Duration) -> Self {
+        let wall = Instant::now().checked_add(timeout.saturating_mul(PATIENCE));
+        Self { cpu: cpu_time().saturating_add(timeout), wall }
+    }
+
+    /// None: nothing.
+    fn left(&self) -> Option<Duration> {
+        let cpu = self.cpu.checked_sub(cpu_time())?;
+        let wall = self.wall.map_or(Some(cpu), |wall| wall.checked_duration_since(Instant::now()))?;
+        Some(cpu.min(wall)).filter(|left| !left.is_zero())
+    }
 }
 
 /// A guest that waits for anything would block a thread that others need, and time stands still for it.

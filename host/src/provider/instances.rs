@@ -94,11 +94,7 @@ impl Instances {
         let instances = self.clone();
         let waiting = tokio::spawn(async move {
             let turn = share.turn().await?;
-            let running = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                call(&instances)
-            });
-            joined(running.await)
+            joined(turn.run(move || call(&instances)).await)
         });
         joined(waiting.await)
     }
@@ -241,6 +237,7 @@ impl Instances {
     fn note(&self, error: &ProviderError) {
         if error.is_components_fault() {
             self.failures.fetch_add(1, Ordering::Relaxed);
+            self.share.iter().for_each(|share| share.failed());
             self.loaded.usage.failed(error);
         }
     }

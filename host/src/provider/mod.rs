@@ -8,7 +8,7 @@
 //! - [`shape`] and [`inspect`]: size, validity, imports, world and version, before anything is compiled
 //! - [`compiler`] and [`worker`]: a process of its own that compiles, and can be killed
 //! - [`artefacts`]: what is compiled, and the proof that it is ours
-//! - [`breaker`] and [`share`]: whether, and how many at once, its calls run at all
+//! - [`breaker`], [`share`] and [`lane`]: whether, how many at once, and after whom its calls run at all
 //! - [`bounds`]: what its tenant may use
 //! - [`engine`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
 //! - [`check`]: what it returns
@@ -27,6 +27,7 @@ mod idle;
 mod inspect;
 mod instance;
 mod instances;
+mod lane;
 mod load;
 mod loader;
 mod log;
@@ -84,7 +85,7 @@ pub struct Limits {
     pub result_per_target: usize,
     /// Resource handles alive at once.
     pub handles: usize,
-    /// Wall-clock time of one call.
+    /// Processor time of one call; it may take four times as long where others keep the processors.
     pub call_timeout: Duration,
     /// Instances alive at once in the whole process.
     pub instances: u32,
@@ -179,7 +180,7 @@ impl Sandbox {
         guest::link(&mut linker).map_err(Error::internal)?;
         let idle = Arc::<Idle>::default();
         let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
-        let shares = Shares::new(&limits.share);
+        let shares = Shares::new(&limits.share).map_err(Error::internal)?;
         Ok(Arc::new(Self {
             engine,
             linker,
@@ -213,6 +214,17 @@ impl Sandbox {
     /// What a tenant's uploaded components use now.
     pub fn used_by(&self, tenant: &TenantId) -> TenantUse {
         self.shares.used_by(tenant)
+    }
+
+    /// Runs what a stranger causes beside calls, on a thread that is served after all others.
+    pub async fn in_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.shares.background().run(work) {
+            Some(running) => running.await.unwrap_or_else(|failure| Err(Error::internal(failure))),
+            None => Err(ProviderError::Exhausted.into()),
+        }
     }
 
     /// Who shall be told when a component is quarantined, on the thread of its last call. The first to ask.

@@ -1,22 +1,26 @@
 //! What one tenant may have of the machine for components that it uploaded: calls at once, and CPU time.
 
 use std::collections::HashMap;
+use std::io;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
 
 use super::bounds::{Account, Bounds};
+use super::lane::{Lane, Lanes, cpu_time};
 use super::{Limits, ProviderError};
 use crate::tenant::{self, TenantId};
 
 /// Bounds for calls of uploaded components. Built-in components have none of these.
 #[derive(Debug, Clone)]
 pub struct ShareLimits {
-    /// Calls that run at once, of all tenants.
+    /// Calls that run at once, of all tenants whose calls take little time.
     pub calls: usize,
+    /// Calls that run at once, of all others: those who use more than [`LITTLE`] of what is theirs.
+    pub heavy_calls: usize,
     /// Calls that run at once, of one tenant.
     pub calls_per_tenant: usize,
     /// How long a call waits for its turn.
@@ -31,8 +35,9 @@ impl Default for ShareLimits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
+            calls: cores * 4,
             // Half of the machine stays free, however many strangers keep the other half busy.
-            calls: (cores / 2).max(1),
+            heavy_calls: (cores / 2).max(1),
             calls_per_tenant: 2,
             wait: Duration::from_secs(2),
             cpu_per_second: Duration::from_millis(200),
@@ -40,6 +45,10 @@ impl Default for ShareLimits {
         }
     }
 }
+
+/// Who uses no more than this part of the CPU time that each may have uses little, and waits for nobody who does
+/// not: 10 ms per second, where 200 are allowed.
+const LITTLE: f64 = 0.05;
 
 /// Where the tenants' own limits are found.
 type LimitsOf = Box<dyn Fn(&TenantId) -> tenant::Limits + Send + Sync>;
@@ -56,15 +65,20 @@ pub struct TenantUse {
 /// The shares of all tenants that have uploaded components in use.
 pub(super) struct Shares {
     limits: ShareLimits,
-    all: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
     tenants: Mutex<HashMap<TenantId, Weak<Share>>>,
     limits_of: Arc<OnceLock<LimitsOf>>,
 }
 
 impl Shares {
-    pub(super) fn new(limits: &ShareLimits) -> Self {
-        let all = Arc::new(Semaphore::new(limits.calls.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { limits: limits.clone(), all, tenants: Mutex::default(), limits_of: Arc::default() }
+    pub(super) fn new(limits: &ShareLimits) -> io::Result<Self> {
+        let lanes = Arc::new(Lanes::new(limits.calls, limits.heavy_calls)?);
+        Ok(Self { limits: limits.clone(), lanes, tenants: Mutex::default(), limits_of: Arc::default() })
+    }
+
+    /// For what strangers cause beside their calls; it takes no place.
+    pub(super) fn background(&self) -> &Lane {
+        &self.lanes.heavy
     }
 
     /// The share of one tenant, the same for all of its components.
@@ -80,9 +94,10 @@ impl Shares {
             limits_of: self.limits_of.clone(),
             account: Arc::default(),
             wait: self.limits.wait,
-            all: self.all.clone(),
+            lanes: self.lanes.clone(),
             own: Arc::new(own),
-            budget: Mutex::new(Budget::new(&self.limits, Instant::now())),
+            budget: Mutex::new(Budget::new(&self.limits, 1.0, Instant::now())),
+            little: Mutex::new(Budget::new(&self.limits, LITTLE, Instant::now())),
         });
         tenants.insert(tenant.clone(), Arc::downgrade(&share));
         share
@@ -108,28 +123,52 @@ pub(super) struct Share {
     limits_of: Arc<OnceLock<LimitsOf>>,
     pub(super) account: Arc<Account>,
     wait: Duration,
-    all: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
     own: Arc<Semaphore>,
     budget: Mutex<Budget>,
+    /// While there is some of it, the tenant uses little.
+    little: Mutex<Budget>,
 }
 
-/// While this lives, a call may run.
+/// The right to make one call.
 pub(super) struct Turn {
+    lanes: Arc<Lanes>,
+    is_light: bool,
     _own: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// Makes the call; the turn ends with it.
+    pub(super) async fn run<T: Send + 'static>(
+        self,
+        call: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+    ) -> Result<Result<T, ProviderError>, JoinError> {
+        let lanes = self.lanes.clone();
+        let lane = if self.is_light { &lanes.light } else { &lanes.heavy };
+        let running = lane.run(move || {
+            let _turn = self;
+            call()
+        });
+        match running {
+            Some(running) => running.await,
+            None => Ok(Err(ProviderError::Exhausted)),
+        }
+    }
 }
 
 impl Share {
     /// Waits among the tenant's own calls first, so that no tenant has more than a few places in the common
-    /// queue, which is served in order.
+    /// queue, which is served in order. Who used much of late has another queue than who did not.
     pub(super) async fn turn(&self) -> Result<Turn, ProviderError> {
         let both = async {
-            let own = self.own.clone().acquire_owned().await;
-            let all = self.all.clone().acquire_owned().await;
-            own.and_then(|own| Ok(Turn { _own: own, _all: all? }))
+            let own = self.own.clone().acquire_owned().await.ok()?;
+            let is_light = locked(&self.little).admit(Instant::now()).is_ok();
+            let lane = if is_light { &self.lanes.light } else { &self.lanes.heavy };
+            Some(Turn { lanes: self.lanes.clone(), is_light, _own: own, _place: lane.place().await? })
         };
         match tokio::time::timeout(self.wait, both).await {
-            Ok(Ok(turn)) => Ok(turn),
+            Ok(Some(turn)) => Ok(turn),
             _ => Err(ProviderError::Exhausted),
         }
     }
@@ -145,6 +184,13 @@ impl Share {
         Ok(Meter { share: self, start: cpu_time() })
     }
 
+    /// A call failed, which may have kept its place for long: no more of the tenant's are light for a while.
+    pub(super) fn failed(&self) {
+        let mut little = locked(&self.little);
+        let all = little.burst;
+        little.charge(Duration::try_from_secs_f64(all).unwrap_or_default());
+    }
+
     /// What a call and its instance may use.
     pub(super) fn bounds(&self, limits: &Limits) -> Bounds {
         Bounds::of_tenant(limits, &self.limits(), &self.account)
@@ -155,8 +201,12 @@ impl Share {
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.budget)
     }
+}
+
+fn locked(budget: &Mutex<Budget>) -> MutexGuard<'_, Budget> {
+    budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Charges the tenant, when dropped, with the CPU time that this thread used meanwhile.
@@ -167,14 +217,10 @@ pub(super) struct Meter<'a> {
 
 impl Drop for Meter<'_> {
     fn drop(&mut self) {
-        self.share.budget().charge(cpu_time().saturating_sub(self.start));
+        let used = cpu_time().saturating_sub(self.start);
+        self.share.budget().charge(used);
+        locked(&self.share.little).charge(used);
     }
-}
-
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanoseconds)
 }
 
 /// A bucket that fills with time and is emptied by use; it may go below zero. Time is an argument.
@@ -187,9 +233,10 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(limits: &ShareLimits, now: Instant) -> Self {
-        let burst = limits.cpu_burst.as_secs_f64();
-        Self { level: burst, burst, rate: limits.cpu_per_second.as_secs_f64(), filled: now }
+    /// With this part of what is allowed.
+    fn new(limits: &ShareLimits, part: f64, now: Instant) -> Self {
+        let burst = limits.cpu_burst.as_secs_f64() * part;
+        Self { level: burst, burst, rate: limits.cpu_per_second.as_secs_f64() * part, filled: now }
     }
 
     /// Another rate; what may be used at one go lasts for as long as before.
@@ -239,6 +286,7 @@ mod tests {
     fn limits() -> ShareLimits {
         ShareLimits {
             calls: 1,
+            heavy_calls: 1,
             calls_per_tenant: 1,
             wait: Duration::from_millis(10),
             cpu_per_second: SECOND / 4,
@@ -249,7 +297,7 @@ mod tests {
     #[test]
     fn a_debt_is_paid_with_time_and_a_rest_saves_no_more_than_the_burst() {
         let start = Instant::now();
-        let mut budget = Budget::new(&limits(), start);
+        let mut budget = Budget::new(&limits(), 1.0, start);
         budget.charge(SECOND / 2);
         assert_eq!(budget.admit(start), Ok(()));
         budget.charge(SECOND);
@@ -263,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_one_share_for_all_its_components() {
-        let shares = Shares::new(&limits());
+        let shares = Shares::new(&limits()).unwrap();
         let (a, b) = (TenantId::new("a"), TenantId::new("b"));
         let share = shares.of(&a);
         assert!(Arc::ptr_eq(&share, &shares.of(&a)));
@@ -277,7 +325,7 @@ mod tests {
     fn a_call_is_charged_with_the_time_that_it_used() {
         // Nothing worth mention comes back meanwhile, however long this thread has to wait.
         let limits = ShareLimits { cpu_per_second: Duration::from_nanos(1), ..limits() };
-        let share = Shares::new(&limits).of(&TenantId::default_tenant());
+        let share = Shares::new(&limits).unwrap().of(&TenantId::default_tenant());
         share.budget().charge(SECOND - Duration::from_micros(1));
         let meter = share.meter().unwrap();
         let mut work = 0_u64;
@@ -290,11 +338,29 @@ mod tests {
 
     #[tokio::test]
     async fn calls_wait_for_their_turn_and_not_for_ever() {
-        let shares = Shares::new(&limits());
+        let shares = Shares::new(&limits()).unwrap();
         let (a, b) = (shares.of(&TenantId::new("a")), shares.of(&TenantId::new("b")));
         let turn = a.turn().await.unwrap();
         assert_eq!(b.turn().await.map(|_| ()), Err(ProviderError::Exhausted));
         drop(turn);
         b.turn().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_used_little_does_not_wait_for_those_who_used_much() {
+        let shares = Shares::new(&limits()).unwrap();
+        let [busy, other] = ["busy", "other"].map(|id| shares.of(&TenantId::new(id)));
+        let light = busy.turn().await.unwrap();
+        drop(light);
+        // A tenth of what it may use at one go.
+        let meter = busy.meter().unwrap();
+        locked(&busy.little).charge(SECOND / 10);
+        drop(meter);
+        let heavy = busy.turn().await.unwrap();
+        assert!(!heavy.is_light);
+        assert!(other.turn().await.unwrap().is_light);
+        let third = shares.of(&TenantId::new("third"));
+        locked(&third.little).charge(SECOND / 10);
+        assert_eq!(third.turn().await.map(|_| ()), Err(ProviderError::Exhausted), "in the queue of its like");
     }
 }

@@ -8,7 +8,8 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::storage::{Change, Key, Storage, StorageError, Table};
-use super::{Registry, cut_off, from_unix, unix_milliseconds};
+use super::{Registry, authentic, cut_off, from_unix, unix_milliseconds};
+use crate::credential::KeyHasher;
 use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
 
@@ -37,9 +38,9 @@ struct Written {
     activated: u64,
 }
 
-pub(super) fn read(storage: &dyn Storage) -> Result<Versions, StorageError> {
+pub(super) fn read(storage: &dyn Storage, hasher: &KeyHasher) -> Result<Versions, StorageError> {
     let mut versions = Versions::new();
-    for (key, bytes) in storage.scan(Table::Versions, &Key::new(&[]))? {
+    for (key, bytes) in authentic::scan(storage, hasher, Table::Versions)? {
         let [tenant, name, digest] = key.parts().ok_or_else(|| cut_off("a version's key"))?;
         let written: Written = serde_json::from_slice(&bytes).map_err(|_| cut_off("a version"))?;
         let tenant = TenantId::new(&tenant);
@@ -70,7 +71,7 @@ impl Registry {
         let key = key(&version.tenant, &version.name, &version.digest);
         self.journal.commit(vec![
             Change::Put(Table::Components, key.clone(), component.to_vec()),
-            Change::Put(Table::Versions, key, written(version)?),
+            authentic::put(&self.hasher, Table::Versions, key, &written(version)?),
         ])?;
         self.all_versions_mut().insert(place, version.clone());
         Ok(())
@@ -102,7 +103,8 @@ impl Registry {
             return Err(Error::new(Kind::NotFound, "version_not_found", message));
         };
         version.activated = at;
-        let change = Change::Put(Table::Versions, key(tenant, name, digest), written(&version)?);
+        let key = key(tenant, name, digest);
+        let change = authentic::put(&self.hasher, Table::Versions, key, &written(&version)?);
         self.journal.commit(vec![change])?;
         self.all_versions_mut().insert(place, version);
         Ok(())

@@ -4,12 +4,14 @@
 //! With [`File`] it outlives the process: what was acknowledged is on the disk, whenever the process is killed.
 //! Reports of dead tokens are kept within moments, and in order; a kill in between can lose the newest ones,
 //! which the answers to their sends have told already. Of what is kept, the secrets of applications and the
-//! key that API keys are hashed with are sealed; device tokens, settings and answers are readable.
+//! key that API keys are hashed with are sealed; device tokens, settings and answers are readable. Who may write to
+//! the file still can not make a tenant, give one a key, lift a limit or have another component run (`authentic`).
 //!
 //! A change is answered when it is kept. An application's secrets are opened and parsed when it is first
 //! sent for, so that a start takes no longer for thousands of applications, and an expired one hurts nobody.
 
 mod answers;
+mod authentic;
 mod components;
 mod feedback;
 mod file;
@@ -81,11 +83,12 @@ pub struct Registry {
 impl Registry {
     /// Reads what is kept. `feedback`: most dead tokens per application.
     pub fn open(storage: Arc<dyn Storage>, key: SealingKey, feedback: usize) -> Result<Self, StorageError> {
-        format::migrate(&*storage)?;
+        format::migrate(&*storage, &key)?;
+        let hasher = format::hasher(&*storage, &key)?;
         let registry = Self {
-            hasher: format::hasher(&*storage, &key)?,
             journal: Journal::new(storage.clone()),
-            versions: RwLock::new(components::read(&*storage)?),
+            versions: RwLock::new(components::read(&*storage, &hasher)?),
+            hasher,
             storage,
             key,
             applications: RwLock::default(),

@@ -158,6 +158,8 @@ pub enum StorageError {
         "the file is of format {found}, written by a newer version of this program; this one knows {known}"
     )]
     Newer { found: u32, known: u32 },
+    #[error("a record of the table {0} was not written by a server that has the key")]
+    Changed(&'static str),
     #[error("the key is not the one that this registry is sealed with")]
     WrongKey,
     #[error(transparent)]

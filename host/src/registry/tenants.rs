@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{Change, Key, StorageError, Table};
-use super::{Registry, cut_off};
+use super::{Registry, authentic, cut_off};
 use crate::credential::{KeyHash, KeyId};
 use crate::error::Error;
 use crate::tenant::{Limits, TenantId};
@@ -58,13 +58,14 @@ impl Registry {
             let record = TenantRecord::read(&bytes).ok_or_else(|| cut_off("a tenant"))?;
             Ok((TenantId::new(&id), record))
         };
-        self.storage.scan(Table::Tenants, &Key::new(&[]))?.into_iter().map(read).collect()
+        authentic::scan(&*self.storage, &self.hasher, Table::Tenants)?.into_iter().map(read).collect()
     }
 
     /// Keeps a tenant. Blocks.
     pub fn put_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> Result<(), Error> {
         let bytes = record.written().map_err(Error::internal)?;
-        Ok(self.journal.commit(vec![Change::Put(Table::Tenants, Key::new(&[tenant.as_str()]), bytes)])?)
+        let place = Key::new(&[tenant.as_str()]);
+        Ok(self.journal.commit(vec![authentic::put(&self.hasher, Table::Tenants, place, &bytes)])?)
     }
 
     /// Forgets a tenant and all that belongs to it. Blocks.

@@ -244,6 +244,83 @@ fn a_tenant_goes_with_all_that_is_its_own() {
     });
 }
 
+/// What one can do who may write to the file and does not have the key.
+#[test]
+fn who_has_no_key_grants_nothing() {
+    with_both(|storage| {
+        let registry = open(&storage);
+        let suspended = TenantRecord { suspended: true, ..TenantRecord::new(from_unix(5)) };
+        registry.put_tenant(&acme(), &suspended).unwrap();
+        registry.put_tenant(&TenantId::new("other"), &TenantRecord::new(from_unix(5))).unwrap();
+        for component in [b"one", b"two"] {
+            registry.put_component(&version(&acme(), component, 1), component).unwrap();
+        }
+        drop(registry);
+        let refused = |table: Table, place: &Key, record: Vec<u8>| {
+            let before = storage.get(table, place).unwrap();
+            storage.commit(&[Change::Put(table, place.clone(), record)]).unwrap();
+            let opened = Registry::open(storage.clone(), key(), 3).and_then(|registry| registry.tenants());
+            assert_eq!(opened.err(), Some(StorageError::Changed(table.name())));
+            let back = before.map_or(Change::Delete(table, place.clone()), |before| {
+                Change::Put(table, place.clone(), before)
+            });
+            storage.commit(&[back]).unwrap();
+            assert!(Registry::open(storage.clone(), key(), 3).unwrap().tenants().is_ok());
+        };
+        for table in [Table::Tenants, Table::Versions] {
+            let all = storage.scan(table, &Key::new(&[])).unwrap();
+            let [(place, record), (_, other)] = &all[..] else { panic!("two of each") };
+            for at in 0..record.len() {
+                let mut changed = record.clone();
+                changed[at] ^= 1;
+                refused(table, place, changed);
+            }
+            if record != other {
+                refused(table, place, other.clone());
+            }
+            refused(table, &Key::new(&["planted"]), record.clone());
+            refused(table, place, record[32..].to_vec());
+            refused(table, place, Vec::new());
+        }
+        // Nor by having the file brought up to this format once more, nor by taking what is sealed away.
+        storage.commit(&[Change::Put(Table::Meta, Key::new(&["format"]), b"1".to_vec())]).unwrap();
+        let again = Registry::open(storage.clone(), key(), 3).err();
+        assert!(matches!(again, Some(StorageError::Corrupt(_))), "{again:?}");
+        storage.commit(&[Change::Delete(Table::Meta, Key::new(&["key"]))]).unwrap();
+        let anew = Registry::open(storage.clone(), key(), 3).err();
+        assert!(matches!(anew, Some(StorageError::Corrupt(_))), "{anew:?}");
+    });
+}
+
+#[test]
+fn records_of_the_first_format_are_authenticated_once() {
+    with_both(|storage| {
+        let registry = open(&storage);
+        registry.put_tenant(&acme(), &TenantRecord::new(from_unix(5))).unwrap();
+        registry.put_component(&version(&acme(), b"one", 1), b"one").unwrap();
+        drop(registry);
+        // As the first format had them: bare, and the secret without a note.
+        for table in [Table::Tenants, Table::Versions] {
+            for (place, record) in storage.scan(table, &Key::new(&[])).unwrap() {
+                storage.commit(&[Change::Put(table, place, record[32..].to_vec())]).unwrap();
+            }
+        }
+        let (place, identity): (_, &[&[u8]]) = (Key::new(&["key"]), &[b"meta", b"key"]);
+        let sealed = storage.get(Table::Meta, &place).unwrap().unwrap();
+        let mut first = Uploads::default();
+        let secret = key().open(&sealed, identity).unwrap();
+        first.insert("api_key_hash_key", Secret::new(secret.reveal("api_key_hash_key").unwrap().to_vec()));
+        let format = Change::Put(Table::Meta, Key::new(&["format"]), b"1".to_vec());
+        let sealed = key().seal(&first, identity).unwrap();
+        storage.commit(&[Change::Put(Table::Meta, place, sealed), format]).unwrap();
+
+        let registry = open(&storage);
+        assert_eq!(registry.tenants().unwrap(), [(acme(), TenantRecord::new(from_unix(5)))]);
+        assert_eq!(registry.versions(), [version(&acme(), b"one", 1)]);
+        assert_eq!(open(&storage).versions().len(), 1);
+    });
+}
+
 #[tokio::test]
 async fn answers_are_there_after_a_restart() {
     assert!(Registry::in_memory(1).unwrap().answers().is_none());

@@ -83,6 +83,9 @@ macro_rules! export {
     };
 }
 
+/// What a test asks for with; see [`task`].
+const SETTINGS: [&str; 4] = ["do", "value", "where", "message"];
+
 /// What the test asks for: the application's setting `do`, or nothing.
 pub fn task(application: &Application) -> &str {
     setting(application, "do")
@@ -102,7 +105,7 @@ pub fn manifest() -> ProviderManifest {
         version: "1".into(),
         description: String::new(),
         also_answers: Vec::new(),
-        settings: vec![field("do", ValueKind::Text, "What to do wrong.")],
+        settings: SETTINGS.map(|name| field(name, ValueKind::Text, "What to do wrong.")).to_vec(),
         credentials: Vec::new(),
         options: Vec::new(),
         targets: vec![TargetKind::Device],

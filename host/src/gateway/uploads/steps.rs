@@ -44,7 +44,8 @@ impl Upload {
     pub async fn finish(self, component: Vec<u8>) -> Result<ProviderView, Error> {
         let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
         let component: Arc<[u8]> = component.into();
-        let digest = digest(&component);
+        let hashed = component.clone();
+        let digest = shared.loader.sandbox().in_background(move || Ok(digest(&hashed))).await?;
         shared.has_room(&tenant, name, &digest, component.len())?;
         let log = Arc::<GuestLog>::default();
         let loaded = self.load(&component, &log).await;
@@ -71,14 +72,14 @@ impl Upload {
     async fn load(&self, component: &Arc<[u8]>, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
         let job = self.uploads.job().await?;
         let (shared, component, log) = (self.change.shared.clone(), component.clone(), log.clone());
-        let name = self.name.clone();
-        blocking(move || {
+        let (name, sandbox) = (self.name.clone(), shared.loader.sandbox().clone());
+        let loading = sandbox.in_background(move || {
             let _job = job;
             let provider = shared.loader.load(&component, Trust::Uploaded, &log)?;
             shared.policy.check(&name, provider.manifest())?;
             Ok(provider)
-        })
-        .await
+        });
+        loading.await
     }
 }
 

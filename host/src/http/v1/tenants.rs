@@ -22,8 +22,8 @@ use crate::error::{Error, Kind};
 use crate::tenant::{Limits, TenantId};
 use crate::tenants::{KeyRequest, KeyView, LimitUse, NewKey, TenantView, Tenants, Usage, Wanted};
 use shapes::{
-    Key, Keys, MadeKey, MadeTenant, NewKeyRequest, Shown, SinceStart, TenantChange, TenantUsage, TenantsPage,
-    Used,
+    Key, Keys, MadeKey, MadeTenant, NewKeyRequest, OfTenant, Shown, SinceStart, TenantChange, TenantUsage,
+    TenantsPage, Used,
 };
 
 /// Bytes of a body.
@@ -70,7 +70,7 @@ pub(super) async fn list(State(api): State<Api>, paging: Paging, _: Operator) ->
     path = "/v1/tenants/{id}",
     operation_id = "put_tenant",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    params(OfTenant),
     request_body = TenantChange,
     responses(
         (status = 200, description = "It is changed.", body = Shown),
@@ -113,7 +113,7 @@ pub(super) async fn put(
     path = "/v1/tenants/{id}",
     operation_id = "read_tenant",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    params(OfTenant),
     responses(
         (status = 200, description = "The tenant.", body = Shown), Missing, Guarded
     )
@@ -135,7 +135,7 @@ pub(super) async fn show(
     path = "/v1/tenants/{id}",
     operation_id = "delete_tenant",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    params(OfTenant),
     responses(
         (status = 204, description = "It is gone."), Missing, Busy, Operators, Guarded
     )
@@ -160,7 +160,7 @@ pub(super) async fn delete(
     path = "/v1/tenants/{id}/usage",
     operation_id = "read_tenant_usage",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    params(OfTenant),
     responses(
         (status = 200, description = "Use and limits.", body = TenantUsage), Missing, Guarded
     )
@@ -186,7 +186,7 @@ pub(super) async fn usage(
     path = "/v1/tenants/{id}/keys",
     operation_id = "create_tenant_key",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    params(OfTenant),
     request_body = NewKeyRequest,
     responses(
         (status = 201, description = "The new key.", body = MadeKey),
@@ -218,7 +218,7 @@ pub(super) async fn add_key(
     path = "/v1/tenants/{id}/keys",
     operation_id = "list_tenant_keys",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores.")),
+    params(OfTenant),
     responses(
         (status = 200, description = "Those that are good.", body = Keys), Missing, Operators, Guarded
     )
@@ -238,7 +238,7 @@ pub(super) async fn list_keys(
     path = "/v1/tenants/{id}/keys/{key}",
     operation_id = "delete_tenant_key",
     tag = "Tenants",
-    params(("id" = String, Path, example = "acme", description = "1 to 64 letters, digits, dots, dashes and underscores."), ("key" = String, Path, example = "0123456789abcdef", description = "Its id.")),
+    params(OfTenant, ("key" = String, Path, example = "0123456789abcdef", description = "Its id.")),
     responses(
         (status = 204, description = "It is not good any more."), Missing, Operators, Guarded
     )

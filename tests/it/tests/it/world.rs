@@ -44,9 +44,14 @@ impl World {
 
     /// `settings`: more lines of configuration, in TOML.
     pub async fn with(settings: &str) -> Self {
+        Self::configured(|simulator| pointing_at(simulator, settings)).await
+    }
+
+    /// `toml`: the whole configuration.
+    pub async fn configured(toml: impl FnOnce(&Simulator) -> String) -> Self {
         let directory = Directory::new();
         let simulator = Simulator::start(Options::ephemeral(directory.path())).await.unwrap();
-        let server = Pushlet::start(&pointing_at(&simulator, settings)).await;
+        let server = Pushlet::start(&toml(&simulator)).await;
         Self { simulator, server, _directory: directory }
     }
 

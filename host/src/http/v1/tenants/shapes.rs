@@ -3,9 +3,22 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::tenant::Limits;
+
+/// Which tenant a path is about.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(
+    dead_code,
+    reason = "it is read as a segment, so that a tenant that is not there is answered as such"
+)]
+pub(in super::super) struct OfTenant {
+    /// 1 to 64 letters, digits, dots, dashes and underscores.
+    #[param(example = "acme")]
+    id: String,
+}
 
 /// A tenant.
 #[derive(Serialize, ToSchema)]

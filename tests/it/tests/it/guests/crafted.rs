@@ -65,6 +65,35 @@ fn with_instances(mut component: Vec<u8>, extra: &str, count: usize) -> Vec<u8> 
     component
 }
 
+/// One of each kind, with the code that its upload gets.
+pub fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let (broken, complex, invalid) = ("broken_component", "component_too_complex", "invalid_component");
+    let post = "cabi_post_pushlet:provider/manifest@0.1.0#describe";
+    let imports: String = (0..2_001).map(|count| format!(r#"(import "i{count}" (instance))"#)).collect();
+    let newer = CONTRACT.replace("pushlet:provider@0.1.0", "pushlet:provider@1.0.0");
+    let instances = |module: &str, count| with_instances(provider(""), module, count);
+    vec![
+        ("endless start", provider("(func $start (loop $l (br $l))) (start $start)"), broken),
+        ("start that recurses", provider("(func $start (call $start)) (start $start)"), broken),
+        (
+            "endless afterwards",
+            provider(&format!(r#"(func (export "{post}") (param i32) (loop $l (br $l)))"#)),
+            broken,
+        ),
+        ("huge function", provider(&format!("(func {})", "i32.const 1 drop ".repeat(200_000))), complex),
+        ("many locals", provider(&format!("(func (local {}))", "i64 ".repeat(10_001))), complex),
+        ("many functions", provider(&"(func)".repeat(100_001)), complex),
+        ("many imports", wat::parse_str(format!("(component {imports})")).unwrap(), complex),
+        ("many instances", instances("(module)", 300), complex),
+        ("large memories", instances("(module (memory 352))", 3), broken),
+        ("many memories", instances("(module (memory 1))", 5), invalid),
+        ("large table", instances("(module (table 60000 funcref))", 2), broken),
+        ("another version", component(&newer, module_for("1.0.0", "")), "wrong_contract_version"),
+        ("another world", wat::parse_str("(component)").unwrap(), "wrong_world"),
+        ("cut off", provider("")[..200].to_vec(), invalid),
+    ]
+}
+
 fn load(bytes: &[u8]) -> LoadError {
     let stage = stage();
     stage.beside_the_neighbour(|| stage.load(bytes).map(|_| ()).unwrap_err())

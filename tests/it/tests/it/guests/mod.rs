@@ -5,10 +5,12 @@ mod answers;
 mod calls;
 pub mod crafted;
 mod loading;
+mod managing;
 mod observing;
 pub mod stage;
 mod tenants;
 mod together;
+mod villains;
 
 use std::fs;
 use std::path::Path;

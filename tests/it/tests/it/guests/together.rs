@@ -1,92 +1,166 @@
-//! All villains at once, under the limits that strangers have, beside a neighbour who goes on as before.
+//! All villains at once, each with a tenant of its own, at a running server; beside them two neighbours who go on
+//! as before: one with a built-in provider, one with a component of its own.
+//!
+//! `PUSHLET_ROUNDS=5 cargo test --release --workspace --test it -- --nocapture guests::together` measures their
+//! pace: in each round alone, then beside the villains. It fails where the median of the ratios is below 0.9.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pushlet::provider::{BreakerPolicy, Instances, Limits, Provider, Sandbox, Trust};
-use pushlet::tenant::TenantId;
+use serde_json::json;
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
 
-use super::stage::{Call, apns, application, call, component};
+use super::stage::component;
+use super::villains::{Villain, villains};
+use crate::tenants::{make, register, with_operator};
+use crate::upload::{PROGRAM, Receiver, upload};
+use crate::world::{World, expect, pointing_at};
 
-/// Each with a tenant of its own: the guest, what is called, and what it is told to do.
-const VILLAINS: &[(&str, Call, &str)] = &[
-    ("endless", Call::CheckApplication, "check_application"),
-    ("endless", Call::Encode, "encode"),
-    ("endless", Call::Decode, "decode"),
-    ("recursion", Call::Encode, "recurse"),
-    ("hog", Call::Encode, "hoard"),
-    ("huge_result", Call::Encode, "body"),
-    ("huge_result", Call::Decode, "native"),
-    ("lies", Call::Encode, "past_the_end"),
-    ("trap", Call::Encode, "unreachable"),
-    ("trap", Call::Decode, "out_of_bounds"),
-    ("panic", Call::Encode, "panic"),
-];
-/// How long the neighbour is watched: alone, and beside the others.
-const WATCHED: Duration = Duration::from_secs(2);
+/// How many requests each neighbour has under way: with these the processors have no rest.
+const REQUESTS: [(&str, usize); 2] = [("built-in", 4), ("own", 1)];
+/// The least of its pace that a neighbour keeps.
+const LEAST: f64 = 0.9;
 
-/// Calls of the neighbour in a while, all with the same result.
-async fn watched(neighbour: &Arc<Instances>) -> usize {
-    let (started, mut calls) = (Instant::now(), 0);
-    let application = Arc::new(application(&[("apns_topic", "com.example.app")]));
-    let mut expected = None;
-    while started.elapsed() < WATCHED {
-        let application = application.clone();
-        let result =
-            neighbour.run(move |instances| call(instances, Call::Encode, &application)).await.unwrap();
-        assert_eq!(*expected.get_or_insert_with(|| result.clone()), result);
-        calls += 1;
+/// Codes by villain, and how often each was given.
+type Told = Arc<Mutex<BTreeMap<String, BTreeMap<String, usize>>>>;
+
+struct Scene {
+    world: World,
+    receiver: Receiver,
+    /// By neighbour.
+    keys: BTreeMap<&'static str, String>,
+    told: Told,
+    /// Held by each villain while it acts, so that one who has it alone knows that they rest.
+    stage: Arc<RwLock<()>>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let receiver = Receiver::start().await;
+        let world = World::configured(|simulator| {
+            let here = format!("https://{}", receiver.address);
+            let endpoints: String = ["guest", "webhook"]
+                .map(|name| {
+                    format!("endpoints.{name} = {{ production = {here:?}, development = {here:?} }}\n")
+                })
+                .concat();
+            let more = with_operator(&format!("providers.compiler = {PROGRAM:?}\n{endpoints}"));
+            pointing_at(simulator, &more)
+                .replace("extra_roots = [", &format!("extra_roots = [{:?}, ", receiver.ca()))
+        })
+        .await;
+        let mut keys = BTreeMap::new();
+        for (name, _) in REQUESTS {
+            keys.insert(name, make(&world.server, name, &json!({})).await);
+        }
+        expect(register(&world, &keys["built-in"], "app"), 200).await;
+        expect(upload(&world.server, "webhook", component("webhook")).bearer_auth(&keys["own"]), 200).await;
+        let body = json!({"provider": "webhook", "webhook_token": "hush", "webhook_channel": "news"});
+        let application = world.server.put("/v1/applications/app").bearer_auth(&keys["own"]).json(&body);
+        expect(application, 200).await;
+        Self { world, receiver, keys, told: Told::default(), stage: Arc::default() }
     }
-    calls
+
+    /// What each neighbour sends in this time, all of it delivered.
+    async fn pace(self: &Arc<Self>, time: Duration) -> [usize; 2] {
+        let mut senders = JoinSet::new();
+        let until = Instant::now() + time;
+        for (place, (name, requests)) in REQUESTS.into_iter().enumerate() {
+            for _ in 0..requests {
+                let scene = self.clone();
+                senders.spawn(async move { (place, scene.send_until(name, until).await) });
+            }
+        }
+        let mut sent = [0; 2];
+        while let Some(result) = senders.join_next().await {
+            let (place, count) = result.unwrap();
+            sent[place] += count;
+        }
+        self.receiver.posts.lock().unwrap().clear();
+        sent
+    }
+
+    async fn send_until(&self, neighbour: &str, until: Instant) -> usize {
+        let targets: Vec<String> = (0..20).map(|number| format!("token-{number}")).collect();
+        let body = json!({"application_id": "app", "notification": {"body": "hello"}, "targets": targets});
+        let mut sent = 0;
+        while Instant::now() < until {
+            let request = self.world.server.post("/v1/notifications").bearer_auth(&self.keys[neighbour]);
+            let answer = expect(request.json(&body), 200).await;
+            let results = answer["results"].as_array().unwrap();
+            assert!(results.iter().all(|result| result["status"] == "delivered"), "{neighbour}: {answer}");
+            sent += results.len();
+        }
+        sent
+    }
+
+    /// A tenant that goes on with what it does. One who is told to wait does so, and no longer.
+    async fn villain(self: Arc<Self>, number: usize, villain: Villain, over: Arc<AtomicBool>) {
+        let limits = json!({"limits": {"requests_per_second": 5}});
+        let key = make(&self.world.server, &format!("villain-{number}"), &limits).await;
+        villain.settle(&self.world.server, &key).await;
+        while !over.load(Ordering::Relaxed) {
+            let acting = self.stage.read().await;
+            let (code, wait) = villain.act(&self.world.server, &key).await;
+            drop(acting);
+            *self.told.lock().unwrap().entry(villain.name.clone()).or_default().entry(code).or_default() += 1;
+            tokio::time::sleep(wait.unwrap_or(Duration::from_millis(5)).min(Duration::from_secs(2))).await;
+        }
+    }
+
+    /// Whether every villain got its own code by now.
+    fn all_had_theirs(&self, wanted: &[(String, &str)]) -> bool {
+        let told = self.told.lock().unwrap();
+        wanted.iter().all(|(name, code)| told.get(name).is_some_and(|codes| codes.contains_key(*code)))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_neighbour_goes_on_beside_all_of_them() {
-    // One that keeps failing is not put away, so that all go on all the time.
-    let breaker = BreakerPolicy { failures: usize::MAX, ..BreakerPolicy::default() };
-    let sandbox = Sandbox::new(Limits { breaker, ..Limits::default() }).unwrap();
-    let neighbour = apns(&sandbox).instances(&TenantId::new("neighbour"));
-    let alone = tokio::spawn({
-        let neighbour = neighbour.clone();
-        async move { watched(&neighbour).await }
-    });
-    let alone = alone.await.unwrap();
-
-    let (over, failures) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let villains = VILLAINS.iter().enumerate().map(|(number, (guest, export, task))| {
-        let provider = Provider::load(&sandbox, component(guest), Trust::Uploaded, &Arc::default()).unwrap();
-        let instances = provider.instances(&TenantId::new(&format!("villain {number}")));
-        let (over, failures) = (over.clone(), failures.clone());
-        tokio::spawn(async move {
-            let application = Arc::new(application(&[("do", task)]));
-            while !over.load(Ordering::Relaxed) {
-                let application = application.clone();
-                let result = instances.run(move |instances| call(instances, *export, &application)).await;
-                assert!(result.is_err(), "{result:?}");
-                failures.fetch_add(1, Ordering::Relaxed);
-                // A caller that is told so tries again, and not at once.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-    });
-    let villains: Vec<_> = villains.collect();
-    while failures.load(Ordering::Relaxed) < VILLAINS.len() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+async fn the_neighbours_go_on_beside_all_of_them() {
+    let measured: Option<usize> = std::env::var("PUSHLET_ROUNDS").ok().map(|rounds| rounds.parse().unwrap());
+    let time = Duration::from_secs(if measured.is_some() { 4 } else { 1 });
+    let scene = Arc::new(Scene::new().await);
+    let (over, mut acting) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+    let resting = scene.stage.clone().write_owned().await;
+    let wanted: Vec<_> = villains().iter().map(|villain| (villain.name.clone(), villain.code)).collect();
+    for (number, villain) in villains().into_iter().enumerate() {
+        acting.spawn(scene.clone().villain(number, villain, over.clone()));
     }
-    let beside = tokio::spawn({
-        let neighbour = neighbour.clone();
-        async move { watched(&neighbour).await }
-    });
-    let beside = beside.await.unwrap();
+    drop(resting);
+    while !scene.all_had_theirs(&wanted) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(acting.try_join_next().is_none(), "a villain was told something else");
+    }
+    let mut ratios = [Vec::new(), Vec::new()];
+    for round in 1..=measured.unwrap_or(1) {
+        let alone = {
+            let _resting = scene.stage.write().await;
+            scene.pace(time).await
+        };
+        let beside = scene.pace(time).await;
+        for (place, (name, _)) in REQUESTS.into_iter().enumerate() {
+            let ratio = beside[place] as f64 / alone[place] as f64;
+            println!(
+                "round {round}, {name}: {} pushes alone, {} beside, ratio {ratio:.3}",
+                alone[place], beside[place]
+            );
+            ratios[place].push(ratio);
+        }
+    }
     over.store(true, Ordering::Relaxed);
-    for villain in villains {
-        villain.await.unwrap();
+    while let Some(ended) = acting.join_next().await {
+        ended.unwrap();
     }
-    println!(
-        "the neighbour's calls in {WATCHED:?}: {alone} alone, {beside} beside {} failures of {} villains, ratio {:.3}",
-        failures.load(Ordering::Relaxed),
-        VILLAINS.len(),
-        beside as f64 / alone as f64
-    );
+    for (codes, name) in scene.told.lock().unwrap().iter().map(|(name, codes)| (codes, name)) {
+        println!("{name:?}: {codes:?}");
+    }
+    for (ratios, (name, _)) in ratios.iter_mut().zip(REQUESTS) {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios[ratios.len() / 2];
+        println!("{name}: median ratio {median:.3} beside {} villains", wanted.len());
+        assert!(measured.is_none() || median >= LEAST, "{name}: {median:.3}");
+    }
 }

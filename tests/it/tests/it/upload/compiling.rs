@@ -24,7 +24,7 @@ fn limits() -> CompileLimits {
 }
 
 /// Within all bounds of size, and far more work than its size says.
-fn bomb() -> &'static [u8] {
+pub fn bomb() -> &'static [u8] {
     static BOMB: OnceLock<Vec<u8>> = OnceLock::new();
     BOMB.get_or_init(|| {
         let branch = "(if (result i32) (local.get 0) (then (local.get 1)) (else (i32.load (local.get 0)))) (local.set 0) ";

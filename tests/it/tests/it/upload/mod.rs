@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::guests::stage::component;
 use crate::world::{Pushlet, expect};
+pub use compiling::bomb;
 pub use receiver::Receiver;
 
 /// The program that compiles what is uploaded.

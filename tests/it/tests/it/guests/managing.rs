@@ -1,0 +1,47 @@
+//! What a guest does in the exports of the optional interface `management`.
+
+use pushlet::contract::management::{Operation, Response};
+use pushlet::provider::{LoadError, ProviderError};
+
+use super::stage::{Villain, application, bad, component, context, panicked, refused, stage};
+
+/// Has it encode, and decode an answer, as `task` says; the error that it came to.
+fn manage(villain: &Villain, task: &str) -> Result<(), ProviderError> {
+    let application = application(&[("do", task)]);
+    let response = Response { status: 200, headers: Vec::new(), body: b"{}".to_vec() };
+    let (things, all) = ("things", Operation::ReadAll);
+    stage().beside_the_neighbour(|| {
+        villain.0.encode_operation(&context(), &application, things, &all)?.unwrap();
+        let items = villain.0.decode_operation(&context(), &application, things, &all, &response)?;
+        assert_eq!(items.unwrap().len(), 1);
+        Ok(())
+    })
+}
+
+#[test]
+fn its_exports_are_bounded_and_checked_like_all_others() {
+    let villain = Villain::new("manager");
+    let too_much = "too much data is being copied between the host and the guest: fuel allocated for hostcalls \
+                    has been exhausted";
+    let cases = [
+        ("encode", ProviderError::TimedOut),
+        ("decode", ProviderError::TimedOut),
+        ("trap", panicked("wasm trap: wasm `unreachable` instruction executed")),
+        ("path", bad("path \"/../admin\" is not allowed")),
+        ("header", refused("header authorization belongs to the host")),
+        ("endpoint", refused("endpoint \"metadata\" is not in its manifest")),
+        ("body", bad(too_much)),
+        ("many", bad(too_much)),
+        ("items", bad("an item's properties are not a JSON object")),
+    ];
+    for (task, error) in cases {
+        assert_eq!(manage(&villain, task), Err(error), "{task}");
+        assert_eq!(manage(&villain, ""), Ok(()), "after {task}");
+    }
+}
+
+#[test]
+fn endless_collections_are_stopped() {
+    let error = stage().beside_the_neighbour(|| stage().load(component("endless_collections")).err());
+    assert_eq!(error, Some(LoadError::Broken(ProviderError::TimedOut)));
+}
