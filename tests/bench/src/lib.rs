@@ -6,6 +6,7 @@ pub mod failure;
 pub mod gateway;
 pub mod guard;
 pub mod load;
+pub mod native;
 pub mod process;
 pub mod relay;
 pub mod run;

@@ -6,10 +6,14 @@ use std::process::{Command, ExitCode};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use pushlet_bench::failure::{Failure, at};
 use pushlet_bench::run::{self, Pace};
-use pushlet_bench::{codec, guard, load, relay, say, sink};
+use pushlet_bench::{codec, guard, load, native, relay, say, sink};
 use serde::de::DeserializeOwned;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|part| part == "gateway") {
+        return native::gateway(words);
+    }
     let arguments = command().get_matches();
     match act(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
@@ -90,9 +94,9 @@ fn act(arguments: &ArgMatches) -> Result<bool, Failure> {
                 update: arguments_of_part.get_flag("update"),
                 profiles: arguments_of_part.get_one("profiles").cloned(),
             };
-            guard::run(&binary()?, &budget, &request)
+            guard::run(&budget, &request)
         }
-        _ => run::table(&binary()?, pace).map(|()| true),
+        _ => run::whole(&binary()?, pace).map(|()| true),
     }
 }
 
