@@ -1,5 +1,5 @@
 //! A provider's codec as code of this program in place of its component, to measure what the sandbox costs.
-//! Compiled for `tests/bench` alone.
+//! Compiled for `tests/bench/linked` alone.
 
 use std::sync::OnceLock;
 

@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::codec::Mode;
 use crate::credentials::{Files, TOPIC};
 use crate::failure::{Failure, at};
+use crate::linked::{Mode, NATIVELY, SANDBOXED};
 use crate::load::DIGITS;
-use crate::native;
 use crate::process::{Process, free_port};
 use crate::sink::Ports;
 
@@ -20,12 +19,27 @@ const JSON: &str = "application/json";
 /// How long a gateway may take to become ready, and to answer.
 const START: Duration = Duration::from_secs(60);
 
+/// Programs that the harness does not contain.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The product.
+    pub gateway: PathBuf,
+    /// `pushlet-linked`.
+    pub linked: PathBuf,
+}
+
+impl Programs {
+    /// Where only the sink is wanted.
+    pub fn none() -> Self {
+        Self { gateway: PathBuf::new(), linked: PathBuf::new() }
+    }
+}
+
 /// Which program runs, and with what settings.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub mode: Mode,
-    /// The gateway as it is linked into this program: the only one that can run natively, and the one to
-    /// compare that with.
+    /// The gateway in `pushlet-linked`: the only one that can run natively, and the one to compare that with.
     pub linked: bool,
     /// A program that runs it.
     pub wrapper: Vec<String>,
@@ -34,7 +48,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The product, unless it must be this program.
+    /// The product, where it can.
     pub fn of(mode: Mode) -> Self {
         Self { mode, linked: mode == Mode::Native, wrapper: Vec::new(), more: String::new() }
     }
@@ -42,7 +56,7 @@ impl Setup {
 
 /// Where a gateway has its files, and where it sends.
 pub struct Place<'a> {
-    pub binary: &'a Path,
+    pub programs: &'a Programs,
     /// Of this gateway alone.
     pub directory: &'a Path,
     /// Of all that run here: what was compiled.
@@ -75,7 +89,7 @@ impl Gateway {
         fs::write(&config, configuration(&address, place, setup)).map_err(at("configuration"))?;
         let log_file = place.directory.join("pushlet.log");
         let log = File::create(&log_file).map_err(at("log"))?;
-        let mut words = setup.wrapper.iter().map(PathBuf::from).chain(program(place.binary, setup)?);
+        let mut words = setup.wrapper.iter().map(PathBuf::from).chain(program(place.programs, setup));
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).arg("serve").arg("--config").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -195,12 +209,12 @@ fn request(
 }
 
 /// The program and its first arguments.
-fn program(binary: &Path, setup: &Setup) -> Result<Vec<PathBuf>, Failure> {
+fn program(programs: &Programs, setup: &Setup) -> Vec<PathBuf> {
     if !setup.linked {
-        return Ok(vec![binary.to_owned()]);
+        return vec![programs.gateway.clone()];
     }
-    let how = if setup.mode == Mode::Native { native::NATIVELY } else { native::SANDBOXED };
-    Ok(vec![std::env::current_exe().map_err(at("this program"))?, "gateway".into(), how.into()])
+    let how = if setup.mode == Mode::Native { NATIVELY } else { SANDBOXED };
+    vec![programs.linked.clone(), "gateway".into(), how.into()]
 }
 
 /// The defaults but for what the measurement needs.
@@ -218,7 +232,9 @@ fn configuration(address: &str, place: &Place<'_>, setup: &Setup) -> String {
         text.push_str("sandbox.instances = 4\nsandbox.call_timeout = \"60s\"\ndelivery.deadline = \"60s\"\n");
     }
     let ports = place.ports;
-    for (provider, port) in [("apns", ports.apns), ("fcm", ports.fcm), ("gcm", ports.gcm)] {
+    // Nobody's provider is called oauth: what is named is a server that a private address is allowed.
+    let servers = [("apns", ports.apns), ("fcm", ports.fcm), ("gcm", ports.gcm), ("oauth", ports.oauth)];
+    for (provider, port) in servers {
         let url = format!("https://127.0.0.1:{port}");
         let _ =
             writeln!(text, "endpoints.{provider} = {{ production = \"{url}\", development = \"{url}\" }}");

@@ -1,8 +1,8 @@
 //! Instruction counts against a committed budget: a regression fails whatever else the machine is doing.
 //!
-//! Counted by callgrind, without the kernel's part. The codec's count is that of one push in `codec.rs`; the
-//! gateway's that of one push on the classic route, from socket to socket, or of one line of a stream. It is the
-//! gateway as it is linked into this program, so that one build is enough.
+//! Counted by callgrind, without the kernel's part. The codec's count is that of `encode` and
+//! `decode`; the gateway's that of one push on the classic route, from socket to socket, or of one line of a
+//! stream. All of it is in `pushlet-linked`, so that one build is enough.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::codec::{Mode, Repeat};
 use crate::failure::{Failure, at};
-use crate::gateway::{Gateway, Service, Setup};
+use crate::gateway::{Gateway, Programs, Service, Setup};
+use crate::linked::{self, Mode, Repeat};
 use crate::load::{Figures, Manner, Plan};
-use crate::process::{Process, myself, which};
+use crate::process::{Process, which};
 use crate::run::bench::Bench;
 
 /// A count may be this much over its budget.
@@ -25,7 +25,7 @@ const COUNTED: u32 = 500;
 /// Lines of a stream in place of one request.
 const LINES: u64 = 10;
 /// What is counted: one push with all that it calls.
-const PUSH: &str = "*bench::codec::counted*";
+const PUSH: &str = "*linked::codec::counted*";
 
 /// What is asked of the guard.
 pub struct Request {
@@ -38,12 +38,12 @@ pub struct Request {
 }
 
 /// Counts, compares with the budget file, and answers whether all is within.
-pub fn run(budget_file: &Path, request: &Request) -> Result<bool, Failure> {
+pub fn run(linked: &Path, budget_file: &Path, request: &Request) -> Result<bool, Failure> {
     if which("valgrind").is_none() {
         return Err(Failure::new("valgrind is not installed: apt-get install valgrind"));
     }
     let directory = crate::run::bench::directory("guard")?;
-    let counts = counts(&directory, request);
+    let counts = counts(linked, &directory, request);
     if let Some(profiles) = &request.profiles {
         fs::create_dir_all(profiles).map_err(at("profiles"))?;
         for file in fs::read_dir(&directory).map_err(at("profiles"))?.flatten() {
@@ -68,13 +68,13 @@ pub fn run(budget_file: &Path, request: &Request) -> Result<bool, Failure> {
     Ok(counts.iter().all(|(name, count)| is_within(*count, budget.get(name).copied())))
 }
 
-fn counts(directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, Failure> {
+fn counts(linked: &Path, directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, Failure> {
     let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| name.contains(only));
     let mut counts = BTreeMap::new();
     for mode in Mode::ALL {
         let name = format!("codec-{}", mode.name());
         if wanted(&name) {
-            counts.insert(name, codec(mode, directory)?);
+            counts.insert(name, codec(linked, mode, directory)?);
         }
     }
     let gateways = [
@@ -84,7 +84,7 @@ fn counts(directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, 
         ("stream-native", Mode::Native, Route::Stream),
         ("stream-warm", Mode::Warm, Route::Stream),
     ];
-    let bench = Bench::start(Path::new(""), 0)?;
+    let bench = Bench::start(&Programs { linked: linked.to_owned(), ..Programs::none() }, 0)?;
     for (name, mode, route) in gateways {
         if wanted(name) {
             counts.insert(name.to_owned(), push(&bench, directory, name, mode, route)?);
@@ -124,9 +124,9 @@ fn report(counts: &BTreeMap<String, u64>, budget: &BTreeMap<String, u64>) -> Str
 }
 
 /// Of the pushes in `codec::counted` alone.
-fn codec(mode: Mode, directory: &Path) -> Result<u64, Failure> {
-    let repeat = Repeat { mode, warm_up: WARM_UP, times: COUNTED, targets: 1 };
-    let inner = myself("codec", &repeat)?;
+fn codec(linked: &Path, mode: Mode, directory: &Path) -> Result<u64, Failure> {
+    let repeat = Repeat { mode, threads: 1, warm_up: WARM_UP, times: COUNTED };
+    let inner = linked::codec(linked, &repeat)?;
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", &format!("--toggle-collect={PUSH}")]);
     let profile = directory.join(format!("codec-{}.out", mode.name()));

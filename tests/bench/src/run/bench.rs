@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::credentials::{self, Files};
 use crate::failure::{Failure, at};
-use crate::gateway::{Gateway, Place, Setup};
+use crate::gateway::{Gateway, Place, Programs, Setup};
 use crate::load::{Figures, Manner, Plan};
 use crate::process::{Process, free_port, myself};
 use crate::sink::{self, Ports};
@@ -18,7 +18,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Sink and credentials; ends with this value.
 pub struct Bench {
-    binary: PathBuf,
+    programs: Programs,
     directory: PathBuf,
     files: Files,
     ports: Ports,
@@ -27,7 +27,7 @@ pub struct Bench {
 
 impl Bench {
     /// `latency`: milliseconds that the sink waits before each answer.
-    pub fn start(binary: &Path, latency: u64) -> Result<Self, Failure> {
+    pub fn start(programs: &Programs, latency: u64) -> Result<Self, Failure> {
         let directory = directory("run")?;
         let oauth_port = free_port()?;
         let files = credentials::make(&directory, oauth_port)?;
@@ -44,7 +44,11 @@ impl Bench {
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line).map_err(at("sink"))?;
         let ports = serde_json::from_str(&line).map_err(at("sink"))?;
-        Ok(Self { binary: binary.to_owned(), directory, files, ports, sink })
+        Ok(Self { programs: programs.clone(), directory, files, ports, sink })
+    }
+
+    pub fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     pub fn files(&self) -> &Files {
@@ -66,7 +70,7 @@ impl Bench {
     /// A gateway that sends to the sink.
     pub fn gateway(&self, setup: &Setup) -> Result<Gateway, Failure> {
         let place = Place {
-            binary: &self.binary,
+            programs: &self.programs,
             directory: &within(&self.directory, "gateway")?,
             cache: &self.directory.join("artefacts"),
             files: &self.files,

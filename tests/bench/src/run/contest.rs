@@ -33,8 +33,10 @@ pub fn contest(
     plans: impl Fn(usize) -> Plan,
 ) -> Result<Vec<Row>, Failure> {
     let mut turns: Vec<Vec<Measured>> = contestants.iter().map(|_| Vec::new()).collect();
-    let addressed =
-        |(index, contestant): (usize, &Contestant<'_>)| Plan { address: contestant.address.into(), ..plans(index) };
+    let addressed = |(index, contestant): (usize, &Contestant<'_>)| Plan {
+        address: contestant.address.into(),
+        ..plans(index)
+    };
     let plans: Vec<Plan> = contestants.iter().enumerate().map(addressed).collect();
     for plan in &plans {
         probe(plan)?;
@@ -44,11 +46,7 @@ pub fn contest(
     let count = if streams { 1 } else { pace.turns };
     for _ in 0..count {
         for ((contestant, plan), turns) in contestants.iter().zip(&plans).zip(&mut turns) {
-            let plan = Plan {
-                seconds: pace.seconds / f64::from(count),
-                address: contestant.address.into(),
-                ..plan.clone()
-            };
+            let plan = Plan { seconds: pace.seconds / f64::from(count), ..plan.clone() };
             turns.push(measure(bench, contestant.process, &plan)?);
         }
     }

@@ -10,6 +10,7 @@ use super::Pace;
 use super::bench::{Bench, measure};
 use super::table::{self, Row};
 use crate::failure::{Failure, at};
+use crate::gateway::Programs;
 use crate::load::Plan;
 use crate::process::{Process, free_port};
 use crate::say;
@@ -48,7 +49,7 @@ pub fn peer(path: &Path, pace: Pace) -> Result<(), Failure> {
     let place = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(at(&place))?;
     let adapter: Adapter = toml::from_str(&text).map_err(at(&place))?;
-    let bench = Bench::start(Path::new(""), 0)?;
+    let bench = Bench::start(&Programs::none(), 0)?;
     let port = free_port()?;
     let config = bench.directory().join("peer.conf");
     let folder = path.parent().unwrap_or(Path::new("")).display().to_string();

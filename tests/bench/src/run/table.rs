@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::bench::Measured;
-use crate::codec::Mode;
+use crate::linked::Mode;
 
 /// One line of the table.
 pub struct Row {

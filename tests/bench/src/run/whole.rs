@@ -1,6 +1,7 @@
 //! The table: every route and provider, natively, warm and per call side by side.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::Pace;
@@ -8,9 +9,9 @@ use super::bench::{Bench, DELIVERED};
 use super::contest::{Contestant, contest};
 use super::h2load::{self, Ceiling};
 use super::table::{self, Row};
-use crate::codec::{Codec, Mode};
-use crate::failure::Failure;
-use crate::gateway::{Gateway, Service, Setup};
+use crate::failure::{Failure, at};
+use crate::gateway::{Gateway, Programs, Service, Setup};
+use crate::linked::{self, Mode, Repeat};
 use crate::load::{Manner, Plan};
 use crate::process::{Process, free_port, myself};
 use crate::{relay, say};
@@ -20,15 +21,15 @@ const BATCH: usize = 100;
 /// Registration ids of one GCM exchange.
 const IDS: usize = 1000;
 const RELAY: &str = "bare relay";
-/// The gateway as it is linked into this program, which tells apart what differs between two builds.
-const CONTROL: &str = "warm, the harness's build";
+/// Tells apart what differs between two builds.
+const CONTROL: &str = "warm, as linked beside native";
 const CLASSIC: &str = "classic, keep-alive, APNs token";
 
-/// Measures and prints. `binary`: the gateway.
-pub fn whole(binary: &Path, pace: Pace) -> Result<(), Failure> {
+/// Measures and prints.
+pub fn whole(programs: &Programs, pace: Pace) -> Result<(), Failure> {
     say(&format!("{}\n", table::machine()));
-    codec(pace)?;
-    let bench = Bench::start(binary, 0)?;
+    codec(programs, pace)?;
+    let bench = Bench::start(programs, 0)?;
     let starts = starts(&bench, pace)?;
     let ceiling = h2load::ceiling(&bench, pace.ceiling)?;
     say(&ceiling.as_ref().map_or_else(|| format!("{}.\n", h2load::INSTALL), Ceiling::said));
@@ -57,17 +58,16 @@ const NOT_MEASURED: &str = "Not measured: real push services and networks; more 
 
 /// Microseconds of the codec alone by the wall clock: on one thread, and per call on two at once, where each
 /// push takes half the time if they do not wait for each other.
-fn codec(pace: Pace) -> Result<(), Failure> {
+fn codec(programs: &Programs, pace: Pace) -> Result<(), Failure> {
     let mut text = "| codec: encode + decode | µs per push | × native |\n|---|---:|---:|\n".to_owned();
     let mut native = None;
     let alone = Mode::ALL.map(|mode| (mode, 1));
     for (mode, threads) in alone.into_iter().chain([(Mode::PerCall, 2)]) {
-        let codec = Codec::new(mode, 1)?;
-        timed(&codec, threads, pace.calls / 10)?;
+        let repeat = Repeat { mode, threads, warm_up: pace.calls / 10, times: pace.calls / 5 };
         // The best of five: what disturbs only ever adds.
         let mut best = f64::MAX;
         for _ in 0..5 {
-            best = best.min(timed(&codec, threads, pace.calls / 5)?);
+            best = best.min(timed(&programs.linked, &repeat)?);
         }
         let ratio = best / *native.get_or_insert(best);
         let at_once = if threads > 1 { format!(", {threads} threads") } else { String::new() };
@@ -77,17 +77,10 @@ fn codec(pace: Pace) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Microseconds per push while each of the threads makes so many.
-fn timed(codec: &Codec, threads: u32, pushes: u32) -> Result<f64, Failure> {
-    let start = std::time::Instant::now();
-    std::thread::scope(|scope| {
-        let run = || (0..pushes).try_for_each(|_| codec.push().map(drop));
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Failure::new("the codec panicked"))))
-    })?;
-    Ok(start.elapsed().as_secs_f64() * 1e6 / f64::from(threads * pushes))
+/// Microseconds per push.
+fn timed(linked: &Path, repeat: &Repeat) -> Result<f64, Failure> {
+    let output = linked::codec(linked, repeat)?.stderr(Stdio::inherit()).output().map_err(at("codec"))?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().map_err(at("codec"))
 }
 
 /// How long the product takes to be ready, with nothing compiled yet and with everything, and its memory then.

@@ -1,13 +1,9 @@
 //! Tenants who each send through a component of their own, uploaded as anybody uploads one.
 
-use std::path::Path;
-
-use pushlet::provider::BUILT_IN;
-
 use super::{Pace, decades, plan, point};
-use crate::codec::Mode;
 use crate::failure::{Failure, at};
-use crate::gateway::{Gateway, Service, Setup};
+use crate::gateway::{Gateway, Programs, Service, Setup};
+use crate::linked::{self, Mode};
 use crate::load::Plan;
 use crate::run::bench::{Bench, measure};
 use crate::run::svg::Curve;
@@ -18,13 +14,14 @@ const APNS: &str = "apns";
 const JOBS: usize = 2;
 
 /// Up to `top` tenants, in one server to which more and more of them come.
-pub fn curve(binary: &Path, pace: Pace, top: u64) -> Result<Curve, Failure> {
-    let bench = Bench::start(binary, 0)?;
+pub fn curve(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
+    let bench = Bench::start(programs, 0)?;
     let gateway = bench.gateway(&Setup { more: settings(top), ..Setup::of(Mode::Warm) })?;
+    let component = linked::component(&programs.linked, APNS)?;
     let mut keys = Vec::new();
     let mut points = Vec::new();
     for count in decades(top) {
-        keys.extend(tenants(&bench, &gateway, keys.len() as u64..count)?);
+        keys.extend(tenants(&bench, &gateway, &component, keys.len() as u64..count)?);
         let plan = Plan { keys: keys.clone(), ..plan(&bench, &gateway, pace) };
         points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
     }
@@ -41,11 +38,18 @@ fn settings(top: u64) -> String {
 }
 
 /// Makes them, some at a time; their keys, in no order.
-fn tenants(bench: &Bench, gateway: &Gateway, numbers: std::ops::Range<u64>) -> Result<Vec<String>, Failure> {
+fn tenants(
+    bench: &Bench,
+    gateway: &Gateway,
+    component: &[u8],
+    numbers: std::ops::Range<u64>,
+) -> Result<Vec<String>, Failure> {
     let numbers: Vec<u64> = numbers.collect();
     let parts = numbers.chunks(numbers.len().div_ceil(JOBS).max(1));
     std::thread::scope(|scope| {
-        let make = |part: &[u64]| part.iter().map(|number| tenant(bench, gateway, *number)).collect();
+        let make = |part: &[u64]| {
+            part.iter().map(|number| tenant(bench, gateway, &variant(component, *number), *number)).collect()
+        };
         let threads: Vec<_> = parts.map(|part| scope.spawn(move || make(part))).collect();
         let mut keys = Vec::new();
         for thread in threads {
@@ -57,23 +61,21 @@ fn tenants(bench: &Bench, gateway: &Gateway, numbers: std::ops::Range<u64>) -> R
     })
 }
 
-fn tenant(bench: &Bench, gateway: &Gateway, number: u64) -> Result<String, Failure> {
+fn tenant(bench: &Bench, gateway: &Gateway, component: &[u8], number: u64) -> Result<String, Failure> {
     let path = format!("PUT /v1/tenants/tenant-{number}");
     let made = gateway.call(&path, Some(OPERATOR), "application/json", b"{}")?;
     let made: serde_json::Value = serde_json::from_str(&made).map_err(at(&path))?;
     let key = made.get("api_key").and_then(serde_json::Value::as_str);
     let key = key.ok_or_else(|| Failure::new(format!("{path}: {made}")))?;
     let upload = format!("PUT /v1/providers/{APNS}");
-    gateway.call(&upload, Some(key), "application/wasm", &component(number)?)?;
+    gateway.call(&upload, Some(key), "application/wasm", component)?;
     gateway.register("token", 1, Service::ApnsToken, bench.files(), Some(key))?;
     Ok(key.to_owned())
 }
 
-/// The built-in component with a custom section more, so that no two tenants have the same code.
-fn component(number: u64) -> Result<Vec<u8>, Failure> {
-    let built_in = BUILT_IN.iter().find(|(name, _)| *name == APNS);
-    let (_, bytes) = built_in.ok_or_else(|| Failure::new("there is no apns"))?;
+/// A component with a custom section more, so that no two tenants have the same code.
+fn variant(component: &[u8], number: u64) -> Vec<u8> {
     // Section 0, ten bytes long: a name of one letter, and the number.
     let section = [0, 10, 1, b'n'].into_iter().chain(number.to_be_bytes());
-    Ok(bytes.iter().copied().chain(section).collect())
+    component.iter().copied().chain(section).collect()
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use pushlet::contract::{self, codec};
 use pushlet::provider::native::{self, Codec, Linked};
+use pushlet_bench::linked::NATIVELY;
 use pushlet_sdk as sdk;
 
 /// The providers whose codecs are called in place of their components.
@@ -17,10 +18,6 @@ const LINKED: Linked = &[
     ("fcm", &Native::<pushlet_fcm_native::Fcm>::NEW),
     ("gcm", &Native::<pushlet_gcm_native::Gcm>::NEW),
 ];
-
-/// How the codecs run: the first word of the part's arguments.
-pub const NATIVELY: &str = "natively";
-pub const SANDBOXED: &str = "sandboxed";
 
 /// The program `pushlet` with the rest of these words as its command line.
 pub fn gateway(mut words: impl Iterator<Item = OsString>) -> ExitCode {
