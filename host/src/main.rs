@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    pushlet::cli::main()
+    pushlet::cli::main(std::env::args_os())
 }

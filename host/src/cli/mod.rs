@@ -14,9 +14,10 @@ use crate::config::{self, Config, Layers, Problem};
 use crate::{provider, server, simulated, start};
 use arguments::{Action, Arguments};
 
-/// Runs the program. Exit code 0: done; 1: it could not start; 2: the command line is wrong.
-pub fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args_os()) {
+/// Runs the program with the arguments of its command line, of which the first is its name. Exit code 0: done;
+/// 1: it could not start; 2: the command line is wrong.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
         Err(told) => {
             let code = told.exit_code();

@@ -119,6 +119,12 @@ impl Instances {
         notification: &Notification,
         targets: &[Target],
     ) -> Result<Prepared, ProviderError> {
+        #[cfg(feature = "native")]
+        if let Some(codec) = self.loaded.native {
+            let encoded = self.guarded(|| Ok(codec.encode(context, application, notification, targets)))?;
+            let (manifest, environment) = (&self.loaded.manifest, application.environment);
+            return self.checked(check::encoded(manifest, environment, targets.len(), encoded));
+        }
         let encoded = self.call(context, targets.len(), async |guest, store| {
             let codec = guest.pushlet_provider_codec();
             codec.call_encode(store, context, application, notification, targets).await
@@ -135,6 +141,11 @@ impl Instances {
         answers: &[Answer],
         native: bool,
     ) -> Result<Vec<Reply>, ProviderError> {
+        #[cfg(feature = "native")]
+        if let Some(codec) = self.loaded.native {
+            let replies = self.guarded(|| Ok(codec.decode(context, application, answers, native)))?;
+            return self.checked(check::replies(answers, replies));
+        }
         let targets = answers.iter().map(|answer| answer.targets.len()).sum();
         let replies = self.call(context, targets, async |guest, store| {
             guest.pushlet_provider_codec().call_decode(store, context, application, answers, native).await

@@ -90,6 +90,8 @@ pub(super) struct Loaded {
     pub(super) trust: Trust,
     pub(super) digest: String,
     pub(super) usage: Arc<Usage>,
+    #[cfg(feature = "native")]
+    pub(super) native: Option<&'static dyn super::native::Codec>,
 }
 
 impl Provider {
@@ -124,7 +126,17 @@ impl Provider {
         let manifest = describe(sandbox, &component, log)?;
         let usage = sandbox.usages.of(&manifest.name);
         let sandbox = sandbox.clone();
-        let loaded = Arc::new(Loaded { sandbox, component, manifest, manager, trust, digest, usage });
+        let loaded = Arc::new(Loaded {
+            #[cfg(feature = "native")]
+            native: super::native::linked(&manifest.name),
+            sandbox,
+            component,
+            manifest,
+            manager,
+            trust,
+            digest,
+            usage,
+        });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
     }
 

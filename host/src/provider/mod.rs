@@ -33,6 +33,8 @@ mod loader;
 mod log;
 mod management;
 mod manifest;
+#[cfg(feature = "native")]
+pub mod native;
 mod shape;
 mod share;
 mod usage;

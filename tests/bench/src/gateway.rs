@@ -10,18 +10,59 @@ use std::time::{Duration, Instant};
 
 use crate::credentials::{Files, TOPIC};
 use crate::failure::{Failure, at};
+use crate::linked::{Mode, NATIVELY, SANDBOXED};
 use crate::load::DIGITS;
 use crate::process::{Process, free_port};
 use crate::sink::Ports;
 
-/// How long a gateway may take to become ready.
+const JSON: &str = "application/json";
+/// How long a gateway may take to become ready, and to answer.
 const START: Duration = Duration::from_secs(60);
 
-/// What differs between measurements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    Warm,
-    PerCall,
+/// Programs that the harness does not contain.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The product.
+    pub gateway: PathBuf,
+    /// `pushlet-linked`.
+    pub linked: PathBuf,
+}
+
+impl Programs {
+    /// Where only the sink is wanted.
+    pub fn none() -> Self {
+        Self { gateway: PathBuf::new(), linked: PathBuf::new() }
+    }
+}
+
+/// Which program runs, and with what settings.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub mode: Mode,
+    /// The gateway in `pushlet-linked`: the only one that can run natively, and the one to compare that with.
+    pub linked: bool,
+    /// A program that runs it.
+    pub wrapper: Vec<String>,
+    /// Lines of configuration.
+    pub more: String,
+}
+
+impl Setup {
+    /// The product, where it can.
+    pub fn of(mode: Mode) -> Self {
+        Self { mode, linked: mode == Mode::Native, wrapper: Vec::new(), more: String::new() }
+    }
+}
+
+/// Where a gateway has its files, and where it sends.
+pub struct Place<'a> {
+    pub programs: &'a Programs,
+    /// Of this gateway alone.
+    pub directory: &'a Path,
+    /// Of all that run here: what was compiled.
+    pub cache: &'a Path,
+    pub files: &'a Files,
+    pub ports: &'a Ports,
 }
 
 /// A running gateway.
@@ -41,30 +82,27 @@ pub enum Service {
 }
 
 impl Gateway {
-    /// Starts it and waits until it is ready. `wrapper`: a program that runs it.
-    pub fn start(
-        binary: &Path,
-        directory: &Path,
-        files: &Files,
-        ports: &Ports,
-        isolation: Isolation,
-        wrapper: &[String],
-    ) -> Result<Self, Failure> {
+    /// Starts it and waits until it is ready.
+    pub fn start(place: &Place<'_>, setup: &Setup) -> Result<Self, Failure> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        let config = directory.join("pushlet.toml");
-        fs::write(&config, configuration(&address, files, ports, isolation, wrapper))
-            .map_err(at("configuration"))?;
-        let log = File::create(directory.join("pushlet.log")).map_err(at("log"))?;
-        let mut words = wrapper.iter().map(PathBuf::from).chain([binary.to_owned()]);
+        let config = place.directory.join("pushlet.toml");
+        fs::write(&config, configuration(&address, place, setup)).map_err(at("configuration"))?;
+        let log_file = place.directory.join("pushlet.log");
+        let log = File::create(&log_file).map_err(at("log"))?;
+        let mut words = setup.wrapper.iter().map(PathBuf::from).chain(program(place.programs, setup));
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).arg("serve").arg("--config").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        if !setup.wrapper.is_empty() {
+            // A second thread steals work or does not, which is other instructions each time.
+            command.env("TOKIO_WORKER_THREADS", "1");
+        }
         let start = Instant::now();
         let mut gateway = Self { process: Process::start(&mut command)?, address, ready: Duration::ZERO };
         while !gateway.is_ready() {
             let ended = gateway.process.child().try_wait().map_err(at("gateway"))?;
             if ended.is_some() || start.elapsed() > START {
-                let log = fs::read_to_string(directory.join("pushlet.log")).unwrap_or_default();
+                let log = fs::read_to_string(&log_file).unwrap_or_default();
                 return Err(Failure::new(format!("the gateway did not start:\n{log}")));
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -75,6 +113,11 @@ impl Gateway {
 
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// To be asked what it uses.
+    pub fn server(&self) -> &Process {
+        &self.process
     }
 
     pub fn id(&self) -> u32 {
@@ -91,8 +134,15 @@ impl Gateway {
         self.ready
     }
 
-    /// Registers `name-000000` and the following ones.
-    pub fn register(&self, name: &str, count: u64, service: Service, files: &Files) -> Result<(), Failure> {
+    /// Registers `name-000000` and the following ones, for whom the API key belongs to.
+    pub fn register(
+        &self,
+        name: &str,
+        count: u64,
+        service: Service,
+        files: &Files,
+        key: Option<&str>,
+    ) -> Result<(), Failure> {
         let read = |path: &PathBuf| fs::read_to_string(path).map_err(at("credential"));
         let fields: Vec<(&str, String)> = match service {
             Service::ApnsToken => vec![
@@ -110,57 +160,84 @@ impl Gateway {
                 fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
             object.insert("application_id".into(), format!("{name}-{number:0DIGITS$}").into());
             let body = serde_json::Value::Object(object).to_string();
-            let answer =
-                request(&self.address, "POST", "/register_application", &body).map_err(at("registration"))?;
-            if !answer.starts_with("HTTP/1.1 200") {
-                return Err(Failure::new(format!("registration: {answer}")));
-            }
+            self.call("POST /register_application", key, JSON, body.as_bytes())?;
         }
         Ok(())
     }
 
+    /// One request that must succeed; the answer as text. `what`: method and path.
+    pub fn call(
+        &self,
+        what: &str,
+        key: Option<&str>,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<String, Failure> {
+        let answer = request(&self.address, what, key, content_type, body).map_err(at(what))?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("HTTP/1.1 20") => Ok(body.to_owned()),
+            _ => Err(Failure::new(format!("{what}: {answer}"))),
+        }
+    }
+
     fn is_ready(&self) -> bool {
-        request(&self.address, "GET", "/readyz", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        let answer = request(&self.address, "GET /readyz", None, JSON, b"");
+        answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 }
 
 /// One request over a connection of its own; the whole answer as text.
-fn request(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+fn request(
+    address: &str,
+    what: &str,
+    key: Option<&str>,
+    content_type: &str,
+    body: &[u8],
+) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(START))?;
+    let credential = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{what} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{credential}content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
     )?;
+    stream.write_all(body)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
+/// The program and its first arguments.
+fn program(programs: &Programs, setup: &Setup) -> Vec<PathBuf> {
+    if !setup.linked {
+        return vec![programs.gateway.clone()];
+    }
+    let how = if setup.mode == Mode::Native { NATIVELY } else { SANDBOXED };
+    vec![programs.linked.clone(), "gateway".into(), how.into()]
+}
+
 /// The defaults but for what the measurement needs.
-fn configuration(
-    address: &str,
-    files: &Files,
-    ports: &Ports,
-    isolation: Isolation,
-    wrapper: &[String],
-) -> String {
-    let isolation = match isolation {
-        Isolation::Warm => "warm",
-        Isolation::PerCall => "per-call",
+fn configuration(address: &str, place: &Place<'_>, setup: &Setup) -> String {
+    let isolation = match setup.mode {
+        Mode::Native | Mode::Warm => "warm",
+        Mode::PerCall => "per-call",
     };
+    let (ca, cache) = (&place.files.ca, place.cache);
     let mut text = format!(
-        "listen = \"{address}\"\n[tls]\nextra_roots = [{:?}]\n[limits]\nconnections = 12000\n[sandbox]\nisolation = \"{isolation}\"\n",
-        files.ca
+        "listen = \"{address}\"\ntls.extra_roots = [{ca:?}]\nlimits.connections = 12000\nsandbox.isolation = \"{isolation}\"\nproviders.cache_dir = {cache:?}\n"
     );
-    if !wrapper.is_empty() {
+    if !setup.wrapper.is_empty() {
         // A checker has little address space, and its slowness is not the provider's.
-        text.push_str("instances = 4\ncall_timeout = \"60s\"\n[delivery]\ndeadline = \"60s\"\n");
+        text.push_str("sandbox.instances = 4\nsandbox.call_timeout = \"60s\"\ndelivery.deadline = \"60s\"\n");
     }
-    for (provider, port) in [("apns", ports.apns), ("fcm", ports.fcm), ("gcm", ports.gcm)] {
+    let ports = place.ports;
+    // Nobody's provider is called oauth: what is named is a server that a private address is allowed.
+    let servers = [("apns", ports.apns), ("fcm", ports.fcm), ("gcm", ports.gcm), ("oauth", ports.oauth)];
+    for (provider, port) in servers {
         let url = format!("https://127.0.0.1:{port}");
-        let _ = write!(text, "[endpoints.{provider}]\nproduction = \"{url}\"\ndevelopment = \"{url}\"\n");
+        let _ =
+            writeln!(text, "endpoints.{provider} = {{ production = \"{url}\", development = \"{url}\" }}");
     }
-    text
+    text + &setup.more
 }

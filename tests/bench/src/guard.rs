@@ -1,7 +1,8 @@
 //! Instruction counts against a committed budget: a regression fails whatever else the machine is doing.
 //!
-//! Counted by callgrind, without the kernel's part. The codec's count is that of one push in `codec.rs`; the
-//! gateway's that of one push on the classic route, from socket to socket.
+//! Counted by callgrind, without the kernel's part. The codec's count is that of `encode` and
+//! `decode`; the gateway's that of one push on the classic route, from socket to socket, or of one line of a
+//! stream. All of it is in `pushlet-linked`, so that one build is enough.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::codec::{Mode, Repeat};
 use crate::failure::{Failure, at};
-use crate::gateway::{Gateway, Isolation, Service};
+use crate::gateway::{Gateway, Programs, Service, Setup};
+use crate::linked::{self, Mode, Repeat};
 use crate::load::{Figures, Manner, Plan};
-use crate::process::{Process, myself, which};
+use crate::process::{Process, which};
 use crate::run::bench::Bench;
 
 /// A count may be this much over its budget.
@@ -24,7 +25,7 @@ const COUNTED: u32 = 500;
 /// Lines of a stream in place of one request.
 const LINES: u64 = 10;
 /// What is counted: one push with all that it calls.
-const PUSH: &str = "*bench::codec::Codec::push*";
+const PUSH: &str = "*linked::codec::counted*";
 
 /// What is asked of the guard.
 pub struct Request {
@@ -37,12 +38,12 @@ pub struct Request {
 }
 
 /// Counts, compares with the budget file, and answers whether all is within.
-pub fn run(binary: &Path, budget_file: &Path, request: &Request) -> Result<bool, Failure> {
+pub fn run(linked: &Path, budget_file: &Path, request: &Request) -> Result<bool, Failure> {
     if which("valgrind").is_none() {
         return Err(Failure::new("valgrind is not installed: apt-get install valgrind"));
     }
     let directory = crate::run::bench::directory("guard")?;
-    let counts = counts(binary, &directory, request);
+    let counts = counts(linked, &directory, request);
     if let Some(profiles) = &request.profiles {
         fs::create_dir_all(profiles).map_err(at("profiles"))?;
         for file in fs::read_dir(&directory).map_err(at("profiles"))?.flatten() {
@@ -55,31 +56,38 @@ pub fn run(binary: &Path, budget_file: &Path, request: &Request) -> Result<bool,
     let mut budget: BTreeMap<String, u64> = toml::from_str(&text).map_err(at("budget"))?;
     crate::say(&report(&counts, &budget));
     if request.update {
-        budget.extend(counts.clone());
+        if request.only.is_empty() {
+            budget.clear();
+        }
+        budget.extend(counts);
         let text = toml::to_string(&budget).map_err(at("budget"))?;
         let text = format!("# Instructions per push; written by `guard --update`.\n{text}");
         fs::write(budget_file, text).map_err(at("budget"))?;
+        return Ok(true);
     }
     Ok(counts.iter().all(|(name, count)| is_within(*count, budget.get(name).copied())))
 }
 
-fn counts(binary: &Path, directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, Failure> {
+fn counts(linked: &Path, directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, Failure> {
     let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| name.contains(only));
     let mut counts = BTreeMap::new();
     for mode in Mode::ALL {
         let name = format!("codec-{}", mode.name());
         if wanted(&name) {
-            counts.insert(name, codec(mode, directory)?);
+            counts.insert(name, codec(linked, mode, directory)?);
         }
     }
     let gateways = [
-        ("push-warm", Isolation::Warm, Route::Classic),
-        ("push-per-call", Isolation::PerCall, Route::Classic),
-        ("stream-warm", Isolation::Warm, Route::Stream),
+        ("push-native", Mode::Native, Route::Classic),
+        ("push-warm", Mode::Warm, Route::Classic),
+        ("push-per-call", Mode::PerCall, Route::Classic),
+        ("stream-native", Mode::Native, Route::Stream),
+        ("stream-warm", Mode::Warm, Route::Stream),
     ];
-    for (name, isolation, route) in gateways {
+    let bench = Bench::start(&Programs { linked: linked.to_owned(), ..Programs::none() }, 0)?;
+    for (name, mode, route) in gateways {
         if wanted(name) {
-            counts.insert(name.to_owned(), push(binary, directory, name, isolation, route)?);
+            counts.insert(name.to_owned(), push(&bench, directory, name, mode, route)?);
         }
     }
     Ok(counts)
@@ -115,22 +123,21 @@ fn report(counts: &BTreeMap<String, u64>, budget: &BTreeMap<String, u64>) -> Str
     text
 }
 
-/// The difference of two runs, so that what happens once does not count.
-fn codec(mode: Mode, directory: &Path) -> Result<u64, Failure> {
-    let count = |times| {
-        let inner = myself("codec", &Repeat { mode, times, targets: 1 })?;
-        let mut command = Command::new("valgrind");
-        command.args(["--tool=callgrind", &format!("--toggle-collect={PUSH}")]);
-        command.arg(format!("--callgrind-out-file={}", directory.join("codec.out").display()));
-        command.arg(inner.get_program()).args(inner.get_args());
-        let output = command.output().map_err(at("valgrind"))?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        match collected(&text) {
-            Some(count) if output.status.success() && count > 0 => Ok(count),
-            _ => Err(Failure::new(format!("valgrind: {text}"))),
-        }
-    };
-    Ok((count(WARM_UP + COUNTED)? - count(WARM_UP)?) / u64::from(COUNTED))
+/// Of the pushes in `codec::counted` alone.
+fn codec(linked: &Path, mode: Mode, directory: &Path) -> Result<u64, Failure> {
+    let repeat = Repeat { mode, threads: 1, warm_up: WARM_UP, times: COUNTED };
+    let inner = linked::codec(linked, &repeat)?;
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", &format!("--toggle-collect={PUSH}")]);
+    let profile = directory.join(format!("codec-{}.out", mode.name()));
+    command.arg(format!("--callgrind-out-file={}", profile.display()));
+    command.arg(inner.get_program()).args(inner.get_args());
+    let output = command.output().map_err(at("valgrind"))?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    match collected(&text) {
+        Some(count) if output.status.success() && count > 0 => Ok(count / u64::from(COUNTED)),
+        _ => Err(Failure::new(format!("valgrind: {text}"))),
+    }
 }
 
 fn collected(text: &str) -> Option<u64> {
@@ -139,14 +146,7 @@ fn collected(text: &str) -> Option<u64> {
 }
 
 /// Counting is switched on when the gateway has warmed up, and off before it stops.
-fn push(
-    binary: &Path,
-    directory: &Path,
-    name: &str,
-    isolation: Isolation,
-    route: Route,
-) -> Result<u64, Failure> {
-    let mut bench = Bench::start(binary, 0)?;
+fn push(bench: &Bench, directory: &Path, name: &str, mode: Mode, route: Route) -> Result<u64, Failure> {
     let log = directory.join(format!("{name}.txt"));
     let wrapper = [
         "valgrind".to_owned(),
@@ -155,8 +155,8 @@ fn push(
         format!("--log-file={}", log.display()),
         format!("--callgrind-out-file={}", directory.join(format!("{name}.out")).display()),
     ];
-    let mut gateway = bench.gateway(isolation, &wrapper)?;
-    gateway.register("apns", 1, Service::ApnsToken, bench.files())?;
+    let mut gateway = bench.gateway(&Setup { linked: true, wrapper: wrapper.into(), ..Setup::of(mode) })?;
+    gateway.register("apns", 1, Service::ApnsToken, bench.files(), None)?;
     let plan = |times| match route {
         Route::Classic => Plan {
             connections: 1,

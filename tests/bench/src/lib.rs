@@ -1,10 +1,10 @@
 //! Measures Pushlet: `cargo run --release -p pushlet-bench`.
 
-pub mod codec;
 pub mod credentials;
 pub mod failure;
 pub mod gateway;
 pub mod guard;
+pub mod linked;
 pub mod load;
 pub mod process;
 pub mod relay;

@@ -5,8 +5,9 @@ use std::process::{Command, ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use pushlet_bench::failure::{Failure, at};
+use pushlet_bench::gateway::Programs;
 use pushlet_bench::run::{self, Pace};
-use pushlet_bench::{codec, guard, load, relay, say, sink};
+use pushlet_bench::{guard, load, relay, say, sink};
 use serde::de::DeserializeOwned;
 
 fn main() -> ExitCode {
@@ -36,7 +37,8 @@ fn command() -> clap::Command {
                 .global(true)
                 .help("Two minutes, coarser"),
         )
-        .arg(path("binary", "The gateway; by default it is built").global(true))
+        .arg(path("gateway", "The program pushlet; by default it is built").global(true))
+        .arg(path("linked", "The program pushlet-linked; by default it is built").global(true))
         .subcommand(clap::Command::new("table").about("Every route, mode and provider (the default)"))
         .subcommand(
             clap::Command::new("curves")
@@ -60,28 +62,28 @@ fn command() -> clap::Command {
                 .arg(path("profiles", "Keep callgrind's profiles in this directory"))
                 .arg(Arg::new("only").num_args(0..).help("Parts of names: count only these")),
         )
-        .subcommands(["sink", "load", "relay", "codec"].map(orders))
+        .subcommands(["sink", "load", "relay"].map(orders))
 }
 
 fn act(arguments: &ArgMatches) -> Result<bool, Failure> {
     let pace = if arguments.get_flag("quick") { Pace::QUICK } else { Pace::FULL };
     let (name, arguments_of_part) = arguments.subcommand().unwrap_or(("table", arguments));
-    let binary = || match arguments.get_one::<PathBuf>("binary") {
-        Some(binary) => Ok(binary.clone()),
-        None => built(),
+    let program = |name: &str| match arguments.get_one::<PathBuf>(name) {
+        Some(program) => Ok(program.clone()),
+        None => built(name),
     };
+    let programs = || Ok(Programs { gateway: program("gateway")?, linked: program("linked")? });
     match name {
         "sink" => sink::run(&orders(arguments_of_part)?).map(|()| true),
         "load" => load::run(orders(arguments_of_part)?).map(|()| true),
         "relay" => relay::run(&orders(arguments_of_part)?).map(|()| true),
-        "codec" => codec::repeat(orders(arguments_of_part)?).map(|()| true),
         "peer" => {
             let adapter = arguments_of_part.get_one::<PathBuf>("adapter").cloned().unwrap_or_default();
             run::peer(&adapter, pace).map(|()| true)
         }
         "curves" => {
             let plot = arguments_of_part.get_one::<PathBuf>("plot").cloned().unwrap_or_default();
-            run::curves(&binary()?, pace, &plot).map(|()| true)
+            run::curves(&programs()?, pace, &plot).map(|()| true)
         }
         "guard" => {
             let budget = Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.toml");
@@ -90,9 +92,9 @@ fn act(arguments: &ArgMatches) -> Result<bool, Failure> {
                 update: arguments_of_part.get_flag("update"),
                 profiles: arguments_of_part.get_one("profiles").cloned(),
             };
-            guard::run(&binary()?, &budget, &request)
+            guard::run(&program("linked")?, &budget, &request)
         }
-        _ => run::table(&binary()?, pace).map(|()| true),
+        _ => run::whole(&programs()?, pace).map(|()| true),
     }
 }
 
@@ -101,14 +103,15 @@ fn orders<T: DeserializeOwned>(arguments: &ArgMatches) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(at("orders"))
 }
 
-/// Builds the gateway as it is released, beside this program.
-fn built() -> Result<PathBuf, Failure> {
+/// Builds a program as it is released, alone: beside others, the features of what they share would be other ones.
+fn built(name: &str) -> Result<PathBuf, Failure> {
+    let program = if name == "gateway" { "pushlet" } else { "pushlet-linked" };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--release", "--package", "pushlet"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--release", "--package", program]);
     if !cargo.status().map_err(at("cargo"))?.success() {
-        return Err(Failure::new("the gateway could not be built"));
+        return Err(Failure::new(format!("{program} could not be built")));
     }
     let myself = std::env::current_exe().map_err(at("this program"))?;
     let target = myself.parent().and_then(Path::parent).ok_or_else(|| Failure::new("no target directory"))?;
-    Ok(target.join("release/pushlet"))
+    Ok(target.join("release").join(program))
 }

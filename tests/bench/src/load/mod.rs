@@ -30,9 +30,30 @@ pub struct Plan {
     pub accepted: String,
     pub targets: usize,
     pub applications: u64,
+    /// API keys, one after another; none: the requests have no credential.
+    pub keys: Vec<String>,
     pub connections: usize,
     pub manner: Manner,
     pub seconds: f64,
+}
+
+impl Default for Plan {
+    /// Nothing is sent.
+    fn default() -> Self {
+        Self {
+            address: String::new(),
+            path: String::new(),
+            content_type: String::new(),
+            body: String::new(),
+            accepted: String::new(),
+            targets: 1,
+            applications: 1,
+            keys: Vec::new(),
+            connections: 1,
+            manner: Manner::Closed,
+            seconds: 0.0,
+        }
+    }
 }
 
 /// How requests follow each other.
@@ -43,7 +64,8 @@ pub enum Manner {
     /// The same, with a new connection for every request.
     NewConnections,
     /// So many requests per second, all connections together, whatever the answers do. Times count from
-    /// when a request was due, so that waiting for a late answer is not hidden.
+    /// when a request was due, so that waiting for a late answer is not hidden; a connection that had none to
+    /// wait for counts from when it woke up, which is up to a millisecond later.
     Rate(f64),
     /// One request with so many lines in its body, and as many in the answer.
     Stream(u64),
@@ -64,6 +86,33 @@ pub struct Figures {
     pub p50: u32,
     pub p99: u32,
     pub p999: u32,
+}
+
+impl Figures {
+    /// The sums of several runs, and of each quantile the middle one.
+    pub fn of_turns<'a>(turns: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let middle = |quantile: fn(&Self) -> u32| {
+            let mut all: Vec<u32> = turns.clone().map(quantile).collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or(0)
+        };
+        let mut sum = Self {
+            p50: middle(|turn| turn.p50),
+            p99: middle(|turn| turn.p99),
+            p999: middle(|turn| turn.p999),
+            ..Self::default()
+        };
+        for turn in turns {
+            sum.seconds += turn.seconds;
+            sum.requests += turn.requests;
+            sum.pushes += turn.pushes;
+            for (status, count) in &turn.statuses {
+                *sum.statuses.entry(*status).or_default() += count;
+            }
+            sum.complaint = sum.complaint.or_else(|| turn.complaint.clone());
+        }
+        sum
+    }
 }
 
 #[derive(Default)]
@@ -103,7 +152,7 @@ async fn requests(plan: Plan) -> Figures {
 
 async fn connection(plan: Plan, place: usize, start: Instant, end: Instant) -> Tally {
     let (seed, step) = (place as u64, plan.connections as u64);
-    let mut template = Template::new(&request(&plan), plan.targets, plan.applications, seed, step);
+    let mut template = Template::new(&request(&plan), &plan, seed, step);
     let mut tally = Tally::default();
     let mut client = None;
     let mut due = match plan.manner {
@@ -118,10 +167,11 @@ async fn connection(plan: Plan, place: usize, start: Instant, end: Instant) -> T
         left -= 1;
         let since = match plan.manner {
             Manner::Rate(rate) => {
+                let late = Instant::now() >= due;
                 tokio::time::sleep_until(due.into()).await;
-                let scheduled = due;
+                let since = if late { due } else { Instant::now() };
                 due += Duration::from_secs_f64(plan.connections as f64 / rate);
-                scheduled
+                since
             }
             _ => Instant::now(),
         };
@@ -156,10 +206,11 @@ async fn exchange(
 
 fn request(plan: &Plan) -> String {
     // Holes are as wide as what fills them, so that the length of one body is the length of all.
-    let length = Template::new(&plan.body, plan.targets, 1, 0, 1).next().len();
-    let Plan { address, path, content_type, body, .. } = plan;
+    let length = Template::new(&plan.body, plan, 0, 1).next().len();
+    let Plan { address, path, content_type, body, keys, .. } = plan;
+    let credential = if keys.is_empty() { "" } else { "authorization: Bearer {key}\r\n" };
     format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\n{credential}content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -224,6 +275,20 @@ fn occurrences(text: &[u8], mark: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_add_up() {
+        let turn = |p99, pushes| Figures {
+            p99,
+            pushes,
+            seconds: 1.0,
+            statuses: [(200, pushes)].into(),
+            ..Figures::default()
+        };
+        let sum = Figures::of_turns([turn(9, 10), turn(700, 20), turn(8, 30)].iter());
+        assert_eq!((sum.p99, sum.pushes, sum.statuses.get(&200)), (9, 60, Some(&60)));
+        assert!((sum.seconds - 3.0).abs() < 1e-9);
+    }
 
     #[test]
     fn counts_what_was_accepted() {

@@ -40,7 +40,7 @@ async fn send(mut writer: OwnedWriteHalf, plan: Plan, lines: u64) -> std::io::Re
         body.len() + 1
     );
     writer.write_all(head.as_bytes()).await?;
-    let mut line = Template::new("{\"target\":\"{token}\"}\n", 1, 1, 0, 1);
+    let mut line = Template::new("{\"target\":\"{token}\"}\n", &Plan::default(), 0, 1);
     let mut chunk = Vec::new();
     let mut left = lines;
     while left > 0 {

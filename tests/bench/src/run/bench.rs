@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::credentials::{self, Files};
 use crate::failure::{Failure, at};
-use crate::gateway::{Gateway, Isolation};
+use crate::gateway::{Gateway, Place, Programs, Setup};
 use crate::load::{Figures, Manner, Plan};
 use crate::process::{Process, free_port, myself};
 use crate::sink::{self, Ports};
@@ -18,7 +18,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Sink and credentials; ends with this value.
 pub struct Bench {
-    binary: PathBuf,
+    programs: Programs,
     directory: PathBuf,
     files: Files,
     ports: Ports,
@@ -27,7 +27,7 @@ pub struct Bench {
 
 impl Bench {
     /// `latency`: milliseconds that the sink waits before each answer.
-    pub fn start(binary: &Path, latency: u64) -> Result<Self, Failure> {
+    pub fn start(programs: &Programs, latency: u64) -> Result<Self, Failure> {
         let directory = directory("run")?;
         let oauth_port = free_port()?;
         let files = credentials::make(&directory, oauth_port)?;
@@ -44,7 +44,11 @@ impl Bench {
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line).map_err(at("sink"))?;
         let ports = serde_json::from_str(&line).map_err(at("sink"))?;
-        Ok(Self { binary: binary.to_owned(), directory, files, ports, sink })
+        Ok(Self { programs: programs.clone(), directory, files, ports, sink })
+    }
+
+    pub fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     pub fn files(&self) -> &Files {
@@ -64,8 +68,15 @@ impl Bench {
     }
 
     /// A gateway that sends to the sink.
-    pub fn gateway(&mut self, isolation: Isolation, wrapper: &[String]) -> Result<Gateway, Failure> {
-        Gateway::start(&self.binary, &self.directory, &self.files, &self.ports, isolation, wrapper)
+    pub fn gateway(&self, setup: &Setup) -> Result<Gateway, Failure> {
+        let place = Place {
+            programs: &self.programs,
+            directory: &within(&self.directory, "gateway")?,
+            cache: &self.directory.join("artefacts"),
+            files: &self.files,
+            ports: &self.ports,
+        };
+        Gateway::start(&place, setup)
     }
 
     /// One push per request, as the classic route takes them.
@@ -78,11 +89,8 @@ impl Bench {
                 "application_id={application}-{{application}}&device_token={{token}}&alert=Your+order+is+on+its+way&badge=1"
             ),
             accepted: r#""ok""#.into(),
-            targets: 1,
-            applications: 1,
             connections: 32,
-            manner: Manner::Closed,
-            seconds: 5.0,
+            ..Plan::default()
         }
     }
 
@@ -111,10 +119,13 @@ impl Drop for Bench {
 
 /// An empty directory of this process.
 pub fn directory(name: &str) -> Result<PathBuf, Failure> {
+    within(&std::env::temp_dir(), &format!("pushlet-bench-{}-{name}", std::process::id()))
+}
+
+fn within(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let name = format!("pushlet-bench-{}-{name}-{count}", std::process::id());
-    let directory = std::env::temp_dir().join(name);
+    let directory = parent.join(format!("{name}-{count}"));
     std::fs::create_dir_all(&directory).map_err(at("directory"))?;
     Ok(directory)
 }
@@ -141,6 +152,20 @@ pub struct Measured {
 impl Measured {
     pub fn pushes_per_second(&self) -> f64 {
         self.figures.pushes as f64 / self.figures.seconds.max(1e-9)
+    }
+
+    /// The means of the turns, the middle one's times, the last one's memory.
+    pub fn of_turns(turns: &[Self]) -> Self {
+        let pushes = |turn: &Self| turn.figures.pushes as f64;
+        let all = turns.iter().map(pushes).sum::<f64>().max(1.0);
+        let mean =
+            |cpu: fn(&Self) -> f64| turns.iter().map(|turn| cpu(turn) * pushes(turn)).sum::<f64>() / all;
+        Self {
+            cpu: mean(|turn| turn.cpu),
+            sink_cpu: mean(|turn| turn.sink_cpu),
+            resident: turns.last().map_or(0, |turn| turn.resident),
+            figures: Figures::of_turns(turns.iter().map(|turn| &turn.figures)),
+        }
     }
 }
 

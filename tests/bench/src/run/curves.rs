@@ -1,76 +1,82 @@
 //! How cost and memory grow with one quantity while all others stay.
 
+mod tenants;
+
 use std::path::Path;
 
 use super::Pace;
 use super::bench::{Bench, Measured, measure};
 use super::svg::{self, Curve, Point};
 use crate::failure::{Failure, at};
-use crate::gateway::{Gateway, Isolation, Service};
+use crate::gateway::{Gateway, Programs, Service, Setup};
+use crate::linked::Mode;
 use crate::load::Plan;
 use crate::say;
 
+/// For as many callers as there shall be: by default some of them are refused.
+const ROOM: &str = "limits.requests = 12000\nlimits.application_requests = 12000\n";
+
 /// Measures every curve, prints tables, and writes the plot.
-pub fn curves(binary: &Path, pace: Pace, plot: &Path) -> Result<(), Failure> {
+pub fn curves(programs: &Programs, pace: Pace, plot: &Path) -> Result<(), Failure> {
     let top = |full: u64| if pace.quick { full / 10 } else { full };
-    let mut curves = vec![applications(binary, pace, top(10_000))?, callers(binary, pace, top(10_000))?];
-    curves.push(payload(binary, pace)?);
-    curves.push(latency(binary, pace)?);
+    let mut curves = vec![applications(programs, pace, top(10_000))?, callers(programs, pace, top(10_000))?];
+    curves.push(payload(programs, pace)?);
+    curves.push(latency(programs, pace)?);
+    curves.push(tenants::curve(programs, pace, top(1000))?);
     for curve in &curves {
         say(&table(curve));
     }
-    say("Tenants with components of their own: not available, the server has no route for them.\n");
     std::fs::write(plot, svg::plot(&curves)).map_err(at(&plot.display().to_string()))?;
     say(&format!("The plot is in {}.\n", plot.display()));
     Ok(())
 }
 
-fn applications(binary: &Path, pace: Pace, top: u64) -> Result<Curve, Failure> {
+fn applications(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
     let mut points = Vec::new();
     for count in decades(top) {
-        let (bench, mut gateway) = start(binary, 0, count)?;
+        let (bench, gateway) = start(programs, 0, count)?;
         let plan = Plan { applications: count, ..plan(&bench, &gateway, pace) };
-        points.push(point(count as f64, &measure(&bench, gateway.process(), &plan)?));
+        points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
     }
     Ok(Curve { title: "applications".into(), points })
 }
 
-fn callers(binary: &Path, pace: Pace, top: u64) -> Result<Curve, Failure> {
-    let (bench, mut gateway) = start(binary, 0, 1)?;
+fn callers(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
+    let (bench, gateway) = start(programs, 0, 1)?;
     let mut points = Vec::new();
     for count in decades(top) {
         let plan = Plan { connections: usize::try_from(count).unwrap_or(1), ..plan(&bench, &gateway, pace) };
-        points.push(point(count as f64, &measure(&bench, gateway.process(), &plan)?));
+        points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
     }
     Ok(Curve { title: "concurrent callers".into(), points })
 }
 
-fn payload(binary: &Path, pace: Pace) -> Result<Curve, Failure> {
-    let (bench, mut gateway) = start(binary, 0, 1)?;
+fn payload(programs: &Programs, pace: Pace) -> Result<Curve, Failure> {
+    let (bench, gateway) = start(programs, 0, 1)?;
     let mut points = Vec::new();
     for bytes in [100, 400, 1000, 2000, 4000] {
         let mut plan = plan(&bench, &gateway, pace);
         let text = "x".repeat(bytes - 40);
         plan.body = plan.body.replace("Your+order+is+on+its+way", &text);
-        points.push(point(bytes as f64, &measure(&bench, gateway.process(), &plan)?));
+        points.push(point(bytes as f64, &measure(&bench, gateway.server(), &plan)?));
     }
     Ok(Curve { title: "payload, bytes".into(), points })
 }
 
-fn latency(binary: &Path, pace: Pace) -> Result<Curve, Failure> {
+fn latency(programs: &Programs, pace: Pace) -> Result<Curve, Failure> {
     let mut points = Vec::new();
     for milliseconds in [0, 10, 50, 200] {
-        let (bench, mut gateway) = start(binary, milliseconds, 1)?;
+        let (bench, gateway) = start(programs, milliseconds, 1)?;
         let plan = Plan { connections: 512, ..plan(&bench, &gateway, pace) };
-        points.push(point(milliseconds as f64, &measure(&bench, gateway.process(), &plan)?));
+        points.push(point(milliseconds as f64, &measure(&bench, gateway.server(), &plan)?));
     }
     Ok(Curve { title: "latency of the push service, ms (512 callers)".into(), points })
 }
 
-fn start(binary: &Path, latency: u64, applications: u64) -> Result<(Bench, Gateway), Failure> {
-    let mut bench = Bench::start(binary, latency)?;
-    let gateway = bench.gateway(Isolation::Warm, &[])?;
-    gateway.register("token", applications, Service::ApnsToken, bench.files())?;
+fn start(programs: &Programs, latency: u64, applications: u64) -> Result<(Bench, Gateway), Failure> {
+    let bench = Bench::start(programs, latency)?;
+    let gateway = bench.gateway(&Setup { more: ROOM.into(), ..Setup::of(Mode::Warm) })?;
+    gateway.register("token", applications, Service::ApnsToken, bench.files(), None)?;
     Ok((bench, gateway))
 }
 

@@ -10,7 +10,8 @@ use super::Pace;
 use super::bench::{Bench, measure};
 use super::table::{self, Row};
 use crate::failure::{Failure, at};
-use crate::load::{Manner, Plan};
+use crate::gateway::Programs;
+use crate::load::Plan;
 use crate::process::{Process, free_port};
 use crate::say;
 
@@ -18,7 +19,8 @@ use crate::say;
 const START: u32 = 30;
 
 /// An adapter file. In every text these are replaced: `{port}` where the peer shall listen, `{apns}` and
-/// `{fcm}` the sink's ports, `{ca}`, `{apns_p8}`, `{apns_pem}` and `{service_account}` files.
+/// `{fcm}` the sink's ports, `{ca}`, `{apns_p8}`, `{apns_pem}` and `{service_account}` files, `{adapters}` the
+/// adapter's own folder.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Adapter {
@@ -43,14 +45,15 @@ fn one() -> usize {
 }
 
 /// Starts the peer, measures it as the classic route is measured, prints its line.
-pub fn peer(adapter: &Path, pace: Pace) -> Result<(), Failure> {
-    let place = adapter.display().to_string();
-    let text = std::fs::read_to_string(adapter).map_err(at(&place))?;
+pub fn peer(path: &Path, pace: Pace) -> Result<(), Failure> {
+    let place = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(at(&place))?;
     let adapter: Adapter = toml::from_str(&text).map_err(at(&place))?;
-    let bench = Bench::start(Path::new(""), 0)?;
+    let bench = Bench::start(&Programs::none(), 0)?;
     let port = free_port()?;
     let config = bench.directory().join("peer.conf");
-    let filled = |text: &str| filled(text, &bench, port, &config);
+    let folder = path.parent().unwrap_or(Path::new("")).display().to_string();
+    let filled = |text: &str| filled(text, &bench, port, &config).replace("{adapters}", &folder);
     std::fs::write(&config, filled(&adapter.config)).map_err(at("configuration"))?;
     let mut words = adapter.command.iter().map(|word| filled(word));
     let mut command = Command::new(words.next().ok_or_else(|| Failure::new("the command is empty"))?);
@@ -70,17 +73,16 @@ pub fn peer(adapter: &Path, pace: Pace) -> Result<(), Failure> {
         body: filled(&adapter.body),
         accepted: adapter.accepted,
         targets: adapter.targets,
-        applications: 1,
         connections: 32,
-        manner: Manner::Closed,
         seconds: pace.seconds,
+        ..Plan::default()
     };
     let measured = measure(&bench, &process, &plan)?;
     if measured.figures.pushes == 0 {
         let figures = &measured.figures;
         return Err(Failure::new(format!("{place}: {:?} {:?}", figures.statuses, figures.complaint)));
     }
-    say(&table::table(&[Row { what: adapter.name, mode: "peer", measured: Some(measured) }], None));
+    say(&table::table(&[Row { what: adapter.name, mode: "peer", measured }], None));
     Ok(())
 }
 
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_adapters_can_be_read() {
-        for name in ["gorush", "matrix"] {
+        for name in ["gorush", "matrix", "node_apn"] {
             let file =
                 Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters").join(name).with_extension("toml");
             let adapter: Adapter = toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();

@@ -3,46 +3,48 @@
 use std::fs;
 
 use super::bench::Measured;
+use crate::linked::Mode;
 
 /// One line of the table.
 pub struct Row {
     pub what: String,
     pub mode: &'static str,
-    /// None: the server has no such route or provider.
-    pub measured: Option<Measured>,
+    pub measured: Measured,
 }
 
-/// The whole table; ratios are to `baseline`, microseconds per push.
-pub fn table(rows: &[Row], baseline: Option<f64>) -> String {
-    let mut text = "| what | mode | pushes/s | CPU µs/push | × relay | sink µs/push | p50 ms | p99 ms | p99.9 ms | RSS MiB | not 200 |\n\
-                    |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+/// The whole table. Ratios of processor time: to the native row of the same measurement, and to `h2load`, its
+/// microseconds per request.
+pub fn table(rows: &[Row], h2load: Option<f64>) -> String {
+    let mut text = "| what | mode | pushes/s | CPU µs/push | × native | × h2load | sink µs/push | p50 ms | p99 ms | p99.9 ms | RSS MiB | not 200 |\n\
+                    |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
     for row in rows {
+        let native = rows.iter().find(|other| other.what == row.what && other.mode == Mode::Native.name());
+        let native = native.map(|native| native.measured.cpu);
         text.push_str(&format!(
             "| {} | {} | {} |\n",
             row.what,
             row.mode,
-            cells(row.measured.as_ref(), baseline)
+            cells(&row.measured, native, h2load)
         ));
     }
     text
 }
 
-fn cells(measured: Option<&Measured>, baseline: Option<f64>) -> String {
-    let Some(measured) = measured else {
-        return "not available | | | | | | | |".to_owned();
-    };
+fn cells(measured: &Measured, native: Option<f64>, h2load: Option<f64>) -> String {
     let figures = &measured.figures;
     let milliseconds = |micros: u32| match micros {
         0 => String::new(),
         micros => format!("{:.2}", f64::from(micros) / 1000.0),
     };
+    let ratio = |to: Option<f64>| to.map(|to| format!("{:.2}", measured.cpu / to)).unwrap_or_default();
     let failed: u64 =
         figures.statuses.iter().filter(|(status, _)| **status != 200).map(|(_, count)| count).sum();
     [
         format!("{:.0}", measured.pushes_per_second()),
         format!("{:.1}", measured.cpu),
-        baseline.map(|baseline| format!("{:.2}", measured.cpu / baseline)).unwrap_or_default(),
+        ratio(native),
+        ratio(h2load),
         format!("{:.1}", measured.sink_cpu),
         milliseconds(figures.p50),
         milliseconds(figures.p99),

@@ -2,40 +2,20 @@
 //! sandbox that is made for each call. The inputs are the same.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use pushlet::contract;
 use pushlet::provider::{BUILT_IN, Isolation, Limits, Provider, Sandbox, Trust};
 use pushlet::tenant::TenantId;
+use pushlet_bench::failure::{Failure, at};
+use pushlet_bench::linked::{Mode, Repeat};
 use pushlet_sdk as sdk;
-use serde::{Deserialize, Serialize};
-
-use crate::failure::{Failure, at};
 
 const NOW: u64 = 1_700_000_000_000;
 const TOKEN: &str = "fe15a27d5df3c34778defb1f4f3880265cc52c0c047682223be59fb68500a9a2";
 const TOPIC: (&str, &str) = ("apns_topic", "com.example.bench");
 /// The address space that a checker has is small.
 const INSTANCES: u32 = 4;
-
-/// How the provider's code runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    Native,
-    Warm,
-    PerCall,
-}
-
-impl Mode {
-    pub const ALL: [Self; 3] = [Self::Native, Self::Warm, Self::PerCall];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Warm => "warm",
-            Self::PerCall => "per-call",
-        }
-    }
-}
 
 /// A push to Apple that is encoded and whose answer is decoded, as often as wanted.
 pub struct Codec(Kind);
@@ -191,23 +171,38 @@ fn notification() -> contract::Notification {
     }
 }
 
-/// What a process is told whose instructions are counted.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Repeat {
-    pub mode: Mode,
-    pub times: u32,
-    pub targets: usize,
+/// Pushes as often as it is told. Microseconds per push by the wall clock.
+pub fn run(repeat: Repeat) -> Result<f64, Failure> {
+    let codec = Codec::new(repeat.mode, 1)?;
+    at_once(repeat.threads, repeat.warm_up, || codec.push())?;
+    let start = Instant::now();
+    at_once(repeat.threads, repeat.times, || counted(&codec))?;
+    Ok(start.elapsed().as_secs_f64() * 1e6 / f64::from(repeat.threads * repeat.times).max(1.0))
 }
 
-/// Pushes so many times and ends.
-pub fn repeat(repeat: Repeat) -> Result<(), Failure> {
-    let codec = Codec::new(repeat.mode, repeat.targets)?;
-    for _ in 0..repeat.times {
-        if codec.push()? != repeat.targets {
-            return Err(Failure::new("a push was not delivered"));
-        }
-    }
-    Ok(())
+/// Each thread so many times.
+fn at_once(
+    threads: u32,
+    times: u32,
+    push: impl Fn() -> Result<usize, Failure> + Sync,
+) -> Result<(), Failure> {
+    let delivered = || match push()? {
+        1 => Ok(()),
+        _ => Err(Failure::new("a push was not delivered")),
+    };
+    let run = || (0..times).try_for_each(|_| delivered());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Failure::new("the codec panicked"))))
+    })
+}
+
+/// By this name a profiler knows when to count.
+#[inline(never)]
+fn counted(codec: &Codec) -> Result<usize, Failure> {
+    black_box(codec).push()
 }
 
 #[cfg(test)]

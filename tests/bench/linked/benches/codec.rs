@@ -1,7 +1,8 @@
 //! One push through the codec of a provider, alone and in a batch: natively, warm, fresh for each call.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pushlet_bench::codec::{Codec, Mode};
+use pushlet_bench::linked::Mode;
+use pushlet_linked::codec::Codec;
 
 fn codec(criterion: &mut Criterion) {
     for targets in [1, 100] {

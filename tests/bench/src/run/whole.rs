@@ -1,0 +1,197 @@
+//! The table: every route and provider, natively, warm and per call side by side.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::Pace;
+use super::bench::{Bench, DELIVERED};
+use super::contest::{Contestant, contest};
+use super::h2load::{self, Ceiling};
+use super::table::{self, Row};
+use crate::failure::{Failure, at};
+use crate::gateway::{Gateway, Programs, Service, Setup};
+use crate::linked::{self, Mode, Repeat};
+use crate::load::{Manner, Plan};
+use crate::process::{Process, free_port, myself};
+use crate::{relay, say};
+
+const JSON: &str = "application/json";
+const BATCH: usize = 100;
+/// Registration ids of one GCM exchange.
+const IDS: usize = 1000;
+const RELAY: &str = "bare relay";
+/// Tells apart what differs between two builds.
+const CONTROL: &str = "warm, as linked beside native";
+const CLASSIC: &str = "classic, keep-alive, APNs token";
+
+/// Measures and prints.
+pub fn whole(programs: &Programs, pace: Pace) -> Result<(), Failure> {
+    say(&format!("{}\n", table::machine()));
+    codec(programs, pace)?;
+    let bench = Bench::start(programs, 0)?;
+    let starts = starts(&bench, pace)?;
+    let ceiling = h2load::ceiling(&bench, pace.ceiling)?;
+    say(&ceiling.as_ref().map_or_else(|| format!("{}.\n", h2load::INSTALL), Ceiling::said));
+    let rows = rows(&bench, pace)?;
+    say(&table::table(&rows, ceiling.as_ref().map(|ceiling| ceiling.cpu)));
+    if let Some(ceiling) = &ceiling {
+        let stream = rows.iter().rfind(|row| row.what.contains(":stream") && row.mode == Mode::Warm.name());
+        if let Some(row) = stream {
+            let share = row.measured.pushes_per_second() / ceiling.requests_per_second * 100.0;
+            say(&format!(
+                "Throughput of :stream, warm: {share:.0} % of h2load's, alone, against the same sink.\n"
+            ));
+        }
+    }
+    say(&starts);
+    say(NOT_MEASURED);
+    Ok(())
+}
+
+const NOT_MEASURED: &str = "Not measured: real push services and networks; more cores than this machine has; Web Push, for which \
+     there is no provider. The sink and the load generator share the cores with the server under test, so \
+     throughput is that of all three together, and CPU per push (user and system time of the server's process \
+     alone) is the figure to compare. The relay has no authentication, registry, limits, deadlines, retries or \
+     log. RSS is after each line's own run; natively it holds the components too, which are loaded and not \
+     called.\n";
+
+/// Microseconds of the codec alone by the wall clock: on one thread, and per call on two at once, where each
+/// push takes half the time if they do not wait for each other.
+fn codec(programs: &Programs, pace: Pace) -> Result<(), Failure> {
+    let mut text = "| codec: encode + decode | µs per push | × native |\n|---|---:|---:|\n".to_owned();
+    let mut native = None;
+    let alone = Mode::ALL.map(|mode| (mode, 1));
+    for (mode, threads) in alone.into_iter().chain([(Mode::PerCall, 2)]) {
+        let repeat = Repeat { mode, threads, warm_up: pace.calls / 10, times: pace.calls / 5 };
+        // The best of five: what disturbs only ever adds.
+        let mut best = f64::MAX;
+        for _ in 0..5 {
+            best = best.min(timed(&programs.linked, &repeat)?);
+        }
+        let ratio = best / *native.get_or_insert(best);
+        let at_once = if threads > 1 { format!(", {threads} threads") } else { String::new() };
+        text.push_str(&format!("| {}{at_once} | {best:.2} | {ratio:.1} |\n", mode.name()));
+    }
+    say(&text);
+    Ok(())
+}
+
+/// Microseconds per push.
+fn timed(linked: &Path, repeat: &Repeat) -> Result<f64, Failure> {
+    let output = linked::codec(linked, repeat)?.stderr(Stdio::inherit()).output().map_err(at("codec"))?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().map_err(at("codec"))
+}
+
+/// How long the product takes to be ready, with nothing compiled yet and with everything, and its memory then.
+fn starts(bench: &Bench, pace: Pace) -> Result<String, Failure> {
+    let setup = Setup::of(Mode::Warm);
+    let cold = bench.gateway(&setup)?.time_to_ready();
+    let mut warm = Vec::new();
+    let mut resident = 0;
+    for _ in 0..pace.starts {
+        let mut gateway = bench.gateway(&setup)?;
+        warm.push(gateway.time_to_ready());
+        resident = gateway.process().resident();
+    }
+    warm.sort_unstable();
+    let middle = warm.get(warm.len() / 2).copied().unwrap_or_default();
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    Ok(format!(
+        "From the start of the process to the first good /readyz: {:.0} ms where the components must be compiled, \
+         {:.0} ms where they are cached (the middle of {}); RSS then: {:.1} MiB with all built-in providers.\n",
+        millis(cold),
+        millis(middle),
+        pace.starts,
+        f64::from(u32::try_from(resident).unwrap_or(u32::MAX)) / 1024.0,
+    ))
+}
+
+fn rows(bench: &Bench, pace: Pace) -> Result<Vec<Row>, Failure> {
+    let relay = Relay::start(bench)?;
+    let mut servers = Vec::new();
+    for mode in Mode::ALL {
+        servers.push((mode.name(), started(bench, &Setup::of(mode))?));
+    }
+    let control = started(bench, &Setup { linked: true, ..Setup::of(Mode::Warm) })?;
+    let contestants = servers.iter().map(|(mode, gateway)| Contestant::of(mode, gateway));
+    let modes: Vec<Contestant<'_>> = contestants.collect();
+    let mut all = modes.clone();
+    all.push(Contestant::of(CONTROL, &control));
+    all.push(Contestant { mode: RELAY, process: &relay.process, address: &relay.address });
+
+    let mut rows = contest(bench, &all, CLASSIC, pace, |_| bench.classic("", "token"))?;
+    let peaks: Vec<f64> = rows.iter().map(|row| row.measured.pushes_per_second()).collect();
+    let half = |index: usize| Plan {
+        manner: Manner::Rate(peaks.get(index).map_or(1.0, |peak| peak / 2.0)),
+        ..bench.classic("", "token")
+    };
+    rows.extend(contest(bench, &all, "the same at half of each one's peak", pace, half)?);
+    for (what, plan) in plans(bench, pace) {
+        rows.extend(contest(bench, &modes, &what, pace, |_| plan.clone())?);
+    }
+    Ok(rows)
+}
+
+/// With an application of each kind.
+fn started(bench: &Bench, setup: &Setup) -> Result<Gateway, Failure> {
+    let gateway = bench.gateway(setup)?;
+    for (name, service) in [
+        ("token", Service::ApnsToken),
+        ("certificate", Service::ApnsCertificate),
+        ("fcm", Service::Fcm),
+        ("gcm", Service::Gcm),
+    ] {
+        gateway.register(name, 1, service, bench.files(), None)?;
+    }
+    Ok(gateway)
+}
+
+fn plans(bench: &Bench, pace: Pace) -> Vec<(String, Plan)> {
+    let classic = |name: &str| bench.classic("", name);
+    let new_connections = Plan { manner: Manner::NewConnections, ..classic("token") };
+    let gcm = Plan { accepted: r#""success":1"#.into(), ..classic("gcm") };
+    let stream = Plan { manner: Manner::Stream(pace.stream), ..bench.stream("", "token") };
+    vec![
+        ("classic, new connections, APNs token".to_owned(), new_connections),
+        ("classic, keep-alive, APNs certificate".to_owned(), classic("certificate")),
+        ("classic, keep-alive, FCM".to_owned(), classic("fcm")),
+        ("classic, keep-alive, GCM".to_owned(), gcm),
+        (format!("/v1/notifications, {BATCH} targets, APNs token"), batch("token", BATCH)),
+        (format!("/v1/notifications, {IDS} targets, GCM, one exchange"), batch("gcm", IDS)),
+        (format!("/v1/notifications:stream, {} targets, APNs token", pace.stream), stream),
+    ]
+}
+
+/// Many targets in one request.
+fn batch(application: &str, targets: usize) -> Plan {
+    Plan {
+        path: "/v1/notifications".into(),
+        content_type: JSON.into(),
+        body: format!(
+            r#"{{"application_id":"{application}-000000","notification":{{"title":"Order","body":"On its way"}},"targets":[{{tokens}}]}}"#
+        ),
+        accepted: DELIVERED.into(),
+        targets,
+        connections: 8,
+        ..Plan::default()
+    }
+}
+
+struct Relay {
+    process: Process,
+    address: String,
+}
+
+impl Relay {
+    fn start(bench: &Bench) -> Result<Self, Failure> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let (apns, ca) = (bench.ports().apns, bench.files().ca.clone());
+        let options = relay::Options { listen: address.clone(), apns, ca };
+        let process = Process::start(&mut myself("relay", &options)?)?;
+        while std::net::TcpStream::connect(&address).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Self { process, address })
+    }
+}
