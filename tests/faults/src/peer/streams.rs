@@ -115,16 +115,14 @@ impl Streams {
     pub fn transcript(&self) -> String {
         self.frames.iter().fold(String::new(), |mut text, seen| {
             let Seen { at, way, kind, flags, stream, payload, open } = seen;
-            let _ = write!(
-                text,
-                "\n    {:9.3} ms {way:3?} kind {kind} flags {flags:02x} ",
-                at.as_secs_f64() * 1e3
-            );
-            let _ = match stream {
-                0 => write!(text, "{payload:02x?}"),
-                stream => write!(text, "stream {stream}"),
+            let way = if *way == Way::In { "<-" } else { "->" };
+            let about = match stream {
+                0 => format!("{payload:02x?}"),
+                stream => format!("stream {stream}"),
             };
-            let _ = write!(text, " ({open} open)");
+            let at = at.as_secs_f64() * 1e3;
+            let _ =
+                write!(text, "\n    {at:9.3} ms {way} kind {kind} flags {flags:02x} {about} ({open} open)");
             text
         })
     }
@@ -193,9 +191,9 @@ mod tests {
         streams.note(Way::Out, &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 9]);
         let transcript = streams.transcript();
         assert_eq!(transcript.lines().filter(|line| line.contains("kind")).count(), REMEMBERED);
-        assert!(transcript.contains("In  kind 1 flags 04 stream 199 (0 open)"), "{transcript}");
+        assert!(transcript.contains("<- kind 1 flags 04 stream 199 (0 open)"), "{transcript}");
         assert!(
-            transcript.ends_with("Out kind 4 flags 00 [00, 03, 00, 00, 00, 09, 00, 00] (0 open)"),
+            transcript.ends_with("-> kind 4 flags 00 [00, 03, 00, 00, 00, 09, 00, 00] (0 open)"),
             "{transcript}"
         );
     }
