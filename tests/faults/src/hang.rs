@@ -12,21 +12,25 @@ use crate::peer::{Certificate, Failure, Manner, Peer};
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Kinds of applications, as [`Caller::register`] wants them.
 const APNS: usize = 0;
+/// From so many rounds on, noise alone makes every phase beside slower than every phase alone in less than one
+/// run of 200.
+const ENOUGH: usize = 5;
 
 /// What it cost.
 pub struct Report {
     /// What callers of the hung service were told, and the least and most time they waited.
     pub hung: Vec<Told>,
     pub waited: (Duration, Duration),
-    /// What callers of the well service were told while the other one hung.
+    /// What callers of the well service were told.
     pub well: Vec<Told>,
-    /// The slowest of 100 pushes to the well service: alone, and beside the hung one.
-    pub p99_alone: Duration,
-    pub p99_beside: Duration,
+    /// How long each push to the well service took, by phase: alone, and while the other service hung.
+    pub alone: Vec<Vec<Duration>>,
+    pub beside: Vec<Vec<Duration>>,
 }
 
-/// `callers` send to the hung service at once; meanwhile pushes go to the well one, one after the other.
-pub async fn run(callers: usize) -> Result<Report, Failure> {
+/// In each round pushes go to the well service, one after the other, first alone and then while `callers` wait
+/// for the hung one. What differs between phases of the same kind is noise.
+pub async fn run(callers: usize, rounds: usize) -> Result<Report, Failure> {
     let certificate = Certificate::new()?;
     let ledger = Arc::new(Ledger::new(0));
     let well = Peer::start(&certificate, 1, Manner::Calm, ledger.clone()).await?;
@@ -39,41 +43,75 @@ pub async fn run(callers: usize) -> Result<Report, Failure> {
     };
     let caller = Caller::new(&certificate, &setup)?;
     caller.register("hung", APNS, "development")?;
-    let warm = one_by_one(&caller, Duration::from_millis(300)).await;
-    drop(warm);
-    let (_, p99_alone) = one_by_one(&caller, DEADLINE / 2).await;
-    let stuck = join_all((0..callers).map(|push| {
-        let caller = caller.clone();
-        async move {
-            let started = Instant::now();
-            let told = caller.send("hung", push..push + 1).await;
-            (told, started.elapsed())
-        }
-    }));
-    let (stuck, (well, p99_beside)) = tokio::join!(stuck, one_by_one(&caller, DEADLINE / 2));
-    let waits = || stuck.iter().map(|(_, waited)| *waited);
-    let waited = (waits().min().unwrap_or_default(), waits().max().unwrap_or_default());
+    // The first pushes, which open connections, are nobody's.
+    one_by_one(&caller, &mut Vec::new()).await;
+    stuck(&caller, callers).await;
+    let mut report = Report {
+        hung: Vec::new(),
+        waited: (Duration::MAX, Duration::ZERO),
+        well: Vec::new(),
+        alone: Vec::new(),
+        beside: Vec::new(),
+    };
+    for _ in 0..rounds {
+        report.alone.push(one_by_one(&caller, &mut report.well).await);
+        let (stuck, times) = tokio::join!(stuck(&caller, callers), one_by_one(&caller, &mut report.well));
+        report.beside.push(times);
+        report.stuck(stuck);
+    }
     caller.close().await;
-    let hung = stuck.into_iter().flat_map(|(told, _)| told).collect();
-    Ok(Report { hung, waited, well, p99_alone, p99_beside })
+    Ok(report)
 }
 
-/// Sends to the well service for a while; what was told, and how long the 99th of 100 took.
-async fn one_by_one(caller: &Caller, time: Duration) -> (Vec<Told>, Duration) {
-    let (started, mut told, mut times) = (Instant::now(), Vec::new(), Vec::new());
-    while started.elapsed() < time {
+/// Sends to the hung service at once; what each caller was told, and how long it waited.
+async fn stuck(caller: &Caller, callers: usize) -> Vec<(Vec<Told>, Duration)> {
+    let send = |push| async move {
+        let started = Instant::now();
+        let told = caller.send("hung", push..push + 1).await;
+        (told, started.elapsed())
+    };
+    join_all((0..callers).map(send)).await
+}
+
+/// Sends to the well service for as long as others wait for the hung one; how long each push took.
+async fn one_by_one(caller: &Caller, told: &mut Vec<Told>) -> Vec<Duration> {
+    let (started, mut times) = (Instant::now(), Vec::new());
+    while started.elapsed() < DEADLINE {
         let began = Instant::now();
         // Tokens 1 to 10 are good ones.
         let push = 1 + told.len() % 10;
         told.extend(caller.send("0", push..push + 1).await);
         times.push(began.elapsed());
     }
+    times
+}
+
+/// The time that 99 of 100 stay under.
+fn p99<'a>(phases: impl IntoIterator<Item = &'a Vec<Duration>>) -> Duration {
+    let mut times: Vec<Duration> = phases.into_iter().flatten().copied().collect();
     times.sort_unstable();
-    let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
-    (told, p99)
+    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
+}
+
+/// The least and the greatest `p99` of single phases.
+fn spread(phases: &[Vec<Duration>]) -> (Duration, Duration) {
+    let each = || phases.iter().map(|phase| p99([phase]));
+    (each().min().unwrap_or_default(), each().max().unwrap_or_default())
 }
 
 impl Report {
+    fn stuck(&mut self, stuck: Vec<(Vec<Told>, Duration)>) {
+        for (told, waited) in stuck {
+            self.hung.extend(told);
+            self.waited = (self.waited.0.min(waited), self.waited.1.max(waited));
+        }
+    }
+
+    /// `p99` beside the hung service, by that of the same application alone.
+    pub fn ratio(&self) -> f64 {
+        p99(&self.beside).as_secs_f64() / p99(&self.alone).as_secs_f64().max(1e-9)
+    }
+
     /// Every caller of the hung service is told that the outcome is unknown, and not before the deadline; the
     /// other service does not notice.
     pub fn holds(&self) -> bool {
@@ -81,22 +119,30 @@ impl Report {
             && self.waited.0 >= DEADLINE
             && !self.well.is_empty()
             && self.well.iter().all(|told| *told == Told::Delivered)
+            && !self.is_noticed()
+    }
+
+    fn is_noticed(&self) -> bool {
+        self.alone.len() >= ENOUGH && spread(&self.beside).0 > spread(&self.alone).1
     }
 }
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
+        let pushes = |phases: &[Vec<Duration>]| phases.iter().map(Vec::len).sum::<usize>();
+        writeln!(
             f,
-            "{} callers of a hung service, deadline {DEADLINE:?}: they waited {:?} to {:?}; beside them {} pushes of \
-             another application: p99 {:?}, alone {:?}, ratio {:.2}",
+            "{} callers of a hung service, deadline {DEADLINE:?}: they waited {:?} to {:?}; pushes of another \
+             application, {} phases of each kind:",
             self.hung.len(),
             self.waited.0,
             self.waited.1,
-            self.well.len(),
-            self.p99_beside,
-            self.p99_alone,
-            self.p99_beside.as_secs_f64() / self.p99_alone.as_secs_f64().max(1e-9),
-        )
+            self.alone.len(),
+        )?;
+        for (kind, phases) in [("alone", &self.alone), ("beside", &self.beside)] {
+            let (p99, (least, most)) = (p99(phases), spread(phases));
+            writeln!(f, "  {kind}: {} pushes, p99 {p99:?}, by phase {least:?} to {most:?}", pushes(phases))?;
+        }
+        write!(f, "  ratio of p99 beside to alone: {:.2}", self.ratio())
     }
 }

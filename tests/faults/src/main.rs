@@ -73,7 +73,7 @@ impl Arguments {
         };
         Ok(match self.mode.as_str() {
             "hang" => {
-                let report = hang::run(500).await?;
+                let report = hang::run(500, 5).await?;
                 println!("{report}");
                 report.holds()
             }

@@ -37,7 +37,7 @@ async fn with_leave_unknown_pushes_are_sent_again_under_the_same_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_hangs_costs_its_callers_their_deadline_and_others_nothing() {
-    let report = hang::run(50).await.unwrap();
+    let report = hang::run(50, 1).await.unwrap();
     println!("{report}");
     assert!(report.holds(), "{report}");
 }

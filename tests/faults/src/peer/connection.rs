@@ -1,6 +1,6 @@
 //! One connection of the peer.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,16 +10,19 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
+use super::Shared;
 use super::answer::{accepted, count};
 use super::dice::{Dice, Event, Fate, Manner};
 use super::frame::{self, Frame};
 use super::hpack::Decoder;
-use super::{OVER_THE_LIMIT, Shared};
+use super::streams::{Opener, Streams, Way};
 
 /// For a write that the other side must take.
 const WRITE: Duration = Duration::from_secs(5);
 /// How long a dead connection stays open.
 const GRAVE: Duration = Duration::from_secs(30);
+/// The path of APNs, before the device token.
+const DEVICE: &str = "/3/device/";
 /// Of the requests to GCM's multicast, this share of targets is told to try again.
 const UNAVAILABLE: f64 = 0.02;
 
@@ -38,9 +41,7 @@ struct State {
     /// The highest stream whose request came whole, and the highest that was processed or answered.
     received: u32,
     touched: u32,
-    open: HashSet<u32>,
-    /// Limits of concurrent streams: the one in force, then those that are not acknowledged yet.
-    limits: VecDeque<u32>,
+    streams: Streams,
     cut: bool,
 }
 
@@ -76,15 +77,7 @@ pub async fn serve(stream: Stream, peer: Arc<Shared>, number: u64) {
     let begins_with_one = dice.begins_with_one();
     let limit = if begins_with_one { 1 } else { dice.limit() };
     let (read, write) = split(stream);
-    let state = State {
-        bound: u32::MAX,
-        received: 0,
-        touched: 0,
-        open: HashSet::new(),
-        // Before it has heard of a limit, the gateway opens one stream.
-        limits: VecDeque::from([1, limit]),
-        cut: false,
-    };
+    let state = State { bound: u32::MAX, received: 0, touched: 0, streams: Streams::new(limit), cut: false };
     let writer = tokio::sync::Mutex::new(Some(write));
     let connection = Arc::new(Connection { peer, writer, state: Mutex::new(state) });
     let calm = dice.calm();
@@ -105,6 +98,7 @@ impl Reader {
         }
         connection.write(&frame::setting(frame::MAX_CONCURRENT_STREAMS, limit)).await;
         while let Some(frame) = Frame::read(&mut self.stream).await {
+            connection.state().streams.note(Way::In, &frame.head());
             if self.take(connection, frame).await.is_none() {
                 return;
             }
@@ -127,7 +121,7 @@ impl Reader {
                     return None;
                 }
                 let fields = self.decoder.decode(frame.content()?)?;
-                connection.opened(frame.stream);
+                connection.opened(frame.stream, &fields);
                 self.coming.insert(frame.stream, Coming { fields, body: Vec::new() });
             }
             frame::DATA => {
@@ -142,20 +136,11 @@ impl Reader {
             }
             frame::RST_STREAM => {
                 self.coming.remove(&frame.stream);
-                connection.state().open.remove(&frame.stream);
+                connection.state().streams.ended(frame.stream);
             }
-            // What it had already queued may still come after the acknowledgement; not after another round trip.
-            frame::SETTINGS if frame.has(frame::ACK) => {
-                connection.write(&frame::frame(frame::PING, 0, 0, &[0; 8])).await;
-            }
-            frame::PING if frame.has(frame::ACK) => {
-                let limits = &mut connection.state().limits;
-                if limits.len() > 1 {
-                    limits.pop_front();
-                }
-            }
+            frame::SETTINGS if frame.has(frame::ACK) => connection.state().streams.acknowledged(),
             frame::SETTINGS => connection.write(&frame::frame(frame::SETTINGS, frame::ACK, 0, &[])).await,
-            frame::PING => {
+            frame::PING if !frame.has(frame::ACK) => {
                 connection.write(&frame::frame(frame::PING, frame::ACK, 0, &frame.payload)).await;
             }
             frame::CONTINUATION => return None,
@@ -208,7 +193,7 @@ impl Reader {
         let field = |name: &str| {
             coming.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
         };
-        if let Some(token) = field(":path")?.strip_prefix("/3/device/") {
+        if let Some(token) = field(":path")?.strip_prefix(DEVICE) {
             let push = usize::from_str_radix(token, 16).ok()?;
             if let Some(id) = field("apns-id") {
                 connection.peer.ledger.identify(push, id);
@@ -281,12 +266,13 @@ impl Reader {
 
 impl Connection {
     /// The client opened a stream; is it allowed to?
-    fn opened(&self, stream: u32) {
+    fn opened(&self, stream: u32, fields: &[(String, String)]) {
+        // What goes to APNs goes over the gateway's own pool.
+        let apns = fields.iter().any(|(name, value)| name == ":path" && value.starts_with(DEVICE));
+        let opener = if apns { Opener::Careful } else { Opener::Plain };
         let mut state = self.state();
-        state.open.insert(stream);
-        let (open, most) = (state.open.len(), state.limits.iter().copied().max().unwrap_or_default());
-        if open > most as usize {
-            self.peer.ledger.event(OVER_THE_LIMIT);
+        if let Err(over) = state.streams.opened(stream, opener) {
+            self.peer.ledger.violation(over + &state.streams.transcript());
         }
     }
 
@@ -327,7 +313,7 @@ impl Connection {
         let mut writer = self.writer.lock().await;
         {
             let mut state = self.state();
-            if state.cut || stream > state.bound || !state.open.remove(&stream) {
+            if state.cut || stream > state.bound || !state.streams.ended(stream) {
                 return;
             }
             state.touched = state.touched.max(stream);
@@ -336,7 +322,7 @@ impl Connection {
             self.process(&request);
         }
         count(&self.peer.ledger, fate);
-        put(&mut writer, &answer).await;
+        self.put(&mut writer, &answer).await;
     }
 
     async fn go_away(&self, code: u32, dice: &mut Dice) {
@@ -345,20 +331,33 @@ impl Connection {
             let mut state = self.state();
             state.bound = dice.between(state.touched, state.received).min(state.bound);
             let bound = state.bound;
-            state.open.retain(|stream| *stream <= bound);
+            state.streams.go_away(bound);
             bound
         };
-        put(&mut writer, &frame::goaway(last, code, br#"{"reason":"Shutdown"}"#)).await;
+        self.put(&mut writer, &frame::goaway(last, code, br#"{"reason":"Shutdown"}"#)).await;
     }
 
     async fn limit(&self, limit: u32) {
         let mut writer = self.writer.lock().await;
-        self.state().limits.push_back(limit);
-        put(&mut writer, &frame::setting(frame::MAX_CONCURRENT_STREAMS, limit)).await;
+        self.state().streams.limit(limit);
+        self.put(&mut writer, &frame::setting(frame::MAX_CONCURRENT_STREAMS, limit)).await;
     }
 
     async fn write(&self, bytes: &[u8]) {
-        put(&mut *self.writer.lock().await, bytes).await;
+        self.put(&mut *self.writer.lock().await, bytes).await;
+    }
+
+    /// A writer that does not get rid of its bytes is given up.
+    async fn put(&self, writer: &mut Option<WriteHalf<Stream>>, bytes: &[u8]) {
+        let Some(stream) = writer else { return };
+        self.state().streams.note(Way::Out, bytes);
+        let written = async {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        };
+        if !matches!(timeout(WRITE, written).await, Ok(Ok(()))) {
+            *writer = None;
+        }
     }
 
     async fn cut(&self) {
@@ -377,17 +376,5 @@ fn dead(request: &Request) -> Option<Fate> {
         (false, 17) => Some(Fate::Reject { status: 410, reason: "Unregistered" }),
         (false, 71) => Some(Fate::Reject { status: 400, reason: "BadDeviceToken" }),
         _ => None,
-    }
-}
-
-/// A writer that does not get rid of its bytes is given up.
-async fn put(writer: &mut Option<WriteHalf<Stream>>, bytes: &[u8]) {
-    let Some(stream) = writer else { return };
-    let written = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    if !matches!(timeout(WRITE, written).await, Ok(Ok(()))) {
-        *writer = None;
     }
 }

@@ -93,8 +93,11 @@ impl Dice {
         }
     }
 
-    /// Until the answer.
+    /// Until the answer. A calm peer answers at once, so that what a push takes is the gateway's.
     pub fn delay(&mut self) -> Duration {
+        if self.manner == Manner::Calm {
+            return Duration::ZERO;
+        }
         let most = if self.rng.random_bool(0.02) { 200 } else { 10 };
         Duration::from_millis(self.rng.random_range(0..most))
     }

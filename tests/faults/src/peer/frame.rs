@@ -50,6 +50,11 @@ impl Frame {
         Some(Frame { kind, flags, stream: u32::from_be_bytes([s & 0x7f, t, u, v]), payload })
     }
 
+    /// Kind, flags and stream as they came, and the first of the payload.
+    pub fn head(&self) -> Vec<u8> {
+        frame(self.kind, self.flags, self.stream, self.payload.get(..8).unwrap_or(&self.payload))
+    }
+
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }

@@ -5,6 +5,7 @@ mod connection;
 mod dice;
 mod frame;
 mod hpack;
+mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,9 +20,6 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 pub use dice::Manner;
-
-/// An event: a stream was opened beside as many as are allowed. Rare ones are borne; their cause is not known yet.
-pub const OVER_THE_LIMIT: &str = "stream over the limit";
 
 use crate::ledger::Ledger;
 
@@ -109,6 +107,8 @@ async fn listen(mut listener: TcpListener, address: SocketAddr, tls: TlsAcceptor
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((socket, _)) = accepted else { continue };
+                // Small frames leave at once, as from every server; else what is measured is their waiting.
+                let _ = socket.set_nodelay(true);
                 let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
                 let (tls, shared) = (tls.clone(), shared.clone());
                 tokio::spawn(async move {
