@@ -95,6 +95,9 @@ const NOT_NOW: &[&str] = &[
     "limit_requests_per_second",
     "too_many_uploads",
     "unknown",
+    // It runs after all others, and a call or a manifest can run out of time where they keep the processors.
+    "provider_timeout",
+    "broken_component",
 ];
 
 /// All of them.
