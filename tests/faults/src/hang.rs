@@ -146,3 +146,50 @@ impl std::fmt::Display for Report {
         write!(f, "  ratio of p99 beside to alone: {:.2}", self.ratio())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phases(milliseconds: &[u64]) -> Vec<Vec<Duration>> {
+        milliseconds.iter().map(|time| vec![Duration::from_millis(*time); 200]).collect()
+    }
+
+    fn report(alone: &[u64], beside: &[u64]) -> Report {
+        Report {
+            hung: vec![Told::Unknown],
+            waited: (DEADLINE, DEADLINE),
+            well: vec![Told::Delivered],
+            alone: phases(alone),
+            beside: phases(beside),
+        }
+    }
+
+    #[test]
+    fn what_is_slower_in_every_phase_is_noticed_and_noise_is_not() {
+        assert!(!report(&[2, 3, 2, 9, 2], &[8, 8, 10, 8, 8]).is_noticed());
+        let slower = report(&[2, 3, 2, 4, 2], &[5, 6, 5, 7, 5]);
+        assert!(slower.is_noticed() && !slower.holds());
+        assert!(report(&[5, 6, 5, 7, 5], &[2, 3, 2, 4, 2]).holds());
+        // Too few to tell.
+        assert!(report(&[2], &[5]).holds());
+    }
+
+    #[test]
+    fn one_of_a_hundred_may_take_longer() {
+        let mut phase = vec![Duration::from_millis(1); 990];
+        phase.extend([Duration::from_millis(50); 9]);
+        assert_eq!(p99([&phase]), Duration::from_millis(1));
+        phase.extend([Duration::from_millis(50); 2]);
+        assert_eq!(p99([&phase]), Duration::from_millis(50));
+    }
+
+    #[test]
+    fn an_answer_before_the_deadline_or_another_answer_is_a_fault() {
+        assert!(report(&[1], &[1]).holds());
+        let early = (DEADLINE - Duration::from_millis(1), DEADLINE);
+        assert!(!Report { waited: early, ..report(&[1], &[1]) }.holds());
+        assert!(!Report { hung: vec![Told::Delivered], ..report(&[1], &[1]) }.holds());
+        assert!(!Report { well: vec![Told::Unknown], ..report(&[1], &[1]) }.holds());
+    }
+}
