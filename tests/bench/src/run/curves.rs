@@ -19,16 +19,22 @@ const ROOM: &str = "limits.requests = 12000\nlimits.application_requests = 12000
 /// Measures every curve, prints tables, and writes the plot.
 pub fn curves(programs: &Programs, pace: Pace, plot: &Path) -> Result<(), Failure> {
     let top = |full: u64| if pace.quick { full / 10 } else { full };
-    let mut curves = vec![applications(programs, pace, top(10_000))?, callers(programs, pace, top(10_000))?];
-    curves.push(payload(programs, pace)?);
-    curves.push(latency(programs, pace)?);
-    curves.push(tenants::curve(programs, pace, top(1000))?);
-    for curve in &curves {
-        say(&table(curve));
-    }
+    let curves = [
+        said(applications(programs, pace, top(10_000))?),
+        said(callers(programs, pace, top(10_000))?),
+        said(payload(programs, pace)?),
+        said(latency(programs, pace)?),
+        said(tenants::curve(programs, pace, top(1000))?),
+    ];
     std::fs::write(plot, svg::plot(&curves)).map_err(at(&plot.display().to_string()))?;
     say(&format!("The plot is in {}.\n", plot.display()));
     Ok(())
+}
+
+/// A table as soon as it is measured.
+fn said(curve: Curve) -> Curve {
+    say(&table(&curve));
+    curve
 }
 
 fn applications(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {

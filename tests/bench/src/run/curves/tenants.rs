@@ -32,7 +32,7 @@ pub fn curve(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure
 fn settings(top: u64) -> String {
     format!(
         "admin.key = \"{OPERATOR}\"\nproviders.allow_shadowing = true\nproviders.compile_jobs = {JOBS}\n\
-         sandbox.instances = {}\nlimits.tenant.cpu_milliseconds_per_second = 0\n",
+         sandbox.instances = {}\nlimits.tenant.cpu_milliseconds_per_second = 1000000\n",
         top + 100
     )
 }
