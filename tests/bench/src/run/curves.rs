@@ -5,12 +5,12 @@ mod tenants;
 use std::path::Path;
 
 use super::Pace;
-use super::bench::{Bench, Measured, measure};
+use super::bench::{Bench, Measured, load, measure};
 use super::svg::{self, Curve, Point};
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Programs, Service, Setup};
 use crate::linked::Mode;
-use crate::load::Plan;
+use crate::load::{Manner, Plan};
 use crate::say;
 
 /// For as many callers as there shall be: by default some of them are refused.
@@ -31,6 +31,10 @@ pub fn curves(programs: &Programs, pace: Pace, plot: &Path) -> Result<(), Failur
     Ok(())
 }
 
+/// Sends to each of the applications or tenants before they are measured.
+const TURNS: u64 = 8;
+const LONGEST_WARM_UP: f64 = 120.0;
+
 /// A table as soon as it is measured.
 fn said(curve: Curve) -> Curve {
     say(&table(&curve));
@@ -42,6 +46,7 @@ fn applications(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Fail
     for count in decades(top) {
         let (bench, gateway) = start(programs, 0, count)?;
         let plan = Plan { applications: count, ..plan(&bench, &gateway, pace) };
+        warm_up(&plan, count)?;
         points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
     }
     Ok(Curve { title: "applications".into(), points })
@@ -84,6 +89,12 @@ fn start(programs: &Programs, latency: u64, applications: u64) -> Result<(Bench,
     let gateway = bench.gateway(&Setup { more: ROOM.into(), ..Setup::of(Mode::Warm) })?;
     gateway.register("token", applications, Service::ApnsToken, bench.files(), None)?;
     Ok((bench, gateway))
+}
+
+/// Everyone's turn comes several times over every connection, so that connections and instances are there.
+fn warm_up(plan: &Plan, everyone: u64) -> Result<(), Failure> {
+    let turns = u32::try_from(everyone * TURNS / plan.connections as u64).unwrap_or(u32::MAX);
+    load(&Plan { manner: Manner::Times(turns + 1), seconds: LONGEST_WARM_UP, ..plan.clone() }).map(drop)
 }
 
 fn plan(bench: &Bench, gateway: &Gateway, pace: Pace) -> Plan {

@@ -1,6 +1,6 @@
 //! Tenants who each send through a component of their own, uploaded as anybody uploads one.
 
-use super::{Pace, decades, plan, point};
+use super::{Pace, decades, plan, point, warm_up};
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Programs, Service, Setup};
 use crate::linked::{self, Mode};
@@ -23,6 +23,7 @@ pub fn curve(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure
     for count in decades(top) {
         keys.extend(tenants(&bench, &gateway, &component, keys.len() as u64..count)?);
         let plan = Plan { keys: keys.clone(), ..plan(&bench, &gateway, pace) };
+        warm_up(&plan, count)?;
         points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
     }
     Ok(Curve { title: "tenants with a component of their own".into(), points })
