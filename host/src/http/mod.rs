@@ -27,6 +27,7 @@ use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{Callers, Limits};
@@ -234,8 +235,11 @@ pub fn router(
         })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit))
-        .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
+        .layer(
+            ServiceBuilder::new()
+                .layer(middleware::from_fn_with_state(Arc::new(access), access::check))
+                .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit)),
+        );
     let router = wrapped(health().merge(console::routes()).merge(openapi::page()).merge(guarded), api, watch);
     (router, under_way)
 }
@@ -261,15 +265,17 @@ fn health() -> Router<Api> {
         .method_not_allowed_fallback(method_not_allowed)
 }
 
-/// With what holds for all routes.
+/// With what holds for all routes. One layer of several parts: a route's layers are copied for each request, and
+/// each copies those inside it.
 fn wrapped(routes: Router<Api>, api: Api, watch: &Watch) -> Router {
-    routes
-        .with_state(api)
-        // The bounds of `form` hold, and they are the operator's.
-        .layer(DefaultBodyLimit::disable())
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(turn_away))
-        .layer(middleware::from_fn_with_state(watch.clone(), request_log::record))
+    routes.with_state(api).layer(
+        ServiceBuilder::new()
+            .layer(middleware::from_fn_with_state(watch.clone(), request_log::record))
+            .layer(middleware::from_fn(turn_away))
+            .layer(CatchPanicLayer::custom(panicked))
+            // The bounds of `form` hold, and they are the operator's.
+            .layer(DefaultBodyLimit::disable()),
+    )
 }
 
 /// Runs it to its end, also when the caller goes away.
