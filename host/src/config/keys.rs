@@ -115,7 +115,7 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.stream_window",
         Kind::Count { least: 1, most: 100_000 },
-        "2000",
+        "1000",
         "Most targets of one stream under way at a time; as few as keep the push service busy",
     ),
     key(
