@@ -151,9 +151,11 @@ fn completions() -> Command {
         )
 }
 
-/// Writes the completions of all commands.
-pub fn complete(shell: Shell, output: &mut impl std::io::Write) {
-    clap_complete::generate(shell, &mut command(&[]), "pushlet", output);
+/// The completions of all commands. In memory: the library can't bear an output that is closed early.
+pub fn complete(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command(&[]), "pushlet", &mut text);
+    text
 }
 
 fn compile() -> Command {

@@ -53,7 +53,9 @@ fn run(
             runtime.shutdown_background();
             return code;
         }
-        Action::Completions(shell) => arguments::complete(*shell, &mut std::io::stdout()),
+        Action::Completions(shell) => {
+            std::io::stdout().write_all(&arguments::complete(*shell)).map_err(Problem::new)?;
+        }
         Action::Compile { memory, cpu } => return Ok(provider::compile(*memory, *cpu)),
         Action::CheckConfig => {
             let layers = layers(&arguments, variables)?;
