@@ -15,7 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -36,6 +36,8 @@ use patience::Patience;
 
 /// Connections beyond the limit that still get an answer, which is 503.
 const SPARE_CONNECTIONS: usize = 64;
+/// Bytes of a body that are read with its head.
+const READ_AHEAD: u64 = 32 << 10;
 /// After a failure to accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -175,12 +177,17 @@ async fn respond(shared: &Shared, mut request: Request<Body>, busy: bool) -> Res
         busy.then_some(Refusal::TooManyConnections)
     };
     // HTTP/2 has no such header; there the connection is closed by GOAWAY.
-    let closes = refusal.is_some() && request.version() < Version::HTTP_2;
+    let may_close = request.version() < Version::HTTP_2;
+    let is_large = request.body().size_hint().exact().is_none_or(|size| size > READ_AHEAD);
+    let is_refused = refusal.is_some();
     if let Some(refusal) = refusal {
         request.extensions_mut().insert(refusal);
     }
     let Ok(mut response) = shared.router.clone().oneshot(request).await;
-    if closes {
+    // An error may be told before a body was read that does not fit into the buffer. The connection ends then, and
+    // a caller who is not told sends the next request into it.
+    let is_unread = is_large && (response.status().is_client_error() || response.status().is_server_error());
+    if may_close && (is_refused || is_unread) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -117,6 +117,20 @@ async fn both_protocols_on_one_port() {
     assert_eq!(answer.2, "hello");
 }
 
+/// Else a caller sends its next request into a connection that ends.
+#[tokio::test]
+async fn who_is_refused_with_a_large_body_is_told_that_the_connection_ends() {
+    let server = start_plain().await;
+    let large: &str = Box::leak("x".repeat(1 << 20).into_boxed_str());
+    for (body, ends) in [("small", false), (large, true)] {
+        let mut caller = server.http1().await;
+        let answer = caller.send_request(request("POST", "/nowhere", body)).await.unwrap();
+        let (status, headers, _) = read(answer).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(headers.get("connection").is_some_and(|value| value == "close"), ends);
+    }
+}
+
 #[tokio::test]
 async fn tls_chooses_the_protocol_by_alpn() {
     let files = Certificate::new();
