@@ -11,6 +11,8 @@ use pushlet_bench::failure::{Failure, at};
 use pushlet_bench::linked::{Mode, Repeat};
 use pushlet_sdk as sdk;
 
+use crate::native;
+
 const NOW: u64 = 1_700_000_000_000;
 const TOKEN: &str = "fe15a27d5df3c34778defb1f4f3880265cc52c0c047682223be59fb68500a9a2";
 const TOPIC: (&str, &str) = ("apns_topic", "com.example.bench");
@@ -113,36 +115,9 @@ impl Sandboxed {
 }
 
 fn native(targets: usize) -> Native {
-    let alert = sdk::Alert {
-        title: Some("Order 7".into()),
-        subtitle: None,
-        body: Some("Your order is on its way".into()),
-        image: None,
-        title_localized: None,
-        subtitle_localized: None,
-        body_localized: None,
-    };
     Native {
-        application: sdk::Application {
-            id: "bench".into(),
-            environment: sdk::Environment::Production,
-            settings: vec![(TOPIC.0.into(), TOPIC.1.into())],
-            credential: Some("token".into()),
-        },
-        notification: sdk::Notification {
-            alert: Some(alert),
-            badge: Some(1),
-            sound: Some(sdk::Sound::Default),
-            category: None,
-            thread: None,
-            data: Some(r#"{"order":7,"state":"sent"}"#.into()),
-            collapse_key: None,
-            time_to_live: None,
-            priority: None,
-            identifier: None,
-            options: Vec::new(),
-            native: None,
-        },
+        application: native::application(&application()),
+        notification: native::notification(&notification()),
         targets: vec![sdk::Target::Device(TOKEN.to_owned()); targets],
     }
 }

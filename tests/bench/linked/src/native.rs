@@ -67,7 +67,7 @@ fn context(context: &contract::Context) -> sdk::Context {
     sdk::Context { now: context.now, entropy: context.entropy.clone() }
 }
 
-fn application(application: &contract::Application) -> sdk::Application {
+pub(crate) fn application(application: &contract::Application) -> sdk::Application {
     sdk::Application {
         id: application.id.clone(),
         environment: match application.environment {
@@ -79,7 +79,7 @@ fn application(application: &contract::Application) -> sdk::Application {
     }
 }
 
-fn notification(notification: &contract::Notification) -> sdk::Notification {
+pub(crate) fn notification(notification: &contract::Notification) -> sdk::Notification {
     sdk::Notification {
         alert: notification.alert.as_ref().map(alert),
         badge: notification.badge,
