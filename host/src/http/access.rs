@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -16,6 +15,7 @@ use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::admission::{Place, UnderWay};
 use super::answer;
 use crate::config::{Callers, Login};
 use crate::error::{Error, Kind};
@@ -30,6 +30,7 @@ pub struct Access {
     tenants: Arc<Tenants>,
     login: Option<Expected>,
     admin: Option<[u8; 32]>,
+    under_way: UnderWay,
 }
 
 /// Who calls.
@@ -40,8 +41,21 @@ pub enum Caller {
     Tenant(Arc<Tenant>),
 }
 
+/// What is known of a request that was let in.
+#[derive(Clone)]
+struct Admitted {
+    caller: Caller,
+    place: Place,
+    has_operator: bool,
+}
+
+/// The tenant that calls. The operator, who has no applications, is answered 403.
+pub struct ByTenant(pub TenantId);
+
+/// Lets the request through if it is the operator's.
+pub struct Operator;
+
 /// Is there an operator? Else what only the operator may do can not be done at all.
-#[derive(Clone, Copy)]
 pub struct HasOperator(pub bool);
 
 /// Digests have one length, so that comparing them tells nothing about the length of what they are of.
@@ -65,7 +79,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 impl Access {
-    pub fn new(tenants: Arc<Tenants>, callers: &Callers) -> Self {
+    pub fn new(tenants: Arc<Tenants>, callers: &Callers, under_way: UnderWay) -> Self {
         let expected = |login: &Login| Expected {
             username: sha256(login.username.as_bytes()),
             password: sha256(login.password.reveal().as_bytes()),
@@ -74,7 +88,17 @@ impl Access {
             tenants,
             login: callers.login.as_ref().map(expected),
             admin: callers.admin.as_ref().map(|key| sha256(key.reveal().as_bytes())),
+            under_way,
         }
+    }
+
+    /// The caller's place among the requests under way, or what the limits say.
+    fn place(&self, caller: &Caller) -> Result<Place, Error> {
+        let own = match caller {
+            Caller::Operator => None,
+            Caller::Tenant(tenant) => Some(self.tenants.begin_request(tenant)?),
+        };
+        self.under_way.begin(own)
     }
 
     fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
@@ -147,49 +171,87 @@ impl Shown {
     }
 }
 
-/// Lets the request through with its [`Caller`], and a tenant's with its [`TenantId`] and its place among the
-/// tenant's requests; or answers 401, or what the tenant's limits say.
+/// Lets the request through with its [`Caller`] and its [`Place`], or answers 401, or what the limits say.
 pub async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     let Some(caller) = access.caller(request.headers()) else {
         return answer::error(Error::new(Kind::AccessDenied, "access_denied", "invalid credentials"));
     };
-    request.extensions_mut().insert(HasOperator(access.admin.is_some()));
-    request.extensions_mut().insert(caller.clone());
-    let Caller::Tenant(tenant) = caller else { return next.run(request).await };
-    let mut response = match access.tenants.begin_request(&tenant) {
+    let tenant = caller.tenant().cloned();
+    let mut response = match access.place(&caller) {
         Ok(place) => {
-            request.extensions_mut().insert(tenant.id.clone());
-            request.extensions_mut().insert(Arc::new(place));
-            next.run(request).await
+            let has_operator = access.admin.is_some();
+            request.extensions_mut().insert(Admitted { caller, place: place.clone(), has_operator });
+            let response = next.run(request).await;
+            drop(place);
+            response
         }
         Err(error) => answer::error(error),
     };
-    // For the log.
-    response.extensions_mut().insert(tenant.id.clone());
+    if let Some(tenant) = tenant {
+        // For the log.
+        response.extensions_mut().insert(tenant);
+    }
     response
 }
 
-/// Answers 403 to the operator, who has no applications.
-pub async fn tenants_only(Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
-    if matches!(caller, Caller::Tenant(_)) {
-        return next.run(request).await;
+impl Caller {
+    fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Operator => None,
+            Self::Tenant(tenant) => Some(&tenant.id),
+        }
     }
-    let message = "the operator's key is for /v1/tenants and /metrics; everything else needs a tenant's key";
-    Error::new(Kind::Forbidden, "tenant_required", message).into_response()
 }
 
-/// Lets the request through if it is the operator's.
-pub struct Operator;
+impl Admitted {
+    fn of(parts: &Parts) -> Result<&Self, Error> {
+        parts.extensions.get().ok_or_else(|| Error::internal("a route that asks who calls is not guarded"))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Ok(Admitted::of(parts)?.caller.clone())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Place {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Ok(Admitted::of(parts)?.place.clone())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for HasOperator {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Ok(Self(Admitted::of(parts)?.has_operator))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ByTenant {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Admitted::of(parts)?.caller.tenant().cloned().map(Self).ok_or_else(|| {
+            let message =
+                "the operator's key is for /v1/tenants and /metrics; everything else needs a tenant's key";
+            Error::new(Kind::Forbidden, "tenant_required", message)
+        })
+    }
+}
 
 impl<S: Sync> FromRequestParts<S> for Operator {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        if let Some(Caller::Operator) = parts.extensions.get() {
-            return Ok(Self);
-        }
-        let (code, message) = match parts.extensions.get() {
-            Some(HasOperator(true)) => ("admin_required", "this needs the operator's key"),
+        let (code, message) = match Admitted::of(parts)? {
+            Admitted { caller: Caller::Operator, .. } => return Ok(Self),
+            Admitted { has_operator: true, .. } => ("admin_required", "this needs the operator's key"),
             _ => ("admin_disabled", "this needs the operator's key, and this server has none: set admin.key"),
         };
         Err(Error::new(Kind::Forbidden, code, message))
@@ -224,7 +286,8 @@ mod tests {
 
     fn access(login: Option<Login>, admin: Option<&str>) -> Access {
         let admin = admin.map(|key| Hidden::new(key.into()));
-        Access::new(Arc::new(Tenants::in_memory().unwrap()), &Callers { login, admin })
+        let callers = Callers { login, admin };
+        Access::new(Arc::new(Tenants::in_memory().unwrap()), &callers, UnderWay::at_most(1))
     }
 
     /// With tenants of its own: `(access, acme's key)`.

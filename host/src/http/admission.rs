@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
 
@@ -31,7 +30,7 @@ pub struct Place(Arc<Occupied>);
 struct Occupied {
     under_way: UnderWay,
     /// The place among the tenant's own requests, which is free again when this one is.
-    _tenants: Option<Arc<RequestPlace>>,
+    _tenants: Option<RequestPlace>,
 }
 
 /// Why the server turns a request away; it puts this into the request's extensions.
@@ -51,14 +50,18 @@ impl UnderWay {
         }
     }
 
-    /// None: all places are taken. `tenants`: the place among the tenant's own requests, if there is one.
-    pub fn begin(&self, tenants: Option<Arc<RequestPlace>>) -> Option<Place> {
+    /// A place, unless all are taken. `tenants`: the place among the tenant's own requests, if it is a tenant's.
+    pub fn begin(&self, tenants: Option<RequestPlace>) -> Result<Place, Error> {
         let free = self.count.send_if_modified(|count| {
             let free = *count < self.most;
             *count += usize::from(free);
             free
         });
-        free.then(|| Place(Arc::new(Occupied { under_way: self.clone(), _tenants: tenants })))
+        if !free {
+            let message = "this server has too many requests, try again later";
+            return Err(Error::new(Kind::Overloaded, "too_many_requests", message));
+        }
+        Ok(Place(Arc::new(Occupied { under_way: self.clone(), _tenants: tenants })))
     }
 
     /// Tells what runs without an end of its own that it must come to one.
@@ -112,27 +115,13 @@ impl Drop for Occupied {
     }
 }
 
-/// Gives the request its [`Place`], or answers 503.
-pub async fn admit(State(under_way): State<UnderWay>, mut request: Request, next: Next) -> Response {
-    let tenants = request.extensions_mut().remove();
-    let Some(place) = under_way.begin(tenants) else {
-        let message = "this server has too many requests, try again later";
-        return Error::new(Kind::Overloaded, "too_many_requests", message).into_response();
-    };
-    request.extensions_mut().insert(place.clone());
-    let response = next.run(request).await;
-    drop(place);
-    response
-}
-
-/// Answers 503 to a request that holds a [`Refusal`].
-pub async fn turn_away(request: Request, next: Next) -> Response {
-    let (code, message) = match request.extensions().get::<Refusal>() {
-        None => return next.run(request).await,
-        Some(Refusal::ShuttingDown) => ("shutting_down", "this server is stopping, try another"),
-        Some(Refusal::TooManyConnections) => {
+/// What a request that holds a [`Refusal`] is answered: 503.
+pub fn refused(request: &Request) -> Option<Response> {
+    let (code, message) = match request.extensions().get()? {
+        Refusal::ShuttingDown => ("shutting_down", "this server is stopping, try another"),
+        Refusal::TooManyConnections => {
             ("too_many_connections", "this server has too many connections, try again later")
         }
     };
-    Error::new(Kind::Overloaded, code, message).into_response()
+    Some(Error::new(Kind::Overloaded, code, message).into_response())
 }

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::ByTenant;
 use super::admission::Place;
 use super::form::Form;
 use super::idempotency::MayHaveArrived;
@@ -76,7 +76,7 @@ pub struct DeadTokenView {
 )]
 pub async fn register_application(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     request: Request,
 ) -> Result<Response, Error> {
     let registration = registration_from(Form::read(request, api.form).await?)?;
@@ -109,10 +109,17 @@ pub async fn register_application(
 )]
 pub async fn send_notification(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     request: Request,
-) -> Result<Response, Error> {
+) -> Response {
+    let idempotency = api.idempotency.clone();
+    let owner = tenant.clone();
+    let perform = |request| async { send(api, tenant, place, request).await.unwrap_or_else(answer::error) };
+    idempotency.once(&owner, request, perform).await
+}
+
+async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Result<Response, Error> {
     let send = send_from(Form::read(request, api.form).await?)?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
     let report = detached(place, api.backend.send(tenant, send)).await;
@@ -141,7 +148,7 @@ pub async fn send_notification(
 )]
 pub async fn application_feedback(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     request: Request,
 ) -> Result<Response, Error> {
     let mut form = Form::read(request, api.form).await?;

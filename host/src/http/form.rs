@@ -228,8 +228,13 @@ async fn skip(chunks: &mut BodyDataStream) {
 }
 
 fn decoded(text: &[u8]) -> Vec<u8> {
-    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    percent_encoding::percent_decode(&spaced).collect()
+    let Some(first) = text.iter().position(|byte| matches!(byte, b'+' | b'%')) else { return text.to_vec() };
+    let (plain, rest) = text.split_at(first);
+    let spaced: Vec<u8> = rest.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let mut decoded = Vec::with_capacity(text.len());
+    decoded.extend_from_slice(plain);
+    decoded.extend(percent_encoding::percent_decode(&spaced));
+    decoded
 }
 
 fn name_from(name: Vec<u8>) -> Result<String, Error> {

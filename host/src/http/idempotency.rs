@@ -7,12 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
 use ring::digest::{Context, SHA256};
@@ -79,6 +77,24 @@ impl Idempotency {
         lock(&self.kept.tenants).remove(tenant);
     }
 
+    /// Performs the request, unless it is the repeat of one.
+    pub async fn once<F>(
+        self,
+        tenant: &TenantId,
+        request: Request,
+        perform: impl FnOnce(Request) -> F,
+    ) -> Response
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let answered = match key(&request) {
+            Ok(None) => return perform(request).await,
+            Ok(Some(key)) => Box::pin(run(self, (tenant.clone(), key), request, perform)).await,
+            Err(error) => Err(error),
+        };
+        answered.unwrap_or_else(answer::error_with_field)
+    }
+
     /// Takes the key, or tells whom to wait for.
     fn claim(&self, name: &(TenantId, String)) -> Result<Claim, watch::Receiver<()>> {
         let mut under_way = lock(&self.under_way);
@@ -97,22 +113,6 @@ impl Drop for Claim {
     }
 }
 
-/// Runs the request, unless it is the repeat of one.
-pub async fn guard(
-    State(idempotency): State<Idempotency>,
-    Extension(tenant): Extension<TenantId>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match key(&request) {
-        Ok(None) => next.run(request).await,
-        Ok(Some(key)) => {
-            run(idempotency, (tenant, key), request, next).await.unwrap_or_else(answer::error_with_field)
-        }
-        Err(error) => answer::error_with_field(error),
-    }
-}
-
 fn key(request: &Request) -> Result<Option<String>, Error> {
     let mut all = request.headers().get_all(KEY).iter();
     let Some(key) = all.next() else { return Ok(None) };
@@ -127,12 +127,15 @@ fn key(request: &Request) -> Result<Option<String>, Error> {
     }
 }
 
-async fn run(
+async fn run<F>(
     idempotency: Idempotency,
     name: (TenantId, String),
     request: Request,
-    next: Next,
-) -> Result<Response, Error> {
+    perform: impl FnOnce(Request) -> F,
+) -> Result<Response, Error>
+where
+    F: Future<Output = Response> + Send + 'static,
+{
     let (parts, body) = request.into_parts();
     let body = form::read_body(&parts.headers, body, idempotency.bounds).await?;
     let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
@@ -157,12 +160,9 @@ async fn run(
     if let Some(kept) = idempotency.kept.get(&name.0, &name.1) {
         return Ok(replay(kept, &digest));
     }
-    let request = Request::from_parts(parts, Body::from(body));
+    let work = perform(Request::from_parts(parts, Body::from(body)));
     // To its end, also when the caller goes away: the answer must be kept.
-    let work = tokio::spawn(async move {
-        let response = next.run(request).await;
-        keep(&claim, digest, response).await
-    });
+    let work = tokio::spawn(async move { keep(&claim, digest, work.await).await });
     work.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -79,8 +78,8 @@ impl Meters {
 )]
 pub(super) async fn guarded(
     api: State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(HasOperator(there_is_one)): Extension<HasOperator>,
+    caller: Caller,
+    HasOperator(there_is_one): HasOperator,
 ) -> Result<Response, Error> {
     let allowed = match caller {
         Caller::Operator => true,

@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod classic;
 mod console;
+mod detached;
 mod form;
 mod idempotency;
 mod metrics;
@@ -15,7 +16,6 @@ mod v1;
 mod watch;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
@@ -38,10 +38,10 @@ use crate::gateway::{
 };
 use crate::tenant::TenantId;
 use crate::tenants::{Tenants, Usage};
-use admission::Place;
+use detached::detached;
 use idempotency::{Answers, Idempotency};
 
-pub use admission::{Refusal, UnderWay, turn_away};
+pub use admission::{Refusal, UnderWay, refused};
 pub use watch::Watch;
 
 /// What the API asks of the gateway.
@@ -212,22 +212,16 @@ pub fn router(
     watch: &Watch,
 ) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
-    let access = access::Access::new(backend.tenants().clone(), callers);
+    let access = access::Access::new(backend.tenants().clone(), callers, under_way.clone());
     let answers = Answers::open(limits, backend.answers());
     let api = Api::new(backend, answers, limits, &under_way, watch);
-    let idempotency = api.idempotency.clone();
-    let once =
-        |idempotency: &Idempotency| middleware::from_fn_with_state(idempotency.clone(), idempotency::guard);
-    let of_tenants = Router::new()
+    let guarded = Router::new()
         .route("/register_application", post(classic::register_application))
-        .route("/send_notification", post(classic::send_notification).layer(once(&idempotency)))
+        .route("/send_notification", post(classic::send_notification))
         .route("/application_feedback", post(classic::application_feedback))
         .route("/v1/status", get(status::show))
         .route("/openapi.json", get(openapi::document))
-        .merge(v1::routes(once(&idempotency.with_body(limits.notifications_body))))
-        .route_layer(middleware::from_fn(access::tenants_only));
-    let guarded = of_tenants
-        .merge(v1::tenant_routes())
+        .merge(v1::routes())
         .merge(if watch.is_apart() {
             Router::new()
         } else {
@@ -235,11 +229,7 @@ pub fn router(
         })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(
-            ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(Arc::new(access), access::check))
-                .layer(middleware::from_fn_with_state(under_way.clone(), admission::admit)),
-        );
+        .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
     let router = wrapped(health().merge(console::routes()).merge(openapi::page()).merge(guarded), api, watch);
     (router, under_way)
 }
@@ -271,24 +261,10 @@ fn wrapped(routes: Router<Api>, api: Api, watch: &Watch) -> Router {
     routes.with_state(api).layer(
         ServiceBuilder::new()
             .layer(middleware::from_fn_with_state(watch.clone(), request_log::record))
-            .layer(middleware::from_fn(turn_away))
             .layer(CatchPanicLayer::custom(panicked))
             // The bounds of `form` hold, and they are the operator's.
             .layer(DefaultBodyLimit::disable()),
     )
-}
-
-/// Runs it to its end, also when the caller goes away.
-async fn detached<T, F>(place: Place, work: F) -> Result<T, Error>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, Error>> + Send + 'static,
-{
-    let task = tokio::spawn(async move {
-        let _place = place;
-        work.await
-    });
-    task.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
 }
 
 async fn not_found(uri: Uri) -> Error {

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use uuid::{Builder, Uuid};
 
+use super::admission;
 use super::answer::Logged;
 use super::watch::Watch;
 use crate::telemetry::{Attribute, Span, SpanId, TraceContext};
@@ -56,7 +57,10 @@ pub async fn record(State(watch): State<Watch>, request: Request, next: Next) ->
         watch,
     };
     let traceparent = line.trace.as_ref().map(|trace| trace.context.to_string());
-    let mut response = next.run(request).await;
+    let mut response = match admission::refused(&request) {
+        Some(refused) => refused,
+        None => next.run(request).await,
+    };
     line.end = Some(End {
         status: response.status(),
         tenant: response.extensions_mut().remove(),

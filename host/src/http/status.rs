@@ -1,16 +1,15 @@
 //! How this server is: for load balancers, and for a tenant's people.
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::ByTenant;
 use super::openapi::{Always, Guarded};
 use super::{Api, answer};
 use crate::gateway::{Readiness, Standing};
-use crate::tenant::TenantId;
 
 /// It runs.
 #[derive(Serialize, ToSchema)]
@@ -101,7 +100,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     tag = "Operation",
     responses((status = 200, description = "As it is now.", body = Shown), Guarded)
 )]
-pub(super) async fn show(State(api): State<Api>, Extension(tenant): Extension<TenantId>) -> Response {
+pub(super) async fn show(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Response {
     let standing = api.backend.standing(&tenant);
     let uptime = api.watch.uptime().as_secs();
     answer::json(StatusCode::OK, &Shown { version: env!("CARGO_PKG_VERSION"), uptime, standing })

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::config::{Layers, Tls};
-use crate::http::turn_away;
+use crate::http::refused;
 
 /// A server whose `/slow` waits until it is told, and whose `/echo` answers with the body.
 struct Running {
@@ -100,6 +100,13 @@ async fn read(response: Response<Incoming>) -> (StatusCode, HeaderMap, String) {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn turn_away(request: Request<Body>, next: Next) -> Response<Body> {
+    match refused(&request) {
+        Some(refused) => refused,
+        None => next.run(request).await,
+    }
 }
 
 #[tokio::test]

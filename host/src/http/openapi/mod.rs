@@ -13,7 +13,6 @@ mod shapes;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -22,10 +21,10 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
+use super::access::ByTenant;
 use super::{Api, answer, classic, metrics, status, v1};
 use crate::error::Error;
 use crate::gateway::Described;
-use crate::tenant::TenantId;
 pub use answers::*;
 pub(super) use page::routes as page;
 pub use shapes::*;
@@ -83,10 +82,7 @@ pub(super) struct Documents(Mutex<HashMap<Vec<String>, Bytes>>);
     tag = "Operation",
     responses((status = 200, description = "The document.", body = Object), Guarded)
 )]
-pub(super) async fn document(
-    State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-) -> Result<Response, Error> {
+pub(super) async fn document(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, Error> {
     let providers = api.backend.described(&tenant);
     let text = api.documents.of(&providers, !api.watch.is_apart())?;
     Ok(([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], text).into_response())

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -12,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::super::access::ByTenant;
 use super::super::classic::DeadTokenView;
 use super::super::openapi::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
 use super::super::{Api, answer};
@@ -22,7 +22,6 @@ use super::{Failure, json};
 use crate::contract::Environment;
 use crate::error::Error;
 use crate::gateway::{ApplicationView, Registration};
-use crate::tenant::TenantId;
 
 const FIELDS: &[&str] = &["provider", "environment", "settings", "credentials"];
 
@@ -60,7 +59,7 @@ struct DeadTokens {
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
@@ -83,7 +82,7 @@ pub(super) async fn put(
 )]
 pub(super) async fn show(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
@@ -105,7 +104,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     paging: Paging,
 ) -> Result<Response, Failure> {
     let all = api.backend.applications(&tenant);
@@ -126,7 +125,7 @@ pub(super) async fn list(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<StatusCode, Failure> {
     api.backend.remove(tenant, id).await?;
@@ -146,7 +145,7 @@ pub(super) async fn delete(
 )]
 pub(super) async fn feedback(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let dead_tokens = api.backend.feedback(&tenant, &id)?.iter().map(DeadTokenView::of).collect();

@@ -1,12 +1,12 @@
 //! `/v1/applications/{id}/{collection}`: what the push service keeps for an application, such as broadcast
 //! channels. The provider's component says which collections there are.
 
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
+use super::super::access::ByTenant;
 use super::super::admission::Place;
 use super::super::openapi::{self, Guarded, Missing, Read, Service};
 use super::super::{Api, answer, detached};
@@ -33,8 +33,8 @@ type Item = (String, Map<String, Value>);
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     Segments((id, collection)): Segments<(String, String)>,
     request: Request,
 ) -> Result<Response, Failure> {
@@ -58,8 +58,8 @@ pub(super) async fn create(
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     Segments((id, collection)): Segments<(String, String)>,
 ) -> Result<Response, Failure> {
     let all = perform(&api, tenant, place, (id, collection.clone()), Work::ReadAll).await?;
@@ -82,8 +82,8 @@ pub(super) async fn list(
 )]
 pub(super) async fn read(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     Segments((id, collection, item)): Segments<(String, String, String)>,
 ) -> Result<Response, Failure> {
     let found = one(perform(&api, tenant, place, (id, collection), Work::Read(item)).await?)?;
@@ -105,8 +105,8 @@ pub(super) async fn read(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     Segments((id, collection, item)): Segments<(String, String, String)>,
 ) -> Result<StatusCode, Failure> {
     perform(&api, tenant, place, (id, collection), Work::Delete(item)).await?;

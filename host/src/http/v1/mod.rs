@@ -13,16 +13,13 @@ mod stream;
 mod target;
 mod tenants;
 
-use std::convert::Infallible;
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::{Route, delete, get, post};
-use tower::{Layer, Service};
+use axum::routing::{delete, get, post};
 use utoipa::OpenApi;
 
 use super::{Api, answer, form};
@@ -63,14 +60,7 @@ use crate::error::{Error, Kind};
 pub(super) struct Documents;
 
 /// The routes, to be merged with the others.
-///
-/// `once`: the layer that keeps a send from being done twice.
-pub(super) fn routes<L>(once: L) -> Router<Api>
-where
-    L: Layer<Route> + Clone + Send + Sync + 'static,
-    L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
-    <L::Service as Service<Request>>::Future: Send + 'static,
-{
+pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/v1/applications", get(applications::list))
         .route(
@@ -84,13 +74,8 @@ where
         .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .route("/v1/providers/{name}/activate", post(providers::activate))
         .route("/v1/providers/{name}/log", get(providers::log))
-        .route("/v1/notifications", post(notifications::send).layer(once))
+        .route("/v1/notifications", post(notifications::send))
         .route("/v1/notifications:stream", post(stream::send))
-}
-
-/// Those that the operator may use, who is no tenant.
-pub(super) fn tenant_routes() -> Router<Api> {
-    Router::new()
         .route("/v1/tenants", get(tenants::list))
         .route("/v1/tenants/{id}", get(tenants::show).put(tenants::put).delete(tenants::delete))
         .route("/v1/tenants/{id}/usage", get(tenants::usage))

@@ -1,6 +1,5 @@
 //! `POST /v1/notifications`: one notification for many targets, or many different ones.
 
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -9,13 +8,14 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
+use super::super::access::ByTenant;
 use super::super::admission::Place;
 use super::super::idempotency::MayHaveArrived;
 use super::super::openapi::{self, Guarded, Missing, Once, Read};
 use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::result::{Summary, TargetResult};
-use super::{Failure, json, target};
+use super::{json, target};
 use crate::contract::Target;
 use crate::error::Error;
 use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Via};
@@ -96,10 +96,19 @@ struct Answer {
 )]
 pub(super) async fn send(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     request: Request,
-) -> Result<Response, Failure> {
+) -> Response {
+    let idempotency = api.idempotency.with_body(api.limits.notifications_body);
+    let owner = tenant.clone();
+    let perform = |request| async {
+        send_all(api, tenant, place, request).await.unwrap_or_else(answer::error_with_field)
+    };
+    idempotency.once(&owner, request, perform).await
+}
+
+async fn send_all(api: Api, tenant: TenantId, place: Place, request: Request) -> Result<Response, Error> {
     let body = json(request, &api, api.limits.notifications_body).await?;
     let job = job(Object::parse(&body, FIELDS)?, api.limits.targets)?;
     drop(body);

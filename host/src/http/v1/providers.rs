@@ -1,12 +1,12 @@
 //! `/v1/providers`: uploading components, and what runs them.
 
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::access::ByTenant;
 use super::super::admission::Place;
 use super::super::openapi::{self, Bounded, Busy, Guarded, Missing, Read};
 use super::super::{Api, answer, detached, form};
@@ -15,7 +15,6 @@ use super::segments::Segments;
 use super::{Failure, content_type, json};
 use crate::error::{Error, Kind};
 use crate::gateway::{ProviderEntry, ProviderLog, ProviderView, Uploads};
-use crate::tenant::TenantId;
 
 /// Bytes of the body of an activation.
 const ACTIVATION: usize = 4 << 10;
@@ -45,10 +44,7 @@ struct Activation {
     tag = "Providers",
     responses((status = 200, description = "All of them.", body = ProviderList), Guarded)
 )]
-pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-) -> Result<Response, Failure> {
+pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, Failure> {
     let providers = uploads(&api)?.list(&tenant);
     Ok(answer::json(StatusCode::OK, &ProviderList { providers }))
 }
@@ -71,8 +67,8 @@ pub(super) async fn list(
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     Segments(name): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
@@ -110,8 +106,8 @@ pub(super) async fn put(
 )]
 pub(super) async fn activate(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     Segments(name): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
@@ -133,7 +129,7 @@ pub(super) async fn activate(
 )]
 pub(super) async fn show(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
     Ok(answer::json(StatusCode::OK, &uploads(&api)?.view(&tenant, &name)?))
@@ -152,7 +148,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn log(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
+    ByTenant(tenant): ByTenant,
     Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
     Ok(answer::json(StatusCode::OK, &uploads(&api)?.log(&tenant, &name)?))
@@ -171,8 +167,8 @@ pub(super) async fn log(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     Segments(name): Segments<String>,
 ) -> Result<StatusCode, Failure> {
     let uploads = uploads(&api)?;

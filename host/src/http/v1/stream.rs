@@ -6,7 +6,6 @@
 use std::io;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -17,6 +16,7 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::super::Api;
+use super::super::access::ByTenant;
 use super::super::admission::Place;
 use super::super::openapi::{self, Guarded, Missing, Read};
 use super::lines::{CutOff, Line, Lines};
@@ -26,7 +26,6 @@ use super::{Failure, content_type, target};
 use crate::config::Limits;
 use crate::error::{Error, Kind};
 use crate::gateway::{self, Fate, Shared};
-use crate::tenant::TenantId;
 
 /// Lines and results that wait between two steps.
 const WAITING: usize = 512;
@@ -108,8 +107,8 @@ type Results = mpsc::Receiver<(usize, Fate)>;
 )]
 pub(super) async fn send(
     State(api): State<Api>,
-    Extension(tenant): Extension<TenantId>,
-    Extension(place): Extension<Place>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
     request: Request,
 ) -> Result<Response, Failure> {
     content_type(request.headers(), CONTENT_TYPES)?;

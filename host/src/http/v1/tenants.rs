@@ -4,7 +4,6 @@ mod shapes;
 
 use std::time::{Duration, SystemTime};
 
-use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -120,7 +119,7 @@ pub(super) async fn put(
 )]
 pub(super) async fn show(
     State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
@@ -142,7 +141,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Extension(place): Extension<Place>,
+    place: Place,
     Segments(id): Segments<String>,
     _: Operator,
 ) -> Result<StatusCode, Failure> {
@@ -167,7 +166,7 @@ pub(super) async fn delete(
 )]
 pub(super) async fn usage(
     State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
