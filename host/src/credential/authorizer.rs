@@ -207,7 +207,9 @@ impl Authorizer {
     ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let key = token_key(exchange.credential, &token.key)?;
         let facts = exchange.facts();
-        let id = Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame_name.as_bytes()]);
+        let id = exchange.credential.last_token.id(&exchange, || {
+            Ok(Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame_name.as_bytes()]))
+        })?;
         let mint = || sensitive(frame(&Template::new(token, facts)?.mint(key, now)?));
         self.provider_tokens.get(id, token, mint, now)
     }
@@ -225,14 +227,15 @@ impl Authorizer {
             parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))?;
         let grant = ResolvedGrant::new(&token.grant, exchange)?;
         let scope = token.scope.as_deref();
-        let grant_id = grant.digest()?;
-        let id = Parts::of(&[
-            exchange.credential.fingerprint(),
-            url.as_str().as_bytes(),
-            scope.unwrap_or_default().as_bytes(),
-            &grant_id,
-            place.prefix.as_bytes(),
-        ]);
+        let id = exchange.credential.last_token.id(&exchange, || {
+            Ok(Parts::of(&[
+                exchange.credential.fingerprint(),
+                url.as_str().as_bytes(),
+                scope.unwrap_or_default().as_bytes(),
+                &grant.digest()?,
+                place.prefix.as_bytes(),
+            ]))
+        })?;
         let form = || grant.form(scope, now);
         let refresh_before = Duration::from_millis(token.refresh_before);
         let fetch = Fetch { id, url: &url, form: &form, refresh_before, prefix: &place.prefix };

@@ -15,6 +15,7 @@ mod identity;
 mod jwt;
 mod key;
 mod manifest;
+mod memo;
 mod moment;
 mod parts;
 mod pbe;
@@ -52,6 +53,7 @@ pub use self::secret::{Secret, Uploads};
 use self::fault::{Fault, Password};
 use self::identity::Identity;
 use self::key::TokenKey;
+use self::memo::TokenMemo;
 use self::service_account::ServiceAccount;
 use crate::contract::manifest::{
     Credential as CredentialKind, Derivation, Property, Secret as SecretField, SecretFormat,
@@ -73,6 +75,7 @@ pub struct Credential {
     field: String,
     material: Material,
     fingerprint: [u8; 32],
+    last_token: TokenMemo,
 }
 
 enum Material {
@@ -121,7 +124,8 @@ impl Credential {
         let material = read(kind, secret, bytes, uploads, now)
             .map_err(|fault| fault.into_error(&secret.name, secret.format))?;
         let fingerprint = material.fingerprint();
-        Ok(Some(Self { kind: kind.name.clone(), field: secret.name.clone(), material, fingerprint }))
+        let (kind, field) = (kind.name.clone(), secret.name.clone());
+        Ok(Some(Self { kind, field, material, fingerprint, last_token: TokenMemo::default() }))
     }
 
     /// The manifest's name of its kind.
