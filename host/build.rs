@@ -1,16 +1,20 @@
-//! Builds the provider components from source for wasm32-wasip2 and lists them for embedding.
+//! Builds the provider components from source and lists them for embedding.
 //!
 //! `PUSHLET_PROVIDERS_DIR=DIR` takes ready-made `*.wasm` files from there instead, for packagers.
 
 #[path = "build/wasm.rs"]
 mod wasm;
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
+
+use wit_component::ComponentEncoder;
 
 /// The guest crate, which is no provider.
 const SDK: &str = "sdk";
+/// Rust's library has no WASI there, so that what is built in imports nothing at all: a fresh instance costs half.
+const TARGET: &str = "wasm32-unknown-unknown";
 
 fn main() -> Result<(), String> {
     // What is compiled with one version of wasmtime is not for another.
@@ -59,8 +63,25 @@ fn build(workspace: &Path) -> Result<Vec<(String, PathBuf)>, String> {
         .filter(|name| name != SDK)
         .collect();
     let packages: Vec<String> = names.iter().map(|name| format!("--package=pushlet-{name}")).collect();
-    let built = wasm::build(workspace, "component", &packages)?;
-    Ok(names.into_iter().map(|name| (name.clone(), built.join(format!("pushlet_{name}.wasm")))).collect())
+    let built = wasm::build(workspace, TARGET, "component", &packages)?;
+    let components = wasm::target_dir()?.join("built-in");
+    let component = |name: String| {
+        let component = components.join(format!("{name}.wasm"));
+        componentize(&built.join(format!("pushlet_{name}.wasm")), &component)?;
+        Ok((name, component))
+    };
+    names.into_iter().map(component).collect()
+}
+
+/// Makes a component of a module, which must import nothing.
+fn componentize(module: &Path, component: &Path) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", module.display());
+    let bytes = fs::read(module).map_err(|error| failed(&error))?;
+    let encoder = ComponentEncoder::default().validate(true).module(&bytes);
+    let encoded =
+        encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| failed(&format!("{error:#}")))?;
+    fs::create_dir_all(component.parent().unwrap_or(Path::new("."))).map_err(|error| failed(&error))?;
+    fs::write(component, encoded).map_err(|error| failed(&error))
 }
 
 /// The version of a dependency that `Cargo.lock` names.

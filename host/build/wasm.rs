@@ -1,23 +1,22 @@
-//! Building component crates of this workspace from a build script: a nested cargo for wasm32-wasip2.
+//! Building component crates of this workspace from a build script: a nested cargo for WebAssembly.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const TARGET: &str = "wasm32-wasip2";
-
-/// Runs `cargo build` with `arguments`, which say what of the workspace to build. The folder of the results.
-pub fn build(workspace: &Path, profile: &str, arguments: &[String]) -> Result<PathBuf, String> {
+/// Runs `cargo build` for `target` with `arguments`, which say what of the workspace to build. The folder of the
+/// results.
+pub fn build(workspace: &Path, target: &str, profile: &str, arguments: &[String]) -> Result<PathBuf, String> {
     for watched in ["wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(watched).display());
     }
-    add_target(workspace)?;
+    add_target(workspace, target)?;
     let target_dir = target_dir()?;
     let mut cargo = clean_command(&variable("CARGO")?);
-    cargo.current_dir(workspace).args(["build", "--locked", "--profile", profile, "--target", TARGET]);
+    cargo.current_dir(workspace).args(["build", "--locked", "--profile", profile, "--target", target]);
     cargo.arg("--target-dir").arg(&target_dir).args(arguments);
     run(cargo)?;
-    Ok(target_dir.join(TARGET).join(profile))
+    Ok(target_dir.join(target).join(profile))
 }
 
 /// Writes the Rust source of a slice of (name, bytes) to `file` in `OUT_DIR`.
@@ -31,16 +30,16 @@ pub fn embed(file: &str, components: &[(String, PathBuf)]) -> Result<(), String>
 }
 
 /// The target's standard library is a download of its own.
-fn add_target(workspace: &Path) -> Result<(), String> {
+fn add_target(workspace: &Path, target: &str) -> Result<(), String> {
     let mut rustc = Command::new(variable("RUSTC")?);
     let output = rustc.args(["--print", "sysroot"]).output().map_err(|error| format!("rustc: {error}"))?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    if sysroot.join("lib/rustlib").join(TARGET).is_dir() {
+    if sysroot.join("lib/rustlib").join(target).is_dir() {
         return Ok(());
     }
     let mut rustup = clean_command("rustup");
-    rustup.args(["target", "add", TARGET]).current_dir(workspace);
-    run(rustup).map_err(|error| format!("the Rust target {TARGET} is missing, and adding it failed: {error}"))
+    rustup.args(["target", "add", target]).current_dir(workspace);
+    run(rustup).map_err(|error| format!("the Rust target {target} is missing, and adding it failed: {error}"))
 }
 
 /// A nested cargo must not inherit what the outer one was told about the host build.
@@ -68,7 +67,7 @@ fn run(mut command: Command) -> Result<(), String> {
 }
 
 /// Beside the outer build's files, shared by all profiles.
-fn target_dir() -> Result<PathBuf, String> {
+pub fn target_dir() -> Result<PathBuf, String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     // OUT_DIR is <target>/<profile>/build/<package>/out.
     let target = out.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?;

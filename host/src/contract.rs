@@ -29,9 +29,7 @@ pub use bindings::pushlet::provider::types::{
     Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment,
     Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
 };
-pub use bindings::{HttpProvider, HttpProviderPre};
 pub use manager_bindings::exports::pushlet::provider::management;
-pub use manager_bindings::{HttpManager, HttpManagerPre};
 
 impl Default for Alert {
     /// Nothing to see.

@@ -43,7 +43,7 @@ export PUSHLET_ADMIN_KEY=operators-key-of-this-test
 serve 9292 env PUSHLET_AUTH_USERNAME=me PUSHLET_AUTH_PASSWORD='öpen:sesame' "$pushlet" serve --simulator --simulator-dir "$work"
 serve 9293 env -u PUSHLET_ADMIN_KEY "$pushlet" serve --listen 127.0.0.1:9293 --providers-allow-shadowing=true
 # Two versions of a component: a custom section makes another digest.
-cp "$root/target/components/wasm32-wasip2/component/pushlet_gcm.wasm" one.wasm
+cp "$root/target/components/built-in/gcm.wasm" one.wasm
 { cat one.wasm; printf '\x00\x04\x03two'; } > two.wasm
 for version in one two; do
   "$pushlet" provider upload gcm "$version.wasm" --server http://127.0.0.1:9293 > "$work/out"

@@ -17,7 +17,7 @@ fn main() -> Result<(), String> {
         .filter_map(|file| Some(file.file_stem()?.to_string_lossy().into_owned()))
         .collect();
     let arguments = ["--package=pushlet-guests".to_owned(), "--examples".to_owned()];
-    let built = wasm::build(&workspace, "guest", &arguments)?.join("examples");
+    let built = wasm::build(&workspace, "wasm32-wasip2", "guest", &arguments)?.join("examples");
     let components: Vec<_> =
         names.into_iter().map(|name| (name.clone(), built.join(format!("{name}.wasm")))).collect();
     wasm::embed("guests.rs", &components)

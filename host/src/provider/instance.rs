@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wasmtime::component::ResourceTableError;
+use wasmtime::component::{self, InstancePre, ResourceTableError};
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
@@ -15,59 +15,43 @@ use super::lane::cpu_time;
 use super::log::GuestLog;
 use super::usage::Alive;
 use super::{Limits, ProviderError, Sandbox, engine};
-use crate::contract::{HttpManager, HttpManagerPre, HttpProvider, HttpProviderPre};
+use crate::contract::codec;
 
-pub(super) struct Instance<W = HttpProvider> {
+/// `F`: the functions of the interface that it is made for.
+pub(super) struct Instance<F = codec::Guest> {
     store: Store<Guest>,
-    guest: W,
+    functions: F,
     /// How many calls it has answered.
     pub(super) calls: u32,
     _alive: Alive,
 }
 
-impl Instance {
+impl<F> Instance<F> {
+    /// `look_up` finds the functions, which costs as much as a small call: those of one interface, not of all.
     pub(super) fn new(
         sandbox: &Sandbox,
-        component: &HttpProviderPre<Guest>,
+        component: &InstancePre<Guest>,
         bounds: &Bounds,
         log: &Arc<GuestLog>,
-    ) -> Result<Self, ProviderError> {
-        Self::start(sandbox, bounds, log, async |store| component.instantiate_async(store).await)
-    }
-}
-
-impl Instance<HttpManager> {
-    pub(super) fn manager(
-        sandbox: &Sandbox,
-        component: &HttpManagerPre<Guest>,
-        bounds: &Bounds,
-        log: &Arc<GuestLog>,
-    ) -> Result<Self, ProviderError> {
-        Self::start(sandbox, bounds, log, async |store| component.instantiate_async(store).await)
-    }
-}
-
-impl<W> Instance<W> {
-    fn start(
-        sandbox: &Sandbox,
-        bounds: &Bounds,
-        log: &Arc<GuestLog>,
-        instantiate: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<W>,
+        look_up: impl FnOnce(&mut Store<Guest>, &component::Instance) -> wasmtime::Result<F>,
     ) -> Result<Self, ProviderError> {
         let limits = &sandbox.limits;
         let mut store = Store::new(&sandbox.engine, Guest::new(limits, bounds, log));
         store.limiter(|guest| &mut guest.limiter);
         store.set_max_component_handles(limits.handles);
-        store.epoch_deadline_callback(|store| {
-            Ok(store
-                .data()
-                .time
-                .left()
-                .map_or(UpdateDeadline::Interrupt, |left| UpdateDeadline::Continue(ticks(left))))
+        store.epoch_deadline_callback(|mut store| {
+            let left = store.data_mut().time.left();
+            Ok(left.map_or(UpdateDeadline::Interrupt, |left| UpdateDeadline::Continue(ticks(left))))
         });
         budget(&mut store, limits, bounds, 1);
-        match now_or_never(instantiate(&mut store)) {
-            Some(Ok(guest)) => Ok(Self { store, guest, calls: 0, _alive: Alive::new(&sandbox.alive) }),
+        let start = async {
+            let instance = component.instantiate_async(&mut store).await?;
+            look_up(&mut store, &instance)
+        };
+        match now_or_never(start) {
+            Some(Ok(functions)) => {
+                Ok(Self { store, functions, calls: 0, _alive: Alive::new(&sandbox.alive) })
+            }
             Some(Err(error)) => Err(explain(&store, error)),
             None => Err(waited()),
         }
@@ -79,11 +63,11 @@ impl<W> Instance<W> {
         limits: &Limits,
         bounds: &Bounds,
         targets: usize,
-        call: impl AsyncFnOnce(&W, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&F, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
         self.calls += 1;
         budget(&mut self.store, limits, bounds, targets);
-        match now_or_never(call(&self.guest, &mut self.store)) {
+        match now_or_never(call(&self.functions, &mut self.store)) {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(explain(&self.store, error)),
             None => Err(waited()),
@@ -98,7 +82,7 @@ impl<W> Instance<W> {
 /// Time and result size of one call.
 fn budget(store: &mut Store<Guest>, limits: &Limits, bounds: &Bounds, targets: usize) {
     store.data_mut().time = CallTime::of(bounds.call_timeout);
-    store.set_epoch_deadline(ticks(bounds.call_timeout));
+    store.set_epoch_deadline(1);
     let per_target = limits.result_per_target.saturating_mul(targets);
     store.set_hostcall_fuel(limits.result.saturating_add(per_target));
     store.data_mut().limiter.forgive();
@@ -112,8 +96,15 @@ fn ticks(time: Duration) -> u64 {
 /// no call takes longer than this many times as much.
 const PATIENCE: u32 = 4;
 
-/// When a call on this thread has to end.
+/// How long a call on this thread may go on.
 pub(super) struct CallTime {
+    timeout: Duration,
+    /// None until the first tick: nearly every call ends before it, and reading a thread's processor time costs a
+    /// system call.
+    end: Option<End>,
+}
+
+struct End {
     /// As [`cpu_time`] tells it.
     cpu: Duration,
     /// None: as good as never.
@@ -122,15 +113,22 @@ pub(super) struct CallTime {
 
 impl CallTime {
     pub(super) fn of(timeout: Duration) -> Self {
-        let wall = Instant::now().checked_add(timeout.saturating_mul(PATIENCE));
-        Self { cpu: cpu_time().saturating_add(timeout), wall }
+        Self { timeout, end: None }
     }
 
-    /// None: nothing.
-    fn left(&self) -> Option<Duration> {
-        let cpu = self.cpu.checked_sub(cpu_time())?;
-        let wall = self.wall.map_or(Some(cpu), |wall| wall.checked_duration_since(Instant::now()))?;
+    /// None: nothing is left. Counts from the first time that it is asked.
+    fn left(&mut self) -> Option<Duration> {
+        let end = self.end.get_or_insert_with(|| End::after(self.timeout));
+        let cpu = end.cpu.checked_sub(cpu_time())?;
+        let wall = end.wall.map_or(Some(cpu), |wall| wall.checked_duration_since(Instant::now()))?;
         Some(cpu.min(wall)).filter(|left| !left.is_zero())
+    }
+}
+
+impl End {
+    fn after(timeout: Duration) -> Self {
+        let wall = Instant::now().checked_add(timeout.saturating_mul(PATIENCE));
+        Self { cpu: cpu_time().saturating_add(timeout), wall }
     }
 }
 

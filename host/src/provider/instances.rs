@@ -18,7 +18,7 @@ use super::share::Share;
 use super::{Isolation, ProviderError, Trust};
 use crate::contract::codec::{Answer, Reply};
 use crate::contract::manifest::ProviderManifest;
-use crate::contract::{Application, Context, HttpManager, HttpProvider, Notification, Rejection, Target};
+use crate::contract::{Application, Context, Notification, Rejection, Target, codec, management};
 use crate::tenant::TenantId;
 
 /// One component for one tenant.
@@ -105,10 +105,8 @@ impl Instances {
         context: &Context,
         application: &Application,
     ) -> Result<Result<(), Rejection>, ProviderError> {
-        self.call(context, 1, async |guest, store| {
-            guest.pushlet_provider_codec().call_check_application(store, application).await
-        })
-        .map(|answer| answer.map_err(check::rejection))
+        self.call(context, 1, async |codec, store| codec.call_check_application(store, application).await)
+            .map(|answer| answer.map_err(check::rejection))
     }
 
     /// The requests that deliver `notification` to `targets`, checked.
@@ -125,8 +123,7 @@ impl Instances {
             let (manifest, environment) = (&self.loaded.manifest, application.environment);
             return self.checked(check::encoded(manifest, environment, targets.len(), encoded));
         }
-        let encoded = self.call(context, targets.len(), async |guest, store| {
-            let codec = guest.pushlet_provider_codec();
+        let encoded = self.call(context, targets.len(), async |codec, store| {
             codec.call_encode(store, context, application, notification, targets).await
         })?;
         check::encoded(&self.loaded.manifest, application.environment, targets.len(), encoded)
@@ -147,8 +144,8 @@ impl Instances {
             return self.checked(check::replies(answers, replies));
         }
         let targets = answers.iter().map(|answer| answer.targets.len()).sum();
-        let replies = self.call(context, targets, async |guest, store| {
-            guest.pushlet_provider_codec().call_decode(store, context, application, answers, native).await
+        let replies = self.call(context, targets, async |codec, store| {
+            codec.call_decode(store, context, application, answers, native).await
         })?;
         check::replies(answers, replies).inspect_err(|error| self.note(error))
     }
@@ -158,7 +155,7 @@ impl Instances {
         &self,
         context: &Context,
         targets: usize,
-        call: impl AsyncFnOnce(&HttpProvider, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&codec::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
         self.guarded(|| self.call_instance(context, targets, call))
     }
@@ -168,7 +165,7 @@ impl Instances {
         &self,
         context: &Context,
         targets: usize,
-        call: impl AsyncFnOnce(&HttpManager, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&management::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
         let Loaded { sandbox, manager, .. } = &*self.loaded;
         let manager = manager.as_ref().ok_or(ProviderError::Refused("management".into()))?;
@@ -225,14 +222,16 @@ impl Instances {
         &self,
         context: &Context,
         targets: usize,
-        call: impl AsyncFnOnce(&HttpProvider, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&codec::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
-        let Loaded { sandbox, component, .. } = &*self.loaded;
+        let Loaded { sandbox, component, codec, .. } = &*self.loaded;
         let limits = &sandbox.limits;
         let bounds = self.bounds();
         // One from before the tenant's limits changed is of no use.
         let warm = self.shelf.take().filter(|warm| warm.guest().memory_limit() == bounds.memory);
-        let mut instance = warm.map_or_else(|| sandbox.instantiate(component, &bounds, &self.log), Ok)?;
+        let look_up = |store: &mut Store<Guest>, instance: &_| codec.load(store, instance);
+        let fresh = || sandbox.instantiate(component, &bounds, &self.log, look_up);
+        let mut instance = warm.map_or_else(fresh, Ok)?;
         instance.guest().observe_context(context);
         let value = instance.call(limits, &bounds, targets, call).inspect_err(|error| {
             if *error == ProviderError::MemoryLimit {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use wasmtime::component::Component;
+use wasmtime::component::{Component, InstancePre};
 
 use super::bounds::Bounds;
 use super::guest::Guest;
@@ -12,9 +12,9 @@ use super::log::GuestLog;
 use super::management::Manager;
 use super::usage::Usage;
 use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
+use crate::contract::codec;
 use crate::contract::management::Collection;
-use crate::contract::manifest::ProviderManifest;
-use crate::contract::{HttpManagerPre, HttpProviderPre};
+use crate::contract::manifest::{GuestIndices, ProviderManifest};
 use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
 
@@ -84,7 +84,8 @@ pub struct Provider {
 /// What all instances of a component share.
 pub(super) struct Loaded {
     pub(super) sandbox: Arc<Sandbox>,
-    pub(super) component: HttpProviderPre<Guest>,
+    pub(super) component: InstancePre<Guest>,
+    pub(super) codec: codec::GuestIndices,
     pub(super) manifest: ProviderManifest,
     pub(super) manager: Option<Manager>,
     pub(super) trust: Trust,
@@ -117,12 +118,12 @@ impl Provider {
         trust: Trust,
         log: &Arc<GuestLog>,
     ) -> Result<Arc<Self>, LoadError> {
-        let pre = sandbox.linker.instantiate_pre(component).map_err(invalid)?;
+        let component = sandbox.linker.instantiate_pre(component).map_err(invalid)?;
         let manager = match interfaces.management {
-            true => Some(Manager::load(sandbox, HttpManagerPre::new(pre.clone()).map_err(invalid)?, log)?),
+            true => Some(Manager::load(sandbox, component.clone(), log)?),
             false => None,
         };
-        let component = HttpProviderPre::new(pre).map_err(invalid)?;
+        let codec = codec::GuestIndices::new(&component).map_err(invalid)?;
         let manifest = describe(sandbox, &component, log)?;
         let usage = sandbox.usages.of(&manifest.name);
         let sandbox = sandbox.clone();
@@ -131,6 +132,7 @@ impl Provider {
             native: super::native::linked(&manifest.name),
             sandbox,
             component,
+            codec,
             manifest,
             manager,
             trust,
@@ -218,15 +220,16 @@ pub(super) fn excerpt(text: &str) -> String {
 
 fn describe(
     sandbox: &Sandbox,
-    component: &HttpProviderPre<Guest>,
+    component: &InstancePre<Guest>,
     log: &Arc<GuestLog>,
 ) -> Result<ProviderManifest, LoadError> {
     let bounds = Bounds::of(&sandbox.limits);
-    let mut instance = sandbox.instantiate(component, &bounds, log)?;
+    let functions = GuestIndices::new(component).map_err(invalid)?;
+    let look_up = |store: &mut _, instance: &_| functions.load(store, instance);
+    let mut instance = sandbox.instantiate(component, &bounds, log, look_up)?;
     instance.guest().observe(0, &[]);
-    let manifest = instance.call(&sandbox.limits, &bounds, 1, async |guest, store| {
-        guest.pushlet_provider_manifest().call_describe(store).await
-    })?;
+    let manifest = instance
+        .call(&sandbox.limits, &bounds, 1, async |manifest, store| manifest.call_describe(store).await)?;
     manifest::check(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
     Ok(manifest)
 }

@@ -5,16 +5,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use wasmtime::component::InstancePre;
 
 use super::bounds::Bounds;
 use super::check;
 use super::guest::Guest;
 use super::instance::Instance;
-use super::load::LoadError;
+use super::load::{LoadError, invalid};
 use super::log::GuestLog;
 use super::{Exchange, Instances, Message, ProviderError, Sandbox, manifest};
 use crate::contract::management::{Action, Collection, Item, Operation, Response};
-use crate::contract::{Application, Context, HttpManager, HttpManagerPre, Outcome, Rejection};
+use crate::contract::{Application, Context, Outcome, Rejection, management};
 
 const MOST_COLLECTIONS: usize = 20;
 const MOST_PARAMETERS: usize = 50;
@@ -26,7 +27,8 @@ const RESERVED: [&str; 1] = ["feedback"];
 
 /// The part of a component that manages.
 pub(super) struct Manager {
-    component: HttpManagerPre<Guest>,
+    component: InstancePre<Guest>,
+    functions: management::GuestIndices,
     collections: Vec<Collection>,
 }
 
@@ -37,17 +39,19 @@ impl Manager {
     /// Asks the component what it manages.
     pub fn load(
         sandbox: &Sandbox,
-        component: HttpManagerPre<Guest>,
+        component: InstancePre<Guest>,
         log: &Arc<GuestLog>,
     ) -> Result<Self, LoadError> {
         let bounds = Bounds::of(&sandbox.limits);
-        let mut instance = Instance::manager(sandbox, &component, &bounds, log)?;
+        let functions = management::GuestIndices::new(&component).map_err(invalid)?;
+        let mut manager = Self { component, functions, collections: Vec::new() };
+        let mut instance = manager.instantiate(sandbox, &bounds, log)?;
         instance.guest().observe(0, &[]);
-        let collections = instance.call(&sandbox.limits, &bounds, 1, async |guest, store| {
-            guest.pushlet_provider_management().call_collections(store).await
+        manager.collections = instance.call(&sandbox.limits, &bounds, 1, async |management, store| {
+            management.call_collections(store).await
         })?;
-        sound(&collections).map_err(LoadError::BadManifest)?;
-        Ok(Self { component, collections })
+        sound(&manager.collections).map_err(LoadError::BadManifest)?;
+        Ok(manager)
     }
 
     pub fn collections(&self) -> &[Collection] {
@@ -60,8 +64,9 @@ impl Manager {
         sandbox: &Sandbox,
         bounds: &Bounds,
         log: &Arc<GuestLog>,
-    ) -> Result<Instance<HttpManager>, ProviderError> {
-        Instance::manager(sandbox, &self.component, bounds, log)
+    ) -> Result<Instance<management::Guest>, ProviderError> {
+        sandbox
+            .instantiate(&self.component, bounds, log, |store, instance| self.functions.load(store, instance))
     }
 }
 
@@ -74,8 +79,7 @@ impl Instances {
         collection: &str,
         operation: &Operation,
     ) -> Result<Result<(Message, Exchange), Rejection>, ProviderError> {
-        let request = self.manage(context, 1, async |guest, store| {
-            let management = guest.pushlet_provider_management();
+        let request = self.manage(context, 1, async |management, store| {
             management.call_encode(store, context, application, collection, operation).await
         })?;
         match request {
@@ -97,8 +101,7 @@ impl Instances {
     ) -> Result<Result<Items, Outcome>, ProviderError> {
         // An item is about as large in the answer as in the response.
         let size = response.body.len() / 1024 + 1;
-        let answer = self.manage(context, size, async |guest, store| {
-            let management = guest.pushlet_provider_management();
+        let answer = self.manage(context, size, async |management, store| {
             management.call_decode(store, context, application, collection, operation, response).await
         })?;
         match answer {

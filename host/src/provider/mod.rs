@@ -44,8 +44,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use wasmtime::Engine;
-use wasmtime::component::Linker;
+use wasmtime::component::{self, InstancePre, Linker};
+use wasmtime::{Engine, Store};
 
 pub use breaker::BreakerPolicy;
 pub use catalogue::{BUILT_IN, Catalogue, Own, Providers};
@@ -61,7 +61,6 @@ pub use share::{ShareLimits, TenantUse};
 pub use usage::{SandboxFigures, UsageFigures};
 pub use worker::compile;
 
-use crate::contract::HttpProviderPre;
 use crate::error::{Error, Kind};
 use crate::tenant::{self, TenantId};
 use bounds::Bounds;
@@ -242,19 +241,17 @@ impl Sandbox {
     }
 
     /// A fresh instance. When there is no room, idle ones have to go.
-    fn instantiate(
+    fn instantiate<F>(
         &self,
-        component: &HttpProviderPre<Guest>,
+        component: &InstancePre<Guest>,
         bounds: &Bounds,
         log: &Arc<GuestLog>,
-    ) -> Result<Instance, ProviderError> {
-        match Instance::new(self, component, bounds, log) {
-            Err(ProviderError::Exhausted) if self.idle.evict(self.limits.eviction()) > 0 => {
-                Instance::new(self, component, bounds, log)
-            }
-            Err(ProviderError::MemoryLimit) if self.idle.clear(bounds.account.as_ref()) > 0 => {
-                Instance::new(self, component, bounds, log)
-            }
+        look_up: impl Fn(&mut Store<Guest>, &component::Instance) -> wasmtime::Result<F>,
+    ) -> Result<Instance<F>, ProviderError> {
+        let new = || Instance::new(self, component, bounds, log, &look_up);
+        match new() {
+            Err(ProviderError::Exhausted) if self.idle.evict(self.limits.eviction()) > 0 => new(),
+            Err(ProviderError::MemoryLimit) if self.idle.clear(bounds.account.as_ref()) > 0 => new(),
             instance => instance,
         }
     }

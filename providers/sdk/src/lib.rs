@@ -18,6 +18,11 @@ pub mod testing;
 pub mod time;
 pub mod uuid;
 
+/// A call makes some hundred small allocations, and Rust's own allocator takes more instructions for them.
+#[cfg(all(target_family = "wasm", feature = "allocator"))]
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+
 /// What `wit-bindgen` makes of `wit/provider.wit`.
 #[allow(unsafe_code, missing_docs, clippy::all)]
 pub mod bindings {
