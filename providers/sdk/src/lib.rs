@@ -9,6 +9,8 @@
 //! - [`json`]: objects and merging
 //! - [`time`] and [`uuid`]: `Retry-After`, and ids made from the call's entropy
 
+#[cfg(all(target_arch = "wasm32", feature = "allocator"))]
+mod allocator;
 pub mod input;
 pub mod json;
 pub mod manifest;
@@ -17,11 +19,6 @@ pub mod reply;
 pub mod testing;
 pub mod time;
 pub mod uuid;
-
-/// A call makes some hundred small allocations, and Rust's own allocator takes more instructions for them.
-#[cfg(all(target_family = "wasm", feature = "allocator"))]
-#[global_allocator]
-static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
 /// What `wit-bindgen` makes of `wit/provider.wit`.
 #[allow(unsafe_code, missing_docs, clippy::all)]
