@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use super::signals;
@@ -36,13 +36,13 @@ pub async fn run(mut config: Config, simulator: Option<&Path>) -> Result<(), Pro
     let backend = Arc::new(gateway.clone());
     let (router, under_way) = http::router(backend.clone(), &config.limits, &callers, &watch);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let listener = listen(config.listen, scheme).await?;
+    let listener = listen(config.listen, scheme)?;
     let (ended, mut end) = watch::channel(());
     let watching = match config.metrics.listen {
         Some(address) => {
             let router = http::watch_router(backend, &config.limits, &watch, &under_way);
             let server = Server::new(router, UnderWay::at_most(config.limits.requests), None, &config);
-            let listener = listen(address, "http").await?;
+            let listener = listen(address, "http")?;
             Some(tokio::spawn(server.run(listener, async move {
                 // Also when the other end is dropped.
                 let _ = end.changed().await;
@@ -64,10 +64,42 @@ pub async fn run(mut config: Config, simulator: Option<&Path>) -> Result<(), Pro
     Ok(())
 }
 
-async fn listen(address: SocketAddr, scheme: &str) -> Result<TcpListener, Problem> {
-    let cannot_listen = |error| Problem::new(format_args!("cannot listen on {address}: {error}"));
-    let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
+/// Connections that wait to be accepted. One more is dropped by the kernel, and its caller tries again after a
+/// second; the library's own number, 128, is too few where many begin at once.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr, scheme: &str) -> Result<TcpListener, Problem> {
+    let listener = bound(address);
+    let listening = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) =
+        listening.map_err(|error| Problem::new(format_args!("cannot listen on {address}: {error}")))?;
     tracing::info!("pushlet {} is listening on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
     Ok(listener)
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // So that a new process can listen while connections of the one before it end.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures_util::future::try_join_all;
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Nobody accepts: what does not fit into the backlog is not connected at all.
+    #[tokio::test]
+    async fn many_may_connect_at_once() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), "http").unwrap();
+        let address = listener.local_addr().unwrap();
+        let all = try_join_all((0..400).map(|_| TcpStream::connect(address)));
+        assert_eq!(timeout(Duration::from_secs(30), all).await.unwrap().unwrap().len(), 400);
+    }
 }
