@@ -10,8 +10,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-/// Nice values: with another thread that wants a processor, one of these gets a quarter or a seventieth of it.
-const LIGHT: i32 = 5;
+/// Nice values: with others that want a processor, a thread of these gets a thirtieth or a seventieth of it.
+const LIGHT: i32 = 15;
 const HEAVY: i32 = 19;
 
 /// Calls of those who use little, and of those who use a lot; neither waits for a place of the other kind.

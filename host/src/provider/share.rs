@@ -47,8 +47,8 @@ impl Default for ShareLimits {
 }
 
 /// Who uses no more than this part of the CPU time that each may have uses little, and waits for nobody who does
-/// not: 10 ms per second, where 200 are allowed.
-const LITTLE: f64 = 0.05;
+/// not: 50 ms per second, where 200 are allowed.
+const LITTLE: f64 = 0.25;
 
 /// Where the tenants' own limits are found.
 type LimitsOf = Box<dyn Fn(&TenantId) -> tenant::Limits + Send + Sync>;
@@ -352,15 +352,15 @@ mod tests {
         let [busy, other] = ["busy", "other"].map(|id| shares.of(&TenantId::new(id)));
         let light = busy.turn().await.unwrap();
         drop(light);
-        // A tenth of what it may use at one go.
+        // Half of what it may use at one go.
         let meter = busy.meter().unwrap();
-        locked(&busy.little).charge(SECOND / 10);
+        locked(&busy.little).charge(SECOND / 2);
         drop(meter);
         let heavy = busy.turn().await.unwrap();
         assert!(!heavy.is_light);
         assert!(other.turn().await.unwrap().is_light);
         let third = shares.of(&TenantId::new("third"));
-        locked(&third.little).charge(SECOND / 10);
+        locked(&third.little).charge(SECOND / 2);
         assert_eq!(third.turn().await.map(|_| ()), Err(ProviderError::Exhausted), "in the queue of its like");
     }
 }
