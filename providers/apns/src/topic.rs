@@ -74,7 +74,9 @@ pub fn bundle(base: Option<&str>) -> Result<String, Rejection> {
 
 fn check(field: &str, topic: &str) -> Result<(), Rejection> {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    if topic.is_empty() || topic.len() > 255 || !topic.bytes().all(sound) {
+    // A dot alone would be a step in the path of a broadcast.
+    let has_empty_label = topic.split('.').any(str::is_empty);
+    if has_empty_label || topic.len() > 255 || !topic.bytes().all(sound) {
         return Err(invalid(
             field,
             format!("{field} must be a bundle id: letters, digits, dots and hyphens"),
@@ -106,6 +108,8 @@ mod tests {
         assert_eq!(refused(TOKEN, &[key, ("apns_team_id", "")]).as_deref(), Some("missing_apns_team_id"));
         assert_eq!(refused(TOKEN, &[("apns_key_id", "ABC"), team]).as_deref(), Some("invalid_apns_key_id"));
         assert_eq!(refused(CERTIFICATE, &[]), None);
-        assert_eq!(refused(CERTIFICATE, &[("apns_topic", "a b")]).as_deref(), Some("invalid_apns_topic"));
+        for topic in ["a b", ".", "..", "com.example.", ".push-type.liveactivity"] {
+            assert_eq!(refused(CERTIFICATE, &[("apns_topic", topic)]).as_deref(), Some("invalid_apns_topic"));
+        }
     }
 }

@@ -21,7 +21,9 @@ pub fn project(application: &Application) -> Result<&str, Rejection> {
     let project =
         setting(application, PROJECT).ok_or_else(|| missing(PROJECT, format!("{PROJECT} is required")))?;
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:_".contains(&byte);
-    if project.len() > 100 || !project.bytes().all(sound) {
+    // A dot alone would be a step in the path.
+    let has_empty_label = project.split('.').any(str::is_empty);
+    if has_empty_label || project.len() > 100 || !project.bytes().all(sound) {
         return Err(invalid(PROJECT, format!("{PROJECT} must be a project id or number")));
     }
     Ok(project)
@@ -148,7 +150,7 @@ mod tests {
             assert_eq!(refused(good), None, "{good}");
         }
         assert_eq!(refused("").as_deref(), Some("missing_fcm_project_id"));
-        for bad in ["a/b", "a b", "../x", "a?b", &"p".repeat(101)] {
+        for bad in ["a/b", "a b", "../x", "a?b", ".", "..", &"p".repeat(101)] {
             assert_eq!(refused(bad).as_deref(), Some("invalid_fcm_project_id"), "{bad}");
         }
     }
