@@ -1,0 +1,122 @@
+//! The server as a process of its own: its address, its log, its memory.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::Directory;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-attacks");
+/// How long the server may take until it listens.
+const LONGEST_START: Duration = Duration::from_secs(60);
+
+/// A running `serve`. It is killed when this is dropped.
+pub struct Server {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+}
+
+impl Server {
+    /// `toml`: its configuration, without `listen`.
+    pub async fn start(toml: &str, directory: &Directory) -> Self {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
+        let own = format!("listen = \"127.0.0.1:0\"\n{toml}\n");
+        let cached = format!("providers.cache_dir = {cache:?}\n");
+        let file = directory.path().join("pushlet.toml");
+        let toml = if own.contains("cache_dir") { own } else { own + &cached };
+        std::fs::write(&file, toml).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").arg("--config").arg(&file).env_clear().stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = collect(BufReader::new(child.stderr.take().unwrap()));
+        let address = tokio::time::timeout(LONGEST_START, listening(&mut child, &log)).await;
+        let address = address.unwrap_or_else(|_| panic!("it does not listen: {}", log.lock().unwrap()));
+        Self { child, log, address, client: client() }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Bytes of its memory that are resident now.
+    pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most bytes that were resident since it started, or since [`Server::forget_peak`].
+    pub fn peak_resident(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Starts the measurement of [`Server::peak_resident`] again (proc(5), clear_refs).
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
+    /// Checks that the process lives.
+    pub fn assert_alive(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "the server ended: {ended:?}\n{}", self.log());
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kilobytes = line.unwrap_or_else(|| panic!("the server ended: {}", self.log()));
+        kilobytes.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An HTTP client that shares nothing with the server.
+fn client() -> reqwest::Client {
+    // A second test in this process finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+fn collect(stderr: impl std::io::BufRead + Send + 'static) -> Arc<Mutex<String>> {
+    let log = Arc::<Mutex<String>>::default();
+    let lines = log.clone();
+    std::thread::spawn(move || {
+        for line in stderr.split(b'\n').map_while(Result::ok) {
+            let mut log = lines.lock().unwrap();
+            log.push_str(&String::from_utf8_lossy(&line));
+            log.push('\n');
+        }
+    });
+    log
+}
+
+async fn listening(child: &mut Child, log: &Mutex<String>) -> SocketAddr {
+    loop {
+        let text = log.lock().unwrap().clone();
+        if let Some((_, rest)) = text.split_once("is listening on http://")
+            && let Some(end) = rest.find(|c: char| c == '"' || c.is_whitespace())
+        {
+            return rest[..end].parse().unwrap();
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended: {text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! Tables, caches and pools that all tenants share.

@@ -1,0 +1,1 @@
+//! Connections and streams on which time stands still.

@@ -1,0 +1,1 @@
+//! Work and memory of the host that no tenant pays for.
