@@ -1,5 +1,6 @@
 //! Pushlet: an HTTP API in front of push services, each spoken by a sandboxed WebAssembly component.
 
+pub mod account;
 pub mod cli;
 pub mod config;
 pub mod contract;

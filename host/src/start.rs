@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::account::{self, AccountSettings, Accounts};
 use crate::config::{self, Config, Hidden, Problem};
 use crate::credential::SealingKey;
 use crate::gateway::{self, Gateway, Policy, Uploads};
@@ -79,6 +80,15 @@ pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway
     Ok(Gateway::new(tenants, registry, uploads, transport, settings))
 }
 
+fn accounts(config: &Config) -> Result<Arc<Accounts>, Problem> {
+    let settings = AccountSettings {
+        process_memory: config.limits.memory_bytes.unwrap_or_else(account::default_memory),
+        ..AccountSettings::default()
+    };
+    Accounts::new(settings)
+        .map_err(|error| Problem::new(format_args!("worker threads can not start: {error}")))
+}
+
 /// Those that the registry knows, with limits as configured.
 fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Problem> {
     let limits = &config.limits.tenant;
@@ -96,13 +106,13 @@ fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Pr
         memory_bytes: NonZeroU64::new(limits.memory_bytes as u64),
     };
     let settings = tenants::Settings { defaults, requests: config.limits.requests };
-    let tenants = Tenants::open(registry.clone(), settings);
+    let tenants = Tenants::open(registry.clone(), settings, accounts(config)?);
     tenants.map(Arc::new).map_err(|error| Problem::new(format_args!("tenants: {error}")))
 }
 
 /// The built-in providers, those of the directory, and those that were uploaded.
 fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> Result<Uploads, Problem> {
-    let sandbox = Sandbox::new(limits(config))
+    let sandbox = Sandbox::new(limits(config), tenants.accounts().clone())
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
     let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
     let beside_the_data = || config.data_dir.as_ref().map(|directory| directory.join(ARTEFACTS));

@@ -193,6 +193,11 @@ pub const KEYS: &[Key] = &[
         "10000",
         "Most dead tokens kept per application; the newest stay",
     ),
+    unset(
+        "limits.memory_bytes",
+        Kind::Size { least: 16 << 20, most: 1 << 50 },
+        "Most memory of all tenants; not set: half of the machine's or container's, at least 256 MiB",
+    ),
     unset("limits.tenant.requests_per_second", PER_SECOND, "Most requests of one tenant per second"),
     unset("limits.tenant.pushes_per_second", PER_SECOND, "Most targets that one tenant sends to per second"),
     unset(
@@ -227,7 +232,7 @@ pub const KEYS: &[Key] = &[
         "limits.tenant.cpu_milliseconds_per_second",
         Kind::Count { least: 1, most: 1_000_000 },
         "200",
-        "Most CPU time of one tenant's uploaded providers per second",
+        "Most CPU time of one tenant per second, for uploaded providers and other heavy work",
     ),
     unset(
         "limits.tenant.instance_memory_bytes",
@@ -238,7 +243,7 @@ pub const KEYS: &[Key] = &[
         "limits.tenant.memory_bytes",
         Kind::Size { least: 1 << 16, most: 1 << 40 },
         "\"512MiB\"",
-        "Most memory of all instances of one tenant's uploaded providers",
+        "Most memory of one tenant: requests in flight, what is kept for it, its providers' instances",
     ),
     key(
         "sandbox.memory",

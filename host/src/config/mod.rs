@@ -141,6 +141,9 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Per application.
     pub feedback: usize,
+    /// Bytes, of all tenants; None: as much as the machine allows.
+    #[serde(default, deserialize_with = "value::some_size")]
+    pub memory_bytes: Option<usize>,
     pub tenant: TenantLimits,
 }
 

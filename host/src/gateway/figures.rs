@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::Inner;
 use super::recent::RecentFailure;
+use crate::account::Accounts;
 use crate::credential::TokenCounts;
 use crate::provider::{Provider, SandboxFigures, UsageFigures};
 use crate::registry::Entry;
@@ -164,6 +165,10 @@ impl Inner {
         now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
         let applications = self.registry.all();
         now.certificates(&applications, self.meters.most());
+        let accounts = self.tenants.accounts();
+        let (used, most) = accounts.process_memory();
+        limits.push(LimitUse::new("process_memory_bytes", used, most));
+        now.accounts(accounts);
         limits.extend(self.nearest_to_limits());
         now.limits(&limits);
         text::encode_registry(text, &now.0)
@@ -303,6 +308,19 @@ impl Moment {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let days = ends.into_iter().map(|(end, labels)| (labels, (end as f64 - now) / DAY));
         self.gauge("certificate_expiry_days", "Days until the application's certificate ends", days);
+    }
+
+    fn accounts(&mut self, accounts: &Accounts) {
+        let memory = accounts.memory_by_use().into_iter();
+        let memory = memory.map(|(of, bytes)| (vec![("use", of.name().to_owned())], bytes as f64));
+        self.gauge(
+            "account_memory_bytes",
+            "Bytes on the accounts of all tenants, by what they are for",
+            memory,
+        );
+        let work = accounts.work_by_kind().into_iter();
+        let work = work.map(|(work, time)| (vec![("work", work.name().to_owned())], time.as_secs_f64()));
+        self.counter("account_work_seconds", "Processor time that tenants were charged with", work);
     }
 
     fn limits(&mut self, limits: &[LimitUse]) {

@@ -5,21 +5,13 @@ use std::sync::Arc;
 
 use super::{Inner, LimitUse, certificates};
 use crate::error::Error;
-use crate::provider::TenantUse;
 use crate::tenant::TenantId;
 use crate::tenants::{Held, Usage};
 
 impl Inner {
     pub(super) fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
         let (components, component_bytes) = self.uploads.held_by(tenant);
-        let TenantUse { memory, cpu_milliseconds_per_second } = self.uploads.sandbox().used_by(tenant);
-        let held = Held {
-            applications: self.registry.count(tenant) as u64,
-            components,
-            component_bytes,
-            cpu_milliseconds_per_second,
-            memory_bytes: memory,
-        };
+        let held = Held { applications: self.registry.count(tenant) as u64, components, component_bytes };
         self.tenants.usage(tenant, held)
     }
 

@@ -16,10 +16,11 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Limits;
-use super::bounds::{Account, Bounds};
+use super::bounds::Bounds;
 use super::clock::{self, Clocks};
 use super::instance::CallTime;
 use super::log::{GuestLog, GuestOutput};
+use crate::account::{MemoryUse, Reservation};
 use crate::contract::Context;
 
 /// Interfaces that a component may import. Anything else makes it refused when it is loaded.
@@ -157,7 +158,8 @@ pub(super) struct Limiter {
     memory: usize,
     memory_left: usize,
     table_elements_left: usize,
-    account: Option<Arc<Account>>,
+    /// On the tenant's account; None: nobody counts it.
+    reserved: Option<Reservation>,
     /// Was growth refused? Tells a memory limit from other traps.
     pub(super) refused: bool,
     /// Was it refused because of what the tenant's other instances have?
@@ -170,7 +172,7 @@ impl Limiter {
             memory: bounds.memory,
             memory_left: bounds.memory,
             table_elements_left: limits.table_elements,
-            account: bounds.account.clone(),
+            reserved: bounds.account.as_ref().map(|account| account.reserve_nothing(MemoryUse::Instances)),
             refused: false,
             refused_by_account: false,
         }
@@ -180,14 +182,6 @@ impl Limiter {
     pub(super) fn forgive(&mut self) {
         self.refused = false;
         self.refused_by_account = false;
-    }
-}
-
-impl Drop for Limiter {
-    fn drop(&mut self) {
-        if let Some(account) = &self.account {
-            account.give_back(self.memory - self.memory_left);
-        }
     }
 }
 
@@ -203,7 +197,7 @@ impl wasmtime::ResourceLimiter for Limiter {
             self.refused = true;
             return Ok(false);
         }
-        if self.account.as_ref().is_some_and(|account| !account.take(growth)) {
+        if self.reserved.as_mut().is_some_and(|reserved| reserved.grow(growth).is_err()) {
             self.refused_by_account = true;
             return Ok(false);
         }

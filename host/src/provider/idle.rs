@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Limits;
-use super::bounds::Account;
 use super::instance::Instance;
+use crate::account::Account;
 
 /// All shelves, and what they hold together.
 #[derive(Default)]

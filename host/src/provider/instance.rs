@@ -11,10 +11,10 @@ use wasmtime_wasi::I32Exit;
 
 use super::bounds::Bounds;
 use super::guest::Guest;
-use super::lane::cpu_time;
 use super::log::GuestLog;
 use super::usage::Alive;
 use super::{Limits, ProviderError, Sandbox, engine};
+use crate::account::thread_cpu_time;
 use crate::contract::codec;
 
 /// `F`: the functions of the interface that it is made for.
@@ -105,7 +105,7 @@ pub(super) struct CallTime {
 }
 
 struct End {
-    /// As [`cpu_time`] tells it.
+    /// As [`thread_cpu_time`] tells it.
     cpu: Duration,
     /// None: as good as never.
     wall: Option<Instant>,
@@ -119,7 +119,7 @@ impl CallTime {
     /// None: nothing is left. Counts from the first time that it is asked.
     fn left(&mut self) -> Option<Duration> {
         let end = self.end.get_or_insert_with(|| End::after(self.timeout));
-        let cpu = end.cpu.checked_sub(cpu_time())?;
+        let cpu = end.cpu.checked_sub(thread_cpu_time())?;
         let wall = end.wall.map_or(Some(cpu), |wall| wall.checked_duration_since(Instant::now()))?;
         Some(cpu.min(wall)).filter(|left| !left.is_zero())
     }
@@ -128,7 +128,7 @@ impl CallTime {
 impl End {
     fn after(timeout: Duration) -> Self {
         let wall = Instant::now().checked_add(timeout.saturating_mul(PATIENCE));
-        Self { cpu: cpu_time().saturating_add(timeout), wall }
+        Self { cpu: thread_cpu_time().saturating_add(timeout), wall }
     }
 }
 

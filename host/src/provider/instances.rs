@@ -31,7 +31,7 @@ pub struct Instances {
     tenant: TenantId,
     shelf: Arc<Shelf>,
     /// What the tenant may use; None: the component is built in.
-    share: Option<Arc<Share>>,
+    share: Option<Share>,
     breaker: Breaker,
     log: Arc<GuestLog>,
     failures: AtomicU64,
@@ -93,8 +93,8 @@ impl Instances {
         }
         let instances = self.clone();
         let waiting = tokio::spawn(async move {
-            let turn = share.turn().await?;
-            joined(turn.run(move || call(&instances)).await)
+            let permit = share.permit().await?;
+            permit.run(move || call(&instances)).await.unwrap_or(Err(ProviderError::Exhausted))
         });
         joined(waiting.await)
     }
@@ -188,7 +188,7 @@ impl Instances {
 
     fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
         let pass = self.breaker.admit().map_err(|retry_after| ProviderError::Quarantined { retry_after })?;
-        let meter = self.share.as_deref().map(Share::meter).transpose();
+        let meter = self.share.as_ref().map(Share::meter).transpose();
         let result = meter.and_then(|_meter| self.timed(call));
         let verdict = match &result {
             Ok(_) => Verdict::Good,

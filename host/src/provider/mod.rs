@@ -8,7 +8,7 @@
 //! - [`shape`] and [`inspect`]: size, validity, imports, world and version, before anything is compiled
 //! - [`compiler`] and [`worker`]: a process of its own that compiles, and can be killed
 //! - [`artefacts`]: what is compiled, and the proof that it is ours
-//! - [`breaker`], [`share`] and [`lane`]: whether, how many at once, and after whom its calls run at all
+//! - [`breaker`] and [`share`]: whether, how many at once, and after whom its calls run at all
 //! - [`bounds`]: what its tenant may use
 //! - [`engine`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
 //! - [`check`]: what it returns
@@ -27,7 +27,6 @@ mod idle;
 mod inspect;
 mod instance;
 mod instances;
-mod lane;
 mod load;
 mod loader;
 mod log;
@@ -57,10 +56,10 @@ pub use loader::Loader;
 pub use log::GuestLog;
 pub use management::{Items, action};
 pub use manifest::check as check_manifest;
-pub use share::{ShareLimits, TenantUse};
 pub use usage::{SandboxFigures, UsageFigures};
 pub use worker::compile;
 
+use crate::account::Accounts;
 use crate::error::{Error, Kind};
 use crate::tenant::{self, TenantId};
 use bounds::Bounds;
@@ -104,8 +103,6 @@ pub struct Limits {
     pub component: usize,
     pub isolation: Isolation,
     pub breaker: BreakerPolicy,
-    /// For uploaded components.
-    pub share: ShareLimits,
 }
 
 impl Limits {
@@ -151,7 +148,6 @@ impl Default for Limits {
             component: 32 << 20,
             isolation: Isolation::Warm,
             breaker: BreakerPolicy::default(),
-            share: ShareLimits::default(),
         }
     }
 }
@@ -175,19 +171,21 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Fails only where the machine can't run the sandbox (no memory to reserve, no thread to be had).
-    pub fn new(limits: Limits) -> Result<Arc<Self>, Error> {
+    /// `accounts`: what uploaded components use is charged there.
+    pub fn new(limits: Limits, accounts: Arc<Accounts>) -> Result<Arc<Self>, Error> {
         let engine = engine::new(&limits).map_err(Error::internal)?;
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker).map_err(Error::internal)?;
         let idle = Arc::<Idle>::default();
         let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
-        let shares = Shares::new(&limits.share).map_err(Error::internal)?;
+        let makes_room = idle.clone();
+        accounts.on_full(move |account| makes_room.clear(Some(account)) > 0);
         Ok(Arc::new(Self {
             engine,
             linker,
             limits,
             idle,
-            shares,
+            shares: Shares::new(accounts),
             usages: Usages::default(),
             alive: Arc::default(),
             on_quarantine: OnceLock::new(),
@@ -212,20 +210,8 @@ impl Sandbox {
         self.shares.limits_of(Box::new(limits));
     }
 
-    /// What a tenant's uploaded components use now.
-    pub fn used_by(&self, tenant: &TenantId) -> TenantUse {
-        self.shares.used_by(tenant)
-    }
-
-    /// Runs what a stranger causes beside calls, on a thread that is served after all others.
-    pub async fn in_background<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        match self.shares.background().run(work) {
-            Some(running) => running.await.unwrap_or_else(|failure| Err(Error::internal(failure))),
-            None => Err(ProviderError::Exhausted.into()),
-        }
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        self.shares.accounts()
     }
 
     /// Who shall be told when a component is quarantined, on the thread of its last call. The first to ask.

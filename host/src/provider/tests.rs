@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::*;
+use crate::account::AccountSettings;
 use crate::contract::codec::{Answer, Response};
 use crate::contract::{Alert, Application, Context, Disposition, Environment, Notification, Target};
 use crate::tenant::TenantId;
@@ -10,7 +11,7 @@ fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Provider>, LoadError
 }
 
 fn apns(limits: Limits) -> Arc<Provider> {
-    let sandbox = Sandbox::new(limits).unwrap();
+    let sandbox = Sandbox::new(limits, Accounts::new(AccountSettings::default()).unwrap()).unwrap();
     let (_, bytes) = BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap();
     load(&sandbox, bytes).unwrap()
 }
@@ -73,7 +74,7 @@ fn the_same_call_gives_the_same_bytes_warm_or_fresh() {
 #[test]
 fn a_file_that_is_no_component_is_refused_with_a_reason() {
     let limits = Limits { component: 100, ..Limits::default() };
-    let sandbox = Sandbox::new(limits).unwrap();
+    let sandbox = Sandbox::new(limits, Accounts::new(AccountSettings::default()).unwrap()).unwrap();
     assert!(matches!(load(&sandbox, &[0; 101]), Err(LoadError::TooLarge { size: 101, limit: 100 })));
     assert!(matches!(load(&sandbox, b"\0asm\x01\0\0\0"), Err(LoadError::Invalid(_))), "a core module");
     assert!(matches!(load(&sandbox, b"text"), Err(LoadError::Invalid(_))));

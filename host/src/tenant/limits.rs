@@ -33,7 +33,8 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub call_milliseconds: Option<NonZeroU64>,
-    /// CPU time of all calls into uploaded components, in milliseconds per second.
+    /// CPU time of calls into uploaded components, signatures, reading large bodies and credential files, in
+    /// milliseconds per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub cpu_milliseconds_per_second: Option<NonZeroU64>,
@@ -41,7 +42,8 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub instance_memory_bytes: Option<NonZeroU64>,
-    /// Bytes of linear memory of all these instances.
+    /// Bytes of requests in flight and what becomes of them, of answers, feedback and idempotency keys that are kept, of
+    /// compiled code, and of linear memory of all these instances.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub memory_bytes: Option<NonZeroU64>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::pace::Pace;
+use crate::account::{Account, MemoryUse, Work};
 use crate::error::{Error, Kind};
 use crate::tenant::Limits;
 
@@ -37,6 +38,10 @@ pub struct Usage {
     /// Requests and sends over a limit, since the server started.
     pub refused: u64,
     pub limits: Vec<LimitUse>,
+    /// Bytes, by what they are for.
+    pub memory: [(MemoryUse, usize); MemoryUse::ALL.len()],
+    /// Processor time since the server started, by what it was for.
+    pub work: [(Work, Duration); Work::ALL.len()],
 }
 
 /// How much of one limit is used.
@@ -56,8 +61,6 @@ pub struct Held {
     pub applications: u64,
     pub components: u64,
     pub component_bytes: u64,
-    pub cpu_milliseconds_per_second: u64,
-    pub memory_bytes: u64,
 }
 
 impl Default for Allowance {
@@ -129,7 +132,7 @@ impl Allowance {
         Error::new(Kind::Throttled, code, message).after(wait)
     }
 
-    pub(super) fn usage(&self, limits: &Limits, held: Held, now: Duration) -> Usage {
+    pub(super) fn usage(&self, limits: &Limits, held: Held, account: &Account, now: Duration) -> Usage {
         let rate = |pace: &Pace, most: Option<NonZeroU64>| most.map_or(0, |most| pace.in_use(most, now));
         let count = |limit, used, most: Option<NonZeroU64>| LimitUse {
             limit,
@@ -143,7 +146,9 @@ impl Allowance {
         Usage {
             requests: self.requests_taken.load(Ordering::Relaxed),
             pushes: self.pushes_taken.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed) + account.refused(),
+            memory: MemoryUse::ALL.map(|of| (of, account.memory_used_for(of))),
+            work: account.work_by_kind(),
             limits: vec![
                 count("requests_per_second", rate(&self.requests, requests), requests),
                 count("pushes_per_second", rate(&self.pushes, pushes), pushes),
@@ -154,11 +159,11 @@ impl Allowance {
                 each("call_milliseconds", limits.call_milliseconds),
                 count(
                     "cpu_milliseconds_per_second",
-                    held.cpu_milliseconds_per_second,
+                    account.cpu_milliseconds_per_second(),
                     limits.cpu_milliseconds_per_second,
                 ),
                 each("instance_memory_bytes", limits.instance_memory_bytes),
-                count("memory_bytes", held.memory_bytes, limits.memory_bytes),
+                count("memory_bytes", account.memory_used() as u64, limits.memory_bytes),
             ],
         }
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::account::{Account, AccountSettings, Accounts};
 use crate::credential::KeyId;
 use crate::error::{Error, Kind};
 use crate::registry::{Registry, StorageError, TenantRecord};
@@ -41,6 +42,7 @@ pub struct Settings {
 pub struct Tenants {
     registry: Arc<Registry>,
     settings: Settings,
+    accounts: Arc<Accounts>,
     started: Instant,
     live: RwLock<Live>,
     /// Held from the check of a change to its end.
@@ -58,6 +60,8 @@ struct Live {
 /// One tenant.
 pub struct Tenant {
     pub id: TenantId,
+    /// What it uses of the process's memory and processor time.
+    pub account: Arc<Account>,
     state: ArcSwap<State>,
     allowance: Allowance,
 }
@@ -114,8 +118,13 @@ impl Drop for SendPlace {
 
 impl Tenants {
     /// Reads those that are kept. The default tenant is always there.
-    pub fn open(registry: Arc<Registry>, settings: Settings) -> Result<Self, StorageError> {
+    pub fn open(
+        registry: Arc<Registry>,
+        settings: Settings,
+        accounts: Arc<Accounts>,
+    ) -> Result<Self, StorageError> {
         let tenants = Self {
+            accounts,
             started: Instant::now(),
             live: RwLock::default(),
             changing: Mutex::default(),
@@ -133,7 +142,13 @@ impl Tenants {
     /// Tenants that end with the process.
     pub fn in_memory() -> Result<Self, StorageError> {
         let settings = Settings { defaults: Limits::default(), requests: usize::MAX };
-        Self::open(Arc::new(Registry::in_memory(1)?), settings)
+        let accounts =
+            Accounts::new(AccountSettings::default()).map_err(|error| StorageError::Io(error.to_string()))?;
+        Self::open(Arc::new(Registry::in_memory(1)?), settings, accounts)
+    }
+
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
     }
 
     pub fn get(&self, id: &TenantId) -> Result<Arc<Tenant>, Error> {
@@ -209,7 +224,7 @@ impl Tenants {
     /// `held`: what it has elsewhere.
     pub fn usage(&self, id: &TenantId, held: Held) -> Result<Usage, Error> {
         let tenant = self.get(id)?;
-        Ok(tenant.allowance.usage(&tenant.limits(), held, self.started.elapsed()))
+        Ok(tenant.allowance.usage(&tenant.limits(), held, &tenant.account, self.started.elapsed()))
     }
 
     /// The limits that hold for a tenant.
@@ -262,8 +277,10 @@ impl Tenants {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let tenant = live.tenants.entry(id.clone()).or_insert_with(|| {
             let state = ArcSwap::new(state.clone());
-            Arc::new(Tenant { id: id.clone(), state, allowance: Allowance::default() })
+            let account = self.accounts.of(id);
+            Arc::new(Tenant { id: id.clone(), account, state, allowance: Allowance::default() })
         });
+        tenant.account.set_limits(limits.memory_bytes, limits.cpu_milliseconds_per_second);
         let tenant = tenant.clone();
         let old = tenant.state.swap(state);
         old.record.keys.iter().for_each(|key| drop(live.keys.remove(&key.id)));

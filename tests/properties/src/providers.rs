@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
+use pushlet::account::{AccountSettings, Accounts};
 use pushlet::contract::manifest::TargetKind;
 use pushlet::contract::{Application, Target};
 use pushlet::provider::{BUILT_IN, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
@@ -17,7 +18,7 @@ pub fn providers() -> &'static [(Arc<Provider>, Arc<Instances>)] {
     PROVIDERS.get_or_init(|| {
         // Under a fuzzer everything is slow.
         let limits = Limits { instances: 16, call_timeout: Duration::from_secs(10), ..Limits::default() };
-        let sandbox = Sandbox::new(limits).unwrap();
+        let sandbox = Sandbox::new(limits, Accounts::new(AccountSettings::default()).unwrap()).unwrap();
         let load = |(_, bytes): &(&str, &[u8])| {
             let provider = Provider::load(&sandbox, bytes, Trust::BuiltIn, &Arc::default()).unwrap();
             let instances = provider.instances(&TenantId::default_tenant());

@@ -256,10 +256,6 @@ impl Uploads {
         (own.providers.len() as u64, versions.map(|version| version.stored.size).sum())
     }
 
-    pub(super) fn sandbox(&self) -> &Arc<Sandbox> {
-        self.0.loader.sandbox()
-    }
-
     pub(super) fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
         let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if busy.insert(tenant.clone()) {

@@ -45,7 +45,7 @@ impl Upload {
         let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
         let component: Arc<[u8]> = component.into();
         let hashed = component.clone();
-        let digest = shared.loader.sandbox().in_background(move || Ok(digest(&hashed))).await?;
+        let digest = shared.loader.sandbox().accounts().in_background(move || digest(&hashed)).await?;
         shared.has_room(&tenant, name, &digest, component.len())?;
         let log = Arc::<GuestLog>::default();
         let loaded = self.load(&component, &log).await;
@@ -73,13 +73,13 @@ impl Upload {
         let job = self.uploads.job().await?;
         let (shared, component, log) = (self.change.shared.clone(), component.clone(), log.clone());
         let (name, sandbox) = (self.name.clone(), shared.loader.sandbox().clone());
-        let loading = sandbox.in_background(move || {
+        let loading = sandbox.accounts().in_background(move || {
             let _job = job;
             let provider = shared.loader.load(&component, Trust::Uploaded, &log)?;
             shared.policy.check(&name, provider.manifest())?;
             Ok(provider)
         });
-        loading.await
+        loading.await?
     }
 }
 

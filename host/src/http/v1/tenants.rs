@@ -170,11 +170,14 @@ pub(super) async fn usage(
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
-    let Usage { requests, pushes, refused, limits } = api.backend.usage(&id)?;
+    let Usage { requests, pushes, refused, limits, memory, work } = api.backend.usage(&id)?;
     let used = |limit: LimitUse| (limit.limit, Used { used: limit.used, limit: limit.most });
     let limits = limits.into_iter().map(used).collect();
-    let since_start = SinceStart { requests, pushes, refused };
-    Ok(answer::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, since_start }))
+    let memory_bytes = memory.into_iter().map(|(of, bytes)| (of.name(), bytes as u64)).collect();
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let cpu_milliseconds = work.into_iter().map(|(work, time)| (work.name(), milliseconds(time))).collect();
+    let since_start = SinceStart { requests, pushes, refused, cpu_milliseconds };
+    Ok(answer::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, memory_bytes, since_start }))
 }
 
 /// Make one more API key

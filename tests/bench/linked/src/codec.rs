@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use pushlet::account::{AccountSettings, Accounts};
 use pushlet::contract;
 use pushlet::provider::{BUILT_IN, Isolation, Limits, Provider, Sandbox, Trust};
 use pushlet::tenant::TenantId;
@@ -49,7 +50,8 @@ impl Codec {
             Mode::PerCall => Isolation::PerCall,
         };
         let limits = Limits { isolation, instances: INSTANCES, ..Limits::default() };
-        let sandbox = Sandbox::new(limits).map_err(|error| Failure::new(error.message))?;
+        let accounts = Accounts::new(AccountSettings::default()).map_err(at("accounts"))?;
+        let sandbox = Sandbox::new(limits, accounts).map_err(|error| Failure::new(error.message))?;
         let apns = BUILT_IN.iter().find(|(name, _)| *name == "apns");
         let (_, bytes) = apns.ok_or_else(|| Failure::new("there is no apns"))?;
         let provider = Provider::load(&sandbox, bytes, Trust::BuiltIn, &std::sync::Arc::default())

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use pushlet::account::{AccountSettings, Accounts};
 use pushlet::provider::{
     BUILT_IN, Instances, Limits, Provider, Sandbox, Trust, check_encoded, check_replies,
 };
@@ -90,7 +91,11 @@ fn same(
 
 #[test]
 fn natively_the_codecs_give_what_their_components_give() {
-    let sandbox = Sandbox::new(Limits { instances: 4, ..Limits::default() }).unwrap();
+    let sandbox = Sandbox::new(
+        Limits { instances: 4, ..Limits::default() },
+        Accounts::new(AccountSettings::default()).unwrap(),
+    )
+    .unwrap();
     let apns = [(200, ""), (410, r#"{"reason":"Unregistered","timestamp":1700000000000}"#)];
     let apns = apns.into_iter().chain([
         (400, r#"{"reason":"BadDeviceToken"}"#),

@@ -8,6 +8,7 @@ const LONGEST_FILE: usize = 400;
 
 /// Modules of the host, and which others each may name. Not listed: none may be.
 const HOST_MODULES: &[(&str, &[&str])] = &[
+    ("account", &["error", "tenant"]),
     ("contract", &[]),
     ("error", &[]),
     ("tenant", &[]),
@@ -15,13 +16,14 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("notification", &["contract", "error"]),
     ("credential", &["contract"]),
     // `credential` for what a manifest may say of credentials, never for a secret.
-    ("provider", &["contract", "credential", "error", "tenant"]),
+    ("provider", &["account", "contract", "credential", "error", "tenant"]),
     ("transport", &[]),
     ("registry", &["contract", "credential", "error", "tenant"]),
-    ("tenants", &["credential", "error", "registry", "tenant"]),
+    ("tenants", &["account", "credential", "error", "registry", "tenant"]),
     (
         "gateway",
         &[
+            "account",
             "config",
             "contract",
             "credential",
@@ -34,7 +36,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("http", &["config", "contract", "error", "gateway", "telemetry", "tenant", "tenants"]),
+    ("http", &["account", "config", "contract", "error", "gateway", "telemetry", "tenant", "tenants"]),
     ("server", &["config", "http"]),
     ("log", &["config"]),
     ("telemetry", &["config", "web"]),
@@ -42,7 +44,18 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("simulated", &["config"]),
     (
         "start",
-        &["config", "credential", "gateway", "provider", "registry", "tenant", "tenants", "transport", "web"],
+        &[
+            "account",
+            "config",
+            "credential",
+            "gateway",
+            "provider",
+            "registry",
+            "tenant",
+            "tenants",
+            "transport",
+            "web",
+        ],
     ),
     // `provider` for the process that compiles a component, which is nothing but that.
     ("cli", &["config", "http", "log", "provider", "server", "simulated", "start", "telemetry", "web"]),

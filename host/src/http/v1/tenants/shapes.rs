@@ -115,6 +115,8 @@ pub(in super::super) struct SinceStart {
     pub pushes: u64,
     /// Requests and sends over a limit.
     pub refused: u64,
+    /// Processor time that was charged, by kind of work.
+    pub cpu_milliseconds: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -122,5 +124,7 @@ pub(in super::super) struct TenantUsage {
     pub id: String,
     /// By the limit's name.
     pub limits: BTreeMap<&'static str, Used>,
+    /// What the limit `memory_bytes` is used for.
+    pub memory_bytes: BTreeMap<&'static str, u64>,
     pub since_start: SinceStart,
 }

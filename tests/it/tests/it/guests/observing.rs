@@ -6,7 +6,7 @@ use pushlet::contract::Context;
 use pushlet::provider::{Instances, Isolation, Limits, Provider, Sandbox, Trust};
 use pushlet::tenant::TenantId;
 
-use super::stage::{application, component, context, devices, hello, limits, stage};
+use super::stage::{accounts, application, component, context, devices, hello, limits, stage, work};
 
 fn body(instances: &Instances, context: &Context, id: &str) -> String {
     let application = pushlet::contract::Application { id: id.into(), ..application(&[]) };
@@ -27,7 +27,8 @@ fn the_same_arguments_give_the_same_bytes_everywhere() {
     for fact in facts {
         assert!(first.lines().any(|line| line == fact), "{fact} in {first}");
     }
-    let elsewhere = uploaded(&Sandbox::new(Limits { instances: 10, ..limits() }).unwrap(), "observer");
+    let elsewhere =
+        uploaded(&Sandbox::new(Limits { instances: 10, ..limits() }, accounts(work())).unwrap(), "observer");
     for tenant in ["a", "b", "c"] {
         assert_eq!(body(&elsewhere.instances(&TenantId::new(tenant)), &context(), "app"), first);
     }
@@ -60,7 +61,8 @@ fn what_one_call_saw_no_other_tenant_learns() {
 
 #[test]
 fn what_one_call_saw_no_other_call_learns_where_each_has_its_own_instance() {
-    let sandbox = Sandbox::new(Limits { isolation: Isolation::PerCall, ..limits() }).unwrap();
+    let sandbox =
+        Sandbox::new(Limits { isolation: Isolation::PerCall, ..limits() }, accounts(work())).unwrap();
     let instances = uploaded(&sandbox, "memory_of_calls").instances(&TenantId::new("a"));
     for id in ["first", "second", "third"] {
         assert_eq!(body(&instances, &context(), id), id);

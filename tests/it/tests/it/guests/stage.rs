@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use pushlet::account::{AccountSettings, Accounts, WorkLimits};
 use pushlet::contract::codec::{Answer, Response};
 use pushlet::contract::{Alert, Application, Context, Environment, Notification, Target};
 use pushlet::provider::{
-    BUILT_IN, BreakerPolicy, Instances, Limits, LoadError, Provider, ProviderError, Sandbox, ShareLimits,
-    Trust,
+    BUILT_IN, BreakerPolicy, Instances, Limits, LoadError, Provider, ProviderError, Sandbox, Trust,
 };
 use pushlet::tenant::TenantId;
 
@@ -19,9 +19,17 @@ pub const GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.
 /// Limits under which one test does not trip over the failures of another.
 pub fn limits() -> Limits {
     let breaker = BreakerPolicy { failures: usize::MAX, ..BreakerPolicy::default() };
-    let share = ShareLimits { cpu_burst: Duration::from_secs(100_000), ..ShareLimits::default() };
     // The machine may be busy with other tests, and the neighbour has to be done in this time.
-    Limits { call_timeout: Duration::from_secs(1), breaker, share, ..Limits::default() }
+    Limits { call_timeout: Duration::from_secs(1), breaker, ..Limits::default() }
+}
+
+/// The same for processor time.
+pub fn work() -> WorkLimits {
+    WorkLimits { cpu_burst: Duration::from_secs(100_000), ..WorkLimits::default() }
+}
+
+pub fn accounts(work: WorkLimits) -> Arc<Accounts> {
+    Accounts::new(AccountSettings { work, ..AccountSettings::default() }).unwrap()
 }
 
 pub fn component(name: &str) -> &'static [u8] {
@@ -96,7 +104,7 @@ pub struct Stage {
 pub fn stage() -> &'static Stage {
     static STAGE: OnceLock<Stage> = OnceLock::new();
     STAGE.get_or_init(|| {
-        let sandbox = Sandbox::new(limits()).unwrap();
+        let sandbox = Sandbox::new(limits(), accounts(work())).unwrap();
         let neighbour = apns(&sandbox).instances(&TenantId::new("neighbour"));
         let expected = neighbours_results(&neighbour).unwrap();
         Stage { sandbox, neighbour, expected }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use pushlet::provider::{
-    BreakerPolicy, Instances, Limits, Provider, ProviderError, Sandbox, ShareLimits, Trust,
-};
+use pushlet::account::WorkLimits;
+use pushlet::provider::{BreakerPolicy, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
 use pushlet::tenant::TenantId;
 
-use super::stage::{Call, apns, application, call, component, limits, panicked, stage};
+use super::stage::{Call, accounts, apns, application, call, component, limits, panicked, stage, work};
 
 fn uploaded(sandbox: &Arc<Sandbox>, name: &str) -> Arc<Provider> {
     Provider::load(sandbox, component(name), Trust::Uploaded, &Arc::default()).unwrap()
@@ -27,7 +26,7 @@ fn encode(instances: &Instances, task: &str) -> Result<(), ProviderError> {
 #[test]
 fn a_component_that_keeps_failing_is_quarantined_for_its_tenant() {
     let policy = BreakerPolicy { failures: 3, pause: Duration::from_secs(3600), ..BreakerPolicy::default() };
-    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }).unwrap();
+    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }, accounts(work())).unwrap();
     let provider = uploaded(&sandbox, "trap");
     let (failing, other) = (provider.instances(&tenant(1)), provider.instances(&tenant(2)));
     for _ in 0..3 {
@@ -45,7 +44,7 @@ fn a_component_that_keeps_failing_is_quarantined_for_its_tenant() {
 #[test]
 fn after_the_pause_one_good_call_ends_the_quarantine() {
     let policy = BreakerPolicy { failures: 2, pause: Duration::from_millis(50), ..BreakerPolicy::default() };
-    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }).unwrap();
+    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }, accounts(work())).unwrap();
     let instances = uploaded(&sandbox, "trap").instances(&tenant(1));
     (0..2).for_each(|_| _ = encode(&instances, "unreachable").unwrap_err());
     assert!(matches!(encode(&instances, ""), Err(ProviderError::Quarantined { .. })));
@@ -58,7 +57,7 @@ fn after_the_pause_one_good_call_ends_the_quarantine() {
 #[test]
 fn answers_that_break_the_contract_open_no_breaker() {
     let policy = BreakerPolicy { failures: 1, ..BreakerPolicy::default() };
-    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }).unwrap();
+    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }, accounts(work())).unwrap();
     let instances = uploaded(&sandbox, "paths").instances(&tenant(1));
     // They may come from what a caller sent.
     (0..3).for_each(|_| assert!(matches!(encode(&instances, "no path"), Err(ProviderError::BadOutput(_)))));
@@ -68,12 +67,12 @@ fn answers_that_break_the_contract_open_no_breaker() {
 
 #[test]
 fn a_tenant_that_uses_up_its_cpu_time_waits_and_nobody_else_does() {
-    let share = ShareLimits {
+    let work = WorkLimits {
         cpu_per_second: Duration::from_micros(1),
         cpu_burst: Duration::from_millis(20),
-        ..limits().share
+        ..work()
     };
-    let sandbox = Sandbox::new(Limits { share, ..limits() }).unwrap();
+    let sandbox = Sandbox::new(limits(), accounts(work)).unwrap();
     let (busy, second) = (uploaded(&sandbox, "busy"), uploaded(&sandbox, "paths"));
     let (greedy, other) = (busy.instances(&tenant(1)), busy.instances(&tenant(2)));
     let mut calls = 0;
@@ -111,9 +110,8 @@ async fn a_spinning_guest_does_not_hold_up_the_runtime() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_at_once_are_limited_per_tenant_and_in_all() {
-    let share =
-        ShareLimits { calls: 2, calls_per_tenant: 1, wait: Duration::from_millis(50), ..limits().share };
-    let sandbox = Sandbox::new(Limits { share, ..limits() }).unwrap();
+    let work = WorkLimits { calls: 2, calls_per_tenant: 1, wait: Duration::from_millis(50), ..work() };
+    let sandbox = Sandbox::new(limits(), accounts(work)).unwrap();
     let provider = uploaded(&sandbox, "endless");
     let spin = |number| {
         let instances = provider.instances(&tenant(number));
@@ -140,7 +138,7 @@ async fn calls_at_once_are_limited_per_tenant_and_in_all() {
 
 #[test]
 fn idle_instances_make_room_for_others() {
-    let sandbox = Sandbox::new(Limits { instances: 8, ..limits() }).unwrap();
+    let sandbox = Sandbox::new(Limits { instances: 8, ..limits() }, accounts(work())).unwrap();
     let provider = apns(&sandbox);
     let tenants: Vec<_> = (0..30).map(|number| provider.instances(&tenant(number))).collect();
     for instances in &tenants {
@@ -154,7 +152,7 @@ fn idle_instances_make_room_for_others() {
 #[test]
 fn idle_instances_have_bounded_memory() {
     let limits = Limits { idle_memory_in_all: 80 << 20, idle_memory: 70 << 20, ..limits() };
-    let sandbox = Sandbox::new(limits).unwrap();
+    let sandbox = Sandbox::new(limits, accounts(work())).unwrap();
     let provider = uploaded(&sandbox, "hog");
     let tenants: Vec<_> = (0..4).map(|number| provider.instances(&tenant(number))).collect();
     for instances in &tenants {
@@ -187,7 +185,7 @@ fn a_thousand_idle_tenants_are_small() {
     }
     // The machine may be busy: no call is to end because it had to wait.
     let limits = Limits { instances: 1100, call_timeout: Duration::from_secs(60), ..Limits::default() };
-    let sandbox = Sandbox::new(limits).unwrap();
+    let sandbox = Sandbox::new(limits, accounts(work())).unwrap();
     let provider = apns(&sandbox);
     let application = application(&[("apns_topic", "com.example")]);
     let warm = |tenants: std::ops::Range<usize>| {
@@ -217,9 +215,8 @@ fn status(name: &str) -> usize {
 /// A caller that stops to take its results must not keep the turn that it was given.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_does_not_go_on_holds_no_turn() {
-    let share =
-        ShareLimits { calls: 1, calls_per_tenant: 1, wait: Duration::from_secs(30), ..limits().share };
-    let sandbox = Sandbox::new(Limits { share, ..limits() }).unwrap();
+    let work = WorkLimits { calls: 1, calls_per_tenant: 1, wait: Duration::from_secs(30), ..work() };
+    let sandbox = Sandbox::new(limits(), accounts(work)).unwrap();
     let provider = uploaded(&sandbox, "endless");
     let (a, b) = (provider.instances(&tenant(1)), provider.instances(&tenant(2)));
     let mut stuck = Box::pin(a.run(|instances| encode(instances, "encode")));

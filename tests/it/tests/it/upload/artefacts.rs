@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pushlet::account::{AccountSettings, Accounts};
 use pushlet::provider::{
     BUILT_IN, CompileLimits, Compiler, Limits, Loader, Provider, Sandbox, Trust, digest,
 };
@@ -16,7 +17,10 @@ const ROOM: usize = 1 << 30;
 
 fn loader(program: &str, directory: &Path, room: usize) -> Loader {
     let compiler = Compiler { program: program.into(), limits: limits() };
-    let mut loader = Loader::new(Sandbox::new(Limits::default()).unwrap(), compiler);
+    let mut loader = Loader::new(
+        Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+        compiler,
+    );
     loader.keep_artefacts(directory, None, room).unwrap();
     loader
 }
@@ -94,7 +98,10 @@ fn a_key_that_others_may_read_is_not_used() {
     loader(PROGRAM, directory.path(), ROOM);
     fs::set_permissions(directory.path().join("key"), fs::Permissions::from_mode(0o644)).unwrap();
     let compiler = Compiler { program: PROGRAM.into(), limits: limits() };
-    let mut loader = Loader::new(Sandbox::new(Limits::default()).unwrap(), compiler);
+    let mut loader = Loader::new(
+        Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+        compiler,
+    );
     let error = loader.keep_artefacts(directory.path(), None, ROOM).unwrap_err();
     assert!(error.to_string().contains("others may use this key"), "{error}");
 }

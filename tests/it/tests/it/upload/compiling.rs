@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pushlet::account::{AccountSettings, Accounts};
 use pushlet::provider::{CompileLimits, Compiler, Limits, LoadError, Loader, Sandbox, Trust};
 use serde_json::json;
 
@@ -15,7 +16,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn load(bytes: &[u8], limits: CompileLimits) -> Result<(), LoadError> {
     let compiler = Compiler { program: PROGRAM.into(), limits };
-    let loader = Loader::new(Sandbox::new(Limits::default()).unwrap(), compiler);
+    let loader = Loader::new(
+        Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+        compiler,
+    );
     loader.load(bytes, Trust::Uploaded, &Arc::default()).map(|_| ())
 }
 
@@ -61,7 +65,10 @@ fn a_bomb_ends_with_its_memory() {
 fn a_program_that_is_no_compiler_is_our_fault() {
     let loader = |program: &str| {
         let compiler = Compiler { program: program.into(), limits: limits() };
-        Loader::new(Sandbox::new(Limits::default()).unwrap(), compiler)
+        Loader::new(
+            Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+            compiler,
+        )
     };
     for program in ["/no/such/program", "/bin/false"] {
         let error = loader(program).load(component("webhook"), Trust::Uploaded, &Arc::default());
