@@ -6,6 +6,7 @@ pub mod config;
 pub mod contract;
 pub mod credential;
 pub mod error;
+pub mod fair;
 pub mod gateway;
 pub mod http;
 pub mod log;

@@ -278,7 +278,7 @@ pub const KEYS: &[Key] = &[
         "metrics.applications",
         Kind::Count { least: 1, most: 100_000 },
         "1000",
-        "Most applications with metrics of their own",
+        "Most applications of a tenant with metrics of their own",
     ),
     unset(
         "telemetry.otlp_endpoint",

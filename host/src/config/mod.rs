@@ -219,7 +219,7 @@ pub enum Isolation {
 pub struct Metrics {
     /// None: on the common address, for those who may call.
     pub listen: Option<SocketAddr>,
-    /// With metrics of their own.
+    /// Of one tenant, with metrics of their own.
     pub applications: usize,
 }
 

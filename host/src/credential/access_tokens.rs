@@ -16,8 +16,8 @@ use super::cache::{Cache, Key, lock};
 use super::moment::Moment;
 use super::secret::Secret;
 use super::token_response;
+use crate::tenant::TenantId;
 
-const MOST_TOKENS: usize = 16 << 10;
 /// For the whole request; callers wait no longer than their own deadlines.
 const FETCH_TIME: Duration = Duration::from_secs(10);
 /// A token that was just fetched and is refused would be the same if fetched again.
@@ -29,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A form to be posted to a token endpoint.
 pub struct TokenRequest {
+    /// The tenant that needs the token.
+    pub tenant: TenantId,
     pub url: Url,
     /// `application/x-www-form-urlencoded`; holds secrets.
     pub body: Zeroizing<String>,
@@ -72,6 +74,7 @@ pub(super) fn parse_token_url(text: &str) -> Option<Url> {
 
 /// How one token is fetched.
 pub(super) struct Fetch<'a> {
+    pub(super) tenant: &'a TenantId,
     /// Digest of everything that decides the token.
     pub(super) id: Key,
     pub(super) url: &'a Url,
@@ -88,7 +91,7 @@ pub(super) type Form = Vec<(&'static str, Zeroizing<String>)>;
 /// The access tokens of the process.
 pub(super) struct AccessTokens {
     client: Arc<dyn TokenClient>,
-    slots: Mutex<Cache<Mutex<Slot>>>,
+    slots: Arc<Cache<Slot>>,
     serials: AtomicU64,
     /// Requests that gave no token.
     failures: Arc<AtomicU64>,
@@ -126,12 +129,7 @@ enum Step {
 
 impl AccessTokens {
     pub(super) fn new(client: Arc<dyn TokenClient>) -> Self {
-        Self {
-            client,
-            slots: Mutex::new(Cache::new(MOST_TOKENS)),
-            serials: AtomicU64::new(0),
-            failures: Arc::default(),
-        }
+        Self { client, slots: Arc::new(Cache::new()), serials: AtomicU64::new(0), failures: Arc::default() }
     }
 
     /// The current token, fetched if need be. All callers share one request and its result; it goes on
@@ -143,7 +141,8 @@ impl AccessTokens {
         deadline: Instant,
     ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let id = fetch.id;
-        let slot = lock(&self.slots).entry(&id);
+        // A request in flight holds its slot; any other token can be fetched again.
+        let slot = self.slots.entry(fetch.tenant, &id, |_| true)?;
         let fetched = match self.step(&slot, &fetch, now)? {
             Step::Done(fetched) => fetched,
             Step::Wait(mut flight) => {
@@ -167,7 +166,7 @@ impl AccessTokens {
 
     /// The service refused this token as expired. Answers whether another try has a chance.
     pub(super) fn expired(&self, id: &Key, serial: u64, now: &Moment) -> bool {
-        let Some(slot) = lock(&self.slots).get(id) else { return true };
+        let Some(slot) = self.slots.get(id) else { return true };
         let mut slot = lock(&slot);
         match &slot.token {
             Some(token) if token.serial == serial => {
@@ -215,10 +214,13 @@ impl AccessTokens {
         body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
         let body = Zeroizing::new(body.finish());
         let deadline = Instant::now() + FETCH_TIME;
-        let answer = self.client.post_form(TokenRequest { url: fetch.url.clone(), body, deadline });
+        let (tenant, url) = (fetch.tenant.clone(), fetch.url.clone());
+        let answer = self.client.post_form(TokenRequest { tenant, url, body, deadline });
         let (landed, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
         let landing = Landing {
+            slots: self.slots.clone(),
+            id: fetch.id,
             slot: slot.clone(),
             failures: self.failures.clone(),
             serial: self.serials.fetch_add(1, Ordering::Relaxed),
@@ -239,6 +241,8 @@ impl AccessTokens {
 
 /// What is done with an answer.
 struct Landing {
+    slots: Arc<Cache<Slot>>,
+    id: Key,
     slot: Arc<Mutex<Slot>>,
     failures: Arc<AtomicU64>,
     serial: u64,
@@ -264,6 +268,8 @@ impl Landing {
                 let refresh = if early.is_zero() { usable / 2 } else { early.min(usable) };
                 let (at, serial) = (self.at, self.serial);
                 slot.token = Some(Token { value: value.clone(), at, serial, usable, refresh });
+                drop(slot);
+                self.slots.stored(&self.id, value.len());
                 Ok((value, serial))
             }
             Err(error) => {

@@ -19,6 +19,7 @@ use crate::contract::manifest::{
     Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
     TokenExchange,
 };
+use crate::tenant::TenantId;
 
 /// What the host adds to an exchange.
 pub enum Authorization {
@@ -78,6 +79,12 @@ pub enum AuthorizeError {
     /// The caller's deadline came before the token.
     #[error("no token came in time")]
     DeadlineExceeded,
+    /// The caller's tenant: its share of the tokens that are kept is in use, and none of them may be replaced yet.
+    #[error(
+        "this tenant uses as many tokens as its share of this server allows, and push services accept new ones \
+         only after a while (limit tokens)"
+    )]
+    TooManyTokens,
     /// The system gives no random numbers.
     #[error("a token could not be signed")]
     Signing,
@@ -107,6 +114,8 @@ pub struct TokenCounts {
 /// What is to be authenticated.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
+    /// Whose share of the tokens that are kept it uses.
+    pub tenant: &'a TenantId,
     pub credential: &'a Credential,
     /// The credential's kind, from the provider's manifest.
     pub kind: &'a CredentialKind,
@@ -211,7 +220,7 @@ impl Authorizer {
             Ok(Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame_name.as_bytes()]))
         })?;
         let mint = || sensitive(frame(&Template::new(token, facts)?.mint(key, now)?));
-        self.provider_tokens.get(id, token, mint, now)
+        self.provider_tokens.get(exchange.tenant, id, token, mint, now)
     }
 
     async fn exchanged(
@@ -238,7 +247,8 @@ impl Authorizer {
         })?;
         let form = || grant.form(scope, now);
         let refresh_before = Duration::from_millis(token.refresh_before);
-        let fetch = Fetch { id, url: &url, form: &form, refresh_before, prefix: &place.prefix };
+        let (tenant, prefix) = (exchange.tenant, &place.prefix);
+        let fetch = Fetch { tenant, id, url: &url, form: &form, refresh_before, prefix };
         let (value, handle) = self.access_tokens.get(fetch, now, deadline).await?;
         header(&place.name, value, Some(handle))
     }

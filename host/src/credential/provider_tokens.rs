@@ -2,9 +2,9 @@
 //!
 //! Apple limits how often a key may show a new token (once in 20 minutes) and how old one may be (an
 //! hour), so there is one token per key and claims in the whole process: registering the same key
-//! again, or in another application, gives the same token.
+//! again, or in another application, gives the same token. For the same reason a token that is younger than
+//! its minimum age is never evicted: a tenant that needs more tokens than its share is refused.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,12 +15,11 @@ use super::cache::{Cache, Key, lock};
 use super::jwt;
 use super::moment::Moment;
 use crate::contract::manifest::SignedToken;
-
-const MOST_TOKENS: usize = 16 << 10;
+use crate::tenant::TenantId;
 
 /// The tokens of the process.
 pub(super) struct ProviderTokens {
-    tokens: Mutex<Cache<Mutex<Option<Minted>>>>,
+    tokens: Cache<Option<Minted>>,
     serials: AtomicU64,
 }
 
@@ -34,7 +33,7 @@ struct Minted {
 
 impl ProviderTokens {
     pub(super) fn new() -> Self {
-        Self { tokens: Mutex::new(Cache::new(MOST_TOKENS)), serials: AtomicU64::new(0) }
+        Self { tokens: Cache::new(), serials: AtomicU64::new(0) }
     }
 
     /// How many were signed.
@@ -47,12 +46,14 @@ impl ProviderTokens {
     /// future. `mint` makes the header value.
     pub(super) fn get(
         &self,
+        tenant: &TenantId,
         id: Key,
         token: &SignedToken,
         mint: impl FnOnce() -> Result<HeaderValue, AuthorizeError>,
         now: &Moment,
     ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
-        let entry = lock(&self.tokens).entry(&id);
+        let may_go = |minted: &Option<Minted>| minted.as_ref().is_none_or(|token| token.may_be_replaced(now));
+        let entry = self.tokens.entry(tenant, &id, may_go)?;
         // Held while signing: whoever comes second waits for the first one's token.
         let mut minted = lock(&entry);
         if let Some(current) = &*minted
@@ -65,6 +66,8 @@ impl ProviderTokens {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let minimum_age = Duration::from_millis(token.minimum_age);
         *minted = Some(Minted { value: value.clone(), at: *now, serial, minimum_age });
+        drop(minted);
+        self.tokens.stored(&id, value.len());
         Ok((value, TokenHandle::minted(id, serial)))
     }
 
@@ -73,11 +76,11 @@ impl ProviderTokens {
     /// stays: the service would refuse a second new one as well, and a fresh token that counts as
     /// expired means that this machine's clock is wrong.
     pub(super) fn expired(&self, id: &Key, serial: u64, now: &Moment) -> bool {
-        let Some(entry) = lock(&self.tokens).get(id) else { return true };
+        let Some(entry) = self.tokens.get(id) else { return true };
         let mut minted = lock(&entry);
         match &*minted {
             Some(token) if token.serial == serial => {
-                let old_enough = now.since(&token.at) >= token.minimum_age || now.precedes(&token.at);
+                let old_enough = token.may_be_replaced(now);
                 if old_enough {
                     *minted = None;
                 }
@@ -85,5 +88,12 @@ impl ProviderTokens {
             }
             _ => true,
         }
+    }
+}
+
+impl Minted {
+    /// Whether the service accepts a new token in place of this one.
+    fn may_be_replaced(&self, now: &Moment) -> bool {
+        now.since(&self.at) >= self.minimum_age || now.precedes(&self.at)
     }
 }

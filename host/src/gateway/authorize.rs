@@ -104,6 +104,7 @@ impl TokenClient for Tokens {
             let guarded = !trusted.contains(&origin);
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             let request = Request {
+                tenant: request.tenant,
                 origin,
                 protocol: Protocol::Https,
                 identity: Identity::Anonymous,

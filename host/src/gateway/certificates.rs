@@ -104,7 +104,7 @@ pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, entry: Arc<Entry>) 
         if let Some(identity) = gateway.identity(&tenant, application)
             && !gateway.is_used(&identity)
         {
-            gateway.transport.retire(&identity);
+            gateway.transport.retire(&tenant, &identity);
         }
     });
 }

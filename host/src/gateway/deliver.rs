@@ -27,6 +27,7 @@ pub(super) const MOST_AT_ONCE: usize = 1000;
 /// One application's way to its targets.
 pub(super) struct Campaign {
     pub(super) gateway: Arc<Inner>,
+    pub(super) tenant: TenantId,
     pub(super) provider: Arc<Provider>,
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
@@ -93,7 +94,18 @@ impl Campaign {
         let instances = provider.instances(tenant);
         let account = Account::new(&gateway, tenant, &application.record.id, &provider.manifest().name);
         let undecoded = Waiting::default();
-        Ok(Self { gateway, provider, instances, application, purpose, account, undecoded, _place: place })
+        let tenant = tenant.clone();
+        Ok(Self {
+            gateway,
+            tenant,
+            provider,
+            instances,
+            application,
+            purpose,
+            account,
+            undecoded,
+            _place: place,
+        })
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.

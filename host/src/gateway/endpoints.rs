@@ -1,12 +1,14 @@
 //! Where an exchange goes: the manifest's endpoint, or what the operator configured in its place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::config::{self, BaseUrl};
 use crate::contract::manifest;
 use crate::error::Error;
+use crate::fair::FairCache;
 use crate::provider::{Exchange, Message, Provider};
+use crate::tenant::TenantId;
 use crate::transport::{Origin, OriginError, Protocol};
 
 /// The place of one exchange.
@@ -19,20 +21,21 @@ pub(super) struct Destination {
     pub guarded: bool,
 }
 
-/// Origins that are kept parsed; there are few, but manifests can be uploaded.
+/// Origins that are kept parsed. Manifests can be uploaded, so they are divided among tenants.
 const MOST_KNOWN: usize = 4096;
 
 pub(super) struct Destinations {
     overrides: config::Endpoints,
     trusted: Arc<HashSet<Origin>>,
     /// By their text in the configuration or the manifest: reading a URL costs more than encoding a push.
-    known: RwLock<HashMap<String, Origin>>,
+    known: RwLock<FairCache<TenantId, String, Origin>>,
 }
 
 impl Destinations {
     pub fn new(overrides: config::Endpoints) -> Self {
         let trusted = overrides.urls().filter_map(|url| bare(url).parse().ok()).collect();
-        Self { overrides, trusted: Arc::new(trusted), known: RwLock::default() }
+        let known = RwLock::new(FairCache::new(MOST_KNOWN));
+        Self { overrides, trusted: Arc::new(trusted), known }
     }
 
     /// Origins that the operator named: they may have private addresses. A credential's token endpoint may be
@@ -43,6 +46,7 @@ impl Destinations {
 
     pub fn of(
         &self,
+        tenant: &TenantId,
         provider: &Provider,
         message: &Message,
         exchange: &Exchange,
@@ -55,14 +59,14 @@ impl Destinations {
         };
         let base = self.overrides.get(&manifest.name, &endpoint.name, endpoint.environment);
         if let Some(base) = base {
-            let origin = self.origin(base.as_str(), || bare(base).parse())?;
+            let origin = self.origin(tenant, base.as_str(), || bare(base).parse())?;
             let path = format!("{}{}", base.prefix(), exchange.path);
             return Ok(Destination { origin, path, protocol, guarded: false });
         }
         let path = exchange.path.clone();
         match (&endpoint.origin, &exchange.url) {
             (manifest::Origin::Fixed(origin), _) => {
-                let origin = self.origin(origin, || origin.parse())?;
+                let origin = self.origin(tenant, origin, || origin.parse())?;
                 Ok(Destination { origin, path, protocol, guarded: true })
             }
             (manifest::Origin::AnyHttps, Some(url)) => {
@@ -76,6 +80,7 @@ impl Destinations {
     /// The origin that `parse` makes of `text`, made once.
     fn origin(
         &self,
+        tenant: &TenantId,
         text: &str,
         parse: impl FnOnce() -> Result<Origin, OriginError>,
     ) -> Result<Origin, Error> {
@@ -84,9 +89,8 @@ impl Destinations {
         }
         let origin = parse().map_err(Error::internal)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < MOST_KNOWN {
-            known.insert(text.to_owned(), origin.clone());
-        }
+        // Where there is no room, it is parsed again the next time.
+        let _ = known.get_or_insert_with(tenant, &text.to_owned(), 1, |_| true, || origin.clone());
         Ok(origin)
     }
 }

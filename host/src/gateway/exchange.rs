@@ -61,7 +61,8 @@ impl Campaign {
         deadline: Instant,
     ) -> Result<Wire, Box<Fate>> {
         let failed = |error: Error| Box::new(Fate::Failed(error));
-        let destination = self.gateway.destinations.of(&self.provider, message, exchange).map_err(failed)?;
+        let destination = self.gateway.destinations.of(&self.tenant, &self.provider, message, exchange);
+        let destination = destination.map_err(failed)?;
         let Authorized { identity, header, token } =
             self.authorize(message, &destination.origin, deadline).await.map_err(failed)?;
         if self.purpose.validate_only {
@@ -69,6 +70,7 @@ impl Campaign {
         }
         let headers = exchange.headers.iter().cloned().chain(header).collect();
         let request = transport::Request {
+            tenant: self.tenant.clone(),
             origin: destination.origin,
             protocol: destination.protocol,
             identity,
@@ -125,7 +127,8 @@ impl Campaign {
             return Ok(Authorized::anonymous());
         };
         let settings = &self.application.record.settings;
-        let exchange = credential::Exchange { credential, kind, settings, origin: origin.as_str() };
+        let (tenant, origin) = (&self.tenant, origin.as_str());
+        let exchange = credential::Exchange { tenant, credential, kind, settings, origin };
         let deadline = deadline.into_std();
         let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
         let authorization = authorization.map_err(failure::not_authorized)?;

@@ -1,11 +1,16 @@
 //! What went wrong on the way, in the caller's terms.
 
+use std::time::Duration;
+
 use crate::contract::{ConnectionHint, Disposition, Outcome, Rejection};
 use crate::credential::{AuthorizeError, CredentialError};
 use crate::error::{Error, Kind};
 use crate::transport::{Cause, Delivery, SendError};
 
 use super::Fate;
+
+/// When it makes sense to try again after a refusal for too many tokens: they stay for up to 20 minutes.
+const TOKENS_PAUSE: Duration = Duration::from_secs(60);
 
 /// A send that got no answer.
 pub(super) fn no_answer(error: SendError) -> Fate {
@@ -20,6 +25,12 @@ pub(super) fn no_answer(error: SendError) -> Fate {
         Cause::Overloaded => {
             (Kind::Overloaded, "overloaded", "too many pushes are waiting for the push service")
         }
+        Cause::TooManyPeers => (
+            Kind::Throttled,
+            "limit_peers",
+            "this tenant sends to as many servers and credentials at the same time as its share of this server \
+             allows (limit peers)",
+        ),
         Cause::ShuttingDown => (Kind::Overloaded, "shutting_down", "the server is shutting down"),
         Cause::PeerDown => {
             (Kind::Unavailable, "vendor_unreachable", "the push service could not be reached lately")
@@ -59,6 +70,10 @@ pub(super) fn not_authorized(error: AuthorizeError) -> Error {
             (Kind::Unreachable, "token_endpoint_unavailable")
         }
         AuthorizeError::DeadlineExceeded => (Kind::TimedOut, "deadline_exceeded"),
+        AuthorizeError::TooManyTokens => {
+            let message = error.to_string();
+            return Error::new(Kind::Throttled, "limit_tokens", message).after(TOKENS_PAUSE);
+        }
         AuthorizeError::Signing => return Error::internal(inner),
     };
     let retry_after = match &error {

@@ -18,12 +18,13 @@ use super::Inner;
 use super::recent::RecentFailure;
 use crate::account::Accounts;
 use crate::credential::TokenCounts;
+use crate::fair::FairCache;
 use crate::provider::{Provider, SandboxFigures, UsageFigures};
 use crate::registry::Entry;
 use crate::tenant::TenantId;
 use crate::transport::{BreakerState, ConnectionStats};
 
-/// Servers with figures of their own; the others are counted together.
+/// Servers of one tenant with figures of their own; the others are counted together.
 const MOST_ORIGINS: usize = 50;
 const OTHER: &str = "other";
 const DAY: f64 = 24.0 * 3600.0;
@@ -241,9 +242,11 @@ impl Moment {
 
     fn connections(&mut self, all: &[ConnectionStats]) {
         let mut by_origin: BTreeMap<String, [usize; 3]> = BTreeMap::new();
+        let mut shown: FairCache<TenantId, String, ()> = FairCache::with_share(MOST_ORIGINS);
         for stats in all {
             let origin = stats.origin.to_string();
-            let known = by_origin.len() < MOST_ORIGINS || by_origin.contains_key(&origin);
+            let known = shown.contains_key(&origin)
+                || shown.get_or_insert_with(&stats.tenant, &origin, 1, |()| false, || ()).is_ok();
             let sums = by_origin.entry(if known { origin } else { OTHER.to_owned() }).or_default();
             let own = [stats.connections, stats.streams, stats.queued];
             sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
@@ -294,19 +297,22 @@ impl Moment {
         self.counter("sandbox_faults", "Calls into providers that ended in a trap or at a limit", faults);
     }
 
-    /// Of those that end first, if there are too many.
+    /// Of those that end first, if a tenant has too many.
     fn certificates(&mut self, applications: &[(TenantId, Arc<Entry>)], most: usize) {
-        let mut ends: Vec<(i64, Labels)> = applications
-            .iter()
-            .filter_map(|(tenant, entry)| {
-                let labels = vec![("tenant", tenant.to_string()), ("application", entry.id.clone())];
-                Some((entry.description.certificate_ends?, labels))
-            })
-            .collect();
-        ends.sort_by_key(|(end, _)| *end);
-        ends.truncate(most);
+        let ends = applications.iter().filter_map(|(tenant, entry)| {
+            Some((entry.description.certificate_ends?, tenant, entry.id.as_str()))
+        });
+        let mut ends: Vec<(i64, &TenantId, &str)> = ends.collect();
+        ends.sort_unstable();
+        let mut shown: FairCache<TenantId, (&TenantId, &str), ()> = FairCache::with_share(most);
+        ends.retain(|(_, tenant, id)| {
+            shown.get_or_insert_with(tenant, &(*tenant, *id), 1, |()| false, || ()).is_ok()
+        });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let days = ends.into_iter().map(|(end, labels)| (labels, (end as f64 - now) / DAY));
+        let days = ends.into_iter().map(|(end, tenant, id)| {
+            let labels = vec![("tenant", tenant.to_string()), ("application", id.to_owned())];
+            (labels, (end as f64 - now) / DAY)
+        });
         self.gauge("certificate_expiry_days", "Days until the application's certificate ends", days);
     }
 

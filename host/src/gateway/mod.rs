@@ -170,7 +170,7 @@ pub struct Settings {
     pub places: usize,
     /// Targets of one stream under way at once.
     pub stream_window: usize,
-    /// Applications with metrics of their own.
+    /// Applications of one tenant with metrics of their own.
     pub metrics: usize,
 }
 

@@ -15,6 +15,7 @@ use super::idle::Shelf;
 use super::load::Loaded;
 use super::log::GuestLog;
 use super::share::Share;
+use super::usage::Usage;
 use super::{Isolation, ProviderError, Trust};
 use crate::contract::codec::{Answer, Reply};
 use crate::contract::manifest::ProviderManifest;
@@ -33,6 +34,7 @@ pub struct Instances {
     /// What the tenant may use; None: the component is built in.
     share: Option<Share>,
     breaker: Breaker,
+    usage: Arc<Usage>,
     log: Arc<GuestLog>,
     failures: AtomicU64,
 }
@@ -40,15 +42,17 @@ pub struct Instances {
 impl Instances {
     pub(super) fn new(loaded: Arc<Loaded>, tenant: &TenantId) -> Self {
         let sandbox = &loaded.sandbox;
-        let share = match loaded.trust {
-            Trust::BuiltIn => None,
-            Trust::Uploaded => Some(sandbox.shares.of(tenant)),
+        let name = &loaded.manifest.name;
+        let (share, usage) = match loaded.trust {
+            Trust::BuiltIn => (None, sandbox.usages.of_built_in(name)),
+            Trust::Uploaded => (Some(sandbox.shares.of(tenant)), sandbox.usages.of_uploaded(tenant, name)),
         };
         Self {
             tenant: tenant.clone(),
             shelf: sandbox.idle.shelf(share.as_ref().map(|share| share.account.clone())),
             share,
             breaker: Breaker::new(sandbox.limits.breaker),
+            usage,
             log: Arc::default(),
             failures: AtomicU64::new(0),
             loaded,
@@ -199,7 +203,7 @@ impl Instances {
             self.note(error);
         }
         if self.breaker.report(pass, verdict) {
-            self.loaded.usage.quarantined();
+            self.usage.quarantined();
             let Loaded { sandbox, manifest, digest, .. } = &*self.loaded;
             sandbox.quarantined(&self.tenant, &manifest.name, digest);
         }
@@ -214,7 +218,7 @@ impl Instances {
     fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = call();
-        self.loaded.usage.called(start.elapsed());
+        self.usage.called(start.elapsed());
         result
     }
 
@@ -248,7 +252,7 @@ impl Instances {
         if error.is_components_fault() {
             self.failures.fetch_add(1, Ordering::Relaxed);
             self.share.iter().for_each(|share| share.failed());
-            self.loaded.usage.failed(error);
+            self.usage.failed(error);
         }
     }
 }

@@ -10,7 +10,6 @@ use super::guest::Guest;
 use super::inspect::{self, CONTRACT, Interfaces};
 use super::log::GuestLog;
 use super::management::Manager;
-use super::usage::Usage;
 use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
 use crate::contract::codec;
 use crate::contract::management::Collection;
@@ -90,7 +89,6 @@ pub(super) struct Loaded {
     pub(super) manager: Option<Manager>,
     pub(super) trust: Trust,
     pub(super) digest: String,
-    pub(super) usage: Arc<Usage>,
     #[cfg(feature = "native")]
     pub(super) native: Option<&'static dyn super::native::Codec>,
 }
@@ -125,7 +123,10 @@ impl Provider {
         };
         let codec = codec::GuestIndices::new(&component).map_err(invalid)?;
         let manifest = describe(sandbox, &component, log)?;
-        let usage = sandbox.usages.of(&manifest.name);
+        if trust == Trust::BuiltIn {
+            // Before any upload can take the name.
+            sandbox.usages.of_built_in(&manifest.name);
+        }
         let sandbox = sandbox.clone();
         let loaded = Arc::new(Loaded {
             #[cfg(feature = "native")]
@@ -137,7 +138,6 @@ impl Provider {
             manager,
             trust,
             digest,
-            usage,
         });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
     }

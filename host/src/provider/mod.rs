@@ -186,7 +186,7 @@ impl Sandbox {
             limits,
             idle,
             shares: Shares::new(accounts),
-            usages: Usages::default(),
+            usages: Usages::new(),
             alive: Arc::default(),
             on_quarantine: OnceLock::new(),
             _tickers: tickers,

@@ -13,7 +13,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::Cause;
 use super::guard;
+use super::lookup::Lookups;
 use super::origin::Origin;
+use crate::tenant::TenantId;
 
 /// Head start of each address over the next (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -38,14 +40,24 @@ impl DialError {
     }
 }
 
+/// How the names of one peer are looked up.
+#[derive(Clone)]
+pub(super) struct Resolver {
+    pub lookups: Lookups,
+    /// Whose share a lookup comes out of.
+    pub tenant: TenantId,
+    /// Only public addresses are returned.
+    pub guarded: bool,
+}
+
 /// Opens a TLS connection that speaks HTTP/2.
 pub(super) async fn dial(
     origin: &Origin,
     tls: &Arc<ClientConfig>,
-    guarded: bool,
+    resolver: &Resolver,
     within: Duration,
 ) -> Result<TlsStream<TcpStream>, DialError> {
-    timeout(within, connect(origin, tls, guarded))
+    timeout(within, connect(origin, tls, resolver))
         .await
         .unwrap_or_else(|_| Err(DialError::new(Cause::Connect, format!("no connection within {within:?}"))))
 }
@@ -53,9 +65,9 @@ pub(super) async fn dial(
 async fn connect(
     origin: &Origin,
     tls: &Arc<ClientConfig>,
-    guarded: bool,
+    resolver: &Resolver,
 ) -> Result<TlsStream<TcpStream>, DialError> {
-    let addresses = resolve(&origin.host(), origin.port(), guarded).await?;
+    let addresses = resolver.resolve(&origin.host(), origin.port()).await?;
     let socket = race(addresses).await?;
     let failed = |error: &dyn std::fmt::Display| DialError::new(Cause::Tls, error.to_string());
     socket.set_nodelay(true).map_err(|error| DialError::new(Cause::Connect, error.to_string()))?;
@@ -70,24 +82,23 @@ async fn connect(
     Ok(stream)
 }
 
-/// The addresses of a host, freshly looked up, IPv6 and IPv4 by turns. If `guarded`, only public ones.
-pub(super) async fn resolve(host: &str, port: u16, guarded: bool) -> Result<Vec<SocketAddr>, DialError> {
-    let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|error| DialError::new(Cause::Dns, format!("{host}: {error}")))?
-            .collect(),
-    };
-    if found.is_empty() {
-        return Err(DialError::new(Cause::Dns, format!("{host} has no address")));
+impl Resolver {
+    /// The addresses of a host, freshly looked up, IPv6 and IPv4 by turns.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+        let found = match host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, port)],
+            Err(_) => self.lookups.addresses(&self.tenant, host, port).await?,
+        };
+        if found.is_empty() {
+            return Err(DialError::new(Cause::Dns, format!("{host} has no address")));
+        }
+        let allowed = found.iter().copied().filter(|address| !self.guarded || guard::is_public(address.ip()));
+        let addresses = by_turns(allowed);
+        if addresses.is_empty() {
+            return Err(DialError::new(Cause::ForbiddenAddress, format!("{host} has no public address")));
+        }
+        Ok(addresses)
     }
-    let allowed = found.iter().copied().filter(|address| !guarded || guard::is_public(address.ip()));
-    let addresses = by_turns(allowed);
-    if addresses.is_empty() {
-        return Err(DialError::new(Cause::ForbiddenAddress, format!("{host} has no public address")));
-    }
-    Ok(addresses)
 }
 
 fn by_turns(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::origin::Origin;
+
 /// How often a request that the peer certainly did not process is sent.
 const ATTEMPTS: u32 = 8;
 /// Pause before a request that was refused is sent again; it doubles each time.
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+/// When a peer may be free again: pushes take about a second at most.
+const PEERS_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of a request that got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,9 @@ pub enum Cause {
     /// The wait queue of this origin and identity is full.
     #[error("too many requests are waiting for this peer")]
     Overloaded,
+    /// The tenant's requests are in flight to as many origins and identities as its share allows.
+    #[error("the tenant sends to too many peers at the same time")]
+    TooManyPeers,
     /// The circuit breaker is open: the last connects all failed.
     #[error("the peer is down")]
     PeerDown,
@@ -83,6 +90,11 @@ impl SendError {
 
     pub(super) fn not_sent(cause: Cause, detail: impl Into<String>) -> Self {
         Self::new(Delivery::NotSent, cause, detail)
+    }
+
+    /// No peer could be made for this origin: the tenant's share is in use.
+    pub(super) fn too_many_peers(origin: &Origin) -> Self {
+        Self::not_sent(Cause::TooManyPeers, origin.to_string()).retry_after(PEERS_PAUSE)
     }
 
     pub(super) fn unknown(cause: Cause, detail: impl Into<String>) -> Self {

@@ -1,10 +1,9 @@
 //! HTTPS with reqwest for peers that are not pinned to HTTP/2.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -15,13 +14,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
 use super::breaker::{Backoff, Breaker, BreakerState};
-use super::dial::{DialError, resolve};
+use super::dial::{DialError, Resolver};
 use super::error::{Cause, Delivery, SendError};
 use super::guard;
 use super::handover::Body;
+use super::lookup::Lookups;
 use super::message::{ConnectionHandle, Identity, IdentityKey, PeerKey, Request, Response};
 use super::tls::Tls;
 use super::{ConnectionStats, Settings, jitter};
+use crate::fair::FairCache;
+use crate::tenant::TenantId;
 
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 const MAX_HEADER_LIST: u32 = 16 * 1024;
@@ -34,13 +36,21 @@ const IDLE: Duration = Duration::from_secs(90);
 pub(super) struct Https {
     tls: Arc<Tls>,
     settings: Arc<Settings>,
-    peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
+    lookups: Lookups,
+    peers: RwLock<Peers>,
+}
+
+struct Peers {
+    cache: FairCache<TenantId, PeerKey, Arc<Peer>>,
+    /// When peers without requests were removed last.
+    swept_at: Instant,
 }
 
 /// What keeps one origin and identity from taking more than its share. Streams of a connection are a share
 /// too, which is why it has connections of its own.
 struct Peer {
     key: PeerKey,
+    tenant: TenantId,
     client: Client,
     permits: Semaphore,
     most: usize,
@@ -56,8 +66,9 @@ struct Fate {
 }
 
 impl Https {
-    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Self {
-        Https { tls, settings, peers: Mutex::default() }
+    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>, lookups: Lookups) -> Self {
+        let peers = Peers { cache: FairCache::new(settings.max_peers), swept_at: Instant::now() };
+        Https { tls, settings, lookups, peers: RwLock::new(peers) }
     }
 
     pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
@@ -89,17 +100,22 @@ impl Https {
 
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
         let now = Instant::now();
-        self.peers().values().map(|peer| ConnectionStats::of_https(&peer.key, peer.figures(now))).collect()
+        let of = |peer: &Arc<Peer>| ConnectionStats::of_https(&peer.tenant, &peer.key, peer.figures(now));
+        self.all().iter().map(of).collect()
     }
 
     /// Forgets an identity; its connections close when its last request has ended.
     pub fn retire(&self, identity: &IdentityKey) {
-        self.peers().retain(|key, _| key.identity != *identity);
+        self.peers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .cache
+            .retain(|key, _| key.identity != *identity);
     }
 
     /// Waits until no request is in flight, at most `within`.
     pub async fn drain(&self, within: Duration) {
-        let peers: Vec<_> = self.peers().values().cloned().collect();
+        let peers = self.all();
         let all = async {
             for peer in &peers {
                 let most = u32::try_from(peer.most).unwrap_or(u32::MAX);
@@ -112,24 +128,36 @@ impl Https {
     }
 
     fn peer(&self, key: &PeerKey, request: &Request) -> Result<Arc<Peer>, SendError> {
+        let tenant = &request.tenant;
+        {
+            let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(peer) = peers.cache.get_owned(tenant, key) {
+                return Ok(peer.clone());
+            }
+        }
+        // Made before the lock is taken, since that takes a while; it is dropped if another one was faster.
+        let client = self.client(key, request)?;
         let now = Instant::now();
-        let mut peers = self.peers();
-        if let Some(peer) = peers.get(key) {
-            return Ok(peer.clone());
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        if peers.swept_at + IDLE < now {
+            peers.swept_at = now;
+            peers.cache.retain(|_, peer| peer.is_busy() || peer.fate().used_at + IDLE > now);
         }
-        peers.retain(|_, peer| peer.is_used(now));
-        if peers.len() >= self.settings.max_peers {
-            return Err(SendError::not_sent(Cause::Overloaded, "too many peers").retry_after(IDLE));
-        }
-        let client = client(&self.tls, &self.settings, &request.identity, key.guarded)
-            .map_err(|error| SendError::not_sent(Cause::Tls, error))?;
-        let peer = Arc::new(Peer::new(key.clone(), client, &self.settings));
-        peers.insert(key.clone(), peer.clone());
+        let make = || Arc::new(Peer::new(key.clone(), tenant.clone(), client, &self.settings));
+        let found = peers.cache.get_or_insert_with(tenant, key, 1, |peer| !peer.is_busy(), make);
+        let (peer, _evicted) = found.map_err(|_| SendError::too_many_peers(&request.origin))?;
         Ok(peer)
     }
 
-    fn peers(&self) -> MutexGuard<'_, HashMap<PeerKey, Arc<Peer>>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn client(&self, key: &PeerKey, request: &Request) -> Result<Client, SendError> {
+        let (lookups, tenant, guarded) = (self.lookups.clone(), request.tenant.clone(), key.guarded);
+        let resolver = Resolver { lookups, tenant, guarded };
+        client(&self.tls, &self.settings, &request.identity, resolver)
+            .map_err(|error| SendError::not_sent(Cause::Tls, error))
+    }
+
+    fn all(&self) -> Vec<Arc<Peer>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).cache.values().cloned().collect()
     }
 }
 
@@ -141,7 +169,7 @@ pub(super) struct Figures {
 }
 
 impl Peer {
-    fn new(key: PeerKey, client: Client, settings: &Settings) -> Self {
+    fn new(key: PeerKey, tenant: TenantId, client: Client, settings: &Settings) -> Self {
         let backoff = Backoff {
             threshold: settings.breaker_failures,
             base: settings.backoff_base,
@@ -150,7 +178,7 @@ impl Peer {
         let fate = Fate { breaker: Breaker::new(backoff), probing: false, used_at: Instant::now() };
         let most = settings.max_requests.clamp(1, Semaphore::MAX_PERMITS);
         let (permits, waiting, fate) = (Semaphore::new(most), AtomicUsize::new(0), Mutex::new(fate));
-        Peer { key, client, permits, most, waiting, fate }
+        Peer { key, tenant, client, permits, most, waiting, fate }
     }
 
     /// Waits for this request's turn.
@@ -205,8 +233,8 @@ impl Peer {
         }
     }
 
-    fn is_used(&self, now: Instant) -> bool {
-        self.permits.available_permits() < self.most || self.fate().used_at + IDLE > now
+    fn is_busy(&self) -> bool {
+        self.permits.available_permits() < self.most
     }
 
     fn fate(&self) -> MutexGuard<'_, Fate> {
@@ -258,14 +286,14 @@ impl Drop for Trial<'_> {
     }
 }
 
-fn client(tls: &Tls, settings: &Settings, identity: &Identity, guarded: bool) -> Result<Client, String> {
+fn client(tls: &Tls, settings: &Settings, identity: &Identity, resolver: Resolver) -> Result<Client, String> {
     Client::builder()
         .tls_backend_preconfigured(tls.config(identity, ALPN).map_err(|error| error.to_string())?)
         .https_only(true)
         .redirect(redirect::Policy::none())
         .referer(false)
         .no_proxy()
-        .dns_resolver(Resolver { guarded })
+        .dns_resolver(resolver)
         .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(IDLE)
         .tcp_nodelay(true)
@@ -276,16 +304,12 @@ fn client(tls: &Tls, settings: &Settings, identity: &Identity, guarded: bool) ->
         .map_err(|error| error.to_string())
 }
 
-/// Looks names up for reqwest: what it is told is what it dials.
-struct Resolver {
-    guarded: bool,
-}
-
+/// Looks names up for reqwest: what it gets is what it dials.
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let guarded = self.guarded;
+        let resolver = self.clone();
         Box::pin(async move {
-            let addresses = resolve(name.as_str(), 0, guarded).await?;
+            let addresses = Resolver::resolve(&resolver, name.as_str(), 0).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

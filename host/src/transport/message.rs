@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::http2::StreamOrigin;
 use super::origin::Origin;
+use crate::tenant::TenantId;
 
 /// How a request travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +44,8 @@ pub struct ClientCertificate {
 /// One request.
 #[derive(Clone)]
 pub struct Request {
+    /// Whose request it is: what connections and lookups take comes out of its share.
+    pub tenant: TenantId,
     pub origin: Origin,
     pub protocol: Protocol,
     pub identity: Identity,
@@ -112,7 +115,8 @@ impl fmt::Debug for ConnectionHandle {
 /// What tells identities apart.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum IdentityKey {
-    Anonymous,
+    /// Each tenant has connections of its own, for nothing else tells whose they are.
+    Anonymous(TenantId),
     Certificate([u8; 32]),
     Token(Arc<str>),
 }
@@ -126,9 +130,9 @@ pub(super) struct PeerKey {
 }
 
 impl Identity {
-    pub(super) fn key(&self) -> IdentityKey {
+    pub(super) fn key(&self, tenant: &TenantId) -> IdentityKey {
         match self {
-            Identity::Anonymous => IdentityKey::Anonymous,
+            Identity::Anonymous => IdentityKey::Anonymous(tenant.clone()),
             Identity::Certificate(certificate) => IdentityKey::Certificate(certificate.fingerprint),
             Identity::Token(name) => IdentityKey::Token(name.clone()),
         }
@@ -137,14 +141,21 @@ impl Identity {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        match (self, other) {
+            (Identity::Anonymous, Identity::Anonymous) => true,
+            (Identity::Certificate(one), Identity::Certificate(other)) => {
+                one.fingerprint == other.fingerprint
+            }
+            (Identity::Token(one), Identity::Token(other)) => one == other,
+            _ => false,
+        }
     }
 }
 
 impl fmt::Display for IdentityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            IdentityKey::Anonymous => f.write_str("anonymous"),
+            IdentityKey::Anonymous(_) => f.write_str("anonymous"),
             IdentityKey::Certificate(fingerprint) => write!(f, "certificate:{}", hex::encode(fingerprint)),
             IdentityKey::Token(name) => write!(f, "token:{name}"),
         }

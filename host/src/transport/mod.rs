@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::tenant::TenantId;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use http2::Http2;
 use https::Https;
+use lookup::Lookups;
 use message::PeerKey;
 use tls::Tls;
 
@@ -27,6 +29,7 @@ mod guard;
 mod handover;
 mod http2;
 mod https;
+mod lookup;
 mod message;
 mod origin;
 mod settings;
@@ -48,6 +51,8 @@ struct Inner {
 /// Figures of one origin and identity, for metrics.
 #[derive(Debug, Clone)]
 pub struct ConnectionStats {
+    /// Of those that use it, the tenant that used it first.
+    pub tenant: TenantId,
     pub origin: Origin,
     /// `anonymous`, `certificate:` and the fingerprint, or `token:` and its name.
     pub identity: String,
@@ -66,8 +71,9 @@ impl Transport {
     pub fn new(settings: Settings) -> Result<Transport, SetupError> {
         let settings = Arc::new(settings);
         let tls = Arc::new(Tls::new(&settings)?);
-        let http2 = Http2::new(tls.clone(), settings.clone());
-        let https = Https::new(tls, settings);
+        let lookups = Lookups::new();
+        let http2 = Http2::new(tls.clone(), settings.clone(), lookups.clone());
+        let https = Https::new(tls, settings, lookups);
         Ok(Transport(Arc::new(Inner { http2, https, draining: AtomicBool::new(false) })))
     }
 
@@ -84,7 +90,7 @@ impl Transport {
             check(&request)?;
             let key = PeerKey {
                 origin: request.origin.clone(),
-                identity: request.identity.key(),
+                identity: request.identity.key(&request.tenant),
                 guarded: request.guarded,
             };
             match request.protocol {
@@ -102,8 +108,9 @@ impl Transport {
     }
 
     /// Nobody is this any more: closes its connections as soon as their streams have ended.
-    pub fn retire(&self, identity: &Identity) {
-        let identity = identity.key();
+    /// An anonymous identity is that of `tenant`.
+    pub fn retire(&self, tenant: &TenantId, identity: &Identity) {
+        let identity = identity.key(tenant);
         self.0.http2.retire(&identity);
         self.0.https.retire(&identity);
     }
@@ -117,8 +124,9 @@ impl Transport {
 }
 
 impl ConnectionStats {
-    fn of_pool(key: &PeerKey, figures: http2::Figures) -> Self {
+    fn of_pool(tenant: &TenantId, key: &PeerKey, figures: http2::Figures) -> Self {
         ConnectionStats {
+            tenant: tenant.clone(),
             origin: key.origin.clone(),
             identity: key.identity.to_string(),
             protocol: Protocol::Http2,
@@ -129,8 +137,9 @@ impl ConnectionStats {
         }
     }
 
-    fn of_https(key: &PeerKey, figures: https::Figures) -> Self {
+    fn of_https(tenant: &TenantId, key: &PeerKey, figures: https::Figures) -> Self {
         ConnectionStats {
+            tenant: tenant.clone(),
             origin: key.origin.clone(),
             identity: key.identity.to_string(),
             protocol: Protocol::Https,

@@ -19,7 +19,8 @@ pub struct Settings {
     pub max_waiting: usize,
     /// Requests in flight over HTTPS.
     pub max_requests: usize,
-    /// Pairs of origin and identity in the whole process, each for HTTP/2 and for HTTPS.
+    /// Pairs of origin and identity in the whole process, each for HTTP/2 and for HTTPS, divided among tenants:
+    /// one alone gets a quarter.
     pub max_peers: usize,
     /// How long a fresh connection may be the reason not to open another one.
     pub probation: Duration,
@@ -47,7 +48,7 @@ impl Default for Settings {
             max_streams: 1_000,
             max_waiting: 10_000,
             max_requests: 256,
-            max_peers: 10_000,
+            max_peers: 40_000,
             probation: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(12 * 3600),
             ping_after: Duration::from_secs(3600),

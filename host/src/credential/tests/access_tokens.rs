@@ -90,8 +90,13 @@ impl Google {
     }
 
     async fn ask(&self, now: &Moment) -> Result<(String, TokenHandle), AuthorizeError> {
-        let exchange =
-            Exchange { credential: &self.credential, kind: &self.kind, settings: &[], origin: "https://fcm" };
+        let exchange = Exchange {
+            tenant: &TenantId::default_tenant(),
+            credential: &self.credential,
+            kind: &self.kind,
+            settings: &[],
+            origin: "https://fcm",
+        };
         match self.authorizer.authorize(exchange, now, soon()).await? {
             Authorization::Header { value, token, .. } => {
                 assert!(value.is_sensitive());
@@ -308,8 +313,13 @@ async fn bounds_the_life_of_a_token() {
 #[tokio::test]
 async fn a_caller_waits_no_longer_than_its_deadline() {
     let google = Google::new(Endpoint::held([token("ya29.late")]));
-    let exchange =
-        Exchange { credential: &google.credential, kind: &google.kind, settings: &[], origin: "https://fcm" };
+    let exchange = Exchange {
+        tenant: &TenantId::default_tenant(),
+        credential: &google.credential,
+        kind: &google.kind,
+        settings: &[],
+        origin: "https://fcm",
+    };
     let now = Moment::now();
     let error = google.authorizer.authorize(exchange, &now, Instant::now()).await.err();
     assert_eq!(error, Some(AuthorizeError::DeadlineExceeded));
@@ -336,8 +346,13 @@ async fn asks_with_client_credentials() {
     let endpoint = Endpoint::new([(200, json!({"access_token": "token", "expires_in": "3600"}).to_string())]);
     let authorizer = Authorizer::new(Arc::new(Client(endpoint.clone())));
     let settings = settings(&[("client_id", "1234")]);
-    let exchange =
-        Exchange { credential: &credential, kind: &kind, settings: &settings, origin: "https://push" };
+    let exchange = Exchange {
+        tenant: &TenantId::default_tenant(),
+        credential: &credential,
+        kind: &kind,
+        settings: &settings,
+        origin: "https://push",
+    };
     assert!(authorizer.authorize(exchange, &Moment::now(), soon()).await.is_ok());
     let body = endpoint.requests.lock().unwrap()[0].1.clone();
     let expected =

@@ -17,6 +17,7 @@ use super::*;
 use crate::contract::manifest::{
     Authentication, Grant, HeaderPlacement, SignedToken, SigningAlgorithm, Source, TokenExchange,
 };
+use crate::tenant::TenantId;
 
 /// A directory in which `openssl` works, removed afterwards.
 struct Workshop(PathBuf);

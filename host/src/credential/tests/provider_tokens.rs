@@ -33,12 +33,23 @@ impl Apple {
         settings: &[(String, String)],
         now: &Moment,
     ) -> (String, TokenHandle) {
-        let exchange = Exchange { credential, kind: &self.kind, settings, origin: "https://api.example.com" };
-        match self.authorizer.authorize(exchange, now, soon()).await {
-            Ok(Authorization::Header { value, token, .. }) => {
-                (value.to_str().unwrap().to_owned(), token.unwrap())
+        self.try_token(&TenantId::default_tenant(), credential, settings, now).await.unwrap()
+    }
+
+    async fn try_token(
+        &self,
+        tenant: &TenantId,
+        credential: &Credential,
+        settings: &[(String, String)],
+        now: &Moment,
+    ) -> Result<(String, TokenHandle), AuthorizeError> {
+        let kind = &self.kind;
+        let exchange = Exchange { tenant, credential, kind, settings, origin: "https://api.example.com" };
+        match self.authorizer.authorize(exchange, now, soon()).await? {
+            Authorization::Header { value, token, .. } => {
+                Ok((value.to_str().unwrap().to_owned(), token.unwrap()))
             }
-            _ => panic!("no header"),
+            Authorization::ClientCertificate(_) => panic!("no header"),
         }
     }
 
@@ -171,17 +182,32 @@ async fn gives_up_a_token_before_the_end_that_it_carries() {
     assert_ne!(apple.token(&later(&start, 50 * MINUTE)).await.0, first);
 }
 
-#[test]
-fn the_cache_forgets_what_was_not_used_for_longest() {
-    let mut cache: cache::Cache<u8> = cache::Cache::new(16);
-    let key = |number: u8| [number; 32];
-    for number in 0..16 {
-        cache.entry(&key(number));
+/// The service counts new tokens per key, whoever uses it.
+#[tokio::test]
+async fn tenants_of_one_key_share_its_token_and_a_flood_of_another_tenant_does_not_evict_it() {
+    let (shared, other) = (key(), key());
+    let apple = Apple::new(&shared);
+    let start = Moment::now();
+    let (first, _) = apple.token(&start).await;
+    let partner = TenantId::new("partner");
+    assert_eq!(apple.try_token(&partner, &apple.credential, &apple.settings, &start).await.unwrap().0, first);
+
+    let flood = TenantId::new("flood");
+    let credential = accept(&[token_kind()], &[("apns_p8", &other)]);
+    let mut refused = None;
+    for number in 0..40_000 {
+        let team = format!("TEAM{number:06}");
+        let settings = settings(&[("apns_key_id", "ABC123DEFG"), ("apns_team_id", &team)]);
+        if let Err(error) = apple.try_token(&flood, &credential, &settings, &start).await {
+            refused = Some((error, settings));
+            break;
+        }
     }
-    cache.entry(&key(0));
-    cache.entry(&key(16));
-    let kept: Vec<u8> = (0..=16).filter(|number| cache.get(&key(*number)).is_some()).collect();
-    assert!(kept.contains(&0) && kept.contains(&15) && kept.contains(&16));
-    assert!(!kept.contains(&1));
-    assert!(kept.len() <= 16);
+    let (error, last) = refused.expect("no tenant may fill the cache");
+    assert_eq!(error, AuthorizeError::TooManyTokens);
+    assert_eq!(apple.token(&later(&start, 1)).await.0, first);
+    let old = later(&start, 20 * MINUTE);
+    assert!(apple.try_token(&flood, &credential, &last, &old).await.is_ok(), "the oldest may go now");
+    assert_eq!(apple.token(&old).await.0, first);
+    assert_eq!(apple.try_token(&partner, &apple.credential, &apple.settings, &old).await.unwrap().0, first);
 }

@@ -104,7 +104,13 @@ async fn refusals_do_not_repeat_the_assertion() {
     let echo = r#"{"error": "invalid_grant", "error_description": "bad request: {request}"}"#;
     let authorizer = Authorizer::new(Arc::new(Client(Endpoint::new([(400, echo.to_owned())]))));
     let kind = account_kind();
-    let exchange = Exchange { credential: &credential, kind: &kind, settings: &[], origin: "https://fcm" };
+    let exchange = Exchange {
+        tenant: &TenantId::default_tenant(),
+        credential: &credential,
+        kind: &kind,
+        settings: &[],
+        origin: "https://fcm",
+    };
     let error = authorizer.authorize(exchange, &Moment::now(), soon()).await.err().unwrap();
     assert_eq!(error, AuthorizeError::Refused { code: "invalid_grant".to_owned(), description: None });
 }

@@ -18,7 +18,8 @@ async fn header(
 ) -> Result<(String, HeaderValue), AuthorizeError> {
     check_manifest(std::slice::from_ref(kind)).unwrap();
     let authorizer = Authorizer::new(Arc::new(Client(Endpoint::silent())));
-    let exchange = Exchange { credential, kind, settings, origin: ORIGIN };
+    let exchange =
+        Exchange { tenant: &TenantId::default_tenant(), credential, kind, settings, origin: ORIGIN };
     match authorizer.authorize(exchange, &Moment::now(), soon()).await? {
         Authorization::Header { name, value, .. } => Ok((name.to_string(), value)),
         Authorization::ClientCertificate(_) => panic!("a certificate"),
@@ -161,7 +162,13 @@ async fn hands_out_the_client_certificate() {
     let credential = accept(&[certificate_kind()], &[("apns_pem", &file)]);
     let authorizer = Authorizer::new(Arc::new(Client(Endpoint::silent())));
     let kind = certificate_kind();
-    let exchange = Exchange { credential: &credential, kind: &kind, settings: &[], origin: ORIGIN };
+    let exchange = Exchange {
+        tenant: &TenantId::default_tenant(),
+        credential: &credential,
+        kind: &kind,
+        settings: &[],
+        origin: ORIGIN,
+    };
     match authorizer.authorize(exchange, &Moment::now(), soon()).await.ok().unwrap() {
         Authorization::ClientCertificate(certificate) => {
             assert_eq!(&certificate.fingerprint, credential.fingerprint());

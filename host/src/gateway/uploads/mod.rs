@@ -1,6 +1,6 @@
 //! Uploaded providers: how a stranger's component gets into the catalogue, step by step, and out again.
 //!
-//! [`Uploads::begin`] takes a place before the component is read; [`Upload::finish`] checks it, compiles it in
+//! [`Uploads::begin`] takes a place once the component has been read; [`Upload::finish`] checks it, compiles it in
 //! a process of its own, holds its manifest against the operator's [`Policy`], tries it ([`dry_run`]), keeps
 //! it, and then swaps it in. Calls under way finish with the version that they began with.
 
@@ -31,7 +31,7 @@ pub use steps::{Upload, for_everybody};
 use versions::{Version, Versions};
 pub use view::{ProviderEntry, ProviderView};
 
-/// Components in memory at once, on their way in.
+/// Components on their way in at the same time, of different tenants.
 const PLACES: usize = 8;
 /// How long an upload waits for one.
 const WAIT: Duration = Duration::from_secs(10);
@@ -140,7 +140,13 @@ impl Uploads {
         Ok(())
     }
 
-    /// Takes a place for an upload, before its bytes are read.
+    /// Whether a provider of this name may be uploaded now, to be asked before the component is read.
+    pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        self.0.may_upload(tenant, name)
+    }
+
+    /// Takes a place for an upload whose component has been read: a place is held for as long as the server
+    /// needs, not for as long as a caller likes to write.
     pub async fn begin(&self, tenant: &TenantId, name: &str) -> Result<Upload, Error> {
         self.0.may_upload(tenant, name)?;
         let change = self.change(tenant)?;

@@ -10,7 +10,6 @@ mod manifests;
 mod page;
 mod shapes;
 
-use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
@@ -24,12 +23,14 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use super::access::ByTenant;
 use super::{Api, answer, classic, metrics, status, v1};
 use crate::error::Error;
+use crate::fair::FairCache;
 use crate::gateway::Described;
+use crate::tenant::TenantId;
 pub use answers::*;
 pub(super) use page::routes as page;
 pub use shapes::*;
 
-/// Bytes of the documents that are kept, one for each set of providers that some tenant has.
+/// Bytes of the documents that are kept, one for each set of providers that some tenant has; divided among tenants.
 const MOST_KEPT: usize = 16 << 20;
 
 const GUIDE: &str = "A push gateway. Register an application with its credential, then send: to one device with \
@@ -69,8 +70,9 @@ struct Base;
 static FIXED: LazyLock<Value> = LazyLock::new(fixed);
 
 /// The documents by the digests of the providers that they are about.
-#[derive(Default)]
-pub(super) struct Documents(Mutex<HashMap<Vec<String>, Bytes>>);
+pub(super) struct Documents(Mutex<Kept>);
+
+type Kept = FairCache<TenantId, Vec<String>, Bytes>;
 
 /// This document
 ///
@@ -84,30 +86,30 @@ pub(super) struct Documents(Mutex<HashMap<Vec<String>, Bytes>>);
 )]
 pub(super) async fn document(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, Error> {
     let providers = api.backend.described(&tenant);
-    let text = api.documents.of(&providers, !api.watch.is_apart())?;
+    let text = api.documents.of(&tenant, &providers, !api.watch.is_apart())?;
     Ok(([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], text).into_response())
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self(Mutex::new(FairCache::new(MOST_KEPT)))
+    }
 }
 
 impl Documents {
     /// `metrics`: is there a route for them?
-    fn of(&self, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
+    fn of(&self, tenant: &TenantId, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
         let digests: Vec<String> = providers.iter().map(|provider| provider.digest.clone()).collect();
         if let Some(text) = self.kept().get(&digests) {
             return Ok(text.clone());
         }
         let text = Bytes::from(serde_json::to_vec(&complete(providers, metrics)).map_err(Error::internal)?);
-        let mut kept = self.kept();
-        let size: usize = kept.values().map(Bytes::len).sum();
-        if size + text.len() > MOST_KEPT {
-            kept.clear();
-        }
-        if text.len() <= MOST_KEPT {
-            kept.insert(digests, text.clone());
-        }
+        // One that finds no room is made again the next time.
+        let _ = self.kept().get_or_insert_with(tenant, &digests, text.len(), |_| true, || text.clone());
         Ok(text)
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<Vec<String>, Bytes>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

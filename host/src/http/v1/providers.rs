@@ -74,7 +74,7 @@ pub(super) async fn put(
 ) -> Result<Response, Failure> {
     let uploads = uploads(&api)?;
     content_type(request.headers(), &["application/wasm"])?;
-    let upload = uploads.begin(&tenant, &name).await?;
+    uploads.may_upload(&tenant, &name)?;
     let most = uploads.largest_component();
     let (parts, body) = request.into_parts();
     let read = form::read_body(&parts.headers, body, api.form.with_body(most)).await;
@@ -85,6 +85,7 @@ pub(super) async fn put(
         let message = format!("the component has more than {most} bytes");
         Error::new(Kind::TooLarge, "component_too_large", message)
     })?;
+    let upload = uploads.begin(&tenant, &name).await?;
     let view = detached(place, async move { upload.finish(component.into()).await }).await?;
     Ok(answer::json(StatusCode::OK, &view))
 }

@@ -1,6 +1,5 @@
 //! HTTP/2 over few connections that are kept: one pool per origin and identity.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,10 +9,14 @@ use futures_util::future::join_all;
 use http::uri::PathAndQuery;
 use tokio::time::timeout;
 
+use super::dial::Resolver;
 use super::error::{Cause, SendError};
+use super::lookup::Lookups;
 use super::message::{IdentityKey, PeerKey, Request, Response};
 use super::tls::Tls;
 use super::{ConnectionStats, Settings};
+use crate::fair::FairCache;
+use crate::tenant::TenantId;
 use pool::{Lease, Pool, Refusal};
 use state::ConnectionId;
 
@@ -26,15 +29,24 @@ mod pool;
 mod state;
 
 const SHARDS: usize = 16;
+/// How often pools that have ended are removed.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// All pools.
 pub(super) struct Http2 {
     tls: Arc<Tls>,
     settings: Arc<Settings>,
+    lookups: Lookups,
     hasher: RandomState,
-    shards: [Mutex<HashMap<PeerKey, Arc<Pool>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     /// No new pools are made.
     draining: AtomicBool,
+}
+
+struct Shard {
+    pools: FairCache<TenantId, PeerKey, Arc<Pool>>,
+    /// When pools that have ended were removed last.
+    swept_at: Instant,
 }
 
 /// Where a stream was opened.
@@ -57,12 +69,15 @@ impl StreamOrigin {
 }
 
 impl Http2 {
-    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>) -> Self {
+    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>, lookups: Lookups) -> Self {
+        let (most, now) = (settings.max_peers.div_ceil(SHARDS), Instant::now());
+        let shard = |_| Mutex::new(Shard { pools: FairCache::new(most), swept_at: now });
         Http2 {
             tls,
             settings,
+            lookups,
             hasher: RandomState::new(),
-            shards: Default::default(),
+            shards: std::array::from_fn(shard),
             draining: AtomicBool::new(false),
         }
     }
@@ -98,7 +113,10 @@ impl Http2 {
     }
 
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
-        self.pools().iter().map(|pool| ConnectionStats::of_pool(pool.key(), pool.figures())).collect()
+        self.pools()
+            .iter()
+            .map(|pool| ConnectionStats::of_pool(pool.tenant(), pool.key(), pool.figures()))
+            .collect()
     }
 
     /// Lets the streams of an identity end and closes its connections. A later request gets a new pool.
@@ -131,27 +149,41 @@ impl Http2 {
 
     /// The pool of the key, made if there is none.
     fn pool(&self, key: &PeerKey, request: &Request) -> Result<Arc<Pool>, SendError> {
-        let mut shard = self.shard(key);
-        if let Some(pool) = shard.get(key).filter(|pool| !pool.has_ended()) {
+        if let Some(pool) = self.shard(key).pools.get_owned(&request.tenant, key)
+            && !pool.has_ended()
+        {
             return Ok(pool.clone());
         }
-        if self.draining.load(Ordering::SeqCst) {
-            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
-        }
-        shard.retain(|_, pool| !pool.has_ended());
-        if shard.len() >= self.settings.max_peers.div_ceil(SHARDS) {
-            return Err(
-                SendError::not_sent(Cause::Overloaded, "too many peers").retry_after(Duration::from_secs(60))
-            );
-        }
-        let config = self.tls.config(&request.identity, &[b"h2"]);
-        let config = config.map_err(|error| SendError::not_sent(Cause::Tls, error.to_string()))?;
-        let pool = Pool::start(key.clone(), Arc::new(config), self.settings.clone());
-        shard.insert(key.clone(), pool.clone());
+        let (pool, evicted) = self.add_pool(key, request)?;
+        evicted.iter().for_each(Pool::drain);
         Ok(pool)
     }
 
-    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, HashMap<PeerKey, Arc<Pool>>> {
+    /// The pool of the key for a further tenant, or a new one; and those that made room for it.
+    fn add_pool(&self, key: &PeerKey, request: &Request) -> Result<(Arc<Pool>, Vec<Arc<Pool>>), SendError> {
+        let tenant = &request.tenant;
+        let config = self.tls.config(&request.identity, &[b"h2"]);
+        let config = config.map_err(|error| SendError::not_sent(Cause::Tls, error.to_string()))?;
+        let (lookups, guarded) = (self.lookups.clone(), key.guarded);
+        let resolver = Resolver { lookups, tenant: tenant.clone(), guarded };
+        let mut shard = self.shard(key);
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
+        }
+        let now = Instant::now();
+        if shard.swept_at + SWEEP < now {
+            shard.swept_at = now;
+            shard.pools.retain(|_, pool| !pool.has_ended());
+        }
+        if shard.pools.get(key).is_some_and(|pool| pool.has_ended()) {
+            shard.pools.remove(key);
+        }
+        let make = || Pool::start(key.clone(), resolver, Arc::new(config), self.settings.clone());
+        let found = shard.pools.get_or_insert_with(tenant, key, 1, |pool| !pool.is_busy(), make);
+        found.map_err(|_| SendError::too_many_peers(&request.origin))
+    }
+
+    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, Shard> {
         let hash = self.hasher.hash_one(key);
         let [first, ..] = &self.shards;
         let shard = self.shards.get(hash as usize % SHARDS).unwrap_or(first);
@@ -159,9 +191,9 @@ impl Http2 {
     }
 
     fn pools(&self) -> Vec<Arc<Pool>> {
-        let shard = |shard: &Mutex<HashMap<_, Arc<Pool>>>| {
+        let shard = |shard: &Mutex<Shard>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.values().cloned().collect::<Vec<_>>()
+            shard.pools.values().cloned().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(shard).collect()
     }

@@ -9,8 +9,9 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::connection::{self, Connection};
 use super::state::{Action, Admission, Bounds, ConnectionId, Figures, PoolState, Ticket};
+use crate::tenant::TenantId;
 use crate::transport::breaker::Backoff;
-use crate::transport::dial::{DialError, dial};
+use crate::transport::dial::{DialError, Resolver, dial};
 use crate::transport::error::{Cause, SendError};
 use crate::transport::message::PeerKey;
 use crate::transport::{Settings, jitter};
@@ -23,6 +24,7 @@ type State = PoolState<Arc<Connection>, oneshot::Sender<Answer>>;
 
 pub struct Pool {
     key: PeerKey,
+    resolver: Resolver,
     tls: Arc<ClientConfig>,
     settings: Arc<Settings>,
     shared: Mutex<Shared>,
@@ -52,18 +54,34 @@ pub enum Refusal {
 
 impl Pool {
     /// Makes a pool and starts its keeper. No connection is opened before the first request.
-    pub fn start(key: PeerKey, tls: Arc<ClientConfig>, settings: Arc<Settings>) -> Arc<Pool> {
+    pub fn start(
+        key: PeerKey,
+        resolver: Resolver,
+        tls: Arc<ClientConfig>,
+        settings: Arc<Settings>,
+    ) -> Arc<Pool> {
         let state = PoolState::new(bounds(&settings));
         let (connections, wake_at, last_failure, cut) = (Vec::new(), None, None, false);
         let shared = Mutex::new(Shared { state, connections, wake_at, last_failure, cut });
         let (changed, ended) = (Notify::new(), watch::Sender::new(false));
-        let pool = Arc::new(Pool { key, tls, settings, shared, changed, ended });
+        let pool = Arc::new(Pool { key, resolver, tls, settings, shared, changed, ended });
         tokio::spawn(keep(pool.clone()));
         pool
     }
 
     pub fn key(&self) -> &PeerKey {
         &self.key
+    }
+
+    /// The tenant that used it first.
+    pub fn tenant(&self) -> &TenantId {
+        &self.resolver.tenant
+    }
+
+    /// Whether requests are in flight or wait.
+    pub fn is_busy(&self) -> bool {
+        let Figures { streams, waiting, .. } = self.figures();
+        streams > 0 || waiting > 0
     }
 
     pub fn settings(&self) -> &Settings {
@@ -229,7 +247,7 @@ fn bounds(settings: &Settings) -> Bounds {
 /// Opens one connection and drives it to its end.
 async fn connect(pool: Arc<Pool>, id: ConnectionId) {
     let key = &pool.key;
-    let opened = match dial(&key.origin, &pool.tls, key.guarded, pool.settings.connect_timeout).await {
+    let opened = match dial(&key.origin, &pool.tls, &pool.resolver, pool.settings.connect_timeout).await {
         Ok(stream) => connection::start(id, stream)
             .await
             .map_err(|error| DialError::new(Cause::Connect, error.to_string())),

@@ -7,6 +7,7 @@ mod fate;
 mod https;
 mod peer;
 mod refusals;
+mod shares;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::{Identity, Origin, Protocol, Request, Settings, Transport};
+use crate::tenant::TenantId;
 use peer::Peer;
 
 /// Long enough for anything that shall happen.
@@ -32,6 +34,7 @@ fn transport(peer: &Peer, change: impl FnOnce(&mut Settings)) -> Transport {
 
 fn request(origin: &Origin) -> Request {
     Request {
+        tenant: TenantId::default_tenant(),
         origin: origin.clone(),
         protocol: Protocol::Http2,
         identity: Identity::Anonymous,

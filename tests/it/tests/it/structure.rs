@@ -12,12 +12,14 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("contract", &[]),
     ("error", &[]),
     ("tenant", &[]),
+    ("fair", &[]),
     ("config", &["contract"]),
     ("notification", &["contract", "error"]),
-    ("credential", &["contract"]),
+    ("credential", &["contract", "fair", "tenant"]),
     // `credential` for what a manifest may say of credentials, never for a secret.
-    ("provider", &["account", "contract", "credential", "error", "tenant"]),
-    ("transport", &[]),
+    ("provider", &["account", "contract", "credential", "error", "fair", "tenant"]),
+    // `tenant` for who pays for a connection.
+    ("transport", &["fair", "tenant"]),
     ("registry", &["contract", "credential", "error", "tenant"]),
     ("tenants", &["account", "credential", "error", "registry", "tenant"]),
     (
@@ -28,6 +30,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "contract",
             "credential",
             "error",
+            "fair",
             "notification",
             "provider",
             "registry",
@@ -36,7 +39,10 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("http", &["account", "config", "contract", "error", "gateway", "telemetry", "tenant", "tenants"]),
+    (
+        "http",
+        &["account", "config", "contract", "error", "fair", "gateway", "telemetry", "tenant", "tenants"],
+    ),
     ("server", &["config", "http"]),
     ("log", &["config"]),
     ("telemetry", &["config", "web"]),
