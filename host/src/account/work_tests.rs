@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use futures_util::FutureExt as _;
+
 use super::super::{AccountSettings, Accounts};
 use super::*;
 use crate::tenant::TenantId;
@@ -100,13 +102,13 @@ async fn only_so_many_jobs_of_a_tenant_wait() {
     let mut waiting: Vec<_> =
         (0..MOST_WAITING).map(|_| Box::pin(account.run_heavy(Work::Parsing, || ()))).collect();
     for job in &mut waiting {
-        assert!(futures_util::poll!(job.as_mut()).is_pending());
+        assert!(job.as_mut().now_or_never().is_none());
     }
     let error = account.run_heavy(Work::Parsing, || ()).await.unwrap_err();
     assert_eq!(error.code, "limit_queued_work");
     // Others have a queue of their own, and come between.
     let mut others = Box::pin(other.run_heavy(Work::Parsing, || ()));
-    assert!(futures_util::poll!(others.as_mut()).is_pending());
+    assert!(others.as_mut().now_or_never().is_none());
     drop(permit);
     others.await.unwrap();
     drop(waiting);
