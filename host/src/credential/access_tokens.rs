@@ -15,7 +15,9 @@ use super::authorizer::{AuthorizeError, TokenHandle};
 use super::cache::{Cache, Key, lock};
 use super::moment::Moment;
 use super::secret::Secret;
+use super::signing::SigningJob;
 use super::token_response;
+use crate::account::Account;
 use crate::tenant::TenantId;
 
 /// For the whole request; callers wait no longer than their own deadlines.
@@ -79,7 +81,9 @@ pub(super) struct Fetch<'a> {
     pub(super) id: Key,
     pub(super) url: &'a Url,
     /// Makes the form; called only when a request is really made.
-    pub(super) form: &'a (dyn Fn() -> Result<Form, AuthorizeError> + Sync),
+    pub(super) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
+    /// Whose work it is to sign what the form needs; called only when a request is really made.
+    pub(super) account: &'a (dyn Fn() -> Arc<Account> + Sync),
     pub(super) refresh_before: Duration,
     /// What stands before the token in the header.
     pub(super) prefix: &'a str,
@@ -88,13 +92,41 @@ pub(super) struct Fetch<'a> {
 /// The fields of a form.
 pub(super) type Form = Vec<(&'static str, Zeroizing<String>)>;
 
+/// A form whose assertion is not signed yet.
+pub(super) struct TokenForm {
+    pub(super) fields: Form,
+    pub(super) assertion: Option<SigningJob>,
+}
+
+impl TokenForm {
+    async fn complete(
+        self,
+        account: &Arc<Account>,
+        now: Moment,
+        deadline: Instant,
+    ) -> Result<Form, AuthorizeError> {
+        let Self { mut fields, assertion } = self;
+        if let Some(assertion) = assertion {
+            fields.push(("assertion", assertion.run(account, now, deadline).await?));
+        }
+        Ok(fields)
+    }
+}
+
 /// The access tokens of the process.
 pub(super) struct AccessTokens {
     client: Arc<dyn TokenClient>,
     slots: Arc<Cache<Slot>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
     serials: AtomicU64,
-    /// Requests that gave no token.
-    failures: Arc<AtomicU64>,
+    /// Requests to token endpoints.
+    fetches: AtomicU64,
+    /// Those among them that gave no token.
+    failures: AtomicU64,
 }
 
 #[derive(Default)]
@@ -129,7 +161,7 @@ enum Step {
 
 impl AccessTokens {
     pub(super) fn new(client: Arc<dyn TokenClient>) -> Self {
-        Self { client, slots: Arc::new(Cache::new()), serials: AtomicU64::new(0), failures: Arc::default() }
+        Self { client, slots: Arc::new(Cache::new()), counts: Arc::default() }
     }
 
     /// The current token, fetched if need be. All callers share one request and its result; it goes on
@@ -161,7 +193,8 @@ impl AccessTokens {
 
     /// How many requests there were, and how many of them gave no token.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.serials.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+        let Counts { fetches, failures, .. } = &*self.counts;
+        (fetches.load(Ordering::Relaxed), failures.load(Ordering::Relaxed))
     }
 
     /// The service refused this token as expired. Answers whether another try has a chance.
@@ -209,29 +242,31 @@ impl AccessTokens {
         fetch: &Fetch<'_>,
         now: &Moment,
     ) -> Result<watch::Receiver<Option<Fetched>>, AuthorizeError> {
-        let form = (fetch.form)()?;
-        let mut body = url::form_urlencoded::Serializer::new(String::new());
-        body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
-        let body = Zeroizing::new(body.finish());
+        let (form, account) = ((fetch.form)()?, (fetch.account)());
         let deadline = Instant::now() + FETCH_TIME;
-        let (tenant, url) = (fetch.tenant.clone(), fetch.url.clone());
-        let answer = self.client.post_form(TokenRequest { tenant, url, body, deadline });
+        let (client, tenant, url) = (self.client.clone(), fetch.tenant.clone(), fetch.url.clone());
         let (landed, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
         let landing = Landing {
             slots: self.slots.clone(),
             id: fetch.id,
             slot: slot.clone(),
-            failures: self.failures.clone(),
-            serial: self.serials.fetch_add(1, Ordering::Relaxed),
+            counts: self.counts.clone(),
+            serial: self.counts.serials.fetch_add(1, Ordering::Relaxed),
             at: *now,
             refresh_before: fetch.refresh_before,
             prefix: fetch.prefix.to_owned(),
         };
         tokio::spawn(async move {
-            let answer = tokio::time::timeout_at(deadline.into(), answer).await;
-            let answer = answer.unwrap_or_else(|_| Err(TokenHttpError("it took too long".to_owned())));
-            let fetched = landing.land(token_response::read(answer, &form));
+            let answer = match form.complete(&account, landing.at, deadline).await {
+                Ok(form) => {
+                    landing.counts.fetches.fetch_add(1, Ordering::Relaxed);
+                    let answer = post(&*client, (tenant, url), &form, deadline).await;
+                    token_response::read(answer, &form)
+                }
+                Err(error) => Err(error),
+            };
+            let fetched = landing.land(answer);
             // Nobody may be waiting any more; the slot has the result in any case.
             let _ = landed.send(Some(fetched));
         });
@@ -239,12 +274,30 @@ impl AccessTokens {
     }
 }
 
+async fn post(
+    client: &dyn TokenClient,
+    (tenant, url): (TenantId, Url),
+    form: &Form,
+    deadline: Instant,
+) -> Result<TokenResponse, TokenHttpError> {
+    let body = Zeroizing::new(encoded(form));
+    let answer = client.post_form(TokenRequest { tenant, url, body, deadline });
+    let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+    answer.unwrap_or_else(|_| Err(TokenHttpError("it took too long".to_owned())))
+}
+
+fn encoded(form: &Form) -> String {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
+    body.finish()
+}
+
 /// What is done with an answer.
 struct Landing {
     slots: Arc<Cache<Slot>>,
     id: Key,
     slot: Arc<Mutex<Slot>>,
-    failures: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     serial: u64,
     at: Moment,
     refresh_before: Duration,
@@ -273,8 +326,11 @@ impl Landing {
                 Ok((value, serial))
             }
             Err(error) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
+                let is_fetch = !matches!(error, AuthorizeError::NoCapacity(_) | AuthorizeError::Signing);
+                self.counts.failures.fetch_add(u64::from(is_fetch), Ordering::Relaxed);
                 let pause = match &error {
+                    // Another tenant with the same account must not wait for this one's time.
+                    AuthorizeError::NoCapacity(_) => FAILED_PAUSE,
                     AuthorizeError::Unavailable { retry_after, .. } => {
                         retry_after.unwrap_or(FAILED_PAUSE).clamp(FAILED_PAUSE, LONGEST_PAUSE)
                     }

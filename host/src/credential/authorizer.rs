@@ -4,21 +4,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
+use url::Url;
 use zeroize::Zeroizing;
 
-use super::access_tokens::{AccessTokens, Fetch, Form, TokenClient, parse_token_url};
+use super::access_tokens::{AccessTokens, Fetch, TokenClient, TokenForm, parse_token_url};
 use super::cache::Key;
 use super::identity::ClientCertificate;
-use super::jwt::{self, Facts, Template};
+use super::jwt::{self, Facts};
+use super::key::TokenKey;
 use super::moment::Moment;
 use super::parts::Parts;
-use super::provider_tokens::ProviderTokens;
+use super::provider_tokens::{Mint, ProviderTokens};
+use super::signing::{Frame, SigningJob};
 use super::{Credential, text_fingerprint};
+use crate::account::Accounts;
 use crate::contract::CredentialFault;
 use crate::contract::manifest::{
     Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
     TokenExchange,
 };
+use crate::error::Error;
 use crate::tenant::TenantId;
 
 /// What the host adds to an exchange.
@@ -88,6 +93,9 @@ pub enum AuthorizeError {
     /// The system gives no random numbers.
     #[error("a token could not be signed")]
     Signing,
+    /// The tenant, or this server, has too much work to sign one now.
+    #[error("a token could not be signed now: {}", .0.message)]
+    NoCapacity(Error),
 }
 
 impl AuthorizeError {
@@ -114,7 +122,7 @@ pub struct TokenCounts {
 /// What is to be authenticated.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
-    /// Whose share of the tokens that are kept it uses.
+    /// Whose exchange it is: whose work, and whose share of the tokens that are kept.
     pub tenant: &'a TenantId,
     pub credential: &'a Credential,
     /// The credential's kind, from the provider's manifest.
@@ -129,11 +137,13 @@ pub struct Exchange<'a> {
 pub struct Authorizer {
     provider_tokens: ProviderTokens,
     access_tokens: AccessTokens,
+    accounts: Arc<Accounts>,
 }
 
 impl Authorizer {
-    pub fn new(client: Arc<dyn TokenClient>) -> Self {
-        Self { provider_tokens: ProviderTokens::new(), access_tokens: AccessTokens::new(client) }
+    pub fn new(client: Arc<dyn TokenClient>, accounts: Arc<Accounts>) -> Self {
+        let (provider_tokens, access_tokens) = (ProviderTokens::new(), AccessTokens::new(client));
+        Self { provider_tokens, access_tokens, accounts }
     }
 
     pub fn counts(&self) -> TokenCounts {
@@ -141,7 +151,7 @@ impl Authorizer {
         TokenCounts { minted: self.provider_tokens.minted(), fetches, failed_fetches }
     }
 
-    /// What to add to one exchange. Waits only if an access token must be fetched, until `deadline`.
+    /// What to add to one exchange. Waits only if a token must be signed or fetched, until `deadline`.
     pub async fn authorize(
         &self,
         exchange: Exchange<'_>,
@@ -149,18 +159,35 @@ impl Authorizer {
         deadline: Instant,
     ) -> Result<Authorization, AuthorizeError> {
         match &exchange.kind.authentication {
-            Authentication::ClientCertificate => {
-                let certificate = exchange.credential.client_certificate();
-                let certificate =
-                    certificate.ok_or_else(|| AuthorizeError::manifest("it is no certificate"))?;
-                Ok(Authorization::ClientCertificate(certificate.clone()))
+            Authentication::ClientCertificate => certificate(exchange),
+            Authentication::SignedToken((token, place)) => {
+                let frame = Frame::Prefix(&place.prefix);
+                self.signed(exchange, token, (&place.name, frame), now, deadline).await
             }
-            Authentication::SignedToken((token, place)) => self.signed(exchange, token, place, now),
             Authentication::ExchangedToken((token, place)) => {
                 self.exchanged(exchange, token, place, now, deadline).await
             }
             Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place),
-            Authentication::Vapid(token) => self.vapid(exchange, token, now),
+            Authentication::Vapid(token) => {
+                self.signed(exchange, token, ("authorization", Frame::Vapid), now, deadline).await
+            }
+        }
+    }
+
+    /// Is everything there that [`Authorizer::authorize`] needs? Signs nothing, and asks no token endpoint.
+    pub fn check(&self, exchange: Exchange<'_>) -> Result<(), AuthorizeError> {
+        let signed = |token: &SignedToken| {
+            let key = token_key(exchange.credential, &token.key)?;
+            SigningJob::new(token, key, exchange.facts()).map(drop)
+        };
+        match &exchange.kind.authentication {
+            Authentication::ClientCertificate => certificate(exchange).map(drop),
+            Authentication::SignedToken((token, _)) | Authentication::Vapid(token) => signed(token),
+            Authentication::ExchangedToken((token, _)) => {
+                token_url(exchange, token)?;
+                ResolvedGrant::new(&token.grant, exchange)?.form(token.scope.as_deref()).map(drop)
+            }
+            Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place).map(drop),
         }
     }
 
@@ -179,48 +206,31 @@ impl Authorizer {
         }
     }
 
-    fn signed(
+    async fn signed(
         &self,
         exchange: Exchange<'_>,
         token: &SignedToken,
-        place: &HeaderPlacement,
+        (name, frame): (&str, Frame<'_>),
         now: &Moment,
+        deadline: Instant,
     ) -> Result<Authorization, AuthorizeError> {
-        let frame = |token: &str| [place.prefix.as_str(), token].concat();
-        let (value, handle) = self.mint(exchange, token, &place.prefix, frame, now)?;
-        header(&place.name, value, Some(handle))
-    }
-
-    /// RFC 8292 section 3: `vapid t=TOKEN, k=KEY`.
-    fn vapid(
-        &self,
-        exchange: Exchange<'_>,
-        token: &SignedToken,
-        now: &Moment,
-    ) -> Result<Authorization, AuthorizeError> {
-        use base64::Engine;
-        let key = token_key(exchange.credential, &token.key)?.public_key();
-        let public = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key);
-        let frame = |token: &str| format!("vapid t={token}, k={public}");
-        let (value, handle) = self.mint(exchange, token, "vapid", frame, now)?;
-        header("authorization", value, Some(handle))
-    }
-
-    fn mint(
-        &self,
-        exchange: Exchange<'_>,
-        token: &SignedToken,
-        frame_name: &str,
-        frame: impl FnOnce(&str) -> String,
-        now: &Moment,
-    ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let key = token_key(exchange.credential, &token.key)?;
         let facts = exchange.facts();
         let id = exchange.credential.last_token.id(&exchange, || {
-            Ok(Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame_name.as_bytes()]))
+            Ok(Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame.name().as_bytes()]))
         })?;
-        let mint = || sensitive(frame(&Template::new(token, facts)?.mint(key, now)?));
-        self.provider_tokens.get(exchange.tenant, id, token, mint, now)
+        let (value, handle) = match self.provider_tokens.current(exchange.tenant, id, token, now)? {
+            Some(current) => current,
+            None => {
+                let account = self.accounts.of(exchange.tenant);
+                let job = || SigningJob::new(token, key, facts);
+                let mint =
+                    Mint { tenant: exchange.tenant, id, token, account, job: &job, frame: frame.parts(key) };
+                // Few wait: the room that this needs is not kept for all.
+                Box::pin(self.provider_tokens.get(mint, now, deadline)).await?
+            }
+        };
+        header(name, value, Some(handle))
     }
 
     async fn exchanged(
@@ -231,9 +241,7 @@ impl Authorizer {
         now: &Moment,
         deadline: Instant,
     ) -> Result<Authorization, AuthorizeError> {
-        let url = exchange.facts().text(&token.token_url)?;
-        let url =
-            parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))?;
+        let url = token_url(exchange, token)?;
         let grant = ResolvedGrant::new(&token.grant, exchange)?;
         let scope = token.scope.as_deref();
         let id = exchange.credential.last_token.id(&exchange, || {
@@ -245,10 +253,11 @@ impl Authorizer {
                 place.prefix.as_bytes(),
             ]))
         })?;
-        let form = || grant.form(scope, now);
+        let form = || grant.form(scope);
+        let account = || self.accounts.of(exchange.tenant);
         let refresh_before = Duration::from_millis(token.refresh_before);
         let (tenant, prefix) = (exchange.tenant, &place.prefix);
-        let fetch = Fetch { tenant, id, url: &url, form: &form, refresh_before, prefix };
+        let fetch = Fetch { tenant, id, url: &url, form: &form, account: &account, refresh_before, prefix };
         let (value, handle) = self.access_tokens.get(fetch, now, deadline).await?;
         header(&place.name, value, Some(handle))
     }
@@ -262,7 +271,7 @@ impl<'a> Exchange<'a> {
 
 /// A grant with the secrets that it needs.
 enum ResolvedGrant<'a> {
-    Assertion { key: &'a super::key::TokenKey, token: &'a SignedToken, facts: Facts<'a> },
+    Assertion { key: &'a Arc<TokenKey>, token: &'a SignedToken, facts: Facts<'a> },
     Client { id: String, secret: Zeroizing<String> },
 }
 
@@ -291,21 +300,24 @@ impl<'a> ResolvedGrant<'a> {
         })
     }
 
-    fn form(&self, scope: Option<&str>, now: &Moment) -> Result<Form, AuthorizeError> {
+    fn form(&self, scope: Option<&str>) -> Result<TokenForm, AuthorizeError> {
         let plain = |text: &str| Zeroizing::new(text.to_owned());
-        let mut form = match self {
-            Self::Assertion { key, token, facts } => vec![
-                ("grant_type", plain("urn:ietf:params:oauth:grant-type:jwt-bearer")),
-                ("assertion", Template::new(token, *facts)?.mint(key, now)?),
-            ],
-            Self::Client { id, secret } => vec![
-                ("grant_type", plain("client_credentials")),
-                ("client_id", plain(id)),
-                ("client_secret", secret.clone()),
-            ],
+        let (mut fields, assertion) = match self {
+            Self::Assertion { key, token, facts } => (
+                vec![("grant_type", plain("urn:ietf:params:oauth:grant-type:jwt-bearer"))],
+                Some(SigningJob::new(token, key, *facts)?),
+            ),
+            Self::Client { id, secret } => (
+                vec![
+                    ("grant_type", plain("client_credentials")),
+                    ("client_id", plain(id)),
+                    ("client_secret", secret.clone()),
+                ],
+                None,
+            ),
         };
-        form.extend(scope.map(|scope| ("scope", plain(scope))));
-        Ok(form)
+        fields.extend(scope.map(|scope| ("scope", plain(scope))));
+        Ok(TokenForm { fields, assertion })
     }
 }
 
@@ -316,6 +328,17 @@ pub(super) fn sensitive(text: String) -> Result<HeaderValue, AuthorizeError> {
         .map_err(|_| AuthorizeError::manifest("the token makes no header value"))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn certificate(exchange: Exchange<'_>) -> Result<Authorization, AuthorizeError> {
+    let certificate = exchange.credential.client_certificate();
+    let certificate = certificate.ok_or_else(|| AuthorizeError::manifest("it is no certificate"))?;
+    Ok(Authorization::ClientCertificate(certificate.clone()))
+}
+
+fn token_url(exchange: Exchange<'_>, token: &TokenExchange) -> Result<Url, AuthorizeError> {
+    let url = exchange.facts().text(&token.token_url)?;
+    parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))
 }
 
 fn secret_header(
@@ -339,9 +362,6 @@ fn header(
     Ok(Authorization::Header { name, value, token })
 }
 
-fn token_key<'a>(
-    credential: &'a Credential,
-    secret: &str,
-) -> Result<&'a super::key::TokenKey, AuthorizeError> {
+fn token_key<'a>(credential: &'a Credential, secret: &str) -> Result<&'a Arc<TokenKey>, AuthorizeError> {
     credential.token_key(secret).ok_or_else(|| AuthorizeError::manifest("it is no key that signs"))
 }

@@ -25,6 +25,7 @@ mod provider_tokens;
 mod seal;
 mod secret;
 mod service_account;
+mod signing;
 #[cfg(all(test, openssl))]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
@@ -32,7 +33,7 @@ mod token_response;
 mod traditional;
 mod x509;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use ring::hmac;
@@ -80,7 +81,7 @@ pub struct Credential {
 
 enum Material {
     Identity(Box<Identity>),
-    Key(Box<TokenKey>),
+    Key(Arc<TokenKey>),
     ServiceAccount(Box<ServiceAccount>),
     Text(Secret),
 }
@@ -106,6 +107,14 @@ pub struct Summary {
 }
 
 impl Credential {
+    /// May it take long to parse what was uploaded? Only a text never does: a file may ask for any number of rounds of
+    /// key derivation within the bounds, and a key is checked with arithmetic.
+    pub fn is_costly(kinds: &[CredentialKind], uploads: &Uploads) -> bool {
+        let first =
+            kinds.iter().flat_map(|kind| &kind.secrets).find(|secret| uploads.get(&secret.name).is_some());
+        first.is_some_and(|secret| secret.format != SecretFormat::Text)
+    }
+
     /// Parses the first secret that was uploaded for one of the manifest's credential kinds; `None` if
     /// there is none. `now` decides whether a certificate is valid.
     ///
@@ -202,7 +211,7 @@ impl Credential {
     }
 
     /// The key that signs tokens, if it is or holds the named secret.
-    fn token_key(&self, secret: &str) -> Option<&TokenKey> {
+    fn token_key(&self, secret: &str) -> Option<&Arc<TokenKey>> {
         match &self.material {
             _ if secret != self.field => None,
             Material::Key(key) => Some(key),
@@ -273,7 +282,7 @@ fn read(
         SecretFormat::Pkcs8Key => {
             let algorithm = manifest::algorithm(kind).ok_or(Fault::Unreadable)?;
             let key = TokenKey::parse(&pem::parse_key(bytes, password)?, algorithm)?;
-            Ok(Material::Key(Box::new(key)))
+            Ok(Material::Key(Arc::new(key)))
         }
         SecretFormat::ServiceAccount => {
             let algorithm = manifest::algorithm(kind).ok_or(Fault::Unreadable)?;

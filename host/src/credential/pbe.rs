@@ -15,8 +15,11 @@ const SHA1_3DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549
 const SHA1_RC2_128: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.5");
 const SHA1_RC2_40: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.6");
 
-/// Rounds of hashing that one upload may cost: about a second. Common files ask for 2048 to 600,000.
-const MOST_ROUNDS: u64 = 3_000_000;
+/// Rounds of hashing that one upload may cost, over all of its key derivations. OpenSSL asks for 2048 for each of
+/// three, Firefox for 600,000: the most that is common, and it fits.
+const MOST_ROUNDS: u64 = 2_000_000;
+/// A round of SHA-384 or SHA-512 costs about twice as much as one of SHA-1 or SHA-256, and counts so.
+pub(super) const WIDE_HASH: u64 = 2;
 const MOST_SCRYPT_MEMORY: u64 = 64 << 20;
 
 /// The rounds of key derivation that one upload may still cost.
@@ -160,8 +163,12 @@ fn pbes2_rounds(parameters: &pbes2::Parameters) -> Result<u64, Fault> {
                 Pbkdf2Prf::HmacWithSha224 => 28,
                 _ => 32,
             };
+            let cost = match kdf.prf {
+                Pbkdf2Prf::HmacWithSha384 | Pbkdf2Prf::HmacWithSha512 => WIDE_HASH,
+                _ => 1,
+            };
             let blocks = parameters.encryption.key_size().div_ceil(hash_length) as u64;
-            Ok(u64::from(kdf.iteration_count) * blocks)
+            Ok(u64::from(kdf.iteration_count) * blocks * cost)
         }
         Kdf::Scrypt(kdf) => {
             // RFC 7914 section 2; the library panics at 0.

@@ -63,18 +63,18 @@ fn check_mac(
     let tag = digest_info.value(Tag::OctetString)?;
     let salt = mac_data.value(Tag::OctetString)?;
     let iterations = if mac_data.is_finished() { 1 } else { mac_data.integer()? };
-    let (hash, mac) = match algorithm.oid {
-        SHA1 => (&digest::SHA1_FOR_LEGACY_USE_ONLY, hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
-        SHA256 => (&digest::SHA256, hmac::HMAC_SHA256),
-        SHA384 => (&digest::SHA384, hmac::HMAC_SHA384),
-        SHA512 => (&digest::SHA512, hmac::HMAC_SHA512),
+    let (hash, mac, cost) = match algorithm.oid {
+        SHA1 => (&digest::SHA1_FOR_LEGACY_USE_ONLY, hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, 1),
+        SHA256 => (&digest::SHA256, hmac::HMAC_SHA256, 1),
+        SHA384 => (&digest::SHA384, hmac::HMAC_SHA384, pbe::WIDE_HASH),
+        SHA512 => (&digest::SHA512, hmac::HMAC_SHA512, pbe::WIDE_HASH),
         oid => return Err(format!("its MAC algorithm is not supported ({oid})").into()),
     };
     // Without a password, some programs take an empty text and some no text at all.
     let with_terminator = pbe::pkcs12_password(password.value.unwrap_or_default());
     let candidates: &[&[u8]] = if with_terminator.len() > 2 { &[&with_terminator] } else { &[&[0, 0], &[]] };
     for candidate in candidates {
-        budget.spend(u64::from(iterations))?;
+        budget.spend(u64::from(iterations) * cost)?;
         let key = pbe::pkcs12_key(hash, candidate, salt, 3, iterations, hash.output_len());
         if hmac::verify(&hmac::Key::new(mac, &key), content, tag).is_ok() {
             return Ok(());

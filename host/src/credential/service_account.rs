@@ -1,6 +1,7 @@
 //! Service account files: JSON with a private key and properties that are no secret.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
@@ -16,7 +17,7 @@ const LONGEST_PROPERTY: usize = 2048;
 
 /// A service account.
 pub(super) struct ServiceAccount {
-    pub(super) key: TokenKey,
+    pub(super) key: Arc<TokenKey>,
     /// The text properties without the private key.
     properties: BTreeMap<String, String>,
 }
@@ -46,7 +47,7 @@ impl ServiceAccount {
             Fault::Unreadable => "its private_key cannot be read".into(),
             other => other,
         })?;
-        Ok(Self { key: TokenKey::parse(&key, algorithm)?, properties })
+        Ok(Self { key: Arc::new(TokenKey::parse(&key, algorithm)?), properties })
     }
 
     /// A property that is no secret.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::account::Account;
 use super::course::Course;
 use super::decode::Waiting;
-use super::{Fate, Inner, unix_milliseconds};
+use super::{Fate, Inner, failure, unix_milliseconds};
 use crate::contract::{Context, Disposition, Notification, Target};
 use crate::error::{Error, Kind};
 use crate::provider::{Exchange, Instances, Message, Provider};
@@ -170,6 +170,11 @@ impl Campaign {
 
     /// The exchanges for some of the batch's targets, and those that are settled without one.
     pub(super) async fn encode(&self, batch: &Batch, indices: &[usize]) -> (Vec<Work>, Vec<(usize, Fate)>) {
+        // The batches before this one may have taken all the time there was.
+        if Instant::now() >= batch.deadline {
+            let fate = Fate::Failed(failure::deadline_exceeded());
+            return (Vec::new(), indices.iter().map(|&index| (index, fate.clone())).collect());
+        }
         let targets: Vec<Target> = indices.iter().map(|&index| batch.targets[index].clone()).collect();
         let size = self.provider.manifest().entropy as usize;
         let entropy =

@@ -63,11 +63,13 @@ impl Campaign {
         let failed = |error: Error| Box::new(Fate::Failed(error));
         let destination = self.gateway.destinations.of(&self.tenant, &self.provider, message, exchange);
         let destination = destination.map_err(failed)?;
-        let Authorized { identity, header, token } =
-            self.authorize(message, &destination.origin, deadline).await.map_err(failed)?;
         if self.purpose.validate_only {
+            // Nothing is signed, and nobody is asked: no token endpoint, and no name server.
+            self.check_authorization(message, &destination.origin).map_err(failed)?;
             return Ok(Wire::Withheld);
         }
+        let Authorized { identity, header, token } =
+            self.authorize(message, &destination.origin, deadline).await.map_err(failed)?;
         let headers = exchange.headers.iter().cloned().chain(header).collect();
         let request = transport::Request {
             tenant: self.tenant.clone(),
@@ -121,18 +123,34 @@ impl Campaign {
         origin: &transport::Origin,
         deadline: Instant,
     ) -> Result<Authorized, Error> {
-        let kind = authorize::kind_of(self.provider.manifest(), &self.application);
-        let (Some(kind), Some(credential), true) = (kind, &self.application.credential, message.authenticate)
-        else {
+        let Some(exchange) = self.credential_exchange(message, origin) else {
             return Ok(Authorized::anonymous());
         };
-        let settings = &self.application.record.settings;
-        let (tenant, origin) = (&self.tenant, origin.as_str());
-        let exchange = credential::Exchange { tenant, credential, kind, settings, origin };
         let deadline = deadline.into_std();
         let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
         let authorization = authorization.map_err(failure::not_authorized)?;
-        Ok(Authorized::new(authorization, &self.application, kind))
+        Ok(Authorized::new(authorization, &self.application, exchange.kind))
+    }
+
+    fn check_authorization(&self, message: &Message, origin: &transport::Origin) -> Result<(), Error> {
+        let Some(exchange) = self.credential_exchange(message, origin) else { return Ok(()) };
+        self.gateway.authorizer.check(exchange).map_err(failure::not_authorized)
+    }
+
+    /// What is to be authenticated; None: nothing is.
+    fn credential_exchange<'a>(
+        &'a self,
+        message: &Message,
+        origin: &'a transport::Origin,
+    ) -> Option<credential::Exchange<'a>> {
+        if !message.authenticate {
+            return None;
+        }
+        let kind = authorize::kind_of(self.provider.manifest(), &self.application)?;
+        let credential = self.application.credential.as_ref()?;
+        let settings = &self.application.record.settings;
+        let (tenant, origin) = (&self.tenant, origin.as_str());
+        Some(credential::Exchange { tenant, credential, kind, settings, origin })
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?

@@ -35,7 +35,9 @@ pub(super) fn no_answer(error: SendError) -> Fate {
         Cause::PeerDown => {
             (Kind::Unavailable, "vendor_unreachable", "the push service could not be reached lately")
         }
-        Cause::Deadline => (Kind::TimedOut, "deadline_exceeded", "it could not be sent in time"),
+        Cause::Deadline => {
+            return Fate::Failed(deadline_exceeded().after(error.retry_after).caused_by(inner));
+        }
         Cause::ForbiddenAddress => {
             (Kind::Invalid, "forbidden_address", "the target is not on the public internet")
         }
@@ -43,6 +45,11 @@ pub(super) fn no_answer(error: SendError) -> Fate {
         _ => (Kind::Unreachable, "vendor_unreachable", "the push service could not be reached"),
     };
     Fate::Failed(Error::new(kind, code, message).after(error.retry_after).caused_by(inner))
+}
+
+/// The caller's deadline came before it could be sent.
+pub(super) fn deadline_exceeded() -> Error {
+    Error::new(Kind::TimedOut, "deadline_exceeded", "it could not be sent in time")
 }
 
 /// Sent, but nobody knows what became of it.
@@ -60,6 +67,7 @@ pub(super) fn unknown(message: &str) -> Outcome {
 pub(super) fn not_authorized(error: AuthorizeError) -> Error {
     let inner = format!("{error:?}");
     let (kind, code) = match &error {
+        AuthorizeError::NoCapacity(error) => return error.clone(),
         AuthorizeError::MissingSetting(_) => (Kind::Invalid, "missing_setting"),
         AuthorizeError::Manifest(_) => (Kind::Provider, "provider_bad_manifest"),
         AuthorizeError::Refused { code, .. } => {

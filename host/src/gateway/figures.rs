@@ -37,6 +37,8 @@ pub struct Readiness {
     pub reason: Option<String>,
     /// How many are loaded.
     pub providers: usize,
+    /// How many uploaded ones are not loaded yet; what needs one waits for it.
+    pub loading: usize,
     /// How often one of them is quarantined, by a tenant each.
     pub quarantined: usize,
     pub circuits: Circuits,
@@ -118,6 +120,7 @@ impl Inner {
         Readiness {
             reason: (providers == 0).then(|| "no provider is loaded".to_owned()),
             providers,
+            loading: self.uploads.loading(),
             quarantined: self.quarantined().into_values().sum(),
             circuits: Circuits::of(&self.transport.snapshot()),
         }

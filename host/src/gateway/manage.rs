@@ -54,8 +54,8 @@ impl Inner {
     ) -> Result<Items, (String, Fate)> {
         let nobody = |error| (String::new(), Fate::Failed(error));
         let application = self.opened(tenant, &errand.application_id).await.map_err(nobody)?;
-        let provider =
-            provider_of(&application.provider, &self.catalogue.of_tenant(tenant)).map_err(nobody)?;
+        let providers = self.providers(tenant, &application.provider).await.map_err(nobody)?;
+        let provider = provider_of(&application.provider, &providers).map_err(nobody)?;
         let name = provider.manifest().name.clone();
         let failed = |error| (name.clone(), Fate::Failed(error));
         let collection = provider.collections().iter().find(|known| known.name == errand.collection);

@@ -210,7 +210,7 @@ impl Gateway {
             uploads,
             registry,
             transport,
-            authorizer: Authorizer::new(Arc::new(tokens)),
+            authorizer: Authorizer::new(Arc::new(tokens), tenants.accounts().clone()),
             destinations,
             delivery: settings.delivery,
             feedback: settings.feedback,

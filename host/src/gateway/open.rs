@@ -6,12 +6,32 @@ use tokio::sync::Semaphore;
 
 use super::Inner;
 use super::send::provider_of;
-use crate::credential::Credential;
 use crate::error::Error;
+use crate::provider::Providers;
 use crate::registry::{Application, Entry};
 use crate::tenant::TenantId;
 
 impl Inner {
+    /// The providers that a tenant has; that of this name is loaded, if it can be.
+    pub(super) async fn providers(&self, tenant: &TenantId, name: &str) -> Result<Arc<Providers>, Error> {
+        let providers = self.catalogue.of_tenant(tenant);
+        if !providers.lacks(name) {
+            return Ok(providers);
+        }
+        Box::pin(self.uploads.ready(tenant, name)).await?;
+        Ok(self.catalogue.of_tenant(tenant))
+    }
+
+    /// The providers that a tenant has; all that can be are loaded.
+    pub(super) async fn all_providers(&self, tenant: &TenantId) -> Result<Arc<Providers>, Error> {
+        let providers = self.catalogue.of_tenant(tenant);
+        if !providers.lacks_some() {
+            return Ok(providers);
+        }
+        Box::pin(self.uploads.all_ready(tenant)).await?;
+        Ok(self.catalogue.of_tenant(tenant))
+    }
+
     /// A registered application, ready to send for.
     pub(super) async fn opened(&self, tenant: &TenantId, id: &str) -> Result<Arc<Application>, Error> {
         let entry = self.registry.get(tenant, id)?;
@@ -21,13 +41,13 @@ impl Inner {
     /// What was registered is checked already; its secrets are read as they were read then.
     async fn open_entry(&self, tenant: &TenantId, entry: Arc<Entry>) -> Result<Application, Error> {
         let description = &entry.description;
-        let provider = provider_of(&description.provider, &self.catalogue.of_tenant(tenant))?;
-        let (registry, tenant, kept) = (self.registry.clone(), tenant.clone(), entry.clone());
-        let read = move || -> Result<_, Error> {
-            let secrets = registry.secrets(&tenant, &kept)?;
-            Ok(Credential::parse(&provider.manifest().credentials, &secrets, kept.description.updated())?)
-        };
-        let credential = tokio::task::spawn_blocking(read).await.map_err(Error::internal)??;
+        let provider =
+            provider_of(&description.provider, &*self.providers(tenant, &description.provider).await?)?;
+        let (registry, owner, kept) = (self.registry.clone(), tenant.clone(), entry.clone());
+        let secrets = tokio::task::spawn_blocking(move || registry.secrets(&owner, &kept));
+        let secrets = secrets.await.map_err(Error::internal)??;
+        let (credential, _) =
+            self.parse_credential(&provider, tenant, secrets, description.updated()).await?;
         Ok(Application {
             record: description.record(&entry.id),
             provider: description.provider.clone(),

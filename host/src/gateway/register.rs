@@ -9,12 +9,13 @@ use uuid::Uuid;
 
 use super::certificates::Expiring;
 use super::{Inner, Registration, unix_milliseconds};
+use crate::account::Work;
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::contract::{self, Context, Environment};
 use crate::credential::{Credential, Secret, Uploads, upload_fields};
 use crate::error::{Error, nearest};
 use crate::notification;
-use crate::provider::Provider;
+use crate::provider::{Provider, Providers};
 use crate::registry::{Application, Entry, Feedback};
 use crate::tenant::TenantId;
 
@@ -34,7 +35,7 @@ impl Inner {
         let most = self.tenants.limits(tenant)?.applications;
         let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
-        let provider = self.provider_of(tenant, provider.as_deref(), &fields)?;
+        let provider = self.provider_of(tenant, provider.as_deref(), &fields).await?;
         let mode = format!("{}_mode", provider.manifest().name);
         if strict {
             known(provider.manifest(), &mode, fields.keys())?;
@@ -65,7 +66,7 @@ impl Inner {
         let manifest = provider.manifest();
         let uploads = take_uploads(manifest, &mut fields);
         let now = SystemTime::now();
-        let credential = Credential::parse(&manifest.credentials, &uploads, now)?;
+        let (credential, uploads) = self.parse_credential(provider, tenant, uploads, now).await?;
         if credential.is_none() && !manifest.credentials.is_empty() {
             return Err(missing_credential(manifest));
         }
@@ -88,34 +89,53 @@ impl Inner {
         Ok((Application { record, provider, credential, feedback, places }, uploads))
     }
 
+    /// The credential among some secrets; and those. A file decides how much work it takes to read it, so that is
+    /// done on the threads for heavy work, on the tenant's account. `now`: see [`Credential::parse`].
+    pub(super) async fn parse_credential(
+        &self,
+        provider: &Arc<Provider>,
+        tenant: &TenantId,
+        uploads: Uploads,
+        now: SystemTime,
+    ) -> Result<(Option<Credential>, Uploads), Error> {
+        let is_costly = Credential::is_costly(&provider.manifest().credentials, &uploads);
+        let provider = provider.clone();
+        let parse = move || (Credential::parse(&provider.manifest().credentials, &uploads, now), uploads);
+        let (credential, uploads) = match is_costly {
+            true => self.tenants.accounts().of(tenant).run_heavy(Work::KeyDerivation, parse).await?,
+            false => parse(),
+        };
+        Ok((credential?, uploads))
+    }
+
     /// The provider that is named, or whose credential is there.
-    fn provider_of(
+    async fn provider_of(
         &self,
         tenant: &TenantId,
         name: Option<&str>,
         fields: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Arc<Provider>, Error> {
         if let Some(name) = name {
-            return self.provider(tenant, name);
+            return named(&*self.providers(tenant, name).await?, name);
         }
         let given = |name: &String| fields.get(name).is_some_and(|value| !value.is_empty());
         let holds_secret = |provider: &&Arc<Provider>| {
             let secrets = provider.manifest().credentials.iter().flat_map(|kind| &kind.secrets);
             secrets.map(|secret| &secret.name).any(given)
         };
-        match self.catalogue.of_tenant(tenant).all().find(holds_secret) {
+        let providers = self.all_providers(tenant).await?;
+        match providers.all().find(holds_secret) {
             Some(provider) => Ok(provider.clone()),
-            None => self.provider(tenant, DEFAULT_PROVIDER),
+            None => named(&providers, DEFAULT_PROVIDER),
         }
     }
+}
 
-    fn provider(&self, tenant: &TenantId, name: &str) -> Result<Arc<Provider>, Error> {
-        let providers = self.catalogue.of_tenant(tenant);
-        providers.get(name).cloned().ok_or_else(|| {
-            let names: Vec<_> = providers.all().map(|provider| provider.manifest().name.as_str()).collect();
-            Error::field("invalid_type", "type", format!("type must be one of {}", names.join(", ")))
-        })
-    }
+fn named(providers: &Providers, name: &str) -> Result<Arc<Provider>, Error> {
+    providers.get(name).cloned().ok_or_else(|| {
+        let names: Vec<_> = providers.all().map(|provider| provider.manifest().name.as_str()).collect();
+        Error::field("invalid_type", "type", format!("type must be one of {}", names.join(", ")))
+    })
 }
 
 fn checked_id(id: String) -> Result<String, Error> {

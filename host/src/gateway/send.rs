@@ -36,7 +36,7 @@ impl Inner {
         let _place = self.tenants.begin_send(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
         let purpose = Purpose { native, validate_only };
-        let opened = self.open(tenant, application, named, notification, purpose, deadline)?;
+        let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
         let manifest = opened.provider.manifest();
         targets.iter().try_for_each(|target| knows(manifest, target))?;
         let deadline = Instant::now() + opened.timeout;
@@ -57,7 +57,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn open(
+    pub(super) async fn open(
         self: &Arc<Self>,
         tenant: &TenantId,
         application: Arc<Application>,
@@ -66,7 +66,7 @@ impl Inner {
         purpose: Purpose,
         deadline: Option<Duration>,
     ) -> Result<Opened, Error> {
-        let providers = self.catalogue.of_tenant(tenant);
+        let providers = self.providers(tenant, &application.provider).await?;
         let provider = provider_of(&application.provider, &providers)?;
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
@@ -89,7 +89,8 @@ impl Inner {
             named.is_none_or(|name| name == manifest.name)
                 && inline.map(|secret| &secret.name).any(|name| fields.contains_key(name))
         };
-        let provider = self.catalogue.of_tenant(tenant).all().find(takes).cloned().ok_or_else(|| {
+        let providers = self.all_providers(tenant).await?;
+        let provider = providers.all().find(takes).cloned().ok_or_else(|| {
             Error::field(
                 "missing_identifier",
                 "application_id",

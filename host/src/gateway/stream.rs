@@ -53,7 +53,7 @@ impl Inner {
         let application = self.opened(tenant, &application_id).await?;
         let purpose = Purpose { native: false, validate_only };
         let fields = Fields::Strict(shared.clone());
-        let opened = self.open(tenant, application, None, fields, purpose, deadline)?;
+        let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
         Ok(Stream { gateway: self.clone(), opened, shared, place, paced, batch })
     }
 }

@@ -26,7 +26,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -158,8 +158,6 @@ struct Api {
     backend: Arc<dyn Backend>,
     form: form::Bounds,
     limits: Arc<Limits>,
-    /// Reading an uploaded credential is work for the processor: this many at a time.
-    registrations: Arc<Semaphore>,
     under_way: UnderWay,
     idempotency: Idempotency,
     watch: Watch,
@@ -174,13 +172,11 @@ impl Api {
         under_way: &UnderWay,
         watch: &Watch,
     ) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let form = form::Bounds::from(limits);
         Self {
             backend,
             form,
             limits: Arc::new(limits.clone()),
-            registrations: Arc::new(Semaphore::new(cores)),
             under_way: under_way.clone(),
             idempotency: Idempotency::new(answers, form),
             watch: watch.clone(),
@@ -191,11 +187,10 @@ impl Api {
     /// Registers an application, after the tenant's other registrations; answers its id.
     async fn register(&self, tenant: TenantId, registration: Registration) -> Result<String, Error> {
         let own: OwnedSemaphorePermit = self.backend.tenants().begin_registration(&tenant).await?;
-        let shared = self.registrations.clone().acquire_owned().await.map_err(Error::internal)?;
         let backend = self.backend.clone();
         let work = move || {
             // Also when the caller goes away.
-            let _places = (own, shared);
+            let _place = own;
             backend.register(&tenant, registration)
         };
         tokio::task::spawn_blocking(work).await.map_err(Error::internal)?

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tower::ServiceExt as _;
 
 use super::*;

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::testing::*;
 use super::*;

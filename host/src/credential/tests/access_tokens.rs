@@ -84,14 +84,14 @@ impl Google {
         workshop.openssl(&format!("genpkey {RSA} -out key.pem"));
         let file = service_account(&workshop.read("key.pem")).to_string();
         let credential = accept(&[account_kind()], &[("fcm_service_account", file.as_bytes())]);
-        let authorizer = Authorizer::new(Arc::new(Client(endpoint.clone())));
+        let authorizer = authorizer(endpoint.clone());
         check_manifest(&[account_kind()]).unwrap();
         Arc::new(Self { endpoint, authorizer, credential, kind: account_kind(), workshop })
     }
 
     async fn ask(&self, now: &Moment) -> Result<(String, TokenHandle), AuthorizeError> {
         let exchange = Exchange {
-            tenant: &TenantId::default_tenant(),
+            tenant: tenant(),
             credential: &self.credential,
             kind: &self.kind,
             settings: &[],
@@ -314,7 +314,7 @@ async fn bounds_the_life_of_a_token() {
 async fn a_caller_waits_no_longer_than_its_deadline() {
     let google = Google::new(Endpoint::held([token("ya29.late")]));
     let exchange = Exchange {
-        tenant: &TenantId::default_tenant(),
+        tenant: tenant(),
         credential: &google.credential,
         kind: &google.kind,
         settings: &[],
@@ -344,10 +344,10 @@ async fn asks_with_client_credentials() {
     check_manifest(std::slice::from_ref(&kind)).unwrap();
     let credential = accept(std::slice::from_ref(&kind), &[("client_secret", b"s&cret=1")]);
     let endpoint = Endpoint::new([(200, json!({"access_token": "token", "expires_in": "3600"}).to_string())]);
-    let authorizer = Authorizer::new(Arc::new(Client(endpoint.clone())));
+    let authorizer = authorizer(endpoint.clone());
     let settings = settings(&[("client_id", "1234")]);
     let exchange = Exchange {
-        tenant: &TenantId::default_tenant(),
+        tenant: tenant(),
         credential: &credential,
         kind: &kind,
         settings: &settings,

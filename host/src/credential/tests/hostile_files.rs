@@ -60,6 +60,15 @@ fn refuses_algorithm_parameters_that_make_no_sense() {
     assert_eq!(why_refused(scrypt("02021000020108020200ff"), aes()), much, "p is 255");
     let costly = sequence(&[bytes(PBKDF2), sequence(&[bytes(SALT), bytes("02047fffffff")])]);
     assert_eq!(why_refused(costly, aes()), much);
+    // Rounds of HMAC-SHA-512 (RFC 8018 appendix B.1.2) count twice.
+    let rounds = |prf: &str, count: &str| {
+        let prf = sequence(&[bytes(prf), bytes("0500")]);
+        sequence(&[bytes(PBKDF2), sequence(&[bytes(SALT), bytes(count), prf])])
+    };
+    let (sha256, sha512) = ("06082a864886f70d0209", "06082a864886f70d020b");
+    assert_eq!(why_refused(rounds(sha512, "02030f4241"), aes()), much, "1,000,001");
+    assert_eq!(why_refused(rounds(sha256, "02031e8481"), aes()), much, "2,000,001");
+    assert_eq!(why_refused(rounds(sha256, "02020800"), aes()), "wrong password", "2048");
 }
 
 /// Sound files of each kind, to be damaged.

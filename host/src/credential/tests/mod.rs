@@ -8,12 +8,14 @@ mod manifests;
 mod provider_tokens;
 mod secrecy;
 mod signed_tokens;
+mod signing;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
+use crate::account::{AccountSettings, Accounts, WorkLimits};
 use crate::contract::manifest::{
     Authentication, Grant, HeaderPlacement, SignedToken, SigningAlgorithm, Source, TokenExchange,
 };
@@ -204,4 +206,16 @@ fn later(start: &Moment, seconds: u64) -> Moment {
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(30)
+}
+
+/// One with enough processor time for everything.
+fn authorizer(endpoint: Arc<access_tokens::Endpoint>) -> Authorizer {
+    let work = WorkLimits { cpu_burst: Duration::from_secs(100_000), ..WorkLimits::default() };
+    let accounts = Accounts::new(AccountSettings { work, ..AccountSettings::default() }).unwrap();
+    Authorizer::new(Arc::new(access_tokens::Client(endpoint)), accounts)
+}
+
+fn tenant() -> &'static TenantId {
+    static TENANT: OnceLock<TenantId> = OnceLock::new();
+    TENANT.get_or_init(TenantId::default_tenant)
 }

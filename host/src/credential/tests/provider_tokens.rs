@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::access_tokens::{Client, Endpoint};
+use super::access_tokens::Endpoint;
 use super::*;
 use crate::contract::CredentialFault;
 
@@ -16,7 +16,7 @@ struct Apple {
 impl Apple {
     fn new(key: &[u8]) -> Self {
         Self {
-            authorizer: Authorizer::new(Arc::new(Client(Endpoint::silent()))),
+            authorizer: authorizer(Endpoint::silent()),
             credential: accept(&[token_kind()], &[("apns_p8", key)]),
             kind: token_kind(),
             settings: settings(&[("apns_key_id", "ABC123DEFG"), ("apns_team_id", "DEF123GHIJ")]),

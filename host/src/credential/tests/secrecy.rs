@@ -1,6 +1,4 @@
-use std::sync::Arc;
-
-use super::access_tokens::{Client, Endpoint};
+use super::access_tokens::Endpoint;
 use super::*;
 
 /// Compiles only while `$type` implements none of the traits: with any of them, the call is ambiguous.
@@ -102,10 +100,10 @@ async fn refusals_do_not_repeat_the_assertion() {
     let file = service_account(&workshop.read("key.pem")).to_string();
     let credential = accept(&[account_kind()], &[("fcm_service_account", file.as_bytes())]);
     let echo = r#"{"error": "invalid_grant", "error_description": "bad request: {request}"}"#;
-    let authorizer = Authorizer::new(Arc::new(Client(Endpoint::new([(400, echo.to_owned())]))));
+    let authorizer = authorizer(Endpoint::new([(400, echo.to_owned())]));
     let kind = account_kind();
     let exchange = Exchange {
-        tenant: &TenantId::default_tenant(),
+        tenant: tenant(),
         credential: &credential,
         kind: &kind,
         settings: &[],

@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use serde_json::{Value, json};
 
-use super::access_tokens::{Client, Endpoint};
+use super::access_tokens::Endpoint;
 use super::*;
 
 const ORIGIN: &str = "https://push.example.net:8443";
@@ -17,9 +15,8 @@ async fn header(
     settings: &[(String, String)],
 ) -> Result<(String, HeaderValue), AuthorizeError> {
     check_manifest(std::slice::from_ref(kind)).unwrap();
-    let authorizer = Authorizer::new(Arc::new(Client(Endpoint::silent())));
-    let exchange =
-        Exchange { tenant: &TenantId::default_tenant(), credential, kind, settings, origin: ORIGIN };
+    let authorizer = authorizer(Endpoint::silent());
+    let exchange = Exchange { tenant: tenant(), credential, kind, settings, origin: ORIGIN };
     match authorizer.authorize(exchange, &Moment::now(), soon()).await? {
         Authorization::Header { name, value, .. } => Ok((name.to_string(), value)),
         Authorization::ClientCertificate(_) => panic!("a certificate"),
@@ -160,15 +157,10 @@ async fn hands_out_the_client_certificate() {
     workshop.identity(EC);
     let file = [workshop.read("key.pem"), workshop.read("cert.pem")].concat();
     let credential = accept(&[certificate_kind()], &[("apns_pem", &file)]);
-    let authorizer = Authorizer::new(Arc::new(Client(Endpoint::silent())));
+    let authorizer = authorizer(Endpoint::silent());
     let kind = certificate_kind();
-    let exchange = Exchange {
-        tenant: &TenantId::default_tenant(),
-        credential: &credential,
-        kind: &kind,
-        settings: &[],
-        origin: ORIGIN,
-    };
+    let exchange =
+        Exchange { tenant: tenant(), credential: &credential, kind: &kind, settings: &[], origin: ORIGIN };
     match authorizer.authorize(exchange, &Moment::now(), soon()).await.ok().unwrap() {
         Authorization::ClientCertificate(certificate) => {
             assert_eq!(&certificate.fingerprint, credential.fingerprint());

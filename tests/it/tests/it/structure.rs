@@ -15,7 +15,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("fair", &[]),
     ("config", &["contract"]),
     ("notification", &["contract", "error"]),
-    ("credential", &["contract", "fair", "tenant"]),
+    ("credential", &["account", "contract", "error", "fair", "tenant"]),
     // `credential` for what a manifest may say of credentials, never for a secret.
     ("provider", &["account", "contract", "credential", "error", "fair", "tenant"]),
     // `tenant` for who pays for a connection.
