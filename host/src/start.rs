@@ -134,7 +134,7 @@ fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> R
         None => catalogue,
     };
     let uploads = Uploads::new(catalogue, loader, tenants, registry, policy, config.providers.compile_jobs);
-    uploads.restore().map_err(|error| Problem::new(format_args!("uploaded providers: {error}")))?;
+    uploads.restore();
     Ok(uploads)
 }
 

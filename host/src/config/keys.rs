@@ -314,7 +314,7 @@ pub const KEYS: &[Key] = &[
         "providers.cache_size",
         Kind::Size { least: 1 << 20, most: 1 << 40 },
         "\"1GiB\"",
-        "Most bytes in providers.cache_dir; the oldest files go",
+        "Most bytes in providers.cache_dir; the tenant that needs room loses its own oldest files first",
     ),
     key(
         "providers.component_size",

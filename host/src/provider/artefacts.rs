@@ -1,14 +1,20 @@
 //! Compiled components: how they are kept on disk, and why they may be trusted.
 //!
+//! Tenants share the folder: who needs room makes it among his own files, and then it is the tenant with the most
+//! who gives way; what this server itself runs is never pushed out. Files that are not ours are left alone.
+//!
 //! A file is the tag and the artefact. The tag is HMAC-SHA256 over everything that the artefact depends on:
 //! the component, wasmtime's version, the engine's settings, the machine; so nobody who lacks the key can put
 //! machine code where we would run it, and what is too old is simply not found.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use ring::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use ring::hmac::{self, HMAC_SHA256};
@@ -17,10 +23,17 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use zeroize::Zeroizing;
 
+use crate::tenant::TenantId;
+
 const TAG: usize = SHA256_OUTPUT_LEN;
 const KEY: usize = SHA256_OUTPUT_LEN;
 const KEY_FILE: &str = "key";
 const EXTENSION: &str = "artefact";
+const UNFINISHED: &str = "unfinished";
+/// Hex digits of a tenant's mark in a file's name.
+const MARK: usize = 16;
+/// No file takes so long to write: what is left unfinished after this belongs to a process that was killed.
+const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 
 /// What this program compiled, in this process, its child, or one before it.
 pub(super) struct Artefact(Vec<u8>);
@@ -29,6 +42,11 @@ impl Artefact {
     /// `bytes` must be what our compiler gave us.
     pub(super) fn compiled(bytes: Vec<u8>) -> Self {
         Self(bytes)
+    }
+
+    /// Bytes of memory that it takes when it is loaded.
+    pub(super) fn size(&self) -> usize {
+        self.0.len()
     }
 
     #[allow(unsafe_code)]
@@ -47,6 +65,8 @@ pub struct Artefacts {
     settings: Vec<u8>,
     /// Bytes of all files together.
     most: u64,
+    /// Files of this server's own that this process used.
+    used: Mutex<HashSet<PathBuf>>,
 }
 
 impl Artefacts {
@@ -67,17 +87,23 @@ impl Artefacts {
             key: hmac::Key::new(HMAC_SHA256, &*key),
             settings: settings(engine),
             most: most as u64,
+            used: Mutex::default(),
         })
     }
 
-    /// The artefact of the component with this digest, if there is one that can be trusted.
-    pub(super) fn get(&self, component: &str) -> Option<Artefact> {
-        let path = self.path(component);
+    /// The artefact of the component with this digest, if there is one that can be trusted. `owner`: the tenant
+    /// whose component it is; None: it is the server's own.
+    pub(super) fn get(&self, owner: Option<&TenantId>, component: &str) -> Option<Artefact> {
+        let path = self.path(owner, component);
         let mut bytes = Vec::new();
-        File::open(&path).ok()?.take(self.most).read_to_end(&mut bytes).ok()?;
+        let file = File::open(&path).ok()?;
+        (&file).take(self.most).read_to_end(&mut bytes).ok()?;
         let tag = bytes.split_off(bytes.len().min(TAG));
         let (tag, artefact) = (bytes, tag);
         if hmac::verify(&self.key, &self.signed(component, &artefact), &tag).is_ok() {
+            // The file that was not used for longest goes first. Where it cannot be written, it is the oldest one.
+            let _ = file.set_modified(SystemTime::now());
+            self.note_use(owner, &path);
             return Some(Artefact(artefact));
         }
         tracing::warn!(component, "an artefact is old or was tampered with; it is made anew");
@@ -85,46 +111,77 @@ impl Artefacts {
         None
     }
 
-    /// Keeps an artefact; others go, oldest first, when there is no room.
-    pub(super) fn put(&self, component: &str, artefact: &Artefact) -> io::Result<()> {
+    /// Keeps an artefact; others go when there is no room.
+    pub(super) fn put(
+        &self,
+        owner: Option<&TenantId>,
+        component: &str,
+        artefact: &Artefact,
+    ) -> io::Result<()> {
+        let path = self.path(owner, component);
         let tag = hmac::sign(&self.key, &self.signed(component, &artefact.0));
-        let unfinished = unfinished(&self.path(component))?;
+        let unfinished = unfinished(&path)?;
         let written = create(&unfinished).and_then(|mut file| {
             file.write_all(tag.as_ref())?;
             file.write_all(&artefact.0)
         });
-        let kept = written.and_then(|()| fs::rename(&unfinished, self.path(component)));
+        let kept = written.and_then(|()| fs::rename(&unfinished, &path));
         if kept.is_err() {
             let _ = fs::remove_file(unfinished);
         }
-        kept.and_then(|()| self.make_room())
+        kept?;
+        self.note_use(owner, &path);
+        self.make_room(&path)
     }
 
-    fn make_room(&self) -> io::Result<()> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
+    fn make_room(&self, newest: &Path) -> io::Result<()> {
+        let mut files = self.files()?;
+        let mut total: u64 = files.iter().map(|file| file.size).sum();
+        while total > self.most
+            && let Some(next) = next_to_go(&files, newest)
+        {
+            let file = files.swap_remove(next);
             // Another process may have removed it meanwhile.
-            if let Ok(data) = path.metadata()
-                && path.file_name().is_some_and(|name| name != KEY_FILE)
-            {
-                files.push((data.modified()?, data.len(), path));
-            }
-        }
-        let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
-        files.sort();
-        for (_, size, path) in files {
-            if total <= self.most {
-                break;
-            }
-            let _ = fs::remove_file(path);
-            total -= size;
+            let _ = fs::remove_file(file.path);
+            total -= file.size;
         }
         Ok(())
     }
 
-    fn path(&self, component: &str) -> PathBuf {
-        self.directory.join(component).with_extension(EXTENSION)
+    /// All files that are ours.
+    fn files(&self) -> io::Result<Vec<Kept>> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let Some(owner) = owner_of(&path) else { continue };
+            // Another process may have removed it meanwhile. What a link leads to is not ours.
+            let Ok(data) = path.symlink_metadata() else { continue };
+            let modified = data.modified()?;
+            let owner = match owner {
+                FileOwner::Server if used.contains(&path) => FileOwner::InUse,
+                FileOwner::Writer if modified.elapsed().is_ok_and(|age| age > LONGEST_WRITE) => {
+                    FileOwner::Server
+                }
+                owner => owner,
+            };
+            files.push(Kept { owner, modified, size: data.len(), path });
+        }
+        Ok(files)
+    }
+
+    fn note_use(&self, owner: Option<&TenantId>, path: &Path) {
+        if owner.is_none() {
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        }
+    }
+
+    fn path(&self, owner: Option<&TenantId>, component: &str) -> PathBuf {
+        let name = match owner {
+            Some(tenant) => format!("{component}.{}.{EXTENSION}", mark(tenant)),
+            None => format!("{component}.{EXTENSION}"),
+        };
+        self.directory.join(name)
     }
 
     /// What the tag is made of. All parts but the last have a fixed length.
@@ -133,6 +190,68 @@ impl Artefacts {
         let artefact = digest::digest(&SHA256, artefact);
         [b"pushlet artefact 1", &self.settings[..], component.as_ref(), artefact.as_ref()].concat()
     }
+}
+
+/// A file of ours.
+struct Kept {
+    owner: FileOwner,
+    modified: SystemTime,
+    size: u64,
+    path: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum FileOwner {
+    /// The tenant with this mark.
+    Tenant(String),
+    /// This server, which does not use it.
+    Server,
+    /// This server, which uses it.
+    InUse,
+    /// Somebody who is still writing it.
+    Writer,
+}
+
+/// Who is the owner of a file, by its name; None: it is not ours.
+fn owner_of(path: &Path) -> Option<FileOwner> {
+    let is_hex =
+        |text: &str, length| text.len() == length && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let mut parts = path.file_name()?.to_str()?.split('.');
+    let parts = (parts.next()?, parts.next()?, parts.next(), parts.next());
+    match parts {
+        (random, UNFINISHED, None, None) if is_hex(random, 16) => Some(FileOwner::Writer),
+        (digest, EXTENSION, None, None) if is_hex(digest, 64) => Some(FileOwner::Server),
+        (digest, mark, Some(EXTENSION), None) if is_hex(digest, 64) && is_hex(mark, MARK) => {
+            Some(FileOwner::Tenant(mark.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// Which file goes when there is no room for the newest one: what nobody uses, then what its owner did not use for
+/// longest, then the same of the tenant who has the most.
+fn next_to_go(files: &[Kept], newest: &Path) -> Option<usize> {
+    let oldest = |may_go: &dyn Fn(&Kept) -> bool| {
+        let all = files.iter().enumerate().filter(|(_, file)| may_go(file));
+        all.min_by_key(|(_, file)| file.modified).map(|(number, _)| number)
+    };
+    let mut sizes: HashMap<&FileOwner, u64> = HashMap::new();
+    for file in files.iter().filter(|file| matches!(file.owner, FileOwner::Tenant(_))) {
+        *sizes.entry(&file.owner).or_default() += file.size;
+    }
+    let owner = files.iter().find(|file| file.path == newest).map(|file| &file.owner);
+    let owner = owner.filter(|owner| sizes.contains_key(owner));
+    let largest = sizes.iter().max_by_key(|(_, size)| **size).map(|(owner, _)| *owner);
+    oldest(&|file| file.owner == FileOwner::Server)
+        .or_else(|| oldest(&|file| Some(&file.owner) == owner && file.path != newest))
+        .or_else(|| oldest(&|file| Some(&file.owner) == largest))
+}
+
+/// Stands for a tenant in names of files, whatever letters are in its own.
+fn mark(tenant: &TenantId) -> String {
+    let mut mark = hex::encode(digest::digest(&SHA256, tenant.as_str().as_bytes()));
+    mark.truncate(MARK);
+    mark
 }
 
 /// The key in this file; a new one if there is none.
@@ -170,7 +289,7 @@ fn make_key(path: &Path) -> io::Result<()> {
 fn unfinished(path: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 8];
     fill(&mut random)?;
-    Ok(path.with_file_name(format!("{}.unfinished", hex::encode(random))))
+    Ok(path.with_file_name(format!("{}.{UNFINISHED}", hex::encode(random))))
 }
 
 fn fill(bytes: &mut [u8]) -> io::Result<()> {
@@ -199,5 +318,68 @@ impl Hasher for Sha256 {
 
     fn finish(&self) -> u64 {
         0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn kept(name: &str, modified: u64, size: u64) -> Kept {
+        let path = PathBuf::from(name);
+        let owner = match owner_of(&path).unwrap() {
+            FileOwner::Server => FileOwner::InUse,
+            owner => owner,
+        };
+        Kept { owner, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified), size, path }
+    }
+
+    fn of_tenant(tenant: &str, number: u8) -> String {
+        format!("{}.{}.artefact", hex::encode([number; 32]), mark(&TenantId::new(tenant)))
+    }
+
+    /// The files that are left when there is room for so many bytes, the newest among them.
+    fn left(mut files: Vec<Kept>, newest: &str, most: u64) -> Vec<String> {
+        while files.iter().map(|file| file.size).sum::<u64>() > most
+            && let Some(next) = next_to_go(&files, Path::new(newest))
+        {
+            files.remove(next);
+        }
+        files.into_iter().map(|file| file.path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn who_needs_room_makes_it_among_its_own_files() {
+        let [small, one, two, three] =
+            [of_tenant("small", 1), of_tenant("big", 1), of_tenant("big", 2), of_tenant("big", 3)];
+        let files = || vec![kept(&small, 1, 10), kept(&one, 2, 30), kept(&two, 3, 30), kept(&three, 4, 30)];
+        assert_eq!(left(files(), &three, 70), [small.clone(), two.clone(), three.clone()]);
+        assert_eq!(left(files(), &three, 40), [small.clone(), three.clone()]);
+        assert_eq!(left(files(), &three, 39), [small.clone()], "it does not fit beside what others have");
+        // The newest of one who has nothing else: the tenant with the most gives way.
+        assert_eq!(left(files(), &small, 70), [small, two, three]);
+    }
+
+    #[test]
+    fn what_the_server_runs_is_not_pushed_out_by_tenants() {
+        let own = format!("{}.artefact", "ab".repeat(32));
+        let other = of_tenant("a", 1);
+        let files = vec![kept(&own, 1, 50), kept(&other, 2, 50)];
+        assert_eq!(left(files, &other, 60), [own]);
+    }
+
+    #[test]
+    fn only_names_that_it_gives_are_its_own() {
+        let digest = "0f".repeat(32);
+        for name in
+            ["key", "notes.txt", "a.artefact", "x.unfinished", &digest, &format!("{digest}.artefact.old")]
+        {
+            assert_eq!(owner_of(Path::new(name)), None, "{name}");
+        }
+        assert_eq!(owner_of(Path::new(&format!("{digest}.artefact"))), Some(FileOwner::Server));
+        assert_eq!(owner_of(&unfinished(Path::new("x")).unwrap()), Some(FileOwner::Writer));
+        let mark = mark(&TenantId::new("Größe/1"));
+        assert_eq!(owner_of(Path::new(&format!("{digest}.{mark}.artefact"))), Some(FileOwner::Tenant(mark)));
     }
 }

@@ -26,14 +26,26 @@ pub struct Catalogue {
 pub struct Providers {
     /// Those of everybody, in the order of their names, then the tenant's own in that of theirs.
     all: Vec<Arc<Provider>>,
+    /// Names of the tenant's own that have nothing behind them that can be called now.
+    missing: Vec<String>,
 }
 
-/// A tenant's name, and the component behind it; None: it can't be called, and nothing else is in its place.
+/// A tenant's name, and the component behind it; None: it can't be called now, and nothing else is in its place.
 pub type Own = (String, Option<Arc<Provider>>);
 
 impl Providers {
     pub fn get(&self, name: &str) -> Option<&Arc<Provider>> {
         self.all.iter().find(|provider| provider.manifest().name == name)
+    }
+
+    /// Is there one of this name that is not loaded?
+    pub fn lacks(&self, name: &str) -> bool {
+        self.missing.iter().any(|missing| missing == name)
+    }
+
+    /// Is there any that is not loaded?
+    pub fn lacks_some(&self) -> bool {
+        !self.missing.is_empty()
     }
 
     /// Those of everybody first.
@@ -63,7 +75,7 @@ impl Catalogue {
 
     /// With these for everybody.
     fn of(all: Vec<Arc<Provider>>) -> Self {
-        let mut providers = Providers { all };
+        let mut providers = Providers { all, missing: Vec::new() };
         providers.all.sort_by(|one, other| one.manifest().name.cmp(&other.manifest().name));
         Self { shared: Arc::new(providers), own: ArcSwap::default(), changes: Mutex::default() }
     }
@@ -103,8 +115,10 @@ impl Catalogue {
             all.remove(tenant);
         } else {
             let shared = self.shared.all().filter(|provider| !shadowed(&provider.manifest().name)).cloned();
-            let own = own.iter().filter_map(|(_, provider)| provider.clone());
-            all.insert(tenant.clone(), Arc::new(Providers { all: shared.chain(own).collect() }));
+            let loaded = own.iter().filter_map(|(_, provider)| provider.clone());
+            let missing = own.iter().filter(|(_, provider)| provider.is_none());
+            let missing = missing.map(|(name, _)| name.clone()).collect();
+            all.insert(tenant.clone(), Arc::new(Providers { all: shared.chain(loaded).collect(), missing }));
         }
         self.own.store(Arc::new(all));
     }

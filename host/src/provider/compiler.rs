@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use super::LoadError;
 use super::load::excerpt;
@@ -39,10 +39,18 @@ pub struct CompileLimits {
     pub time: Duration,
 }
 
+/// What a compilation came to, and what it cost.
+pub(super) struct Compiled {
+    pub artefact: Result<Vec<u8>, LoadError>,
+    /// Processor time of the child.
+    pub cpu: Duration,
+}
+
 /// What a child came to.
 struct Ended {
     /// None: it was killed because its time was up.
     status: Option<ExitStatus>,
+    cpu: Duration,
     output: io::Result<Vec<u8>>,
     complaint: String,
 }
@@ -54,9 +62,17 @@ impl Compiler {
     }
 
     /// The compiled form of a component that was checked. Blocks this thread for as long as it takes.
-    pub(super) fn compile(&self, component: &[u8]) -> Result<Vec<u8>, LoadError> {
-        let Ended { status, output, complaint } =
-            self.run(component).map_err(|error| LoadError::NoCompiler(error.to_string()))?;
+    pub(super) fn compile(&self, component: &[u8]) -> Compiled {
+        match self.run(component) {
+            Ok(ended) => Compiled { cpu: ended.cpu, artefact: self.artefact(ended) },
+            Err(error) => {
+                Compiled { artefact: Err(LoadError::NoCompiler(error.to_string())), cpu: Duration::ZERO }
+            }
+        }
+    }
+
+    fn artefact(&self, ended: Ended) -> Result<Vec<u8>, LoadError> {
+        let Ended { status, output, complaint, .. } = ended;
         let too_costly = |what: String| Err(LoadError::TooCostly(what));
         let limits = &self.limits;
         let Some(status) = status else {
@@ -98,11 +114,12 @@ impl Compiler {
             scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(component)));
             let output = scope.spawn(move || read(stdout, LARGEST_ARTEFACT + 1));
             let complaint = scope.spawn(move || read(stderr, LONGEST_COMPLAINT));
-            let status = wait(&mut child, deadline)?;
+            let (status, cpu) = wait(&mut child, deadline)?;
             let panicked = |_| Err(io::Error::other("a reader panicked"));
             let complaint = complaint.join().unwrap_or_else(panicked).unwrap_or_default();
             Ok(Ended {
                 status,
+                cpu,
                 output: output.join().unwrap_or_else(panicked),
                 complaint: String::from_utf8_lossy(&complaint).into_owned(),
             })
@@ -110,19 +127,42 @@ impl Compiler {
     }
 }
 
-/// None: it was killed at the deadline.
-fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= deadline {
+/// How it ended, and the processor time that it took. None: it was killed at the deadline.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<(Option<ExitStatus>, Duration)> {
+    let start = Instant::now();
+    let mut killed = false;
+    // It must not be reaped before its processor time is read.
+    while !has_ended(child)? {
+        if !killed && Instant::now() >= deadline {
             child.kill()?;
-            child.wait()?;
-            return Ok(None);
+            killed = true;
         }
         thread::sleep(LOOK);
     }
+    // Where the system does not say, it is taken to have run all the time.
+    let cpu = cpu_time(child.id()).unwrap_or_else(|| start.elapsed());
+    let status = child.wait()?;
+    Ok(((!killed).then_some(status), cpu))
+}
+
+/// Leaves the child to be reaped.
+fn has_ended(child: &Child) -> io::Result<bool> {
+    let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return Ok(true) };
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Ok(waitid(WaitId::Pid(pid), look)?.is_some())
+}
+
+/// The processor time of a process with all its threads, as Linux shows it (proc(5)).
+fn cpu_time(pid: u32) -> Option<Duration> {
+    /// Places of `utime` and `stime`, counted from behind the name, which may hold any letters.
+    const UTIME: usize = 11;
+    /// What the kernel counts these in, on all machines that this program is built for.
+    const TICK: u64 = 10;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_ascii_whitespace().skip(UTIME).map(str::parse::<u64>);
+    let ticks = times.next()?.ok()?.checked_add(times.next()?.ok()?)?;
+    Some(Duration::from_millis(ticks.saturating_mul(TICK)))
 }
 
 fn read(pipe: Option<impl Read>, most: u64) -> io::Result<Vec<u8>> {

@@ -60,7 +60,7 @@ impl Instances {
     }
 
     /// What the guest printed, and where it trapped. For its tenant alone.
-    pub fn log(&self) -> &GuestLog {
+    pub fn log(&self) -> &Arc<GuestLog> {
         &self.log
     }
 

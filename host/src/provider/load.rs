@@ -11,6 +11,7 @@ use super::inspect::{self, CONTRACT, Interfaces};
 use super::log::GuestLog;
 use super::management::Manager;
 use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
+use crate::account::Reservation;
 use crate::contract::codec;
 use crate::contract::management::Collection;
 use crate::contract::manifest::{GuestIndices, ProviderManifest};
@@ -43,6 +44,9 @@ pub enum LoadError {
     NoCompiler(String),
     #[error("the component does not run: {0}")]
     Broken(#[from] ProviderError),
+    /// There is no memory left for its code.
+    #[error("{}", .0.message)]
+    NoRoom(Error),
 }
 
 impl LoadError {
@@ -58,6 +62,7 @@ impl LoadError {
             Self::BadManifest(_) => "invalid_manifest",
             Self::NoCompiler(_) => "unexpected_error",
             Self::Broken(_) => "broken_component",
+            Self::NoRoom(_) => "no_room_for_code",
         }
     }
 }
@@ -68,6 +73,7 @@ impl From<LoadError> for Error {
             LoadError::TooLarge { .. } => Kind::TooLarge,
             LoadError::Broken(ProviderError::Exhausted) => Kind::Overloaded,
             LoadError::NoCompiler(why) => return Self::internal(why),
+            LoadError::NoRoom(why) => return why.clone(),
             _ => Kind::Invalid,
         };
         Self::new(kind, error.code(), error.to_string())
@@ -89,6 +95,8 @@ pub(super) struct Loaded {
     pub(super) manager: Option<Manager>,
     pub(super) trust: Trust,
     pub(super) digest: String,
+    /// Its code, on the account of its tenant, for as long as anything may still call it.
+    _code: Option<Reservation>,
     #[cfg(feature = "native")]
     pub(super) native: Option<&'static dyn super::native::Codec>,
 }
@@ -104,7 +112,7 @@ impl Provider {
     ) -> Result<Arc<Self>, LoadError> {
         let interfaces = check(sandbox, bytes)?;
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
-        Self::of(sandbox, &component, interfaces, digest(bytes), trust, log)
+        Self::of(sandbox, &component, interfaces, digest(bytes), trust, log, None)
     }
 
     /// A provider of a component that is checked and compiled.
@@ -115,6 +123,7 @@ impl Provider {
         digest: String,
         trust: Trust,
         log: &Arc<GuestLog>,
+        code: Option<Reservation>,
     ) -> Result<Arc<Self>, LoadError> {
         let component = sandbox.linker.instantiate_pre(component).map_err(invalid)?;
         let manager = match interfaces.management {
@@ -138,6 +147,7 @@ impl Provider {
             manager,
             trust,
             digest,
+            _code: code,
         });
         Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
     }

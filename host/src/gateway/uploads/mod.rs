@@ -5,6 +5,8 @@
 //! it, and then swaps it in. Calls under way finish with the version that they began with.
 
 mod dry_run;
+mod jobs;
+mod loading;
 mod policy;
 mod shared;
 mod steps;
@@ -16,19 +18,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
+use crate::account::Work;
 use crate::error::{Error, Kind};
-use crate::provider::{Catalogue, Loader, Provider, Sandbox};
+use crate::provider::{Catalogue, GuestLog, Loader, Provider, Sandbox};
 use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
 use crate::tenants::Tenants;
 
+use jobs::CompileJobs;
 pub use policy::Policy;
 use shared::{Change, Shared, Tenant, not_found};
 pub use steps::{Upload, for_everybody};
-use versions::{Version, Versions};
+use versions::{Code, Version, Versions};
 pub use view::{ProviderEntry, ProviderView};
 
 /// Components on their way in at the same time, of different tenants.
@@ -78,6 +82,7 @@ impl Uploads {
         jobs: usize,
     ) -> Self {
         let sandbox = loader.sandbox().clone();
+        let accounts = sandbox.accounts().clone();
         let uploads = Self(Arc::new(Shared {
             catalogue: Arc::new(catalogue),
             loader: Arc::new(loader),
@@ -85,7 +90,8 @@ impl Uploads {
             registry,
             policy,
             places: Arc::new(Semaphore::new(PLACES)),
-            jobs: Arc::new(Semaphore::new(jobs)),
+            jobs: CompileJobs::new(jobs),
+            accounts,
             busy: Mutex::default(),
             tenants: Mutex::default(),
         }));
@@ -116,28 +122,17 @@ impl Uploads {
         self.0.loader.largest_component()
     }
 
-    /// Loads what was kept by an earlier run. What can't be loaded is unusable, and the rest goes on.
-    pub fn restore(&self) -> Result<(), Error> {
+    /// Finds what was kept by an earlier run, and has it loaded in the background. What can't be loaded is unusable, and
+    /// the rest goes on. Needs a Tokio runtime.
+    pub fn restore(&self) {
         let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
         for stored in self.0.registry.versions() {
             let tenant = tenants.entry(stored.tenant.clone()).or_default();
             tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
         }
-        for (id, tenant) in &mut tenants {
-            tenant.providers.values_mut().flat_map(Versions::loaded).for_each(|version| {
-                match self.0.load_stored(&version.stored) {
-                    Ok(provider) => version.provider = Some(provider),
-                    Err(error) => {
-                        let Stored { tenant, name, digest, .. } = &version.stored;
-                        tracing::error!(%tenant, name, digest, %error, "an uploaded provider can not be loaded");
-                        version.fault = Some(error.message.into_owned());
-                    }
-                }
-            });
-            self.0.publish(id, tenant);
-        }
+        tenants.iter().for_each(|(id, tenant)| self.0.publish(id, tenant));
         *self.0.tenants() = tenants;
-        Ok(())
+        self.load_in_background();
     }
 
     /// Whether a provider of this name may be uploaded now, to be asked before the component is read.
@@ -152,7 +147,7 @@ impl Uploads {
         let change = self.change(tenant)?;
         let place = tokio::time::timeout(WAIT, self.0.places.clone().acquire_owned()).await;
         match place {
-            Ok(Ok(place)) => Ok(Upload::new(self.clone(), change, name, place)),
+            Ok(Ok(place)) => Ok(Upload::new(change, name, place)),
             _ => {
                 let message = "too many components are being uploaded, try again later";
                 Err(Error::new(Kind::Overloaded, "too_many_uploads", message))
@@ -164,23 +159,26 @@ impl Uploads {
     pub async fn activate(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<ProviderView, Error> {
         let change = self.change(tenant)?;
         let kept = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)?.get(digest).cloned());
-        let Some(mut version) = kept else {
+        let Some(version) = kept else {
             self.view(tenant, name)?;
             let message = format!("there is no version {digest} of {name}");
             return Err(Error::new(Kind::NotFound, "version_not_found", message).about("digest"));
         };
-        let job = self.job().await?;
-        let name = name.to_owned();
+        let provider = match version.provider() {
+            Some(provider) => provider.clone(),
+            None => {
+                self.0.accounts.of(tenant).admit_work(Work::Compiling)?;
+                self.0.load(&version.stored).await?
+            }
+        };
+        let (name, mut stored) = (name.to_owned(), version.stored);
         blocking(move || {
-            let _job = job;
             let shared = &change.shared;
-            let loaded = version.provider.take();
-            let provider = loaded.map_or_else(|| shared.load_stored(&version.stored), Ok)?;
             provider.instances(&change.tenant).release();
-            version.stored.activated = shared.next_activation(&change.tenant, &name);
-            let Stored { tenant, name, digest, activated, .. } = &version.stored;
+            stored.activated = shared.next_activation(&change.tenant, &name);
+            let Stored { tenant, name, digest, activated, .. } = &stored;
             shared.registry.activate_component(tenant, name, digest, *activated)?;
-            Ok(shared.swap_in(Version { provider: Some(provider), fault: None, ..version }))
+            Ok(shared.swap_in(Version::new(stored, Code::Loaded(provider))))
         })
         .await
     }
@@ -238,19 +236,21 @@ impl Uploads {
         let own = tenants.get(tenant);
         let refused = own.and_then(|own| own.refused.clone()).filter(|refused| refused.name == name);
         let versions = own.and_then(|own| own.providers.get(name));
-        let providers: Vec<&Arc<Provider>> = match versions {
+        let logs: Vec<(String, Arc<GuestLog>)> = match versions {
             Some(versions) => {
-                versions.latest_first().filter_map(|version| version.provider.as_ref()).collect()
+                let loaded = |version: &Version| Some((version.stored.digest.clone(), version.log()?));
+                versions.latest_first().filter_map(loaded).collect()
             }
-            None => self.0.catalogue.shared().get(name).into_iter().collect(),
+            None => {
+                let shared = self.0.catalogue.shared().get(name).into_iter();
+                let log = |provider: &Arc<Provider>| provider.instances(tenant).log().clone();
+                shared.map(|provider| (provider.digest().to_owned(), log(provider))).collect()
+            }
         };
-        if versions.is_none() && providers.is_empty() && refused.is_none() {
+        if versions.is_none() && logs.is_empty() && refused.is_none() {
             return Err(not_found(name));
         }
-        let versions = providers.into_iter().map(|provider| VersionLog {
-            digest: provider.digest().to_owned(),
-            log: provider.instances(tenant).log().text(),
-        });
+        let versions = logs.into_iter().map(|(digest, log)| VersionLog { digest, log: log.text() });
         Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
     }
 
@@ -269,10 +269,6 @@ impl Uploads {
         }
         let message = "another change of your providers is under way";
         Err(Error::new(Kind::Conflict, "change_under_way", message))
-    }
-
-    async fn job(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.0.jobs.clone().acquire_owned().await.map_err(Error::internal)
     }
 }
 

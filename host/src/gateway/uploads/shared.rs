@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
-use super::versions::{Version, Versions};
+use super::jobs::CompileJobs;
+use super::versions::{Code, Version, Versions};
 use super::{Policy, ProviderView, RefusedUpload};
+use crate::account::Accounts;
 use crate::error::{Error, Kind};
-use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider, Trust};
+use crate::provider::{Catalogue, GuestLog, Loader, Own, Provider};
 use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
 use crate::tenants::Tenants;
@@ -22,8 +24,8 @@ pub(super) struct Shared {
     pub registry: Arc<Registry>,
     pub policy: Policy,
     pub places: Arc<Semaphore>,
-    /// Components that may be compiled at a time.
-    pub jobs: Arc<Semaphore>,
+    pub jobs: CompileJobs,
+    pub accounts: Arc<Accounts>,
     /// Tenants that are changing something.
     pub busy: Mutex<HashSet<TenantId>>,
     pub tenants: Mutex<HashMap<TenantId, Tenant>>,
@@ -90,19 +92,9 @@ impl Shared {
         Err(self.owners.over_limit(tenant, "component_bytes", &message))
     }
 
-    fn may_shadow(&self, name: &str) -> Result<(), Error> {
+    pub fn may_shadow(&self, name: &str) -> Result<(), Error> {
         let shadows = self.catalogue.shared().get(name).is_some();
         if shadows && !self.policy.allow_shadowing { Err(name_taken(name)) } else { Ok(()) }
-    }
-
-    /// Loads a version that passed all steps once. What the operator allows may have changed since.
-    pub fn load_stored(&self, stored: &Stored) -> Result<Arc<Provider>, Error> {
-        self.may_shadow(&stored.name)?;
-        let component = self.registry.component(&stored.tenant, &stored.name, &stored.digest)?;
-        let component = component.ok_or_else(|| Error::internal("the component's file is gone"))?;
-        let provider = self.loader.load(&component, Trust::Uploaded, &Arc::default())?;
-        self.policy.check(&stored.name, provider.manifest())?;
-        Ok(provider)
     }
 
     /// Keeps a component that passed all steps, and makes it the active version.
@@ -130,7 +122,7 @@ impl Shared {
         };
         self.registry.put_component(&stored, component)?;
         provider.instances(tenant).release();
-        Ok(self.swap_in(Version { stored, provider: Some(provider), fault: None }))
+        Ok(self.swap_in(Version::new(stored, Code::Loaded(provider))))
     }
 
     pub fn next_activation(&self, tenant: &TenantId, name: &str) -> SystemTime {
@@ -160,7 +152,7 @@ impl Shared {
     }
 
     pub fn publish(&self, tenant: &TenantId, own: &Tenant) {
-        let active = |versions: &Versions| versions.active().and_then(|version| version.provider.clone());
+        let active = |versions: &Versions| versions.active().and_then(|version| version.provider().cloned());
         let own: Vec<Own> =
             own.providers.iter().map(|(name, versions)| (name.clone(), active(versions))).collect();
         self.catalogue.set_own(tenant, &own);
@@ -174,7 +166,7 @@ impl Shared {
             let is_active = |versions: &&Versions| {
                 versions.active().is_some_and(|version| version.stored.digest == digest)
             };
-            versions.filter(is_active).and_then(|versions| versions.fallback(tenant))
+            versions.filter(is_active).and_then(Versions::fallback)
         };
         let Some(mut version) = version else { return };
         version.stored.activated = self.next_activation(tenant, name);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::shared::{Change, name_taken};
-use super::{Policy, ProviderView, Uploads, blocking, dry_run};
+use super::{Policy, ProviderView, blocking, dry_run};
+use crate::account::Work;
 use crate::error::Error;
 use crate::provider::{Catalogue, GuestLog, Loader, Provider, Trust, digest};
 use crate::tenant::TenantId;
 
 /// The right to upload one component, held until it is dropped.
 pub struct Upload {
-    uploads: Uploads,
     change: Change,
     name: String,
     _place: OwnedSemaphorePermit,
@@ -36,8 +36,8 @@ pub fn for_everybody(
 }
 
 impl Upload {
-    pub(super) fn new(uploads: Uploads, change: Change, name: &str, place: OwnedSemaphorePermit) -> Self {
-        Self { uploads, change, name: name.to_owned(), _place: place }
+    pub(super) fn new(change: Change, name: &str, place: OwnedSemaphorePermit) -> Self {
+        Self { change, name: name.to_owned(), _place: place }
     }
 
     /// Takes the component through all steps. `Err`: nothing has changed.
@@ -45,7 +45,7 @@ impl Upload {
         let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
         let component: Arc<[u8]> = component.into();
         let hashed = component.clone();
-        let digest = shared.loader.sandbox().accounts().in_background(move || digest(&hashed)).await?;
+        let digest = shared.accounts.in_background(move || digest(&hashed)).await?;
         shared.has_room(&tenant, name, &digest, component.len())?;
         let log = Arc::<GuestLog>::default();
         let loaded = self.load(&component, &log).await;
@@ -70,16 +70,33 @@ impl Upload {
     }
 
     async fn load(&self, component: &Arc<[u8]>, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
-        let job = self.uploads.job().await?;
-        let (shared, component, log) = (self.change.shared.clone(), component.clone(), log.clone());
-        let (name, sandbox) = (self.name.clone(), shared.loader.sandbox().clone());
-        let loading = sandbox.accounts().in_background(move || {
-            let _job = job;
-            let provider = shared.loader.load(&component, Trust::Uploaded, &log)?;
-            shared.policy.check(&name, provider.manifest())?;
-            Ok(provider)
-        });
-        loading.await?
+        let Change { shared, tenant } = &self.change;
+        let account = shared.accounts.of(tenant);
+        account.admit_work(Work::Compiling)?;
+        let find = {
+            let (shared, account) = (shared.clone(), account.clone());
+            let (component, log) = (component.clone(), log.clone());
+            move || {
+                let _meter = account.meter(Work::Compiling);
+                shared.loader.find(&account, &component, &log)
+            }
+        };
+        let provider = match shared.accounts.in_background(find).await?? {
+            Some(provider) => provider,
+            None => {
+                let job = shared.jobs.acquire(tenant).await?;
+                let (shared, component, log) = (shared.clone(), component.clone(), log.clone());
+                let accounts = shared.accounts.clone();
+                let compile = move || {
+                    let _job = job;
+                    let _meter = account.meter(Work::Compiling);
+                    shared.loader.compile(&account, &component, &log)
+                };
+                accounts.in_background(compile).await??
+            }
+        };
+        shared.policy.check(&self.name, provider.manifest())?;
+        Ok(provider)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::versions::{Version, Versions};
+use super::versions::{Code, Version, Versions};
 use crate::contract::manifest::{Field, Origin, ProviderManifest, SecretFormat, TargetKind};
 use crate::provider::{Instances, Provider, Trust};
 use crate::tenant::TenantId;
@@ -18,7 +18,7 @@ pub struct ProviderView {
     pub name: String,
     /// `built-in`, `operator` (everybody has it), or `own`.
     pub origin: &'static str,
-    /// `active`, `quarantined`, or `unusable`.
+    /// `active`, `quarantined`, `loading` (it is loaded when it is needed, or before), or `unusable`.
     pub state: &'static str,
     /// SHA-256 of the active component file, in hex.
     pub digest: String,
@@ -46,11 +46,11 @@ pub struct ProviderEntry {
     pub name: String,
     /// `built-in`, `operator` (everybody has it), or `own`.
     pub origin: &'static str,
-    /// `active`, `quarantined`, or `unusable`.
+    /// `active`, `quarantined`, `loading` (it is loaded when it is needed, or before), or `unusable`.
     pub state: &'static str,
     /// SHA-256 of the active component file, in hex.
     pub digest: String,
-    /// As its manifest says; null where it is unusable.
+    /// As its manifest says; null where it is not loaded.
     pub version: Option<String>,
     pub title: Option<String>,
     /// The kinds of credential that an application may hold: one of them.
@@ -126,20 +126,20 @@ impl ProviderView {
     /// Of a tenant's own.
     pub(super) fn own(name: &str, versions: &Versions, tenant: &TenantId) -> Self {
         let active = versions.active();
-        let provider = active.and_then(|version| version.provider.as_ref());
+        let provider = active.and_then(Version::provider);
         let instances = provider.map(|provider| provider.instances(tenant));
         Self {
             name: name.to_owned(),
             origin: "own",
-            state: instances.as_deref().map_or("unusable", state),
+            state: instances.as_deref().map_or_else(|| state_without_code(active), state),
             digest: active.map(|version| version.stored.digest.clone()).unwrap_or_default(),
-            fault: active.and_then(|version| version.fault.clone()),
+            fault: active.and_then(fault),
             quarantined_for: instances.as_deref().and_then(quarantined_for),
             failures: instances.as_deref().map_or(0, Instances::failures),
             versions: versions
                 .latest_first()
                 .enumerate()
-                .map(|(place, version)| VersionView::of(version, place == 0, tenant))
+                .map(|(place, version)| VersionView::of(version, place == 0))
                 .collect(),
             manifest: provider.map(|provider| ManifestView::of(provider.manifest())),
         }
@@ -147,15 +147,14 @@ impl ProviderView {
 }
 
 impl VersionView {
-    fn of(version: &Version, active: bool, tenant: &TenantId) -> Self {
+    fn of(version: &Version, active: bool) -> Self {
         let stored = &version.stored;
-        let instances = version.provider.as_ref().map(|provider| provider.instances(tenant));
         Self {
             digest: stored.digest.clone(),
             active,
             size: stored.size,
             uploaded: humantime::format_rfc3339_seconds(stored.uploaded.max(UNIX_EPOCH)).to_string(),
-            quarantined_for: instances.as_deref().and_then(quarantined_for),
+            quarantined_for: version.quarantined().map(|wait| wait.as_secs_f64()),
         }
     }
 }
@@ -196,6 +195,21 @@ impl ManifestView {
 
 fn state(instances: &Instances) -> &'static str {
     if instances.quarantined().is_some() { "quarantined" } else { "active" }
+}
+
+fn state_without_code(version: Option<&Version>) -> &'static str {
+    match version.map(|version| &version.code) {
+        Some(Code::Absent | Code::Loading(_)) => "loading",
+        _ => "unusable",
+    }
+}
+
+fn fault(version: &Version) -> Option<String> {
+    match &version.code {
+        Code::Unusable(why) => Some(why.clone()),
+        Code::Failed(error, _) => Some(error.message.clone().into_owned()),
+        _ => None,
+    }
 }
 
 fn quarantined_for(instances: &Instances) -> Option<f64> {

@@ -67,6 +67,12 @@ impl Server {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
     }
 
+    /// Kills the process, and waits until it is gone.
+    pub fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Checks that the process lives.
     pub fn assert_alive(&mut self) {
         let ended = self.child.try_wait().unwrap();

@@ -107,6 +107,16 @@ fn a_key_that_others_may_read_is_not_used() {
 }
 
 #[test]
+fn files_that_are_not_its_own_stay() {
+    let directory = Directory::new();
+    let others = ["notes.txt", "a.artefact", "old.unfinished"].map(|name| directory.path().join(name));
+    others.iter().for_each(|path| fs::write(path, [0; 1000]).unwrap());
+    // So little room that everything that may go does.
+    load(&loader(PROGRAM, directory.path(), 1), &variant("webhook", 5)).unwrap();
+    assert!(others.iter().all(|path| path.exists()));
+}
+
+#[test]
 fn built_in_components_are_kept_too_and_the_oldest_make_room() {
     let directory = Directory::new();
     let sizes: Vec<u64> = BUILT_IN
