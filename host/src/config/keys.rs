@@ -162,6 +162,24 @@ pub const KEYS: &[Key] = &[
         "Most callers' connections at a time",
     ),
     key(
+        "limits.connections_per_address",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "256",
+        "Most of these from one address, except loopback and limits.trusted_proxies",
+    ),
+    key(
+        "limits.trusted_proxies",
+        Kind::Texts,
+        "[]",
+        "Addresses or networks of proxies in front, whose X-Forwarded-For is believed",
+    ),
+    key(
+        "limits.wrong_credentials",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "10",
+        "Most wrong credentials from one address in a minute; further ones wait and get 429",
+    ),
+    key(
         "limits.requests",
         Kind::Count { least: 1, most: 1_000_000 },
         "2048",
@@ -180,13 +198,20 @@ pub const KEYS: &[Key] = &[
         "Most requests at a time on one HTTP/2 connection",
     ),
     key(
-        "limits.header_timeout",
+        "limits.keep_alive",
         WAIT,
-        "\"30s\"",
-        "Longest wait for a request's head, and for the next request",
+        "\"75s\"",
+        "How long a connection stays open between requests; longer than a load balancer in front keeps it",
     ),
+    key("limits.header_timeout", WAIT, "\"30s\"", "Longest wait for a request's head"),
     key("limits.body_timeout", WAIT, "\"30s\"", "Longest wait for a request's whole body"),
     key("limits.write_timeout", WAIT, "\"30s\"", "Longest wait for a caller that does not read its answer"),
+    key(
+        "limits.min_data_rate",
+        Kind::Size { least: 1, most: 1 << 30 },
+        "\"8KiB\"",
+        "Bytes per second that a caller must read of an answer that waits for it",
+    ),
     key(
         "limits.feedback",
         Kind::Count { least: 1, most: 10_000_000 },

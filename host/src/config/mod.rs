@@ -7,6 +7,7 @@ mod callers;
 pub mod keys;
 pub mod layers;
 pub mod names;
+mod networks;
 mod registry;
 pub mod value;
 
@@ -21,6 +22,7 @@ use url::Url;
 
 pub use callers::{Admin, Auth, Callers, Login, read_secret};
 pub use layers::Layers;
+pub use networks::Networks;
 pub use registry::Registry;
 pub use value::{BaseUrl, Hidden};
 
@@ -128,17 +130,28 @@ pub struct Limits {
     /// Bytes.
     pub field_name: usize,
     pub connections: usize,
+    /// From one address; an IPv6 network of 64 bits is one.
+    pub connections_per_address: usize,
+    /// In front of this server: many callers behind one address.
+    pub trusted_proxies: Networks,
+    /// From one address within a minute.
+    pub wrong_credentials: u32,
     pub requests: usize,
     /// Of one application.
     pub application_requests: usize,
     /// Per HTTP/2 connection.
     pub streams: u32,
     #[serde(deserialize_with = "value::duration")]
+    pub keep_alive: Duration,
+    #[serde(deserialize_with = "value::duration")]
     pub header_timeout: Duration,
     #[serde(deserialize_with = "value::duration")]
     pub body_timeout: Duration,
     #[serde(deserialize_with = "value::duration")]
     pub write_timeout: Duration,
+    /// Bytes per second.
+    #[serde(deserialize_with = "value::size")]
+    pub min_data_rate: usize,
     /// Per application.
     pub feedback: usize,
     /// Bytes, of all tenants; None: as much as the machine allows.

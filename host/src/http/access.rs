@@ -1,5 +1,6 @@
 //! Who may call, and as whom: HTTP Basic authentication (RFC 7617) and bearer keys (RFC 6750).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -16,8 +17,12 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::admission::{Place, UnderWay};
-use super::answer;
-use crate::config::{Callers, Login};
+use super::held::until_written;
+use super::peer::Peer;
+use super::watch::Watch;
+use super::wrong_credentials::WrongCredentials;
+use super::{admission, answer};
+use crate::config::{Callers, Limits, Login};
 use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
 use crate::tenants::{Tenant, Tenants, looks_like_a_key};
@@ -31,6 +36,8 @@ pub struct Access {
     login: Option<Expected>,
     admin: Option<[u8; 32]>,
     under_way: UnderWay,
+    wrong: WrongCredentials,
+    watch: Watch,
 }
 
 /// Who calls.
@@ -79,7 +86,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 impl Access {
-    pub fn new(tenants: Arc<Tenants>, callers: &Callers, under_way: UnderWay) -> Self {
+    pub fn new(
+        tenants: Arc<Tenants>,
+        callers: &Callers,
+        limits: &Limits,
+        under_way: &UnderWay,
+        watch: &Watch,
+    ) -> Self {
         let expected = |login: &Login| Expected {
             username: sha256(login.username.as_bytes()),
             password: sha256(login.password.reveal().as_bytes()),
@@ -88,12 +101,17 @@ impl Access {
             tenants,
             login: callers.login.as_ref().map(expected),
             admin: callers.admin.as_ref().map(|key| sha256(key.reveal().as_bytes())),
-            under_way,
+            under_way: under_way.clone(),
+            wrong: WrongCredentials::new(limits.wrong_credentials),
+            watch: watch.clone(),
         }
     }
 
     /// The caller's place among the requests under way, or what the limits say.
-    fn place(&self, caller: &Caller) -> Result<Place, Error> {
+    fn place(&self, caller: &Caller, request: &Request) -> Result<Place, Error> {
+        if admission::is_kept_free_for(request.uri().path()) {
+            return self.under_way.begin_kept_free();
+        }
         let own = match caller {
             Caller::Operator => None,
             Caller::Tenant(tenant) => Some(self.tenants.begin_request(tenant)?),
@@ -101,9 +119,8 @@ impl Access {
         self.under_way.begin(own)
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
-        let shown = Shown::by(headers);
-        let known = match &shown {
+    fn caller(&self, shown: &Shown) -> Option<Caller> {
+        let known = match shown {
             Shown::Bearer(key) => self.bearer(key),
             Shown::Basic(pair) => self.pair(pair),
             Shown::Nothing => None,
@@ -111,6 +128,18 @@ impl Access {
         let is_open = self.login.is_none() && self.admin.is_none();
         // A key that is not good any more must not open another door.
         known.or_else(|| (is_open && !shown.holds_key()).then(|| self.default_tenant()).flatten())
+    }
+
+    /// What somebody is answered who shows nothing that is right: 401, or 429 if there was too much of it.
+    /// `guessing`: the address of one who showed something.
+    async fn refuse(&self, guessing: Option<IpAddr>) -> Response {
+        let denied = || answer::error(Error::new(Kind::AccessDenied, "access_denied", "invalid credentials"));
+        let Some(address) = guessing else { return denied() };
+        let retry_after = self.wrong.count(address).await;
+        self.watch.meters().wrong_credentials(retry_after.is_some());
+        let Some(retry_after) = retry_after else { return denied() };
+        let message = "too many wrong credentials from this address, the right ones still work";
+        answer::error(Error::new(Kind::Throttled, "too_many_wrong_credentials", message).after(retry_after))
     }
 
     fn bearer(&self, key: &str) -> Option<Caller> {
@@ -173,17 +202,24 @@ impl Shown {
 
 /// Lets the request through with its [`Caller`] and its [`Place`], or answers 401, or what the limits say.
 pub async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
-    let Some(caller) = access.caller(request.headers()) else {
-        return answer::error(Error::new(Kind::AccessDenied, "access_denied", "invalid credentials"));
+    let shown = Shown::by(request.headers());
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let Some(caller) = access.caller(&shown) else {
+        let peer = peer.filter(|_| !matches!(shown, Shown::Nothing));
+        return access.refuse(peer.map(|peer| peer.client(request.headers()))).await;
     };
+    drop(shown);
+    if let Some(peer) = peer {
+        peer.authenticate();
+    }
     let tenant = caller.tenant().cloned();
-    let mut response = match access.place(&caller) {
+    let mut response = match access.place(&caller, &request) {
         Ok(place) => {
             let has_operator = access.admin.is_some();
             request.extensions_mut().insert(Admitted { caller, place: place.clone(), has_operator });
             let response = next.run(request).await;
-            drop(place);
-            response
+            // An answer that nobody reads is a request that has not ended.
+            until_written(response, place)
         }
         Err(error) => answer::error(error),
     };
@@ -270,123 +306,5 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use axum::http::HeaderValue;
-
-    use super::*;
-    use crate::config::Hidden;
-    use crate::tenants::Wanted;
-
-    const ADMIN: &str = "0123456789abcdef";
-
-    fn login(password: &str) -> Option<Login> {
-        Some(Login { username: "me".into(), password: Hidden::new(password.into()) })
-    }
-
-    fn access(login: Option<Login>, admin: Option<&str>) -> Access {
-        let admin = admin.map(|key| Hidden::new(key.into()));
-        let callers = Callers { login, admin };
-        Access::new(Arc::new(Tenants::in_memory().unwrap()), &callers, UnderWay::at_most(1))
-    }
-
-    /// With tenants of its own: `(access, acme's key)`.
-    fn with_tenant(login: Option<Login>, admin: Option<&str>) -> (Access, String) {
-        let access = access(login, admin);
-        let acme = TenantId::new("acme");
-        let key = access.tenants.put(&acme, Wanted::default()).unwrap().unwrap();
-        (access, key.key.reveal().to_owned())
-    }
-
-    /// Who it is: `operator`, a tenant's id, or nobody.
-    fn who(access: &Access, header: &str) -> Option<String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
-        name(access.caller(&headers))
-    }
-
-    fn name(caller: Option<Caller>) -> Option<String> {
-        caller.map(|caller| match caller {
-            Caller::Operator => "operator".to_owned(),
-            Caller::Tenant(tenant) => tenant.id.to_string(),
-        })
-    }
-
-    fn encoded(pair: &str) -> String {
-        base64::engine::general_purpose::STANDARD.encode(pair)
-    }
-
-    #[test]
-    fn the_right_pair_in_any_spelling_of_the_scheme() {
-        let right = encoded("me:open:sesame");
-        let access = access(login("open:sesame"), None);
-        for scheme in ["Basic", "basic", "BASIC"] {
-            assert_eq!(who(&access, &format!("{scheme} {right}")).as_deref(), Some("default"), "{scheme}");
-        }
-        assert!(who(&access, &format!("Basic   {}", right.trim_end_matches('='))).is_some());
-    }
-
-    #[test]
-    fn nothing_else() {
-        let access = access(login("open:sesame"), Some(ADMIN));
-        for pair in [
-            "me:open",
-            "me:open:sesame:more",
-            "me:",
-            "me",
-            ":open:sesame",
-            "you:open:sesame",
-            "",
-            "ME:open:sesame",
-            "me:0123456789abcdef",
-        ] {
-            assert_eq!(who(&access, &format!("Basic {}", encoded(pair))), None, "{pair}");
-        }
-        let right = encoded("me:open:sesame");
-        for header in
-            [&right, &format!("Bearer {right}"), "Basic %%%", "Basic", "Bearer", "Bearer 0123456789abcde"]
-        {
-            assert_eq!(who(&access, header), None, "{header}");
-        }
-    }
-
-    #[test]
-    fn two_headers_are_none() {
-        let access = access(login("x"), None);
-        let mut headers = HeaderMap::new();
-        let right = HeaderValue::from_str(&format!("Basic {}", encoded("me:x"))).unwrap();
-        headers.append(AUTHORIZATION, right.clone());
-        headers.append(AUTHORIZATION, right);
-        assert_eq!(name(access.caller(&headers)), None);
-        assert_eq!(name(access.caller(&HeaderMap::new())), None);
-    }
-
-    #[test]
-    fn a_key_is_its_tenants_as_bearer_and_as_password() {
-        let (access, key) = with_tenant(login("x"), Some(ADMIN));
-        assert_eq!(who(&access, &format!("Bearer {key}")).as_deref(), Some("acme"));
-        assert_eq!(who(&access, &format!("bearer {key}")).as_deref(), Some("acme"));
-        assert_eq!(
-            who(&access, &format!("Basic {}", encoded(&format!("acme:{key}")))).as_deref(),
-            Some("acme")
-        );
-        for other in ["default", "me", "ACME", ""] {
-            assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("{other}:{key}")))), None);
-        }
-        assert_eq!(who(&access, &format!("Bearer {ADMIN}")).as_deref(), Some("operator"));
-        assert_eq!(who(&access, &format!("Bearer {key}x")), None);
-    }
-
-    #[test]
-    fn only_a_server_without_login_and_operator_is_open() {
-        let nothing = HeaderMap::new();
-        let (open, key) = with_tenant(None, None);
-        assert_eq!(name(open.caller(&nothing)).as_deref(), Some("default"));
-        assert_eq!(who(&open, &format!("Bearer {key}")).as_deref(), Some("acme"));
-        assert_eq!(who(&open, "Bearer something").as_deref(), Some("default"));
-        assert_eq!(who(&open, &format!("Bearer {key}x")), None, "a key that is not good");
-        assert_eq!(who(&open, &format!("Basic {}", encoded(&format!("acme:{key}x")))), None);
-        assert_eq!(name(access(None, Some(ADMIN)).caller(&nothing)), None);
-        assert_eq!(name(access(login("x"), None).caller(&nothing)), None);
-    }
-}
+#[path = "access_tests.rs"]
+mod tests;

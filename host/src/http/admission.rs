@@ -11,6 +11,11 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind};
 use crate::tenants::RequestPlace;
 
+/// Routes that answer when all places are taken: without them nobody sees that they are.
+const KEPT_FREE: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// Requests for these, beside all others.
+const PLACES_KEPT_FREE: usize = 8;
+
 /// How many requests are under way, of those that may be. Cheap to clone.
 #[derive(Clone)]
 pub struct UnderWay {
@@ -38,6 +43,9 @@ struct Occupied {
 pub enum Refusal {
     ShuttingDown,
     TooManyConnections,
+    TooManyFromThisAddress,
+    /// HTTP/1.1 without a `Host`, or a request with more than one.
+    InvalidHost,
 }
 
 impl UnderWay {
@@ -52,8 +60,17 @@ impl UnderWay {
 
     /// A place, unless all are taken. `tenants`: the place among the tenant's own requests, if it is a tenant's.
     pub fn begin(&self, tenants: Option<RequestPlace>) -> Result<Place, Error> {
+        self.begin_within(self.most, tenants)
+    }
+
+    /// The same for routes that must answer when all other places are taken.
+    pub fn begin_kept_free(&self) -> Result<Place, Error> {
+        self.begin_within(self.most.saturating_add(PLACES_KEPT_FREE), None)
+    }
+
+    fn begin_within(&self, most: usize, tenants: Option<RequestPlace>) -> Result<Place, Error> {
         let free = self.count.send_if_modified(|count| {
-            let free = *count < self.most;
+            let free = *count < most;
             *count += usize::from(free);
             free
         });
@@ -115,13 +132,29 @@ impl Drop for Occupied {
     }
 }
 
-/// What a request that holds a [`Refusal`] is answered: 503.
+/// Is this one of the routes that answer when all places are taken?
+pub(super) fn is_kept_free_for(path: &str) -> bool {
+    KEPT_FREE.contains(&path)
+}
+
+/// What a request that holds a [`Refusal`] is answered.
 pub fn refused(request: &Request) -> Option<Response> {
-    let (code, message) = match request.extensions().get()? {
-        Refusal::ShuttingDown => ("shutting_down", "this server is stopping, try another"),
-        Refusal::TooManyConnections => {
-            ("too_many_connections", "this server has too many connections, try again later")
+    let (kind, code, message) = match request.extensions().get()? {
+        Refusal::ShuttingDown => (Kind::Overloaded, "shutting_down", "this server is stopping, try another"),
+        Refusal::InvalidHost => {
+            (Kind::Invalid, "invalid_host", "a request needs one Host header, and must not have more")
         }
+        _ if is_kept_free_for(request.uri().path()) => return None,
+        Refusal::TooManyConnections => (
+            Kind::Overloaded,
+            "too_many_connections",
+            "this server has too many connections, try again later",
+        ),
+        Refusal::TooManyFromThisAddress => (
+            Kind::Overloaded,
+            "too_many_connections",
+            "this server has too many connections from your address, see limits.connections_per_address",
+        ),
     };
-    Some(Error::new(Kind::Overloaded, code, message).into_response())
+    Some(Error::new(kind, code, message).into_response())
 }

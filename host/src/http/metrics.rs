@@ -29,11 +29,18 @@ pub(super) struct Meters {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabel, Histogram>,
+    wrong_credentials: Family<WrongLabel, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: String,
+    status: u16,
+}
+
+/// Whether there were too many from the address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WrongLabel {
     status: u16,
 }
 
@@ -51,7 +58,17 @@ impl Meters {
         registry.register("http_requests", "Requests, by route and status", requests.clone());
         let help = "Seconds from a request's head to its answer's head";
         registry.register("http_request_duration_seconds", help, durations.clone());
-        Self { registry, requests, durations }
+        let wrong_credentials = Family::<WrongLabel, Counter>::default();
+        let help =
+            "Requests with wrong credentials; with status 429 those from addresses with too many of them";
+        registry.register("wrong_credentials", help, wrong_credentials.clone());
+        Self { registry, requests, durations, wrong_credentials }
+    }
+
+    /// Counts a request with wrong credentials. `too_many`: of many from one address.
+    pub fn wrong_credentials(&self, too_many: bool) {
+        let status = if too_many { 429 } else { 401 };
+        self.wrong_credentials.get_or_create(&WrongLabel { status }).inc();
     }
 
     pub fn answered(&self, route: Option<&str>, status: StatusCode, duration: Duration) {

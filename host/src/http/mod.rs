@@ -7,13 +7,16 @@ mod classic;
 mod console;
 mod detached;
 mod form;
+mod held;
 mod idempotency;
 mod metrics;
 mod openapi;
+mod peer;
 mod request_log;
 mod status;
 mod v1;
 mod watch;
+mod wrong_credentials;
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +45,7 @@ use detached::detached;
 use idempotency::{Answers, Idempotency};
 
 pub use admission::{Refusal, UnderWay, refused};
+pub use peer::Peer;
 pub use watch::Watch;
 
 /// What the API asks of the gateway.
@@ -207,7 +211,7 @@ pub fn router(
     watch: &Watch,
 ) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
-    let access = access::Access::new(backend.tenants().clone(), callers, under_way.clone());
+    let access = access::Access::new(backend.tenants().clone(), callers, limits, &under_way, watch);
     let answers = Answers::open(limits, backend.answers());
     let api = Api::new(backend, answers, limits, &under_way, watch);
     let guarded = Router::new()

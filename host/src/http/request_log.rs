@@ -2,6 +2,8 @@
 //! header or body.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -12,6 +14,7 @@ use uuid::{Builder, Uuid};
 
 use super::admission;
 use super::answer::Logged;
+use super::peer::Peer;
 use super::watch::Watch;
 use crate::telemetry::{Attribute, Span, SpanId, TraceContext};
 use crate::tenant::TenantId;
@@ -25,6 +28,8 @@ struct Line {
     path: String,
     route: Option<MatchedPath>,
     id: HeaderValue,
+    /// The caller's address.
+    peer: Option<IpAddr>,
     trace: Option<Trace>,
     start: Instant,
     end: Option<End>,
@@ -51,6 +56,7 @@ pub async fn record(State(watch): State<Watch>, request: Request, next: Next) ->
         path: request.uri().path().chars().take(200).collect(),
         route: request.extensions().get().cloned(),
         id: id.clone(),
+        peer: request.extensions().get::<Arc<Peer>>().map(|peer| peer.client(request.headers())),
         trace: watch.trace(request.headers()).map(Trace::begin),
         start: Instant::now(),
         end: None,
@@ -107,8 +113,9 @@ impl Line {
         let (method, path) = (self.method.as_str(), self.path.as_str());
         let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.context.trace));
+        let peer = self.peer.as_ref().map(tracing::field::display);
         let Some(end) = &self.end else {
-            tracing::info!(method, path, ms, request_id = id, trace_id, "the caller went away");
+            tracing::info!(method, path, ms, peer, request_id = id, trace_id, "the caller went away");
             return;
         };
         let status = end.status.as_u16();
@@ -121,6 +128,7 @@ impl Line {
                 path,
                 status,
                 ms,
+                peer,
                 tenant,
                 request_id = id,
                 trace_id,
@@ -134,6 +142,7 @@ impl Line {
                 path,
                 status,
                 ms,
+                peer,
                 tenant,
                 request_id = id,
                 trace_id,
@@ -152,6 +161,8 @@ impl Line {
             ("url.path", Attribute::Text(self.path.clone())),
             ("pushlet.request_id", Attribute::Text(self.id.to_str().unwrap_or_default().to_owned())),
         ];
+        let peer = self.peer.map(|peer| Attribute::Text(peer.to_string()));
+        attributes.extend(peer.map(|peer| ("client.address", peer)));
         let route = self.route.as_ref().map(MatchedPath::as_str);
         attributes.extend(route.map(|route| ("http.route", Attribute::Text(route.to_owned()))));
         if let Some(End { status, tenant, error }) = &self.end {

@@ -156,6 +156,7 @@ pub struct Got {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Value,
+    pub text: String,
 }
 
 impl Got {
@@ -173,7 +174,8 @@ pub async fn ask(router: &Router, request: Request<Body>) -> Got {
     let (status, headers) = (response.status(), response.headers().clone());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_ne!(status, StatusCode::PERMANENT_REDIRECT);
-    Got { status: status.as_u16(), headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    let text = String::from_utf8_lossy(&body).into_owned();
+    Got { status: status.as_u16(), headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null), text }
 }
 
 /// Posts a form.

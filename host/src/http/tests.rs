@@ -171,15 +171,39 @@ async fn requests_beyond_the_limit_are_turned_away() {
 
 #[tokio::test]
 async fn what_the_server_turns_away_is_answered_like_everything() {
-    for (refusal, code) in
-        [(Refusal::ShuttingDown, "shutting_down"), (Refusal::TooManyConnections, "too_many_connections")]
-    {
+    for (refusal, code) in [
+        (Refusal::ShuttingDown, "shutting_down"),
+        (Refusal::TooManyConnections, "too_many_connections"),
+        (Refusal::TooManyFromThisAddress, "too_many_connections"),
+    ] {
         let mut request = request("GET", "/nope");
         request.extensions_mut().insert(refusal);
         let got = ask(&guarded(), request).await;
         assert_eq!((got.error(), got.header("retry-after")), ((503, code), Some("1")));
         assert!(got.header("x-request-id").is_some());
     }
+}
+
+#[tokio::test]
+async fn health_is_answered_over_connections_beyond_the_limit() {
+    for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/metrics", 401), ("/v1/status", 503)] {
+        let mut request = request("GET", path);
+        request.extensions_mut().insert(Refusal::TooManyConnections);
+        assert_eq!(ask(&guarded(), request).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn blank_lines_do_not_renew_the_time_for_a_streams_header() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    let lines = futures_util::stream::unfold((), async |()| {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        Some((Ok::<_, std::io::Error>("\n"), ()))
+    });
+    let request = Request::post("/v1/notifications:stream").header("content-type", "application/x-ndjson");
+    let asked = ask(&router, request.body(Body::from_stream(lines)).unwrap());
+    let got = tokio::time::timeout(limits().body_timeout * 2, asked).await.unwrap();
+    assert_eq!(got.error(), (400, "request_timeout"));
 }
 
 #[tokio::test]

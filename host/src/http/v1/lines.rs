@@ -44,12 +44,25 @@ impl Lines {
             if self.ended {
                 return Ok(self.rest());
             }
-            match self.body.next().await {
-                None => self.ended = true,
-                Some(Ok(chunk)) => self.read.extend_from_slice(&chunk),
-                Some(Err(_)) => return Err(CutOff),
-            }
+            self.more().await?;
         }
+    }
+
+    /// Waits until something of the next line is there, or it is known that there is none.
+    pub async fn begun(&mut self) -> Result<(), CutOff> {
+        while self.read.is_empty() && !self.skipping && !self.ended {
+            self.more().await?;
+        }
+        Ok(())
+    }
+
+    async fn more(&mut self) -> Result<(), CutOff> {
+        match self.body.next().await {
+            None => self.ended = true,
+            Some(Ok(chunk)) => self.read.extend_from_slice(&chunk),
+            Some(Err(_)) => return Err(CutOff),
+        }
+        Ok(())
     }
 
     /// A line that is there already.

@@ -67,7 +67,7 @@ pub(super) enum Interruption {
     ShuttingDown,
     /// The request's body broke off.
     CutOff,
-    /// No line came for too long.
+    /// No line came for too long, or one that had begun did not end.
     Idle,
 }
 
@@ -113,12 +113,17 @@ pub(super) async fn send(
 ) -> Result<Response, Failure> {
     content_type(request.headers(), CONTENT_TYPES)?;
     let mut lines = Lines::new(request.into_body(), api.limits.stream_line);
-    let shared = header(&mut lines, &api.limits).await?;
+    // One limit for all that comes before the first line's end: blank lines must not begin it again.
+    let shared =
+        timeout(api.limits.body_timeout, header(&mut lines, &api.limits)).await.map_err(|_| {
+            Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
+        })??;
     let stream = api.backend.stream(tenant, shared).await?;
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, results) = mpsc::channel(WAITING);
     let (ended, end) = oneshot::channel();
-    let reader = Reader { lines, to_send, results: settled.clone(), idle: api.limits.stream_idle, next: 0 };
+    let (idle, line_timeout) = (api.limits.stream_idle, api.limits.body_timeout);
+    let reader = Reader { lines, to_send, results: settled.clone(), idle, line_timeout, next: 0 };
     tokio::spawn({
         let place = place.clone();
         async move {
@@ -142,10 +147,7 @@ async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
         Error::new(Kind::Invalid, "invalid_header", message)
     };
     loop {
-        let line = timeout(limits.body_timeout, lines.next()).await.map_err(|_| {
-            Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
-        })?;
-        match line {
+        match lines.next().await {
             Ok(Some(Line::Text(text))) if is_blank(&text) => {}
             Ok(Some(Line::Text(text))) => {
                 let mut header = Object::parse(&text, HEADER_FIELDS).map_err(|error| match &*error.code {
@@ -179,6 +181,8 @@ struct Reader {
     to_send: mpsc::Sender<gateway::Line>,
     results: mpsc::Sender<(usize, Fate)>,
     idle: Duration,
+    /// From a line's first byte to its end.
+    line_timeout: Duration,
     next: usize,
 }
 
@@ -189,11 +193,10 @@ impl Reader {
             let line = match self.lines.take() {
                 Some(line) => line,
                 None => tokio::select! {
-                    line = timeout(self.idle, self.lines.next()) => match line {
-                        Ok(Ok(Some(line))) => line,
-                        Ok(Ok(None)) => return None,
-                        Ok(Err(CutOff)) => return Some(Interruption::CutOff),
-                        Err(_) => return Some(Interruption::Idle),
+                    line = next(&mut self.lines, self.idle, self.line_timeout) => match line {
+                        Ok(Some(line)) => line,
+                        Ok(None) => return None,
+                        Err(interruption) => return Some(interruption),
                     },
                     () = place.closing() => return Some(Interruption::ShuttingDown),
                     () = self.results.closed() => return None,
@@ -222,6 +225,13 @@ impl Reader {
             Err(error) => self.results.send((index, Fate::Failed(error))).await.is_ok(),
         }
     }
+}
+
+/// The next line. It may be waited for long, but once it has begun it must go on.
+async fn next(lines: &mut Lines, idle: Duration, line: Duration) -> Result<Option<Line>, Interruption> {
+    let cut_off = |CutOff| Interruption::CutOff;
+    timeout(idle, lines.begun()).await.map_err(|_| Interruption::Idle)?.map_err(cut_off)?;
+    timeout(line, lines.next()).await.map_err(|_| Interruption::Idle)?.map_err(cut_off)
 }
 
 fn parse(index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
