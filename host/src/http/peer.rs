@@ -36,7 +36,7 @@ impl Peer {
         self.authenticated.load(Ordering::Relaxed)
     }
 
-    pub(super) fn authenticate(&self) {
+    pub fn authenticate(&self) {
         // Nearly always it is set already, and a store would take the cache line from other threads.
         if !self.is_authenticated() {
             self.authenticated.store(true, Ordering::Relaxed);

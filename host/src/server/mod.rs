@@ -1,6 +1,11 @@
 //! The listening side: sockets, TLS, HTTP/1.1 and HTTP/2, their limits, and an orderly end.
 
+mod connection;
+mod connections;
+mod descriptors;
+mod pace;
 mod patience;
+mod stream;
 mod tls;
 
 use std::convert::Infallible;
@@ -13,29 +18,29 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, HOST};
 use axum::http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+pub use descriptors::that_fit as connections_that_fit;
 pub use tls::acceptor;
 
-use crate::config::{Config, Limits};
-use crate::http::{Refusal, UnderWay};
+use crate::config::{Config, Limits, Networks};
+use crate::http::{Peer, Refusal, UnderWay};
+use connection::InFlight;
+use connections::{Admitted, Connections};
 use patience::Patience;
+use stream::{Outgoing, Streams};
 
-/// Connections beyond the limit that still get an answer, which is 503.
-const SPARE_CONNECTIONS: usize = 64;
 /// Bytes of a body that are read with its head.
 const READ_AHEAD: u64 = 32 << 10;
 /// After a failure to accept, usually for want of file descriptors.
@@ -61,9 +66,9 @@ struct Shared {
     router: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
-    builder: Builder<TokioExecutor>,
+    proxies: Arc<Networks>,
     stopping: AtomicBool,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     under_way: UnderWay,
 }
 
@@ -78,50 +83,47 @@ impl Server {
         let shared = Arc::new(Shared {
             router: self.router,
             tls: self.tls,
-            builder: builder(&self.limits),
-            connections: Arc::new(Semaphore::new(self.limits.connections)),
+            connections: Connections::new(&self.limits),
+            proxies: Arc::new(self.limits.trusted_proxies.clone()),
             under_way: self.under_way.clone(),
             limits: self.limits,
             stopping: AtomicBool::new(false),
         });
-        let graceful = GracefulShutdown::new();
         let mut tasks = JoinSet::new();
+        let watching = tokio::spawn({
+            let connections = shared.connections.clone();
+            async move { connections.watch().await }
+        });
         tokio::select! {
             () = shutdown => {}
-            never = accept_all(&listener, &shared, &graceful, &mut tasks) => match never {},
+            never = accept_all(&listener, &shared, &mut tasks) => match never {},
         }
         drop(listener);
         self.under_way.close();
         shared.stopping.store(true, Ordering::Release);
         tracing::info!(connections = tasks.len(), under_way = self.under_way.count(), "stopping");
+        shared.connections.close();
         let ended = async {
-            graceful.shutdown().await;
+            while tasks.join_next().await.is_some() {}
             self.under_way.ended().await;
         };
         if timeout(self.drain, ended).await.is_err() {
             tracing::warn!(under_way = self.under_way.count(), "stopped before everything was finished");
         }
+        watching.abort();
         tasks.shutdown().await;
     }
 }
 
-async fn accept_all(
-    listener: &TcpListener,
-    shared: &Arc<Shared>,
-    graceful: &GracefulShutdown,
-    tasks: &mut JoinSet<()>,
-) -> Infallible {
-    let spare = Arc::new(Semaphore::new(SPARE_CONNECTIONS));
+async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Infallible {
     loop {
         while tasks.try_join_next().is_some() {}
-        // One of the spare places is kept free for the connection that is accepted next.
-        let Ok(place) = spare.clone().acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let served = shared.connections.clone().try_acquire_owned().ok();
-                let busy = served.is_none();
-                let place = served.unwrap_or(place);
-                tasks.spawn(connection(stream, peer, shared.clone(), graceful.watcher(), place, busy));
+                let admitted = shared.connections.admit(Peer::new(peer.ip(), &shared.proxies));
+                let id = admitted.id();
+                let task = tasks.spawn(connection(stream, peer, shared.clone(), admitted));
+                shared.connections.started(id, task);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -131,21 +133,14 @@ async fn accept_all(
     }
 }
 
-/// Serves one connection to its end. `busy`: by turning every request away.
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    watcher: Watcher,
-    _place: OwnedSemaphorePermit,
-    busy: bool,
-) {
-    let _counted = (!busy).then(|| shared.under_way.connected());
+/// Serves one connection to its end. One beyond the limit is served by turning its requests away.
+async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, admitted: Admitted) {
+    let _counted = admitted.refusal.is_none().then(|| shared.under_way.connected());
     let _ = stream.set_nodelay(true);
     let served = match &shared.tls {
-        None => serve(stream, &shared, watcher, busy).await,
+        None => serve(stream, &shared, &admitted).await,
         Some(acceptor) => match timeout(shared.limits.header_timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => serve(stream, &shared, watcher, busy).await,
+            Ok(Ok(stream)) => serve(stream, &shared, &admitted).await,
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         },
@@ -158,23 +153,39 @@ async fn connection(
 async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     shared: &Arc<Shared>,
-    watcher: Watcher,
-    busy: bool,
+    admitted: &Admitted,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = Patience::new(stream, shared.limits.header_timeout, shared.limits.write_timeout);
-    let service = service_fn(|request: Request<Incoming>| {
+    let (limits, refusal) = (&shared.limits, admitted.refusal);
+    let stream = Patience::new(stream, admitted.connection.clone(), limits);
+    let streams = Streams::new(limits.write_timeout, limits.min_data_rate);
+    let (shared, connection) = (shared.clone(), admitted.connection.clone());
+    let builder = builder(limits, streams.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let in_flight = connection.begin();
+        let stream = (request.version() == Version::HTTP_2).then(|| streams.begin());
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(respond(&shared, request.map(Body::new), busy).await) }
+        async move {
+            let response = respond(&shared, &in_flight, request.map(Body::new), refusal).await;
+            Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, stream, in_flight)))
+        }
     });
-    let connection = shared.builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    watcher.watch(connection).await
+    let protocol = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    admitted.connection.drive(protocol).await
 }
 
-async fn respond(shared: &Shared, mut request: Request<Body>, busy: bool) -> Response<Body> {
+/// `beyond`: why the connection is refused, if it is.
+async fn respond(
+    shared: &Shared,
+    in_flight: &InFlight,
+    mut request: Request<Body>,
+    beyond: Option<Refusal>,
+) -> Response<Body> {
     let refusal = if shared.stopping.load(Ordering::Acquire) {
         Some(Refusal::ShuttingDown)
+    } else if has_one_host(&request) {
+        beyond
     } else {
-        busy.then_some(Refusal::TooManyConnections)
+        Some(Refusal::InvalidHost)
     };
     // HTTP/2 has no such header; there the connection is closed by GOAWAY.
     let may_close = request.version() < Version::HTTP_2;
@@ -183,6 +194,10 @@ async fn respond(shared: &Shared, mut request: Request<Body>, busy: bool) -> Res
     if let Some(refusal) = refusal {
         request.extensions_mut().insert(refusal);
     }
+    if beyond.is_some() {
+        in_flight.connection().close();
+    }
+    request.extensions_mut().insert(in_flight.connection().peer.clone());
     let Ok(mut response) = shared.router.clone().oneshot(request).await;
     // An error may be told before a body was read that does not fit into the buffer. The connection ends then, and
     // a caller who is not told sends the next request into it.
@@ -193,14 +208,18 @@ async fn respond(shared: &Shared, mut request: Request<Body>, busy: bool) -> Res
     response
 }
 
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(64 << 10)
-        .half_close(true);
+/// RFC 9112, section 3.2: who reads another one of two than a proxy before it serves what that one refused.
+fn has_one_host(request: &Request<Body>) -> bool {
+    match request.headers().get_all(HOST).iter().take(2).count() {
+        0 => request.version() != Version::HTTP_11,
+        count => count == 1,
+    }
+}
+
+fn builder(limits: &Limits, streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
+    // The library has one time for a request's head and for the wait for it: `Connections` has two.
+    builder.http1().header_read_timeout(None).max_buf_size(64 << 10).half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

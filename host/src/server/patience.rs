@@ -4,38 +4,43 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
+
+use super::connection::Connection;
+use super::pace::Pace;
+use super::stream::stalled;
+use crate::config::Limits;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub struct Patience<S> {
     stream: S,
+    connection: Arc<Connection>,
     /// Ends when the protocol must be known; None once it is.
     opening: Option<Pin<Box<Sleep>>>,
     /// Bytes of the preface that were read.
     opened: usize,
-    /// Ends when a write that made no progress must have.
-    stall: Pin<Box<Sleep>>,
-    stalled: bool,
-    write_timeout: Duration,
+    pace: Pace,
+    /// Ends when a write must have made progress; None: none had to wait yet.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patience<S> {
-    /// `open_timeout`: until it is clear which protocol the other side speaks.
-    /// `write_timeout`: without any progress of a write.
-    pub fn new(stream: S, open_timeout: Duration, write_timeout: Duration) -> Self {
+    /// `header_timeout` is also the time until it is clear which protocol the other side speaks, and `write_timeout`
+    /// and `min_data_rate` are for what it reads. Tells the connection what comes in.
+    pub fn new(stream: S, connection: Arc<Connection>, limits: &Limits) -> Self {
         Self {
             stream,
-            opening: Some(Box::pin(sleep(open_timeout))),
+            connection,
+            opening: Some(Box::pin(sleep(limits.header_timeout))),
             opened: 0,
-            stall: Box::pin(sleep(write_timeout)),
-            stalled: false,
-            write_timeout,
+            pace: Pace::new(limits.write_timeout, limits.min_data_rate),
+            stall: None,
         }
     }
 
@@ -43,23 +48,32 @@ impl<S> Patience<S> {
         let expected = PREFACE.get(self.opened..).unwrap_or_default();
         let common = expected.len().min(read.len());
         self.opened += common;
-        if self.opened == PREFACE.len() || read.get(..common) != expected.get(..common) || read.is_empty() {
+        if read.get(..common) != expected.get(..common) || read.is_empty() {
+            self.opening = None;
+        } else if self.opened == PREFACE.len() {
+            self.connection.speaks_http2();
             self.opening = None;
         }
     }
 
-    /// Lets a write wait, but not for ever.
-    fn waiting<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = false;
-            return written;
+    /// Lets a write wait, but not for ever. `bytes`: how many one that is ready has written.
+    fn waiting<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(Ok(done)) => {
+                self.pace.moved(bytes(&done));
+                Poll::Ready(Ok(done))
+            }
+            Poll::Ready(failed) => Poll::Ready(failed),
+            Poll::Pending => {
+                ready!(stalled(&mut self.stall, self.pace.wait(), cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
         }
-        if !self.stalled {
-            self.stalled = true;
-            self.stall.as_mut().reset(Instant::now() + self.write_timeout);
-        }
-        ready!(self.stall.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -76,8 +90,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
                 None => Poll::Pending,
             },
             done => {
+                let read = buf.filled().get(before..).unwrap_or_default();
                 if this.opening.is_some() {
-                    this.opened_by(buf.filled().get(before..).unwrap_or_default());
+                    this.opened_by(read);
+                }
+                if !read.is_empty() {
+                    this.connection.heard();
                 }
                 done
             }
@@ -89,7 +107,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.waiting(cx, written)
+        this.waiting(cx, written, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -99,7 +117,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.waiting(cx, written)
+        this.waiting(cx, written, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -109,32 +127,44 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        this.waiting(cx, flushed)
+        this.waiting(cx, flushed, |()| 0)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
-        this.waiting(cx, shut)
+        this.waiting(cx, shut, |()| 0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::time::timeout;
 
     use super::*;
+    use crate::config::Layers;
+    use crate::http::Peer;
 
     const SHORT: Duration = Duration::from_millis(50);
+
+    fn patience<S>(stream: S) -> Patience<S> {
+        let limits = Layers::new().unwrap().finish().unwrap().limits;
+        // As many bytes in that time as the slow reader below takes.
+        let limits = Limits { header_timeout: SHORT, write_timeout: SHORT, min_data_rate: 320, ..limits };
+        let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
+        Patience::new(stream, Arc::new(Connection::new(Arc::new(peer))), &limits)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_the_connection() {
         for start in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
             let (mut near, far) = duplex(1024);
             near.write_all(start).await.unwrap();
-            let mut far = Patience::new(far, SHORT, SHORT);
+            let mut far = patience(far);
             let mut read = [0; 64];
             if !start.is_empty() {
                 assert_eq!(far.read(&mut read).await.unwrap(), start.len());
@@ -149,7 +179,7 @@ mod tests {
         for start in [&b"GET"[..], b"POST /", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"PRIZE"] {
             let (mut near, far) = duplex(1024);
             near.write_all(start).await.unwrap();
-            let mut far = Patience::new(far, SHORT, SHORT);
+            let mut far = patience(far);
             let mut read = [0; 64];
             assert_eq!(far.read(&mut read).await.unwrap(), start.len());
             let waited = timeout(SHORT * 100, far.read(&mut read)).await;
@@ -160,7 +190,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_does_not_read_ends_the_connection() {
         let (near, far) = duplex(16);
-        let mut far = Patience::new(far, SHORT, SHORT);
+        let mut far = patience(far);
         let failed = timeout(SHORT * 2, far.write_all(&[0; 1024])).await.unwrap().unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         drop(near);
@@ -169,7 +199,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_is_waited_for() {
         let (mut near, far) = duplex(16);
-        let mut far = Patience::new(far, SHORT, SHORT);
+        let mut far = patience(far);
         let reader = async {
             let mut read = [0; 16];
             for _ in 0..64 {
@@ -179,5 +209,44 @@ mod tests {
         };
         let both = async { tokio::join!(far.write_all(&[0; 1024]), reader) };
         timeout(SHORT * 100, both).await.unwrap().0.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_is_too_slow_ends_the_connection() {
+        let (mut near, far) = duplex(16);
+        let mut far = patience(far);
+        let reader = async {
+            let mut read = [0; 1];
+            loop {
+                tokio::time::sleep(SHORT / 2).await;
+                if near.read_exact(&mut read).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let both = async {
+            tokio::select! {
+                written = far.write_all(&[0; 1024]) => written,
+                () = reader => Ok(()),
+            }
+        };
+        let failed = timeout(SHORT * 100, both).await.unwrap().unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_learns_what_is_spoken() {
+        for (start, is_http2, head) in [
+            (&b"GE"[..], false, true),
+            (b"GET / HTTP/1.1 and so on and on", false, true),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore", true, false),
+        ] {
+            let (mut near, far) = duplex(1024);
+            near.write_all(start).await.unwrap();
+            let mut far = patience(far);
+            assert!(far.read(&mut [0; 64]).await.unwrap() > 0);
+            let activity = far.connection.activity();
+            assert_eq!((activity.is_http2, activity.head), (is_http2, head));
+        }
     }
 }

@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
+use super::connection::Connection;
 use super::*;
 use crate::config::{Layers, Tls};
 use crate::http::refused;
@@ -102,7 +104,13 @@ async fn read(response: Response<Incoming>) -> (StatusCode, HeaderMap, String) {
     (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
+/// Lets everybody in whom the server does not refuse.
 async fn turn_away(request: Request<Body>, next: Next) -> Response<Body> {
+    if let Some(peer) = request.extensions().get::<Arc<Peer>>()
+        && request.uri().path() != "/stranger"
+    {
+        peer.authenticate();
+    }
     match refused(&request) {
         Some(refused) => refused,
         None => next.run(request).await,
@@ -228,7 +236,7 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
 async fn a_request_that_comes_after_the_end_began_is_turned_away() {
     let router = Router::new().route("/", get(async || "served")).layer(middleware::from_fn(turn_away));
     let shared = shared_by(router, true);
-    let answers = refused_by(&shared, false).await;
+    let answers = refused_by(&shared).await;
     for (version, (status, headers, body)) in answers {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.contains("\"error\":\"shutting_down\""), "{body}");
@@ -241,14 +249,16 @@ async fn a_request_that_comes_after_the_end_began_is_turned_away() {
 async fn connections_beyond_the_limit_are_turned_away() {
     let server = start(Limits { connections: 1, ..limits() }, PATIENT, None).await;
     let mut first = server.http1().await;
-    read(first.send_request(request("GET", "/version", "")).await.unwrap()).await;
+    let slow = tokio::spawn(first.send_request(request("GET", "/slow", "")));
+    server.slow_began.notified().await;
     let mut second = server.http1().await;
     let (status, headers, body) =
         read(second.send_request(request("GET", "/version", "")).await.unwrap()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(body.contains("\"error\":\"too_many_connections\""), "{body}");
     assert_eq!(headers["connection"], "close");
-    drop((first, second));
+    server.go_on.notify_waiters();
+    assert_eq!(read(slow.await.unwrap().unwrap()).await.2, "slow");
     let served_again = async {
         loop {
             let mut again = server.http1().await;
@@ -311,19 +321,21 @@ fn shared_by(router: Router, stopping: bool) -> Shared {
         under_way: UnderWay::at_most(1),
         router,
         tls: None,
-        builder: builder(&limits),
-        connections: Arc::new(Semaphore::new(1)),
+        connections: Connections::new(&limits),
+        proxies: Arc::default(),
         limits,
         stopping: AtomicBool::new(stopping),
     }
 }
 
 /// What is said to a request of each protocol.
-async fn refused_by(shared: &Shared, busy: bool) -> Vec<(Version, (StatusCode, HeaderMap, String))> {
+async fn refused_by(shared: &Shared) -> Vec<(Version, (StatusCode, HeaderMap, String))> {
+    let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
+    let in_flight = Arc::new(Connection::new(Arc::new(peer))).begin();
     let mut answers = Vec::new();
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        let response =
-            respond(shared, Request::builder().version(version).body(Body::empty()).unwrap(), busy).await;
+        let request = Request::builder().version(version).body(Body::empty()).unwrap();
+        let response = respond(shared, &in_flight, request, None).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         answers.push((version, (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())));
@@ -375,3 +387,6 @@ impl Drop for Certificate {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
+
+#[path = "time_tests.rs"]
+mod time;

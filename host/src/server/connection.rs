@@ -1,0 +1,135 @@
+//! One caller's connection: what it does now, and the order to close it.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+
+use futures_util::task::AtomicWaker;
+use hyper_util::server::graceful::GracefulConnection;
+
+use crate::http::Peer;
+
+/// One request in the lower half of the counter, where those in flight are counted, and one in the upper half, where
+/// all are.
+const ONE: u64 = 1 << 32 | 1;
+
+/// What the tasks of one connection share with the table of all connections. Nothing here reads a clock: the table
+/// looks from time to time whether something has changed.
+pub struct Connection {
+    pub peer: Arc<Peer>,
+    requests: AtomicU64,
+    /// HTTP/2: what comes in between requests (PING, WINDOW_UPDATE) is no beginning of another.
+    http2: AtomicBool,
+    /// Bytes came that may be the beginning of a request.
+    head: AtomicBool,
+    closing: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// A request, until its answer has been written.
+pub struct InFlight(Arc<Connection>);
+
+/// What a connection does. If it is the same at two looks, nothing happened between them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    requests: u64,
+    pub is_http2: bool,
+    /// A request's head has begun to arrive.
+    pub head: bool,
+}
+
+impl Connection {
+    pub fn new(peer: Arc<Peer>) -> Self {
+        let (requests, http2, head, closing, waker) = Default::default();
+        Self { peer, requests, http2, head, closing, waker }
+    }
+
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.requests.fetch_add(ONE, Ordering::Relaxed);
+        self.head.store(false, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+
+    /// Bytes came in.
+    pub fn heard(&self) {
+        if !self.http2.load(Ordering::Relaxed) {
+            self.head.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn speaks_http2(&self) {
+        self.http2.store(true, Ordering::Relaxed);
+        self.head.store(false, Ordering::Relaxed);
+    }
+
+    pub fn activity(&self) -> Activity {
+        Activity {
+            requests: self.requests.load(Ordering::Relaxed),
+            is_http2: self.http2.load(Ordering::Relaxed),
+            head: self.head.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Lets requests in flight end, takes no further ones, and closes.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    #[cfg(test)]
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Runs the protocol to its end, which comes early if [`Connection::close`] is called.
+    pub async fn drive<C: GracefulConnection>(&self, protocol: C) -> Result<(), C::Error> {
+        let mut protocol = pin!(protocol);
+        let mut closed = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            if closed {
+                return Poll::Pending;
+            }
+            // In this order: an order that comes between the two wakes this task.
+            self.waker.register(cx.waker());
+            if !self.closing.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+            closed = true;
+            protocol.as_mut().graceful_shutdown();
+            protocol.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+impl InFlight {
+    pub fn connection(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Activity {
+    pub fn in_flight(self) -> bool {
+        self.requests as u32 > 0
+    }
+
+    /// No request came yet.
+    pub fn is_fresh(self) -> bool {
+        self.requests == 0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // Bytes of its body that were read after its head are no beginning of the next. Where the next request was
+        // sent already and has arrived in part, that part is not seen as a head, and may take as long as an idle
+        // connection stays open.
+        self.0.head.store(false, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,185 @@
+//! Answers on their way out: in pieces, and each HTTP/2 stream with a time limit of its own.
+//!
+//! A caller that does not read one of its HTTP/2 streams cannot be seen at the socket, since others go on. And where a
+//! body is handed over in one piece, the library keeps all of it until it has been read, and the request has ended.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, SizeHint};
+use hyper::rt::Executor;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::connection::InFlight;
+use super::pace::Pace;
+
+/// Bytes that are handed over at once.
+const PIECE: usize = 16 << 10;
+/// Bytes of the last piece of what is longer. HTTP/2 takes a piece as soon as the window has room for its first byte,
+/// so this is all that may still lie in memory, unread, when the request is over.
+const LAST_PIECE: usize = 1 << 10;
+
+/// A body on its way to the caller.
+pub struct Outgoing {
+    body: Body,
+    /// Of what the body gave last.
+    rest: Bytes,
+    stream: Option<Arc<Stream>>,
+    _in_flight: InFlight,
+}
+
+/// What is known of one HTTP/2 stream's answer.
+#[derive(Default)]
+pub struct Stream {
+    /// Bytes that the library took. It asks for more once the last of them found room in the caller's window.
+    taken: AtomicUsize,
+    /// A piece waits for room.
+    waiting: AtomicBool,
+    piece: AtomicUsize,
+}
+
+impl Outgoing {
+    pub fn new(body: Body, stream: Option<Arc<Stream>>, in_flight: InFlight) -> Self {
+        Self { body, rest: Bytes::new(), stream, _in_flight: in_flight }
+    }
+}
+
+impl hyper::body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if let Some(stream) = &this.stream {
+            stream.asked();
+        }
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let piece = cut(&mut this.rest);
+        if let Some(stream) = &this.stream {
+            stream.handed(piece.len());
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (left, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        // The bounds in this order: the lower must never be above the upper.
+        if let Some(upper) = left.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(left.lower().saturating_add(rest));
+        hint
+    }
+}
+
+/// The next piece.
+fn cut(rest: &mut Bytes) -> Bytes {
+    if rest.len() <= LAST_PIECE {
+        return std::mem::take(rest);
+    }
+    rest.split_to((rest.len() - LAST_PIECE).min(PIECE))
+}
+
+impl Stream {
+    fn handed(&self, bytes: usize) {
+        self.piece.store(bytes, Ordering::Relaxed);
+        self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    fn asked(&self) {
+        if self.waiting.swap(false, Ordering::Relaxed) {
+            self.taken.fetch_add(self.piece.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs the streams of one HTTP/2 connection, and resets those whose answers are not read.
+#[derive(Clone)]
+pub struct Streams {
+    /// The stream that the library makes next: it calls the service and hands the future that waits for it here,
+    /// with nothing in between.
+    next: Arc<Mutex<Option<Arc<Stream>>>>,
+    grace: Duration,
+    rate: usize,
+}
+
+impl Streams {
+    /// `grace`: how far an answer may lag behind. `rate`: bytes per second.
+    pub fn new(grace: Duration, rate: usize) -> Self {
+        Self { next: Arc::default(), grace, rate }
+    }
+
+    /// For the request that the service is called with now.
+    pub fn begin(&self) -> Arc<Stream> {
+        let stream = Arc::new(Stream::default());
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream.clone());
+        stream
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, future: F) {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let pace = Pace::new(self.grace, self.rate);
+        match next {
+            Some(stream) => drop(tokio::spawn(until_stalled(future, stream, pace))),
+            None => drop(tokio::spawn(future)),
+        }
+    }
+}
+
+/// Runs the future until the answer is not read any more: dropping it resets the stream.
+async fn until_stalled<F: Future>(future: F, stream: Arc<Stream>, mut pace: Pace) {
+    let mut future = pin!(future);
+    let mut counted = 0;
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if future.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let taken = stream.taken.load(Ordering::Relaxed);
+        if taken != counted {
+            pace.moved(taken - counted);
+            counted = taken;
+        }
+        if !stream.waiting.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        stalled(&mut timer, pace.wait(), cx).map(|_| tracing::debug!("an answer was not read in time"))
+    })
+    .await;
+}
+
+/// Ready when the time has come; else the task is woken then.
+pub fn stalled(timer: &mut Option<Pin<Box<Sleep>>>, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+    if timer.deadline() != until {
+        timer.as_mut().reset(until);
+    }
+    timer.as_mut().poll(cx)
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
