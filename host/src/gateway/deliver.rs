@@ -13,7 +13,7 @@ use super::account::Account;
 use super::course::Course;
 use super::decode::Waiting;
 use super::{Fate, Inner, failure, unix_milliseconds};
-use crate::contract::{Context, Disposition, Notification, Target};
+use crate::contract::{Context, Disposition, Notification, Outcome, Target};
 use crate::error::{Error, Kind};
 use crate::provider::{Exchange, Instances, Message, Provider};
 use crate::registry::Application;
@@ -21,6 +21,8 @@ use crate::tenant::TenantId;
 
 /// Targets in one call of `encode`.
 pub(super) const BATCH: usize = 500;
+/// Options that ask a service to check a notification without delivering it (see `provider-manifest.options`).
+const ONLY_CHECK: [&str; 2] = ["validate_only", "dry_run"];
 /// Exchanges of one campaign at once; the transport bounds what all campaigns have under way.
 pub(super) const MOST_AT_ONCE: usize = 1000;
 
@@ -53,6 +55,8 @@ pub(super) struct Batch {
     first: usize,
     pub(super) targets: Vec<Target>,
     notification: Arc<Notification>,
+    /// Does the notification ask the service to check it and to deliver nothing?
+    only_checked: bool,
     pub(super) deadline: Instant,
     /// As many bytes per target as the manifest asks for; kept, so that a retry gives the same bytes.
     entropy: Vec<u8>,
@@ -77,6 +81,22 @@ pub(super) struct Attempt {
     pub fates: Vec<Fate>,
     pub native: Option<String>,
     pub new_token: bool,
+}
+
+impl Batch {
+    /// What became of a target, given what the service said.
+    pub(super) fn fate(&self, outcome: Outcome) -> Fate {
+        match outcome.disposition {
+            Disposition::Delivered | Disposition::Replaced(_) if self.only_checked => Fate::Valid,
+            _ => Fate::Settled(outcome),
+        }
+    }
+}
+
+/// Is one of the options set that the contract keeps for this?
+fn only_checked(notification: &Notification) -> bool {
+    let mut options = notification.options.iter();
+    options.any(|(name, value)| value == "true" && ONLY_CHECK.contains(&name.as_str()))
 }
 
 impl Campaign {
@@ -143,7 +163,8 @@ impl Campaign {
     ) -> Result<Arc<Batch>, Error> {
         let mut entropy = vec![0; targets.len() * self.provider.manifest().entropy as usize];
         rand::rng().fill_bytes(&mut entropy);
-        Ok(Arc::new(Batch { first, targets, notification, deadline, entropy }))
+        let only_checked = only_checked(&notification);
+        Ok(Arc::new(Batch { first, targets, notification, only_checked, deadline, entropy }))
     }
 
     /// Encodes the batch: what it has to wait for, exchange by exchange.

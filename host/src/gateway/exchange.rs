@@ -47,7 +47,7 @@ impl Campaign {
         }
         let new_token = self.note_refusal(&reply.outcomes, token);
         Ok(Attempt {
-            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            fates: reply.outcomes.into_iter().map(|outcome| batch.fate(outcome)).collect(),
             native: reply.native,
             new_token,
         })

@@ -67,7 +67,7 @@ pub struct Registration {
     pub environment: Option<Environment>,
     /// All other fields, secrets among them, by name.
     pub fields: BTreeMap<String, Vec<u8>>,
-    /// An unknown name is an error; else it is passed over, as the original did.
+    /// An unknown name is an error; else it is passed over.
     pub strict: bool,
 }
 
@@ -130,9 +130,9 @@ pub enum Via {
 
 /// The notification's fields as they came, by name; see `notification` for the names.
 pub enum Fields {
-    /// From a form: all values are text, and unknown names are passed over as the original did.
-    Classic(BTreeMap<String, Vec<u8>>),
-    /// From JSON: typed values, and an unknown name is an error.
+    /// From a form, whose values are text, and from a JSON body of a classic route, whose values have types.
+    Classic(BTreeMap<String, Vec<u8>>, Map<String, Value>),
+    /// From JSON: typed values.
     Strict(Map<String, Value>),
 }
 
@@ -156,7 +156,8 @@ pub enum Fate {
     Failed(Error),
     /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
     Lost(Error),
-    /// It could be sent, and was not because the caller only asked.
+    /// It could be sent, and was not because the caller only asked; or the service checked it and delivered
+    /// nothing, because the caller asked for that.
     Valid,
 }
 

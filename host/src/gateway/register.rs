@@ -21,8 +21,9 @@ use crate::tenant::TenantId;
 
 /// The provider of a registration that names none and brings no credential.
 const DEFAULT_PROVIDER: &str = "apns";
-/// The value of `{provider}_mode` for the service's test world.
-const DEVELOPMENT: &[u8] = b"development";
+/// Values of `{provider}_mode` for the service's test world, ours and Apple's word.
+const DEVELOPMENT: [&[u8]; 2] = [b"development", b"sandbox"];
+const PRODUCTION: &[u8] = b"production";
 const LONGEST_ID: usize = 256;
 
 impl Inner {
@@ -41,9 +42,13 @@ impl Inner {
             known(provider.manifest(), &mode, fields.keys())?;
         }
         if let Some(environment) = environment {
-            let name: &[u8] = match environment {
-                Environment::Production => b"production",
-                Environment::Development => DEVELOPMENT,
+            if fields.contains_key(&mode) {
+                let message = format!("give environment or {mode}, not both");
+                return Err(Error::field("invalid_environment", "environment", message));
+            }
+            let name = match environment {
+                Environment::Production => PRODUCTION,
+                Environment::Development => DEVELOPMENT[0],
             };
             fields.insert(mode, name.to_vec());
         }
@@ -178,13 +183,20 @@ fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u
     uploads
 }
 
-/// `apns_mode=development` chooses the service's test world; anything else is production.
+/// `apns_mode=development` chooses the service's test world; without it, it is production.
 fn environment(
     manifest: &ProviderManifest,
     fields: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Environment, Error> {
-    let development = fields.get(&format!("{}_mode", manifest.name)).is_some_and(|mode| mode == DEVELOPMENT);
-    Ok(if development { Environment::Development } else { Environment::Production })
+    let name = format!("{}_mode", manifest.name);
+    match fields.get(&name).map(Vec::as_slice) {
+        None | Some(b"" | PRODUCTION) => Ok(Environment::Production),
+        Some(mode) if DEVELOPMENT.contains(&mode) => Ok(Environment::Development),
+        Some(_) => {
+            let message = format!("{name} must be production or development (sandbox is another word for it)");
+            Err(Error::field(format!("invalid_{name}"), name, message))
+        }
+    }
 }
 
 /// The manifest's settings: given by the caller, else read from the credential.

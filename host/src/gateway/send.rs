@@ -115,7 +115,10 @@ fn notification(
     providers: &Providers,
 ) -> Result<Notification, Error> {
     match fields {
-        Fields::Classic(fields) => notification::from_form(fields, manifest),
+        Fields::Classic(fields, typed) => {
+            let is_other = |name: &str| providers.get(name).is_some();
+            notification::from_form(fields, typed, manifest, is_other)
+        }
         Fields::Strict(fields) => {
             let others: Vec<_> = providers.all().map(|other| other.manifest().name.as_str()).collect();
             notification::from_json(fields, manifest, &others)

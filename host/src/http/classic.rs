@@ -37,7 +37,7 @@ pub struct Registered {
 /// The push service accepted it.
 #[derive(Serialize, ToSchema)]
 pub struct Accepted {
-    /// Always `ok`.
+    /// `ok`, or `valid` where the service was asked to check it only (`dry_run`, `validate_only`).
     #[schema(example = "ok")]
     response: &'static str,
 }
@@ -120,7 +120,8 @@ pub async fn send_notification(
 }
 
 async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Result<Response, Error> {
-    let send = send_from(Form::read(request, api.form).await?)?;
+    let form = Form::read(request, api.form).await?;
+    let send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
     let report = detached(place, api.backend.send(tenant, send)).await;
     let arrived = report.iter().flat_map(|report| &report.fates).any(answer::may_have_arrived);
@@ -173,11 +174,24 @@ fn registration_from(mut form: Form) -> Result<Registration, Error> {
         provider,
         environment: None,
         fields: form.into_fields(),
-        strict: false,
+        strict: true,
     })
 }
 
-fn send_from(mut form: Form) -> Result<Send, Error> {
+/// What is wrong with this `type`, if no provider of the tenant answers to it.
+fn unknown_type(api: &Api, tenant: &TenantId, name: &str) -> Option<Error> {
+    let providers = api.backend.described(tenant);
+    let names = || providers.iter().map(|provider| &provider.manifest.name);
+    let others = providers.iter().flat_map(|provider| &provider.manifest.also_answers);
+    if providers.is_empty() || names().chain(others).any(|known| known == name) {
+        return None;
+    }
+    let known: Vec<&str> = names().map(String::as_str).collect();
+    Some(Error::field("invalid_type", "type", format!("type must be one of {}", known.join(", "))))
+}
+
+/// `unknown_type`: is asked where the type finds neither an application nor a secret.
+fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Result<Send, Error> {
     let provider = form.take_text("type")?;
     let application = form.take_text("application_id")?;
     let inline = INLINE_SECRETS
@@ -188,16 +202,18 @@ fn send_from(mut form: Form) -> Result<Send, Error> {
     form.take_bytes("callback");
     let via = via(provider.as_deref(), application, inline).ok_or_else(|| {
         let message = "an application_id or gcm_api_key are required for this call";
-        Error::field("missing_identifier", "application_id", message)
+        let missing = || Error::field("missing_identifier", "application_id", message);
+        provider.as_deref().and_then(unknown_type).unwrap_or_else(missing)
     })?;
     let device_token = device_token.ok_or_else(|| {
         let message = "device_token is required, which is registed with the application on your phone";
         Error::field("device_token_required", "device_token", message)
     })?;
+    let (fields, typed) = form.into_parts();
     Ok(Send {
         provider,
         via,
-        notification: Fields::Classic(form.into_fields()),
+        notification: Fields::Classic(fields, typed),
         targets: vec![Target::Device(device_token)],
         native: true,
         validate_only: false,
@@ -230,11 +246,12 @@ fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<R
     let Some(fate) = report.fates.into_iter().next() else {
         return Err(Error::internal("the gateway told the fate of no target"));
     };
-    let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_)));
+    let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_) | Fate::Valid));
+    let response = if matches!(fate, Fate::Valid) { "valid" } else { "ok" };
     let verdict = answer::verdict(fate, &report.provider).map_err(|error| in_gcm_terms(error, as_gcm));
     match (verdict, native) {
         (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
-        (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &Accepted { response: "ok" })),
+        (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &Accepted { response })),
     }
 }
 

@@ -36,6 +36,8 @@ const FIRST_BUFFER: usize = 64 << 10;
 #[derive(Default)]
 pub struct Form {
     fields: BTreeMap<String, Vec<u8>>,
+    /// From a JSON body, whose values have types; never null.
+    typed: Map<String, Value>,
     /// Fields read, those that were replaced among them.
     read: usize,
 }
@@ -89,15 +91,29 @@ impl Form {
 
     /// Takes bytes out; no bytes count as none.
     pub fn take_bytes(&mut self, name: &str) -> Option<Vec<u8>> {
-        self.fields.remove(name).filter(|value| !value.is_empty())
+        let typed = self.typed.remove(name).map(into_bytes);
+        typed.or_else(|| self.fields.remove(name)).filter(|value| !value.is_empty())
     }
 
-    /// All that is left.
+    /// All that is left, as bytes.
     pub fn into_fields(self) -> BTreeMap<String, Vec<u8>> {
-        self.fields
+        let mut fields = self.fields;
+        fields.extend(self.typed.into_iter().map(|(name, value)| (name, into_bytes(value))));
+        fields
+    }
+
+    /// All that is left: what came as text, and what came as JSON.
+    pub fn into_parts(self) -> (BTreeMap<String, Vec<u8>>, Map<String, Value>) {
+        (self.fields, self.typed)
     }
 
     fn insert(&mut self, name: &str, value: Vec<u8>, bounds: Bounds) -> Result<(), Error> {
+        self.count(name, bounds)?;
+        self.fields.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    fn count(&mut self, name: &str, bounds: Bounds) -> Result<(), Error> {
         self.read += 1;
         if self.read > bounds.fields {
             let most = bounds.fields;
@@ -108,7 +124,6 @@ impl Form {
             let message = format!("the name of a field is longer than {most} bytes");
             return Err(Error::new(Kind::Invalid, "field_name_too_long", message));
         }
-        self.fields.insert(name.to_owned(), value);
         Ok(())
     }
 
@@ -145,13 +160,10 @@ impl Form {
         };
         let object: Map<String, Value> =
             serde_json::from_slice(body).map_err(|error| invalid(json_fault(&error)))?;
-        for (name, value) in object {
-            let text = match value {
-                Value::Null => continue,
-                Value::String(text) => text,
-                other => other.to_string(),
-            };
-            self.insert(&name, text.into_bytes(), bounds)?;
+        for (name, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+            self.count(&name, bounds)?;
+            self.fields.remove(&name);
+            self.typed.insert(name, value);
         }
         Ok(())
     }
@@ -235,6 +247,14 @@ fn decoded(text: &[u8]) -> Vec<u8> {
     decoded.extend_from_slice(plain);
     decoded.extend(percent_encoding::percent_decode(&spaced));
     decoded
+}
+
+/// A text as it is, anything else as JSON.
+fn into_bytes(value: Value) -> Vec<u8> {
+    match value {
+        Value::String(text) => text.into_bytes(),
+        other => other.to_string().into_bytes(),
+    }
 }
 
 fn name_from(name: Vec<u8>) -> Result<String, Error> {

@@ -194,7 +194,7 @@ pub fn seen(send: &gateway::Send) -> (String, Option<&str>, String, Vec<(String,
         }
     };
     let [Target::Device(token)] = &send.targets[..] else { panic!("not one device") };
-    let Fields::Classic(fields) = &send.notification else { panic!("not classic") };
+    let Fields::Classic(fields, _) = &send.notification else { panic!("not classic") };
     let fields = fields.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     (via, send.provider.as_deref(), token.clone(), fields)
 }

@@ -43,21 +43,45 @@ pub const COMMON: [&str; 20] = [
     "body_loc_args",
 ];
 
-/// From a form: every value is text. Unknown names are passed over, as the original did.
+/// From a classic route: `fields` of a form, whose values are texts, and those of a JSON body, which are `typed`.
+/// An unknown name is an error, unless another provider knows it as its raw payload.
 pub fn from_form(
     fields: BTreeMap<String, Vec<u8>>,
+    typed: Map<String, Value>,
     manifest: &ProviderManifest,
+    is_other_provider: impl Fn(&str) -> bool,
 ) -> Result<Notification, Error> {
+    let fields = fields.into_iter().map(|(name, bytes)| (name, text::Given::Text(bytes)));
+    let typed = typed.into_iter().map(|(name, value)| (name, text::Given::Json(value)));
     let mut map = Map::new();
-    for (name, bytes) in fields {
+    for (name, given) in fields.chain(typed) {
         // The name that GCM gave it.
-        let name = if name == "time_to_live" { "ttl".to_owned() } else { name };
-        if let Some(kind) = kind_of(&name, manifest) {
-            let value = text::typed(&name, bytes, kind)?;
-            map.insert(name, value);
+        let known = if name == "time_to_live" { "ttl" } else { &name };
+        match kind_of(known, manifest) {
+            Some(kind) => {
+                let value = text::typed(known, given, kind)?;
+                let before = map.insert(known.to_owned(), value.clone());
+                one_of_two_names(known, before.as_ref(), &value, "time_to_live")?;
+            }
+            None if is_other_provider(&name) => {}
+            None => return Err(unknown(&name, manifest)),
         }
     }
+    if let (Some(alert @ Value::String(_)), Some(body)) = (map.get("alert"), map.get("body")) {
+        one_of_two_names("body", Some(alert), body, "alert")?;
+    }
     build(map, manifest)
+}
+
+/// Of a field with two names, one value would be lost.
+fn one_of_two_names(name: &str, before: Option<&Value>, value: &Value, other: &str) -> Result<(), Error> {
+    match before {
+        Some(before) if before != value => {
+            let message = format!("{name} and {other} are two names of one field: give one of them");
+            Err(Error::field(format!("invalid_{name}"), name, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// From JSON: typed values. An unknown name is an error, unless another provider knows it as its raw payload.
@@ -85,7 +109,7 @@ pub fn settings(
     let mut settings = Vec::new();
     for setting in &manifest.settings {
         let Some(bytes) = fields.remove(&setting.name).filter(|bytes| !bytes.is_empty()) else { continue };
-        let value = text::typed(&setting.name, bytes, setting.kind)?;
+        let value = text::typed(&setting.name, text::Given::Text(bytes), setting.kind)?;
         value::check(setting, &value)?;
         let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         if plain.len() > LONGEST_SETTING {
@@ -202,11 +226,25 @@ impl Builder {
     }
 }
 
+/// What other push servers and libraries call the common fields.
+const SYNONYMS: [(&str, &str); 9] = [
+    ("message", "alert"),
+    ("msg", "alert"),
+    ("text", "alert"),
+    ("content", "alert"),
+    ("payload", "data"),
+    ("custom", "data"),
+    ("extra", "data"),
+    ("expiry", "ttl"),
+    ("time_to_live", "ttl"),
+];
+
 /// Names the nearest field that there is.
 fn unknown(name: &str, manifest: &ProviderManifest) -> Error {
     let options = manifest.options.iter().map(|option| option.name.as_str());
     let known = COMMON.into_iter().chain(options).chain([manifest.name.as_str()]);
-    let hint = nearest(name, known).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+    let synonym = SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, known)| *known);
+    let hint = synonym.or_else(|| nearest(name, known)).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
     let message = format!("{name} is not a field of a notification for {}{hint}", manifest.name);
     Error::field("unknown_field", name, message)
 }

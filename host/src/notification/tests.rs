@@ -37,7 +37,7 @@ fn form(fields: &[(&str, &str)]) -> Result<Notification, Error> {
         ("push_type", ValueKind::Text, &["alert", "voip"]),
     ];
     let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
-    from_form(fields, &manifest(&options))
+    from_form(fields, Map::new(), &manifest(&options), |name| name == "fcm")
 }
 
 fn strict(fields: Value) -> Result<Notification, Error> {
@@ -65,9 +65,9 @@ fn the_classic_fields() {
 }
 
 #[test]
-fn a_form_knows_the_options_and_passes_over_the_rest() {
+fn a_form_knows_the_options_and_what_other_providers_take() {
     let notification =
-        form(&[("content_available", "1"), ("push_type", "voip"), ("utm", "x"), ("badge", "")]).unwrap();
+        form(&[("content_available", "1"), ("push_type", "voip"), ("fcm", "{}"), ("badge", "")]).unwrap();
     let options = notification.options;
     assert_eq!(
         options,
@@ -105,6 +105,87 @@ fn an_unknown_field_is_named_with_its_nearest_neighbour() {
 }
 
 #[test]
+fn a_form_refuses_what_nobody_knows() {
+    for (name, told) in [("message", "did you mean alert?"), ("bage", "did you mean badge?"), ("utm", "for apns")] {
+        let error = form(&[("alert", "x"), (name, "y")]).expect_err("unknown");
+        assert_eq!((&*error.code, error.field.as_deref()), ("unknown_field", Some(name)));
+        assert!(error.message.ends_with(told), "{}", error.message);
+    }
+}
+
+#[test]
+fn a_text_is_a_text_whatever_it_looks_like() {
+    for text in [r#"{"a":1}"#, "{}", "[1]", "7", "null", r#""x""#] {
+        let typed = |value: Value| {
+            let Value::Object(fields) = json!({"alert": value}) else { panic!("an object") };
+            from_form(BTreeMap::new(), fields, &manifest(&[]), |_| false).unwrap()
+        };
+        for notification in [form(&[("alert", text)]).unwrap(), typed(text.into())] {
+            assert_eq!(notification.alert.unwrap().body.as_deref(), Some(text));
+        }
+    }
+    let code = |result: Result<Notification, Error>| result.expect_err("it is wrong").code;
+    assert_eq!(code(form(&[("sound", r#" {"critical":1}"#)])), "invalid_sound");
+}
+
+#[test]
+fn a_json_body_has_types() {
+    let classic = |fields: Value| {
+        let Value::Object(fields) = fields else { panic!("an object") };
+        let options = [("payload", ValueKind::Json, &[][..]), ("silent", ValueKind::Boolean, &[])];
+        from_form(BTreeMap::new(), fields, &manifest(&options), |_| false)
+    };
+    let fields = json!({"badge": "3", "silent": "1", "identifier": 7, "data": "{\"a\":1}", "payload": "{}"});
+    let notification = classic(fields).unwrap();
+    assert_eq!((notification.badge, notification.identifier.as_deref()), (Some(3), Some("7")));
+    assert_eq!(notification.data.as_deref(), Some(r#"{"a":1}"#), "as a form writes it");
+    let options = [("silent", "true"), ("payload", r#""{}""#)];
+    for (name, value) in options {
+        assert!(notification.options.contains(&(name.into(), value.into())), "{:?}", notification.options);
+    }
+    let notification = classic(json!({"alert": {"title": "t", "body": "b"}, "data": {"b": 1, "a": 2}})).unwrap();
+    assert_eq!(notification.alert.unwrap().title.as_deref(), Some("t"));
+    assert_eq!(notification.data.as_deref(), Some(r#"{"b":1,"a":2}"#));
+}
+
+#[test]
+fn one_field_by_two_names() {
+    let code = |fields: &[(&str, &str)]| form(fields).expect_err("it is wrong").code;
+    assert_eq!(code(&[("alert", "a"), ("body", "b")]), "invalid_body");
+    assert_eq!(code(&[("ttl", "1"), ("time_to_live", "2")]), "invalid_ttl");
+    assert!(form(&[("alert", "a"), ("body", "a"), ("time_to_live", "2")]).is_ok());
+}
+
+#[test]
+fn critical_is_a_flag() {
+    let sound = |critical: &str| {
+        let text = format!(r#"{{"sound":{{"name":"s","volume":0.5,"critical":{critical}}}}}"#);
+        strict(serde_json::from_str(&text).unwrap())
+    };
+    for yes in ["1", "1.0", "true", "1e0"] {
+        let sound = sound(yes).unwrap().sound;
+        assert!(matches!(sound, Some(Sound::Critical(_))), "{yes}: {sound:?}");
+    }
+    for no in ["0", "0.0", "false", "null"] {
+        assert_eq!(sound(no).unwrap().sound, Some(Sound::Named("s".into())), "{no}");
+    }
+    for neither in ["\"1\"", "\"true\"", "2", "[]", "0.5"] {
+        let error = sound(neither).expect_err(neither);
+        assert_eq!((&*error.code, &*error.message), ("invalid_sound", "critical in sound must be true, false, 1 or 0"));
+    }
+}
+
+#[test]
+fn numbers_stay_as_they_are_written() {
+    let text = r#"{"data":{"z":12345678901234567890123,"a":10.50},"relevance_score":0.50}"#;
+    let notification = strict(serde_json::from_str(text).unwrap()).unwrap();
+    assert_eq!(notification.data.as_deref(), Some(r#"{"z":12345678901234567890123,"a":10.50}"#));
+    assert_eq!(notification.options, [("relevance_score".into(), "0.50".into())]);
+    let form = form(&[("data", r#"{"z":1.0}"#)]).unwrap();
+    assert_eq!(form.data.as_deref(), Some(r#"{"z":1.0}"#));
+}
+
+#[test]
 fn texts_to_look_up_and_raw_payloads() {
     let fields = json!({
         "title_loc_key": "T", "title_loc_args": ["a", "b"], "priority": 10, "ttl": 0, "sound": "default",
@@ -118,6 +199,8 @@ fn texts_to_look_up_and_raw_payloads() {
     assert_eq!(notification.sound, Some(Sound::Default));
     assert_eq!(notification.native.as_deref(), Some(r#"{"aps":{"badge":1}}"#));
     assert!(strict(json!({"apns": "text"})).is_err());
+    let error = strict(json!({"body_loc_key": "K", "body_loc_args": ["a", 2]})).expect_err("a number");
+    assert_eq!(error.message, "each argument in body_loc_args must be a text");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A form's values are text: what they mean depends on the field.
+//! A form's values are text: what they mean depends on the field, and never on what they look like.
 
 use serde_json::Value;
 
@@ -6,15 +6,28 @@ use super::value;
 use crate::contract::manifest::ValueKind;
 use crate::error::Error;
 
-/// The value that a form field's text stands for.
-pub(super) fn typed(name: &str, bytes: Vec<u8>, kind: ValueKind) -> Result<Value, Error> {
+/// A field of a classic route.
+pub(super) enum Given {
+    /// From a form.
+    Text(Vec<u8>),
+    /// From a JSON body.
+    Json(Value),
+}
+
+/// The value that a field of this kind has.
+pub(super) fn typed(name: &str, given: Given, kind: ValueKind) -> Result<Value, Error> {
+    let bytes = match given {
+        Given::Text(bytes) => bytes,
+        // A form's data is JSON in a text, and since 2012 callers write it so.
+        Given::Json(Value::String(text)) if kind != ValueKind::Json || name == "data" => text.into_bytes(),
+        Given::Json(value @ (Value::Number(_) | Value::Bool(_))) if kind != ValueKind::Json => {
+            value.to_string().into_bytes()
+        }
+        Given::Json(value) => return Ok(value),
+    };
     let text = String::from_utf8(bytes).map_err(|_| value::wrong(name, "UTF-8 text"))?;
     let typed = match kind {
         ValueKind::Json => return parse(name, &text),
-        // What came as an object in a JSON body is an object again.
-        ValueKind::Text if (name == "alert" || name == "sound") && text.starts_with('{') => {
-            Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
-        }
         ValueKind::Text => Ok(Value::String(text)),
         ValueKind::Integer | ValueKind::Number if text.is_empty() => Ok(Value::Null),
         ValueKind::Integer => number(&text).filter(|number| !number.is_f64()).ok_or("an integer"),

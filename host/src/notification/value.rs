@@ -49,7 +49,14 @@ pub(super) fn text(name: &str, value: Value) -> Result<String, Error> {
 
 pub(super) fn texts(name: &str, value: Value) -> Result<Vec<String>, Error> {
     let Value::Array(values) = value else { return Err(wrong(name, "an array of texts")) };
-    values.into_iter().map(|value| text(name, value)).collect()
+    let each = |value| match value {
+        Value::String(text) => Ok(text),
+        _ => {
+            let message = format!("each argument in {name} must be a text");
+            Err(Error::field(format!("invalid_{name}"), name, message))
+        }
+    };
+    values.into_iter().map(each).collect()
 }
 
 pub(super) fn whole(name: &str, value: &Value) -> Result<u32, Error> {
@@ -57,11 +64,17 @@ pub(super) fn whole(name: &str, value: &Value) -> Result<u32, Error> {
     whole.ok_or_else(|| wrong(name, "an integer from 0 to 4294967295"))
 }
 
-/// `default`, a file name, or `{"name", "volume", "critical": 1}`.
+/// `default`, a file name, or `{"name", "volume", "critical": 1}`. Without `critical` the volume has no meaning.
 pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
     let wrong = || wrong(name, "a text, or an object with name, volume and critical");
     match value {
         Value::String(text) if text == "default" => Ok(Sound::Default),
+        // No file is called so: an alarm that nobody can mute would become a sound that is not there.
+        Value::String(text) if text.trim_start().starts_with('{') => Err(super::value::wrong(
+            name,
+            "the name of a sound where it is a text; a critical sound is an object in a JSON body, or stands in \
+             the raw payload",
+        )),
         Value::String(text) => Ok(Sound::Named(text)),
         Value::Object(parts) => {
             let known = |key: &String| ["name", "volume", "critical"].contains(&key.as_str());
@@ -71,7 +84,10 @@ pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
             let sound =
                 parts.get("name").map_or(Some("default"), Value::as_str).ok_or_else(wrong)?.to_owned();
             let volume = parts.get("volume").map_or(Some(1.0), Value::as_f64).ok_or_else(wrong)?;
-            let critical = parts.get("critical").is_some_and(|value| *value == 1 || *value == true);
+            let critical = critical(parts.get("critical")).ok_or_else(|| {
+                let message = format!("critical in {name} must be true, false, 1 or 0");
+                Error::field(format!("invalid_{name}"), name, message)
+            })?;
             match (critical, (0.0..=1.0).contains(&volume)) {
                 (true, true) => Ok(Sound::Critical(CriticalSound { name: sound, volume })),
                 (true, false) => Err(super::value::wrong(name, "given a volume from 0 to 1")),
@@ -80,6 +96,20 @@ pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
             }
         }
         _ => Err(wrong()),
+    }
+}
+
+/// Apple writes a number, and callers a boolean. None: it is neither.
+fn critical(value: Option<&Value>) -> Option<bool> {
+    match value {
+        None | Some(Value::Null) => Some(false),
+        Some(Value::Bool(critical)) => Some(*critical),
+        Some(Value::Number(number)) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => None,
+        },
+        Some(_) => None,
     }
 }
 

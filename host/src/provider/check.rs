@@ -228,13 +228,24 @@ fn exchange(
 }
 
 fn path(path: String) -> Result<String, ProviderError> {
-    let sound = path.starts_with('/')
-        && !path.starts_with("//")
-        && path.len() <= MAX_PATH
-        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\')
-        && !path.split(['/', '?']).any(dots)
-        && PathAndQuery::from_str(&path).is_ok();
-    if sound { Ok(path) } else { Err(bad(format!("path {:?} is not allowed", printable(&path)))) }
+    match wrong_path(&path) {
+        None => Ok(path),
+        Some(rule) => Err(bad(format!("path {:?} is not allowed: {rule}", printable(&path)))),
+    }
+}
+
+/// The rule that a path breaks.
+fn wrong_path(path: &str) -> Option<&'static str> {
+    let breaks = [
+        (!path.starts_with('/'), "it must begin with /"),
+        (path.starts_with("//"), "it must not begin with //, which would name another server"),
+        (path.len() > MAX_PATH, "it is longer than 4096 bytes"),
+        (!path.bytes().all(|byte| byte.is_ascii_graphic()), "spaces, controls and what is not ASCII must be percent-encoded"),
+        (path.contains(['#', '\\']), "it must not have # or \\"),
+        (path.split(['/', '?']).any(dots), "it must not have the segments . and .."),
+        (PathAndQuery::from_str(path).is_err(), "it is not a path and query of HTTP"),
+    ];
+    breaks.into_iter().find_map(|(broken, rule)| broken.then_some(rule))
 }
 
 /// Is it a path segment that climbs, plain or percent-encoded?
@@ -264,15 +275,18 @@ fn headers(raw: Vec<(String, String)>) -> Result<Vec<(HeaderName, HeaderValue)>,
         return Err(bad("it has too many headers"));
     }
     let header = |(name, value): (String, String)| {
-        let wrong = || bad(format!("header {:?} is not allowed", printable(&name)));
-        let header = HeaderName::from_lowercase(name.as_bytes()).map_err(|_| wrong())?;
+        let wrong = |rule: &str| bad(format!("header {:?} is not allowed: {rule}", printable(&name)));
+        let header = HeaderName::from_lowercase(name.as_bytes()).map_err(|_| {
+            let is_a_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
+            wrong(if is_a_name { "its name must be in lower case" } else { "its name cannot be one of HTTP" })
+        })?;
         if value.len() > MAX_HEADER_BYTES {
-            return Err(wrong());
+            return Err(wrong("its value is longer than 4096 bytes"));
         }
         if belongs_to_host(&header) {
             return Err(ProviderError::Refused(format!("header {header} belongs to the host")));
         }
-        Ok((header, HeaderValue::try_from(value).map_err(|_| wrong())?))
+        Ok((header, HeaderValue::try_from(value).map_err(|_| wrong("its value has a control character"))?))
     };
     raw.into_iter().map(header).collect()
 }

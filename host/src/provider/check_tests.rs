@@ -108,38 +108,43 @@ fn headers_of_the_host_and_injections_are_refused() {
     {
         refuse(1, with(name, "x"), "belongs to the host");
     }
-    for name in [":authority", "Apns-Topic", "bad name", "", "x\r\ny"] {
-        refuse(1, with(name, "x"), "is not allowed");
+    for name in [":authority", "bad name", "", "x\r\ny"] {
+        refuse(1, with(name, "x"), "is not allowed: its name cannot be one of HTTP");
     }
+    refuse(1, with("Apns-Topic", "x"), "header \"Apns-Topic\" is not allowed: its name must be in lower case");
     for value in ["a\r\nauthorization: b", "a\nb", "a\0b"] {
-        refuse(1, with("x-value", value), "is not allowed");
+        refuse(1, with("x-value", value), "header \"x-value\" is not allowed: its value has a control character");
     }
-    refuse(1, with("x-value", &"v".repeat(MAX_HEADER_BYTES + 1)), "is not allowed");
+    let long = format!("is not allowed: its value is longer than {MAX_HEADER_BYTES} bytes");
+    refuse(1, with("x-value", &"v".repeat(MAX_HEADER_BYTES + 1)), &long);
     let headers = vec![("x".to_owned(), "y".to_owned()); MAX_HEADERS + 1];
     refuse(1, one(codec::Message { headers, ..good_message() }, good_exchange(&[0])), "too many headers");
 }
 
 #[test]
 fn paths_stay_on_the_server_and_in_their_place() {
+    let long = format!("/{}", "a".repeat(MAX_PATH));
+    let too_long = format!("it is longer than {MAX_PATH} bytes");
     let paths = [
-        "",
-        "3/device",
-        "https://evil.example/",
-        "//evil.example/",
-        "/a b",
-        "/a\r\nb",
-        "/a#b",
-        "/a\\b",
-        "/../x",
-        "/a/./b",
-        "/a/%2e%2E/b",
-        "/a/.%2e",
-        "/a/%2E?b",
-        "/é",
+        ("", "it must begin with /"),
+        ("3/device", "it must begin with /"),
+        ("https://evil.example/", "it must begin with /"),
+        ("//evil.example/", "it must not begin with //"),
+        (&long, &too_long),
+        ("/a b", "must be percent-encoded"),
+        ("/a\r\nb", "must be percent-encoded"),
+        ("/é", "must be percent-encoded"),
+        ("/a#b", "it must not have # or \\"),
+        ("/a\\b", "it must not have # or \\"),
+        ("/../x", "the segments . and .."),
+        ("/a/./b", "the segments . and .."),
+        ("/a/%2e%2E/b", "the segments . and .."),
+        ("/a/.%2e", "the segments . and .."),
+        ("/a/%2E?b", "the segments . and .."),
     ];
-    for path in paths {
+    for (path, rule) in paths {
         let exchange = codec::Exchange { path: path.into(), ..good_exchange(&[0]) };
-        refuse(1, one(good_message(), exchange), "is not allowed");
+        refuse(1, one(good_message(), exchange), rule);
     }
 }
 
@@ -199,8 +204,8 @@ fn texts_are_cut_waits_are_bounded_and_long_tokens_refused() {
         let reply = Reply { outcomes: vec![Outcome { disposition, ..good_outcome() }], native: None };
         assert!(replies(&[answer(1)], vec![reply]).is_err());
     }
-    // The last two are well-formed, and no reader can hold them.
-    for text in ["{not json", "", "1 2", r#""\ud800""#, "1e999"] {
+    // The last one is well-formed, and no reader can hold it.
+    for text in ["{not json", "", "1 2", r#""\ud800""#] {
         let native = Reply { outcomes: vec![good_outcome()], native: Some(text.into()) };
         assert!(replies(&[answer(1)], vec![native]).is_err(), "{text}");
     }

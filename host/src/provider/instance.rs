@@ -172,6 +172,10 @@ fn explain(store: &Store<Guest>, error: wasmtime::Error) -> ProviderError {
         return ProviderError::Refused("it holds too many handles".into());
     }
     let cause = error.root_cause().to_string();
+    // What wasmtime calls the bound of what is copied out of a guest.
+    if cause.contains("fuel allocated for hostcalls has been exhausted") {
+        return ProviderError::BadOutput("it is larger than one call may return".into());
+    }
     // An error with frames of the guest comes from a function that it called, one without from lifting what
     // it returned (too large, not UTF-8, lying lengths).
     match error.downcast_ref::<WasmBacktrace>() {

@@ -16,7 +16,9 @@ pub enum Form {
     /// A boolean that Apple writes as 1 or leaves out.
     Flag,
     Boolean,
-    Integer,
+    /// Seconds since the epoch.
+    Seconds,
+    /// Goes out as it is written.
     Number,
     Object,
     List,
@@ -63,19 +65,19 @@ pub const KEYS: [ApsKey; 17] = [
     key(
         "timestamp",
         "timestamp",
-        Form::Integer,
+        Form::Seconds,
         "Seconds since the epoch at which the content was made; default now.",
     ),
     key(
         "stale_date",
         "stale-date",
-        Form::Integer,
+        Form::Seconds,
         "Seconds since the epoch at which the Live Activity grows stale.",
     ),
     key(
         "dismissal_date",
         "dismissal-date",
-        Form::Integer,
+        Form::Seconds,
         "Seconds since the epoch at which an ended Live Activity goes.",
     ),
     key("attributes_type", "attributes-type", Form::Text, "The Live Activity's type, to start one."),
@@ -127,11 +129,24 @@ fn option(key: &ApsKey, options: Options) -> Result<Option<Value>, Rejection> {
         Form::Choice(choices) => options.choice(key.option, choices)?.map(Value::from),
         Form::Flag => options.boolean(key.option)?.filter(|flag| *flag).map(|_| json!(1)),
         Form::Boolean => options.boolean(key.option)?.map(Value::from),
-        Form::Integer => options.integer(key.option)?.map(Value::from),
-        Form::Number => options.number(key.option)?.map(Value::from),
+        Form::Seconds => seconds(key.option, options)?.map(Value::from),
+        Form::Number => options.number_as_written(key.option)?.map(Value::Number),
         Form::Object => options.object(key.option)?.map(Value::Object),
         Form::List => options.list(key.option)?.map(Value::Array),
     })
+}
+
+/// A time in seconds since the epoch. Apple takes milliseconds for seconds of the far future, without a word.
+pub fn seconds(name: &str, options: Options) -> Result<Option<i64>, Rejection> {
+    /// In the year 5138; as milliseconds, in 1973.
+    const LAST: i64 = 99_999_999_999;
+    match options.integer(name)? {
+        Some(time) if time > LAST => {
+            let message = format!("{name} must be in seconds since the epoch; {time} looks like milliseconds");
+            Err(invalid(name, message))
+        }
+        time => Ok(time),
+    }
 }
 
 /// The option `alert` replaces the typed one; an alert of a body alone is a plain text.

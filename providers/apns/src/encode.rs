@@ -1,6 +1,7 @@
 //! Notifications to requests. All devices share one message, all channels another; an exchange adds the path and
 //! the id.
 
+use crate::aps::seconds;
 use crate::payload::{Payload, check_size};
 use crate::push_type::PushType;
 use crate::topic;
@@ -116,16 +117,21 @@ impl Call<'_> {
     /// The common part of all pushes to devices.
     fn device_message(&self) -> Result<Message, Rejection> {
         let names = PushType::ALL.map(PushType::name);
-        let kind = self.options.choice("push_type", &names)?.and_then(|name| PushType::named(&name));
+        let given = self.options.choice("push_type", &names)?.and_then(|name| PushType::named(&name));
         let told = || self.topic.as_deref().and_then(PushType::of_topic);
-        let kind = kind.or_else(told).unwrap_or_else(|| self.payload.infer());
+        let kind = given.or_else(told).unwrap_or_else(|| self.payload.infer());
         let topic = topic::full(self.application, self.topic.clone(), kind)?;
-        let mut headers = vec![("apns-push-type".to_string(), kind.name().to_string())];
+        // "Send an empty JSON dictionary": Wallet fetches the pass anew, whatever the type.
+        let pass = self.topic.as_deref().is_some_and(topic::is_pass) && self.payload.says_nothing();
+        let mut headers = Vec::new();
+        if !pass || given.is_some() {
+            headers.push(("apns-push-type".to_string(), kind.name().to_string()));
+        }
         headers.extend(topic.map(|topic| ("apns-topic".to_string(), topic)));
         headers.extend(self.expiration()?.map(|seconds| ("apns-expiration".to_string(), seconds)));
         headers.extend(self.priority(kind)?.map(|priority| ("apns-priority".to_string(), priority)));
         headers.extend(self.collapse_id()?.map(|key| ("apns-collapse-id".to_string(), key)));
-        let body = self.payload.finish(kind, self.context.now)?;
+        let body = if pass { b"{}".to_vec() } else { self.payload.finish(kind, self.context.now)? };
         check_size(&body, kind.limit(), self.notification)?;
         Ok(post("device", headers, body))
     }
@@ -157,7 +163,7 @@ impl Call<'_> {
 
     /// Seconds since the epoch; 0: one attempt, not stored.
     fn expiration(&self) -> Result<Option<String>, Rejection> {
-        match self.options.integer("expiration")? {
+        match seconds("expiration", self.options)? {
             Some(seconds) if seconds < 0 => Err(invalid("expiration", "expiration must not be negative")),
             Some(seconds) => Ok(Some(seconds.to_string())),
             None => Ok(self.notification.time_to_live.map(|seconds| match seconds {

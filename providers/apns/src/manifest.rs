@@ -17,7 +17,8 @@ pub fn manifest() -> ProviderManifest {
         version: env!("CARGO_PKG_VERSION").into(),
         description: "Notifications to Apple devices and broadcasts to Live Activity channels, over the HTTP/2 \
                       provider API. A picture (image) is handed to the app as the key image beside aps, with \
-                      mutable_content. data and native go beside aps; their own aps object is merged key by key."
+                      mutable_content. data and native go beside aps; their own aps object is merged key by key. A Live Activity's sound \
+                      goes into its alert."
             .into(),
         also_answers: Vec::new(),
         settings: settings(),
@@ -97,7 +98,7 @@ fn options() -> Vec<Field> {
         choice(
             "push_type",
             &PushType::ALL.map(PushType::name),
-            "apns-push-type; by default told by the content.",
+            "apns-push-type; by default told by the topic or the content.",
         ),
         field(
             "topic",
@@ -121,7 +122,7 @@ fn options() -> Vec<Field> {
         Form::Text => field(key.option, ValueKind::Text, key.description),
         Form::Choice(choices) => choice(key.option, choices, key.description),
         Form::Flag | Form::Boolean => field(key.option, ValueKind::Boolean, key.description),
-        Form::Integer => field(key.option, ValueKind::Integer, key.description),
+        Form::Seconds => field(key.option, ValueKind::Integer, key.description),
         Form::Number => field(key.option, ValueKind::Number, key.description),
         Form::Object | Form::List => field(key.option, ValueKind::Json, key.description),
     }));

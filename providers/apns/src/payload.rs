@@ -7,39 +7,52 @@ use crate::push_type::PushType;
 use pushlet_sdk::input::{Options, invalid, missing, too_large};
 use pushlet_sdk::json::{self, Object};
 use pushlet_sdk::{Notification, Rejection};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A payload, still without what its push type adds.
 pub struct Payload {
     aps: Object,
     beside: Object,
+    /// There is a raw payload: if it is empty, that is what the caller means.
+    raw: bool,
+    /// Is the sound that of the typed field? A raw one stays where it is.
+    typed_sound: bool,
 }
 
 impl Payload {
     /// The payload that the notification asks for.
     pub fn build(notification: &Notification, options: Options) -> Result<Self, Rejection> {
-        let mut payload = Self { aps: aps::build(notification, options)?, beside: Object::new() };
+        let mut payload = Self {
+            aps: aps::build(notification, options)?,
+            beside: Object::new(),
+            raw: notification.native.is_some(),
+            typed_sound: notification.sound.is_some(),
+        };
         if let Some(image) = notification.alert.as_ref().and_then(|alert| alert.image.as_deref()) {
             payload.beside.insert("image".into(), image.into());
             payload.aps.entry("mutable-content").or_insert(1.into());
         }
         payload.add("data", json::object("data", notification.data.as_deref())?)?;
         payload.add("native", json::object("native", notification.native.as_deref())?)?;
-        let content = CONTENT.iter().any(|key| payload.aps.contains_key(*key));
-        if !content && payload.beside.is_empty() && notification.native.is_none() {
-            return Err(Rejection {
-                code: "payload_empty".into(),
-                message: "there is nothing to send: no alert, badge, sound, data or content_available".into(),
-                field: None,
-            });
-        }
         Ok(payload)
+    }
+
+    /// Would the device have nothing to do?
+    pub fn says_nothing(&self) -> bool {
+        self.beside.is_empty() && !self.has_content()
+    }
+
+    fn has_content(&self) -> bool {
+        CONTENT.iter().any(|key| self.aps.contains_key(*key))
     }
 
     fn add(&mut self, field: &str, mut object: Object) -> Result<(), Rejection> {
         match object.shift_remove("aps") {
             None => {}
-            Some(Value::Object(aps)) => self.aps.extend(aps),
+            Some(Value::Object(aps)) => {
+                self.typed_sound &= !aps.contains_key("sound");
+                self.aps.extend(aps);
+            }
             Some(_) => return Err(invalid(field, format!("aps in {field} must be a JSON object"))),
         }
         self.beside.extend(object);
@@ -69,14 +82,22 @@ impl Payload {
         match kind {
             PushType::Background => finish_background(&mut aps)?,
             PushType::LiveActivity => self.finish_live_activity(&mut aps, now)?,
+            // All that these two kinds ever say.
+            PushType::Controls | PushType::Widgets if !self.has_content() => {
+                aps.insert("content-changed".into(), true.into());
+            }
             _ => {}
+        }
+        if !kind.may_be_empty() && self.says_nothing() && !self.raw {
+            return Err(payload_empty());
         }
         let relevance = aps.get("relevance-score").and_then(Value::as_f64);
         if kind != PushType::LiveActivity && relevance.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
             return Err(invalid("relevance_score", "relevance_score must be from 0 to 1"));
         }
         let beside = json::write(&self.beside);
-        if kind == PushType::Mdm && aps.is_empty() {
+        let without_aps = matches!(kind, PushType::Mdm | PushType::FileProvider);
+        if without_aps && aps.is_empty() {
             return Ok(beside.into_bytes());
         }
         let comma = if self.beside.is_empty() { "" } else { "," };
@@ -85,10 +106,41 @@ impl Payload {
     }
 
     fn finish_live_activity(&self, aps: &mut Object, now: u64) -> Result<(), Rejection> {
-        if self.starts_activity() && !aps.contains_key("alert") {
-            return Err(missing("alert", "an alert is required to start a Live Activity"));
+        self.move_sound(aps)?;
+        if self.starts_activity() {
+            for (key, field) in [
+                ("alert", "alert"),
+                ("attributes-type", "attributes_type"),
+                ("attributes", "attributes"),
+                ("content-state", "content_state"),
+            ] {
+                if !aps.contains_key(key) {
+                    return Err(missing(field, format!("{field} is required to start a Live Activity")));
+                }
+            }
         }
         aps.entry("timestamp").or_insert((now / 1000).into());
+        Ok(())
+    }
+
+    /// A Live Activity's sound is part of its alert, which then is a dictionary.
+    fn move_sound(&self, aps: &mut Object) -> Result<(), Rejection> {
+        if !self.typed_sound {
+            return Ok(());
+        }
+        let Some(sound) = aps.shift_remove("sound") else { return Ok(()) };
+        if !sound.is_string() {
+            return Err(invalid("sound", "the sound of a Live Activity must be a name"));
+        }
+        let Some(alert) = aps.get_mut("alert") else {
+            return Err(missing("alert", "the sound of a Live Activity needs an alert: a title or a body"));
+        };
+        if alert.is_string() {
+            *alert = json!({ "body": alert.take() });
+        }
+        if let Value::Object(alert) = alert {
+            alert.entry("sound").or_insert(sound);
+        }
         Ok(())
     }
 
@@ -105,6 +157,14 @@ fn finish_background(aps: &mut Object) -> Result<(), Rejection> {
     }
     aps.insert("content-available".into(), 1.into());
     Ok(())
+}
+
+fn payload_empty() -> Rejection {
+    Rejection {
+        code: "payload_empty".into(),
+        message: "there is nothing to send: no alert, badge, sound, data or content_available".into(),
+        field: None,
+    }
 }
 
 /// Refuses a body above the limit, naming the field that takes the most of it.

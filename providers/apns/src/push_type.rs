@@ -63,6 +63,12 @@ impl PushType {
         }
     }
 
+    /// Does it do its work without any content?
+    pub fn may_be_empty(self) -> bool {
+        use PushType::*;
+        matches!(self, Background | Complication | Controls | Location | PushToTalk | Widgets)
+    }
+
     /// The most bytes that the payload may have when sent to a device.
     pub fn limit(self) -> usize {
         if self == Self::Voip { 5120 } else { 4096 }

@@ -41,8 +41,10 @@ pub fn full(
     kind: PushType,
 ) -> Result<Option<String>, Rejection> {
     let certified = application.credential.as_deref() == Some(CERTIFICATE);
-    if certified && kind == PushType::Location {
-        return Err(invalid("push_type", "location needs a token signing key (apns_p8)"));
+    // Apple serves these to provider tokens only, and answers a certificate with TopicDisallowed.
+    if certified && matches!(kind, PushType::Location | PushType::LiveActivity) {
+        let message = format!("{} needs a token signing key (apns_p8), not a certificate", kind.name());
+        return Err(invalid("push_type", message));
     }
     let covered: Vec<&str> = match setting(application, "apns_certificate_topics") {
         Some(topics) if certified => topics.split(',').map(str::trim).collect(),
@@ -63,6 +65,11 @@ pub fn full(
         return Err(invalid("topic", format!("the certificate does not cover the topic {topic}")));
     }
     Ok(Some(topic))
+}
+
+/// Is it the type of a Wallet pass? Those have no push type of their own.
+pub fn is_pass(topic: &str) -> bool {
+    topic.starts_with("pass.")
 }
 
 /// The bundle id that a broadcast names in its path.

@@ -16,8 +16,9 @@ pub fn manifest() -> ProviderManifest {
         version: env!("CARGO_PKG_VERSION").into(),
         description: "The HTTP v1 API. The typed fields go to Android, Apple and web clients alike; android, \
                       android_v2, apns, webpush and fcm_options are merged over them, and native, a raw message \
-                      object, over everything. Values of data become texts. Legacy requests (type gcm) are \
-                      translated, their answers too."
+                      object, over everything. Values of data become texts as they are written in JSON, null \
+                      among them. Legacy requests (type gcm) are translated, their answers too; a key of a legacy \
+                      notification that is not known reaches Apple devices as gcm.notification.KEY, as it did."
             .into(),
         also_answers: names(&["gcm"]),
         settings: vec![field(PROJECT, ValueKind::Text, "The Firebase project. The service account tells it itself.")],
@@ -84,7 +85,7 @@ fn options() -> Vec<Field> {
         field("apns", ValueKind::Json, "ApnsConfig: headers, payload, live_activity_token, fcm_options."),
         field("webpush", ValueKind::Json, "WebpushConfig: headers, data, notification, fcm_options."),
         field("fcm_options", ValueKind::Json, "FcmOptions: analytics_label."),
-        field("validate_only", ValueKind::Boolean, "Check the message without delivering it."),
+        field("validate_only", ValueKind::Boolean, "Check the message without delivering it; the answer is valid."),
         field("fid", ValueKind::Boolean, "The device tokens are Firebase installation ids."),
         field("notification", ValueKind::Json, "The notification object in legacy or v1 names."),
         field("content_available", ValueKind::Boolean, "Wake an Apple app in the background."),

@@ -44,12 +44,84 @@ pub fn build(notification: &Notification, options: Options, now: u64) -> Result<
     for name in ["android", "apns", "webpush", "fcm_options"] {
         if let Some(part) = options.object(name)? {
             let part = Object::from_iter([(name.to_string(), Value::Object(part))]);
-            json::merge(&mut message, schema::camel_case(part, ""));
+            schema::lay_over(&mut message, schema::camel_case(part, ""), name)?;
         }
     }
-    json::merge(&mut message, native);
+    schema::lay_over(&mut message, native, "native")?;
+    set_apple_priority(&mut message, notification, options)?;
     schema::stringify(&mut message);
-    Ok(message)
+    schema::check_headers(&message)?;
+    match says_nothing(&message) {
+        true => Err(Rejection {
+            code: "payload_empty".into(),
+            message: "there is nothing to send: no notification and no data".into(),
+            field: None,
+        }),
+        false => Ok(message),
+    }
+}
+
+/// Is there nothing that a device would show, hear, or hand to the app?
+fn says_nothing(message: &Object) -> bool {
+    const CONTENT: [&[&str]; 9] = [
+        &["notification"],
+        &["data"],
+        &["android", "notification"],
+        &["android", "data"],
+        &["androidV2", "data"],
+        &["androidV2", "remoteNotification"],
+        &["webpush", "notification"],
+        &["webpush", "data"],
+        &["androidV2", "backgroundSync"],
+    ];
+    /// Keys of `aps` that only adorn an alert.
+    const ADORNMENTS: [&str; 3] = ["mutable-content", "category", "thread-id"];
+    let filled = |path: &&[&str]| {
+        let found = schema::get(message, path);
+        // The one whose mere presence says what is to be done.
+        found.is_some_and(|part| !part.is_empty() || path.ends_with(&["backgroundSync"]))
+    };
+    let apple = schema::get(message, &["apns", "payload"]).is_some_and(|payload| {
+        payload.iter().any(|(name, value)| match value {
+            Value::Object(aps) if name == "aps" => aps.keys().any(|key| !ADORNMENTS.contains(&key.as_str())),
+            _ => true,
+        })
+    });
+    !apple && !CONTENT.iter().any(filled)
+}
+
+/// The headers that hang on the whole message. Apple takes silent pushes as background pushes of priority 5 only.
+fn set_apple_priority(
+    message: &mut Object,
+    notification: &Notification,
+    options: Options,
+) -> Result<(), Rejection> {
+    let aps = schema::get(message, &["apns", "payload", "aps"]);
+    let shown = |aps: &Object| ["alert", "badge", "sound"].iter().any(|key| aps.contains_key(*key));
+    let silent = options.boolean("content_available")?.unwrap_or(false)
+        && !aps.is_some_and(shown)
+        && schema::get(message, &["notification"]).is_none();
+    let priority = match notification.priority {
+        _ if silent => Some("5"),
+        Some(Priority::High) => Some("10"),
+        Some(Priority::Normal) => Some("5"),
+        Some(Priority::Low) => Some("1"),
+        None => None,
+    };
+    let mut defaults = Object::new();
+    let push_type = if silent { Some("background") } else { None };
+    for (name, value) in [("apns-push-type", push_type), ("apns-priority", priority)] {
+        let headers = schema::get(message, &["apns", "headers"]);
+        let given = headers.is_some_and(|map| map.keys().any(|key| key.eq_ignore_ascii_case(name)));
+        if let Some(value) = value.filter(|_| !given) {
+            defaults.insert(name.into(), value.into());
+        }
+    }
+    if !defaults.is_empty() {
+        let headers = Object::from_iter([("headers".to_string(), Value::Object(defaults))]);
+        json::merge(message, Object::from_iter([("apns".to_string(), Value::Object(headers))]));
+    }
+    Ok(())
 }
 
 fn data(notification: &Notification) -> Result<Object, Rejection> {
@@ -91,40 +163,37 @@ fn android(notification: &Notification, options: Options, shown: &Shown) -> Resu
 
 fn apns(notification: &Notification, options: Options, shown: &Shown, now: u64) -> Result<Object, Rejection> {
     let mut aps = shown.aps();
-    let wakes = options.boolean("content_available")?.unwrap_or(false);
-    if wakes {
+    if options.boolean("content_available")?.unwrap_or(false) {
         aps.insert("content-available".into(), 1.into());
     }
-    if options.boolean("mutable_content")?.unwrap_or(false) {
+    // A picture is fetched by the app's notification service extension, which mutable-content starts.
+    if options.boolean("mutable_content")?.unwrap_or(shown.image().is_some()) {
         aps.insert("mutable-content".into(), 1.into());
     }
     let mut headers = Object::new();
     if let Some(key) = &notification.collapse_key {
-        if key.is_empty() || key.len() > COLLAPSE_ID {
-            return Err(invalid("collapse_key", format!("collapse_key must have 1 to {COLLAPSE_ID} bytes")));
+        if key.is_empty() || key.chars().any(char::is_control) {
+            let message = "collapse_key must be a text of at least one character, without control characters";
+            return Err(invalid("collapse_key", message));
         }
-        headers.insert("apns-collapse-id".into(), key.as_str().into());
+        // What Apple would refuse costs Android nothing.
+        if key.len() <= COLLAPSE_ID && key.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            headers.insert("apns-collapse-id".into(), key.as_str().into());
+        }
     }
     if let Some(seconds) = notification.time_to_live {
         let at = if seconds == 0 { 0 } else { (now / 1000).saturating_add(seconds.into()) };
         headers.insert("apns-expiration".into(), at.to_string().into());
     }
-    // Apple takes silent pushes with the priority 5 only.
-    let priority = match notification.priority {
-        _ if wakes && shown.is_silent() => Some("5"),
-        Some(Priority::High) => Some("10"),
-        Some(Priority::Normal) => Some("5"),
-        Some(Priority::Low) => Some("1"),
-        None => None,
-    };
-    if let Some(priority) = priority {
-        headers.insert("apns-priority".into(), priority.into());
-    }
     let mut apns = Object::new();
     let mut payload = Object::new();
     put(&mut payload, "aps", aps);
+    payload.extend(shown.beside_aps().clone());
     put(&mut apns, "headers", headers);
     put(&mut apns, "payload", payload);
+    if let Some(image) = shown.image() {
+        put(&mut apns, "fcmOptions", Object::from_iter([("image".to_string(), image.clone())]));
+    }
     Ok(apns)
 }
 

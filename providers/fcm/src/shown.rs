@@ -21,6 +21,8 @@ pub struct Shown {
     thread: Option<Value>,
     /// Android's own: icon, color, tag, channelId, clickAction.
     android: Object,
+    /// What Apple devices find beside `aps`: keys of a legacy notification that nobody knows.
+    unknown: Object,
 }
 
 /// A key of the app's own table of texts, and its arguments.
@@ -75,7 +77,8 @@ impl Shown {
                 "subtitle_loc_args" => self.subtitle_localized.arguments = Some(list(&name, value)?),
                 "body_loc_key" => self.body_localized.key = Some(value),
                 "body_loc_args" => self.body_localized.arguments = Some(list(&name, value)?),
-                _ => return Err(invalid("notification", format!("notification has no field {name}"))),
+                // As Google's legacy servers did.
+                _ => drop(self.unknown.insert(format!("gcm.notification.{name}"), value)),
             }
         }
         Ok(())
@@ -88,9 +91,14 @@ impl Shown {
         texts.iter().any(|text| text.is_some())
     }
 
-    /// Does nothing of it reach the user of an Apple device?
-    pub fn is_silent(&self) -> bool {
-        !self.is_visible() && self.badge.is_none() && self.sound.is_none() && self.subtitle.is_none()
+    /// The picture's URL.
+    pub fn image(&self) -> Option<&Value> {
+        self.image.as_ref()
+    }
+
+    /// Keys of `apns.payload` beside `aps`.
+    pub fn beside_aps(&self) -> &Object {
+        &self.unknown
     }
 
     /// `message.notification`, for all platforms.
@@ -114,7 +122,9 @@ impl Shown {
         put(&mut object, "bodyLocArgs", &self.body_localized.arguments);
         let sound = self.sound.as_ref().map(|sound| sound.get("name").unwrap_or(sound).clone());
         put(&mut object, "sound", &sound);
-        put(&mut object, "notificationCount", &self.badge.map(Value::from));
+        // Google's number has 31 bits, and one that has more would cost everybody the message.
+        let count = self.badge.filter(|badge| i32::try_from(*badge).is_ok());
+        put(&mut object, "notificationCount", &count.map(Value::from));
         object.extend(self.android.clone());
         object
     }
@@ -169,7 +179,8 @@ fn sound(sound: &Sound) -> Value {
 
 /// Legacy callers write the badge as a text.
 fn badge(value: &Value) -> Result<u64, Rejection> {
-    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.as_u64().or_else(|| value.as_str().filter(digits)?.parse().ok());
     number.ok_or_else(|| invalid("notification", "badge in notification must be a whole number"))
 }
 

@@ -123,8 +123,21 @@ fn body(notification: &Notification, options: Options) -> Result<Object, Rejecti
             format!("native must not have {field}: the targets say whom it is for"),
         ));
     }
+    if native.contains_key("dry_run") {
+        // The host must know of it, or it would call a message delivered that was not.
+        return Err(invalid("native", "native must not have dry_run: give it as the option dry_run"));
+    }
     json::merge(&mut body, native);
-    Ok(body)
+    let filled = |name: &str| body.get(name).and_then(Value::as_object).is_some_and(|part| !part.is_empty());
+    let wakes = body.get("content_available") == Some(&Value::Bool(true));
+    match filled("data") || filled("notification") || wakes {
+        true => Ok(body),
+        false => Err(Rejection {
+            code: "payload_empty".into(),
+            message: "there is nothing to send: no notification, no data and no content_available".into(),
+            field: None,
+        }),
+    }
 }
 
 fn data(notification: &Notification) -> Result<Object, Rejection> {

@@ -44,7 +44,7 @@ fn options() -> Vec<Field> {
     vec![
         field("delay_while_idle", ValueKind::Boolean, "Wait until the device is active."),
         field("restricted_package_name", ValueKind::Text, "Only to registrations of this package."),
-        field("dry_run", ValueKind::Boolean, "Check the request without delivering it."),
+        field("dry_run", ValueKind::Boolean, "Check the request without delivering it; the answer is valid."),
         field("content_available", ValueKind::Boolean, "Wake an iOS app in the background."),
         field("mutable_content", ValueKind::Boolean, "Let an iOS app change the notification first."),
         field(

@@ -1,7 +1,7 @@
 //! Reading settings, options and targets, with errors that name the field.
 
 use crate::{Application, Notification, Rejection, Target, json};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// A value that is there but wrong: `invalid_{field}`.
 pub fn invalid(field: &str, message: impl Into<String>) -> Rejection {
@@ -104,6 +104,14 @@ impl<'a> Options<'a> {
         self.read(name, "a number", |value| value.as_f64())
     }
 
+    /// Any number, in the digits in which it is written.
+    pub fn number_as_written(&self, name: &str) -> Result<Option<Number>, Rejection> {
+        self.read(name, "a number", |value| match value {
+            Value::Number(number) => Some(number),
+            _ => None,
+        })
+    }
+
     /// `true` or `false`; 1 and 0 are taken too, since Apple and Google write some flags so.
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, Rejection> {
         self.read(name, "true or false", |value| match value {
@@ -154,6 +162,8 @@ mod tests {
         assert_eq!(Options(&option("null")).boolean("x").unwrap(), None);
         assert_eq!(Options(&option("7")).integer("x").unwrap(), Some(7));
         assert_eq!(Options(&option("0.5")).number("x").unwrap(), Some(0.5));
+        let number = Options(&option("10.50")).number_as_written("x").unwrap().unwrap();
+        assert_eq!(number.to_string(), "10.50");
         assert_eq!(Options(&option("\"a\"")).choice("x", &["a", "b"]).unwrap().unwrap(), "a");
         assert_eq!(Options(&[]).object("x").unwrap(), None);
     }

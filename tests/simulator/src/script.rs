@@ -71,12 +71,25 @@ impl Script {
 
 /// The value of `Retry-After` (RFC 9110 section 10.2.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+// Not `untagged` for reading: serde's buffer for that does not know the numbers of serde_json's arbitrary precision.
+#[serde(untagged, try_from = "serde_json::Value")]
 pub enum RetryAfter {
     /// Seconds.
     Seconds(u64),
     /// An HTTP date, or whatever the client under test should see.
     Text(String),
+}
+
+impl TryFrom<serde_json::Value> for RetryAfter {
+    type Error = &'static str;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, Self::Error> {
+        match (value.as_u64(), value) {
+            (Some(seconds), _) => Ok(Self::Seconds(seconds)),
+            (None, serde_json::Value::String(text)) => Ok(Self::Text(text)),
+            _ => Err("retry_after must be a number of seconds or a text"),
+        }
+    }
 }
 
 /// Why a script was not taken.

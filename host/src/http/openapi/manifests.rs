@@ -174,7 +174,7 @@ fn registration_form(manifests: &[&ProviderManifest], upload: bool) -> Value {
         fields.add(provider, name, schema, description);
     });
     for manifest in manifests {
-        let schema = json!({"type": "string", "enum": ["production", "development"]});
+        let schema = json!({"type": "string", "enum": ["production", "development", "sandbox"]});
         let name = format!("{}_mode", manifest.name);
         fields.add(&manifest.name, &name, schema, "Which of the service's two worlds.");
     }
@@ -183,7 +183,7 @@ fn registration_form(manifests: &[&ProviderManifest], upload: bool) -> Value {
     properties.insert("application_id".into(), id);
     properties.insert("type".into(), provider(manifests));
     properties.extend(fields.merged());
-    json!({"type": "object", "properties": properties})
+    json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
 /// `written`: how the body writes what has this schema.
@@ -206,7 +206,12 @@ fn classic_send(manifests: &[&ProviderManifest], written: fn(Value) -> Value) ->
     for (name, schema) in options(manifests, |field| written(typed(field))).merged() {
         properties.entry(name).or_insert(schema);
     }
-    json!({"type": "object", "required": ["device_token"], "properties": properties})
+    json!({
+        "type": "object",
+        "required": ["device_token"],
+        "properties": properties,
+        "additionalProperties": false,
+    })
 }
 
 /// A form's values are texts: what can not be one is written as JSON.
@@ -323,7 +328,7 @@ fn common() -> Map<String, Value> {
             "properties": {
                 "name": {"type": "string"},
                 "volume": {"type": "number", "minimum": 0, "maximum": 1},
-                "critical": {"type": "integer", "enum": [0, 1]},
+                "critical": {"anyOf": [{"type": "boolean"}, {"type": "integer", "enum": [0, 1]}]},
             },
             "additionalProperties": false,
         }],

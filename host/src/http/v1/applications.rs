@@ -65,7 +65,7 @@ pub(super) async fn put(
 ) -> Result<Response, Failure> {
     let body = json(request, &api, api.limits.request_body).await?;
     let registration = registration(id.clone(), parse(&body)?)?;
-    api.register(tenant.clone(), registration).await?;
+    api.register(tenant.clone(), registration).await.map_err(by_v1_name)?;
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }
 
@@ -179,6 +179,15 @@ fn registration(id: String, body: Map<String, Value>) -> Result<Registration, Er
     }
     let provider = body.text("provider")?;
     Ok(Registration { application_id: Some(id), provider, environment, fields, strict: true })
+}
+
+/// The classic `type` is called `provider` here.
+fn by_v1_name(error: Error) -> Error {
+    if error.code != "invalid_type" {
+        return error;
+    }
+    let message = error.message.replacen("type", "provider", 1);
+    Error { code: "invalid_provider".into(), message: message.into(), ..error }.about("provider")
 }
 
 /// A text as it is, `{"base64": "…"}` as the bytes, and any other value as its JSON text.

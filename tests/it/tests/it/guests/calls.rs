@@ -33,8 +33,7 @@ fn memory_ends_at_the_limit() {
 #[test]
 fn a_huge_result_is_not_taken() {
     let villain = Villain::new("huge_result");
-    let too_much = bad("too much data is being copied between the host and the guest: fuel allocated for \
-                        hostcalls has been exhausted");
+    let too_much = bad("it is larger than one call may return");
     villain.does(Call::CheckApplication, "rejection", &too_much);
     for task in ["body", "exchanges", "covers", "refusals"] {
         villain.does(Call::Encode, task, &too_much);
