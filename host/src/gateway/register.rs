@@ -193,7 +193,8 @@ fn environment(
         None | Some(b"" | PRODUCTION) => Ok(Environment::Production),
         Some(mode) if DEVELOPMENT.contains(&mode) => Ok(Environment::Development),
         Some(_) => {
-            let message = format!("{name} must be production or development (sandbox is another word for it)");
+            let message =
+                format!("{name} must be production or development (sandbox is another word for it)");
             Err(Error::field(format!("invalid_{name}"), name, message))
         }
     }

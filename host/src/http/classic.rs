@@ -169,13 +169,7 @@ fn registration_from(mut form: Form) -> Result<Registration, Error> {
     let application_id = form.take_text("application_id")?;
     let provider = form.take_text("type")?;
     form.take_bytes("callback");
-    Ok(Registration {
-        application_id,
-        provider,
-        environment: None,
-        fields: form.into_fields(),
-        strict: true,
-    })
+    Ok(Registration { application_id, provider, environment: None, fields: form.into_fields(), strict: true })
 }
 
 /// What is wrong with this `type`, if no provider of the tenant answers to it.

@@ -158,8 +158,11 @@ impl Form {
         let invalid = |why: String| {
             Error::new(Kind::Invalid, "invalid_json", format!("the body is not a JSON object: {why}"))
         };
-        let object: Map<String, Value> =
-            serde_json::from_slice(body).map_err(|error| invalid(json_fault(&error)))?;
+        let object = match pushlet_json::from_slice(body) {
+            Ok(Value::Object(object)) => object,
+            Ok(_) => return Err(invalid(ANOTHER_KIND.to_owned())),
+            Err(error) => return Err(invalid(json_fault(&error))),
+        };
         for (name, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
             self.count(&name, bounds)?;
             self.fields.remove(&name);
@@ -266,10 +269,13 @@ fn invalid_multipart(why: impl std::fmt::Display) -> Error {
     Error::new(Kind::Invalid, "invalid_multipart", format!("the multipart body cannot be read: {why}"))
 }
 
+/// What is wrong with JSON that is not what was asked for.
+pub const ANOTHER_KIND: &str = "it is another kind of value";
+
 /// What is wrong with a JSON text, without any of it: a secret may stand in a wrong place.
 pub fn json_fault(error: &serde_json::Error) -> String {
     match error.classify() {
-        serde_json::error::Category::Data => "it is another kind of value".to_owned(),
+        serde_json::error::Category::Data => ANOTHER_KIND.to_owned(),
         _ => error.to_string(),
     }
 }

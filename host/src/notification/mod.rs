@@ -244,7 +244,10 @@ fn unknown(name: &str, manifest: &ProviderManifest) -> Error {
     let options = manifest.options.iter().map(|option| option.name.as_str());
     let known = COMMON.into_iter().chain(options).chain([manifest.name.as_str()]);
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, known)| *known);
-    let hint = synonym.or_else(|| nearest(name, known)).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+    let hint = synonym
+        .or_else(|| nearest(name, known))
+        .map(|known| format!("; did you mean {known}?"))
+        .unwrap_or_default();
     let message = format!("{name} is not a field of a notification for {}{hint}", manifest.name);
     Error::field("unknown_field", name, message)
 }

@@ -106,7 +106,9 @@ fn an_unknown_field_is_named_with_its_nearest_neighbour() {
 
 #[test]
 fn a_form_refuses_what_nobody_knows() {
-    for (name, told) in [("message", "did you mean alert?"), ("bage", "did you mean badge?"), ("utm", "for apns")] {
+    for (name, told) in
+        [("message", "did you mean alert?"), ("bage", "did you mean badge?"), ("utm", "for apns")]
+    {
         let error = form(&[("alert", "x"), (name, "y")]).expect_err("unknown");
         assert_eq!((&*error.code, error.field.as_deref()), ("unknown_field", Some(name)));
         assert!(error.message.ends_with(told), "{}", error.message);
@@ -143,7 +145,8 @@ fn a_json_body_has_types() {
     for (name, value) in options {
         assert!(notification.options.contains(&(name.into(), value.into())), "{:?}", notification.options);
     }
-    let notification = classic(json!({"alert": {"title": "t", "body": "b"}, "data": {"b": 1, "a": 2}})).unwrap();
+    let notification =
+        classic(json!({"alert": {"title": "t", "body": "b"}, "data": {"b": 1, "a": 2}})).unwrap();
     assert_eq!(notification.alert.unwrap().title.as_deref(), Some("t"));
     assert_eq!(notification.data.as_deref(), Some(r#"{"b":1,"a":2}"#));
 }
@@ -171,7 +174,10 @@ fn critical_is_a_flag() {
     }
     for neither in ["\"1\"", "\"true\"", "2", "[]", "0.5"] {
         let error = sound(neither).expect_err(neither);
-        assert_eq!((&*error.code, &*error.message), ("invalid_sound", "critical in sound must be true, false, 1 or 0"));
+        assert_eq!(
+            (&*error.code, &*error.message),
+            ("invalid_sound", "critical in sound must be true, false, 1 or 0")
+        );
     }
 }
 
@@ -181,8 +187,8 @@ fn numbers_stay_as_they_are_written() {
     let notification = strict(serde_json::from_str(text).unwrap()).unwrap();
     assert_eq!(notification.data.as_deref(), Some(r#"{"z":12345678901234567890123,"a":10.50}"#));
     assert_eq!(notification.options, [("relevance_score".into(), "0.50".into())]);
-    let form = form(&[("data", r#"{"z":1.0}"#)]).unwrap();
-    assert_eq!(form.data.as_deref(), Some(r#"{"z":1.0}"#));
+    let form = form(&[("data", r#"{"z":1.0,"m":1E5}"#)]).unwrap();
+    assert_eq!(form.data.as_deref(), Some(r#"{"z":1.0,"m":1E5}"#));
 }
 
 #[test]

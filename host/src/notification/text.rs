@@ -46,7 +46,7 @@ fn parse(name: &str, text: &str) -> Result<Value, Error> {
     if text.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(text).map_err(|error| match name {
+    pushlet_json::from_slice(text.as_bytes()).map_err(|error| match name {
         "data" => value::not_data(error),
         _ => value::wrong(name, &format!("JSON: {error}")),
     })

@@ -240,7 +240,10 @@ fn wrong_path(path: &str) -> Option<&'static str> {
         (!path.starts_with('/'), "it must begin with /"),
         (path.starts_with("//"), "it must not begin with //, which would name another server"),
         (path.len() > MAX_PATH, "it is longer than 4096 bytes"),
-        (!path.bytes().all(|byte| byte.is_ascii_graphic()), "spaces, controls and what is not ASCII must be percent-encoded"),
+        (
+            !path.bytes().all(|byte| byte.is_ascii_graphic()),
+            "spaces, controls and what is not ASCII must be percent-encoded",
+        ),
         (path.contains(['#', '\\']), "it must not have # or \\"),
         (path.split(['/', '?']).any(dots), "it must not have the segments . and .."),
         (PathAndQuery::from_str(path).is_err(), "it is not a path and query of HTTP"),

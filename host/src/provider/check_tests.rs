@@ -111,9 +111,17 @@ fn headers_of_the_host_and_injections_are_refused() {
     for name in [":authority", "bad name", "", "x\r\ny"] {
         refuse(1, with(name, "x"), "is not allowed: its name cannot be one of HTTP");
     }
-    refuse(1, with("Apns-Topic", "x"), "header \"Apns-Topic\" is not allowed: its name must be in lower case");
+    refuse(
+        1,
+        with("Apns-Topic", "x"),
+        "header \"Apns-Topic\" is not allowed: its name must be in lower case",
+    );
     for value in ["a\r\nauthorization: b", "a\nb", "a\0b"] {
-        refuse(1, with("x-value", value), "header \"x-value\" is not allowed: its value has a control character");
+        refuse(
+            1,
+            with("x-value", value),
+            "header \"x-value\" is not allowed: its value has a control character",
+        );
     }
     let long = format!("is not allowed: its value is longer than {MAX_HEADER_BYTES} bytes");
     refuse(1, with("x-value", &"v".repeat(MAX_HEADER_BYTES + 1)), &long);

@@ -142,7 +142,8 @@ pub fn seconds(name: &str, options: Options) -> Result<Option<i64>, Rejection> {
     const LAST: i64 = 99_999_999_999;
     match options.integer(name)? {
         Some(time) if time > LAST => {
-            let message = format!("{name} must be in seconds since the epoch; {time} looks like milliseconds");
+            let message =
+                format!("{name} must be in seconds since the epoch; {time} looks like milliseconds");
             Err(invalid(name, message))
         }
         time => Ok(time),

@@ -91,8 +91,9 @@ impl Payload {
         if !kind.may_be_empty() && self.says_nothing() && !self.raw {
             return Err(payload_empty());
         }
-        let relevance = aps.get("relevance-score").and_then(Value::as_f64);
-        if kind != PushType::LiveActivity && relevance.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
+        let relevance = aps.get("relevance-score").filter(|score| score.is_number());
+        let fits = |score: &Value| score.as_f64().is_some_and(|score| (0.0..=1.0).contains(&score));
+        if kind != PushType::LiveActivity && relevance.is_some_and(|score| !fits(score)) {
             return Err(invalid("relevance_score", "relevance_score must be from 0 to 1"));
         }
         let beside = json::write(&self.beside);

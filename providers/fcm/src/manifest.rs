@@ -85,7 +85,11 @@ fn options() -> Vec<Field> {
         field("apns", ValueKind::Json, "ApnsConfig: headers, payload, live_activity_token, fcm_options."),
         field("webpush", ValueKind::Json, "WebpushConfig: headers, data, notification, fcm_options."),
         field("fcm_options", ValueKind::Json, "FcmOptions: analytics_label."),
-        field("validate_only", ValueKind::Boolean, "Check the message without delivering it; the answer is valid."),
+        field(
+            "validate_only",
+            ValueKind::Boolean,
+            "Check the message without delivering it; the answer is valid.",
+        ),
         field("fid", ValueKind::Boolean, "The device tokens are Firebase installation ids."),
         field("notification", ValueKind::Json, "The notification object in legacy or v1 names."),
         field("content_available", ValueKind::Boolean, "Wake an Apple app in the background."),

@@ -43,7 +43,11 @@ pub fn lay_over(message: &mut Object, over: Object, field: &str) -> Result<(), R
         let Some(given) = get(&over, path) else { continue };
         let names: Vec<&String> = given.keys().collect();
         let twice = |(place, name): (usize, &&String)| {
-            names.iter().skip(place + 1).any(|other| other.eq_ignore_ascii_case(name)).then(|| name.to_string())
+            names
+                .iter()
+                .skip(place + 1)
+                .any(|other| other.eq_ignore_ascii_case(name))
+                .then(|| name.to_string())
         };
         if let Some(name) = names.iter().enumerate().find_map(twice) {
             let message = format!("{field} has the header {} twice, in different case", name.escape_debug());

@@ -8,7 +8,7 @@ pub type Object = Map<String, Value>;
 
 /// The only parser in a component: each further way to call serde_json's would add 40 KB.
 pub fn parse(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str(text)
+    pushlet_json::from_slice(text.as_bytes())
 }
 
 /// The only writer in a component, and twice as fast as `Value`'s own `to_string`.

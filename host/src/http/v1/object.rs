@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::super::form::json_fault;
+use super::super::form::{ANOTHER_KIND, json_fault};
 use crate::error::{Error, Kind, nearest};
 
 /// The fields that are not read yet, and where the object stands in the request.
@@ -119,10 +119,13 @@ impl Object {
 
 /// The JSON object that a text holds.
 pub(super) fn parse(text: &[u8]) -> Result<Map<String, Value>, Error> {
-    serde_json::from_slice(text).map_err(|error| {
-        let why = json_fault(&error);
-        Error::new(Kind::Invalid, "invalid_json", format!("it is not a JSON object: {why}"))
-    })
+    let invalid =
+        |why: String| Error::new(Kind::Invalid, "invalid_json", format!("it is not a JSON object: {why}"));
+    match pushlet_json::from_slice(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(invalid(ANOTHER_KIND.to_owned())),
+        Err(error) => Err(invalid(json_fault(&error))),
+    }
 }
 
 #[cfg(test)]

@@ -124,8 +124,10 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 #[allow(clippy::panic, clippy::expect_used)]
 fn cases(file: &Path) -> Vec<Case> {
     let text = std::fs::read_to_string(file).expect("a readable vector file");
-    let table: Map<String, Value> =
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let table: Map<String, Value> = match crate::json::parse(&text) {
+        Ok(Value::Object(table)) => table,
+        other => panic!("{}: {other:?}", file.display()),
+    };
     let defaults = table.get("defaults").and_then(Value::as_object).cloned().unwrap_or_default();
     let cases = table.get("cases").and_then(Value::as_array).expect("a list of cases");
     assert!(!cases.is_empty() && table.contains_key("about"), "{} is empty or says nothing", file.display());

@@ -3,7 +3,9 @@
 
 mod access;
 mod built_in;
+mod cases;
 mod classic;
+mod fields;
 mod guests;
 mod openapi;
 mod program;

@@ -46,7 +46,11 @@ fn headers_inject_nothing() {
     ];
     for (name, value, rule) in cases {
         let settings = [("do", name), ("value", value), ("where", "exchange")];
-        villain.is_contained(Call::Encode, &settings, &bad(&format!("header {name:?} is not allowed: {rule}")));
+        villain.is_contained(
+            Call::Encode,
+            &settings,
+            &bad(&format!("header {name:?} is not allowed: {rule}")),
+        );
     }
 }
 

@@ -1,0 +1,225 @@
+//! Where each field of a notification goes, on every platform: sent, looked at on the wire, and written down as
+//! the table in each provider's README. `PUSHLET_WRITE_TABLES=1` writes the tables anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use pushlet::contract::manifest::ProviderManifest;
+use pushlet::notification::COMMON;
+use pushlet::start;
+use pushlet::tenant::TenantId;
+use pushlet_simulator::{Received, Service};
+use reqwest::multipart::Form;
+use serde_json::{Map, Value, json};
+
+use crate::world::{DEVICE, World, config, expect};
+
+const PROVIDERS: [(&str, Service); 3] =
+    [("apns", Service::Apns), ("fcm", Service::Fcm), ("gcm", Service::Gcm)];
+const COLUMNS: [&str; 5] = ["Apple (APNs)", "FCM: Android", "FCM: Apple", "FCM: Web", "GCM"];
+const BEGIN: &str = "<!-- The table is written by tests/it/tests/it/fields.rs. -->\n";
+const END: &str = "<!-- End of the table. -->\n";
+/// The text of a notification that is there only to carry the field.
+const CARRIER: &str = "·";
+
+/// What a request says, by place.
+type Places = BTreeMap<String, Value>;
+
+#[tokio::test]
+async fn the_tables_in_the_readmes_are_true() {
+    let world = World::with("delivery.retries = 0").await;
+    world.register_apns_token("apns").await;
+    world.register_fcm("fcm").await;
+    let key = Form::new().text("gcm_api_key", "KEY").text("application_id", "gcm");
+    expect(world.server.post("/register_application").multipart(key), 200).await;
+    let gateway = start::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
+    let described = gateway.described(&TenantId::default_tenant());
+    let manifests: Vec<&ProviderManifest> = described.iter().map(|provider| &provider.manifest).collect();
+    let mut cells: BTreeMap<(String, &str), Vec<String>> = BTreeMap::new();
+    for (provider, service) in PROVIDERS {
+        let manifest = manifests.iter().find(|manifest| manifest.name == provider).unwrap();
+        let options = manifest.options.iter().map(|option| option.name.as_str());
+        for field in COMMON.into_iter().chain(options.filter(|name| !COMMON.contains(name))).chain([provider])
+        {
+            let columns = effect(&world, provider, service, field).await;
+            cells.insert((field.to_owned(), provider), columns);
+        }
+    }
+    let mut stale = Vec::new();
+    for manifest in manifests {
+        let path = format!("{}/../../providers/{}/README.md", env!("CARGO_MANIFEST_DIR"), manifest.name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{path} has no table"));
+        let (_, after) = rest.split_once(END).unwrap();
+        let right = format!("{before}{BEGIN}{}{END}{after}", table(manifest, &cells));
+        if std::env::var_os("PUSHLET_WRITE_TABLES").is_some() {
+            std::fs::write(&path, right).unwrap();
+        } else if right != text {
+            stale.push(path);
+        }
+    }
+    assert!(stale.is_empty(), "not as it is on the wire: {stale:?}; PUSHLET_WRITE_TABLES=1 writes them anew");
+}
+
+/// A line for each field that the provider knows.
+fn table(manifest: &ProviderManifest, cells: &BTreeMap<(String, &str), Vec<String>>) -> String {
+    let mut text = format!("| field | {} |\n|---|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));
+    let options = manifest.options.iter().map(|option| option.name.as_str());
+    let fields = COMMON.into_iter().chain(options.filter(|name| !COMMON.contains(name)));
+    for field in fields.chain([manifest.name.as_str()]) {
+        let (_, value) = sample(&manifest.name, field);
+        write!(text, "| `{field}`: `{value}` |").unwrap();
+        for (provider, _) in PROVIDERS {
+            let width = if provider == "fcm" { 3 } else { 1 };
+            let none = vec!["–".to_owned(); width];
+            let columns = cells.get(&(field.to_owned(), provider)).unwrap_or(&none);
+            columns.iter().for_each(|cell| write!(text, " {cell} |").unwrap());
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What the field changes in what the service receives: a cell for each of the provider's columns.
+async fn effect(world: &World, provider: &str, service: Service, field: &str) -> Vec<String> {
+    let (carrier, value) = sample(provider, field);
+    let Value::Object(carrier) = carrier else { panic!("an object") };
+    let mut with = carrier.clone();
+    with.insert(field.to_owned(), value.clone());
+    let before = places(&send(world, provider, service, carrier).await, field);
+    let after = places(&send(world, provider, service, with).await, field);
+    let is_new = |(place, value): &(&String, &Value)| before.get(*place) != Some(value) && **value != CARRIER;
+    let changed: Vec<(String, String)> = after
+        .iter()
+        .filter(is_new)
+        .map(|(place, now)| (place.clone(), shown(now, &value)))
+        .filter(|(_, text)| text != "…" || field == "ttl")
+        .collect();
+    if provider != "fcm" {
+        return vec![cell(changed.iter().map(|(place, text)| (place.as_str(), text.as_str())))];
+    }
+    let platform = |prefix: &'static str| {
+        let all = ["android.", "androidV2.", "apns.", "webpush."];
+        let own = changed.iter().filter(move |(place, _)| {
+            place.starts_with(prefix)
+                || (prefix == "android." && place.starts_with("androidV2."))
+                || !all.iter().any(|other| place.starts_with(other))
+        });
+        cell(own.map(|(place, text)| (place.as_str(), text.as_str())))
+    };
+    vec![platform("android."), platform("apns."), platform("webpush.")]
+}
+
+fn cell<'a>(changed: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let all: Vec<String> = changed.map(|(place, text)| format!("`{place}`: `{text}`")).collect();
+    if all.is_empty() { "not used".into() } else { all.join("<br>") }
+}
+
+/// A time that the sample does not name is one that was counted from now.
+fn shown(now: &Value, sample: &Value) -> String {
+    let text = now.to_string().replace(DEVICE, "TOKEN");
+    let digits = text.trim_matches('"');
+    let is_time = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_time && !sample.to_string().contains(digits) { "…".into() } else { text }
+}
+
+async fn send(world: &World, app: &str, service: Service, notification: Map<String, Value>) -> Received {
+    let body = json!({"application_id": app, "target": DEVICE, "notification": notification});
+    let answer = expect(world.server.post("/v1/notifications").json(&body), 200).await;
+    let status = &answer["results"][0]["status"];
+    assert!(status == "delivered" || status == "valid", "{app} {body} {answer}");
+    world.received(service).pop().unwrap()
+}
+
+/// The leaves of the body, and Apple's headers.
+fn places(push: &Received, field: &str) -> Places {
+    let mut places = Places::new();
+    let body: Value = serde_json::from_str(&push.body).unwrap();
+    leaves("", &body, &mut places);
+    for (name, value) in push.headers.iter().filter(|(name, _)| name.starts_with("apns-")) {
+        // Else it is a new one for each push.
+        if name != "apns-id" || field == "identifier" || field == "apns_id" {
+            places.insert(format!("header {name}"), json!(value));
+        }
+    }
+    let whom = ["message.token", "registration_ids"];
+    places.retain(|place, _| !whom.contains(&place.as_str()));
+    places
+        .into_iter()
+        .map(|(place, value)| (place.trim_start_matches("message.").to_owned(), value))
+        .collect()
+}
+
+fn leaves(place: &str, value: &Value, places: &mut Places) {
+    match value {
+        Value::Object(object) if !object.is_empty() || place.is_empty() => {
+            for (name, value) in object {
+                let dot = if place.is_empty() { "" } else { "." };
+                leaves(&format!("{place}{dot}{name}"), value, places);
+            }
+        }
+        leaf => drop(places.insert(place.to_owned(), leaf.clone())),
+    }
+}
+
+/// A notification that carries the field, and a value of the field.
+fn sample(provider: &str, field: &str) -> (Value, Value) {
+    let text = || json!({"body": CARRIER});
+    let activity = || json!({"event": "update", "content_state": {"n": 1}});
+    let start = || {
+        json!({"event": "start", "content_state": {"n": 1}, "attributes_type": "Match", "attributes": {"n": 1},
+               "body": CARRIER})
+    };
+    match (provider, field) {
+        (_, "title" | "subtitle" | "body" | "alert" | "identifier" | "category" | "thread") => {
+            let carrier =
+                if matches!(field, "body" | "alert") { json!({"data": {"d": CARRIER}}) } else { text() };
+            (carrier, json!("A"))
+        }
+        (_, "image") => (text(), json!("https://a.example/a.png")),
+        (_, "badge") => (text(), json!(3)),
+        (_, "sound") => (text(), json!("chime.caf")),
+        (_, "collapse_key") => (text(), json!("k")),
+        (_, "ttl") => (text(), json!(60)),
+        (_, "priority") => (text(), json!("high")),
+        (_, "data") => (text(), json!({"k": 1.50})),
+        (_, "title_loc_key" | "subtitle_loc_key" | "body_loc_key") => (text(), json!("KEY")),
+        (_, "title_loc_args") => (json!({"body": CARRIER, "title_loc_key": "KEY"}), json!(["a"])),
+        (_, "subtitle_loc_args") => (json!({"body": CARRIER, "subtitle_loc_key": "KEY"}), json!(["a"])),
+        (_, "body_loc_args") => (json!({"title": CARRIER, "body_loc_key": "KEY"}), json!(["a"])),
+        ("apns", "push_type") => (text(), json!("voip")),
+        ("apns", "topic") => (text(), json!("com.example.other")),
+        ("apns", "expiration" | "stale_date" | "dismissal_date" | "timestamp") => {
+            (if field == "expiration" { text() } else { activity() }, json!(1_900_000_000))
+        }
+        ("apns", "apns_id") => (text(), json!("123e4567-e89b-12d3-a456-426614174000")),
+        ("apns", "launch_image" | "target_content_id" | "filter_criteria") => (text(), json!("A")),
+        ("apns", "interruption_level") => (text(), json!("time-sensitive")),
+        ("apns", "relevance_score") => (text(), json!(0.5)),
+        ("apns", "url_args") => (text(), json!(["a"])),
+        ("apns", "event") => {
+            (json!({"push_type": "liveactivity", "content_state": {"n": 1}}), json!("update"))
+        }
+        ("apns", "content_state") => (json!({"push_type": "liveactivity", "event": "end"}), json!({"k": 1})),
+        ("apns", "attributes_type") => (start(), json!("Race")),
+        ("apns", "attributes") => (start(), json!({"k": 1})),
+        ("apns", "input_push_token") => (start(), json!(true)),
+        ("apns", "input_push_channel") => (start(), json!("YQ==")),
+        ("apns", "content_changed") => (json!({"push_type": "complication"}), json!(true)),
+        ("fcm", "android") => (text(), json!({"ttl": "5s"})),
+        ("fcm", "android_v2") => (text(), json!({"direct_boot_ok": true})),
+        ("fcm", "apns") => (text(), json!({"payload": {"aps": {"badge": 3}}})),
+        ("fcm", "webpush") => (text(), json!({"headers": {"Urgency": "low"}})),
+        ("fcm", "fcm_options") => (text(), json!({"analytics_label": "a"})),
+        ("gcm" | "fcm", "notification") => (text(), json!({"icon": "bell"})),
+        ("gcm" | "fcm", "restricted_package_name") => (text(), json!("com.example")),
+        (_, "content_available" | "mutable_content") => (json!({"data": {"d": CARRIER}}), json!(true)),
+        (_, "validate_only" | "dry_run" | "fid" | "delay_while_idle" | "notification_key") => {
+            (text(), json!(true))
+        }
+        ("apns", "apns") => (text(), json!({"aps": {"badge": 3}, "k": 1})),
+        ("fcm", "fcm") => (text(), json!({"android": {"ttl": "5s"}})),
+        ("gcm", "gcm") => (text(), json!({"time_to_live": 5})),
+        _ => panic!("{provider}: give a sample of the field {field}"),
+    }
+}
