@@ -72,7 +72,9 @@ fn table(manifest: &ProviderManifest, cells: &BTreeMap<(String, &str), Vec<Strin
         for (provider, _) in PROVIDERS {
             let width = if provider == "fcm" { 3 } else { 1 };
             let none = vec!["–".to_owned(); width];
-            let columns = cells.get(&(field.to_owned(), provider)).unwrap_or(&none);
+            // Another provider's raw payload by that name is no field of this one.
+            let own = field != provider || manifest.name == provider;
+            let columns = cells.get(&(field.to_owned(), provider)).filter(|_| own).unwrap_or(&none);
             columns.iter().for_each(|cell| write!(text, " {cell} |").unwrap());
         }
         text.push('\n');
