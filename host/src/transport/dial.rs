@@ -57,6 +57,21 @@ pub(super) async fn dial(
     resolver: &Resolver,
     within: Duration,
 ) -> Result<TlsStream<TcpStream>, DialError> {
+    let stream = dial_any(origin, tls, resolver, within).await?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        let why = "the server does not speak HTTP/2: it chose no ALPN protocol";
+        return Err(DialError::new(Cause::Tls, why));
+    }
+    Ok(stream)
+}
+
+/// Opens a TLS connection that speaks what both sides like best.
+pub(super) async fn dial_any(
+    origin: &Origin,
+    tls: &Arc<ClientConfig>,
+    resolver: &Resolver,
+    within: Duration,
+) -> Result<TlsStream<TcpStream>, DialError> {
     timeout(within, connect(origin, tls, resolver))
         .await
         .unwrap_or_else(|_| Err(DialError::new(Cause::Connect, format!("no connection within {within:?}"))))
@@ -72,14 +87,10 @@ async fn connect(
     let failed = |error: &dyn std::fmt::Display| DialError::new(Cause::Tls, error.to_string());
     socket.set_nodelay(true).map_err(|error| DialError::new(Cause::Connect, error.to_string()))?;
     let name = origin.server_name().ok_or_else(|| failed(&"the host is no valid server name"))?;
-    let stream = TlsConnector::from(tls.clone()).connect(name, socket).await.map_err(|error| {
+    TlsConnector::from(tls.clone()).connect(name, socket).await.map_err(|error| {
         let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
         if is_tls { failed(&error) } else { DialError::new(Cause::Connect, error.to_string()) }
-    })?;
-    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err(failed(&"the server does not speak HTTP/2: it chose no ALPN protocol"));
-    }
-    Ok(stream)
+    })
 }
 
 impl Resolver {

@@ -1,4 +1,4 @@
-//! HTTPS with reqwest for peers that are not pinned to HTTP/2.
+//! HTTPS for peers that are not pinned to HTTP/2.
 
 use std::error::Error;
 use std::io;
@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, redirect};
+use http::Uri;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
 use super::breaker::{Backoff, Breaker, BreakerState};
+use super::connector::{Connector, limit_informational};
 use super::dial::{DialError, Resolver};
 use super::error::{Cause, Delivery, SendError};
 use super::guard;
@@ -31,6 +35,8 @@ const MAX_HEADER_LIST: u32 = 16 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A connection without requests is closed after this long, and a peer without requests forgotten.
 const IDLE: Duration = Duration::from_secs(90);
+
+type Client = legacy::Client<Connector, Body>;
 
 /// A client with connections of its own, and a bulkhead, for each origin and identity.
 pub(super) struct Https {
@@ -152,7 +158,7 @@ impl Https {
     fn client(&self, key: &PeerKey, request: &Request) -> Result<Client, SendError> {
         let (lookups, tenant, guarded) = (self.lookups.clone(), request.tenant.clone(), key.guarded);
         let resolver = Resolver { lookups, tenant, guarded };
-        client(&self.tls, &self.settings, &request.identity, resolver)
+        client(&self.tls, &self.settings, key, &request.identity, resolver)
             .map_err(|error| SendError::not_sent(Cause::Tls, error))
     }
 
@@ -286,33 +292,24 @@ impl Drop for Trial<'_> {
     }
 }
 
-fn client(tls: &Tls, settings: &Settings, identity: &Identity, resolver: Resolver) -> Result<Client, String> {
-    Client::builder()
-        .tls_backend_preconfigured(tls.config(identity, ALPN).map_err(|error| error.to_string())?)
-        .https_only(true)
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .no_proxy()
-        .dns_resolver(resolver)
-        .connect_timeout(settings.connect_timeout)
+fn client(
+    tls: &Tls,
+    settings: &Settings,
+    key: &PeerKey,
+    identity: &Identity,
+    resolver: Resolver,
+) -> Result<Client, String> {
+    let tls = Arc::new(tls.config(identity, ALPN).map_err(|error| error.to_string())?);
+    let connector = Connector::new(key.origin.clone(), tls, resolver, settings.connect_timeout);
+    let mut client = legacy::Client::builder(TokioExecutor::new());
+    client
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true)
         .http2_max_header_list_size(MAX_HEADER_LIST)
         .http2_keep_alive_interval(PING_INTERVAL)
-        .http2_keep_alive_timeout(settings.ping_timeout)
-        .build()
-        .map_err(|error| error.to_string())
-}
-
-/// Looks names up for reqwest: what it gets is what it dials.
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.clone();
-        Box::pin(async move {
-            let addresses = Resolver::resolve(&resolver, name.as_str(), 0).await?;
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
+        .http2_keep_alive_timeout(settings.ping_timeout);
+    Ok(client.build(connector))
 }
 
 async fn exchange(client: &Client, request: &Request, most: usize) -> Result<Response, SendError> {
@@ -328,21 +325,32 @@ async fn exchange(client: &Client, request: &Request, most: usize) -> Result<Res
 }
 
 async fn respond(client: &Client, request: &Request, body: Body, most: usize) -> Result<Response, SendError> {
+    let invalid = |error: http::Error| SendError::not_sent(Cause::InvalidRequest, error.to_string());
     let url = format!("{}{}", request.origin, request.path);
-    let sent = client
-        .request(request.method.clone(), url)
-        .headers(request.all_headers())
-        .body(reqwest::Body::wrap(body));
-    let mut response = sent.send().await.map_err(|error| fate(&error))?;
-    let status = response.status().as_u16();
-    let headers = std::mem::take(response.headers_mut());
-    let body = read(&mut response, most).await?;
+    let url = Uri::try_from(url).map_err(|error| invalid(error.into()))?;
+    let mut sent = http::Request::new(body);
+    *sent.method_mut() = request.method.clone();
+    *sent.uri_mut() = url;
+    *sent.headers_mut() = request.all_headers();
+    let too_many = limit_informational(&mut sent);
+    let response = tokio::select! {
+        biased;
+        // The connection ends with the request that is given up here.
+        () = too_many.notified() => {
+            return Err(SendError::unknown(Cause::Protocol, "too many informational answers"));
+        }
+        response = client.request(sent) => response.map_err(|error| fate(&error))?,
+    };
+    let (head, body) = response.into_parts();
+    let (status, headers) = (head.status.as_u16(), head.headers);
+    let body = read(body, most).await?;
     Ok(Response { status, headers, body, waited: Duration::ZERO, connection: ConnectionHandle(None) })
 }
 
-async fn read(response: &mut reqwest::Response, most: usize) -> Result<Bytes, SendError> {
+async fn read(mut body: Incoming, most: usize) -> Result<Bytes, SendError> {
     let mut whole = BytesMut::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| fate(&error))? {
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|error| fate(&error))?.into_data() else { continue };
         if whole.len() + piece.len() > most {
             return Err(SendError::unknown(Cause::TooLarge, format!("more than {most} bytes")));
         }
@@ -353,17 +361,13 @@ async fn read(response: &mut reqwest::Response, most: usize) -> Result<Bytes, Se
 
 /// A request that found no connection, or that the peer says it did not process, was not sent; of any other
 /// one nothing is known here.
-fn fate(error: &reqwest::Error) -> SendError {
+fn fate(error: &(dyn Error + 'static)) -> SendError {
     let detail = chain(error).map(|error| error.to_string()).collect::<Vec<_>>().join(": ");
     if let Some(error) = find::<DialError>(error) {
         return SendError::not_sent(error.cause.clone(), error.detail.clone());
     }
-    if error.is_builder() {
-        return SendError::not_sent(Cause::InvalidRequest, detail);
-    }
-    if error.is_connect() {
-        let cause = if find::<rustls::Error>(error).is_some() { Cause::Tls } else { Cause::Connect };
-        return SendError::not_sent(cause, detail);
+    if find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect) {
+        return SendError::not_sent(Cause::Connect, detail);
     }
     if let Some(error) = find::<h2::Error>(error).filter(|error| error.is_remote()) {
         match error.reason() {
@@ -388,6 +392,6 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref::<E>())
 }

@@ -23,8 +23,10 @@ pub use origin::{Origin, OriginError};
 pub use settings::Settings;
 
 mod breaker;
+mod connector;
 mod dial;
 mod error;
+mod frames;
 mod guard;
 mod handover;
 mod http2;

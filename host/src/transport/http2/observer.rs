@@ -12,17 +12,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::transport::error::Cause;
+use crate::transport::frames::{DATA, END_STREAM, Frame, GOAWAY, HEADERS, Heads, RST_STREAM, Scanner};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const HEADER: usize = 9;
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const GOAWAY: u8 = 0x7;
-const END_STREAM: u8 = 0x1;
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
-/// A GOAWAY's fixed part, and as much of its debug data as is kept.
-const KEPT: usize = 8 + 1024;
 
 /// What a GOAWAY said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,11 +139,13 @@ pub struct Observed<S> {
     record: Arc<Record>,
     sent: Scanner,
     received: Scanner,
+    heads: Heads,
 }
 
 impl<S> Observed<S> {
     pub fn new(inner: S, record: Arc<Record>) -> Self {
-        Observed { inner, record, sent: Scanner::new(PREFACE, false), received: Scanner::new(0, true) }
+        let (sent, received) = (Scanner::new(PREFACE, false), Scanner::new(0, true));
+        Observed { inner, record, sent, received, heads: Heads::default() }
     }
 
     fn wrote(&mut self, bytes: &[u8]) {
@@ -179,7 +174,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
         let new = buf.filled().get(before..).unwrap_or_default();
         if !new.is_empty() {
             this.record.hear();
-            this.received.scan(new, |frame| this.record.frame_received(frame));
+            let mut allowed = true;
+            this.received.scan(new, |frame| {
+                this.record.frame_received(frame);
+                allowed &= this.heads.received(frame);
+            });
+            if !allowed {
+                return Poll::Ready(Err(io::Error::other("too many informational answers")));
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -222,80 +224,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     }
 }
 
-/// One frame that has passed whole. `payload` is kept only where it is needed.
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
-/// Splits a byte stream into frames, one direction.
-struct Scanner {
-    /// Bytes of the current frame's payload that are still to come.
-    left: usize,
-    /// Bytes before the first frame that are still to come: the client preface.
-    preface: usize,
-    /// Whether the payload of GOAWAY is kept.
-    keep: bool,
-    header: Vec<u8>,
-    frame: Option<Frame>,
-}
-
-impl Scanner {
-    fn new(preface: usize, keep: bool) -> Self {
-        Scanner { left: 0, preface, keep, header: Vec::with_capacity(HEADER), frame: None }
-    }
-
-    fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(&Frame)) {
-        let skipped = take(&mut bytes, self.preface);
-        self.preface -= skipped.len();
-        while !bytes.is_empty() {
-            match &mut self.frame {
-                None => self.header.extend_from_slice(take(&mut bytes, HEADER - self.header.len())),
-                Some(frame) => {
-                    let payload = take(&mut bytes, self.left);
-                    self.left -= payload.len();
-                    if self.keep && frame.kind == GOAWAY {
-                        let room = KEPT - frame.payload.len();
-                        frame.payload.extend_from_slice(payload.get(..room).unwrap_or(payload));
-                    }
-                }
-            }
-            self.start_frame();
-            if self.left == 0
-                && let Some(frame) = self.frame.take()
-            {
-                on_frame(&frame);
-            }
-        }
-    }
-
-    /// Reads the header once it is complete.
-    fn start_frame(&mut self) {
-        let Ok([a, b, c, kind, flags, s, t, u, v]) = <[u8; HEADER]>::try_from(self.header.as_slice()) else {
-            return;
-        };
-        self.header.clear();
-        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        let stream = u32::from_be_bytes([s & 0x7f, t, u, v]);
-        self.frame = Some(Frame { kind, flags, stream, payload: Vec::new() });
-    }
-}
-
-/// Cuts at most `count` bytes off the front.
-fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
-    let (taken, rest) = bytes.split_at(count.min(bytes.len()));
-    *bytes = rest;
-    taken
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::transport::frames::{KEPT, take};
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -5,6 +5,7 @@
 mod connections;
 mod fate;
 mod https;
+mod informational;
 mod peer;
 mod refusals;
 mod shares;
