@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod contract;
 pub mod credential;
+pub mod digest;
 pub mod error;
 pub mod fair;
 pub mod gateway;

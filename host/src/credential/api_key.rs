@@ -14,6 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use super::secret::{Secret, Uploads};
+use crate::digest::joined;
 
 /// How every key begins.
 pub const PREFIX: &str = "pushlet_";
@@ -142,12 +143,6 @@ impl KeyHasher {
 /// No tenant's id holds a NUL.
 fn hashed(tenant: &str, key: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([tenant.as_bytes(), &[0], key.as_bytes()].concat())
-}
-
-/// Each part with its length before it.
-fn joined(parts: &[&[u8]]) -> Vec<u8> {
-    let with_length = |part: &&[u8]| [&(part.len() as u64).to_be_bytes(), *part].concat();
-    parts.iter().flat_map(with_length).collect()
 }
 
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {

@@ -13,7 +13,6 @@ use super::identity::ClientCertificate;
 use super::jwt::{self, Facts};
 use super::key::TokenKey;
 use super::moment::Moment;
-use super::parts::Parts;
 use super::provider_tokens::{Mint, ProviderTokens};
 use super::signing::{Frame, SigningJob};
 use super::{Credential, text_fingerprint};
@@ -23,6 +22,7 @@ use crate::contract::manifest::{
     Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
     TokenExchange,
 };
+use crate::digest::Parts;
 use crate::error::Error;
 use crate::tenant::TenantId;
 

@@ -13,8 +13,8 @@ use super::authorizer::AuthorizeError;
 use super::cache::Key;
 use super::key::TokenKey;
 use super::moment::Moment;
-use super::parts::Parts;
 use crate::contract::manifest::{SignedToken, SigningAlgorithm, Source};
+use crate::digest::Parts;
 
 /// Header values beyond this are refused by common servers.
 const LONGEST_TOKEN: usize = 6 << 10;

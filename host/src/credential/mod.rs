@@ -17,7 +17,6 @@ mod key;
 mod manifest;
 mod memo;
 mod moment;
-mod parts;
 mod pbe;
 mod pem;
 mod pkcs12;

@@ -12,6 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use super::secret::{Secret, Uploads};
+use crate::digest::joined;
 
 /// The first byte of what is sealed.
 const FORMAT: u8 = 1;
@@ -128,14 +129,9 @@ fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, SealError> {
     Ok(bytes)
 }
 
-/// Each part with its length before it, so that no two identities look alike.
+/// What is authenticated with a sealed text: the format, and whose it is.
 fn associated(identity: &[&[u8]]) -> Vec<u8> {
-    let mut text = vec![FORMAT];
-    for part in identity {
-        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        text.extend_from_slice(part);
-    }
-    text
+    [&[FORMAT], joined(identity).as_slice()].concat()
 }
 
 /// Names and values, each with its length before it.

@@ -16,7 +16,9 @@ use crate::credential::{
     self, Authorization, Credential, Secret, TokenClient, TokenHandle, TokenHttpError, TokenRequest,
     TokenResponse,
 };
-use crate::registry::Application;
+use crate::digest::Parts;
+use crate::registry::{Application, ConnectionIdentity};
+use crate::tenant::TenantId;
 use crate::transport::{ClientCertificate, Identity, Origin, Protocol, Request, Transport};
 
 /// What an authorization means for the request.
@@ -32,44 +34,69 @@ impl Authorized {
         Self { identity: Identity::Anonymous, header: None, token: None }
     }
 
-    pub fn new(authorization: Authorization, application: &Application, kind: &CredentialKind) -> Self {
+    pub fn new(
+        authorization: Authorization,
+        tenant: &TenantId,
+        application: &Application,
+        kind: &CredentialKind,
+    ) -> Self {
+        let digest = connection_digest(tenant, application, kind);
         match authorization {
             Authorization::ClientCertificate(certificate) => {
-                Self { identity: certificate_identity(certificate), header: None, token: None }
+                Self { identity: certificate_identity(certificate, digest), header: None, token: None }
             }
             Authorization::Header { name, value, token } => {
-                Self { identity: token_identity(application, kind), header: Some((name, value)), token }
+                Self { identity: Identity::Token(digest), header: Some((name, value)), token }
             }
         }
     }
 }
 
 /// Who an application is to the push service.
-pub(super) fn identity(application: &Application, manifest: &ProviderManifest) -> Identity {
-    let certificate = application.credential.as_ref().and_then(Credential::client_certificate);
-    match (certificate, kind_of(manifest, application)) {
-        (Some(certificate), _) => certificate_identity(certificate.clone()),
-        (None, Some(kind)) => token_identity(application, kind),
-        (None, None) => Identity::Anonymous,
+pub(super) fn identity(
+    tenant: &TenantId,
+    application: &Application,
+    manifest: &ProviderManifest,
+) -> Identity {
+    let Some(kind) = kind_of(manifest, application) else { return Identity::Anonymous };
+    let digest = connection_digest(tenant, application, kind);
+    match application.credential.as_ref().map(Credential::client_certificate) {
+        Some(Some(certificate)) => certificate_identity(certificate.clone(), digest),
+        Some(None) => Identity::Token(digest),
+        None => Identity::Anonymous,
     }
 }
 
-fn certificate_identity(certificate: credential::ClientCertificate) -> Identity {
-    let credential::ClientCertificate { fingerprint, key, .. } = certificate;
-    Identity::Certificate(Arc::new(ClientCertificate { fingerprint, key }))
+fn certificate_identity(certificate: credential::ClientCertificate, digest: [u8; 32]) -> Identity {
+    Identity::Certificate(Arc::new(ClientCertificate { digest, key: certificate.key }))
 }
 
-/// Which applications share connections: those with the same key and the same connection settings. The
-/// key is in it so that nobody can spoil another's connection by naming the same team.
-fn token_identity(application: &Application, kind: &CredentialKind) -> Identity {
-    let Some(credential) = &application.credential else { return Identity::Anonymous };
-    let mut name = hex::encode(&credential.fingerprint()[..8]);
+/// Which applications share connections: those of one tenant and provider, with the same credential and the same
+/// connection settings. The credential is in it so that nobody can spoil another's connection by naming the same
+/// team. It is computed once for each application, since every push asks for it.
+fn connection_digest(tenant: &TenantId, application: &Application, kind: &CredentialKind) -> [u8; 32] {
+    let of = || connection_identity(tenant, application, kind);
+    let known = application.identity.get_or_init(of);
+    // A new version of the provider may name other settings.
+    if known.settings == kind.connection_settings { known.digest } else { of().digest }
+}
+
+fn connection_identity(
+    tenant: &TenantId,
+    application: &Application,
+    kind: &CredentialKind,
+) -> ConnectionIdentity {
+    let mut parts = Parts::new();
+    for part in [tenant.as_str(), &application.provider, &kind.name] {
+        parts.add(part.as_bytes());
+    }
+    parts.add(application.credential.as_ref().map_or(&[], |credential| credential.fingerprint().as_slice()));
     for setting in &kind.connection_settings {
         let value = application.record.settings.iter().find(|(name, _)| name == setting);
-        name.push(':');
-        name.push_str(value.map_or("", |(_, value)| value));
+        parts.add(setting.as_bytes());
+        parts.add(value.map_or("", |(_, value)| value).as_bytes());
     }
-    Identity::Token(name.into())
+    ConnectionIdentity { settings: kind.connection_settings.clone(), digest: parts.finish() }
 }
 
 /// The manifest's credential that the application holds.
@@ -134,5 +161,86 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     match text.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::contract::manifest::Authentication;
+    use crate::contract::{self, Environment};
+    use crate::registry::Feedback;
+
+    fn kind(name: &str, connection_settings: &[&str]) -> CredentialKind {
+        CredentialKind {
+            name: name.to_owned(),
+            secrets: Vec::new(),
+            authentication: Authentication::ClientCertificate,
+            derivations: Vec::new(),
+            required_settings: Vec::new(),
+            inline: false,
+            connection_settings: connection_settings.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn application(provider: &str, settings: &[(&str, &str)]) -> Application {
+        let setting = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Application {
+            record: contract::Application {
+                id: "app".to_owned(),
+                environment: Environment::Production,
+                settings: settings.iter().map(setting).collect(),
+                credential: None,
+            },
+            provider: provider.to_owned(),
+            credential: None,
+            feedback: Arc::new(Feedback::new(1)),
+            places: Arc::new(Semaphore::new(1)),
+            identity: OnceLock::new(),
+        }
+    }
+
+    /// Tenant, provider, credential, and settings.
+    type Of<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+    #[test]
+    fn identities_whose_parts_concatenate_equally_differ() {
+        let of: [Of<'_>; 8] = [
+            ("acme", "apns", "token", &[("a", "x:y"), ("b", "z")]),
+            ("acme", "apns", "token", &[("a", "x"), ("b", "y:z")]),
+            ("acme", "apns", "token", &[("a", "x:y:z"), ("b", "")]),
+            ("acme", "apns", "token", &[("a", "x:yz")]),
+            ("acmea", "pns", "token", &[("a", "x:y"), ("b", "z")]),
+            ("acme", "apnst", "oken", &[("a", "x:y"), ("b", "z")]),
+            ("acme", "apns", "tokena", &[("", "x:y"), ("b", "z")]),
+            ("other", "apns", "token", &[("a", "x:y"), ("b", "z")]),
+        ];
+        let mut digests: Vec<[u8; 32]> = Vec::new();
+        for (tenant, provider, credential, settings) in of {
+            let names: Vec<&str> = settings.iter().map(|(name, _)| *name).collect();
+            let tenant = TenantId::new(tenant);
+            let of = || connection_digest(&tenant, &application(provider, settings), &kind(credential, &names));
+            assert_eq!(of(), of(), "the same parts are the same identity");
+            digests.push(of());
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), of.len());
+    }
+
+    #[test]
+    fn only_connection_settings_count_and_a_new_version_may_name_others() {
+        let tenant = TenantId::new("acme");
+        let application = application("apns", &[("team", "T"), ("topic", "one")]);
+        let by_team = connection_digest(&tenant, &application, &kind("token", &["team"]));
+        let by_topic = connection_digest(&tenant, &application, &kind("token", &["topic"]));
+        assert_ne!(by_team, by_topic);
+        assert_eq!(by_team, connection_digest(&tenant, &application, &kind("token", &["team"])));
+        let other = self::application("apns", &[("team", "T"), ("topic", "two")]);
+        assert_eq!(by_team, connection_digest(&tenant, &other, &kind("token", &["team"])));
     }
 }

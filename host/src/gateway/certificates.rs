@@ -63,7 +63,7 @@ impl Inner {
     fn identity(&self, tenant: &TenantId, application: &Application) -> Option<Identity> {
         let providers = self.catalogue.of_tenant(tenant);
         let provider = providers.get(&application.provider)?;
-        Some(authorize::identity(application, provider.manifest()))
+        Some(authorize::identity(tenant, application, provider.manifest()))
     }
 
     /// An application that was not opened yet has no connections.

@@ -129,7 +129,7 @@ impl Campaign {
         let deadline = deadline.into_std();
         let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
         let authorization = authorization.map_err(failure::not_authorized)?;
-        Ok(Authorized::new(authorization, &self.application, exchange.kind))
+        Ok(Authorized::new(authorization, &self.tenant, &self.application, exchange.kind))
     }
 
     fn check_authorization(&self, message: &Message, origin: &transport::Origin) -> Result<(), Error> {

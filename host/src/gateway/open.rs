@@ -1,6 +1,6 @@
 //! Registered applications, made ready to send for: those of an earlier run are opened when first needed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
@@ -54,6 +54,7 @@ impl Inner {
             credential,
             feedback: entry.feedback.clone(),
             places: Arc::new(Semaphore::new(self.places)),
+            identity: OnceLock::new(),
         })
     }
 }

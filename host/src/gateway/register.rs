@@ -1,7 +1,7 @@
 //! Registration: everything that can be checked without the network is checked now, not at the first send.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
@@ -91,7 +91,8 @@ impl Inner {
         let feedback = Arc::new(Feedback::new(self.feedback));
         let places = Arc::new(Semaphore::new(self.places));
         let provider = manifest.name.clone();
-        Ok((Application { record, provider, credential, feedback, places }, uploads))
+        let identity = OnceLock::new();
+        Ok((Application { record, provider, credential, feedback, places, identity }, uploads))
     }
 
     /// The credential among some secrets; and those. A file decides how much work it takes to read it, so that is

@@ -13,12 +13,12 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
-use ring::digest::{Context, SHA256};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::{answer, form};
 use crate::config::Limits;
+use crate::digest::Parts;
 use crate::error::{Error, Kind};
 use crate::gateway::{self, Answer};
 use crate::tenant::TenantId;
@@ -139,7 +139,7 @@ where
     let (parts, body) = request.into_parts();
     let body = form::read_body(&parts.headers, body, idempotency.bounds).await?;
     let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let digest = digest(&[
+    let digest = Parts::of(&[
         parts.uri.path().as_bytes(),
         parts.uri.query().unwrap_or_default().as_bytes(),
         content_type.unwrap_or_default(),
@@ -196,18 +196,6 @@ fn replay(kept: Kept, request: &[u8; 32]) -> Response {
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     headers.remove(RETRY_AFTER);
     response
-}
-
-/// Of parts whose borders count.
-fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    let mut output = [0; 32];
-    output.copy_from_slice(context.finish().as_ref());
-    output
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

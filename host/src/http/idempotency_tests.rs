@@ -49,9 +49,3 @@ async fn the_oldest_go_when_there_is_no_room() {
     by_size.put(&tenant, "large", kept(&"x".repeat(9000))).await;
     assert_eq!(present(&by_size, &["b", "c", "large"]), ["large"]);
 }
-
-#[test]
-fn the_borders_of_a_request_count() {
-    assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
-    assert_eq!(digest(&[b"ab", b"c"]), digest(&[b"ab", b"c"]));
-}

@@ -142,7 +142,7 @@ fn corrupt(why: impl std::fmt::Display) -> StorageError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, OnceLock};
 
     use tokio::sync::Semaphore;
 
@@ -168,6 +168,7 @@ mod tests {
             credential: None,
             feedback: Arc::new(Feedback::new(1)),
             places: Arc::new(Semaphore::new(1)),
+            identity: OnceLock::new(),
         };
         let description = Description::new(&application, 7);
         let bytes = Record::new(&tenant, "app", &description, &secrets, &key).unwrap().to_bytes();

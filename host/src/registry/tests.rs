@@ -46,6 +46,7 @@ pub(super) fn application(id: &str, setting: &str) -> Application {
         credential: None,
         feedback: Arc::new(Feedback::new(3)),
         places: Arc::new(Semaphore::new(1)),
+        identity: OnceLock::new(),
     }
 }
 

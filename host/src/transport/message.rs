@@ -29,15 +29,14 @@ pub enum Identity {
     Anonymous,
     /// A TLS client certificate.
     Certificate(Arc<ClientCertificate>),
-    /// The name of a set of provider tokens that may share a connection (for APNs: team and key family).
-    /// A name, not a secret: it is shown in metrics.
-    Token(Arc<str>),
+    /// A digest of what decides which provider tokens may share a connection. It is no secret.
+    Token([u8; 32]),
 }
 
 /// A TLS client certificate with its key.
 pub struct ClientCertificate {
-    /// SHA-256 of the certificate: two with the same fingerprint are the same identity.
-    pub fingerprint: [u8; 32],
+    /// A digest of the certificate and of whose it is: two with the same digest are the same identity.
+    pub digest: [u8; 32],
     pub key: Arc<CertifiedKey>,
 }
 
@@ -118,7 +117,7 @@ pub(super) enum IdentityKey {
     /// Each tenant has connections of its own, for nothing else tells whose they are.
     Anonymous(TenantId),
     Certificate([u8; 32]),
-    Token(Arc<str>),
+    Token([u8; 32]),
 }
 
 /// Requests with the same key share connections, bounds and a circuit breaker.
@@ -133,8 +132,8 @@ impl Identity {
     pub(super) fn key(&self, tenant: &TenantId) -> IdentityKey {
         match self {
             Identity::Anonymous => IdentityKey::Anonymous(tenant.clone()),
-            Identity::Certificate(certificate) => IdentityKey::Certificate(certificate.fingerprint),
-            Identity::Token(name) => IdentityKey::Token(name.clone()),
+            Identity::Certificate(certificate) => IdentityKey::Certificate(certificate.digest),
+            Identity::Token(digest) => IdentityKey::Token(*digest),
         }
     }
 }
@@ -156,8 +155,9 @@ impl fmt::Display for IdentityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             IdentityKey::Anonymous(_) => f.write_str("anonymous"),
-            IdentityKey::Certificate(fingerprint) => write!(f, "certificate:{}", hex::encode(fingerprint)),
-            IdentityKey::Token(name) => write!(f, "token:{name}"),
+            // Half of a digest is enough to tell them apart.
+            IdentityKey::Certificate(digest) => write!(f, "certificate:{}", hex::encode(&digest[..16])),
+            IdentityKey::Token(digest) => write!(f, "token:{}", hex::encode(&digest[..16])),
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct ConnectionStats {
     /// Of those that use it, the tenant that used it first.
     pub tenant: TenantId,
     pub origin: Origin,
-    /// `anonymous`, `certificate:` and the fingerprint, or `token:` and its name.
+    /// `anonymous`, or `certificate:` or `token:` and the beginning of the digest.
     pub identity: String,
     pub protocol: Protocol,
     /// Open connections; not known, and 0, for [`Protocol::Https`].

@@ -62,7 +62,7 @@ impl Authority {
     pub fn client(&self, mark: u8) -> Identity {
         let (chain, key) = self.issue(CertificateParams::new([format!("client-{mark}")]).unwrap());
         let key = rustls::sign::CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap();
-        Identity::Certificate(Arc::new(ClientCertificate { fingerprint: [mark; 32], key: Arc::new(key) }))
+        Identity::Certificate(Arc::new(ClientCertificate { digest: [mark; 32], key: Arc::new(key) }))
     }
 }
 

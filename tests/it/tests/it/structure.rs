@@ -10,12 +10,13 @@ const LONGEST_FILE: usize = 400;
 const HOST_MODULES: &[(&str, &[&str])] = &[
     ("account", &["error", "tenant"]),
     ("contract", &[]),
+    ("digest", &[]),
     ("error", &[]),
     ("tenant", &[]),
     ("fair", &[]),
     ("config", &["contract"]),
     ("notification", &["contract", "error"]),
-    ("credential", &["account", "contract", "error", "fair", "tenant"]),
+    ("credential", &["account", "contract", "digest", "error", "fair", "tenant"]),
     // `credential` for what a manifest may say of credentials, never for a secret.
     ("provider", &["account", "contract", "credential", "error", "fair", "tenant"]),
     // `tenant` for who pays for a connection.
@@ -29,6 +30,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "config",
             "contract",
             "credential",
+            "digest",
             "error",
             "fair",
             "notification",
@@ -41,7 +43,19 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["account", "config", "contract", "error", "fair", "gateway", "telemetry", "tenant", "tenants"],
+        &[
+            "account",
+            "config",
+            "contract",
+            "digest",
+            "error",
+            "fair",
+            "gateway",
+            "log",
+            "telemetry",
+            "tenant",
+            "tenants",
+        ],
     ),
     ("server", &["config", "http"]),
     ("log", &["config"]),
