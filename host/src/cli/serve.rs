@@ -22,7 +22,7 @@ const EXPORT_TIME: Duration = Duration::from_secs(2);
 
 /// `simulator`: where its files go, if it shall run too.
 pub async fn run(mut config: Config, simulator: Option<&Path>) -> Result<(), Problem> {
-    log::start(&config.log);
+    let _flush = log::start(&config.log);
     config.limits.connections = server::connections_that_fit(config.limits.connections);
     let callers = config.callers()?;
     let tls = server::acceptor(&config.tls)?;

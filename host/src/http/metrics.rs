@@ -17,6 +17,7 @@ use super::access::{Caller, HasOperator};
 use super::openapi::{Guarded, Missing};
 use crate::error::{Error, Kind};
 use crate::gateway::LimitUse;
+use crate::log;
 
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// For requests that no route answers.
@@ -125,6 +126,8 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Response, Error> {
 
 fn moment(api: &Api) -> Registry {
     let mut registry = Registry::with_prefix("pushlet");
+    let dropped = ConstCounter::new(log::dropped());
+    registry.register("log_lines_dropped", "Lines of the log that nobody read in time", dropped);
     if let Some((exported, dropped)) = api.watch.spans() {
         registry.register("spans_exported", "Spans that a collector took", ConstCounter::new(exported));
         registry.register("spans_dropped", "Spans that no collector took", ConstCounter::new(dropped));

@@ -16,6 +16,7 @@ use super::admission;
 use super::answer::Logged;
 use super::peer::Peer;
 use super::watch::Watch;
+use crate::log::REQUESTS;
 use crate::telemetry::{Attribute, Span, SpanId, TraceContext};
 use crate::tenant::TenantId;
 
@@ -115,7 +116,7 @@ impl Line {
         let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.context.trace));
         let peer = self.peer.as_ref().map(tracing::field::display);
         let Some(end) = &self.end else {
-            tracing::info!(method, path, ms, peer, request_id = id, trace_id, "the caller went away");
+            tracing::info!(target: REQUESTS, method, path, ms, peer, request_id = id, trace_id, "the caller went away");
             return;
         };
         let status = end.status.as_u16();
@@ -124,6 +125,7 @@ impl Line {
         let cause = end.error.as_ref().and_then(|error| error.inner.as_deref());
         if end.status.is_server_error() {
             tracing::warn!(
+                target: REQUESTS,
                 method,
                 path,
                 status,
@@ -138,6 +140,7 @@ impl Line {
             );
         } else {
             tracing::info!(
+                target: REQUESTS,
                 method,
                 path,
                 status,

@@ -1,0 +1,77 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::mpsc;
+
+use super::*;
+
+/// Takes nothing before it may.
+struct Output {
+    gate: mpsc::Receiver<()>,
+    written: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Open for good once the test dropped its end.
+        let _ = self.gate.recv();
+        self.written.lock().unwrap().push(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn start() -> (Queue, Flush, mpsc::Sender<()>, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let (open, gate) = mpsc::channel();
+    let written = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let queue = Queue::new(Arc::default(), false);
+    let flush = queue.clone().write_to(Output { gate, written: written.clone() });
+    (queue, flush, open, written)
+}
+
+#[test]
+fn lines_that_nobody_reads_are_dropped_and_counted_and_no_one_waits() {
+    let (queue, flush, open, written) = start();
+    let line = [b'a'; 999].into_iter().chain([b'\n']).collect::<Vec<u8>>();
+    let before = dropped();
+    // Ten times what fits, while standard error takes nothing at all.
+    let count = 10 * CAPACITY / line.len();
+    for _ in 0..count {
+        assert_eq!(queue.make_writer().write(&line).unwrap(), line.len());
+    }
+    assert!(queue.state().lines.len() <= CAPACITY);
+    drop(open);
+    drop(flush);
+    let written = written.lock().unwrap();
+    let kept = written.iter().map(Vec::len).sum::<usize>() / line.len();
+    assert!(kept > 0 && kept < count);
+    assert!(dropped() - before >= (count - kept) as u64);
+    assert!(written.len() <= 3, "{} writes for {kept} lines", written.len());
+}
+
+#[test]
+fn an_end_writes_what_waits_and_does_not_wait_for_ever() {
+    let (queue, flush, open, written) = start();
+    queue.make_writer().write_all(b"first\n").unwrap();
+    queue.make_writer().write_all(b"last\n").unwrap();
+    drop(open);
+    drop(flush);
+    assert_eq!(written.lock().unwrap().concat(), b"first\nlast\n");
+
+    let (queue, flush, _open, written) = start();
+    queue.make_writer().write_all(b"never\n").unwrap();
+    drop(flush);
+    assert!(written.lock().unwrap().is_empty());
+}
+
+#[test]
+fn json_keeps_no_character_that_steers_a_terminal() {
+    let queue = Queue::new(Arc::default(), true);
+    queue.make_writer().write_all("{\"a\":\"\u{9b}2J\u{7f}ü\u{202e}\"}\n".as_bytes()).unwrap();
+    assert_eq!(
+        String::from_utf8(queue.state().lines.clone()).unwrap(),
+        "{\"a\":\"\\u009b2J\\u007fü\\u202e\"}\n"
+    );
+}
