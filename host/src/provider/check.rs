@@ -11,7 +11,7 @@ use url::Url;
 use super::ProviderError;
 use crate::contract::codec::{self, Answer, Encoded, Method, Reply};
 use crate::contract::management;
-use crate::contract::manifest::{Endpoint, Origin, ProviderManifest};
+use crate::contract::manifest::{Authentication, Endpoint, Origin, ProviderManifest};
 use crate::contract::{Disposition, Environment, Outcome, Rejection, Throttle};
 
 const MAX_HEADERS: usize = 32;
@@ -194,7 +194,7 @@ fn message(
         Method::Delete => http::Method::DELETE,
     };
     let mut all = HeaderMap::with_capacity(raw.headers.len());
-    for (name, value) in headers(raw.headers)? {
+    for (name, value) in headers(manifest, raw.headers)? {
         all.append(name, value);
     }
     let headers = Arc::new(all);
@@ -224,7 +224,7 @@ fn exchange(
         Some(url) => url[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
         None => path(raw.path)?,
     };
-    Ok(Exchange { covers: raw.covers, message: index, url, path, headers: headers(raw.headers)? })
+    Ok(Exchange { covers: raw.covers, message: index, url, path, headers: headers(manifest, raw.headers)? })
 }
 
 fn path(path: String) -> Result<String, ProviderError> {
@@ -273,7 +273,10 @@ fn destination(url: &str) -> Result<Url, ProviderError> {
     if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(refused()) }
 }
 
-fn headers(raw: Vec<(String, String)>) -> Result<Vec<(HeaderName, HeaderValue)>, ProviderError> {
+fn headers(
+    manifest: &ProviderManifest,
+    raw: Vec<(String, String)>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, ProviderError> {
     if raw.len() > MAX_HEADERS {
         return Err(bad("it has too many headers"));
     }
@@ -289,6 +292,10 @@ fn headers(raw: Vec<(String, String)>) -> Result<Vec<(HeaderName, HeaderValue)>,
         if belongs_to_host(&header) {
             return Err(ProviderError::Refused(format!("header {header} belongs to the host")));
         }
+        // Of two headers with the same name a server may read the first one, and the host adds its own last.
+        if carries_credential(manifest, &header) {
+            return Err(bad(format!("header {header} belongs to a credential of its manifest")));
+        }
         Ok((header, HeaderValue::try_from(value).map_err(|_| wrong("its value has a control character"))?))
     };
     raw.into_iter().map(header).collect()
@@ -296,6 +303,17 @@ fn headers(raw: Vec<(String, String)>) -> Result<Vec<(HeaderName, HeaderValue)>,
 
 pub(super) fn belongs_to_host(name: &HeaderName) -> bool {
     HOST_HEADERS.contains(name) || name.as_str().starts_with("proxy-")
+}
+
+/// Does the host put one of the manifest's credentials into this header?
+fn carries_credential(manifest: &ProviderManifest, header: &HeaderName) -> bool {
+    manifest.credentials.iter().any(|credential| match &credential.authentication {
+        Authentication::SignedToken((_, place))
+        | Authentication::ExchangedToken((_, place))
+        | Authentication::SecretHeader((_, place)) => place.name == header.as_str(),
+        // Its header is `authorization`.
+        Authentication::Vapid(_) | Authentication::ClientCertificate => false,
+    })
 }
 
 pub(super) fn outcome(outcome: &mut Outcome) -> Result<(), ProviderError> {

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use super::LoadError;
 use super::load::excerpt;
-use super::worker::{INVALID, OUT_OF_MEMORY};
+use super::worker::{INVALID, NOTE, OUT_OF_MEMORY};
 
 /// How often a running child is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -73,6 +73,12 @@ impl Compiler {
 
     fn artefact(&self, ended: Ended) -> Result<Vec<u8>, LoadError> {
         let Ended { status, output, complaint, .. } = ended;
+        let (notes, complaint): (Vec<&str>, Vec<&str>) =
+            complaint.lines().partition(|line| line.starts_with(NOTE));
+        let complaint = complaint.join("\n");
+        for note in notes {
+            tracing::debug!(note, "the compiler could do more than it has to");
+        }
         let too_costly = |what: String| Err(LoadError::TooCostly(what));
         let limits = &self.limits;
         let Some(status) = status else {

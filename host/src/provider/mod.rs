@@ -21,6 +21,7 @@ mod catalogue;
 mod check;
 mod clock;
 mod compiler;
+mod confine;
 mod engine;
 mod guest;
 mod idle;

@@ -1,7 +1,8 @@
 //! The child process that compiles one component: `pushlet compile`.
 //!
 //! Compiling a stranger's code can cost any amount of time and memory, and can't be interrupted. So it happens
-//! in a process that bounds itself before it reads the first byte, and that its parent can kill. The
+//! in a process that bounds itself, and gives up all that it does not need, before it reads the first byte, and that
+//! its parent can kill. The
 //! component comes in at stdin, the artefact goes out at stdout, what is wrong with it to stderr.
 
 use std::io::{self, Read as _, Write as _};
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
 
-use super::engine;
+use super::{confine, engine};
 
 /// The component is at fault; stderr says how.
 pub(super) const INVALID: u8 = 3;
@@ -21,9 +22,12 @@ const NICENESS: i32 = 10;
 /// Seconds between the signal that can be caught and the one that can't.
 const GRACE: u64 = 1;
 
+/// How what is no complaint begins on stderr.
+pub(super) const NOTE: &str = "note: ";
+
 /// Bounds this process to `memory` bytes of address space and `cpu` seconds, and compiles stdin to stdout.
 pub fn compile(memory: u64, cpu: u64) -> ExitCode {
-    match confine(memory, cpu).map_err(wasmtime::Error::from).and_then(|()| compile_all()) {
+    match bound(memory, cpu).map_err(wasmtime::Error::from).and_then(|()| compile_confined()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = write!(io::stderr(), "{error:#}");
@@ -35,7 +39,7 @@ pub fn compile(memory: u64, cpu: u64) -> ExitCode {
     }
 }
 
-fn confine(memory: u64, cpu: u64) -> io::Result<()> {
+fn bound(memory: u64, cpu: u64) -> io::Result<()> {
     let limit =
         |resource, soft, hard| setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) });
     limit(Resource::As, memory, memory)?;
@@ -48,6 +52,14 @@ fn confine(memory: u64, cpu: u64) -> io::Result<()> {
     // Where it may not, it is served like everybody.
     let _ = nice(NICENESS);
     Ok(())
+}
+
+fn compile_confined() -> wasmtime::Result<()> {
+    for kept in confine::confine() {
+        // The parent reads it, and it is no reason not to compile.
+        let _ = writeln!(io::stderr(), "{NOTE}{kept}");
+    }
+    compile_all()
 }
 
 fn compile_all() -> wasmtime::Result<()> {

@@ -30,6 +30,16 @@ fn headers_of_the_host_are_refused() {
 }
 
 #[test]
+fn the_header_of_a_credential_is_the_hosts() {
+    let villain = Villain::new("credential_header");
+    for place in ["message", "exchange"] {
+        let settings = [("do", "x-token"), ("where", place)];
+        let error = bad("header x-token belongs to a credential of its manifest");
+        villain.is_contained(Call::Encode, &settings, &error);
+    }
+}
+
+#[test]
 fn headers_inject_nothing() {
     let villain = Villain::new("headers");
     let (no_name, control) = ("its name cannot be one of HTTP", "its value has a control character");
