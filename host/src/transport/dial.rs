@@ -103,7 +103,8 @@ impl Resolver {
         if found.is_empty() {
             return Err(DialError::new(Cause::Dns, format!("{host} has no address")));
         }
-        let allowed = found.iter().copied().filter(|address| !self.guarded || guard::is_public(address.ip()));
+        let may = |address: &SocketAddr| !self.guarded || guard::may_be_dialled(address.ip());
+        let allowed = found.iter().copied().filter(may);
         let addresses = by_turns(allowed);
         if addresses.is_empty() {
             return Err(DialError::new(Cause::ForbiddenAddress, format!("{host} has no public address")));

@@ -78,7 +78,7 @@ impl Https {
     }
 
     pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
-        if key.guarded && request.origin.address().is_some_and(|address| !guard::is_public(address)) {
+        if key.guarded && request.origin.address().is_some_and(|address| !guard::may_be_dialled(address)) {
             return Err(SendError::not_sent(Cause::ForbiddenAddress, request.origin.to_string()));
         }
         let peer = self.peer(key, request)?;

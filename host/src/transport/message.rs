@@ -143,7 +143,7 @@ impl PartialEq for Identity {
         match (self, other) {
             (Identity::Anonymous, Identity::Anonymous) => true,
             (Identity::Certificate(one), Identity::Certificate(other)) => {
-                one.fingerprint == other.fingerprint
+                one.digest == other.digest
             }
             (Identity::Token(one), Identity::Token(other)) => one == other,
             _ => false,

@@ -267,8 +267,7 @@ async fn a_reset_after_the_request_was_written_is_unknown() {
 #[tokio::test]
 async fn one_application_cannot_use_up_the_streams_of_another() {
     let (peer, transport, _wire) = used_http2(Identity::Token([1; 32])).await;
-    let send =
-        push(&transport, Request { identity: Identity::Token([2; 32]), ..request(&peer.origin()) });
+    let send = push(&transport, Request { identity: Identity::Token([2; 32]), ..request(&peer.origin()) });
     let mut other = peer.accept(&[(MAX_CONCURRENT_STREAMS, 100)]).await;
     other.serve().await;
     send.await.unwrap().unwrap();
