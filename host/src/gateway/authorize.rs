@@ -223,7 +223,8 @@ mod tests {
         for (tenant, provider, credential, settings) in of {
             let names: Vec<&str> = settings.iter().map(|(name, _)| *name).collect();
             let tenant = TenantId::new(tenant);
-            let of = || connection_digest(&tenant, &application(provider, settings), &kind(credential, &names));
+            let of =
+                || connection_digest(&tenant, &application(provider, settings), &kind(credential, &names));
             assert_eq!(of(), of(), "the same parts are the same identity");
             digests.push(of());
         }

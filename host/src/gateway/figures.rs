@@ -115,10 +115,15 @@ type Labels = Vec<(&'static str, String)>;
 struct Moment(Registry);
 
 impl Inner {
-    pub(super) fn readiness(&self) -> Readiness {
+    pub(super) async fn readiness(&self) -> Readiness {
         let providers = self.catalogue.shared().all().count();
+        let reason = match (providers, self.storage_check.problem(&self.registry).await) {
+            (0, _) => Some("no provider is loaded".to_owned()),
+            (_, Some(problem)) => Some(format!("the registry cannot be written: {problem}")),
+            (_, None) => None,
+        };
         Readiness {
-            reason: (providers == 0).then(|| "no provider is loaded".to_owned()),
+            reason,
             providers,
             loading: self.uploads.loading(),
             quarantined: self.quarantined().into_values().sum(),

@@ -19,6 +19,7 @@ mod register;
 mod retry;
 mod send;
 mod status;
+mod storage_check;
 mod stream;
 mod tenancy;
 mod uploads;
@@ -53,6 +54,7 @@ use meters::Meters;
 use recent::Recent;
 pub use recent::RecentFailure;
 pub use status::Status;
+use storage_check::StorageCheck;
 pub use stream::{Line, Stream};
 pub use uploads::{Policy, ProviderEntry, ProviderLog, ProviderView, Upload, Uploads, for_everybody};
 
@@ -193,6 +195,7 @@ struct Inner {
     tenants: Arc<Tenants>,
     meters: Meters,
     recent: Recent,
+    storage_check: StorageCheck,
 }
 
 impl Gateway {
@@ -220,6 +223,7 @@ impl Gateway {
             tenants,
             meters: Meters::new(settings.metrics),
             recent: Recent::default(),
+            storage_check: StorageCheck::default(),
         });
         certificates::watch(Arc::downgrade(&inner));
         Self(inner)
@@ -284,8 +288,8 @@ impl Gateway {
     }
 
     /// Whether this gateway can serve now, and what it sees.
-    pub fn readiness(&self) -> Readiness {
-        self.0.readiness()
+    pub async fn readiness(&self) -> Readiness {
+        self.0.readiness().await
     }
 
     /// What a tenant's people want to see at a glance.

@@ -53,7 +53,7 @@ pub trait Backend: Send + Sync {
     fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error>;
     fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
     fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error>;
-    fn readiness(&self) -> Readiness;
+    fn readiness(&self) -> BoxFuture<'static, Readiness>;
     fn standing(&self, tenant: &TenantId) -> Standing;
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
     /// None: this backend takes no components.
@@ -85,8 +85,9 @@ impl Backend for Gateway {
         Gateway::feedback(self, tenant, application_id)
     }
 
-    fn readiness(&self) -> Readiness {
-        Gateway::readiness(self)
+    fn readiness(&self) -> BoxFuture<'static, Readiness> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::readiness(&gateway).await })
     }
 
     fn standing(&self, tenant: &TenantId) -> Standing {

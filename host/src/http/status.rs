@@ -66,7 +66,7 @@ pub(super) async fn healthz() -> Response {
 
 /// Can it do its work?
 ///
-/// 503 where this server can do nothing for anybody. A push service that can not be reached is no reason: this
+/// 503 where this server can do nothing for anybody, or keep nothing, as while its disk is full. A push service that can not be reached is no reason: this
 /// server would not be ready again any sooner, and another one reaches it no better.
 #[utoipa::path(
     get,
@@ -82,7 +82,7 @@ pub(super) async fn healthz() -> Response {
     security(())
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
-    let readiness = api.backend.readiness();
+    let readiness = api.backend.readiness().await;
     let Some(reason) = &readiness.reason else {
         return answer::json(StatusCode::OK, &Ready { status: "ok", readiness });
     };

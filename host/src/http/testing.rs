@@ -69,8 +69,9 @@ impl Backend for Fake {
         }
     }
 
-    fn readiness(&self) -> Readiness {
-        Readiness { reason: self.not_ready.clone(), ..Readiness::default() }
+    fn readiness(&self) -> BoxFuture<'static, Readiness> {
+        let readiness = Readiness { reason: self.not_ready.clone(), ..Readiness::default() };
+        Box::pin(async move { readiness })
     }
 
     fn standing(&self, tenant: &TenantId) -> Standing {

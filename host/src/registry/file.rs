@@ -2,8 +2,8 @@
 //!
 //! After a failure of the disk redb refuses everything until the file is opened again, so that is done then.
 
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition, TableError};
@@ -12,6 +12,9 @@ use super::storage::{Change, Key, Storage, StorageError, Table};
 
 /// In the folder that the operator chose.
 const FILE: &str = "registry.redb";
+/// What is written beside it to see whether there is room, and how much.
+const PROBE: &str = ".probe";
+const PROBE_SIZE: usize = 64 << 10;
 /// Bytes of the file that are held in memory; redb's own choice is 1 GiB.
 const CACHE: usize = 8 << 20;
 
@@ -23,6 +26,8 @@ pub struct File {
     /// None: it must be opened again.
     database: RwLock<Option<Database>>,
     opener: Opener,
+    /// None: it is in no folder.
+    folder: Option<PathBuf>,
 }
 
 impl File {
@@ -30,11 +35,12 @@ impl File {
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         make_private(folder).map_err(|error| of_io(&error))?;
         let path = folder.join(FILE);
-        Self::with(Box::new(move || {
+        let file = Self::with(Box::new(move || {
             let database = builder().create(&path)?;
             restrict(&path, 0o600)?;
             Ok(database)
-        }))
+        }))?;
+        Ok(Self { folder: Some(folder.to_owned()), ..file })
     }
 
     /// Opens the file in this folder, which must be there.
@@ -47,7 +53,7 @@ impl File {
     }
 
     fn with(opener: Opener) -> Result<Self, StorageError> {
-        let file = Self { database: RwLock::new(None), opener };
+        let file = Self { database: RwLock::new(None), opener, folder: None };
         file.reopen()?;
         Ok(file)
     }
@@ -124,9 +130,23 @@ impl Storage for File {
         })
     }
 
+    /// The database itself has room to spare in its file for a while, so a file of its own is written beside it.
+    fn check(&self) -> Result<(), StorageError> {
+        self.run(|database| Ok(database.begin_read().map(drop)?))?;
+        let Some(folder) = &self.folder else { return Ok(()) };
+        probe(&folder.join(PROBE)).map_err(|error| of_io(&error))
+    }
+
     fn is_durable(&self) -> bool {
         true
     }
+}
+
+fn probe(path: &Path) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(&[0; PROBE_SIZE])?;
+    file.sync_data()?;
+    std::fs::remove_file(path)
 }
 
 fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), redb::Error> {

@@ -141,3 +141,20 @@ fn a_full_disk_loses_nothing_and_is_got_over() {
         assert_eq!(file.get(Table::Meta, &place("old")).unwrap().unwrap(), b"3");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_and_a_folder_that_is_gone_are_seen() {
+    let folder = Folder::new();
+    let below = folder.path().join("data");
+    let file = File::open(&below).unwrap();
+    file.check().unwrap();
+    assert!(!below.join(PROBE).exists());
+    // A device that is always full.
+    std::os::unix::fs::symlink("/dev/full", below.join(PROBE)).unwrap();
+    assert!(matches!(file.check(), Err(StorageError::Full(_))), "{:?}", file.check());
+    std::fs::remove_file(below.join(PROBE)).unwrap();
+    file.check().unwrap();
+    std::fs::rename(&below, folder.path().join("gone")).unwrap();
+    assert!(matches!(file.check(), Err(StorageError::Io(_))), "{:?}", file.check());
+}

@@ -23,7 +23,7 @@ mod storage;
 mod tenants;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OnceCell, Semaphore};
@@ -55,6 +55,15 @@ pub struct Application {
     pub feedback: Arc<Feedback>,
     /// One for each of its sends that may be under way at once.
     pub places: Arc<Semaphore>,
+    /// Once it was asked for.
+    pub identity: OnceLock<ConnectionIdentity>,
+}
+
+/// What decides which connections an application uses.
+pub struct ConnectionIdentity {
+    /// The settings that are part of it.
+    pub settings: Vec<String>,
+    pub digest: [u8; 32],
 }
 
 /// An application that is known; its secrets may not be opened yet.
@@ -103,6 +112,12 @@ impl Registry {
     /// One that ends with the process.
     pub fn in_memory(feedback: usize) -> Result<Self, StorageError> {
         Self::open(Arc::new(Memory::default()), SealingKey::generate()?, feedback)
+    }
+
+    /// Can changes be kept? What waits for a disk that works again is kept now. Blocks.
+    pub fn check_storage(&self) -> Result<(), StorageError> {
+        self.storage.check()?;
+        self.journal.flush()
     }
 
     /// Hashes API keys.

@@ -15,6 +15,11 @@ pub trait Storage: Send + Sync {
     /// Makes all changes, in their order, or none. When it returns they are kept.
     fn commit(&self, changes: &[Change]) -> Result<(), StorageError>;
 
+    /// Is there room for changes, and can they be written?
+    fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// Does what is kept outlive the process?
     fn is_durable(&self) -> bool;
 }
