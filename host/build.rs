@@ -1,6 +1,6 @@
 //! Builds the provider components from source and lists them for embedding.
 //!
-//! `PUSHLET_PROVIDERS_DIR=DIR` takes ready-made `*.wasm` files from there instead, for packagers.
+//! `PUSHLET_BUILT_IN_PROVIDERS=DIR` takes ready-made `*.wasm` files from there instead, for packagers.
 
 #[path = "build/wasm.rs"]
 mod wasm;
@@ -19,9 +19,9 @@ const TARGET: &str = "wasm32-unknown-unknown";
 fn main() -> Result<(), String> {
     // What is compiled with one version of wasmtime is not for another.
     println!("cargo::rustc-env=WASMTIME_VERSION={}", locked_version("wasmtime")?);
-    println!("cargo::rerun-if-env-changed=PUSHLET_PROVIDERS_DIR");
+    println!("cargo::rerun-if-env-changed=PUSHLET_BUILT_IN_PROVIDERS");
     look_for_openssl();
-    let components = match env::var_os("PUSHLET_PROVIDERS_DIR") {
+    let components = match env::var_os("PUSHLET_BUILT_IN_PROVIDERS") {
         Some(directory) => ready_made(Path::new(&directory))?,
         None => build(&workspace()?)?,
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::account::{self, AccountSettings, Accounts};
-use crate::config::{self, Config, Hidden, Problem};
+use crate::config::{self, Config, Hidden, Problem, private};
 use crate::credential::SealingKey;
 use crate::gateway::{self, Gateway, Policy, Uploads};
 use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
@@ -30,6 +30,7 @@ pub fn registry(config: &Config) -> Result<Registry, Problem> {
         return Registry::in_memory(most).map_err(|error| Problem::new(format_args!("registry: {error}")));
     };
     let key = needed_key(config)?;
+    private::check_folder("data_dir", directory)?;
     let opened = File::open(directory).and_then(|file| Registry::open(Arc::new(file), key, most));
     opened.map_err(|error| in_directory(directory, &error))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Config, Hidden, Problem};
+use super::{Config, Hidden, Problem, private};
 
 /// Characters of the operator's key.
 const SHORTEST_KEY: usize = 16;
@@ -105,6 +105,7 @@ pub(super) fn secret(
 /// The one line of a file. `name`: of what points at it.
 pub fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
     let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}: {}: {why}", path.display()));
+    private::check_file(name, path)?;
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     let length = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(length);

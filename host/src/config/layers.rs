@@ -1,7 +1,7 @@
 //! Defaults, file, variables and flags, laid over each other: the last one that sets a key wins.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use super::{Config, Problem};
 /// Variables that begin as ours do and are no keys: the file's place, and what builds read.
 pub const OTHER_VARIABLES: &[&str] = &[
     "PUSHLET_CONFIG",
-    "PUSHLET_PROVIDERS_DIR",
+    "PUSHLET_BUILT_IN_PROVIDERS",
     "PUSHLET_SERVER",
     "PUSHLET_API_KEY",
     "PUSHLET_USERNAME",
@@ -77,7 +77,7 @@ impl Layers {
     pub fn variables(&mut self, all: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Problem> {
         for (name, value) in all {
             let Some(name) = name.to_str().filter(|name| name.starts_with("PUSHLET_")) else { continue };
-            if OTHER_VARIABLES.contains(&name) || is_from_kubernetes(name) {
+            if OTHER_VARIABLES.contains(&name) || is_from_kubernetes(name, &value) {
                 continue;
             }
             let origin = Origin::Variable(name);
@@ -192,10 +192,20 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// A service called `pushlet` in Kubernetes puts variables of this form into every container beside it.
-fn is_from_kubernetes(name: &str) -> bool {
-    let rest = name.trim_start_matches("PUSHLET_");
-    rest == "PORT" || rest.starts_with("PORT_") || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
+/// Services called `pushlet` or `pushlet-…` put variables of these forms into every container of their namespace:
+/// `PUSHLET_METRICS_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP`, `…_PORT` (a URL), `…_PORT_9293_TCP_ADDR`.
+fn is_from_kubernetes(name: &str, value: &OsStr) -> bool {
+    let words: Vec<&str> = name.split('_').skip(1).collect();
+    let is_protocol = |word: &str| matches!(word, "TCP" | "UDP" | "SCTP");
+    let is_url = || value.to_str().is_some_and(|value| value.contains("://"));
+    (0..words.len()).any(|at| match words.get(at..).unwrap_or_default() {
+        ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
+        ["PORT"] => is_url(),
+        ["PORT", number, protocol] | ["PORT", number, protocol, "PROTO" | "PORT" | "ADDR"] => {
+            number.parse::<u16>().is_ok() && is_protocol(protocol)
+        }
+        _ => false,
+    })
 }
 
 fn unknown(origin: &Origin<'_>, name: &str, known: impl Iterator<Item = String>) -> Problem {

@@ -8,6 +8,7 @@ pub mod keys;
 pub mod layers;
 pub mod names;
 mod networks;
+pub mod private;
 mod registry;
 pub mod value;
 

@@ -165,8 +165,23 @@ fn an_unknown_variable_is_an_error_unless_kubernetes_made_it() {
         ("PUSHLET_SERVICE_PORT_HTTP", "80"),
         ("PUSHLET_PORT", "tcp://10.0.0.1:80"),
         ("PUSHLET_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("PUSHLET_METRICS_SERVICE_HOST", "10.0.0.1"),
+        ("PUSHLET_METRICS_SERVICE_PORT", "9293"),
+        ("PUSHLET_METRICS_PORT", "tcp://10.0.0.1:9293"),
+        ("PUSHLET_METRICS_PORT_9293_TCP", "tcp://10.0.0.1:9293"),
+        ("PUSHLET_METRICS_PORT_9293_TCP_PROTO", "tcp"),
+        ("PUSHLET_METRICS_PORT_9293_TCP_PORT", "9293"),
+        ("PUSHLET_METRICS_PORT_9293_TCP_ADDR", "10.0.0.1"),
+        ("PUSHLET_BUILT_IN_PROVIDERS", "x"),
+        ("PUSHLET_PROVIDERS_DIR", "/components"),
     ];
     layers.variables(variables(&fine)).unwrap();
+    for odd in ["PUSHLET_PORT", "PUSHLET_METRICS_PORT", "PUSHLET_PORT_80_TCP_X", "PUSHLET_PORT_X_TCP_ADDR"] {
+        let told = problem(layers.variables(variables(&[(odd, "9292")])));
+        assert!(told.starts_with(&format!("{odd}: unknown variable")), "{told}");
+    }
+    let config = layers.finish().unwrap();
+    assert_eq!(config.providers.dir.as_deref(), Some(Path::new("/components")));
 }
 
 #[test]

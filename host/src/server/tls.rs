@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Problem, Tls};
+use crate::config::{Problem, Tls, private};
 
 /// What accepts TLS, if it is configured. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1.
 pub fn acceptor(config: &Tls) -> Result<Option<TlsAcceptor>, Problem> {
@@ -18,6 +18,7 @@ pub fn acceptor(config: &Tls) -> Result<Option<TlsAcceptor>, Problem> {
         (Some(cert), Some(key)) => (cert, key),
         _ => return Err(Problem::new("tls.cert and tls.key belong together: one of them is not set")),
     };
+    private::check_file("tls.key", key)?;
     let chain = read_chain(cert)?;
     let key = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| Problem::new(format_args!("tls.key: {}: {error}", key.display())))?;
