@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn parts_that_concatenate_equally_differ() {
-        let lists: [&[&[u8]]; 5] = [&[b"ab", b"c"], &[b"a", b"bc"], &[b"abc"], &[b"abc", b""], &[b"", b"abc"]];
+        let lists: [&[&[u8]]; 5] =
+            [&[b"ab", b"c"], &[b"a", b"bc"], &[b"abc"], &[b"abc", b""], &[b"", b"abc"]];
         for (index, one) in lists.iter().enumerate() {
             for other in &lists[index + 1..] {
                 assert_ne!(Parts::of(one), Parts::of(other), "{one:?} {other:?}");

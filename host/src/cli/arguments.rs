@@ -201,6 +201,8 @@ fn flag_of(key: &Key) -> Arg {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true").overrides_with(name)
         }
         Kind::Choice(choices) => arg.value_parser(PossibleValuesParser::new(choices)).overrides_with(name),
+        // Two addresses look as if both were listened on.
+        Kind::Address => arg,
         _ => arg.overrides_with(name),
     }
 }

@@ -45,13 +45,14 @@ fn every_key_is_a_flag() {
 fn flags_and_their_values() {
     let line = [
         "serve",
-        "--listen",
-        "127.0.0.1:1",
+        "--limits-fields",
+        "101",
         "--delivery-resend-unknown",
         "--tls-extra-roots",
         "a",
         "--tls-extra-roots=b",
         "--listen=127.0.0.1:2",
+        "--limits-fields=102",
         "--endpoints-apns-production",
         "https://x",
         "--endpoints-apns-channels-development=https://y",
@@ -65,7 +66,7 @@ fn flags_and_their_values() {
         layers.flag(name, values).unwrap();
     }
     let config = layers.finish().unwrap();
-    assert_eq!(config.listen.port(), 2);
+    assert_eq!((config.listen.port(), config.limits.fields), (2, 102));
     assert!(config.delivery.resend_unknown);
     assert_eq!(config.tls.extra_roots, [PathBuf::from("a"), PathBuf::from("b")]);
     let get = |endpoint, environment| config.endpoints.get("apns", endpoint, environment).unwrap().host();
@@ -96,6 +97,8 @@ fn wrong_lines_are_refused() {
     assert_eq!(refused(&["serve", "--endpoints-apns-staging", "x"]), ErrorKind::UnknownArgument);
     assert_eq!(refused(&["serve", "--log-format", "xml"]), ErrorKind::InvalidValue);
     assert_eq!(refused(&["simulator", "--listen", "x"]), ErrorKind::UnknownArgument);
+    let twice = ["serve", "--listen=127.0.0.1:1", "--listen=127.0.0.1:2"];
+    assert_eq!(refused(&twice), ErrorKind::ArgumentConflict);
     assert_eq!(refused(&["serve", "--help"]), ErrorKind::DisplayHelp);
     assert_eq!(refused(&["--version"]), ErrorKind::DisplayVersion);
     assert_eq!(refused(&["sevre"]), ErrorKind::InvalidSubcommand);

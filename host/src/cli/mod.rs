@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, Layers, Problem};
+use crate::log::Escaped;
 use crate::{provider, server, simulated, start};
 use arguments::{Action, Arguments};
 
@@ -28,7 +29,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match run(arguments, std::env::vars_os()) {
         Ok(code) => code,
         Err(problem) => {
-            let _ = writeln!(std::io::stderr(), "pushlet: {problem}");
+            // It may quote a server, a file or a variable.
+            let _ = writeln!(std::io::stderr(), "pushlet: {}", Escaped(problem));
             ExitCode::FAILURE
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::server::Server;
-use super::{given, id, pairs, print, split};
+use super::{confirm, deletion, given, id, pairs, print, split};
 use crate::config::Problem;
 
 const EXAMPLES: &str = "\
@@ -25,6 +25,7 @@ pub fn command() -> Command {
     let many =
         |name: &'static str, value| Arg::new(name).long(name).value_name(value).action(ArgAction::Append);
     let put = Command::new("put")
+        .visible_alias("register")
         .about("Register an application, or replace it")
         .arg(id("id", "The application's id"))
         .arg(Arg::new("provider").long("provider").value_name("NAME").help("Found by the credential if not given"))
@@ -42,13 +43,21 @@ pub fn command() -> Command {
         )
         .after_help(EXAMPLES);
     Command::new("app")
-        .about("List, show, register and delete applications")
+        .about("List, show, register and delete applications, and what they have")
         .subcommand_required(true)
         .subcommand(Command::new("list").about("All applications"))
         .subcommand(Command::new("show").about("One application").arg(id("id", "The application's id")))
         .subcommand(put)
+        .subcommand(deletion("Forget an application").arg(id("id", "The application's id")))
         .subcommand(
-            Command::new("delete").about("Forget an application").arg(id("id", "The application's id")),
+            Command::new("feedback")
+                .about("Tokens that were reported dead since the last call, which are then forgotten")
+                .arg(id("id", "The application's id")),
+        )
+        .subcommand(
+            Command::new("channels")
+                .about("The broadcast channels of an application, where its push service has them")
+                .arg(id("id", "The application's id")),
         )
         .after_help(EXAMPLES)
 }
@@ -59,10 +68,29 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
     let shown = match name {
         "put" => server.write(Method::PUT, &["applications", application], &registration(inner)?).await?,
         "show" => server.get(&["applications", application]).await?,
-        "delete" => return server.delete(&["applications", application]).await,
+        "delete" => {
+            confirm(inner, &format!("the application {application}"))?;
+            return server.delete(&["applications", application]).await;
+        }
+        "feedback" => {
+            let answer = server.get(&["applications", application, "feedback"]).await?;
+            let columns = [("TOKEN", "/device_token"), ("REPORTED", "/timestamp")];
+            return listed(&answer, "dead_tokens", &columns, inner.get_flag("json"));
+        }
+        "channels" => {
+            let answer = server.get(&["applications", application, "channels"]).await?;
+            return if inner.get_flag("json") { print::json(&answer) } else { print::object(&answer) };
+        }
         _ => return list(server, inner.get_flag("json")).await,
     };
     if inner.get_flag("json") { print::json(&shown) } else { print::object(&shown) }
+}
+
+fn listed(answer: &Value, name: &str, columns: &[(&str, &str)], as_json: bool) -> Result<(), Problem> {
+    if as_json {
+        return print::json(answer);
+    }
+    print::table(answer[name].as_array().map(Vec::as_slice).unwrap_or_default(), columns)
 }
 
 async fn list(server: &Server, as_json: bool) -> Result<(), Problem> {

@@ -8,6 +8,7 @@ mod send;
 mod server;
 mod tenants;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -63,6 +64,27 @@ fn connection() -> [Arg; 6] {
 
 fn id(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).value_name(name.to_uppercase()).required(true).help(help)
+}
+
+/// `delete`, which asks on a terminal.
+fn deletion(about: &'static str) -> Command {
+    let yes = Arg::new("yes").long("yes").short('y').action(ArgAction::SetTrue).help("Do not ask");
+    Command::new("delete").visible_alias("rm").about(about).arg(yes)
+}
+
+/// Asks whether `what` shall be deleted, unless nobody could answer: a script means what it says.
+fn confirm(matches: &ArgMatches, what: &str) -> Result<(), Problem> {
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if matches.get_flag("yes") || !is_terminal {
+        return Ok(());
+    }
+    write!(std::io::stderr(), "Delete {}? [y/N] ", print::printable(what)).map_err(Problem::new)?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(Problem::new)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Problem::new("nothing was deleted")),
+    }
 }
 
 fn given<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {

@@ -1,12 +1,18 @@
-//! What people read on their terminals.
+//! What people read on their terminals. All of it goes through here, since a server's or a component's texts must not
+//! steer them.
 
 use std::io::Write as _;
 
 use serde_json::Value;
 
 use crate::config::Problem;
+use crate::log::{Escaped, escape_json};
 
 pub fn line(text: &str) -> Result<(), Problem> {
+    write(&printable(text))
+}
+
+fn write(text: &str) -> Result<(), Problem> {
     match writeln!(std::io::stdout(), "{text}") {
         // Who read it, `head` perhaps, has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -15,7 +21,7 @@ pub fn line(text: &str) -> Result<(), Problem> {
 }
 
 pub fn json(value: &Value) -> Result<(), Problem> {
-    line(&format!("{value:#}"))
+    write(&escape_json(&format!("{value:#}")))
 }
 
 /// Columns of a list of objects, by JSON pointer.
@@ -46,7 +52,8 @@ fn flatten(value: &Value, path: String, lines: &mut Vec<(String, String)>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
             for (name, member) in members {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let name = printable(name);
+                let path = if path.is_empty() { name } else { format!("{path}.{name}") };
                 flatten(member, path, lines);
             }
         }
@@ -64,7 +71,7 @@ fn cell(value: Option<&Value>) -> String {
     }
 }
 
-/// Without what could steer a terminal.
+/// What could steer a terminal is escaped.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+    Escaped(text).to_string()
 }

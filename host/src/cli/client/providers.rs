@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::server::Server;
-use super::{given, id, print};
+use super::{confirm, deletion, given, id, print};
 use crate::config::Problem;
 
 pub fn command() -> Command {
@@ -30,7 +30,7 @@ pub fn command() -> Command {
                 .arg(id("digest", "SHA-256 of the version")),
         )
         .subcommand(Command::new("log").about("What a provider printed, and where it trapped").arg(name()))
-        .subcommand(Command::new("delete").about("Forget all versions of a provider").arg(name()))
+        .subcommand(deletion("Forget all versions of a provider").arg(name()))
         .after_help("Example:\n  pushlet provider upload webhook target/wasm32-wasip2/release/webhook.wasm")
 }
 
@@ -51,7 +51,10 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
             server.write(Method::POST, &["providers", name, "activate"], &body).await?
         }
         "show" => server.get(&["providers", name]).await?,
-        "delete" => return server.delete(&["providers", name]).await,
+        "delete" => {
+            confirm(inner, &format!("all versions of the provider {name}"))?;
+            return server.delete(&["providers", name]).await;
+        }
         "log" => {
             let log = server.get(&["providers", name, "log"]).await?;
             return if as_json { print::json(&log) } else { print_log(&log) };
@@ -78,7 +81,8 @@ fn print_log(log: &Value) -> Result<(), Problem> {
     for version in log["versions"].as_array().into_iter().flatten().chain(refused) {
         print::line(&format!("== {}", version["digest"].as_str().unwrap_or_default()))?;
         for line in version["log"].as_str().unwrap_or_default().lines() {
-            print::line(&print::printable(line))?;
+            // Set in, so that no line of a component looks like one of ours.
+            print::line(&format!("  {line}"))?;
         }
     }
     Ok(())

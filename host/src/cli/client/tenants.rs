@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::server::Server;
-use super::{id, pairs, print};
+use super::{confirm, deletion, id, pairs, print};
 use crate::config::Problem;
 
 pub fn command() -> Command {
@@ -22,6 +22,7 @@ pub fn command() -> Command {
         .subcommand(Command::new("show").about("One tenant").arg(tenant()))
         .subcommand(
             Command::new("put")
+                .visible_alias("create")
                 .about("Make a tenant, whose key is shown this once, or change one")
                 .arg(tenant())
                 .arg(set),
@@ -41,7 +42,7 @@ pub fn command() -> Command {
                 .arg(id("key", "The key's id, as `keys` lists it")),
         )
         .subcommand(Command::new("usage").about("What a tenant uses of its limits").arg(tenant()))
-        .subcommand(Command::new("delete").about("Forget a tenant and all that it has").arg(tenant()))
+        .subcommand(deletion("Forget a tenant and all that it has").arg(tenant()))
         .after_help("Examples:\n  pushlet tenant put acme --api-key OPERATORS_KEY\n  pushlet tenant put acme --set suspended=true\n  pushlet tenant put acme --set 'limits={\"pushes_per_second\": 100}'")
 }
 
@@ -56,7 +57,10 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
         }
         "show" => server.get(&["tenants", tenant]).await?,
         "usage" => server.get(&["tenants", tenant, "usage"]).await?,
-        "delete" => return server.delete(&["tenants", tenant]).await,
+        "delete" => {
+            confirm(inner, &format!("the tenant {tenant} and all that it has"))?;
+            return server.delete(&["tenants", tenant]).await;
+        }
         "add-key" => {
             let wanted = [("expires_in", "expires-in"), ("others_expire_in", "others-expire-in")];
             let given =

@@ -3,38 +3,63 @@
 mod notification;
 mod progress;
 mod results;
+mod stop;
 mod stream;
 mod targets;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::server::Server;
 use super::{given, print};
 use crate::config::Problem;
 use progress::Progress;
 use results::Results;
+use stop::Stop;
 use targets::Targets;
 
 /// Not every target was reached.
 const SOME_FAILED: u8 = 3;
+/// As shells have it of a program that Ctrl-C ended.
+const STOPPED: u8 = 130;
+
+const STATUSES: [&str; 8] = [
+    "unregistered",
+    "rejected",
+    "credential_rejected",
+    "throttled",
+    "unavailable",
+    "unknown",
+    "failed",
+    "replaced",
+];
 
 const HELP: &str = "\
-A line of the file is a token, or a JSON object as a line of /v1/notifications:stream:
-{\"target\": {\"topic\": \"news\"}} or {\"target\": \"TOKEN\", \"notification\": {\"badge\": 7}}.
+A line of the file is a token, which may stand in quotes, or a JSON object as a line of /v1/notifications:stream:
+{\"target\": {\"topic\": \"news\"}} or {\"target\": \"TOKEN\", \"notification\": {\"badge\": 7}}. Blank lines, and lines
+that begin with #, are left out.
 
 With --resume, targets that have a final result in the results file are left out: delivered, unregistered,
-replaced, rejected and unknown (which may have arrived). Those under way when a run was cut off are sent again.
+replaced, rejected and unknown (which may have arrived). Those in flight when a run was cut off are sent again. The
+application and the notification must be the same as before.
 
-Exit code: 0 every target was reached; 1 the send could not be done; 2 the command line is wrong; 3 some targets
-were not reached.
+Ctrl-C reads no further, waits for what is in flight, and prints how to go on; a second one ends at once.
+
+Exit codes:
+    0  every target was reached, or has a status that --ok names
+    1  the send could not be done, or the server ended it early
+    2  the command line is wrong
+    3  some targets were not reached
+  130  Ctrl-C ended it
 
 Examples:
   pushlet send --application shop --title \"Order 7\" --body \"On its way\" tokens.txt
-  psql -Atc 'select token from devices' | pushlet send --application shop --body Hello -
+  pushlet send --application shop --body Hello --to TOKEN
+  psql -Atc 'select token from devices' | pushlet send --application shop --body Hello --ok unregistered -
   pushlet send --application shop --body Hello tokens.txt --results results.ndjson --resume";
 
 pub fn command() -> Command {
@@ -43,9 +68,26 @@ pub fn command() -> Command {
         .arg(
             Arg::new("targets")
                 .value_name("FILE")
-                .required(true)
+                .required_unless_present("to")
                 .value_parser(value_parser!(PathBuf))
                 .help("The targets, one a line; - reads standard input"),
+        )
+        .arg(
+            Arg::new("to")
+                .long("to")
+                .value_name("TOKEN")
+                .action(ArgAction::Append)
+                .conflicts_with("targets")
+                .help("A target, instead of a file of them; may be given many times"),
+        )
+        .arg(
+            Arg::new("ok")
+                .long("ok")
+                .value_name("STATUS")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .value_parser(STATUSES)
+                .help("Counts as reached for the exit code; may be given many times"),
         )
         .arg(
             Arg::new("application")
@@ -74,13 +116,16 @@ pub fn command() -> Command {
 }
 
 pub async fn run(server: &Server, matches: &ArgMatches) -> Result<ExitCode, Problem> {
-    let file = matches.get_one::<PathBuf>("targets").cloned().unwrap_or_default();
     let header = notification::header(matches)?;
     let results = matches.get_one::<PathBuf>("results");
-    let mut results = Results::open(results.map(PathBuf::as_path), matches.get_flag("resume"))?;
-    let targets = Targets::open(&file, results.take_done())?;
-    let mut progress = Progress::new(targets.total(), targets.skipped());
-    let end = stream::send(server, &header, targets, &mut results, &mut progress).await;
+    let mut results = Results::open(results.map(PathBuf::as_path), matches.get_flag("resume"), &header)?;
+    let all = |name| matches.get_many::<String>(name).unwrap_or_default().cloned().collect::<Vec<_>>();
+    let targets = match matches.get_one::<PathBuf>("targets") {
+        Some(file) => Targets::open(file, results.take_done())?,
+        None => Targets::given(all("to"), results.take_done()),
+    };
+    let mut progress = Progress::new(targets.total(), targets.skipped(), all("ok"));
+    let end = stream::send(server, &header, targets, &mut results, &mut progress, Stop::listen()).await;
     progress.end();
     results.flush()?;
     let end = end.map_err(|problem| match progress.settled() {
@@ -88,6 +133,10 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<ExitCode, Prob
         _ => Problem::new(format_args!("{problem} (so far {})", progress.summary())),
     })?;
     report(&end, &progress, matches.get_flag("json"))?;
+    if end.stopped {
+        let _ = writeln!(std::io::stderr(), "{}", stop::how_to_go_on(matches.contains_id("results")));
+        return Ok(ExitCode::from(STOPPED));
+    }
     if let Some(why) = end.interrupted {
         return Err(Problem::new(format_args!(
             "the server ended the stream early ({why}); --resume goes on"
@@ -98,12 +147,12 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<ExitCode, Prob
 
 fn report(end: &stream::End, progress: &Progress, as_json: bool) -> Result<(), Problem> {
     if as_json {
-        let interrupted = end.interrupted.as_deref().map(Value::from);
-        return print::json(&json!({
-            "summary": progress.outcomes(),
-            "skipped": progress.skipped(),
-            "interrupted": interrupted,
-        }));
+        // As the last line of a stream has it: `interrupted` is there if it was.
+        let mut shown = json!({ "summary": progress.outcomes(), "skipped": progress.skipped() });
+        if let Some(why) = &end.interrupted {
+            shown["interrupted"] = why.as_str().into();
+        }
+        return print::json(&shown);
     }
     match progress.skipped() {
         0 => {}

@@ -1,6 +1,6 @@
-//! The line that says how far it is: on a terminal only, and not more often than an eye can follow.
+//! The line that says how far it is: on a terminal not more often than an eye can follow, elsewhere once a minute.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,13 @@ use std::time::{Duration, Instant};
 use crate::cli::client::print;
 
 const PAUSE: Duration = Duration::from_millis(200);
-const WIDTH: u64 = 24;
+/// Where there is no terminal, say in the log of a job.
+const MINUTE: Duration = Duration::from_secs(60);
+const WIDTH: u64 = 16;
+/// Columns of the narrowest terminal that counts, less the one of the cursor.
+const COLUMNS: usize = 79;
+/// The rate is that of the last seconds: so many looks, a pause apart.
+const LOOKS: usize = 25;
 /// Statuses that need nobody's attention.
 const GOOD: [&str; 3] = ["delivered", "replaced", "valid"];
 
@@ -21,12 +27,16 @@ pub struct Progress {
     outcomes: BTreeMap<String, u64>,
     start: Instant,
     drawn: Option<Instant>,
+    /// When it was looked at, and how many were settled then.
+    looks: VecDeque<(Instant, u64)>,
     is_terminal: bool,
+    /// Statuses that are as good as delivered to the caller.
+    accepted: Vec<String>,
 }
 
 impl Progress {
     /// `skipped`: counts targets that had a result before.
-    pub fn new(total: Option<u64>, skipped: Arc<AtomicU64>) -> Self {
+    pub fn new(total: Option<u64>, skipped: Arc<AtomicU64>, accepted: Vec<String>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         Self {
             total,
@@ -35,7 +45,9 @@ impl Progress {
             outcomes: BTreeMap::new(),
             start: Instant::now(),
             drawn: None,
+            looks: VecDeque::with_capacity(LOOKS),
             is_terminal,
+            accepted,
         }
     }
 
@@ -51,10 +63,17 @@ impl Progress {
 
     /// Draws the line anew if it is time.
     pub fn draw(&mut self) {
-        if !self.is_terminal || self.drawn.is_some_and(|drawn| drawn.elapsed() < PAUSE) {
+        let now = Instant::now();
+        let pause = if self.is_terminal { PAUSE } else { MINUTE };
+        if now.duration_since(self.drawn.unwrap_or(self.start)) < pause {
             return;
         }
-        self.drawn = Some(Instant::now());
+        self.drawn = Some(now);
+        self.look(now);
+        if !self.is_terminal {
+            let _ = writeln!(std::io::stderr(), "{}", self.line());
+            return;
+        }
         // A terminal that takes nothing shall not end the send. What is too long for it is cut off (DECAWM), for
         // a second line would stay.
         let _ = write!(std::io::stderr(), "\r\x1b[2K\x1b[?7l{}\x1b[?7h", self.line());
@@ -62,7 +81,7 @@ impl Progress {
 
     /// Leaves the terminal as it was.
     pub fn end(&self) {
-        if self.drawn.is_some() {
+        if self.is_terminal && self.drawn.is_some() {
             let _ = write!(std::io::stderr(), "\r\x1b[2K");
         }
     }
@@ -72,11 +91,11 @@ impl Progress {
     }
 
     pub fn all_good(&self) -> bool {
-        self.outcomes.keys().all(|status| Self::is_good(status))
+        self.outcomes.keys().all(|status| self.is_good(status))
     }
 
-    pub fn is_good(status: &str) -> bool {
-        GOOD.contains(&status)
+    pub fn is_good(&self, status: &str) -> bool {
+        GOOD.contains(&status) || self.accepted.iter().any(|accepted| accepted == status)
     }
 
     /// `12 targets in 1.2 s, 10.0/s: 11 delivered, 1 unregistered`.
@@ -103,7 +122,7 @@ impl Progress {
         let passed = self.settled + self.skipped();
         let bar = self.total.filter(|total| *total > 0).map(|total| {
             let full = (passed.min(total) * WIDTH / total) as usize;
-            let left = total.saturating_sub(passed) as f64 / self.rate().max(f64::MIN_POSITIVE);
+            let left = total.saturating_sub(passed) as f64 / self.recent_rate().max(f64::MIN_POSITIVE);
             let left = if self.settled > 0 && left < 360_000.0 {
                 format!(" {left:.0} s left,")
             } else {
@@ -112,7 +131,29 @@ impl Progress {
             let percent = passed.min(total) * 100 / total;
             format!("{}{} {percent:>3} %,{left} ", "━".repeat(full), "·".repeat(WIDTH as usize - full))
         });
-        format!("{}{} sent, {:.0}/s: {}", bar.unwrap_or_default(), self.settled, self.rate(), self.counts())
+        let (bar, rate) = (bar.unwrap_or_default(), self.recent_rate());
+        let line = format!("{bar}{} sent, {rate:.0}/s: {}", self.settled, self.counts());
+        match line.char_indices().nth(COLUMNS) {
+            Some(_) if self.is_terminal => line.chars().take(COLUMNS - 1).chain(['…']).collect(),
+            _ => line,
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        if self.looks.len() == LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((now, self.settled));
+    }
+
+    /// Since the oldest look that is remembered.
+    fn recent_rate(&self) -> f64 {
+        match (self.looks.front(), self.looks.back()) {
+            (Some((from, before)), Some((to, after))) if to > from => {
+                (after - before) as f64 / to.duration_since(*from).as_secs_f64()
+            }
+            _ => self.rate(),
+        }
     }
 
     fn rate(&self) -> f64 {
@@ -127,5 +168,53 @@ impl Progress {
             return "nothing yet".to_owned();
         }
         self.outcomes.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(accepted: &[&str]) -> Progress {
+        let accepted = accepted.iter().map(|status| (*status).to_owned()).collect();
+        Progress { is_terminal: true, ..Progress::new(Some(1_000_000), Arc::default(), accepted) }
+    }
+
+    #[test]
+    fn the_line_fits_a_terminal() {
+        let mut progress = progress(&[]);
+        for status in
+            ["delivered", "unregistered", "credential_rejected", "unavailable", "throttled", "failed"]
+        {
+            (0..100_000).for_each(|_| progress.count(status));
+        }
+        let line = progress.line();
+        assert!(line.chars().count() <= COLUMNS && line.ends_with('…'), "{line}");
+        assert!(line.contains(" 60 %"), "{line}");
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_looks() {
+        let mut progress = progress(&[]);
+        let start = progress.start;
+        // 1,000 a second at first, 10 a second for the last 25 looks.
+        for look in 0..100 {
+            progress.settled += if look < 70 { 200 } else { 2 };
+            progress.look(start + PAUSE * look);
+        }
+        assert!((progress.recent_rate() - 10.0).abs() < 0.01, "{}", progress.recent_rate());
+        assert!(progress.looks.len() <= LOOKS);
+    }
+
+    #[test]
+    fn what_the_caller_accepts_is_good() {
+        let (mut strict, mut lenient) = (progress(&[]), progress(&["unregistered"]));
+        for progress in [&mut strict, &mut lenient] {
+            progress.count("delivered");
+            progress.count("unregistered");
+        }
+        assert!(!strict.all_good() && lenient.all_good());
+        lenient.count("rejected");
+        assert!(!lenient.all_good());
     }
 }

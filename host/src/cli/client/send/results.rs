@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Wri
 use std::path::Path;
 
 use ring::digest::{SHA256, digest};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::targets::Target;
 use super::trimmed;
@@ -14,6 +14,9 @@ use crate::config::Problem;
 
 /// Results after which another try makes no sense, or might be a second push.
 const FINAL: [&str; 5] = ["delivered", "unregistered", "replaced", "rejected", "unknown"];
+
+/// The field of a result that says what was sent: the beginning of a digest.
+const WHAT: &str = "notification_digest";
 
 /// Targets that have a final result: 16 bytes for each, however long it is.
 #[derive(Default)]
@@ -29,12 +32,17 @@ impl Done {
 pub struct Results {
     file: Option<BufWriter<File>>,
     done: Done,
+    /// What is sent: it stands in each line, so that another run knows whether it sends the same.
+    what: String,
 }
 
 impl Results {
-    /// None: nowhere. A file that holds something is only written to in order to `resume`.
-    pub fn open(path: Option<&Path>, resume: bool) -> Result<Self, Problem> {
-        let Some(path) = path else { return Ok(Self { file: None, done: Done::default() }) };
+    /// None: nowhere. A file that holds something is only written to in order to `resume`. `header`: application
+    /// and notification, which must be those of the file then.
+    pub fn open(path: Option<&Path>, resume: bool, header: &Value) -> Result<Self, Problem> {
+        let same = json!([header["application_id"], header["notification"]]).to_string();
+        let what = hex::encode(&digest(&SHA256, same.as_bytes()).as_ref()[..8]);
+        let Some(path) = path else { return Ok(Self { file: None, done: Done::default(), what }) };
         let wrong = |error: std::io::Error| Problem::new(format_args!("{}: {error}", path.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(wrong)?;
         // One that is empty is what a send left that the server refused.
@@ -42,8 +50,17 @@ impl Results {
             let path = path.display();
             return Err(Problem::new(format_args!("{path} is there already: --resume goes on with it")));
         }
-        let done = if resume { read(&mut file).map_err(wrong)? } else { Done::default() };
-        Ok(Self { file: Some(BufWriter::with_capacity(256 << 10, file)), done })
+        let done = match resume.then(|| read(&mut file, &what)).transpose().map_err(wrong)? {
+            Some(None) => {
+                return Err(Problem::new(format_args!(
+                    "{} holds results of another application or notification: --resume goes on with the same ones only",
+                    path.display()
+                )));
+            }
+            Some(Some(done)) => done,
+            None => Done::default(),
+        };
+        Ok(Self { file: Some(BufWriter::with_capacity(256 << 10, file)), done, what })
     }
 
     pub fn take_done(&mut self) -> Done {
@@ -61,6 +78,7 @@ impl Results {
                 .filter(|(name, _)| *name != "index")
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
+        line.insert(WHAT.to_owned(), self.what.as_str().into());
         writeln!(file, "{}", Value::Object(line)).map_err(not_written)
     }
 
@@ -73,15 +91,18 @@ fn not_written(error: std::io::Error) -> Problem {
     Problem::new(format_args!("the results can not be written: {error}"))
 }
 
-/// What is done. A last line that was cut off is closed, so that the next one is whole.
-fn read(file: &mut File) -> std::io::Result<Done> {
+/// What is done; None: it is not what is sent now. A last line that was cut off is closed, so that the next one is
+/// whole.
+fn read(file: &mut File, what: &str) -> std::io::Result<Option<Done>> {
     let mut done = Done::default();
     let mut input = BufReader::with_capacity(1 << 20, &mut *file);
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
-        if let Ok(result) = serde_json::from_slice::<Value>(&line)
-            && result["status"].as_str().is_some_and(|status| FINAL.contains(&status))
-        {
+        let result = serde_json::from_slice::<Value>(&line).unwrap_or_default();
+        if result[WHAT].as_str().is_some_and(|other| other != what) {
+            return Ok(None);
+        }
+        if result["status"].as_str().is_some_and(|status| FINAL.contains(&status)) {
             done.0.insert(match &result["target"] {
                 Value::String(text) => key(text),
                 other => key(&other.to_string()),
@@ -97,7 +118,7 @@ fn read(file: &mut File) -> std::io::Result<Done> {
             file.write_all(b"\n")?;
         }
     }
-    Ok(done)
+    Ok(Some(done))
 }
 
 /// A JSON line may be written with other spaces.
@@ -120,7 +141,7 @@ mod tests {
     fn file(text: &str) -> (std::path::PathBuf, Done) {
         let path = std::env::temp_dir().join(format!("pushlet-results-{}", uuid::Uuid::new_v4()));
         std::fs::write(&path, text).unwrap();
-        let done = Results::open(Some(&path), true).unwrap().take_done();
+        let done = Results::open(Some(&path), true, &Value::Null).unwrap().take_done();
         (path, done)
     }
 
@@ -132,9 +153,24 @@ mod tests {
         assert!(done.contains("a") && done.contains(" a ") && !done.contains("b") && !done.contains("d"));
         assert!(done.contains("{ \"target\": {\"topic\": \"c\"} }"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{lines}\n"));
-        assert!(Results::open(Some(&path), false).is_err());
+        assert!(Results::open(Some(&path), false, &Value::Null).is_err());
         std::fs::write(&path, "").unwrap();
-        assert!(Results::open(Some(&path), false).is_ok());
+        assert!(Results::open(Some(&path), false, &Value::Null).is_ok());
+        std::fs::remove_file(path).unwrap();
+    }
+    #[test]
+    fn only_the_same_notification_goes_on() {
+        let path = std::env::temp_dir().join(format!("pushlet-results-{}", uuid::Uuid::new_v4()));
+        let header =
+            |body: &str| serde_json::json!({ "application_id": "shop", "notification": { "body": body } });
+        let mut results = Results::open(Some(&path), false, &header("Hello")).unwrap();
+        let result = serde_json::json!({ "index": 0, "status": "delivered" });
+        results.write("a", result.as_object().unwrap()).unwrap();
+        results.flush().unwrap();
+        let mut again = Results::open(Some(&path), true, &header("Hello")).unwrap();
+        assert!(again.take_done().contains("a"));
+        let told = Results::open(Some(&path), true, &header("Hallo")).err().unwrap().to_string();
+        assert!(told.contains("another application or notification"), "{told}");
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -14,6 +14,7 @@ use super::super::print;
 use super::super::server::Server;
 use super::progress::Progress;
 use super::results::Results;
+use super::stop::Stop;
 use super::targets::{Target, Targets};
 use crate::config::Problem;
 
@@ -31,6 +32,8 @@ const EXAMPLES: usize = 5;
 pub struct End {
     /// Why the server ended it early, if it did.
     pub interrupted: Option<String>,
+    /// Ctrl-C ended it.
+    pub stopped: bool,
     /// Some of what went wrong, for people.
     pub examples: Vec<String>,
 }
@@ -45,20 +48,29 @@ pub async fn send(
     targets: Targets,
     results: &mut Results,
     progress: &mut Progress,
+    mut stop: Stop,
 ) -> Result<End, Problem> {
     let (sender, body) = Channel::<Bytes, std::io::Error>::new(4);
     let (read, waiting) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || read_all(targets, &read));
     let under_way = UnderWay::default();
-    let feeding = tokio::spawn(feed(sender, format!("{header}\n"), waiting, under_way.clone()));
+    let feeding = tokio::spawn(feed(sender, format!("{header}\n"), waiting, under_way.clone(), stop.clone()));
     let request = server.plain(Method::POST, "/v1/notifications:stream");
     let request = request.header("content-type", "application/x-ndjson").body(Body::wrap(body));
     let received = async {
         let response = server.answer(request).await?;
         receive(server, response, results, progress, &under_way).await
     };
-    let end = received.await;
+    let end = tokio::select! {
+        end = received => end,
+        () = stop.pressed(2) => Ok(End::default()),
+    };
     feeding.abort();
+    if stop.is_pressed() {
+        // It may wait for input for ever.
+        reading.abort();
+        return end.map(|end| End { stopped: true, ..end });
+    }
     if end.is_err() {
         // It may be waiting for input that nobody needs any more.
         reading.abort();
@@ -96,13 +108,14 @@ async fn feed(
     header: String,
     mut waiting: mpsc::Receiver<Target>,
     under_way: UnderWay,
+    mut stop: Stop,
 ) {
     let mut piece = BytesMut::from(header.as_bytes());
     let mut received = Vec::with_capacity(PIECE);
     let mut next = 0;
     // When the server does not read any more, its answer tells why.
     while sender.send_data(piece.split().freeze()).await.is_ok()
-        && waiting.recv_many(&mut received, PIECE).await > 0
+        && next_targets(&mut waiting, &mut received, &mut stop).await
     {
         let mut under_way = lock(&under_way);
         for Target { text, line } in received.drain(..) {
@@ -111,6 +124,19 @@ async fn feed(
             under_way.insert(next, text);
             next += 1;
         }
+    }
+}
+
+/// False: there are no more. After Ctrl-C there are none, whatever waits.
+async fn next_targets(
+    waiting: &mut mpsc::Receiver<Target>,
+    received: &mut Vec<Target>,
+    stop: &mut Stop,
+) -> bool {
+    tokio::select! {
+        biased;
+        () = stop.pressed(1) => false,
+        count = waiting.recv_many(received, PIECE) => count > 0,
     }
 }
 
@@ -158,7 +184,7 @@ fn settle(
     let text = |name| result.get(name).and_then(Value::as_str).unwrap_or_default();
     let status = text("status");
     progress.count(status);
-    if !Progress::is_good(status) && end.examples.len() < EXAMPLES {
+    if !progress.is_good(status) && end.examples.len() < EXAMPLES {
         let told = format!("{target}: {status} {} {}", text("code"), text("message"));
         end.examples.push(print::printable(told.trim_end()));
     }

@@ -1,7 +1,8 @@
 //! The lines that name targets.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek as _};
+use std::io::{BufRead, BufReader, Cursor, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +57,13 @@ impl Targets {
         })
     }
 
+    /// Those of the command line.
+    pub fn given(tokens: Vec<String>, done: Done) -> Self {
+        let total = Some(tokens.len() as u64);
+        let input = Box::new(Cursor::new(tokens.join("\n")));
+        Self { input, name: "--to".to_owned(), number: 0, total, done, skipped: Arc::default() }
+    }
+
     /// Targets in the file, if their number is known.
     pub fn total(&self) -> Option<u64> {
         self.total
@@ -77,8 +85,8 @@ impl Targets {
             if read.map_err(wrong)? == 0 {
                 return Ok(None);
             }
-            let text = trimmed(&line);
-            if text.is_empty() {
+            let text = &*unquoted(trimmed(&line));
+            if text.is_empty() || is_comment(text.as_bytes()) {
                 continue;
             }
             if self.done.contains(text) {
@@ -100,15 +108,59 @@ impl Target {
     }
 }
 
-/// Lines that are not blank; the file is at its beginning again afterwards.
+/// No token begins so.
+fn is_comment(line: &[u8]) -> bool {
+    line.starts_with(b"#")
+}
+
+/// A token as spreadsheets and JSON tools write it: in quotes.
+fn unquoted(text: &str) -> Cow<'_, str> {
+    let within = |quote: char| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+    match serde_json::from_str::<String>(text) {
+        Ok(token) if !token.contains(char::is_control) => trimmed(&token).to_owned().into(),
+        _ => within('"').or_else(|| within('\'')).map_or(text, trimmed).into(),
+    }
+}
+
+/// Lines that are not blank, and no comments; the file is at its beginning again afterwards.
 fn count(file: &mut File) -> std::io::Result<u64> {
     let mut lines = 0;
     let mut input = BufReader::with_capacity(1 << 20, &mut *file);
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
-        lines += u64::from(!line.trim_ascii().is_empty());
+        let text = line.trim_ascii();
+        lines += u64::from(!text.is_empty() && !is_comment(text));
         line.clear();
     }
     file.rewind()?;
     Ok(lines)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_blank_lines_are_left_out_and_quotes_are_taken_off() {
+        let path = std::env::temp_dir().join(format!("pushlet-targets-{}", uuid::Uuid::new_v4()));
+        let lines = "# tokens of today\n\u{feff}one\n\n  \"two\" \n'three'\r\n #four\n\
+                     {\"target\":{\"topic\":\"a\"}}\n\"\"\n\"s\\u0069x\"";
+        std::fs::write(&path, lines).unwrap();
+        let mut targets = Targets::open(&path, Done::default()).unwrap();
+        let mut texts = Vec::new();
+        while let Some(target) = targets.next().unwrap() {
+            assert!(
+                serde_json::from_str::<Value>(&target.line).unwrap()["target"].is_string()
+                    || target.text.starts_with('{')
+            );
+            texts.push(target.text);
+        }
+        assert_eq!(texts, ["one", "two", "three", "{\"target\":{\"topic\":\"a\"}}", "six"]);
+        std::fs::remove_file(path).unwrap();
+
+        let mut given = Targets::given(vec!["a".to_owned(), "b".to_owned()], Done::default());
+        assert_eq!(given.total(), Some(2));
+        assert_eq!(given.next().unwrap().unwrap().line, r#"{"target":"a"}"#);
+    }
 }
