@@ -142,9 +142,7 @@ impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Identity::Anonymous, Identity::Anonymous) => true,
-            (Identity::Certificate(one), Identity::Certificate(other)) => {
-                one.digest == other.digest
-            }
+            (Identity::Certificate(one), Identity::Certificate(other)) => one.digest == other.digest,
             (Identity::Token(one), Identity::Token(other)) => one == other,
             _ => false,
         }
