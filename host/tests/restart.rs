@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -56,7 +57,10 @@ impl Scene {
     }
 
     fn key(&self, name: &str, byte: &str) {
-        std::fs::write(self.directory.join(name), format!("{}\n", byte.repeat(32))).unwrap();
+        let path = self.directory.join(name);
+        std::fs::write(&path, format!("{}\n", byte.repeat(32))).unwrap();
+        // What everyone can read is warned of.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     fn command(&self, name: &str, key: &str) -> Command {

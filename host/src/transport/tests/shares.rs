@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::peer::{MAX_CONCURRENT_STREAMS, Peer, Setup};
 use super::{push, request, transport, until};
+use crate::digest::Parts;
 use crate::tenant::TenantId;
 use crate::transport::{Cause, Delivery, Identity, Origin, Protocol, Request};
 
 fn of(tenant: &str, identity: &str, origin: &Origin) -> Request {
-    let identity = Identity::Token(identity.into());
+    let identity = Identity::Token(Parts::of(&[identity.as_bytes()]));
     Request { tenant: TenantId::new(tenant), identity, ..request(origin) }
 }
 
