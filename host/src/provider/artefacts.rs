@@ -357,6 +357,10 @@ mod tests {
         assert_eq!(left(files(), &three, 70), [small.clone(), two.clone(), three.clone()]);
         assert_eq!(left(files(), &three, 40), [small.clone(), three.clone()]);
         assert_eq!(left(files(), &three, 39), [small.clone()], "it does not fit beside what others have");
+        // Also one who has less than others.
+        let newest = of_tenant("small", 2);
+        let files_of_both = vec![kept(&small, 1, 10), kept(&one, 2, 30), kept(&newest, 5, 10)];
+        assert_eq!(left(files_of_both, &newest, 45), [one.clone(), newest]);
         // The newest of one who has nothing else: the tenant with the most gives way.
         assert_eq!(left(files(), &small, 70), [small, two, three]);
     }
