@@ -13,7 +13,7 @@ use crate::account::Work;
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::contract::{self, Context, Environment};
 use crate::credential::{Credential, Secret, Uploads, upload_fields};
-use crate::error::{Error, nearest};
+use crate::error::{Error, Kind, nearest};
 use crate::notification;
 use crate::provider::{Provider, Providers};
 use crate::registry::{Application, Entry, Feedback};
@@ -166,6 +166,14 @@ fn known<'a>(
         Some(name) => {
             let hint =
                 nearest(name, known).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            // A secret may stand where a name should: only what looks like a name is repeated.
+            let is_plain =
+                name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if hint.is_empty() && !is_plain {
+                let message =
+                    format!("there is a field that an application for {} does not have", manifest.name);
+                return Err(Error::new(Kind::Invalid, "unknown_field", message));
+            }
             let message = format!("{name} is not a field of an application for {}{hint}", manifest.name);
             Err(Error::field("unknown_field", name, message))
         }

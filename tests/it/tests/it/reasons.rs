@@ -89,7 +89,7 @@ async fn every_gcm_error_is_handed_on_in_its_own_words() {
         let body = Some(json!({"error": error}));
         let token = Some("token".to_owned());
         world.simulator.script(Script { token, body, ..Script::new(Service::Gcm) }).unwrap();
-        let form = [("device_token", "token"), ("gcm_api_key", "key"), ("data", "{}")];
+        let form = [("device_token", "token"), ("gcm_api_key", "key"), ("data", r#"{"a":"b"}"#)];
         let answer = expect(world.server.post("/send_notification").form(&form), 200).await;
         assert_eq!(answer["failure"], 1, "{answer}");
         assert_eq!(answer["results"], json!([{"error": error}]));
@@ -99,12 +99,12 @@ async fn every_gcm_error_is_handed_on_in_its_own_words() {
 #[tokio::test]
 async fn a_gcm_server_that_refuses_the_key_or_is_in_trouble() {
     let world = World::with("delivery.retries = 0").await;
-    let form = [("device_token", "token"), ("gcm_api_key", "bad-key"), ("data", "{}")];
+    let form = [("device_token", "token"), ("gcm_api_key", "bad-key"), ("data", r#"{"a":"b"}"#)];
     let request = || world.server.post("/send_notification").form(&form);
     let message = expect_error(request(), 403, "invalid_gcm_credentials").await;
     assert_eq!(message, "the provided credentials were rejected by google servers");
 
-    let form = [("device_token", "token"), ("gcm_api_key", "key"), ("data", "{}")];
+    let form = [("device_token", "token"), ("gcm_api_key", "key"), ("data", r#"{"a":"b"}"#)];
     let script = Script {
         status: Some(503),
         body: Some(json!("")),

@@ -74,7 +74,7 @@ async fn a_server_that_nobody_vouches_for_gets_nothing() {
     let without_root: String =
         settings.lines().filter(|line| !line.starts_with("tls.")).map(|line| format!("{line}\n")).collect();
     let server = crate::world::Pushlet::start(&without_root).await;
-    let form = [("device_token", "t"), ("gcm_api_key", "KEY"), ("data", "{}")];
+    let form = [("device_token", "t"), ("gcm_api_key", "KEY"), ("data", r#"{"a":"b"}"#)];
     expect_error(server.post("/send_notification").form(&form), 502, "vendor_unreachable").await;
     assert!(world.simulator.received().is_empty());
 }

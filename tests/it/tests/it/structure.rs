@@ -83,12 +83,14 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
 
 /// Crates, and which crates of this workspace each may depend on.
 const CRATES: &[(&str, &[&str])] = &[
-    ("providers/sdk", &[]),
+    // What callers give is parsed alike on both sides of the sandbox.
+    ("providers/sdk/json", &[]),
+    ("providers/sdk", &["pushlet-json"]),
     ("providers/apns", &["pushlet-sdk"]),
     ("providers/gcm", &["pushlet-sdk"]),
     ("providers/fcm", &["pushlet-sdk"]),
     ("tests/simulator", &[]),
-    ("host", &["pushlet-simulator"]),
+    ("host", &["pushlet-json", "pushlet-simulator"]),
 ];
 
 /// What a provider must not depend on: a pure function has no use for it.
