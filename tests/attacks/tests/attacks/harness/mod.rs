@@ -35,11 +35,16 @@ pub struct Harness {
 impl Harness {
     /// `settings`: further lines of configuration, in TOML. Everything else has its default.
     pub async fn start(settings: &str) -> Self {
+        Self::start_with(settings, &[]).await
+    }
+
+    /// The same with variables in the server's environment, which is empty otherwise.
+    pub async fn start_with(settings: &str, environment: &[(&str, &Path)]) -> Self {
         let alone = ONE_AT_A_TIME.lock().await;
         let directory = Directory::new();
         let simulator = Simulator::start(Options::ephemeral(directory.path())).await.unwrap();
         let toml = format!("admin.key = {ADMIN:?}\n{}{settings}\n", pointing_at(&simulator));
-        let server = Server::start(&toml, &directory).await;
+        let server = Server::start_with(&toml, &directory, environment).await;
         let attacker = make_tenant(&server, "attacker").await;
         let neighbour = Neighbour::new(&server, &simulator, make_tenant(&server, "neighbour").await).await;
         Self { server, simulator, attacker, neighbour, directory, _alone: alone }
@@ -89,6 +94,12 @@ async fn register_apns(server: &Server, simulator: &Simulator, api_key: &str, id
     });
     let request = server.client.put(server.url(&format!("/v1/applications/{id}"))).bearer_auth(api_key);
     expect(request.json(&body), 200).await;
+}
+
+/// A hostile component of `tests/guests`, by the name of its example.
+pub fn component(name: &str) -> &'static [u8] {
+    const GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));
+    GUESTS.iter().find(|(guest, _)| *guest == name).unwrap_or_else(|| panic!("no guest {name}")).1
 }
 
 /// Sends, and checks the status; returns the body.

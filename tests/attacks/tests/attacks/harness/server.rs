@@ -24,6 +24,11 @@ pub struct Server {
 impl Server {
     /// `toml`: its configuration, without `listen`.
     pub async fn start(toml: &str, directory: &Directory) -> Self {
+        Self::start_with(toml, directory, &[]).await
+    }
+
+    /// The same with `environment`: all of its variables.
+    pub async fn start_with(toml: &str, directory: &Directory, environment: &[(&str, &Path)]) -> Self {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
         let own = format!("listen = \"127.0.0.1:0\"\n{toml}\n");
         let cached = format!("providers.cache_dir = {cache:?}\n");
@@ -31,7 +36,8 @@ impl Server {
         let toml = if own.contains("cache_dir") { own } else { own + &cached };
         std::fs::write(&file, toml).unwrap();
         let mut command = Command::new(PROGRAM);
-        command.arg("serve").arg("--config").arg(&file).env_clear().stderr(Stdio::piped());
+        command.arg("serve").arg("--config").arg(&file).env_clear();
+        command.envs(environment.iter().copied()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = collect(BufReader::new(child.stderr.take().unwrap()));
         let address = tokio::time::timeout(LONGEST_START, listening(&mut child, &log)).await;

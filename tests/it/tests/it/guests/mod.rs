@@ -21,10 +21,14 @@ use stage::GUESTS;
 #[test]
 fn every_guest_is_called_by_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources: String = ["tests/it/guests", "tests/it/upload", "tests/it/tenants", "tests/it/secrets"]
+    let own = ["tests/it/guests", "tests/it/upload", "tests/it/tenants", "tests/it/secrets"];
+    let sources: String = own
         .iter()
+        .chain(&["../attacks/tests/attacks"])
         .flat_map(|tests| fs::read_dir(folder.join(tests)).unwrap())
-        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     let mut files: Vec<String> = fs::read_dir(folder.join("../guests/examples"))
         .unwrap()
