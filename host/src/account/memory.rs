@@ -5,6 +5,7 @@
 //! So a tenant alone gets half, two get a third each, and however many hold all that they can get, there is as
 //! much left for the next one.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -226,6 +227,12 @@ impl Reservation {
             self.account.memory.give_back(&self.account.common.memory, self.of, over);
             self.bytes -= over;
         }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reservation({} bytes of {})", self.bytes, self.of.name())
     }
 }
 

@@ -142,6 +142,7 @@ impl TokenClient for Tokens {
                 body: Bytes::copy_from_slice(request.body.as_bytes()),
                 deadline: request.deadline.into(),
                 guarded,
+                payer: None,
             };
             let response = transport.send(request).await.map_err(|error| failed(&error))?;
             let retry_after = retry_after(&response.headers, SystemTime::now());

@@ -9,10 +9,11 @@ use rand::Rng as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::account::Account;
+use super::counters::DeliveryCounters;
 use super::course::Course;
 use super::decode::Waiting;
 use super::{Fate, Inner, failure, unix_milliseconds};
+use crate::account::Account;
 use crate::contract::{Context, Disposition, Notification, Outcome, Target};
 use crate::error::{Error, Kind};
 use crate::provider::{Exchange, Instances, Message, Provider};
@@ -34,15 +35,16 @@ pub(super) struct Campaign {
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
     pub(super) purpose: Purpose,
-    pub(super) account: Account,
+    pub(super) counters: DeliveryCounters,
     pub(super) undecoded: Waiting,
     /// The application's place for this send.
     _place: OwnedSemaphorePermit,
 }
 
 /// What a campaign is for, beside sending.
-#[derive(Clone, Copy, Default)]
 pub(super) struct Purpose {
+    /// The account of the tenant that sends.
+    pub payer: Arc<Account>,
     /// Hand on the service's own answers.
     pub native: bool,
     /// Go as far as the wire and no further.
@@ -112,7 +114,8 @@ impl Campaign {
             Error::new(Kind::Overloaded, "application_busy", message)
         })?;
         let instances = provider.instances(tenant);
-        let account = Account::new(&gateway, tenant, &application.record.id, &provider.manifest().name);
+        let counters =
+            DeliveryCounters::new(&gateway, tenant, &application.record.id, &provider.manifest().name);
         let undecoded = Waiting::default();
         let tenant = tenant.clone();
         Ok(Self {
@@ -122,7 +125,7 @@ impl Campaign {
             instances,
             application,
             purpose,
-            account,
+            counters,
             undecoded,
             _place: place,
         })
@@ -172,7 +175,7 @@ impl Campaign {
         let all: Vec<usize> = (0..batch.targets.len()).collect();
         let (work, refused) = self.encode(&batch, &all).await;
         let first = batch.first;
-        refused.iter().for_each(|(index, fate)| self.account.settled(&batch.targets[*index], fate));
+        refused.iter().for_each(|(index, fate)| self.counters.settled(&batch.targets[*index], fate));
         let refused = refused.into_iter().map(|(index, fate)| (first + index, fate)).collect();
         let at_once = std::future::ready(Settled { fates: refused, native: None });
         let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
@@ -185,7 +188,11 @@ impl Campaign {
             && let Disposition::Unregistered(since) = &outcome.disposition
         {
             let since = since.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-            self.application.feedback.report(token, since.unwrap_or_else(SystemTime::now));
+            self.application.feedback.report(
+                token,
+                since.unwrap_or_else(SystemTime::now),
+                Some(&self.purpose.payer),
+            );
         }
     }
 
@@ -238,7 +245,7 @@ impl Campaign {
             }
             let mut settled = course.end();
             for (index, fate) in &mut settled.fates {
-                self.account.settled(&batch.targets[*index], fate);
+                self.counters.settled(&batch.targets[*index], fate);
                 self.report_if_dead(&batch.targets[*index], fate);
                 *index += batch.first;
             }

@@ -83,11 +83,12 @@ impl Campaign {
             body: message.body.clone(),
             deadline,
             guarded: destination.guarded,
+            payer: Some(self.purpose.payer.clone()),
         };
         let start = Instant::now();
         Ok(match self.gateway.transport.send(request).await {
             Ok(response) => {
-                self.account.answered(start.elapsed(), response.waited);
+                self.counters.answered(start.elapsed(), response.waited);
                 Wire::Answered(response, token)
             }
             Err(error) => Wire::Unanswered(error, token),

@@ -1,9 +1,9 @@
 //! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and
 //! says what became of every target. The only module that sees both `provider` and `transport`.
 
-mod account;
 mod authorize;
 mod certificates;
+mod counters;
 mod course;
 mod decode;
 mod deliver;
@@ -55,7 +55,7 @@ use recent::Recent;
 pub use recent::RecentFailure;
 pub use status::Status;
 use storage_check::StorageCheck;
-pub use stream::{Line, Stream};
+pub use stream::{Gate, HeldLine, Line, Stream};
 pub use uploads::{Policy, ProviderEntry, ProviderLog, ProviderView, Upload, Uploads, for_everybody};
 
 /// A registration as it was uploaded: text fields and files by field name.
@@ -113,6 +113,8 @@ pub struct Send {
 pub struct Shared {
     pub application_id: String,
     pub notification: Map<String, Value>,
+    /// Bytes that the notification takes, about.
+    pub size: usize,
     /// Nothing is sent: is everything there that a send needs?
     pub validate_only: bool,
     /// For each target; None: the configured one.
@@ -142,6 +144,8 @@ pub enum Fields {
 pub struct Report {
     /// The name of the provider that sent it.
     pub provider: String,
+    /// Those of the send.
+    pub targets: Vec<Target>,
     /// One per target, in order.
     pub fates: Vec<Fate>,
     /// The service's own answer, if it was asked for and there is one: a JSON text.

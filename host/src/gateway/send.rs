@@ -33,15 +33,15 @@ impl Inner {
         let named = named.as_deref();
         // What is only checked is no push.
         let pushes = if validate_only { 0 } else { targets.len() };
-        let _place = self.tenants.begin_send(tenant, Some(pushes as u64))?;
+        let place = self.tenants.begin_send(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
-        let purpose = Purpose { native, validate_only };
+        let purpose = Purpose { payer: place.account().clone(), native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
         let manifest = opened.provider.manifest();
         targets.iter().try_for_each(|target| knows(manifest, target))?;
         let deadline = Instant::now() + opened.timeout;
         let (fates, native) = opened.campaign.run(&targets, &opened.notification, deadline).await?;
-        Ok(Report { provider: manifest.name.clone(), fates, native })
+        Ok(Report { provider: manifest.name.clone(), targets, fates, native })
     }
 
     /// The application that it is sent for.

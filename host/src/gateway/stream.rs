@@ -8,17 +8,24 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::deliver::{BATCH, Batch, Purpose};
 use super::send::{Opened, knows};
 use super::window::Window;
 use super::{Fate, Fields, Inner, Shared};
+use crate::account::{Account, MemoryUse, Reservation};
 use crate::contract::{Notification, Target};
 use crate::error::Error;
 use crate::tenant::TenantId;
 use crate::tenants::SendPlace;
+
+/// Bytes that the lines of one stream may take which are in flight, of those that are large or have a notification of
+/// their own: as much as some hundred notifications of the size that push services take.
+const IN_FLIGHT: u32 = 4 << 20;
+/// Bytes of a line that is not counted: as many as fit into the widest window that is usual.
+const SMALL: usize = 4 << 10;
 
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
@@ -32,6 +39,7 @@ pub struct Stream {
     paced: bool,
     /// Lines that are taken at a time.
     batch: usize,
+    gate: Gate,
 }
 
 /// One target of a stream.
@@ -39,35 +47,86 @@ pub struct Line {
     /// Counts the caller's lines from 0.
     pub index: usize,
     pub target: Target,
-    /// Fields that win over those of the shared notification; null takes one away.
-    pub notification: Option<Map<String, Value>>,
+    /// Fields that win over those of the shared notification; null takes one away. Some targets may share them.
+    pub notification: Option<Arc<Map<String, Value>>>,
+    /// Bytes that these take, about.
+    pub size: usize,
+    /// What it takes while it is in flight, if that is counted.
+    pub held: Option<HeldLine>,
+}
+
+/// Lets the lines of one stream pass, so that they do not take more than [`IN_FLIGHT`] together, whatever the window
+/// is. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    room: Arc<Semaphore>,
+    /// What each line with fields of its own takes a copy of.
+    shared: usize,
+    account: Arc<Account>,
+}
+
+/// The room that a line takes, and its bytes on the tenant's account.
+pub struct HeldLine {
+    _room: OwnedSemaphorePermit,
+    _reserved: Reservation,
+}
+
+impl Gate {
+    fn new(shared: usize, account: Arc<Account>) -> Self {
+        Self { room: Arc::new(Semaphore::new(IN_FLIGHT as usize)), shared, account }
+    }
+
+    /// Waits until there is room for a line. `size`: bytes that it takes; `own`: does it have fields of its own? None:
+    /// it is too small to be counted.
+    pub async fn pass(&self, size: usize, own: bool) -> Result<Option<HeldLine>, Error> {
+        let size = if own { size.saturating_add(self.shared) } else { size };
+        if size <= SMALL {
+            return Ok(None);
+        }
+        // One that takes more than there is passes alone.
+        let room = u32::try_from(size).unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
+        let room = self.room.clone().acquire_many_owned(room).await.map_err(Error::internal)?;
+        let reserved = self.account.reserve(MemoryUse::ParsedInput, size)?;
+        Ok(Some(HeldLine { _room: room, _reserved: reserved }))
+    }
 }
 
 impl Inner {
     pub(super) async fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
-        let Shared { application_id, notification: shared, validate_only, deadline, targets } = shared;
+        let Shared { application_id, notification: shared, size, validate_only, deadline, targets } = shared;
         let known = targets.map(|targets| if validate_only { 0 } else { targets as u64 });
         let place = self.tenants.begin_send(tenant, known)?;
         let paced = targets.is_none() && !validate_only;
         let batch = if paced { place.batch().min(BATCH) } else { BATCH };
         let application = self.opened(tenant, &application_id).await?;
-        let purpose = Purpose { native: false, validate_only };
+        let purpose = Purpose { payer: place.account().clone(), native: false, validate_only };
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
-        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, batch })
+        let gate = Gate::new(size, place.account().clone());
+        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, batch, gate })
     }
 }
 
 /// What is to be done about some lines.
 enum Prepared {
-    Batch(Arc<Batch>),
+    Batch(Arc<Batch>, Held),
     Settled(usize, Fate),
 }
 
+/// What the lines of a batch hold until all of them are settled.
+type Held = Option<Arc<Vec<HeldLine>>>;
+
+/// Lines in a row that share the notification.
+struct Run {
+    first: usize,
+    targets: Vec<Target>,
+    held: Vec<HeldLine>,
+}
+
 impl Prepared {
-    fn new(first: usize, count: usize, batch: Result<Arc<Batch>, Error>) -> Vec<Self> {
+    fn new(first: usize, count: usize, batch: Result<Arc<Batch>, Error>, held: Vec<HeldLine>) -> Vec<Self> {
         match batch {
-            Ok(batch) => vec![Self::Batch(batch)],
+            Ok(batch) => vec![Self::Batch(batch, (!held.is_empty()).then(|| Arc::new(held)))],
             Err(error) => (first..first + count)
                 .map(|index| Self::Settled(index, Fate::Failed(error.clone())))
                 .collect(),
@@ -79,6 +138,11 @@ impl Stream {
     /// The name of the provider that sends it.
     pub fn provider(&self) -> &str {
         &self.opened.provider.manifest().name
+    }
+
+    /// What lines must pass before they are given to [`Stream::run`].
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
     }
 
     /// Sends until `lines` ends and everything is settled. When nobody takes `results` any more, what is
@@ -123,8 +187,9 @@ impl Stream {
             };
             for prepared in prepared {
                 match prepared {
-                    Prepared::Batch(batch) => {
-                        under_way.extend(self.opened.campaign.launch(batch).await.map(fates));
+                    Prepared::Batch(batch, held) => {
+                        let launched = self.opened.campaign.launch(batch).await;
+                        under_way.extend(launched.map(move |settled| fates(settled, held.clone())));
                     }
                     Prepared::Settled(index, fate) => {
                         targets_under_way -= 1;
@@ -141,53 +206,63 @@ impl Stream {
         match taken {
             Ok(None) => Ok(self.prepare(lines)),
             Ok(Some(wait)) => Err(Instant::now() + wait),
-            Err(error) => Ok(lines.drain(..).map(|line| self.refused(&line, error.clone())).collect()),
+            Err(error) => Ok(lines
+                .drain(..)
+                .map(|line| self.refused(line.index, &line.target, error.clone()))
+                .collect()),
         }
     }
 
-    fn refused(&self, line: &Line, error: Error) -> Prepared {
+    fn refused(&self, index: usize, target: &Target, error: Error) -> Prepared {
         let fate = Fate::Failed(error);
-        self.opened.campaign.account.settled(&line.target, &fate);
-        Prepared::Settled(line.index, fate)
+        self.opened.campaign.counters.settled(target, &fate);
+        Prepared::Settled(index, fate)
     }
 
     /// Lines in a row without a notification of their own become one batch.
     fn prepare(&self, lines: &mut Vec<Line>) -> Vec<Prepared> {
         let mut prepared = Vec::new();
-        let mut run: Option<(usize, Vec<Target>)> = None;
-        for Line { index, target, notification } in lines.drain(..) {
+        let mut run: Option<Run> = None;
+        for Line { index, target, notification, held, size: _ } in lines.drain(..) {
             if let Err(error) = knows(self.opened.provider.manifest(), &target) {
-                prepared.push(self.refused(&Line { index, target, notification }, error));
+                prepared.push(self.refused(index, &target, error));
                 continue;
             }
             if let Some(fields) = notification {
-                let own = self.own(fields);
+                let own = self.own(&fields);
                 if let Err(error) = &own {
-                    self.opened.campaign.account.settled(&target, &Fate::Failed(error.clone()));
+                    self.opened.campaign.counters.settled(&target, &Fate::Failed(error.clone()));
                 }
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
-                prepared.extend(Prepared::new(index, 1, batch));
+                prepared.extend(Prepared::new(index, 1, batch, held.into_iter().collect()));
                 continue;
             }
+            let held = held.into_iter();
             match &mut run {
-                Some((first, targets)) if *first + targets.len() == index => targets.push(target),
-                _ => prepared.extend(self.flush(run.replace((index, vec![target])))),
+                Some(run) if run.first + run.targets.len() == index => {
+                    run.targets.push(target);
+                    run.held.extend(held);
+                }
+                _ => {
+                    let next = Run { first: index, targets: vec![target], held: held.collect() };
+                    prepared.extend(self.flush(run.replace(next)));
+                }
             }
         }
         prepared.extend(self.flush(run));
         prepared
     }
 
-    fn own(&self, fields: Map<String, Value>) -> Result<Notification, Error> {
-        let mut all = self.shared.clone();
-        all.extend(fields);
+    fn own(&self, fields: &Map<String, Value>) -> Result<Notification, Error> {
+        let not_replaced = self.shared.iter().filter(|(name, _)| !fields.contains_key(*name));
+        let all = not_replaced.chain(fields).map(|(name, value)| (name.clone(), value.clone())).collect();
         self.opened.notification(Fields::Strict(all))
     }
 
-    fn flush(&self, run: Option<(usize, Vec<Target>)>) -> Vec<Prepared> {
-        let Some((first, targets)) = run else { return Vec::new() };
+    fn flush(&self, run: Option<Run>) -> Vec<Prepared> {
+        let Some(Run { first, targets, held }) = run else { return Vec::new() };
         let count = targets.len();
-        Prepared::new(first, count, self.batch(first, targets, self.opened.notification.clone()))
+        Prepared::new(first, count, self.batch(first, targets, self.opened.notification.clone()), held)
     }
 
     fn batch(
@@ -200,6 +275,6 @@ impl Stream {
     }
 }
 
-async fn fates(settled: impl Future<Output = super::deliver::Settled>) -> Vec<(usize, Fate)> {
+async fn fates(settled: impl Future<Output = super::deliver::Settled>, _held: Held) -> Vec<(usize, Fate)> {
     settled.await.fates
 }

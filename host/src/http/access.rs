@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
@@ -228,6 +228,11 @@ pub async fn check(State(access): State<Arc<Access>>, mut request: Request, next
         response.extensions_mut().insert(tenant);
     }
     response
+}
+
+/// The place of a request that was let in.
+pub fn place_of(extensions: &Extensions) -> Option<&Place> {
+    extensions.get::<Admitted>().map(|admitted| &admitted.place)
 }
 
 impl Caller {

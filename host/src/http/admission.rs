@@ -1,13 +1,14 @@
 //! Which requests are taken on: not more at a time than there are places, and none that the server
 //! turns away.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
 
+use crate::account::{Account, MemoryUse, Reservation};
 use crate::error::{Error, Kind};
 use crate::tenants::RequestPlace;
 
@@ -35,7 +36,15 @@ pub struct Place(Arc<Occupied>);
 struct Occupied {
     under_way: UnderWay,
     /// The place among the tenant's own requests, which is free again when this one is.
-    _tenants: Option<RequestPlace>,
+    tenants: Option<RequestPlace>,
+    held: Mutex<Held>,
+}
+
+/// Memory that the request has reserved.
+#[derive(Default)]
+struct Held {
+    body: Option<Reservation>,
+    parsed: Option<Reservation>,
 }
 
 /// Why the server turns a request away; it puts this into the request's extensions.
@@ -78,7 +87,7 @@ impl UnderWay {
             let message = "this server has too many requests, try again later";
             return Err(Error::new(Kind::Overloaded, "too_many_requests", message));
         }
-        Ok(Place(Arc::new(Occupied { under_way: self.clone(), _tenants: tenants })))
+        Ok(Place(Arc::new(Occupied { under_way: self.clone(), tenants, held: Mutex::default() })))
     }
 
     /// Tells what runs without an end of its own that it must come to one.
@@ -108,6 +117,24 @@ impl UnderWay {
 }
 
 impl Place {
+    /// The account of the tenant whose request it is; None: it is the operator's.
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.0.tenants.as_ref().map(RequestPlace::account)
+    }
+
+    /// Sees to it that at least so many bytes are reserved for the request's body, or for what it was parsed to,
+    /// until the place is free again.
+    pub fn reserve(&self, of: MemoryUse, bytes: usize) -> Result<(), Error> {
+        let Some(account) = self.account() else { return Ok(()) };
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = match of {
+            MemoryUse::RequestBodies => &mut held.body,
+            _ => &mut held.parsed,
+        };
+        let reservation = slot.get_or_insert_with(|| account.reserve_nothing(of));
+        reservation.grow(bytes.saturating_sub(reservation.bytes()))
+    }
+
     /// Does the server want to stop?
     pub fn is_closing(&self) -> bool {
         *self.0.under_way.closing.borrow()

@@ -10,6 +10,10 @@ use axum::http::{HeaderMap, request::Parts};
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
+use super::access;
+use super::admission::Place;
+use super::json_body::JsonBody;
+use crate::account::MemoryUse;
 use crate::config::Limits;
 use crate::error::{Error, Kind};
 
@@ -71,13 +75,17 @@ impl Form {
     pub async fn read(request: Request, bounds: Bounds) -> Result<Self, Error> {
         let format = format_of(request.headers())?;
         let (parts, body) = request.into_parts();
-        let body = read_body(&parts.headers, body, bounds).await?;
+        let body = read_body(&parts, body, bounds).await?;
         let mut form = Self::default();
         form.url_encoded(parts.uri.query().unwrap_or_default().as_bytes(), bounds)?;
         match format {
             Format::UrlEncoded => form.url_encoded(&body, bounds)?,
             Format::Multipart => form.multipart(parts, body, bounds).await?,
-            Format::Json => form.json(&body, bounds)?,
+            Format::Json => {
+                let place = access::place_of(&parts.extensions).cloned();
+                let fields = JsonBody::new(body, place, bounds.body).read(Ok).await?;
+                form.json(fields, bounds)?;
+            }
         }
         Ok(form)
     }
@@ -154,16 +162,8 @@ impl Form {
         Ok(())
     }
 
-    fn json(&mut self, body: &[u8], bounds: Bounds) -> Result<(), Error> {
-        let invalid = |why: String| {
-            Error::new(Kind::Invalid, "invalid_json", format!("the body is not a JSON object: {why}"))
-        };
-        let object = match pushlet_json::from_slice(body) {
-            Ok(Value::Object(object)) => object,
-            Ok(_) => return Err(invalid(ANOTHER_KIND.to_owned())),
-            Err(error) => return Err(invalid(json_fault(&error))),
-        };
-        for (name, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+    fn json(&mut self, fields: Map<String, Value>, bounds: Bounds) -> Result<(), Error> {
+        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
             self.count(&name, bounds)?;
             self.fields.remove(&name);
             self.typed.insert(name, value);
@@ -194,12 +194,14 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Error> {
     }
 }
 
-/// The whole body, within its bounds.
-pub(super) async fn read_body(headers: &HeaderMap, body: Body, bounds: Bounds) -> Result<Bytes, Error> {
+/// The whole body, within its bounds. It is counted on the tenant's account until the request has its answer.
+pub(super) async fn read_body(parts: &Parts, body: Body, bounds: Bounds) -> Result<Bytes, Error> {
+    let headers = &parts.headers;
+    let place = access::place_of(&parts.extensions);
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let mut chunks = body.into_data_stream();
-    let collecting = collect(&mut chunks, announced.unwrap_or(0), bounds.body);
+    let collecting = collect(&mut chunks, announced.unwrap_or(0), bounds.body, place);
     let Ok(collected) = tokio::time::timeout(bounds.timeout, collecting).await else {
         return Err(Error::new(Kind::Invalid, "request_timeout", "the body took too long to arrive"));
     };
@@ -215,7 +217,12 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body, bounds: Bounds) -
 }
 
 /// None: it is too large.
-async fn collect(chunks: &mut BodyDataStream, announced: usize, most: usize) -> Result<Option<Bytes>, Error> {
+async fn collect(
+    chunks: &mut BodyDataStream,
+    announced: usize,
+    most: usize,
+    place: Option<&Place>,
+) -> Result<Option<Bytes>, Error> {
     if announced > most {
         return Ok(None);
     }
@@ -226,6 +233,9 @@ async fn collect(chunks: &mut BodyDataStream, announced: usize, most: usize) -> 
         })?;
         if read.len() + chunk.len() > most {
             return Ok(None);
+        }
+        if let Some(place) = place {
+            place.reserve(MemoryUse::RequestBodies, (read.len() + chunk.len()).max(read.capacity()))?;
         }
         read.extend_from_slice(&chunk);
     }

@@ -16,7 +16,9 @@ use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{answer, form};
+use super::admission::Place;
+use super::{access, answer, form};
+use crate::account::{Account, MemoryUse, Reservation};
 use crate::config::Limits;
 use crate::digest::Parts;
 use crate::error::{Error, Kind};
@@ -137,7 +139,7 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     let (parts, body) = request.into_parts();
-    let body = form::read_body(&parts.headers, body, idempotency.bounds).await?;
+    let body = form::read_body(&parts, body, idempotency.bounds).await?;
     let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let digest = Parts::of(&[
         parts.uri.path().as_bytes(),
@@ -160,9 +162,10 @@ where
     if let Some(kept) = idempotency.kept.get(&name.0, &name.1) {
         return Ok(replay(kept, &digest));
     }
+    let payer = access::place_of(&parts.extensions).and_then(Place::account).cloned();
     let work = perform(Request::from_parts(parts, Body::from(body)));
     // To its end, also when the caller goes away: the answer must be kept.
-    let work = tokio::spawn(async move { keep(&claim, digest, work.await).await });
+    let work = tokio::spawn(async move { keep(&claim, digest, work.await, payer.as_ref()).await });
     work.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
 }
 
@@ -172,7 +175,12 @@ async fn ended(mut first: watch::Receiver<()>, give_up: Instant) -> bool {
     timeout_at(give_up, async { while first.changed().await.is_ok() {} }).await.is_ok()
 }
 
-async fn keep(claim: &Claim, request: [u8; 32], response: Response) -> Result<Response, Error> {
+async fn keep(
+    claim: &Claim,
+    request: [u8; 32],
+    response: Response,
+    payer: Option<&Arc<Account>>,
+) -> Result<Response, Error> {
     if response.extensions().get::<MayHaveArrived>().is_none() {
         return Ok(response);
     }
@@ -180,7 +188,7 @@ async fn keep(claim: &Claim, request: [u8; 32], response: Response) -> Result<Re
     let body = body.collect().await.map_err(Error::internal)?.to_bytes();
     let content_type = parts.headers.get(CONTENT_TYPE).cloned();
     let kept = Kept { request, status: parts.status, content_type, body: body.clone() };
-    claim.idempotency.kept.put(&claim.name.0, &claim.name.1, kept).await;
+    claim.idempotency.kept.put(&claim.name.0, &claim.name.1, kept, payer).await;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
@@ -221,6 +229,8 @@ struct Tenant {
     by_age: BTreeMap<u64, String>,
     next: u64,
     size: usize,
+    /// The same on the tenant's account, from the first answer on that this process gave.
+    reserved: Option<Reservation>,
 }
 
 impl Answers {
@@ -246,7 +256,7 @@ impl Answers {
 
     /// It is on the disk when this returns, where answers are durable. If the disk fails, it is kept for as
     /// long as the process runs.
-    async fn put(&self, tenant: &TenantId, key: &str, kept: Kept) {
+    async fn put(&self, tenant: &TenantId, key: &str, kept: Kept, payer: Option<&Arc<Account>>) {
         let answer = Answer {
             at: SystemTime::now(),
             request: kept.request,
@@ -258,7 +268,7 @@ impl Answers {
                 .unwrap_or_default(),
             body: kept.body.to_vec(),
         };
-        self.insert(tenant, key, kept, self.window);
+        self.insert(tenant, key, kept, self.window, payer);
         if let Some(durable) = &self.durable
             && let Err(error) = durable.put(tenant, key, &answer).await
         {
@@ -276,13 +286,13 @@ impl Answers {
         for (tenant, key, answer) in all {
             let age = now.duration_since(answer.at).unwrap_or_default();
             match (self.window.checked_sub(age), Kept::of(answer)) {
-                (Some(left), Some(kept)) => self.insert(&tenant, &key, kept, left),
+                (Some(left), Some(kept)) => self.insert(&tenant, &key, kept, left, None),
                 _ => self.forget(&tenant, &[key]),
             }
         }
     }
 
-    fn insert(&self, id: &TenantId, key: &str, kept: Kept, left: Duration) {
+    fn insert(&self, id: &TenantId, key: &str, kept: Kept, left: Duration, payer: Option<&Arc<Account>>) {
         let mut tenants = lock(&self.tenants);
         let tenant = tenants.entry(id.clone()).or_default();
         tenant.remove(key);
@@ -292,7 +302,9 @@ impl Answers {
         tenant.next += 1;
         let mut gone = tenant.expire();
         // The newest stays, whatever its size.
-        while tenant.by_age.len() > 1 && (tenant.by_age.len() > self.most || tenant.size > self.memory) {
+        while tenant.by_age.len() > 1
+            && (tenant.by_age.len() > self.most || tenant.size > self.memory || !tenant.reserve(payer))
+        {
             gone.extend(tenant.remove_oldest());
         }
         // Under the lock: before the same key is kept anew.
@@ -327,6 +339,14 @@ impl Tenant {
             gone.extend(self.remove_oldest());
         }
         gone
+    }
+
+    /// Counts all answers on the account. False: there is no room for them.
+    fn reserve(&mut self, payer: Option<&Arc<Account>>) -> bool {
+        let Some(payer) = payer else { return true };
+        let reserved = self.reserved.get_or_insert_with(|| payer.reserve_nothing(MemoryUse::Idempotency));
+        reserved.shrink_to(self.size);
+        reserved.grow(self.size - reserved.bytes()).is_ok()
     }
 
     fn remove_oldest(&mut self) -> Option<String> {

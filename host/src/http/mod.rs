@@ -9,6 +9,7 @@ mod detached;
 mod form;
 mod held;
 mod idempotency;
+mod json_body;
 mod metrics;
 mod openapi;
 mod peer;

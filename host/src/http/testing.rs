@@ -46,6 +46,7 @@ impl Backend for Fake {
     }
 
     fn send(&self, _: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>> {
+        let targets = send.targets.clone();
         self.sent.lock().unwrap().push(send);
         let report = self.report.lock().unwrap().take();
         let (gate, finished, panics) = (self.gate.clone(), self.finished.clone(), self.panics);
@@ -55,7 +56,8 @@ impl Backend for Fake {
             }
             assert!(!panics, "the gateway is broken");
             finished.notify_one();
-            report.unwrap_or_else(|| Ok(report_of("apns", Disposition::Delivered)))
+            let report = report.unwrap_or_else(|| Ok(report_of("apns", Disposition::Delivered)));
+            report.map(|report| Report { targets, ..report })
         })
     }
 
@@ -136,7 +138,12 @@ fn no_application() -> Error {
 pub fn report_of(provider: &str, disposition: Disposition) -> Report {
     let outcome =
         Outcome { disposition, id: None, code: None, message: None, connection: ConnectionHint::Keep };
-    Report { provider: provider.into(), fates: vec![Fate::Settled(outcome)], native: None }
+    Report {
+        provider: provider.into(),
+        targets: Vec::new(),
+        fates: vec![Fate::Settled(outcome)],
+        native: None,
+    }
 }
 
 pub fn limits() -> Limits {

@@ -120,7 +120,7 @@ fn take(registry: &Registry, number: u64) {
         Step::Remove(id) => drop(registry.remove(&tenant(), &id)),
         Step::Report(id) => {
             if let Ok(entry) = registry.get(&tenant(), &id) {
-                entry.feedback.report(&text, from_unix(number));
+                entry.feedback.report(&text, from_unix(number), None);
                 registry.flush().unwrap();
             }
         }

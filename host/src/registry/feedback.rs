@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::journal::Journal;
 use super::storage::{Change, Key, Table};
 use super::unix_milliseconds;
+use crate::account::{Account, MemoryUse, Reservation};
 use crate::tenant::TenantId;
 
 /// A dead token, and since when.
@@ -16,7 +17,17 @@ pub struct DeadToken {
     pub since: SystemTime,
 }
 
-/// A bounded list: each token once, with its newest time; when it is full, the oldest report goes.
+/// Bytes of a token that no push service can have given out; none is kept that is longer.
+const LONGEST_TOKEN: usize = 4 << 10;
+/// Bytes that a report takes beside its token, which is kept twice.
+const OVERHEAD: usize = 160;
+/// Bytes that the reports of an application may take, for each one that there may be.
+const BYTES_EACH: usize = 1 << 10;
+/// The part of a tenant's memory that the reports of all its applications may take.
+const PART: usize = 4;
+
+/// A bounded list: each token once, with its newest time. When it is full, by number or by bytes, the oldest report
+/// goes; so it does when all lists of the tenant take too much of its memory.
 pub struct Feedback {
     tokens: Mutex<Reports>,
     most: usize,
@@ -40,6 +51,9 @@ struct Reports {
     by_order: BTreeMap<u64, String>,
     /// The application is gone: what is still reported is not kept.
     retired: bool,
+    bytes: usize,
+    /// The same on the tenant's account, from the first report on.
+    reserved: Option<Reservation>,
 }
 
 impl Feedback {
@@ -52,25 +66,28 @@ impl Feedback {
         Self { kept: Some(kept), ..Self::new(most) }
     }
 
-    pub fn report(&self, device_token: &str, since: SystemTime) {
+    /// `payer`: the tenant's account; None: nobody counts it.
+    pub fn report(&self, device_token: &str, since: SystemTime, payer: Option<&Arc<Account>>) {
+        if device_token.len() > LONGEST_TOKEN {
+            return;
+        }
         let mut reports = self.reports();
         let mut gone = Vec::new();
         let order = reports.next;
         reports.next += 1;
-        if let Some((old, _)) = reports.by_token.insert(device_token.to_owned(), (order, since)) {
-            reports.by_order.remove(&old);
-            gone.push(old);
+        gone.extend(reports.insert(order, device_token.to_owned(), since));
+        while self.is_over(&reports) || !reports.reserve(payer) {
+            let Some(oldest) = reports.remove_oldest() else { break };
+            gone.push(oldest);
         }
-        reports.by_order.insert(order, device_token.to_owned());
-        if reports.by_order.len() > self.most
-            && let Some((order, oldest)) = reports.by_order.pop_first()
-        {
-            reports.by_token.remove(&oldest);
-            gone.push(order);
-        }
+        let stays = !gone.contains(&order);
         // In the order of the reports, so under their lock.
         if let Some(kept) = self.kept.as_ref().filter(|_| !reports.retired) {
-            kept.note(order, device_token, since, &gone);
+            if stays {
+                kept.note(order, device_token, since, &gone);
+            } else {
+                gone.iter().filter(|gone| **gone != order).for_each(|gone| kept.forget(*gone));
+            }
         }
     }
 
@@ -79,6 +96,7 @@ impl Feedback {
         let mut reports = self.reports();
         let by_order = std::mem::take(&mut reports.by_order);
         let mut by_token = std::mem::take(&mut reports.by_token);
+        (reports.bytes, reports.reserved) = (0, None);
         if let Some(kept) = self.kept.as_ref().filter(|_| !by_order.is_empty() && !reports.retired) {
             kept.clear();
         }
@@ -99,19 +117,55 @@ impl Feedback {
     pub(super) fn restore(&self, order: u64, dead: DeadToken) {
         let mut reports = self.reports();
         reports.next = reports.next.max(order + 1);
-        reports.by_token.insert(dead.device_token.clone(), (order, dead.since));
-        reports.by_order.insert(order, dead.device_token);
-        if reports.by_order.len() > self.most
-            && let Some((order, oldest)) = reports.by_order.pop_first()
+        reports.insert(order, dead.device_token, dead.since);
+        while self.is_over(&reports)
+            && let Some(order) = reports.remove_oldest()
         {
-            reports.by_token.remove(&oldest);
             self.kept.iter().for_each(|kept| kept.forget(order));
         }
+    }
+
+    fn is_over(&self, reports: &Reports) -> bool {
+        reports.by_order.len() > self.most || reports.bytes > self.most.saturating_mul(BYTES_EACH)
     }
 
     fn reports(&self) -> MutexGuard<'_, Reports> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Reports {
+    /// Returns the order of an older report of the token, which is gone.
+    fn insert(&mut self, order: u64, device_token: String, since: SystemTime) -> Option<u64> {
+        self.bytes += size(&device_token);
+        let old = self.by_token.insert(device_token.clone(), (order, since)).map(|(old, _)| old);
+        if let Some(same) = old.and_then(|old| self.by_order.remove(&old)) {
+            self.bytes -= size(&same);
+        }
+        self.by_order.insert(order, device_token);
+        old
+    }
+
+    fn remove_oldest(&mut self) -> Option<u64> {
+        let (order, oldest) = self.by_order.pop_first()?;
+        self.by_token.remove(&oldest);
+        self.bytes -= size(&oldest);
+        Some(order)
+    }
+
+    /// Counts all reports on the account. False: there is no room for them.
+    fn reserve(&mut self, payer: Option<&Arc<Account>>) -> bool {
+        let Some(payer) = payer else { return true };
+        let reserved = self.reserved.get_or_insert_with(|| payer.reserve_nothing(MemoryUse::Feedback));
+        reserved.shrink_to(self.bytes);
+        let more = self.bytes - reserved.bytes();
+        let all = payer.memory_used_for(MemoryUse::Feedback).saturating_add(more);
+        all <= payer.memory_limit() / PART && reserved.grow(more).is_ok()
+    }
+}
+
+fn size(device_token: &str) -> usize {
+    2 * device_token.len() + OVERHEAD
 }
 
 impl Kept {
@@ -145,8 +199,10 @@ impl DeadToken {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::account::{AccountSettings, Accounts};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -159,8 +215,8 @@ mod tests {
     #[test]
     fn reading_clears_it() {
         let feedback = Feedback::new(10);
-        feedback.report("a", at(1));
-        feedback.report("b", at(2));
+        feedback.report("a", at(1), None);
+        feedback.report("b", at(2), None);
         assert_eq!(tokens(&feedback), [("a".into(), at(1)), ("b".into(), at(2))]);
         assert_eq!(tokens(&feedback), []);
     }
@@ -168,10 +224,37 @@ mod tests {
     #[test]
     fn a_token_is_listed_once_and_the_newest_are_kept() {
         let feedback = Feedback::new(2);
-        feedback.report("a", at(1));
-        feedback.report("b", at(2));
-        feedback.report("a", at(3));
-        feedback.report("c", at(4));
+        feedback.report("a", at(1), None);
+        feedback.report("b", at(2), None);
+        feedback.report("a", at(3), None);
+        feedback.report("c", at(4), None);
         assert_eq!(tokens(&feedback), [("a".into(), at(3)), ("c".into(), at(4))]);
+    }
+
+    #[test]
+    fn reports_are_bounded_by_their_bytes_too() {
+        let feedback = Feedback::new(4);
+        let token = |number: usize| format!("{number}{}", "x".repeat(1500));
+        (0..4).for_each(|number| feedback.report(&token(number), at(1), None));
+        feedback.report(&"x".repeat(LONGEST_TOKEN + 1), at(2), None);
+        assert_eq!(tokens(&feedback), [(token(3), at(1))], "4 KiB for four: one of 3 KiB");
+        feedback.report("a", at(1), None);
+        feedback.report("a", at(2), None);
+        assert_eq!(feedback.reports().bytes, size("a"));
+    }
+
+    #[test]
+    fn all_lists_of_a_tenant_together_take_no_more_than_their_part() {
+        let settings = AccountSettings { tenant_memory: 100 << 10, ..AccountSettings::default() };
+        let account = Accounts::new(settings).unwrap().of(&TenantId::new("a"));
+        let lists: Vec<_> = (0..10).map(|_| Feedback::new(1000)).collect();
+        for number in 0..1000 {
+            lists.iter().for_each(|list| list.report(&format!("{number:0100}"), at(1), Some(&account)));
+        }
+        let used = account.memory_used_for(MemoryUse::Feedback);
+        assert!((20 << 10..=25 << 10).contains(&used), "{used}");
+        // The newest report of each is kept, whatever the others have.
+        assert!(lists.iter().all(|list| tokens(list).last().is_some_and(|last| last.0.ends_with("999"))));
+        assert_eq!(account.memory_used(), 0);
     }
 }

@@ -147,14 +147,14 @@ fn feedback_is_there_after_a_restart_until_it_is_read() {
     let registry = open(&storage);
     registry.put(&acme(), application("a", "x"), &Uploads::default(), 1).unwrap();
     for (token, since) in [("one", 1), ("two", 2), ("three", 3), ("four", 4), ("two", 5)] {
-        registry.get(&acme(), "a").unwrap().feedback.report(token, from_unix(since));
+        registry.get(&acme(), "a").unwrap().feedback.report(token, from_unix(since), None);
     }
     // A new registration of the application keeps them.
     registry.put(&acme(), application("a", "y"), &Uploads::default(), 1).unwrap();
 
     let fewer = Registry::open(storage.clone(), key(), 2).unwrap();
     assert_eq!(storage.scan(Table::Feedback, &Key::new(&[])).unwrap().len(), 2, "the newest stay");
-    fewer.get(&acme(), "a").unwrap().feedback.report("five", from_unix(6));
+    fewer.get(&acme(), "a").unwrap().feedback.report("five", from_unix(6), None);
     let dead = open(&storage).get(&acme(), "a").unwrap().feedback.take();
     assert_eq!(tokens(&dead), ["two", "five"]);
     assert_eq!(dead[0].since, from_unix(5));
@@ -168,7 +168,7 @@ fn what_is_reported_of_a_removed_application_is_not_kept() {
     let registry = open(&storage);
     registry.put(&acme(), application("a", "x"), &Uploads::default(), 1).unwrap();
     let removed = registry.remove(&acme(), "a").unwrap();
-    removed.feedback.report("late", from_unix(1));
+    removed.feedback.report("late", from_unix(1), None);
     registry.put(&acme(), application("a", "x"), &Uploads::default(), 1).unwrap();
     assert!(open(&storage).get(&acme(), "a").unwrap().feedback.take().is_empty());
 }
@@ -224,7 +224,7 @@ fn a_tenant_goes_with_all_that_is_its_own() {
         for tenant in [&acme, &other] {
             registry.put_tenant(tenant, &record).unwrap();
             registry.put(tenant, application("a", "x"), &Uploads::default(), 1).unwrap();
-            registry.get(tenant, "a").unwrap().feedback.report("dead", from_unix(1));
+            registry.get(tenant, "a").unwrap().feedback.report("dead", from_unix(1), None);
             registry.put_component(&version(tenant, b"one", 1), b"one").unwrap();
         }
         let registry = open(&storage);

@@ -95,6 +95,11 @@ pub struct SendPlace {
 }
 
 impl SendPlace {
+    /// The account that pays for the send.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.tenant.account
+    }
+
     /// Takes so many targets of a stream. `Ok(Some(…))`: not now, but after this wait.
     pub fn take(&self, targets: usize) -> Result<Option<Duration>, Error> {
         self.tenant.may_go_on()?;

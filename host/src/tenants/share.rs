@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Tenant, Tenants};
+use crate::account::Account;
 use crate::error::Error;
 
 /// A request of a tenant, while it is under way.
@@ -36,6 +37,13 @@ impl Tenants {
             return Err(allowance.refuse("limit_concurrent_requests", message, Duration::from_secs(1)));
         }
         Ok(place)
+    }
+}
+
+impl RequestPlace {
+    /// The account that pays for the request.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.tenant.account
     }
 }
 

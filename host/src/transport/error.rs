@@ -66,6 +66,9 @@ pub enum Cause {
     ConnectionLost,
     #[error("the response is too large")]
     TooLarge,
+    /// Of the account that it is on, or of the process.
+    #[error("there is no memory left for the response (limit memory_bytes)")]
+    OutOfMemory,
     #[error("the peer broke the protocol")]
     Protocol,
     #[error("shutting down")]

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use h2::Reason;
 use http::Uri;
 use http_body_util::BodyExt as _;
@@ -16,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
+use super::answer_body::AnswerBody;
 use super::breaker::{Backoff, Breaker, BreakerState};
 use super::connector::{Connector, limit_informational};
 use super::dial::{DialError, Resolver};
@@ -341,22 +341,23 @@ async fn respond(client: &Client, request: &Request, body: Body, most: usize) ->
         }
         response = client.request(sent) => response.map_err(|error| fate(&error))?,
     };
-    let (head, body) = response.into_parts();
+    let (head, mut incoming) = response.into_parts();
     let (status, headers) = (head.status.as_u16(), head.headers);
-    let body = read(body, most).await?;
-    Ok(Response { status, headers, body, waited: Duration::ZERO, connection: ConnectionHandle(None) })
-}
-
-async fn read(mut body: Incoming, most: usize) -> Result<Bytes, SendError> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    let mut body = AnswerBody::new(most, request.payer.as_ref());
+    while let Some(frame) = incoming.frame().await {
         let Ok(piece) = frame.map_err(|error| fate(&error))?.into_data() else { continue };
-        if whole.len() + piece.len() > most {
-            return Err(SendError::unknown(Cause::TooLarge, format!("more than {most} bytes")));
-        }
-        whole.extend_from_slice(&piece);
+        body.push(&piece)
+            .map_err(|cause| SendError::unknown(cause, format!("at most {most} bytes are read")))?;
     }
-    Ok(whole.freeze())
+    let (body, reserved) = body.finish();
+    Ok(Response {
+        status,
+        headers,
+        body,
+        reserved,
+        waited: Duration::ZERO,
+        connection: ConnectionHandle(None),
+    })
 }
 
 /// A request that found no connection, or that the peer says it did not process, was not sent; of any other

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::http2::StreamOrigin;
 use super::origin::Origin;
+use crate::account::{Account, Reservation};
 use crate::tenant::TenantId;
 
 /// How a request travels.
@@ -60,6 +61,8 @@ pub struct Request {
     pub deadline: Instant,
     /// Whether the origin came from outside, so that only public addresses are dialled.
     pub guarded: bool,
+    /// The account that a large answer is counted on; None: nobody counts it.
+    pub payer: Option<Arc<Account>>,
 }
 
 impl Request {
@@ -87,6 +90,8 @@ pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// What the body takes on the account, if it is large.
+    pub reserved: Option<Reservation>,
     /// How long the request waited for its place on a connection.
     pub waited: Duration,
     pub connection: ConnectionHandle,

@@ -22,6 +22,7 @@ pub use message::{ClientCertificate, ConnectionHandle, Identity, Protocol, Reque
 pub use origin::{Origin, OriginError};
 pub use settings::Settings;
 
+mod answer_body;
 mod breaker;
 mod connector;
 mod dial;

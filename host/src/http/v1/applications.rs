@@ -15,7 +15,7 @@ use super::super::access::ByTenant;
 use super::super::classic::DeadTokenView;
 use super::super::openapi::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
 use super::super::{Api, answer};
-use super::object::{Object, parse};
+use super::object::Object;
 use super::page::Paging;
 use super::segments::Segments;
 use super::{Failure, json};
@@ -63,8 +63,8 @@ pub(super) async fn put(
     Segments(id): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = json(request, &api, api.limits.request_body).await?;
-    let registration = registration(id.clone(), parse(&body)?)?;
+    let (body, own) = (json(request, &api, api.limits.request_body).await?, id.clone());
+    let registration = body.read(move |fields| registration(own, fields)).await?;
     api.register(tenant.clone(), registration).await.map_err(by_v1_name)?;
     Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
 }

@@ -10,7 +10,6 @@ use super::super::access::ByTenant;
 use super::super::admission::Place;
 use super::super::openapi::{self, Guarded, Missing, Read, Service};
 use super::super::{Api, answer, detached};
-use super::object::parse;
 use super::segments::Segments;
 use super::{Failure, json};
 use crate::error::Error;
@@ -38,8 +37,7 @@ pub(super) async fn create(
     Segments((id, collection)): Segments<(String, String)>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = json(request, &api, api.limits.request_body).await?;
-    let work = Work::Create(parse(&body)?);
+    let work = Work::Create(json(request, &api, api.limits.request_body).await?.read(Ok).await?);
     let made = one(perform(&api, tenant, place, (id, collection), work).await?)?;
     Ok(answer::json(StatusCode::CREATED, &made))
 }

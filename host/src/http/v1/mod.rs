@@ -14,7 +14,6 @@ mod target;
 mod tenants;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -22,7 +21,8 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 use utoipa::OpenApi;
 
-use super::{Api, answer, form};
+use super::json_body::JsonBody;
+use super::{Api, access, answer, form};
 use crate::error::{Error, Kind};
 
 /// The documents of the routes.
@@ -84,10 +84,11 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 /// Reads a JSON body of at most `most` bytes.
-async fn json(request: Request, api: &Api, most: usize) -> Result<Bytes, Error> {
+async fn json(request: Request, api: &Api, most: usize) -> Result<JsonBody, Error> {
     content_type(request.headers(), &["application/json"])?;
     let (parts, body) = request.into_parts();
-    form::read_body(&parts.headers, body, api.form.with_body(most)).await
+    let text = form::read_body(&parts, body, api.form.with_body(most)).await?;
+    Ok(JsonBody::new(text, access::place_of(&parts.extensions).cloned(), most))
 }
 
 /// Is the content type one of these, or not said?

@@ -1,5 +1,7 @@
 //! `POST /v1/notifications`: one notification for many targets, or many different ones.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -16,8 +18,9 @@ use super::super::{Api, answer, detached};
 use super::object::Object;
 use super::result::{Summary, TargetResult};
 use super::{json, target};
+use crate::config::Limits;
 use crate::contract::Target;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Via};
 use crate::tenant::TenantId;
 
@@ -109,9 +112,8 @@ pub(super) async fn send(
 }
 
 async fn send_all(api: Api, tenant: TenantId, place: Place, request: Request) -> Result<Response, Error> {
-    let body = json(request, &api, api.limits.notifications_body).await?;
-    let job = job(Object::parse(&body, FIELDS)?, api.limits.targets)?;
-    drop(body);
+    let (body, most) = (json(request, &api, api.limits.notifications_body).await?, Most::of(&api.limits));
+    let job = body.read(move |fields| job(Object::new(fields, "", FIELDS)?, &most)).await?;
     let (results, arrived) = detached(place, perform(api, tenant, job)).await?;
     let mut summary = Summary::default();
     results.iter().for_each(|result| summary.count(result.status));
@@ -130,17 +132,17 @@ async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResu
                 provider: None,
                 via: Via::Application(shared.application_id),
                 notification: Fields::Strict(shared.notification),
-                targets: targets.clone(),
+                targets,
                 native: false,
                 validate_only: shared.validate_only,
                 deadline: shared.deadline,
             };
             let report = api.backend.send(tenant, send).await?;
-            (targets, report.fates.into_iter().enumerate().collect())
+            (report.targets, report.fates.into_iter().enumerate().collect())
         }
         Job::Different(shared, lines) => {
-            let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
             let stream = api.backend.stream(tenant, shared).await?;
+            let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
             (targets, all(stream, lines).await)
         }
     };
@@ -155,9 +157,17 @@ async fn all(stream: Stream, lines: Vec<Line>) -> Vec<(usize, Fate)> {
     let count = lines.len();
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, mut results) = mpsc::channel(WAITING);
+    let (gate, refused) = (stream.gate(), settled.clone());
     let feed = async move {
-        for line in lines {
-            if to_send.send(line).await.is_err() {
+        for mut line in lines {
+            let passed = match gate.pass(line.size, line.notification.is_some()).await {
+                Ok(held) => {
+                    line.held = held;
+                    to_send.send(line).await.is_ok()
+                }
+                Err(error) => refused.send((line.index, Fate::Failed(error))).await.is_ok(),
+            };
+            if !passed {
                 break;
             }
         }
@@ -172,13 +182,14 @@ async fn all(stream: Stream, lines: Vec<Line>) -> Vec<(usize, Fate)> {
     fates
 }
 
-fn job(mut body: Object, most: usize) -> Result<Job, Error> {
+fn job(mut body: Object, most: &Most) -> Result<Job, Error> {
     let notification = body.object("notification")?;
-    let targets = targets(&mut body, "")?;
+    let targets = targets(&mut body, "", most.targets)?;
     let notifications = body.list("notifications")?;
     let shared = |notification: Map<String, Value>, body: &mut Object| -> Result<Shared, Error> {
         Ok(Shared {
             application_id: body.needed_text("application_id")?,
+            size: size(&notification),
             notification,
             validate_only: body.switch("validate_only")?,
             deadline: body.seconds("deadline")?,
@@ -187,13 +198,15 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
     };
     match (notification, targets, notifications) {
         (Some(notification), Some(targets), None) => {
-            bounded(targets.len(), most)?;
+            at_least_one(targets.len())?;
             Ok(Job::Same(shared(notification, &mut body)?, targets))
         }
         (notification, None, Some(items)) => {
-            let lines = lines(items)?;
-            bounded(lines.len(), most)?;
+            let count = count(&items, most.targets)?;
             let mut shared = shared(notification.unwrap_or_default(), &mut body)?;
+            let lines = lines(items, count)?;
+            most.copies(shared.size, &lines)?;
+            at_least_one(lines.len())?;
             shared.targets = Some(lines.len());
             Ok(Job::Different(shared, lines))
         }
@@ -209,11 +222,12 @@ fn job(mut body: Object, most: usize) -> Result<Job, Error> {
 }
 
 /// `target`, or the list `targets`.
-fn targets(object: &mut Object, place: &str) -> Result<Option<Vec<Target>>, Error> {
+fn targets(object: &mut Object, place: &str, most: usize) -> Result<Option<Vec<Target>>, Error> {
     match (object.value("target"), object.list("targets")?) {
         (None, None) => Ok(None),
         (Some(target), None) => Ok(Some(vec![target::parse(&target, &format!("{place}target"))?])),
         (None, Some(targets)) => {
+            at_most(targets.len(), most)?;
             let targets = targets.iter().enumerate();
             let parse = |(index, value)| target::parse(value, &format!("{place}targets[{index}]"));
             targets.map(parse).collect::<Result<_, _>>().map(Some)
@@ -225,29 +239,85 @@ fn targets(object: &mut Object, place: &str) -> Result<Option<Vec<Target>>, Erro
     }
 }
 
-fn lines(items: Vec<Value>) -> Result<Vec<Line>, Error> {
-    let mut lines = Vec::with_capacity(items.len());
+/// The number of targets of all items, before anything is made of them. What is wrong with one is told later.
+fn count(items: &[Value], most: usize) -> Result<usize, Error> {
+    let targets = |item: &Value| item.get("targets").and_then(Value::as_array).map_or(1, Vec::len);
+    let count = items.iter().map(targets).sum();
+    at_most(count, most).map(|()| count)
+}
+
+fn lines(items: Vec<Value>, count: usize) -> Result<Vec<Line>, Error> {
+    let mut lines = Vec::with_capacity(count);
     for (number, item) in items.into_iter().enumerate() {
         let place = format!("notifications[{number}]");
         let mut item = Object::of(item, &place, ITEM_FIELDS)?;
-        let notification = item.object("notification")?;
-        let targets = targets(&mut item, &format!("{place}."))?
+        let notification = item.object("notification")?.map(Arc::new);
+        let size = notification.as_deref().map_or(0, size);
+        let targets = targets(&mut item, &format!("{place}."), count)?
             .ok_or_else(|| Error::field("missing_target", format!("{place}.target"), "there is no target"))?;
         for target in targets {
-            lines.push(Line { index: lines.len(), target, notification: notification.clone() });
+            let notification = notification.clone();
+            lines.push(Line { index: lines.len(), target, notification, size, held: None });
         }
     }
     Ok(lines)
 }
 
-fn bounded(targets: usize, most: usize) -> Result<(), Error> {
-    match targets {
-        0 => Err(Error::field("missing_targets", "targets", "there is no target")),
-        count if count > most => {
-            let message =
-                format!("there are {count} targets, more than {most}; use /v1/notifications:stream");
-            Err(Error::field("too_many_targets", "targets", message))
+fn at_least_one(targets: usize) -> Result<(), Error> {
+    if targets > 0 {
+        return Ok(());
+    }
+    Err(Error::field("missing_targets", "targets", "there is no target"))
+}
+
+fn at_most(targets: usize, most: usize) -> Result<(), Error> {
+    if targets <= most {
+        return Ok(());
+    }
+    let message = format!("there are {targets} targets, more than {most}; use /v1/notifications:stream");
+    Err(Error::field("too_many_targets", "targets", message))
+}
+
+/// Bytes that the texts of a notification take, with some for each value.
+fn size(notification: &Map<String, Value>) -> usize {
+    let of = |(name, value): (&String, &Value)| name.len() + value_size(value);
+    notification.iter().map(of).sum()
+}
+
+fn value_size(value: &Value) -> usize {
+    const EACH: usize = 128;
+    EACH + match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(value_size).sum(),
+        Value::Object(fields) => size(fields),
+        _ => 0,
+    }
+}
+
+/// What one request may ask for.
+struct Most {
+    targets: usize,
+    /// Bytes that all notifications may take together, each written out.
+    copies: usize,
+}
+
+impl Most {
+    fn of(limits: &Limits) -> Self {
+        Self { targets: limits.targets, copies: limits.notifications_body.saturating_mul(8) }
+    }
+
+    /// A target with a notification of its own takes a copy of all that it shares, one target after the other.
+    fn copies(&self, shared: usize, lines: &[Line]) -> Result<(), Error> {
+        let own = lines.iter().filter(|line| line.notification.is_some());
+        let copies = own.fold(0_usize, |sum, line| sum.saturating_add(shared.saturating_add(line.size)));
+        if copies <= self.copies {
+            return Ok(());
         }
-        _ => Ok(()),
+        let message = format!(
+            "the notifications are too large for so many targets: written out for each they take {copies} bytes, more \
+             than {}",
+            self.copies
+        );
+        Err(Error::new(Kind::TooLarge, "notifications_too_large", message).about("notifications"))
     }
 }

@@ -118,7 +118,7 @@ impl Object {
 }
 
 /// The JSON object that a text holds.
-pub(super) fn parse(text: &[u8]) -> Result<Map<String, Value>, Error> {
+fn parse(text: &[u8]) -> Result<Map<String, Value>, Error> {
     let invalid =
         |why: String| Error::new(Kind::Invalid, "invalid_json", format!("it is not a JSON object: {why}"));
     match pushlet_json::from_slice(text) {

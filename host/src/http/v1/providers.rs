@@ -77,7 +77,7 @@ pub(super) async fn put(
     uploads.may_upload(&tenant, &name)?;
     let most = uploads.largest_component();
     let (parts, body) = request.into_parts();
-    let read = form::read_body(&parts.headers, body, api.form.with_body(most)).await;
+    let read = form::read_body(&parts, body, api.form.with_body(most)).await;
     let component = read.map_err(|error| {
         if error.kind != Kind::TooLarge {
             return error;
@@ -113,7 +113,8 @@ pub(super) async fn activate(
     request: Request,
 ) -> Result<Response, Failure> {
     let uploads = uploads(&api)?;
-    let mut body = Object::parse(&json(request, &api, ACTIVATION).await?, &["digest"])?;
+    let fields = json(request, &api, ACTIVATION).await?.read(Ok).await?;
+    let mut body = Object::new(fields, "", &["digest"])?;
     let digest = body.needed_text("digest")?;
     let view = detached(place, async move { uploads.activate(&tenant, &name, &digest).await }).await?;
     Ok(answer::json(StatusCode::OK, &view))

@@ -4,6 +4,7 @@
 //! there, each with the number of its line; the last line, without a number, sums up.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -18,17 +19,21 @@ use utoipa::ToSchema;
 use super::super::Api;
 use super::super::access::ByTenant;
 use super::super::admission::Place;
+use super::super::json_body::parsed_size;
 use super::super::openapi::{self, Guarded, Missing, Read};
 use super::lines::{CutOff, Line, Lines};
 use super::object::Object;
 use super::result::{Summary, TargetResult};
 use super::{Failure, content_type, target};
+use crate::account::MemoryUse;
 use crate::config::Limits;
 use crate::error::{Error, Kind};
-use crate::gateway::{self, Fate, Shared};
+use crate::gateway::{self, Fate, Gate, Shared};
 
 /// Lines and results that wait between two steps.
 const WAITING: usize = 512;
+/// Bytes of a line that is parsed before it is known what it takes.
+const SMALL: usize = 256;
 /// Results in one piece of the answer.
 const PIECE: usize = 256;
 const CONTENT_TYPES: &[&str] =
@@ -118,12 +123,13 @@ pub(super) async fn send(
         timeout(api.limits.body_timeout, header(&mut lines, &api.limits)).await.map_err(|_| {
             Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
         })??;
+    place.reserve(MemoryUse::RequestBodies, api.limits.stream_line)?;
     let stream = api.backend.stream(tenant, shared).await?;
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, results) = mpsc::channel(WAITING);
     let (ended, end) = oneshot::channel();
-    let (idle, line_timeout) = (api.limits.stream_idle, api.limits.body_timeout);
-    let reader = Reader { lines, to_send, results: settled.clone(), idle, line_timeout, next: 0 };
+    let (idle, line_timeout, gate) = (api.limits.stream_idle, api.limits.body_timeout, stream.gate());
+    let reader = Reader { lines, gate, to_send, results: settled.clone(), idle, line_timeout, next: 0 };
     tokio::spawn({
         let place = place.clone();
         async move {
@@ -156,6 +162,7 @@ async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
                 })?;
                 return Ok(Shared {
                     application_id: header.needed_text("application_id")?,
+                    size: parsed_size(&text),
                     notification: header.object("notification")?.unwrap_or_default(),
                     validate_only: header.switch("validate_only")?,
                     deadline: header.seconds("deadline")?,
@@ -178,6 +185,7 @@ fn is_blank(line: &[u8]) -> bool {
 /// Reads the targets' lines; what is wrong with a line is that line's result.
 struct Reader {
     lines: Lines,
+    gate: Gate,
     to_send: mpsc::Sender<gateway::Line>,
     results: mpsc::Sender<(usize, Fate)>,
     idle: Duration,
@@ -216,7 +224,7 @@ impl Reader {
         let index = self.next;
         let parsed = match line {
             Line::Text(text) if is_blank(&text) => return true,
-            Line::Text(text) => parse(index, &text),
+            Line::Text(text) => admitted(&self.gate, index, &text).await,
             Line::TooLong => Err(Error::new(Kind::TooLarge, "line_too_long", "the line is too long")),
         };
         self.next += 1;
@@ -234,6 +242,20 @@ async fn next(lines: &mut Lines, idle: Duration, line: Duration) -> Result<Optio
     timeout(line, lines.next()).await.map_err(|_| Interruption::Idle)?.map_err(cut_off)
 }
 
+/// Parses the line when there is room for it.
+async fn admitted(gate: &Gate, index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
+    // Small ones are parsed at once: nearly all are, and are not counted.
+    if text.len() <= SMALL {
+        let mut line = parse(index, text)?;
+        if line.notification.is_some() {
+            line.held = gate.pass(parsed_size(text), true).await?;
+        }
+        return Ok(line);
+    }
+    let held = gate.pass(parsed_size(text), true).await?;
+    Ok(gateway::Line { held, ..parse(index, text)? })
+}
+
 fn parse(index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
     let mut line = Object::parse(text, LINE_FIELDS)?;
     let target = line.value("target");
@@ -241,7 +263,9 @@ fn parse(index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
     Ok(gateway::Line {
         index,
         target: target::parse(&target, "target")?,
-        notification: line.object("notification")?,
+        notification: line.object("notification")?.map(Arc::new),
+        size: text.len(),
+        held: None,
     })
 }
 

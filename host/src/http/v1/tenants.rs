@@ -267,7 +267,8 @@ async fn change<T: Send + 'static>(
 /// No body counts as an empty object.
 async fn body(request: Request, api: &Api, known: &[&str]) -> Result<Object, Error> {
     let body = json(request, api, LARGEST_BODY).await?;
-    if body.is_empty() { Object::new(Map::new(), "", known) } else { Object::parse(&body, known) }
+    let fields = if body.is_empty() { Map::new() } else { body.read(Ok).await? };
+    Object::new(fields, "", known)
 }
 
 fn limits(fields: Map<String, Value>) -> Result<Limits, Error> {

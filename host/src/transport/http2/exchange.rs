@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::uri::PathAndQuery;
@@ -16,16 +17,18 @@ use super::StreamOrigin;
 use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
 use super::observer::Record;
 use super::pool::Lease;
+use crate::account::{Account, Reservation};
+use crate::transport::answer_body::AnswerBody;
 use crate::transport::error::{Cause, Delivery, SendError};
 use crate::transport::message::{ConnectionHandle, Request, Response};
 
 /// Sends the request over the leased stream.
 pub async fn exchange(lease: Lease, request: &Request, path: &PathAndQuery) -> Result<Response, SendError> {
     let mut stream = Stream::open(lease, request, path)?;
-    match timeout_at(request.deadline, stream.respond()).await {
-        Ok(Ok((status, headers, body))) => {
+    match timeout_at(request.deadline, stream.respond(request.payer.as_ref())).await {
+        Ok(Ok((status, headers, (body, reserved)))) => {
             let connection = ConnectionHandle(Some(stream.finish()));
-            Ok(Response { status, headers, body, waited: Duration::ZERO, connection })
+            Ok(Response { status, headers, body, reserved, waited: Duration::ZERO, connection })
         }
         Ok(Err(error)) => {
             stream.give_up();
@@ -71,7 +74,7 @@ impl Stream {
         Ok(Stream { open, deadline: request.deadline })
     }
 
-    async fn respond(&mut self) -> Result<(u16, HeaderMap, Bytes), SendError> {
+    async fn respond(&mut self, payer: Option<&Arc<Account>>) -> Result<(u16, HeaderMap, Read), SendError> {
         let Some(open) = &mut self.open else {
             return Err(SendError::unknown(Cause::ConnectionLost, "the stream has ended"));
         };
@@ -85,12 +88,12 @@ impl Stream {
             };
             let (head, body) = head?.into_parts();
             open.lease.answered = true;
-            let body = read(body, most).await?;
+            let body = read(body, AnswerBody::new(most, payer)).await?;
             Ok(body.map(|body| (head.status.as_u16(), head.headers, body)))
         };
         match result.await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(SendError::unknown(Cause::TooLarge, format!("more than {most} bytes"))),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(cause)) => Err(SendError::unknown(cause, format!("at most {most} bytes are read"))),
             // Few fail: the room that this needs is not kept for all.
             Err(error) => Err(Box::pin(open.fate(&error, self.deadline)).await),
         }
@@ -239,16 +242,17 @@ fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, Sen
     Ok(head)
 }
 
-/// The whole body, or nothing if it is longer than `most`.
-async fn read(mut body: RecvStream, most: usize) -> Result<Option<Bytes>, h2::Error> {
-    let mut whole = BytesMut::new();
+/// A body, and the memory that it has reserved.
+type Read = (Bytes, Option<Reservation>);
+
+/// The whole body, unless it is too large.
+async fn read(mut body: RecvStream, mut whole: AnswerBody<'_>) -> Result<Result<Read, Cause>, h2::Error> {
     while let Some(piece) = body.data().await {
         let piece = piece?;
-        if whole.len() + piece.len() > most {
-            return Ok(None);
+        if let Err(cause) = whole.push(&piece) {
+            return Ok(Err(cause));
         }
         body.flow_control().release_capacity(piece.len())?;
-        whole.extend_from_slice(&piece);
     }
-    Ok(Some(whole.freeze()))
+    Ok(Ok(whole.finish()))
 }

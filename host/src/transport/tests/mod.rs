@@ -46,6 +46,7 @@ fn request(origin: &Origin) -> Request {
         body: Bytes::from_static(b"{}"),
         deadline: Instant::now() + LONG,
         guarded: false,
+        payer: None,
     }
 }
 

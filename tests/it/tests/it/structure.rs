@@ -20,8 +20,8 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     // `credential` for what a manifest may say of credentials, never for a secret.
     ("provider", &["account", "contract", "credential", "error", "fair", "tenant"]),
     // `tenant` for who pays for a connection.
-    ("transport", &["fair", "tenant"]),
-    ("registry", &["contract", "credential", "error", "tenant"]),
+    ("transport", &["account", "fair", "tenant"]),
+    ("registry", &["account", "contract", "credential", "error", "tenant"]),
     ("tenants", &["account", "credential", "error", "registry", "tenant"]),
     (
         "gateway",

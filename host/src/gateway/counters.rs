@@ -10,14 +10,14 @@ use crate::contract::Target;
 use crate::tenant::TenantId;
 
 /// The counters and the ring of one application.
-pub(super) struct Account {
+pub(super) struct DeliveryCounters {
     meter: Arc<PushMeter>,
     failures: Arc<Ring>,
     application: Arc<str>,
     provider: Arc<str>,
 }
 
-impl Account {
+impl DeliveryCounters {
     pub fn new(gateway: &Inner, tenant: &TenantId, application: &str, provider: &str) -> Self {
         Self {
             meter: gateway.meters.of(tenant, application, provider),
