@@ -220,7 +220,7 @@ pub const KEYS: &[Key] = &[
     ),
     unset(
         "limits.memory_bytes",
-        Kind::Size { least: 16 << 20, most: 1 << 50 },
+        Kind::Size { least: 1 << 16, most: 1 << 50 },
         "Most memory of all tenants; not set: half of the machine's or container's, at least 256 MiB",
     ),
     unset("limits.tenant.requests_per_second", PER_SECOND, "Most requests of one tenant per second"),
