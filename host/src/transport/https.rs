@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use h2::Reason;
 use http::Uri;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
