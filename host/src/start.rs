@@ -68,6 +68,7 @@ fn in_directory(directory: &Path, error: &StorageError) -> Problem {
 pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway, Problem> {
     let tenants = tenants(config, &registry)?;
     let uploads = uploads(config, tenants.clone(), registry.clone())?;
+    config.endpoints.check(&uploads.shared_endpoints())?;
     let transport = Transport::new(transport_settings(config)?)
         .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
     let settings = gateway::Settings {

@@ -48,12 +48,19 @@ async function open(executablePath) {
     return made;
   }
 
+  /** A page of another site, which may make whatever requests a browser lets out. */
+  async function stranger(url) {
+    const made = await (await browser.newContext()).newPage();
+    await made.goto(url);
+    return made;
+  }
+
   async function close() {
     await browser.close();
     assert.deepStrictEqual(wrong, []);
   }
 
-  return { page, close };
+  return { page, stranger, close };
 }
 
 /** Waits until the element holds this text. */

@@ -4,6 +4,7 @@
 const assert = require('node:assert');
 const crypto = require('node:crypto');
 const fs = require('node:fs');
+const http = require('node:http');
 const path = require('node:path');
 const { open, says, isAccessible } = require('./browser.js');
 
@@ -264,6 +265,30 @@ async function withoutCredentials(browser) {
   await page.close();
 }
 
+/** A page of another origin, whose requests the browser sends though it may not read the answers. */
+async function anotherSite(browser) {
+  const site = http.createServer((_, response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<p>Hello</p>'));
+  await new Promise((listening) => site.listen(0, '127.0.0.1', listening));
+  const page = await browser.stranger(`http://127.0.0.1:${site.address().port}/`);
+  const statuses = [];
+  page.on('response', (response) => statuses.push(response.status()));
+  await page.evaluate(async ([to, pem]) => {
+    const post = (where, body) => fetch(`${to}/${where}`, { method: 'POST', mode: 'no-cors', credentials: 'include', body });
+    const form = new FormData();
+    form.set('application_id', 'planted');
+    form.set('apns_pem', pem);
+    await post('register_application', form);
+    await post('application_feedback', new URLSearchParams({ application_id: 'planted' }));
+    await post('v1/notifications', JSON.stringify({ application_id: 'planted', notification: {}, targets: ['a'] }));
+    await post('v1/notifications:stream', new Blob(['{"application_id":"planted"}']));
+  }, [openServer, file('soon.pem').toString()]);
+  assert.deepStrictEqual(statuses, [403, 403, 403, 403]);
+  const { applications } = await (await fetch(`${openServer}/v1/applications`)).json();
+  assert.deepStrictEqual(applications, []);
+  await page.context().close();
+  site.close();
+}
+
 /** Sends in the background until stopped. */
 function traffic() {
   let isOn = true;
@@ -298,6 +323,8 @@ function traffic() {
   console.log('ok - the operator sees tenants, a tenant sees itself');
   await withoutCredentials(browser);
   console.log('ok - a server without credentials needs no form, and shows uploaded versions');
+  await anotherSite(browser);
+  console.log('ok - a page of another site changes nothing');
   await api('DELETE', `applications/${encodeURIComponent(HOSTILE)}`);
   const stop = traffic();
   await Promise.all([

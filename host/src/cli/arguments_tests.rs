@@ -69,7 +69,8 @@ fn flags_and_their_values() {
     assert_eq!((config.listen.port(), config.limits.fields), (2, 102));
     assert!(config.delivery.resend_unknown);
     assert_eq!(config.tls.extra_roots, [PathBuf::from("a"), PathBuf::from("b")]);
-    let get = |endpoint, environment| config.endpoints.get("apns", endpoint, environment).unwrap().host();
+    let get =
+        |endpoint, environment| config.endpoints.get(None, "apns", endpoint, environment).unwrap().host();
     assert_eq!(get("device", crate::contract::Environment::Production), "x");
     assert_eq!(get("channels", crate::contract::Environment::Development), "y");
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use url::Url;
 
 use super::{Config, Hidden, Problem, private};
 
@@ -34,6 +35,8 @@ pub struct Callers {
     pub login: Option<Login>,
     /// The operator's key.
     pub admin: Option<Hidden>,
+    /// Names of this server, beside those of this machine.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// A name and password by HTTP Basic.
@@ -46,7 +49,11 @@ impl Config {
     /// Who may call. Without a login and an operator everybody may, which is only allowed where nobody else can
     /// reach the port.
     pub fn callers(&self) -> Result<Callers, Problem> {
-        let callers = Callers { login: self.auth.login()?, admin: self.admin.key()? };
+        let callers = Callers {
+            login: self.auth.login()?,
+            admin: self.admin.key()?,
+            allowed_hosts: self.allowed_hosts.iter().map(|name| host_name(name)).collect::<Result<_, _>>()?,
+        };
         let guarded = callers.login.is_some() || callers.admin.is_some();
         if !guarded && !self.listen.ip().to_canonical().is_loopback() {
             let listen = self.listen;
@@ -83,6 +90,22 @@ impl Admin {
             return Ok(key);
         }
         Err(Problem::new(format_args!("admin.key must have at least {SHORTEST_KEY} characters")))
+    }
+}
+
+/// A name or address as it stands in a URL, without a port.
+fn host_name(name: &str) -> Result<String, Problem> {
+    let wrong = || {
+        Problem::new(format_args!(
+            "allowed_hosts: {name}: expected a name as push.example, without scheme, port and path"
+        ))
+    };
+    let url = Url::parse(&format!("http://{name}/")).map_err(|_| wrong())?;
+    let is_plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.:[]".contains(letter));
+    let is_bare = is_plain && url.port().is_none() && url.username().is_empty() && url.path() == "/";
+    match url.host_str() {
+        Some(host) if is_bare && host.eq_ignore_ascii_case(name) => Ok(host.to_owned()),
+        _ => Err(wrong()),
     }
 }
 

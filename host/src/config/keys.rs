@@ -35,6 +35,12 @@ const fn unset(path: &'static str, kind: Kind, help: &'static str) -> Key {
 
 pub const KEYS: &[Key] = &[
     key("listen", Kind::Address, "\"127.0.0.1:9292\"", "Address and port to listen on"),
+    key(
+        "allowed_hosts",
+        Kind::Texts,
+        "[]",
+        "Names that callers may give in Host without [auth], and pages of which may call; as push.example",
+    ),
     unset(
         "data_dir",
         Kind::Path,

@@ -126,8 +126,8 @@ impl Layers {
         origin: &dyn Fn(&str) -> Origin<'a>,
     ) -> Result<(), Problem> {
         for (name, value) in table {
-            let path = join(path, &name);
-            let segments: Vec<&str> = path.split('.').collect();
+            let path = names::join(path, &name);
+            let segments = names::segments(&path);
             match value {
                 Value::Table(inner) if names::is_section(&segments) => self.table(&path, inner, origin)?,
                 value => match names::find(&segments) {
@@ -152,7 +152,7 @@ impl Layers {
         many: impl Iterator<Item = &'a str>,
         one: &str,
     ) -> Result<(), Problem> {
-        let segments: Vec<&str> = path.split('.').collect();
+        let segments = names::segments(path);
         let Some(key) = names::find(&segments) else {
             return Err(unknown(origin, path, known_paths(&segments)));
         };
@@ -167,15 +167,16 @@ impl Layers {
 
     fn set(&mut self, path: &str, key: &Key, value: Value, origin: &Origin<'_>) -> Result<(), Problem> {
         key.kind.check(&value).map_err(|wrong| Problem::new(format_args!("{origin}: {path}: {wrong}")))?;
-        let (sections, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let segments = names::segments(path);
+        let Some((name, sections)) = segments.split_last() else { return Ok(()) };
         let mut table = &mut self.0;
-        for section in sections.split('.').filter(|section| !section.is_empty()) {
-            let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        for section in sections {
+            let entry = table.entry(*section).or_insert_with(|| Value::Table(Table::new()));
             table = entry
                 .as_table_mut()
                 .ok_or_else(|| Problem::new(format_args!("{origin}: {path}: {section} is not a table")))?;
         }
-        table.insert(name.to_owned(), value);
+        table.insert((*name).to_owned(), value);
         Ok(())
     }
 }
@@ -230,7 +231,7 @@ fn known_paths(segments: &[&str]) -> impl Iterator<Item = String> {
     KEYS.iter().map(move |key| {
         let own = key.path.split('.').zip(segments);
         let named = own.map(|(own, given)| if own.starts_with('<') { given } else { own });
-        named.collect::<Vec<_>>().join(".")
+        named.fold(String::new(), |path, name| names::join(&path, name))
     })
 }
 
@@ -251,7 +252,7 @@ fn hide(table: &mut Table, path: &str) {
 
 fn find_lines(text: &str, path: &str, table: &DeTable<'_>, lines: &mut BTreeMap<String, usize>) {
     for (name, value) in table {
-        let path = join(path, name.get_ref());
+        let path = names::join(path, name.get_ref());
         lines.insert(path.clone(), line_of(text, name.span().start));
         if let DeValue::Table(inner) = value.get_ref() {
             find_lines(text, &path, inner, lines);
@@ -261,8 +262,4 @@ fn find_lines(text: &str, path: &str, table: &DeTable<'_>, lines: &mut BTreeMap<
 
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

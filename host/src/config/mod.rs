@@ -34,6 +34,8 @@ use crate::contract::Environment;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// Names of this server.
+    pub allowed_hosts: Vec<String>,
     /// None: what is registered and uploaded ends with the server.
     pub data_dir: Option<PathBuf>,
     #[serde(default)]
@@ -64,7 +66,8 @@ pub struct Tls {
     pub extra_roots: Vec<PathBuf>,
 }
 
-/// By provider: where to send instead of the manifest's endpoints.
+/// By provider: where to send instead of the manifest's endpoints. `name` is a provider that all tenants share,
+/// `tenant/name` one that a tenant uploaded.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Endpoints(BTreeMap<String, Overrides>);
@@ -291,9 +294,16 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 impl Endpoints {
-    /// Where requests for this endpoint go instead, if the operator says so.
-    pub fn get(&self, provider: &str, endpoint: &str, environment: Environment) -> Option<&BaseUrl> {
-        let overrides = self.0.get(provider)?;
+    /// Where requests for this endpoint go instead, if the operator says so. `owner`: the tenant that uploaded the
+    /// provider; None: all tenants share it.
+    pub fn get(
+        &self,
+        owner: Option<&str>,
+        provider: &str,
+        endpoint: &str,
+        environment: Environment,
+    ) -> Option<&BaseUrl> {
+        let overrides = self.of(owner, provider)?;
         let named = overrides.named.get(endpoint);
         match environment {
             Environment::Production => {
@@ -312,18 +322,46 @@ impl Endpoints {
         self.0.insert(provider.to_owned(), all);
     }
 
-    /// All overrides.
-    pub fn urls(&self) -> impl Iterator<Item = &BaseUrl> {
-        self.0.values().flat_map(|overrides| {
+    /// All places that a provider's requests may go to instead.
+    pub fn urls(&self, owner: Option<&str>, provider: &str) -> impl Iterator<Item = &BaseUrl> {
+        self.of(owner, provider).into_iter().flat_map(|overrides| {
             let named =
                 overrides.named.values().flat_map(|named| named.production.iter().chain(&named.development));
             overrides.production.iter().chain(&overrides.development).chain(named)
         })
     }
 
-    /// The providers that have overrides.
-    pub fn providers(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// Is every override one of a provider that all tenants share, and of an endpoint that it has? `known`: these
+    /// providers with their endpoints. An unknown one would be a redirection that never happens.
+    pub fn check(&self, known: &[(String, Vec<String>)]) -> Result<(), Problem> {
+        let shared = self.0.iter().filter(|(name, _)| !name.contains('/'));
+        for (name, overrides) in shared {
+            let Some((_, endpoints)) = known.iter().find(|(provider, _)| provider == name) else {
+                let near = names::nearest(name, known.iter().map(|(provider, _)| provider.clone()));
+                let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                return Err(Problem::new(format_args!(
+                    "endpoints.{name}: there is no provider {name} that all tenants share{hint} One that a tenant uploaded is named endpoints.\"TENANT/{name}\""
+                )));
+            };
+            let unknown = overrides.named.keys().find(|endpoint| !endpoints.contains(endpoint));
+            if let Some(endpoint) = unknown {
+                let near = names::nearest(endpoint, endpoints.iter().cloned());
+                let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                return Err(Problem::new(format_args!(
+                    "endpoints.{name}.{endpoint}: {name} has no endpoint {endpoint}{hint}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, owner: Option<&str>, provider: &str) -> Option<&Overrides> {
+        match owner {
+            None => self.0.get(provider),
+            // Few servers have any, and they pay for the text.
+            Some(_) if !self.0.keys().any(|name| name.contains('/')) => None,
+            Some(owner) => self.0.get(&format!("{owner}/{provider}")),
+        }
     }
 }
 

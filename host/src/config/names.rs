@@ -34,6 +34,23 @@ pub fn variable(path: &str) -> String {
     format!("PUSHLET_{}", path.replace(['.', '-'], "_").to_uppercase())
 }
 
+/// The segments of a real path. One in quotes may hold dots.
+pub fn segments(path: &str) -> Vec<&str> {
+    let mut in_quotes = false;
+    let split = path.split(move |letter: char| {
+        in_quotes ^= letter == '"';
+        letter == '.' && !in_quotes
+    });
+    split.map(|segment| segment.trim_matches('"')).collect()
+}
+
+/// A path with one more segment, as TOML writes it.
+pub fn join(path: &str, name: &str) -> String {
+    let is_bare = name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-');
+    let name = if is_bare { name.to_owned() } else { format!("\"{}\"", name.replace('"', "")) };
+    if path.is_empty() { name } else { format!("{path}.{name}") }
+}
+
 /// The key at a real path.
 pub fn find(path: &[&str]) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.covers(path))
@@ -41,8 +58,7 @@ pub fn find(path: &[&str]) -> Option<&'static Key> {
 
 /// Is the key at this path a list, whose members may hold colons?
 pub fn is_list_of_texts(path: &str) -> bool {
-    let path: Vec<&str> = path.split('.').collect();
-    find(&path).is_some_and(|key| matches!(key.kind, Kind::Texts))
+    find(&segments(path)).is_some_and(|key| matches!(key.kind, Kind::Texts))
 }
 
 /// Is it the path of a table that holds keys?
@@ -73,7 +89,11 @@ pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String
 }
 
 fn fits(own: &str, segment: &str) -> bool {
-    if own.starts_with('<') { value::is_name(segment) } else { own == segment }
+    match own {
+        "<provider>" => value::is_provider(segment),
+        own if own.starts_with('<') => value::is_name(segment),
+        own => own == segment,
+    }
 }
 
 #[cfg(test)]
@@ -96,8 +116,10 @@ mod tests {
             "endpoints.apns.production",
             "endpoints.web-push.development",
             "endpoints.apns.channels.production",
+            "endpoints.\"acme/hook\".production",
+            "endpoints.\"acme.co/hook\".hook.production",
         ] {
-            let path: Vec<&str> = path.split('.').collect();
+            let path = segments(path);
             assert!(find(&path).is_some(), "{path:?}");
         }
         for path in [
@@ -105,8 +127,12 @@ mod tests {
             "endpoints.apns.staging",
             "endpoints.AP NS.production",
             "endpoints.a.b.c.production",
+            "endpoints.\"acme/\".production",
+            "endpoints.\"/hook\".production",
+            "endpoints.\"a/b/c\".production",
+            "endpoints.apns.\"acme/hook\".production",
         ] {
-            let path: Vec<&str> = path.split('.').collect();
+            let path = segments(path);
             assert!(find(&path).is_none(), "{path:?}");
         }
         assert_eq!(

@@ -142,8 +142,9 @@ fn variables_hold_every_kind_of_value() {
     assert_eq!(config.limits.fields, 99);
     assert!(config.delivery.resend_unknown);
     assert_eq!(config.tls.extra_roots, [PathBuf::from("/a.pem"), PathBuf::from("/b.pem")]);
-    let get =
-        |endpoint, environment| config.endpoints.get("apns", endpoint, environment).map(BaseUrl::as_str);
+    let get = |endpoint, environment| {
+        config.endpoints.get(None, "apns", endpoint, environment).map(BaseUrl::as_str)
+    };
     assert_eq!(get("device", Environment::Production), Some("https://127.0.0.1:1"));
     assert_eq!(get("device", Environment::Development), None);
     assert_eq!(get("channels", Environment::Development), Some("https://127.0.0.1:2"));
@@ -190,7 +191,7 @@ fn the_specific_endpoint_wins() {
         "[endpoints.apns]\nproduction = \"https://all\"\n[endpoints.apns.channels]\nproduction = \"https://one/p/\"",
     )
     .unwrap();
-    let get = |provider, endpoint| config.endpoints.get(provider, endpoint, Environment::Production);
+    let get = |provider, endpoint| config.endpoints.get(None, provider, endpoint, Environment::Production);
     assert_eq!(get("apns", "device").unwrap().as_str(), "https://all");
     assert_eq!(get("apns", "channels").unwrap().prefix(), "/p");
     assert!(get("gcm", "send").is_none());
@@ -257,4 +258,41 @@ fn a_password_file_may_end_with_a_line_break() {
     let callers = config.callers();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(callers.unwrap().login.unwrap().password.reveal(), "open: sesame ");
+}
+
+#[test]
+fn an_uploaded_provider_is_named_with_its_tenant() {
+    let text = "[endpoints.\"acme.co/hook\"]\nproduction = \"https://one\"\n[endpoints.hook]\nproduction = \"https://two\"";
+    let endpoints = config(text).unwrap().endpoints;
+    let get = |owner| endpoints.get(owner, "hook", "any", Environment::Production).map(BaseUrl::as_str);
+    assert_eq!(get(Some("acme.co")), Some("https://one"));
+    assert_eq!(get(Some("other")), None, "what holds for a shared provider holds for no tenant's");
+    assert_eq!(get(None), Some("https://two"));
+    assert_eq!(endpoints.urls(Some("acme.co"), "hook").count(), 1);
+    assert_eq!(
+        problem(config("[endpoints.\"acme.co/hook\"]\nprodution = \"https://one\"")),
+        "pushlet.toml, line 2: unknown key endpoints.\"acme.co/hook\".prodution; did you mean endpoints.\"acme.co/hook\".production?"
+    );
+}
+
+#[test]
+fn an_override_of_an_unknown_provider_is_told() {
+    let known = [("apns".to_owned(), vec!["api".to_owned(), "channels".to_owned()])];
+    let told = |text: &str| config(text).unwrap().endpoints.check(&known);
+    assert!(told("endpoints.apns.production = \"https://x\"").is_ok());
+    assert!(told("endpoints.\"acme/apnz\".production = \"https://x\"").is_ok(), "it may be uploaded later");
+    let message = problem(told("endpoints.apn.production = \"https://x\""));
+    assert!(message.contains("no provider apn ") && message.contains("did you mean apns?"), "{message}");
+    let message = problem(told("endpoints.apns.chanels.production = \"https://x\""));
+    assert!(message.ends_with("did you mean channels?"), "{message}");
+}
+
+#[test]
+fn allowed_hosts_are_bare_names() {
+    let callers = |names: &str| config(&format!("allowed_hosts = {names}")).unwrap().callers();
+    assert_eq!(callers("[\"push.example\", \"[::2]\"]").unwrap().allowed_hosts, ["push.example", "[::2]"]);
+    for wrong in ["https://push.example", "push.example:80", "push.example/x", "a b", "*.example"] {
+        let message = problem(callers(&format!("[{wrong:?}]")));
+        assert!(message.starts_with("allowed_hosts: "), "{message}");
+    }
 }

@@ -8,6 +8,8 @@ use toml::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::tenant::TenantId;
+
 /// How a value is written.
 #[derive(Clone, Copy)]
 pub enum Kind {
@@ -202,6 +204,12 @@ pub fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<us
 pub fn is_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     !text.is_empty() && text.len() <= 64 && text.chars().all(plain)
+}
+
+/// May `[endpoints]` name a provider so? `name` for one that all tenants share, `tenant/name` for an uploaded one.
+pub fn is_provider(text: &str) -> bool {
+    text.split_once('/')
+        .map_or_else(|| is_name(text), |(tenant, name)| TenantId::parse(tenant).is_some() && is_name(name))
 }
 
 fn web_url(text: &str) -> Result<(), String> {

@@ -37,6 +37,8 @@ pub struct TokenRequest {
     /// `application/x-www-form-urlencoded`; holds secrets.
     pub body: Zeroizing<String>,
     pub deadline: Instant,
+    /// The URL came with an upload: only a public address may be behind it.
+    pub guarded: bool,
 }
 
 /// What a token endpoint answered.
@@ -56,6 +58,11 @@ impl TokenResponse {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct TokenHttpError(pub String);
+
+/// Says which token endpoints may have private addresses.
+pub trait TokenTrust: Send + Sync {
+    fn trusts(&self, url: &Url) -> bool;
+}
 
 /// How requests reach token endpoints. URLs come from manifests and uploads: the client must check
 /// them as it checks any target that it was not configured with, and follow no redirects.
@@ -80,6 +87,8 @@ pub(super) struct Fetch<'a> {
     /// Digest of everything that decides the token.
     pub(super) id: Key,
     pub(super) url: &'a Url,
+    /// Asked only when a request is really made.
+    pub(super) trust: &'a dyn TokenTrust,
     /// Makes the form; called only when a request is really made.
     pub(super) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
     /// Whose work it is to sign what the form needs; called only when a request is really made.
@@ -244,7 +253,8 @@ impl AccessTokens {
     ) -> Result<watch::Receiver<Option<Fetched>>, AuthorizeError> {
         let (form, account) = ((fetch.form)()?, (fetch.account)());
         let deadline = Instant::now() + FETCH_TIME;
-        let (client, tenant, url) = (self.client.clone(), fetch.tenant.clone(), fetch.url.clone());
+        let place = (fetch.tenant.clone(), fetch.url.clone(), !fetch.trust.trusts(fetch.url));
+        let client = self.client.clone();
         let (landed, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
         let landing = Landing {
@@ -261,7 +271,7 @@ impl AccessTokens {
             let answer = match form.complete(&account, landing.at, deadline).await {
                 Ok(form) => {
                     landing.counts.fetches.fetch_add(1, Ordering::Relaxed);
-                    let answer = post(&*client, (tenant, url), &form, deadline).await;
+                    let answer = post(&*client, place, &form, deadline).await;
                     token_response::read(answer, &form)
                 }
                 Err(error) => Err(error),
@@ -276,12 +286,12 @@ impl AccessTokens {
 
 async fn post(
     client: &dyn TokenClient,
-    (tenant, url): (TenantId, Url),
+    (tenant, url, guarded): (TenantId, Url, bool),
     form: &Form,
     deadline: Instant,
 ) -> Result<TokenResponse, TokenHttpError> {
     let body = Zeroizing::new(encoded(form));
-    let answer = client.post_form(TokenRequest { tenant, url, body, deadline });
+    let answer = client.post_form(TokenRequest { tenant, url, body, deadline, guarded });
     let answer = tokio::time::timeout_at(deadline.into(), answer).await;
     answer.unwrap_or_else(|_| Err(TokenHttpError("it took too long".to_owned())))
 }

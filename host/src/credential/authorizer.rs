@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::access_tokens::{AccessTokens, Fetch, TokenClient, TokenForm, parse_token_url};
+use super::access_tokens::{AccessTokens, Fetch, TokenClient, TokenForm, TokenTrust, parse_token_url};
 use super::cache::Key;
 use super::identity::ClientCertificate;
 use super::jwt::{self, Facts};
@@ -131,6 +131,7 @@ pub struct Exchange<'a> {
     pub settings: &'a [(String, String)],
     /// `https://host[:port]` of the target.
     pub origin: &'a str,
+    pub token_trust: &'a dyn TokenTrust,
 }
 
 /// Makes authorizations, and owns the tokens of the whole process.
@@ -251,13 +252,17 @@ impl Authorizer {
                 scope.unwrap_or_default().as_bytes(),
                 &grant.digest()?,
                 place.prefix.as_bytes(),
+                // One provider's way to a private address is not another's.
+                &[u8::from(exchange.token_trust.trusts(&url))],
             ]))
         })?;
         let form = || grant.form(scope);
         let account = || self.accounts.of(exchange.tenant);
         let refresh_before = Duration::from_millis(token.refresh_before);
         let (tenant, prefix) = (exchange.tenant, &place.prefix);
-        let fetch = Fetch { tenant, id, url: &url, form: &form, account: &account, refresh_before, prefix };
+        let trust = exchange.token_trust;
+        let fetch =
+            Fetch { tenant, id, url: &url, trust, form: &form, account: &account, refresh_before, prefix };
         let (value, handle) = self.access_tokens.get(fetch, now, deadline).await?;
         header(&place.name, value, Some(handle))
     }

@@ -40,7 +40,7 @@ use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse};
+pub use self::access_tokens::{TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
 pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, PREFIX as API_KEY_PREFIX};
 pub use self::authorizer::{Authorization, AuthorizeError, Authorizer, Exchange, TokenCounts, TokenHandle};
 pub use self::fault::CredentialError;

@@ -1,6 +1,5 @@
 //! Who an exchange is from: the credential's certificate or header, and the way to token endpoints.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -111,24 +110,20 @@ pub(super) fn kind_of<'a>(
 /// Reaches token endpoints over the same transport as everything else.
 pub(super) struct Tokens {
     transport: Transport,
-    trusted: Arc<HashSet<Origin>>,
 }
 
 impl Tokens {
-    pub fn new(transport: Transport, trusted: Arc<HashSet<Origin>>) -> Self {
-        Self { transport, trusted }
+    pub fn new(transport: Transport) -> Self {
+        Self { transport }
     }
 }
 
 impl TokenClient for Tokens {
     fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
         let transport = self.transport.clone();
-        let trusted = self.trusted.clone();
         async move {
             let failed = |error: &dyn std::fmt::Display| TokenHttpError(error.to_string());
             let origin = Origin::of(&request.url).map_err(|error| failed(&error))?;
-            // The URL came with an upload: only public addresses, or what the operator named.
-            let guarded = !trusted.contains(&origin);
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             let request = Request {
                 tenant: request.tenant,
@@ -141,7 +136,7 @@ impl TokenClient for Tokens {
                 headers: vec![(CONTENT_TYPE, form)],
                 body: Bytes::copy_from_slice(request.body.as_bytes()),
                 deadline: request.deadline.into(),
-                guarded,
+                guarded: request.guarded,
                 payer: None,
             };
             let response = transport.send(request).await.map_err(|error| failed(&error))?;

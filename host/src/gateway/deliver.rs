@@ -32,6 +32,8 @@ pub(super) struct Campaign {
     pub(super) gateway: Arc<Inner>,
     pub(super) tenant: TenantId,
     pub(super) provider: Arc<Provider>,
+    /// Did the tenant upload the provider? Else it is everybody's.
+    is_own: bool,
     pub(super) instances: Arc<Instances>,
     pub(super) application: Arc<Application>,
     pub(super) purpose: Purpose,
@@ -105,6 +107,7 @@ impl Campaign {
     pub fn new(
         gateway: Arc<Inner>,
         provider: Arc<Provider>,
+        is_own: bool,
         tenant: &TenantId,
         application: Arc<Application>,
         purpose: Purpose,
@@ -122,6 +125,7 @@ impl Campaign {
             gateway,
             tenant,
             provider,
+            is_own,
             instances,
             application,
             purpose,
@@ -129,6 +133,11 @@ impl Campaign {
             undecoded,
             _place: place,
         })
+    }
+
+    /// Who uploaded the provider; None: it is everybody's.
+    pub fn owner(&self) -> Option<&TenantId> {
+        self.is_own.then_some(&self.tenant)
     }
 
     /// One fate per target, in order, and the service's own answer if it was asked for.

@@ -1,7 +1,8 @@
 //! Where an exchange goes: the manifest's endpoint, or what the operator configured in its place.
 
-use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
+
+use url::Url;
 
 use crate::config::{self, BaseUrl};
 use crate::contract::manifest;
@@ -26,27 +27,31 @@ const MOST_KNOWN: usize = 4096;
 
 pub(super) struct Destinations {
     overrides: config::Endpoints,
-    trusted: Arc<HashSet<Origin>>,
     /// By their text in the configuration or the manifest: reading a URL costs more than encoding a push.
     known: RwLock<FairCache<TenantId, String, Origin>>,
 }
 
 impl Destinations {
     pub fn new(overrides: config::Endpoints) -> Self {
-        let trusted = overrides.urls().filter_map(|url| bare(url).parse().ok()).collect();
-        let known = RwLock::new(FairCache::new(MOST_KNOWN));
-        Self { overrides, trusted: Arc::new(trusted), known }
+        Self { overrides, known: RwLock::new(FairCache::new(MOST_KNOWN)) }
     }
 
-    /// Origins that the operator named: they may have private addresses. A credential's token endpoint may be
-    /// one of them; targets never profit from it.
-    pub fn trusted(&self) -> Arc<HashSet<Origin>> {
-        self.trusted.clone()
+    /// Did the operator name this place for this provider, so that it may have a private address? A credential's
+    /// token endpoint may be there; targets, and other providers, never profit from it.
+    pub fn trusts_token_url(&self, owner: Option<&TenantId>, provider: &str, url: &Url) -> bool {
+        self.overrides.urls(owner.map(TenantId::as_str), provider).any(|base| {
+            let is_below = url.path().strip_prefix(base.prefix()).is_some_and(|rest| rest.starts_with('/'));
+            let is_there =
+                url.host_str() == Some(base.host()) && url.port_or_known_default() == Some(base.port());
+            url.scheme() == "https" && is_there && is_below
+        })
     }
 
+    /// `owner`: who uploaded the provider; None: it is everybody's.
     pub fn of(
         &self,
         tenant: &TenantId,
+        owner: Option<&TenantId>,
         provider: &Provider,
         message: &Message,
         exchange: &Exchange,
@@ -57,7 +62,8 @@ impl Destinations {
             manifest::Transport::Http2 => Protocol::Http2,
             manifest::Transport::Https => Protocol::Https,
         };
-        let base = self.overrides.get(&manifest.name, &endpoint.name, endpoint.environment);
+        let owner = owner.map(TenantId::as_str);
+        let base = self.overrides.get(owner, &manifest.name, &endpoint.name, endpoint.environment);
         if let Some(base) = base {
             let origin = self.origin(tenant, base.as_str(), || bare(base).parse())?;
             let path = format!("{}{}", base.prefix(), exchange.path);
@@ -98,4 +104,40 @@ impl Destinations {
 /// The origin of a base URL.
 fn bare(base: &BaseUrl) -> String {
     format!("https://{}:{}", base.host(), base.port())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Layers;
+
+    #[test]
+    fn a_token_url_is_trusted_for_the_same_provider_and_prefix_only() {
+        let mut layers = Layers::new().unwrap();
+        let text = "endpoints.fcm.production = \"https://inside:8443/fcm\"\n\
+                    endpoints.\"acme/hook\".development = \"https://inside\"";
+        layers.text(std::path::Path::new("test.toml"), text).unwrap();
+        let destinations = Destinations::new(layers.finish().unwrap().endpoints);
+        let (acme, other) = (TenantId::new("acme"), TenantId::new("other"));
+        let trusts = |owner, provider, url: &str| {
+            destinations.trusts_token_url(owner, provider, &Url::parse(url).unwrap())
+        };
+        assert!(trusts(None, "fcm", "https://inside:8443/fcm/token"));
+        assert!(trusts(Some(&acme), "hook", "https://inside/any"));
+        for (owner, provider, url) in [
+            (None, "apns", "https://inside:8443/fcm/token"),
+            (Some(&acme), "fcm", "https://inside:8443/fcm/token"),
+            (Some(&other), "hook", "https://inside/any"),
+            (None, "hook", "https://inside/any"),
+            (None, "fcm", "https://inside:8443/token"),
+            (None, "fcm", "https://inside:8443/fcmx/token"),
+            (None, "fcm", "https://inside:8443/fcm/../token"),
+            (None, "fcm", "https://inside:8443/fcm/%2e%2e/token"),
+            (None, "fcm", "https://inside/fcm/token"),
+            (None, "fcm", "https://inside.example:8443/fcm/token"),
+        ] {
+            assert!(!trusts(owner, provider, url), "{owner:?} {provider} {url}");
+        }
+    }
 }

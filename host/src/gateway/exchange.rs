@@ -2,12 +2,13 @@
 
 use http::HeaderMap;
 use tokio::time::Instant;
+use url::Url;
 
 use super::authorize::{self, Authorized};
 use super::deliver::{Attempt, Batch, Campaign, Work};
 use super::{Fate, failure};
 use crate::contract::{ConnectionHint, Disposition, Outcome};
-use crate::credential::{self, Moment, TokenHandle};
+use crate::credential::{self, Moment, TokenHandle, TokenTrust};
 use crate::error::Error;
 use crate::provider::{Exchange, Message};
 use crate::transport;
@@ -61,7 +62,8 @@ impl Campaign {
         deadline: Instant,
     ) -> Result<Wire, Box<Fate>> {
         let failed = |error: Error| Box::new(Fate::Failed(error));
-        let destination = self.gateway.destinations.of(&self.tenant, &self.provider, message, exchange);
+        let destinations = &self.gateway.destinations;
+        let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
         let destination = destination.map_err(failed)?;
         if self.purpose.validate_only {
             // Nothing is signed, and nobody is asked: no token endpoint, and no name server.
@@ -151,7 +153,7 @@ impl Campaign {
         let credential = self.application.credential.as_ref()?;
         let settings = &self.application.record.settings;
         let (tenant, origin) = (&self.tenant, origin.as_str());
-        Some(credential::Exchange { tenant, credential, kind, settings, origin })
+        Some(credential::Exchange { tenant, credential, kind, settings, origin, token_trust: self })
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?
@@ -165,6 +167,12 @@ impl Campaign {
             // A provider that calls a certificate or a key "expired" gets no second try.
             _ => false,
         }
+    }
+}
+
+impl TokenTrust for Campaign {
+    fn trusts(&self, url: &Url) -> bool {
+        self.gateway.destinations.trusts_token_url(self.owner(), &self.provider.manifest().name, url)
     }
 }
 

@@ -63,9 +63,10 @@ impl Inner {
         let operation = operation(collection, errand.work).map_err(failed)?;
         let deadline = errand.deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
         let deadline = Instant::now() + deadline;
+        let is_own = providers.is_own(&name);
         let payer = self.tenants.get(tenant).map_err(failed)?.account.clone();
         let purpose = Purpose { payer, native: false, validate_only: false };
-        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, purpose);
+        let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
         let campaign = campaign.map_err(failed)?;
         campaign.perform(collection, &operation, deadline).await.map_err(|fate| (name.clone(), *fate))
     }

@@ -55,8 +55,11 @@ use recent::Recent;
 pub use recent::RecentFailure;
 pub use status::Status;
 use storage_check::StorageCheck;
-pub use stream::{Gate, HeldLine, Line, Stream};
-pub use uploads::{Policy, ProviderEntry, ProviderLog, ProviderView, Upload, Uploads, for_everybody};
+pub use stream::{Gate, HeldLine, Line, Stop, Stream, Targets};
+pub use uploads::{
+    Policy, ProviderEntry, ProviderLog, ProviderView, SecretHost, Upload, UploadRefusal, Uploads,
+    for_everybody,
+};
 
 /// A registration as it was uploaded: text fields and files by field name.
 #[derive(Default)]
@@ -119,9 +122,14 @@ pub struct Shared {
     pub validate_only: bool,
     /// For each target; None: the configured one.
     pub deadline: Option<Duration>,
-    /// How many there are, if all are known: then they must be within the tenant's limits, else they wait for
-    /// their turn.
-    pub targets: Option<usize>,
+    pub targets: Targets,
+}
+
+/// What becomes of a list of dead tokens that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedbackRead {
+    Keep,
+    Clear,
 }
 
 /// On whose behalf it is sent.
@@ -212,7 +220,7 @@ impl Gateway {
         settings: Settings,
     ) -> Self {
         let destinations = Destinations::new(settings.endpoints);
-        let tokens = authorize::Tokens::new(transport.clone(), destinations.trusted());
+        let tokens = authorize::Tokens::new(transport.clone());
         let inner = Arc::new(Inner {
             catalogue: uploads.catalogue().clone(),
             uploads,
@@ -281,9 +289,18 @@ impl Gateway {
         self.0.manage(tenant, errand).await
     }
 
-    /// The tokens that were reported dead since the last call; reading clears the list.
-    pub fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error> {
-        Ok(self.0.registry.get(tenant, application_id)?.feedback.take())
+    /// The tokens that were reported dead since the list was cleared last.
+    pub fn feedback(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        read: FeedbackRead,
+    ) -> Result<Vec<DeadToken>, Error> {
+        let entry = self.0.registry.get(tenant, application_id)?;
+        Ok(match read {
+            FeedbackRead::Keep => entry.feedback.list(),
+            FeedbackRead::Clear => entry.feedback.take(),
+        })
     }
 
     /// The certificates of all tenants that end within 30 days, or have ended; the soonest first.

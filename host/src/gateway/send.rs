@@ -71,7 +71,8 @@ impl Inner {
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
         let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
-        let campaign = Campaign::new(self.clone(), provider.clone(), tenant, application, purpose)?;
+        let is_own = providers.is_own(&application.provider);
+        let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose)?;
         Ok(Opened { campaign, provider, providers, notification, timeout })
     }
 

@@ -19,7 +19,7 @@ use crate::account::{Account, MemoryUse, Reservation};
 use crate::contract::{Notification, Target};
 use crate::error::Error;
 use crate::tenant::TenantId;
-use crate::tenants::SendPlace;
+use crate::tenants::{Permission, SendPlace, Withdrawal};
 
 /// Bytes that the lines of one stream may take which are in flight, of those that are large or have a notification of
 /// their own: as much as some hundred notifications of the size that push services take.
@@ -37,9 +37,26 @@ pub struct Stream {
     place: SendPlace,
     /// Do the targets wait for their turn? Else they are taken already.
     paced: bool,
+    /// What must still hold when a line is sent; None: all lines were let in at once.
+    permission: Option<Permission>,
     /// Lines that are taken at a time.
     batch: usize,
     gate: Gate,
+}
+
+/// The targets of a stream.
+pub enum Targets {
+    /// All are known, so many: they must be within the tenant's limits at once.
+    Counted(usize),
+    /// They come one by one and wait for their turn, for as long as this permission holds.
+    Open(Permission),
+}
+
+/// Why a stream was stopped before its lines ended. Lines without a result were not tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Withdrawn(Withdrawal),
+    ApplicationDeleted,
 }
 
 /// One target of a stream.
@@ -94,16 +111,19 @@ impl Gate {
 impl Inner {
     pub(super) async fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
         let Shared { application_id, notification: shared, size, validate_only, deadline, targets } = shared;
-        let known = targets.map(|targets| if validate_only { 0 } else { targets as u64 });
+        let (known, permission) = match targets {
+            Targets::Counted(count) => (Some(if validate_only { 0 } else { count as u64 }), None),
+            Targets::Open(permission) => (None, Some(permission)),
+        };
         let place = self.tenants.begin_send(tenant, known)?;
-        let paced = targets.is_none() && !validate_only;
+        let paced = known.is_none() && !validate_only;
         let batch = if paced { place.batch().min(BATCH) } else { BATCH };
         let application = self.opened(tenant, &application_id).await?;
         let purpose = Purpose { payer: place.account().clone(), native: false, validate_only };
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
         let gate = Gate::new(size, place.account().clone());
-        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, batch, gate })
+        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, permission, batch, gate })
     }
 }
 
@@ -111,6 +131,13 @@ impl Inner {
 enum Prepared {
     Batch(Arc<Batch>, Held),
     Settled(usize, Fate),
+}
+
+/// When some lines may go.
+enum Admission {
+    Now(Vec<Prepared>),
+    At(Instant),
+    Never(Stop),
 }
 
 /// What the lines of a batch hold until all of them are settled.
@@ -145,9 +172,14 @@ impl Stream {
         self.gate.clone()
     }
 
-    /// Sends until `lines` ends and everything is settled. When nobody takes `results` any more, what is
-    /// under way is finished and nothing more is begun.
-    pub async fn run(self, mut lines: mpsc::Receiver<Line>, results: mpsc::Sender<(usize, Fate)>) {
+    /// Sends until `lines` ends and everything is settled. When nobody takes `results` any more, or the
+    /// permission is withdrawn, what is under way is finished and nothing more is begun.
+    pub async fn run(
+        self,
+        mut lines: mpsc::Receiver<Line>,
+        results: mpsc::Sender<(usize, Fate)>,
+    ) -> Option<Stop> {
+        let mut stop = None;
         let mut under_way = FuturesUnordered::new();
         let mut open = true;
         let mut targets_under_way = 0;
@@ -177,10 +209,17 @@ impl Stream {
                 }
                 () = sleep_until(turn), if open && !received.is_empty() => true,
             };
-            let prepared = match go.then(|| self.admitted(&mut received)) {
-                Some(Ok(prepared)) => prepared,
-                Some(Err(later)) => {
+            let prepared = match go.then(|| self.admit(&mut received)) {
+                Some(Admission::Now(prepared)) => prepared,
+                Some(Admission::At(later)) => {
                     turn = later;
+                    continue;
+                }
+                Some(Admission::Never(why)) => {
+                    (stop, open) = (Some(why), false);
+                    // Whoever feeds it learns that no more is taken.
+                    lines.close();
+                    received.clear();
                     continue;
                 }
                 None => continue,
@@ -198,19 +237,28 @@ impl Stream {
                 }
             }
         }
+        stop
     }
 
-    /// The lines prepared, if the tenant's limits let them go now. `Err`: when to ask again.
-    fn admitted(&self, lines: &mut Vec<Line>) -> Result<Vec<Prepared>, Instant> {
-        let taken = if self.paced { self.place.take(lines.len()) } else { Ok(None) };
-        match taken {
-            Ok(None) => Ok(self.prepare(lines)),
-            Ok(Some(wait)) => Err(Instant::now() + wait),
-            Err(error) => Ok(lines
-                .drain(..)
-                .map(|line| self.refused(line.index, &line.target, error.clone()))
-                .collect()),
+    /// The lines prepared, if the permission still holds and the tenant's limits let them go now.
+    fn admit(&self, lines: &mut Vec<Line>) -> Admission {
+        if let Some(why) = self.stopped() {
+            return Admission::Never(why);
         }
+        match self.paced.then(|| self.place.take(lines.len())).flatten() {
+            None => Admission::Now(self.prepare(lines)),
+            Some(wait) => Admission::At(Instant::now() + wait),
+        }
+    }
+
+    /// Looked at for each batch of lines, so it takes no lock.
+    fn stopped(&self) -> Option<Stop> {
+        let permission = self.permission.as_ref()?;
+        if let Some(why) = permission.withdrawn() {
+            return Some(Stop::Withdrawn(why));
+        }
+        let deleted = self.opened.campaign.application.feedback.is_retired();
+        deleted.then_some(Stop::ApplicationDeleted)
     }
 
     fn refused(&self, index: usize, target: &Target, error: Error) -> Prepared {

@@ -25,7 +25,7 @@ use super::{admission, answer};
 use crate::config::{Callers, Limits, Login};
 use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
-use crate::tenants::{Tenant, Tenants, looks_like_a_key};
+use crate::tenants::{Permission, Tenant, Tenants, looks_like_a_key};
 
 /// Whom to let in.
 ///
@@ -45,7 +45,7 @@ pub struct Access {
 pub enum Caller {
     /// Who has the operator's key. It is no tenant.
     Operator,
-    Tenant(Arc<Tenant>),
+    Tenant(Permission),
 }
 
 /// What is known of a request that was let in.
@@ -58,6 +58,9 @@ struct Admitted {
 
 /// The tenant that calls. The operator, who has no applications, is answered 403.
 pub struct ByTenant(pub TenantId);
+
+/// The same with what it was let in by, for a request that goes on for long.
+pub struct Allowed(pub Permission);
 
 /// Lets the request through if it is the operator's.
 pub struct Operator;
@@ -114,7 +117,7 @@ impl Access {
         }
         let own = match caller {
             Caller::Operator => None,
-            Caller::Tenant(tenant) => Some(self.tenants.begin_request(tenant)?),
+            Caller::Tenant(permission) => Some(self.tenants.begin_request(permission.tenant())?),
         };
         self.under_way.begin(own)
     }
@@ -157,12 +160,14 @@ impl Access {
         if self.login.as_ref().is_some_and(|login| login.matches(username, password)) {
             return self.default_tenant();
         }
-        let tenant = self.tenants.by_key(std::str::from_utf8(password).ok()?)?;
-        (tenant.id.as_str().as_bytes() == username).then_some(Caller::Tenant(tenant))
+        let permission = self.tenants.by_key(std::str::from_utf8(password).ok()?)?;
+        let is_its_own = permission.tenant().id.as_str().as_bytes() == username;
+        is_its_own.then_some(Caller::Tenant(permission))
     }
 
     fn default_tenant(&self) -> Option<Caller> {
-        self.tenants.get(&TenantId::default_tenant()).ok().map(Caller::Tenant)
+        let tenant = self.tenants.get(&TenantId::default_tenant()).ok()?;
+        Some(Caller::Tenant(Permission::without_key(tenant)))
     }
 }
 
@@ -212,7 +217,7 @@ pub async fn check(State(access): State<Arc<Access>>, mut request: Request, next
     if let Some(peer) = peer {
         peer.authenticate();
     }
-    let tenant = caller.tenant().cloned();
+    let tenant = caller.tenant().map(|tenant| tenant.id.clone());
     let mut response = match access.place(&caller, &request) {
         Ok(place) => {
             let has_operator = access.admin.is_some();
@@ -236,10 +241,14 @@ pub fn place_of(extensions: &Extensions) -> Option<&Place> {
 }
 
 impl Caller {
-    fn tenant(&self) -> Option<&TenantId> {
+    fn tenant(&self) -> Option<&Tenant> {
+        self.permission().map(|permission| &**permission.tenant())
+    }
+
+    fn permission(&self) -> Option<&Permission> {
         match self {
             Self::Operator => None,
-            Self::Tenant(tenant) => Some(&tenant.id),
+            Self::Tenant(permission) => Some(permission),
         }
     }
 }
@@ -278,12 +287,22 @@ impl<S: Sync> FromRequestParts<S> for ByTenant {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        Admitted::of(parts)?.caller.tenant().cloned().map(Self).ok_or_else(|| {
-            let message =
-                "the operator's key is for /v1/tenants and /metrics; everything else needs a tenant's key";
-            Error::new(Kind::Forbidden, "tenant_required", message)
-        })
+        let tenant = Admitted::of(parts)?.caller.tenant().ok_or_else(tenant_required)?;
+        Ok(Self(tenant.id.clone()))
     }
+}
+
+impl<S: Sync> FromRequestParts<S> for Allowed {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Admitted::of(parts)?.caller.permission().cloned().map(Self).ok_or_else(tenant_required)
+    }
+}
+
+fn tenant_required() -> Error {
+    let message = "the operator's key is for /v1/tenants and /metrics; everything else needs a tenant's key";
+    Error::new(Kind::Forbidden, "tenant_required", message)
 }
 
 impl<S: Sync> FromRequestParts<S> for Operator {

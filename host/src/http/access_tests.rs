@@ -14,7 +14,7 @@ fn login(password: &str) -> Option<Login> {
 
 fn access(login: Option<Login>, admin: Option<&str>) -> Access {
     let admin = admin.map(|key| Hidden::new(key.into()));
-    let callers = Callers { login, admin };
+    let callers = Callers { login, admin, ..Callers::default() };
     let tenants = Arc::new(Tenants::in_memory().unwrap());
     Access::new(tenants, &callers, &limits(), &UnderWay::at_most(1), &watch())
 }
@@ -41,7 +41,7 @@ fn caller(access: &Access, headers: &HeaderMap) -> Option<Caller> {
 fn name(caller: Option<Caller>) -> Option<String> {
     caller.map(|caller| match caller {
         Caller::Operator => "operator".to_owned(),
-        Caller::Tenant(tenant) => tenant.id.to_string(),
+        Caller::Tenant(permission) => permission.tenant().id.to_string(),
     })
 }
 
@@ -121,7 +121,12 @@ fn only_a_server_without_login_and_operator_is_open() {
 }
 
 fn request(method: &str, uri: &str) -> Request {
-    Request::builder().method(method).uri(uri).body(axum::body::Body::empty()).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .header("host", "localhost")
+        .body(axum::body::Body::empty())
+        .unwrap()
 }
 
 fn from(address: &str, authorization: &str) -> Request {
@@ -134,7 +139,7 @@ fn from(address: &str, authorization: &str) -> Request {
 
 #[tokio::test(start_paused = true)]
 async fn who_shows_wrong_credentials_again_and_again_must_wait_and_the_right_ones_work() {
-    let callers = Callers { login: login("x"), admin: None };
+    let callers = Callers { login: login("x"), ..Callers::default() };
     let router = super::super::router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0;
     let (right, wrong) = (format!("Basic {}", encoded("me:x")), format!("Basic {}", encoded("me:y")));
     for _ in 0..limits().wrong_credentials {

@@ -91,6 +91,13 @@ pub fn with_status(status: StatusCode, code: &str, message: &str) -> Response {
     response
 }
 
+/// 409 with more to tell than a code and a message; `body` has these too.
+pub fn conflict(code: &'static str, body: &impl Serialize) -> Response {
+    let mut response = json(StatusCode::CONFLICT, body);
+    response.extensions_mut().insert(Logged { code: code.into(), inner: None });
+    response
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         error(self)

@@ -19,7 +19,7 @@ use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, R
 use super::{Api, answer, detached};
 use crate::contract::Target;
 use crate::error::{Error, Kind};
-use crate::gateway::{DeadToken, Fate, Fields, Registration, Report, Send, Via};
+use crate::gateway::{DeadToken, Fate, FeedbackRead, Fields, Registration, Report, Send, Via};
 use crate::tenant::TenantId;
 
 /// Secrets that may come with a send, and the `type` that each one is for.
@@ -160,7 +160,7 @@ pub async fn application_feedback(
             "an application_id is required for this call",
         )
     })?;
-    let dead = api.backend.feedback(&tenant, &id)?;
+    let dead = api.backend.feedback(&tenant, &id, FeedbackRead::Clear)?;
     let response = dead.iter().map(DeadTokenView::of).collect();
     Ok(answer::json(StatusCode::OK, &Feedback { response }))
 }

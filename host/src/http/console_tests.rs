@@ -16,7 +16,7 @@ use crate::config::{Callers, Hidden, Login};
 /// A server that lets nobody in without a password.
 fn guarded() -> Router {
     let login = Login { username: "me".into(), password: Hidden::new("a:b".into()) };
-    let callers = Callers { login: Some(login), admin: None };
+    let callers = Callers { login: Some(login), ..Callers::default() };
     router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
 }
 
@@ -25,7 +25,10 @@ async fn got(uri: &str) -> Got {
 }
 
 async fn text(uri: &str) -> String {
-    let response = guarded().oneshot(Request::get(uri).body(Body::empty()).unwrap()).await.unwrap();
+    let response = guarded()
+        .oneshot(Request::get(uri).header("host", "localhost").body(Body::empty()).unwrap())
+        .await
+        .unwrap();
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 

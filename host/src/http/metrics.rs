@@ -101,7 +101,7 @@ pub(super) async fn guarded(
 ) -> Result<Response, Error> {
     let allowed = match caller {
         Caller::Operator => true,
-        Caller::Tenant(tenant) => tenant.id.is_default() && !there_is_one,
+        Caller::Tenant(permission) => permission.tenant().id.is_default() && !there_is_one,
     };
     if !allowed {
         return Err(Error::new(Kind::NotFound, "not_found", "The requested method was not found: /metrics"));

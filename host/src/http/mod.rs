@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod classic;
 mod console;
+mod cross_site;
 mod detached;
 mod form;
 mod held;
@@ -37,11 +38,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::{Callers, Limits};
 use crate::error::{Error, Kind};
 use crate::gateway::{
-    self, ApplicationView, DeadToken, Described, Gateway, LimitUse, Readiness, Registration, Report,
-    Standing, Uploads,
+    self, ApplicationView, DeadToken, Described, FeedbackRead, Gateway, LimitUse, Readiness, Registration,
+    Report, Standing, Uploads,
 };
 use crate::tenant::TenantId;
 use crate::tenants::{Tenants, Usage};
+use cross_site::SiteGuard;
 use detached::detached;
 use idempotency::{Answers, Idempotency};
 
@@ -53,7 +55,12 @@ pub use watch::Watch;
 pub trait Backend: Send + Sync {
     fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error>;
     fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
-    fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error>;
+    fn feedback(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        read: FeedbackRead,
+    ) -> Result<Vec<DeadToken>, Error>;
     fn readiness(&self) -> BoxFuture<'static, Readiness>;
     fn standing(&self, tenant: &TenantId) -> Standing;
     fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
@@ -82,8 +89,13 @@ impl Backend for Gateway {
         Box::pin(async move { Gateway::send(&gateway, &tenant, send).await })
     }
 
-    fn feedback(&self, tenant: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error> {
-        Gateway::feedback(self, tenant, application_id)
+    fn feedback(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        read: FeedbackRead,
+    ) -> Result<Vec<DeadToken>, Error> {
+        Gateway::feedback(self, tenant, application_id, read)
     }
 
     fn readiness(&self) -> BoxFuture<'static, Readiness> {
@@ -216,6 +228,7 @@ pub fn router(
     let access = access::Access::new(backend.tenants().clone(), callers, limits, &under_way, watch);
     let answers = Answers::open(limits, backend.answers());
     let api = Api::new(backend, answers, limits, &under_way, watch);
+    let guard = Arc::new(SiteGuard::new(callers));
     let guarded = Router::new()
         .route("/register_application", post(classic::register_application))
         .route("/send_notification", post(classic::send_notification))
@@ -231,7 +244,12 @@ pub fn router(
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
-    let router = wrapped(health().merge(console::routes()).merge(openapi::page()).merge(guarded), api, watch);
+    let router = wrapped(
+        health().merge(console::routes()).merge(openapi::page()).merge(guarded),
+        api,
+        watch,
+        Some(guard),
+    );
     (router, under_way)
 }
 
@@ -245,7 +263,8 @@ pub fn watch_router(
     // Nothing is sent here.
     let api = Api::new(backend, Answers::open(limits, None), limits, under_way, watch);
     let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
-    wrapped(routes, api, watch)
+    // No page can send anything here, and Prometheus may know this address by any name.
+    wrapped(routes, api, watch, None)
 }
 
 /// For everybody.
@@ -258,10 +277,11 @@ fn health() -> Router<Api> {
 
 /// With what holds for all routes. One layer of several parts: a route's layers are copied for each request, and
 /// each copies those inside it.
-fn wrapped(routes: Router<Api>, api: Api, watch: &Watch) -> Router {
+fn wrapped(routes: Router<Api>, api: Api, watch: &Watch, guard: Option<Arc<SiteGuard>>) -> Router {
+    let doorway = request_log::Doorway { watch: watch.clone(), guard };
     routes.with_state(api).layer(
         ServiceBuilder::new()
-            .layer(middleware::from_fn_with_state(watch.clone(), request_log::record))
+            .layer(middleware::from_fn_with_state(doorway, request_log::record))
             .layer(CatchPanicLayer::custom(panicked))
             // The bounds of `form` hold, and they are the operator's.
             .layer(DefaultBodyLimit::disable()),

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use uuid::{Builder, Uuid};
 
 use super::admission;
 use super::answer::Logged;
+use super::cross_site::SiteGuard;
 use super::peer::Peer;
 use super::watch::Watch;
 use crate::log::REQUESTS;
@@ -50,7 +52,19 @@ struct End {
     error: Option<Logged>,
 }
 
-pub async fn record(State(watch): State<Watch>, request: Request, next: Next) -> Response {
+/// What every request passes first.
+#[derive(Clone)]
+pub struct Doorway {
+    pub watch: Watch,
+    /// None: this address may be called anything.
+    pub guard: Option<Arc<SiteGuard>>,
+}
+
+pub async fn record(
+    State(Doorway { watch, guard }): State<Doorway>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = incoming(&request).unwrap_or_else(new_id);
     let mut line = Line {
         method: request.method().clone(),
@@ -64,7 +78,8 @@ pub async fn record(State(watch): State<Watch>, request: Request, next: Next) ->
         watch,
     };
     let traceparent = line.trace.as_ref().map(|trace| trace.context.to_string());
-    let mut response = match admission::refused(&request) {
+    let refused = admission::refused(&request).or_else(|| guard.as_ref()?.refuse(&request));
+    let mut response = match refused {
         Some(refused) => refused,
         None => next.run(request).await,
     };
@@ -74,10 +89,17 @@ pub async fn record(State(watch): State<Watch>, request: Request, next: Next) ->
         error: response.extensions_mut().remove(),
     });
     response.headers_mut().insert(REQUEST_ID, id);
+    keep_private(response.headers_mut());
     if let Some(Ok(value)) = traceparent.map(HeaderValue::try_from) {
         response.headers_mut().insert(TRACEPARENT, value);
     }
     response
+}
+
+/// No answer is kept by a cache that others read, or taken for a page, unless its route said otherwise.
+fn keep_private(headers: &mut HeaderMap) {
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// The caller's own id, if it is short and plain.
@@ -280,7 +302,7 @@ mod tests {
     async fn nothing_that_the_caller_sent_is_logged() {
         let (lines, _guard) = Lines::listen();
         let login = Some(Login { username: "PLANTED".into(), password: Hidden::new("PLANTED".into()) });
-        let callers = Callers { login, admin: None };
+        let callers = Callers { login, ..Callers::default() };
         let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
         for authorization in ["Basic UExBTlRFRDpQTEFOVEVE", "Basic PLANTED", "PLANTED"] {
             for (uri, content_type, body) in [

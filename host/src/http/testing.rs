@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -61,7 +61,7 @@ impl Backend for Fake {
         })
     }
 
-    fn feedback(&self, _: &TenantId, application_id: &str) -> Result<Vec<DeadToken>, Error> {
+    fn feedback(&self, _: &TenantId, application_id: &str, _: FeedbackRead) -> Result<Vec<DeadToken>, Error> {
         let since = UNIX_EPOCH + Duration::from_millis(1_354_055_047_999);
         match application_id {
             "app" => Ok(vec![DeadToken { device_token: "abcd".into(), since }]),
@@ -177,7 +177,9 @@ impl Got {
     }
 }
 
-pub async fn ask(router: &Router, request: Request<Body>) -> Got {
+/// As every client does, it names the host.
+pub async fn ask(router: &Router, mut request: Request<Body>) -> Got {
+    request.headers_mut().entry("host").or_insert(HeaderValue::from_static("localhost"));
     let response = router.clone().oneshot(request).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -15,7 +15,7 @@ fn request(method: &str, uri: &str) -> Request<Body> {
 
 fn guarded() -> Router {
     let login = Some(Login { username: "me".into(), password: Hidden::new("a:b".into()) });
-    let callers = Callers { login, admin: None };
+    let callers = Callers { login, ..Callers::default() };
     router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
 }
 
@@ -211,8 +211,10 @@ async fn odd_request_targets_are_answered() {
     let router = open_router(&Arc::new(Fake::default())).0;
     for (method, uri, status) in [
         ("OPTIONS", "*", 404),
-        ("GET", "http://elsewhere.example/healthz", 200),
-        ("CONNECT", "elsewhere.example:443", 404),
+        ("GET", "http://localhost/healthz", 200),
+        ("GET", "http://elsewhere.example/healthz", 421),
+        ("CONNECT", "localhost:443", 404),
+        ("CONNECT", "elsewhere.example:443", 421),
         ("POST", "/%00%ff/../send_notification", 404),
         ("BREW", "/healthz", 405),
     ] {

@@ -28,6 +28,8 @@ pub struct Providers {
     all: Vec<Arc<Provider>>,
     /// Names of the tenant's own that have nothing behind them that can be called now.
     missing: Vec<String>,
+    /// How many of them are everybody's.
+    shared: usize,
 }
 
 /// A tenant's name, and the component behind it; None: it can't be called now, and nothing else is in its place.
@@ -46,6 +48,11 @@ impl Providers {
     /// Is there any that is not loaded?
     pub fn lacks_some(&self) -> bool {
         !self.missing.is_empty()
+    }
+
+    /// Is the provider of this name one that the tenant uploaded?
+    pub fn is_own(&self, name: &str) -> bool {
+        self.all.iter().skip(self.shared).any(|provider| provider.manifest().name == name)
     }
 
     /// Those of everybody first.
@@ -75,7 +82,7 @@ impl Catalogue {
 
     /// With these for everybody.
     fn of(all: Vec<Arc<Provider>>) -> Self {
-        let mut providers = Providers { all, missing: Vec::new() };
+        let mut providers = Providers { shared: all.len(), all, missing: Vec::new() };
         providers.all.sort_by(|one, other| one.manifest().name.cmp(&other.manifest().name));
         Self { shared: Arc::new(providers), own: ArcSwap::default(), changes: Mutex::default() }
     }
@@ -114,11 +121,13 @@ impl Catalogue {
         if own.is_empty() {
             all.remove(tenant);
         } else {
-            let shared = self.shared.all().filter(|provider| !shadowed(&provider.manifest().name)).cloned();
-            let loaded = own.iter().filter_map(|(_, provider)| provider.clone());
+            let mut providers: Vec<_> =
+                self.shared.all().filter(|provider| !shadowed(&provider.manifest().name)).cloned().collect();
+            let shared = providers.len();
+            providers.extend(own.iter().filter_map(|(_, provider)| provider.clone()));
             let missing = own.iter().filter(|(_, provider)| provider.is_none());
             let missing = missing.map(|(name, _)| name.clone()).collect();
-            all.insert(tenant.clone(), Arc::new(Providers { all: shared.chain(loaded).collect(), missing }));
+            all.insert(tenant.clone(), Arc::new(Providers { all: providers, missing, shared }));
         }
         self.own.store(Arc::new(all));
     }

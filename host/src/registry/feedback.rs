@@ -1,6 +1,7 @@
 //! The tokens that a push service reported dead, until somebody asks.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,8 @@ pub struct Feedback {
     most: usize,
     /// None: it is not kept.
     kept: Option<Kept>,
+    /// The application is gone: what is still reported is not kept. Written under the lock of `tokens`.
+    retired: AtomicBool,
 }
 
 /// Where a list is kept.
@@ -49,8 +52,6 @@ struct Reports {
     by_token: HashMap<String, (u64, SystemTime)>,
     /// Order → token, oldest first.
     by_order: BTreeMap<u64, String>,
-    /// The application is gone: what is still reported is not kept.
-    retired: bool,
     bytes: usize,
     /// The same on the tenant's account, from the first report on.
     reserved: Option<Reservation>,
@@ -59,7 +60,7 @@ struct Reports {
 impl Feedback {
     /// A list that ends with the process.
     pub fn new(most: usize) -> Self {
-        Self { tokens: Mutex::default(), most, kept: None }
+        Self { tokens: Mutex::default(), most, kept: None, retired: AtomicBool::new(false) }
     }
 
     pub(super) fn kept(most: usize, kept: Kept) -> Self {
@@ -82,7 +83,7 @@ impl Feedback {
         }
         let stays = !gone.contains(&order);
         // In the order of the reports, so under their lock.
-        if let Some(kept) = self.kept.as_ref().filter(|_| !reports.retired) {
+        if let Some(kept) = self.kept.as_ref().filter(|_| !self.is_retired()) {
             if stays {
                 kept.note(order, device_token, since, &gone);
             } else {
@@ -91,13 +92,23 @@ impl Feedback {
         }
     }
 
+    /// All reports, oldest first.
+    pub fn list(&self) -> Vec<DeadToken> {
+        let reports = self.reports();
+        let tokens = reports.by_order.values().filter_map(|device_token| {
+            let (_, since) = *reports.by_token.get(device_token)?;
+            Some(DeadToken { device_token: device_token.clone(), since })
+        });
+        tokens.collect()
+    }
+
     /// All reports, oldest first; the list is empty afterwards.
     pub fn take(&self) -> Vec<DeadToken> {
         let mut reports = self.reports();
         let by_order = std::mem::take(&mut reports.by_order);
         let mut by_token = std::mem::take(&mut reports.by_token);
         (reports.bytes, reports.reserved) = (0, None);
-        if let Some(kept) = self.kept.as_ref().filter(|_| !by_order.is_empty() && !reports.retired) {
+        if let Some(kept) = self.kept.as_ref().filter(|_| !by_order.is_empty() && !self.is_retired()) {
             kept.clear();
         }
         drop(reports);
@@ -110,7 +121,13 @@ impl Feedback {
 
     /// The application is gone, or is not after all.
     pub(super) fn retire(&self, retired: bool) {
-        self.reports().retired = retired;
+        let _order = self.reports();
+        self.retired.store(retired, Ordering::Relaxed);
+    }
+
+    /// Is the application gone? Takes no lock.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Puts in what was kept by an earlier run. `order`: as it was then; they come in that order.

@@ -1,9 +1,8 @@
 //! API keys: several at a time, so that a new one can be given out before an old one ends.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Tenant, Tenants};
+use super::{Permission, Tenants};
 use crate::credential::{API_KEY_PREFIX as PREFIX, ApiKey, KeyId};
 use crate::error::{Error, Kind};
 use crate::registry::{KeyRecord, TenantRecord};
@@ -41,14 +40,14 @@ pub fn looks_like_a_key(text: &[u8]) -> bool {
 }
 
 impl Tenants {
-    /// Whose key it is, if it is one that is good.
-    pub fn by_key(&self, key: &str) -> Option<Arc<Tenant>> {
+    /// What a key permits, if it is one that is good.
+    pub fn by_key(&self, key: &str) -> Option<Permission> {
         let id = KeyId::of_key(key)?;
         let tenant = self.live().keys.get(&id).cloned()?;
         let state = tenant.state.load_full();
         let record = state.record.keys.iter().find(|record| record.id == id)?;
         let good = self.registry.hasher().matches(tenant.id.as_str(), key, &record.hash);
-        (good && record.is_good(SystemTime::now())).then_some(tenant)
+        (good && record.is_good(SystemTime::now())).then(|| Permission::with_key(tenant, id))
     }
 
     /// Makes one more key. Blocks.

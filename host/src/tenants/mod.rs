@@ -5,6 +5,7 @@
 mod allowance;
 mod keys;
 mod pace;
+mod permission;
 mod share;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use allowance::Allowance;
 
 pub use allowance::{Held, LimitUse, Usage};
 pub use keys::{KeyRequest, KeyView, NewKey, looks_like_a_key};
+pub use permission::{Permission, Withdrawal};
 pub use share::RequestPlace;
 
 /// How long a tenant that shall be removed is waited for.
@@ -70,6 +72,8 @@ struct State {
     record: TenantRecord,
     /// Those of the record, over the defaults.
     limits: Limits,
+    /// It is being removed, or is gone.
+    removed: bool,
 }
 
 /// What may be told about a tenant.
@@ -100,12 +104,11 @@ impl SendPlace {
         &self.tenant.account
     }
 
-    /// Takes so many targets of a stream. `Ok(Some(…))`: not now, but after this wait.
-    pub fn take(&self, targets: usize) -> Result<Option<Duration>, Error> {
-        self.tenant.may_go_on()?;
+    /// Takes so many targets of a stream. `Some`: not now, but after this wait.
+    pub fn take(&self, targets: usize) -> Option<Duration> {
         let now = self.tenants.started.elapsed();
         let taken = self.tenant.allowance.take_pushes(&self.tenant.limits(), targets as u64, now);
-        Ok(taken.err().map(|wait| wait.max(Duration::from_millis(1))))
+        taken.err().map(|wait| wait.max(Duration::from_millis(1)))
     }
 
     /// The most targets that are taken at a time, so that they do not come in bursts.
@@ -278,7 +281,7 @@ impl Tenants {
     fn set(&self, id: &TenantId, record: TenantRecord) {
         let limits = record.limits.over(self.settings.defaults);
         let keys: Vec<KeyId> = record.keys.iter().map(|key| key.id).collect();
-        let state = Arc::new(State { record, limits });
+        let state = Arc::new(State { record, limits, removed: false });
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let tenant = live.tenants.entry(id.clone()).or_insert_with(|| {
             let state = ArcSwap::new(state.clone());
@@ -320,6 +323,7 @@ impl Tenant {
         self.state.rcu(|state| State {
             record: TenantRecord { suspended: true, ..state.record.clone() },
             limits: state.limits,
+            removed: true,
         });
     }
 

@@ -232,12 +232,17 @@ fn configuration(address: &str, place: &Place<'_>, setup: &Setup) -> String {
         text.push_str("sandbox.instances = 4\nsandbox.call_timeout = \"60s\"\ndelivery.deadline = \"60s\"\n");
     }
     let ports = place.ports;
-    // Nobody's provider is called oauth: what is named is a server that a private address is allowed.
-    let servers = [("apns", ports.apns), ("fcm", ports.fcm), ("gcm", ports.gcm), ("oauth", ports.oauth)];
-    for (provider, port) in servers {
-        let url = format!("https://127.0.0.1:{port}");
-        let _ =
-            writeln!(text, "endpoints.{provider} = {{ production = \"{url}\", development = \"{url}\" }}");
+    // FCM has no application in development here: what is named is its token server, so that it may have a private
+    // address.
+    let servers =
+        [("apns", ports.apns, ports.apns), ("fcm", ports.fcm, ports.oauth), ("gcm", ports.gcm, ports.gcm)];
+    for (provider, production, development) in servers {
+        let url = |port| format!("https://127.0.0.1:{port}");
+        let (production, development) = (url(production), url(development));
+        let _ = writeln!(
+            text,
+            "endpoints.{provider} = {{ production = \"{production}\", development = \"{development}\" }}"
+        );
     }
     text + &setup.more
 }

@@ -54,7 +54,7 @@ fn build(u: &mut Unstructured<'_>) -> arbitrary::Result<Request<Body>> {
     let method = u
         .choose(&[Method::POST, Method::POST, Method::POST, Method::GET, Method::PUT, Method::DELETE])?
         .clone();
-    let mut request = Request::builder().method(method);
+    let mut request = Request::builder().method(method).header("host", "localhost");
     if u.arbitrary()? {
         request = request.header("content-type", *u.choose(CONTENT_TYPES)?);
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -17,12 +18,22 @@ pub fn command() -> Command {
         .required(true)
         .value_parser(value_parser!(PathBuf))
         .help("A WebAssembly component built for the world http-provider");
+    let confirm_hosts = Arg::new("confirm-hosts")
+        .long("confirm-hosts")
+        .value_name("HOSTS")
+        .help("Hosts, joined by commas, that may get secrets though the version before sent none there");
     Command::new("provider")
         .about("List, show, upload, activate and delete providers")
         .subcommand_required(true)
         .subcommand(Command::new("list").about("All providers, and whether they are well"))
         .subcommand(Command::new("show").about("One provider and its versions").arg(name()))
-        .subcommand(Command::new("upload").about("Upload a version, and use it").arg(name()).arg(file))
+        .subcommand(
+            Command::new("upload")
+                .about("Upload a version, and use it")
+                .arg(name())
+                .arg(file)
+                .arg(confirm_hosts),
+        )
         .subcommand(
             Command::new("activate")
                 .about("Use a version that is kept")
@@ -43,7 +54,12 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
             let file = inner.get_one::<PathBuf>("file").map_or(Path::new(""), PathBuf::as_path);
             let wrong = |error| Problem::new(format_args!("{}: {error}", file.display()));
             let component = std::fs::read(file).map_err(wrong)?;
-            let request = server.request(Method::PUT, &["providers", name]);
+            let mut path = format!("/v1/providers/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
+            if let Some(hosts) = inner.get_one::<String>("confirm-hosts") {
+                let mut query = url::form_urlencoded::Serializer::new(String::new());
+                path = format!("{path}?{}", query.append_pair("confirm_hosts", hosts).finish());
+            }
+            let request = server.plain(Method::PUT, &path);
             server.json(request.header("content-type", "application/wasm").body(component)).await?
         }
         "activate" => {

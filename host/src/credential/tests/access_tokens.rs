@@ -96,6 +96,7 @@ impl Google {
             kind: &self.kind,
             settings: &[],
             origin: "https://fcm",
+            token_trust: &Untrusted,
         };
         match self.authorizer.authorize(exchange, now, soon()).await? {
             Authorization::Header { value, token, .. } => {
@@ -319,6 +320,7 @@ async fn a_caller_waits_no_longer_than_its_deadline() {
         kind: &google.kind,
         settings: &[],
         origin: "https://fcm",
+        token_trust: &Untrusted,
     };
     let now = Moment::now();
     let error = google.authorizer.authorize(exchange, &now, Instant::now()).await.err();
@@ -352,6 +354,7 @@ async fn asks_with_client_credentials() {
         kind: &kind,
         settings: &settings,
         origin: "https://push",
+        token_trust: &Untrusted,
     };
     assert!(authorizer.authorize(exchange, &Moment::now(), soon()).await.is_ok());
     let body = endpoint.requests.lock().unwrap()[0].1.clone();

@@ -219,3 +219,12 @@ fn tenant() -> &'static TenantId {
     static TENANT: OnceLock<TenantId> = OnceLock::new();
     TENANT.get_or_init(TenantId::default_tenant)
 }
+
+/// Every token endpoint is one of a stranger's.
+struct Untrusted;
+
+impl TokenTrust for Untrusted {
+    fn trusts(&self, _: &url::Url) -> bool {
+        false
+    }
+}

@@ -44,7 +44,8 @@ impl Apple {
         now: &Moment,
     ) -> Result<(String, TokenHandle), AuthorizeError> {
         let kind = &self.kind;
-        let exchange = Exchange { tenant, credential, kind, settings, origin: "https://api.example.com" };
+        let origin = "https://api.example.com";
+        let exchange = Exchange { tenant, credential, kind, settings, origin, token_trust: &Untrusted };
         match self.authorizer.authorize(exchange, now, soon()).await? {
             Authorization::Header { value, token, .. } => {
                 Ok((value.to_str().unwrap().to_owned(), token.unwrap()))

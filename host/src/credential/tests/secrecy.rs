@@ -108,6 +108,7 @@ async fn refusals_do_not_repeat_the_assertion() {
         kind: &kind,
         settings: &[],
         origin: "https://fcm",
+        token_trust: &Untrusted,
     };
     let error = authorizer.authorize(exchange, &Moment::now(), soon()).await.err().unwrap();
     assert_eq!(error, AuthorizeError::Refused { code: "invalid_grant".to_owned(), description: None });

@@ -16,7 +16,8 @@ async fn header(
 ) -> Result<(String, HeaderValue), AuthorizeError> {
     check_manifest(std::slice::from_ref(kind)).unwrap();
     let authorizer = authorizer(Endpoint::silent());
-    let exchange = Exchange { tenant: tenant(), credential, kind, settings, origin: ORIGIN };
+    let token_trust = &Untrusted;
+    let exchange = Exchange { tenant: tenant(), credential, kind, settings, origin: ORIGIN, token_trust };
     match authorizer.authorize(exchange, &Moment::now(), soon()).await? {
         Authorization::Header { name, value, .. } => Ok((name.to_string(), value)),
         Authorization::ClientCertificate(_) => panic!("a certificate"),
@@ -159,8 +160,14 @@ async fn hands_out_the_client_certificate() {
     let credential = accept(&[certificate_kind()], &[("apns_pem", &file)]);
     let authorizer = authorizer(Endpoint::silent());
     let kind = certificate_kind();
-    let exchange =
-        Exchange { tenant: tenant(), credential: &credential, kind: &kind, settings: &[], origin: ORIGIN };
+    let exchange = Exchange {
+        tenant: tenant(),
+        credential: &credential,
+        kind: &kind,
+        settings: &[],
+        origin: ORIGIN,
+        token_trust: &Untrusted,
+    };
     match authorizer.authorize(exchange, &Moment::now(), soon()).await.ok().unwrap() {
         Authorization::ClientCertificate(certificate) => {
             assert_eq!(&certificate.fingerprint, credential.fingerprint());

@@ -17,7 +17,8 @@ fn exchange<'a>(
     kind: &'a CredentialKind,
     settings: &'a [(String, String)],
 ) -> Exchange<'a> {
-    Exchange { tenant: tenant(), credential, kind, settings, origin: "https://api.example.com" }
+    let (origin, token_trust) = ("https://api.example.com", &Untrusted);
+    Exchange { tenant: tenant(), credential, kind, settings, origin, token_trust }
 }
 
 fn complete() -> Vec<(String, String)> {

@@ -5,6 +5,7 @@
 //! it, and then swaps it in. Calls under way finish with the version that they began with.
 
 mod dry_run;
+mod hosts;
 mod jobs;
 mod loading;
 mod policy;
@@ -28,6 +29,7 @@ use crate::registry::{Registry, Version as Stored};
 use crate::tenant::TenantId;
 use crate::tenants::Tenants;
 
+pub use hosts::{SecretHost, UploadRefusal};
 use jobs::CompileJobs;
 pub use policy::Policy;
 use shared::{Change, Shared, Tenant, not_found};
@@ -115,6 +117,16 @@ impl Uploads {
 
     pub(super) fn catalogue(&self) -> &Arc<Catalogue> {
         &self.0.catalogue
+    }
+
+    /// The providers that all tenants share, with the names of their endpoints.
+    pub fn shared_endpoints(&self) -> Vec<(String, Vec<String>)> {
+        let of = |provider: &Arc<Provider>| {
+            let manifest = provider.manifest();
+            let endpoints = manifest.endpoints.iter().map(|endpoint| endpoint.name.clone());
+            (manifest.name.clone(), endpoints.collect())
+        };
+        self.0.catalogue.shared().all().map(of).collect()
     }
 
     /// Most bytes of a component.

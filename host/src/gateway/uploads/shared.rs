@@ -1,11 +1,12 @@
 //! What all uploads share: which versions there are, and the one way to change that.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
+use super::hosts::{SecretHost, UploadRefusal, secret_hosts, unconfirmed};
 use super::jobs::CompileJobs;
 use super::versions::{Code, Version, Versions};
 use super::{Policy, ProviderView, RefusedUpload};
@@ -90,6 +91,29 @@ impl Shared {
         }
         let message = format!("all versions would have more than {most} bytes; remove a provider");
         Err(self.owners.over_limit(tenant, "component_bytes", &message))
+    }
+
+    /// The hosts that get secrets of the tenant's applications of this provider now; None: there is none yet.
+    fn secret_hosts(&self, tenant: &TenantId, name: &str) -> Option<BTreeSet<SecretHost>> {
+        if let Some(versions) = self.tenants().get(tenant).and_then(|own| own.providers.get(name)) {
+            // Of one that cannot be loaded nothing is known: all hosts of the next one are new.
+            let loaded = versions.active().and_then(Version::provider);
+            return Some(loaded.map(|provider| secret_hosts(provider.manifest())).unwrap_or_default());
+        }
+        self.catalogue.shared().get(name).map(|provider| secret_hosts(provider.manifest()))
+    }
+
+    /// Does a new version send secrets only where the one before did, or where the tenant confirmed it?
+    pub fn check_hosts(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        provider: &Provider,
+        confirmed: &[String],
+    ) -> Result<(), UploadRefusal> {
+        let Some(before) = self.secret_hosts(tenant, name) else { return Ok(()) };
+        let added = unconfirmed(&before, &secret_hosts(provider.manifest()), confirmed);
+        if added.is_empty() { Ok(()) } else { Err(UploadRefusal::HostsChanged(added)) }
     }
 
     pub fn may_shadow(&self, name: &str) -> Result<(), Error> {

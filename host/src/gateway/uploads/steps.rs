@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::shared::{Change, name_taken};
-use super::{Policy, ProviderView, blocking, dry_run};
+use super::{Policy, ProviderView, UploadRefusal, Uploads, blocking, dry_run};
 use crate::account::Work;
 use crate::error::Error;
 use crate::provider::{Catalogue, GuestLog, Loader, Provider, Trust, digest};
@@ -40,8 +40,13 @@ impl Upload {
         Self { change, name: name.to_owned(), _place: place }
     }
 
-    /// Takes the component through all steps. `Err`: nothing has changed.
-    pub async fn finish(self, component: Vec<u8>) -> Result<ProviderView, Error> {
+    /// Takes the component through all steps. `confirmed`: hosts that may get secrets though the version before did
+    /// not send any there. `Err`: nothing has changed.
+    pub async fn finish(
+        self,
+        component: Vec<u8>,
+        confirmed: &[String],
+    ) -> Result<ProviderView, UploadRefusal> {
         let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
         let component: Arc<[u8]> = component.into();
         let hashed = component.clone();
@@ -49,6 +54,11 @@ impl Upload {
         shared.has_room(&tenant, name, &digest, component.len())?;
         let log = Arc::<GuestLog>::default();
         let loaded = self.load(&component, &log).await;
+        if let Ok(provider) = &loaded {
+            // What the version before says of hosts is known when it is loaded.
+            Uploads(shared.clone()).ready(&tenant, name).await?;
+            shared.check_hosts(&tenant, name, provider, confirmed)?;
+        }
         let tried = match &loaded {
             Ok(provider) => dry_run::run(provider, &tenant).await.inspect_err(|_| {
                 log_of(provider, &tenant, &log);
@@ -67,6 +77,7 @@ impl Upload {
             shared.keep(&tenant, &name, provider, &component)
         })
         .await
+        .map_err(UploadRefusal::from)
     }
 
     async fn load(&self, component: &Arc<[u8]>, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {

@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::hosts::{SecretHost, secret_hosts};
 use super::versions::{Code, Version, Versions};
 use crate::contract::manifest::{Field, Origin, ProviderManifest, SecretFormat, TargetKind};
 use crate::provider::{Instances, Provider, Trust};
@@ -103,6 +104,8 @@ pub struct ManifestView {
     pub credentials: BTreeMap<String, BTreeMap<String, &'static str>>,
     /// All places that it may reach.
     pub endpoints: Vec<String>,
+    /// Those that get secrets of applications, or what is made of them. The component's author chose them.
+    pub secret_hosts: Vec<SecretHost>,
 }
 
 impl ProviderView {
@@ -189,6 +192,7 @@ impl ManifestView {
             options: described(&manifest.options),
             credentials: credentials.collect(),
             endpoints,
+            secret_hosts: secret_hosts(manifest).into_iter().collect(),
         }
     }
 }

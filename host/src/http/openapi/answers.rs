@@ -13,10 +13,13 @@ const ERRORS: &[(u16, &str)] = &[
     (401, "`access_denied`: no credentials, or wrong ones."),
     (
         403,
-        "`tenant_suspended`, `tenant_required`: the caller may not do this. Or the push service refuses the application's credential, and its operator must act.",
+        "`tenant_suspended`, `tenant_required`: the caller may not do this. `cross_site_request`: a browser asks for a page of another site. Or the push service refuses the application's credential, and its operator must act.",
     ),
     (404, "There is no such thing, or none of this tenant's."),
-    (409, "Another request is under way that this one conflicts with, or the name is taken."),
+    (
+        409,
+        "Another request is under way that this one conflicts with, or the name is taken. `hosts_changed`: `hosts` would get secrets, and nobody confirmed that.",
+    ),
     (410, "`unregistered`: the device token is dead, drop it."),
     (413, "The request or the message is too large."),
     (415, "`unsupported_media_type`: the content type is none of those listed."),

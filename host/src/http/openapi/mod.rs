@@ -14,7 +14,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
@@ -87,7 +87,7 @@ type Kept = FairCache<TenantId, Vec<String>, Bytes>;
 pub(super) async fn document(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, Error> {
     let providers = api.backend.described(&tenant);
     let text = api.documents.of(&tenant, &providers, !api.watch.is_apart())?;
-    Ok(([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], text).into_response())
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 impl Default for Documents {

@@ -116,7 +116,7 @@ async fn the_common_fields_are_those_that_notifications_have() {
 #[tokio::test]
 async fn the_page_is_for_everybody_and_asks_nobody_else() {
     let login = Login { username: "me".into(), password: Hidden::new("sesame".into()) };
-    let callers = Callers { login: Some(login), admin: None };
+    let callers = Callers { login: Some(login), ..Callers::default() };
     let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
     assert_eq!(ask(&router, get("/openapi.json")).await.status, 401);
     for (uri, kind) in

@@ -21,7 +21,7 @@ use super::segments::Segments;
 use super::{Failure, json};
 use crate::contract::Environment;
 use crate::error::Error;
-use crate::gateway::{ApplicationView, Registration};
+use crate::gateway::{ApplicationView, DeadToken, FeedbackRead, Registration};
 
 const FIELDS: &[&str] = &["provider", "environment", "settings", "credentials"];
 
@@ -33,10 +33,16 @@ struct ApplicationPage {
     next: Option<String>,
 }
 
-/// Tokens that were reported dead since the last call.
+/// Tokens that were reported dead since the list was cleared last.
 #[derive(Serialize, ToSchema)]
 struct DeadTokens {
     dead_tokens: Vec<DeadTokenView>,
+}
+
+impl DeadTokens {
+    fn of(tokens: &[DeadToken]) -> Self {
+        Self { dead_tokens: tokens.iter().map(DeadTokenView::of).collect() }
+    }
 }
 
 /// Register or replace an application
@@ -114,7 +120,7 @@ pub(super) async fn list(
 
 /// Forget an application
 ///
-/// Sends under way finish.
+/// Sends in flight finish; a stream that sends for it ends.
 #[utoipa::path(
     delete,
     path = "/v1/applications/{id}",
@@ -132,24 +138,44 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Read the dead tokens of an application
+/// Show the dead tokens of an application
 ///
-/// Those that were reported since the last call: reading clears the list.
+/// The list stays as it is.
 #[utoipa::path(
     get,
     path = "/v1/applications/{id}/feedback",
-    operation_id = "read_feedback",
+    operation_id = "show_feedback",
     tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
     responses((status = 200, description = "Dead tokens.", body = DeadTokens), Missing, Guarded)
 )]
-pub(super) async fn feedback(
+pub(super) async fn show_feedback(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
-    let dead_tokens = api.backend.feedback(&tenant, &id)?.iter().map(DeadTokenView::of).collect();
-    Ok(answer::json(StatusCode::OK, &DeadTokens { dead_tokens }))
+    let dead_tokens = api.backend.feedback(&tenant, &id, FeedbackRead::Keep)?;
+    Ok(answer::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
+}
+
+/// Take the dead tokens of an application
+///
+/// Those that were reported since the last call: taking them clears the list.
+#[utoipa::path(
+    post,
+    path = "/v1/applications/{id}/feedback",
+    operation_id = "take_feedback",
+    tag = "Applications",
+    params(("id" = String, Path, example = "my-apns-app")),
+    responses((status = 200, description = "Dead tokens.", body = DeadTokens), Missing, Guarded)
+)]
+pub(super) async fn take_feedback(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    Segments(id): Segments<String>,
+) -> Result<Response, Failure> {
+    let dead_tokens = api.backend.feedback(&tenant, &id, FeedbackRead::Clear)?;
+    Ok(answer::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 
 fn registration(id: String, body: Map<String, Value>) -> Result<Registration, Error> {

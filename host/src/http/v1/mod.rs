@@ -14,6 +14,7 @@ mod target;
 mod tenants;
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -35,7 +36,8 @@ use crate::error::{Error, Kind};
         applications::put,
         applications::show,
         applications::delete,
-        applications::feedback,
+        applications::show_feedback,
+        applications::take_feedback,
         management::list,
         management::create,
         management::read,
@@ -67,7 +69,10 @@ pub(super) fn routes() -> Router<Api> {
             "/v1/applications/{id}",
             get(applications::show).put(applications::put).delete(applications::delete),
         )
-        .route("/v1/applications/{id}/feedback", get(applications::feedback))
+        .route(
+            "/v1/applications/{id}/feedback",
+            get(applications::show_feedback).post(applications::take_feedback),
+        )
         .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
         .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
         .route("/v1/providers", get(providers::list))
@@ -85,16 +90,19 @@ pub(super) fn routes() -> Router<Api> {
 
 /// Reads a JSON body of at most `most` bytes.
 async fn json(request: Request, api: &Api, most: usize) -> Result<JsonBody, Error> {
-    content_type(request.headers(), &["application/json"])?;
+    // An empty body has no type; everything else must say that it is JSON, which no page of another site can.
+    if !(request.body().is_end_stream() && !request.headers().contains_key(CONTENT_TYPE)) {
+        content_type(request.headers(), &["application/json"])?;
+    }
     let (parts, body) = request.into_parts();
     let text = form::read_body(&parts, body, api.form.with_body(most)).await?;
     Ok(JsonBody::new(text, access::place_of(&parts.extensions).cloned(), most))
 }
 
-/// Is the content type one of these, or not said?
+/// Is the content type one of these?
 fn content_type(headers: &HeaderMap, allowed: &[&str]) -> Result<(), Error> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let essence = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let essence = essence.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if allowed.iter().any(|allowed| essence.eq_ignore_ascii_case(allowed)) {
         return Ok(());
     }

@@ -21,7 +21,7 @@ use super::{json, target};
 use crate::config::Limits;
 use crate::contract::Target;
 use crate::error::{Error, Kind};
-use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Via};
+use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Targets, Via};
 use crate::tenant::TenantId;
 
 pub(super) const FIELDS: &[&str] =
@@ -177,7 +177,7 @@ async fn all(stream: Stream, lines: Vec<Line>) -> Vec<(usize, Fate)> {
         while results.recv_many(&mut fates, WAITING).await > 0 {}
         fates
     };
-    let ((), (), mut fates) = tokio::join!(feed, stream.run(received, settled), collect);
+    let ((), _, mut fates) = tokio::join!(feed, stream.run(received, settled), collect);
     fates.sort_by_key(|(index, _)| *index);
     fates
 }
@@ -193,7 +193,7 @@ fn job(mut body: Object, most: &Most) -> Result<Job, Error> {
             notification,
             validate_only: body.switch("validate_only")?,
             deadline: body.seconds("deadline")?,
-            targets: None,
+            targets: Targets::Counted(0),
         })
     };
     match (notification, targets, notifications) {
@@ -207,7 +207,7 @@ fn job(mut body: Object, most: &Most) -> Result<Job, Error> {
             let lines = lines(items, count)?;
             most.copies(shared.size, &lines)?;
             at_least_one(lines.len())?;
-            shared.targets = Some(lines.len());
+            shared.targets = Targets::Counted(lines.len());
             Ok(Job::Different(shared, lines))
         }
         (None, Some(_), None) => {

@@ -1,7 +1,8 @@
 //! `/v1/providers`: uploading components, and what runs them.
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,7 +15,7 @@ use super::object::Object;
 use super::segments::Segments;
 use super::{Failure, content_type, json};
 use crate::error::{Error, Kind};
-use crate::gateway::{ProviderEntry, ProviderLog, ProviderView, Uploads};
+use crate::gateway::{ProviderEntry, ProviderLog, ProviderView, SecretHost, UploadRefusal, Uploads};
 
 /// Bytes of the body of an activation.
 const ACTIVATION: usize = 4 << 10;
@@ -24,6 +25,14 @@ const ACTIVATION: usize = 4 << 10;
 struct ProviderList {
     /// In the order of their names.
     providers: Vec<ProviderEntry>,
+}
+
+/// Hosts that must be confirmed.
+#[derive(Serialize)]
+struct HostsChanged<'a> {
+    error: &'static str,
+    message: String,
+    hosts: &'a [SecretHost],
 }
 
 /// Which version shall be active.
@@ -53,12 +62,19 @@ pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> 
 ///
 /// A WebAssembly component of the world `pushlet:provider/http-provider`. It is checked, compiled, held against what
 /// the operator allows, tried with its own examples, and only then takes the place of the version before.
+///
+/// The component's author chooses the hosts that get the secrets of applications; `manifest.secret_hosts` lists them. A
+/// version that adds one is answered 409 `hosts_changed` with these `hosts`, until `confirm_hosts` names them.
 #[utoipa::path(
     put,
     path = "/v1/providers/{name}",
     operation_id = "put_provider",
     tag = "Providers",
-    params(("name" = String, Path, example = "webhook", description = "As its manifest says.")),
+    params(
+        ("name" = String, Path, example = "webhook", description = "As its manifest says."),
+        ("confirm_hosts" = Option<String>, Query, description =
+            "Hosts that may get secrets though the version before sent none there, joined by commas: as `hosts` of `hosts_changed` names them."),
+    ),
     request_body(content((openapi::ComponentFile = "application/wasm"))),
     responses(
         (status = 200, description = "It is active.", body = ProviderView),
@@ -70,6 +86,7 @@ pub(super) async fn put(
     ByTenant(tenant): ByTenant,
     place: Place,
     Segments(name): Segments<String>,
+    Confirmed(hosts): Confirmed,
     request: Request,
 ) -> Result<Response, Failure> {
     let uploads = uploads(&api)?;
@@ -86,8 +103,41 @@ pub(super) async fn put(
         Error::new(Kind::TooLarge, "component_too_large", message)
     })?;
     let upload = uploads.begin(&tenant, &name).await?;
-    let view = detached(place, async move { upload.finish(component.into()).await }).await?;
-    Ok(answer::json(StatusCode::OK, &view))
+    match detached(place, async move { upload.finish(component.into(), &hosts).await }).await {
+        Ok(view) => Ok(answer::json(StatusCode::OK, &view)),
+        Err(UploadRefusal::HostsChanged(hosts)) => Ok(hosts_changed(&hosts)),
+        Err(UploadRefusal::Other(error)) => Err(error.into()),
+    }
+}
+
+/// 409 with the hosts that must be confirmed.
+fn hosts_changed(hosts: &[SecretHost]) -> Response {
+    let each = hosts.iter().map(|added| format!("{} ({})", added.host, added.used_for));
+    let mut names: Vec<&str> = hosts.iter().map(|added| added.host.as_str()).collect();
+    names.dedup();
+    let message = format!(
+        "this version sends secrets of applications to hosts that the version before it did not: {}; to allow that, \
+         upload it with confirm_hosts={}",
+        each.collect::<Vec<_>>().join(", "),
+        names.join(",")
+    );
+    const CODE: &str = "hosts_changed";
+    answer::conflict(CODE, &HostsChanged { error: CODE, message, hosts })
+}
+
+/// `confirm_hosts` of the query.
+pub(super) struct Confirmed(Vec<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Confirmed {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let values: Vec<_> =
+            query.filter(|(name, _)| name == "confirm_hosts").map(|(_, value)| value).collect();
+        let hosts = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+        Ok(Self(hosts.filter(|host| !host.is_empty()).map(str::to_owned).collect()))
+    }
 }
 
 /// Make another version active

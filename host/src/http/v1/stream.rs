@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::super::Api;
-use super::super::access::ByTenant;
+use super::super::access::Allowed;
 use super::super::admission::Place;
 use super::super::json_body::parsed_size;
 use super::super::openapi::{self, Guarded, Missing, Read};
@@ -28,7 +29,8 @@ use super::{Failure, content_type, target};
 use crate::account::MemoryUse;
 use crate::config::Limits;
 use crate::error::{Error, Kind};
-use crate::gateway::{self, Fate, Gate, Shared};
+use crate::gateway::{self, Fate, Gate, Shared, Stop, Targets};
+use crate::tenants::{Permission, Withdrawal};
 
 /// Lines and results that wait between two steps.
 const WAITING: usize = 512;
@@ -64,16 +66,37 @@ pub(super) struct StreamLine {
     notification: Option<openapi::Notification>,
 }
 
-/// Why a stream ended before the caller's lines did.
+/// Why a stream ended before the caller's lines did. Lines without a result were not sent: send them again once the
+/// reason is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Interruption {
-    /// This server is stopping. Lines without a result were not sent.
+    /// This server is stopping.
     ShuttingDown,
     /// The request's body broke off.
     CutOff,
     /// No line came for too long, or one that had begun did not end.
     Idle,
+    /// The API key that opened the stream was revoked.
+    KeyRevoked,
+    /// The API key that opened the stream expired.
+    KeyExpired,
+    TenantSuspended,
+    TenantDeleted,
+    /// The application that the stream sends for was deleted.
+    ApplicationDeleted,
+}
+
+impl From<Stop> for Interruption {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Withdrawn(Withdrawal::KeyRevoked) => Self::KeyRevoked,
+            Stop::Withdrawn(Withdrawal::KeyExpired) => Self::KeyExpired,
+            Stop::Withdrawn(Withdrawal::TenantSuspended) => Self::TenantSuspended,
+            Stop::Withdrawn(Withdrawal::TenantDeleted) => Self::TenantDeleted,
+            Stop::ApplicationDeleted => Self::ApplicationDeleted,
+        }
+    }
 }
 
 /// The last line of a stream's answer.
@@ -87,6 +110,19 @@ pub(super) struct End {
 }
 
 type Results = mpsc::Receiver<(usize, Fate)>;
+
+/// How the two halves of a stream ended.
+struct Ends {
+    reading: JoinHandle<Option<Interruption>>,
+    sending: JoinHandle<Option<Interruption>>,
+}
+
+impl Ends {
+    /// A sender that stopped ends the reader too, so its reason goes first.
+    async fn interrupted(self) -> Result<Option<Interruption>, JoinError> {
+        Ok(self.sending.await?.or(self.reading.await?))
+    }
+}
 
 /// Stream to any number of targets
 ///
@@ -112,41 +148,36 @@ type Results = mpsc::Receiver<(usize, Fate)>;
 )]
 pub(super) async fn send(
     State(api): State<Api>,
-    ByTenant(tenant): ByTenant,
+    Allowed(permission): Allowed,
     place: Place,
     request: Request,
 ) -> Result<Response, Failure> {
     content_type(request.headers(), CONTENT_TYPES)?;
     let mut lines = Lines::new(request.into_body(), api.limits.stream_line);
+    let tenant = permission.tenant().id.clone();
     // One limit for all that comes before the first line's end: blank lines must not begin it again.
-    let shared =
-        timeout(api.limits.body_timeout, header(&mut lines, &api.limits)).await.map_err(|_| {
-            Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
-        })??;
+    let header = header(&mut lines, &api.limits, permission);
+    let shared = timeout(api.limits.body_timeout, header).await.map_err(|_| {
+        Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
+    })??;
     place.reserve(MemoryUse::RequestBodies, api.limits.stream_line)?;
     let stream = api.backend.stream(tenant, shared).await?;
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, results) = mpsc::channel(WAITING);
-    let (ended, end) = oneshot::channel();
     let (idle, line_timeout, gate) = (api.limits.stream_idle, api.limits.body_timeout, stream.gate());
     let reader = Reader { lines, gate, to_send, results: settled.clone(), idle, line_timeout, next: 0 };
-    tokio::spawn({
-        let place = place.clone();
-        async move {
-            // The other end is gone when nobody reads the answer.
-            let _ = ended.send(reader.run(&place).await);
-        }
-    });
-    tokio::spawn(async move {
+    // Both go on when nobody reads the answer.
+    let reading = tokio::spawn(reader.run(place.clone()));
+    let sending = tokio::spawn(async move {
         let _place = place;
-        stream.run(received, settled).await;
+        stream.run(received, settled).await.map(Interruption::from)
     });
-    let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::from_stream(pieces(results, end))).into_response())
+    let headers = [(CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(pieces(results, Ends { reading, sending }))).into_response())
 }
 
 /// The first line that is not blank.
-async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
+async fn header(lines: &mut Lines, limits: &Limits, permission: Permission) -> Result<Shared, Error> {
     let wrong = |why: &str| {
         let message =
             format!("the first line must be a JSON object with application_id and notification: {why}");
@@ -166,7 +197,7 @@ async fn header(lines: &mut Lines, limits: &Limits) -> Result<Shared, Error> {
                     notification: header.object("notification")?.unwrap_or_default(),
                     validate_only: header.switch("validate_only")?,
                     deadline: header.seconds("deadline")?,
-                    targets: None,
+                    targets: Targets::Open(permission),
                 });
             }
             Ok(Some(Line::TooLong)) => {
@@ -195,8 +226,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// To the end of the lines, or until nobody takes the results. Answers why it ended early, if it did.
-    async fn run(mut self, place: &Place) -> Option<Interruption> {
+    /// To the end of the lines, or until nobody takes them or the results. Answers why it ended early, if it did.
+    async fn run(mut self, place: Place) -> Option<Interruption> {
         loop {
             let line = match self.lines.take() {
                 Some(line) => line,
@@ -207,6 +238,7 @@ impl Reader {
                         Err(interruption) => return Some(interruption),
                     },
                     () = place.closing() => return Some(Interruption::ShuttingDown),
+                    () = self.to_send.closed() => return None,
                     () = self.results.closed() => return None,
                 },
             };
@@ -219,7 +251,7 @@ impl Reader {
         }
     }
 
-    /// False: nobody takes the results.
+    /// False: nobody takes the lines, or the results.
     async fn hand_on(&mut self, line: Line) -> bool {
         let index = self.next;
         let parsed = match line {
@@ -271,16 +303,13 @@ fn parse(index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
 
 /// The answer's body: results, many in a piece where many are there, and the last line. Where the last line
 /// can not be true, the body breaks off instead.
-fn pieces(
-    results: Results,
-    end: oneshot::Receiver<Option<Interruption>>,
-) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
-    let state = Some((results, end, Summary::default(), Vec::with_capacity(PIECE)));
+fn pieces(results: Results, ends: Ends) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+    let state = Some((results, ends, Summary::default(), Vec::with_capacity(PIECE)));
     futures_util::stream::unfold(state, async |state| {
-        let (mut results, end, mut summary, mut received) = state?;
+        let (mut results, ends, mut summary, mut received) = state?;
         let mut piece = Vec::new();
         if results.recv_many(&mut received, PIECE).await == 0 {
-            let Ok(interrupted) = end.await else {
+            let Ok(interrupted) = ends.interrupted().await else {
                 return Some((Err(io::Error::other("the stream failed")), None));
             };
             push_line(&mut piece, &End { summary, interrupted });
@@ -292,7 +321,7 @@ fn pieces(
             summary.count(result.status);
             push_line(&mut piece, &result);
         }
-        Some((Ok(piece.into()), Some((results, end, summary, received))))
+        Some((Ok(piece.into()), Some((results, ends, summary, received))))
     })
 }
 

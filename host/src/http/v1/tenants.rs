@@ -299,7 +299,7 @@ fn expiry(body: &mut Object, name: &str) -> Result<Option<Duration>, Error> {
 /// The tenant of a path, if the caller may read about it. All others are not there.
 fn readable(caller: &Caller, id: &str) -> Result<TenantId, Error> {
     match caller {
-        Caller::Tenant(own) if own.id.as_str() != id => Err(not_found(id)),
+        Caller::Tenant(own) if own.tenant().id.as_str() != id => Err(not_found(id)),
         _ => named(id),
     }
 }

@@ -14,7 +14,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("tenant", &[]),
     ("fair", &[]),
-    ("config", &["contract"]),
+    ("config", &["contract", "tenant"]),
     ("notification", &["contract", "error"]),
     ("credential", &["account", "contract", "digest", "error", "fair", "tenant"]),
     // `credential` for what a manifest may say of credentials, never for a secret.

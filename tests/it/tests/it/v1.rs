@@ -18,7 +18,7 @@ fn lines(text: &str) -> Vec<Value> {
 }
 
 async fn stream(world: &World, body: String) -> Vec<Value> {
-    let response = world.server.post("/v1/notifications:stream").body(body).send().await.unwrap();
+    let response = world.server.stream().body(body).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
     lines(&response.text().await.unwrap())
@@ -189,7 +189,7 @@ async fn a_stream_gives_every_line_its_result_and_sums_up() {
 async fn a_stream_whose_header_is_wrong_is_an_error_and_sends_nothing() {
     let world = World::new().await;
     world.register_apns("app").await;
-    let post = |body: &'static str| world.server.post("/v1/notifications:stream").body(body);
+    let post = |body: &'static str| world.server.stream().body(body);
     expect_error(post(""), 400, "invalid_header").await;
     expect_error(post("nonsense\n"), 400, "invalid_header").await;
     expect_error(post("{\"application_id\":\"no\",\"notification\":{}}\n"), 404, "application_not_found")
@@ -209,7 +209,7 @@ async fn results_come_while_the_caller_is_still_writing() {
         .send(Ok(format!("{}\n", json!({"application_id": "app", "notification": {"body": "x"}}))))
         .await
         .unwrap();
-    let request = world.server.post("/v1/notifications:stream").body(reqwest::Body::wrap_stream(stream));
+    let request = world.server.stream().body(reqwest::Body::wrap_stream(stream));
     let mut response = request.send().await.unwrap();
     for number in 0..3 {
         lines.send(Ok(format!("{}\n", json!({"target": token(number)})))).await.unwrap();
@@ -233,7 +233,7 @@ async fn a_caller_that_leaves_a_stream_stops_the_sending() {
             if number == 0 { header.clone() } else { format!("{}\n", json!({"target": token(number)})) };
         async move { Some((Ok::<_, std::io::Error>(line), number + 1)) }
     });
-    let request = world.server.post("/v1/notifications:stream").body(reqwest::Body::wrap_stream(endless));
+    let request = world.server.stream().body(reqwest::Body::wrap_stream(endless));
     let mut response = request.send().await.unwrap();
     response.chunk().await.unwrap().unwrap();
     drop(response);

@@ -146,6 +146,11 @@ impl Pushlet {
         self.client.post(self.url(path))
     }
 
+    /// A stream; its lines are the body.
+    pub fn stream(&self) -> RequestBuilder {
+        self.post("/v1/notifications:stream").header("content-type", "application/x-ndjson")
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

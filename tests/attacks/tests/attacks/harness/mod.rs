@@ -62,7 +62,7 @@ impl Harness {
 }
 
 /// A configuration that leads every built-in provider to the simulator.
-fn pointing_at(simulator: &Simulator) -> String {
+pub fn pointing_at(simulator: &Simulator) -> String {
     let (apns, google) = (simulator.apns_url(), simulator.google_url());
     let ca = simulator.credentials().ca_pem.display().to_string();
     let both = |name: &str, url: &str| {

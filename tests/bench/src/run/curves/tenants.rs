@@ -16,7 +16,7 @@ const JOBS: usize = 2;
 /// Up to `top` tenants, in one server to which more and more of them come.
 pub fn curve(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
     let bench = Bench::start(programs, 0)?;
-    let gateway = bench.gateway(&Setup { more: settings(top), ..Setup::of(Mode::Warm) })?;
+    let gateway = bench.gateway(&Setup { more: settings(&bench, top), ..Setup::of(Mode::Warm) })?;
     let component = linked::component(&programs.linked, APNS)?;
     let mut keys = Vec::new();
     let mut points = Vec::new();
@@ -29,13 +29,22 @@ pub fn curve(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure
     Ok(Curve { title: "tenants with a component of their own".into(), points })
 }
 
-/// Room for all, each with an instance that stays, and no limit of CPU time: it is what is measured.
-fn settings(top: u64) -> String {
-    format!(
+/// Room for all, each with an instance that stays, and no limit of CPU time: it is what is measured. Each tenant's
+/// component sends to the sink.
+fn settings(bench: &Bench, top: u64) -> String {
+    let sink = format!("https://127.0.0.1:{}", bench.ports().apns);
+    let endpoints = (0..top).map(|number| {
+        format!(
+            "endpoints.\"tenant-{number}/{APNS}\" = {{ production = {sink:?}, development = {sink:?} }}\n"
+        )
+    });
+    let endpoints: String = endpoints.collect();
+    let room = format!(
         "admin.key = \"{OPERATOR}\"\nproviders.allow_shadowing = true\nproviders.compile_jobs = {JOBS}\n\
          sandbox.instances = {}\nlimits.tenant.cpu_milliseconds_per_second = 1000000\n",
         top + 100
-    )
+    );
+    endpoints + &room
 }
 
 /// Makes them, some at a time; their keys, in no order.

@@ -27,6 +27,9 @@ const LEAST: f64 = 0.9;
 /// Codes by villain, and how often each was given.
 type Told = Arc<Mutex<BTreeMap<String, BTreeMap<String, usize>>>>;
 
+/// More than there are, so that each has somewhere to send.
+const VILLAINS: usize = 100;
+
 struct Scene {
     world: World,
     receiver: Receiver,
@@ -42,11 +45,11 @@ impl Scene {
         let receiver = Receiver::start().await;
         let world = World::configured(|simulator| {
             let here = format!("https://{}", receiver.address);
-            let endpoints: String = ["guest", "webhook"]
-                .map(|name| {
-                    format!("endpoints.{name} = {{ production = {here:?}, development = {here:?} }}\n")
-                })
-                .concat();
+            let to_here = |name: &str| {
+                format!("endpoints.\"{name}\" = {{ production = {here:?}, development = {here:?} }}\n")
+            };
+            let guests = (0..VILLAINS).map(|number| to_here(&format!("villain-{number}/guest")));
+            let endpoints: String = guests.chain([to_here("own/webhook")]).collect();
             let more = with_operator(&format!("providers.compiler = {PROGRAM:?}\n{endpoints}"));
             pointing_at(simulator, &more)
                 .replace("extra_roots = [", &format!("extra_roots = [{:?}, ", receiver.ca()))

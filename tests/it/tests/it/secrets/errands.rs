@@ -188,6 +188,7 @@ async fn send(visitor: &mut Visitor, key: &str, application: &Application) {
     let path = format!("/v1/applications/{id}");
     for (method, route, end, body) in [
         ("GET", "/v1/applications/{id}/feedback", "/feedback", None),
+        ("POST", "/v1/applications/{id}/feedback", "/feedback", None),
         ("GET", "/v1/applications/{id}/{collection}", "/channels", None),
         ("POST", "/v1/applications/{id}/{collection}", "/channels", Some(json!({"message_storage": 1}))),
         ("POST", "/v1/applications/{id}/{collection}", "/channels", Some(json!(GCM_KEY))),

@@ -88,13 +88,13 @@ impl Scene {
         let receiver = Receiver::start().await;
         let files = Files::of(&simulator, &directory);
         let to = |name: &str, url: &str| {
-            format!("endpoints.{name} = {{ production = {url:?}, development = {url:?} }}\n")
+            format!("endpoints.\"{name}\" = {{ production = {url:?}, development = {url:?} }}\n")
         };
         let echo = format!("https://{}", receiver.address);
         let endpoints = to("apns", &simulator.apns_url())
             + &to("fcm", &simulator.google_url())
             + &to("gcm", &simulator.google_url())
-            + &to("echo", &echo);
+            + &to("acme/echo", &echo);
         let roots = [simulator.credentials().ca_pem.clone(), receiver.ca()];
         let settings = format!(
             "admin.key = {ADMIN:?}\nauth = {{ username = \"me\", password = {PASSWORD:?} }}\n\

@@ -18,9 +18,10 @@ impl Scene {
     async fn new(guest: &str) -> Self {
         let receiver = Receiver::start().await;
         let endpoint = format!("https://{}", receiver.address);
-        let webhook =
-            format!("endpoints.webhook = {{ production = {endpoint:?}, development = {endpoint:?} }}");
-        let endpoints = receiver.settings("guest");
+        let webhook = format!(
+            "endpoints.\"acme/webhook\" = {{ production = {endpoint:?}, development = {endpoint:?} }}"
+        );
+        let endpoints = receiver.settings("acme", "guest");
         let settings = format!(
             "listen = \"127.0.0.1:0\"\nsandbox.call_timeout = \"60s\"\nproviders.compiler = {PROGRAM:?}\n{webhook}\n{endpoints}"
         );

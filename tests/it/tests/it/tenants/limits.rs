@@ -73,7 +73,7 @@ async fn a_stream_is_paced() {
     let mut lines = json!({"application_id": "shop", "notification": {"body": "x"}}).to_string();
     (0..30).for_each(|number| lines += &format!("\n{{\"target\": \"device-{number}\"}}"));
     let start = std::time::Instant::now();
-    let stream = world.server.post("/v1/notifications:stream").bearer_auth(&key).body(lines);
+    let stream = world.server.stream().bearer_auth(&key).body(lines);
     let text =
         stream.header("content-type", "application/x-ndjson").send().await.unwrap().text().await.unwrap();
     let end: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
@@ -88,7 +88,7 @@ async fn a_stream_of_a_tenant_that_is_suspended_comes_to_an_end() {
     let (world, key) = limited(json!({"pushes_per_second": 1})).await;
     let mut lines = json!({"application_id": "shop", "notification": {"body": "x"}}).to_string();
     (0..1000).for_each(|number| lines += &format!("\n{{\"target\": \"device-{number}\"}}"));
-    let stream = world.server.post("/v1/notifications:stream").bearer_auth(&key).body(lines);
+    let stream = world.server.stream().bearer_auth(&key).body(lines);
     let reading = tokio::spawn(async move {
         stream.header("content-type", "application/x-ndjson").send().await.unwrap().text().await.unwrap()
     });
@@ -109,7 +109,7 @@ async fn concurrent_sends() {
     let header = json!({"application_id": "shop", "notification": {"body": "x"}}).to_string();
     lines.send(Ok(format!("{header}\n{{\"target\": \"a\"}}\n"))).await.unwrap();
     let body = futures_util::stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
-    let stream = world.server.post("/v1/notifications:stream").bearer_auth(&key);
+    let stream = world.server.stream().bearer_auth(&key);
     let stream = stream.header("content-type", "application/x-ndjson").body(reqwest::Body::wrap_stream(body));
     let reading = tokio::spawn(async move { stream.send().await.unwrap().text().await.unwrap() });
     while pushes(&world) == 0 {

@@ -18,6 +18,7 @@ const NAMING: &[(&str, &str, &str)] = &[
     ("GET", "/v1/applications/{id}", ""),
     ("DELETE", "/v1/applications/{id}", ""),
     ("GET", "/v1/applications/{id}/feedback", ""),
+    ("POST", "/v1/applications/{id}/feedback", ""),
     ("GET", "/v1/applications/{id}/{collection}", ""),
     ("POST", "/v1/applications/{id}/{collection}", "{}"),
     ("GET", "/v1/applications/{id}/{collection}/{item}", ""),
@@ -174,7 +175,7 @@ async fn dead_tokens_outcomes_and_repeats_are_ones_own() {
     let repeated = send(&other).send().await.unwrap();
     assert!(repeated.headers().get("idempotency-replayed").is_none(), "the other's own first");
     let feedback = async |key: &str| {
-        let all = expect(world.server.get("/v1/applications/shop/feedback").bearer_auth(key), 200).await;
+        let all = expect(world.server.post("/v1/applications/shop/feedback").bearer_auth(key), 200).await;
         all["dead_tokens"].as_array().unwrap().len()
     };
     let own = async |key: &str| expect(world.server.get("/v1/status").bearer_auth(key), 200).await;

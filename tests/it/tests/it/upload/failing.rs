@@ -7,7 +7,7 @@ use crate::guests::stage::component;
 use crate::world::{expect, expect_error};
 
 async fn with_guest(name: &str, task: &str) -> Scene {
-    let scene = Scene::with("endpoints.guest.production = \"https://127.0.0.1:9\"").await;
+    let scene = Scene::with("endpoints.\"default/guest\".production = \"https://127.0.0.1:9\"").await;
     expect(scene.upload("guest", component(name)), 200).await;
     let body = json!({"provider": "guest", "do": task});
     expect(scene.server.put("/v1/applications/app").json(&body), 200).await;

@@ -3,6 +3,7 @@
 mod artefacts;
 mod compiling;
 mod failing;
+mod hosts;
 mod receiver;
 mod refusals;
 mod versions;
@@ -29,7 +30,7 @@ pub struct Scene {
 pub fn settings(receiver: &Receiver, more: &str) -> String {
     let sandbox = "sandbox.call_timeout = \"1s\"";
     let compiler = format!("providers.compiler = {PROGRAM:?}");
-    let endpoints = receiver.settings("webhook");
+    let endpoints = receiver.settings("default", "webhook");
     format!("listen = \"127.0.0.1:0\"\ndelivery.retries = 0\n{sandbox}\n{compiler}\n{endpoints}\n{more}\n")
 }
 

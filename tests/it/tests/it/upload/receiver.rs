@@ -56,11 +56,11 @@ impl Receiver {
         self.directory.path().join("ca.pem")
     }
 
-    /// Configuration that sends the provider's requests here.
-    pub fn settings(&self, provider: &str) -> String {
+    /// Configuration that sends the requests of a tenant's provider here.
+    pub fn settings(&self, tenant: &str, provider: &str) -> String {
         let (address, ca) = (self.address, self.ca().display().to_string());
         format!(
-            "endpoints.{provider} = {{ production = \"https://{address}\", development = \"https://{address}\" }}\ntls.extra_roots = [{ca:?}]\n"
+            "endpoints.\"{tenant}/{provider}\" = {{ production = \"https://{address}\", development = \"https://{address}\" }}\ntls.extra_roots = [{ca:?}]\n"
         )
     }
 

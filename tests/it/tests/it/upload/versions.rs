@@ -162,7 +162,7 @@ async fn another_tenant_does_not_see_it() {
         gateway.tenants().put(tenant, Wanted::default()).unwrap();
     }
     let upload = gateway.uploads().begin(&mine, "webhook").await.unwrap();
-    upload.finish(component("webhook").to_vec()).await.unwrap();
+    upload.finish(component("webhook").to_vec(), &[]).await.unwrap();
     assert!(gateway.uploads().view(&mine, "webhook").is_ok());
     assert_eq!(gateway.uploads().view(&theirs, "webhook").unwrap_err().code, "provider_not_found");
     assert_eq!(gateway.uploads().log(&theirs, "webhook").unwrap_err().code, "provider_not_found");
@@ -195,7 +195,12 @@ async fn components_of_a_directory_are_there_for_everybody() {
     let directory = Directory::new();
     std::fs::write(directory.path().join("any-name.wasm"), component("webhook")).unwrap();
     std::fs::write(directory.path().join("README"), "no component").unwrap();
-    let scene = Scene::with(&format!("providers.dir = {:?}", directory.path().display().to_string())).await;
+    let receiver = Receiver::start().await;
+    let here = format!("https://{}", receiver.address);
+    let text = directory.path().display().to_string();
+    let more = format!("providers.dir = {text:?}\nendpoints.webhook.production = {here:?}");
+    let server = Pushlet::start(&settings(&receiver, &more)).await;
+    let scene = Scene { receiver, server };
     let shown = scene.show("webhook").await;
     assert_eq!((&shown["origin"], &shown["state"]), (&json!("operator"), &json!("active")));
     scene.register("app").await;
