@@ -138,7 +138,11 @@ impl Row {
                 let body = format!(
                     r#"{{"application_id":"{app}","target":"{DEVICE}","notification":{notification}}}"#
                 );
-                let request = world.server.post("/v1/notifications").body(body);
+                let request = world
+                    .server
+                    .post("/v1/notifications")
+                    .header("content-type", "application/json")
+                    .body(body);
                 let answer: Value = request.send().await.unwrap().json().await.unwrap();
                 told(answer.get("results").map_or(&answer, |results| &results[0]))
             }
@@ -146,7 +150,7 @@ impl Row {
                 let body = format!(
                     "{{\"application_id\":\"{app}\",\"notification\":{notification}}}\n{{\"target\":\"{DEVICE}\"}}\n"
                 );
-                let request = world.server.post("/v1/notifications:stream").body(body);
+                let request = world.server.stream().body(body);
                 let answer = request.send().await.unwrap().text().await.unwrap();
                 told(&serde_json::from_str(answer.lines().next().unwrap()).unwrap())
             }
