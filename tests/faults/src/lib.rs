@@ -7,6 +7,7 @@
 pub mod caller;
 pub mod flat;
 pub mod hang;
+pub mod hostile;
 pub mod ledger;
 pub mod node;
 pub mod peer;

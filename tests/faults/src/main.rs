@@ -1,4 +1,4 @@
-//! `pushlet-faults [wild|proxy|resend|node|hang|flat] [--seed N] [--seeds N] [--pushes N]`
+//! `pushlet-faults [wild|proxy|resend|node|hang|flat|hostile] [--seed N] [--seeds N] [--pushes N] [--seconds N]`
 //!
 //! Runs, prints what came of it, and ends with 1 if an answer was missing or wrong.
 
@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pushlet_faults::peer::Failure;
 use pushlet_faults::run::Plan;
-use pushlet_faults::{flat, hang, node, run};
+use pushlet_faults::{flat, hang, hostile, node, run};
 
-const USAGE: &str = "pushlet-faults [wild|proxy|resend|node|hang|flat] [--seed N] [--seeds N] [--pushes N]";
+const USAGE: &str = "pushlet-faults [wild|proxy|resend|node|hang|flat|hostile] [--seed N] [--seeds N] [--pushes N] [--seconds N]";
 
 /// The command line.
 struct Arguments {
@@ -20,15 +20,16 @@ struct Arguments {
     seed: u64,
     seeds: u64,
     pushes: usize,
+    /// How long `hostile` attacks.
+    seconds: u64,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let result = match Arguments::read(std::env::args().skip(1)) {
-        Ok(arguments) => arguments.run().await,
-        Err(error) => Err(error),
-    };
-    match result {
+fn main() -> ExitCode {
+    // The server under attack, and its compiler, are this program too.
+    if std::env::args().nth(1).is_some_and(|word| word == "serve" || word == "compile") {
+        return pushlet::cli::main(std::env::args_os());
+    }
+    match run_faults() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -38,17 +39,24 @@ async fn main() -> ExitCode {
     }
 }
 
+#[tokio::main]
+async fn run_faults() -> Result<bool, Failure> {
+    Arguments::read(std::env::args().skip(1))?.run().await
+}
+
 impl Arguments {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut arguments = Self { mode: "wild".to_owned(), seed: now.as_secs(), seeds: 1, pushes: 100_000 };
+        let mut arguments =
+            Self { mode: "wild".to_owned(), seed: now.as_secs(), seeds: 1, pushes: 100_000, seconds: 300 };
         while let Some(word) = words.next() {
             let mut number = || -> Result<u64, Failure> { Ok(words.next().ok_or(USAGE)?.parse()?) };
             match word.as_str() {
                 "--seed" => arguments.seed = number()?,
                 "--seeds" => arguments.seeds = number()?,
                 "--pushes" => arguments.pushes = usize::try_from(number()?)?,
-                "wild" | "proxy" | "resend" | "node" | "hang" | "flat" => arguments.mode = word,
+                "--seconds" => arguments.seconds = number()?,
+                "wild" | "proxy" | "resend" | "node" | "hang" | "flat" | "hostile" => arguments.mode = word,
                 _ => return Err(USAGE.into()),
             }
         }
@@ -80,6 +88,11 @@ impl Arguments {
             "flat" => {
                 let report = flat::run(seed, self.pushes).await?;
                 println!("seed {seed}: {report}");
+                report.holds()
+            }
+            "hostile" => {
+                let report = hostile::run(Duration::from_secs(self.seconds)).await?;
+                println!("{report}");
                 report.holds()
             }
             mode => {
