@@ -1,24 +1,25 @@
 //! `serve --simulator` and `pushlet simulator`: the push services' simulators in this process.
 
 use std::io::Write as _;
-use std::path::Path;
 
-use pushlet_simulator::{CredentialFiles, Options, Simulator};
+pub use pushlet_simulator::Options;
+use pushlet_simulator::{CredentialFiles, Simulator};
 
 use crate::config::{BaseUrl, Config, Problem};
 
 /// The simulators; they end when this is dropped.
 pub struct Running(#[allow(dead_code)] Simulator);
 
-/// Starts the simulators, keeps their credentials in `directory`, and points `config` at them: its
-/// endpoints, and the authority that signed their certificates. Prints the commands to try.
-pub async fn start(config: &mut Config, directory: &Path) -> Result<Running, Problem> {
-    let simulator = simulator(directory).await?;
-    let apns = BaseUrl::parse(&simulator.apns_url()).map_err(Problem::new)?;
-    let google = BaseUrl::parse(&simulator.google_url()).map_err(Problem::new)?;
-    config.endpoints.redirect("apns", &apns);
-    config.endpoints.redirect("fcm", &google);
-    config.endpoints.redirect("gcm", &google);
+/// Starts the simulators, and points `config` at them: its endpoints, and the authority that signed their
+/// certificates. Prints the commands to try.
+pub async fn start(config: &mut Config, options: &Options) -> Result<Running, Problem> {
+    let simulator = simulator(options).await?;
+    let url = |url: String| BaseUrl::parse(&url).map_err(Problem::new);
+    let (production, development) = (url(simulator.apns_production_url())?, url(simulator.apns_url())?);
+    let google = url(simulator.google_url())?;
+    config.endpoints.redirect("apns", &production, &development);
+    config.endpoints.redirect("fcm", &google, &google);
+    config.endpoints.redirect("gcm", &google, &google);
     config.tls.extra_roots.push(simulator.credentials().ca_pem.clone());
     let scheme = if config.tls.cert.is_some() { "https" } else { "http" };
     let server = format!("{scheme}://{}", config.listen);
@@ -27,15 +28,16 @@ pub async fn start(config: &mut Config, directory: &Path) -> Result<Running, Pro
 }
 
 /// Starts the simulators for servers in other processes, and prints how to point those at them.
-pub async fn alone(directory: &Path) -> Result<Running, Problem> {
-    let simulator = simulator(directory).await?;
+pub async fn alone(options: &Options) -> Result<Running, Problem> {
+    let simulator = simulator(options).await?;
     say(&pointing(&simulator))?;
     Ok(Running(simulator))
 }
 
-async fn simulator(directory: &Path) -> Result<Simulator, Problem> {
-    let options = Options { directory: directory.to_owned(), ..Options::default() };
-    Simulator::start(options).await.map_err(|error| Problem::new(format_args!("the simulator: {error}")))
+async fn simulator(options: &Options) -> Result<Simulator, Problem> {
+    Simulator::start(options.clone())
+        .await
+        .map_err(|error| Problem::new(format_args!("the simulator: {error}")))
 }
 
 fn say(text: &str) -> Result<(), Problem> {
@@ -63,7 +65,8 @@ curl {control}/received
 
 /// What to write into another server's configuration.
 fn pointing(simulator: &Simulator) -> String {
-    let (apns, google) = (simulator.apns_url(), simulator.google_url());
+    let (sandbox, production) = (simulator.apns_url(), simulator.apns_production_url());
+    let google = simulator.google_url();
     let ca = simulator.credentials().ca_pem.display();
     let control = simulator.control_url();
     format!(
@@ -73,8 +76,8 @@ To point a server at them, write into its configuration:
 [tls]
 extra_roots = ["{ca}"]
 [endpoints.apns]
-production = "{apns}"
-development = "{apns}"
+production = "{production}"
+development = "{sandbox}"
 [endpoints.fcm]
 production = "{google}"
 development = "{google}"

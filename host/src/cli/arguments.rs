@@ -1,6 +1,7 @@
 //! What can stand on the command line. The flags of configuration keys are made from the table of keys.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -12,6 +13,7 @@ use super::client;
 use crate::config::keys::{KEYS, Key};
 use crate::config::names;
 use crate::config::value::Kind;
+use crate::simulated;
 
 /// A command line that was understood.
 pub struct Arguments {
@@ -22,13 +24,11 @@ pub struct Arguments {
 }
 
 pub enum Action {
-    /// `simulator`: where its files go, if it shall run too.
+    /// `simulator`: how it runs, if it shall run too.
     Serve {
-        simulator: Option<PathBuf>,
+        simulator: Option<simulated::Options>,
     },
-    Simulator {
-        directory: PathBuf,
-    },
+    Simulator(simulated::Options),
     CheckConfig,
     /// Seals the registry with another key.
     RotateKey {
@@ -70,7 +70,7 @@ impl Arguments {
         let arguments: Vec<OsString> = arguments.collect();
         let matches = command(&endpoint_flags(&arguments)).try_get_matches_from(arguments)?;
         let (action, matches) = match matches.subcommand() {
-            Some(("simulator", inner)) => (Action::Simulator { directory: directory(inner) }, inner),
+            Some(("simulator", inner)) => (Action::Simulator(simulator_options(inner)), inner),
             Some(("check-config", inner)) => (Action::CheckConfig, inner),
             Some(("rotate-key", inner)) => {
                 let new_key_file = inner.get_one::<PathBuf>("new-key-file").cloned().unwrap_or_default();
@@ -87,7 +87,7 @@ impl Arguments {
                 (Action::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
             }
             Some((_, inner)) => {
-                let simulator = inner.get_flag("simulator").then(|| directory(inner));
+                let simulator = inner.get_flag("simulator").then(|| simulator_options(inner));
                 (Action::Serve { simulator }, inner)
             }
             None => {
@@ -110,12 +110,14 @@ fn command(endpoints: &[String]) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Run simulators of the push services too, and send to them"),
         )
-        .arg(simulator_dir())
+        .args(simulator_flags())
         .after_help(SERVE_EXAMPLES);
     let simulator = Command::new("simulator")
         .about("Run the simulators of the push services alone")
-        .arg(simulator_dir())
-        .after_help("Example:\n  pushlet simulator --simulator-dir /tmp/simulator");
+        .args(simulator_flags())
+        .after_help(
+            "Example:\n  pushlet simulator --simulator-dir /tmp/simulator --simulator-google 127.0.0.4:443",
+        );
     let check = configurable(Command::new("check-config"), endpoints)
         .about("Check the configuration, and print what results, without secrets")
         .after_help("Example:\n  pushlet check-config --config pushlet.toml");
@@ -163,13 +165,30 @@ fn compile() -> Command {
     Command::new("compile").hide(true).args([number("memory"), number("cpu")])
 }
 
-fn simulator_dir() -> Arg {
-    Arg::new("simulator-dir")
+/// Where a simulator's listener is, by the name of its flag.
+const LISTENERS: [(&str, &str, &str); 4] = [
+    ("simulator-apns", "127.0.0.1:9443", "Where the simulator of APNs' development environment listens"),
+    (
+        "simulator-apns-production",
+        "127.0.0.1:9446",
+        "Where the simulator of APNs' production environment listens",
+    ),
+    ("simulator-google", "127.0.0.1:9444", "Where the simulator of FCM, OAuth and GCM listens"),
+    ("simulator-control", "127.0.0.1:9445", "Where the simulators are looked at and scripted"),
+];
+
+fn simulator_flags() -> Vec<Arg> {
+    let directory = Arg::new("simulator-dir")
         .long("simulator-dir")
         .value_name("DIR")
         .value_parser(value_parser!(PathBuf))
         .default_value("./simulator")
-        .help("Where the simulators put their throw-away credentials")
+        .help("Where the simulators put their throw-away credentials");
+    let listener = |(name, address, help): (&'static str, &'static str, &'static str)| {
+        let arg = Arg::new(name).long(name).value_name("ADDRESS:PORT").help(help);
+        arg.value_parser(value_parser!(SocketAddr)).default_value(address)
+    };
+    std::iter::once(directory).chain(LISTENERS.map(listener)).collect()
 }
 
 fn configurable(command: Command, endpoints: &[String]) -> Command {
@@ -228,8 +247,18 @@ fn flags(matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
     names.into_iter().map(|name| (name.to_owned(), values(name))).collect()
 }
 
-fn directory(matches: &ArgMatches) -> PathBuf {
-    matches.get_one::<PathBuf>("simulator-dir").cloned().unwrap_or_else(|| PathBuf::from("./simulator"))
+/// All of them have defaults.
+fn simulator_options(matches: &ArgMatches) -> simulated::Options {
+    let default = simulated::Options::default();
+    let address = |name: &str, otherwise| matches.get_one::<SocketAddr>(name).copied().unwrap_or(otherwise);
+    simulated::Options {
+        directory: matches.get_one::<PathBuf>("simulator-dir").cloned().unwrap_or(default.directory),
+        apns: address("simulator-apns", default.apns),
+        apns_production: address("simulator-apns-production", default.apns_production),
+        google: address("simulator-google", default.google),
+        control: address("simulator-control", default.control),
+        ..simulated::Options::default()
+    }
 }
 
 #[cfg(test)]

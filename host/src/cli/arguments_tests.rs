@@ -78,16 +78,25 @@ fn flags_and_their_values() {
 #[test]
 fn the_commands() {
     assert!(matches!(parse(&["serve"]).unwrap().action, Action::Serve { simulator: None }));
-    let Action::Serve { simulator: Some(directory) } = parse(&["serve", "--simulator"]).unwrap().action
+    let Action::Serve { simulator: Some(options) } = parse(&["serve", "--simulator"]).unwrap().action else {
+        panic!()
+    };
+    assert_eq!(options.directory, Path::new("./simulator"));
+    let ports =
+        [options.apns, options.google, options.control, options.apns_production].map(|one| one.port());
+    assert_eq!(ports, [9443, 9444, 9445, 9446]);
+    let flags =
+        ["--simulator-dir", "d", "--simulator-apns=127.0.0.2:443", "--simulator-apns-production=[::1]:0"];
+    let more = ["--simulator-google", "127.0.0.4:443", "--simulator-control", "127.0.0.1:1"];
+    let Action::Simulator(options) = parse(&[&["simulator"], &flags[..], &more[..]].concat()).unwrap().action
     else {
         panic!()
     };
-    assert_eq!(directory, Path::new("./simulator"));
-    let Action::Simulator { directory } = parse(&["simulator", "--simulator-dir", "d"]).unwrap().action
-    else {
-        panic!()
-    };
-    assert_eq!(directory, Path::new("d"));
+    assert_eq!(options.directory, Path::new("d"));
+    let addresses = [options.apns, options.apns_production, options.google, options.control];
+    let expected = ["127.0.0.2:443", "[::1]:0", "127.0.0.4:443", "127.0.0.1:1"];
+    assert_eq!(addresses.map(|address| address.to_string()), expected);
+    assert_eq!(refused(&["simulator", "--simulator-apns", "443"]), ErrorKind::ValueValidation);
     assert!(matches!(parse(&["check-config", "--config=f"]).unwrap().action, Action::CheckConfig));
     assert!(parse(&["serve"]).unwrap().flags.is_empty());
 }

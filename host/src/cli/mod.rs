@@ -7,7 +7,6 @@ mod signals;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, Layers, Problem};
@@ -47,7 +46,7 @@ fn run(
             .map_err(|error| Problem::new(format_args!("cannot start threads: {error}")))
     };
     match &arguments.action {
-        Action::Simulator { directory } => runtime()?.block_on(run_simulator(directory))?,
+        Action::Simulator(options) => runtime()?.block_on(run_simulator(options))?,
         Action::Client(name, matches) => {
             let runtime = runtime()?;
             let code = runtime.block_on(client::run(name, matches));
@@ -76,7 +75,7 @@ fn run(
         }
         Action::Serve { simulator } => {
             let config = layers(&arguments, variables)?.finish()?;
-            runtime()?.block_on(serve::run(config, simulator.as_deref()))?;
+            runtime()?.block_on(serve::run(config, simulator.as_ref()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -105,9 +104,9 @@ fn check(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn run_simulator(directory: &Path) -> Result<(), Problem> {
+async fn run_simulator(options: &simulated::Options) -> Result<(), Problem> {
     let stop = signals::stop()?;
-    let _running = simulated::alone(directory).await?;
+    let _running = simulated::alone(options).await?;
     stop.await;
     Ok(())
 }

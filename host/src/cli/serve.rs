@@ -1,7 +1,6 @@
 //! `pushlet serve`: from the configuration to a server that has ended.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +19,15 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// At the end: for the last spans.
 const EXPORT_TIME: Duration = Duration::from_secs(2);
 
-/// `simulator`: where its files go, if it shall run too.
-pub async fn run(mut config: Config, simulator: Option<&Path>) -> Result<(), Problem> {
+/// `simulator`: how it runs, if it shall run too.
+pub async fn run(mut config: Config, simulator: Option<&simulated::Options>) -> Result<(), Problem> {
     let _flush = log::start(&config.log);
     config.limits.connections = server::connections_that_fit(config.limits.connections);
     let callers = config.callers()?;
     let tls = server::acceptor(&config.tls)?;
     let stop = signals::stop()?;
     let _simulator = match simulator {
-        Some(directory) => Some(simulated::start(&mut config, directory).await?),
+        Some(options) => Some(simulated::start(&mut config, options).await?),
         None => None,
     };
     let gateway = start::gateway(&config)?;

@@ -315,10 +315,10 @@ impl Endpoints {
         }
     }
 
-    /// Sends everything of a provider, in both environments, to one place.
-    pub fn redirect(&mut self, provider: &str, to: &BaseUrl) {
-        let all =
-            Overrides { production: Some(to.clone()), development: Some(to.clone()), named: BTreeMap::new() };
+    /// Sends everything of a provider to one place for each environment.
+    pub fn redirect(&mut self, provider: &str, production: &BaseUrl, development: &BaseUrl) {
+        let (production, development) = (Some(production.clone()), Some(development.clone()));
+        let all = Overrides { production, development, named: BTreeMap::new() };
         self.0.insert(provider.to_owned(), all);
     }
 

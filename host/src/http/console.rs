@@ -4,10 +4,10 @@
 use axum::Router;
 use axum::extract::Path;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
@@ -43,11 +43,21 @@ const PARTS: &[(&str, &str, &str)] = &[
 /// For everybody.
 pub(super) fn routes() -> Router<Api> {
     Router::new()
+        .route("/", get(entrance))
         .route("/console", get(async || embedded(HTML, PAGE)))
         // The page names its parts relative to `/console`, so that it works below any path of a proxy too.
         .route("/console/", get(async || (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, "../console")])))
         .route("/console/{part}", get(part))
         .method_not_allowed_fallback(super::method_not_allowed)
+}
+
+/// Leads a browser to the page; programs are told that there is nothing here.
+async fn entrance(headers: HeaderMap, uri: Uri) -> Response {
+    let accepts = headers.get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+    if !accepts.contains("text/html") {
+        return not_found(uri).await.into_response();
+    }
+    (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, "console")]).into_response()
 }
 
 async fn part(Path(name): Path<String>, uri: Uri) -> Response {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use crate::Environment;
+
 /// This many connections are listed one by one; the oldest are dropped from the list, not from the counts.
 const MAX_LISTED: usize = 1000;
 
@@ -72,6 +74,8 @@ pub struct Connections {
 pub(crate) struct Connection {
     pub number: u64,
     listener: Listener,
+    /// Apple's environment that it was made to.
+    pub environment: Option<Environment>,
     pub client_certificate: Option<Arc<ClientCertificate>>,
     open: AtomicBool,
     pub requests: AtomicU64,
@@ -104,11 +108,13 @@ impl ConnectionLog {
     pub fn open(
         self: &Arc<Self>,
         listener: Listener,
+        environment: Option<Environment>,
         certificate: Option<ClientCertificate>,
     ) -> OpenConnection {
         let connection = Arc::new(Connection {
             number: self.numbers.fetch_add(1, Ordering::Relaxed) + 1,
             listener,
+            environment,
             client_certificate: certificate.map(Arc::new),
             open: AtomicBool::new(true),
             requests: AtomicU64::new(0),

@@ -27,6 +27,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::answer::Answer;
+use crate::credentials::{CertificateKind, CredentialFiles};
 use crate::listen::accept_loop;
 use crate::record::Service;
 use crate::script::Script;
@@ -129,6 +130,13 @@ fn problem(status: StatusCode, message: &str) -> Answer {
     Answer::json(status, &json!({"error": message}))
 }
 
+fn other_kinds(files: &CredentialFiles) -> String {
+    let line = |(path, kind, topic): (&std::path::Path, CertificateKind, &str)| {
+        format!("  {kind:<12?} {} (topic {topic})\n", path.display())
+    };
+    files.other_kinds().map(line).concat()
+}
+
 fn help(shared: &Shared) -> String {
     let files = &shared.material.files;
     let shown = |path: &std::path::Path| path.display().to_string();
@@ -139,7 +147,7 @@ fn help(shared: &Shared) -> String {
          \"retry_after\":5,\"delay_ms\":0,\"times\":1}}\nDELETE /script\nGET    /connections\n\
          DELETE /access-tokens\nGET    /healthz\n\n\
          Credentials\n  trust        {}\n  PKCS#12      {} (no password)\n  PKCS#12 old  {} (password {})\n  \
-         PEM          {}\n  topic        {}\n  .p8          {} (key id {}, team id {})\n  \
+         PEM          {}\n  topic        {}\n{}  .p8          {} (key id {}, team id {})\n  \
          FCM          {} (project {})\n\nAPNs\n{}\nFCM\n{}\nGCM\n{}",
         shown(&files.ca_pem),
         shown(&files.apns_p12),
@@ -147,6 +155,7 @@ fn help(shared: &Shared) -> String {
         files.apns_legacy_p12_password,
         shown(&files.apns_pem),
         files.apns_topic,
+        other_kinds(files),
         shown(&files.apns_p8),
         files.apns_key_id,
         files.apns_team_id,

@@ -33,18 +33,18 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 pub use connections::{ClientCertificate, ConnectionCounts, ConnectionInfo, Connections, Listener};
-pub use credentials::{CertificateSpec, CredentialFiles, IssuedCertificate};
+pub use credentials::{CertificateKind, CertificateSpec, CredentialFiles, IssuedCertificate};
 pub use error::StartError;
 pub use record::{Counts, Received, Service, ServiceCounts};
 pub use script::{RetryAfter, Script, ScriptError};
 
 use state::Shared;
 
-/// Which of Apple's two environments the APNs listener plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Apple's two environments; each has a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// Answers carry `apns-unique-id`; certificates need Apple's development extension.
-    #[default]
     Development,
     /// No `apns-unique-id`; certificates need Apple's production extension.
     Production,
@@ -55,15 +55,15 @@ pub enum Environment {
 pub struct Options {
     /// Where the throw-away credentials are written; made if it is missing.
     pub directory: PathBuf,
-    /// Address of the APNs listener; port 0 takes a free one.
+    /// Address of the listener that plays APNs' development environment (its sandbox); port 0 takes a free one.
     pub apns: SocketAddr,
+    /// Address of the listener that plays APNs' production environment; port 0 takes a free one.
+    pub apns_production: SocketAddr,
     /// Address of the FCM, OAuth and GCM listener; port 0 takes a free one.
     pub google: SocketAddr,
     /// Address of the plain HTTP control API; port 0 takes a free one. It has no authentication:
     /// keep it on loopback.
     pub control: SocketAddr,
-    /// The environment that the APNs listener plays.
-    pub environment: Environment,
     /// How many received requests are kept, newest first to stay; 0 keeps counts only.
     pub keep: usize,
     /// How long an access token of the OAuth endpoint is valid.
@@ -71,7 +71,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// `./simulator`, loopback ports 9443, 9444 and 9445, development, 10,000 requests, an hour less a second.
+    /// `./simulator`, loopback ports 9443 to 9446, 10,000 requests, an hour less a second.
     fn default() -> Self {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Options {
@@ -79,7 +79,7 @@ impl Default for Options {
             apns: loopback(9443),
             google: loopback(9444),
             control: loopback(9445),
-            environment: Environment::default(),
+            apns_production: loopback(9446),
             keep: 10_000,
             access_token_lifetime: Duration::from_secs(3599),
         }
@@ -90,7 +90,14 @@ impl Options {
     /// Free loopback ports and `directory`: what a test wants.
     pub fn ephemeral(directory: impl Into<PathBuf>) -> Self {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Options { directory: directory.into(), apns: free, google: free, control: free, ..Options::default() }
+        Options {
+            directory: directory.into(),
+            apns: free,
+            apns_production: free,
+            google: free,
+            control: free,
+            ..Options::default()
+        }
     }
 }
 
@@ -98,22 +105,22 @@ impl Options {
 pub struct Simulator {
     shared: Arc<Shared>,
     apns: SocketAddr,
+    apns_production: SocketAddr,
     google: SocketAddr,
     control: SocketAddr,
     tasks: JoinSet<()>,
 }
 
 impl Simulator {
-    /// Binds the three listeners, reads or makes the credentials and starts to serve.
+    /// Binds the four listeners, reads or makes the credentials and starts to serve.
     ///
     /// # Errors
     /// An address that cannot be bound, or a directory that cannot be written.
     pub async fn start(options: Options) -> Result<Simulator, StartError> {
-        let apns = bind("apns", options.apns).await?;
-        let google = bind("google", options.google).await?;
-        let control = bind("control", options.control).await?;
-        let (apns_addr, google_addr, control_addr) =
-            (local(&apns, options.apns), local(&google, options.google), local(&control, options.control));
+        let (apns, apns_addr) = bind("apns", options.apns).await?;
+        let (production, production_addr) = bind("apns-production", options.apns_production).await?;
+        let (google, google_addr) = bind("google", options.google).await?;
+        let (control, control_addr) = bind("control", options.control).await?;
         let token_uri = format!("https://{google_addr}/token");
         let directory = options.directory.clone();
         let material =
@@ -124,16 +131,29 @@ impl Simulator {
         let google_tls = tls::google_config(&material)?;
         let shared = Arc::new(Shared::new(&options, material, format!("https://{google_addr}/token")));
         let mut tasks = JoinSet::new();
-        tasks.spawn(apns::server::serve(apns, apns_tls, shared.clone()));
+        tasks.spawn(apns::server::serve(apns, Environment::Development, apns_tls.clone(), shared.clone()));
+        tasks.spawn(apns::server::serve(production, Environment::Production, apns_tls, shared.clone()));
         tasks.spawn(google::server::serve(google, google_tls, shared.clone()));
         tasks.spawn(control::serve(control, shared.clone()));
-        Ok(Simulator { shared, apns: apns_addr, google: google_addr, control: control_addr, tasks })
+        Ok(Simulator {
+            shared,
+            apns: apns_addr,
+            apns_production: production_addr,
+            google: google_addr,
+            control: control_addr,
+            tasks,
+        })
     }
 
-    /// Base URL of APNs: `https://127.0.0.1:PORT`, HTTP/2 only. Device pushes, broadcasts and channel
-    /// management share it.
+    /// Base URL of APNs' development environment: `https://127.0.0.1:PORT`, HTTP/2 only. Device pushes, broadcasts
+    /// and channel management share it.
     pub fn apns_url(&self) -> String {
         format!("https://{}", self.apns)
+    }
+
+    /// Base URL of APNs' production environment.
+    pub fn apns_production_url(&self) -> String {
+        format!("https://{}", self.apns_production)
     }
 
     /// Base URL of FCM (`/v1/projects/{project}/messages:send`), OAuth (`/token`) and legacy GCM
@@ -212,10 +232,10 @@ impl Simulator {
     }
 }
 
-async fn bind(listener: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Bind { listener, address, source })
-}
-
-fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
+/// The listener, and the address that it has.
+async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { listener, address, source };
+    let bound = TcpListener::bind(address).await.map_err(failed)?;
+    let local = bound.local_addr().unwrap_or(address);
+    Ok((bound, local))
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Environment;
 use crate::connections::ClientCertificate;
 
 /// All recorded requests together may hold this many bytes; the oldest go first.
@@ -53,6 +54,8 @@ pub struct Received {
     pub topic: Option<String>,
     /// Which connection it came on; see [`crate::ConnectionInfo::number`].
     pub connection: u64,
+    /// Apple's environment that it was sent to; none for Google.
+    pub environment: Option<Environment>,
     /// The HTTP/2 stream, where it is known (APNs).
     pub stream: Option<u32>,
     /// The certificate that the client presented on the connection.
@@ -211,6 +214,7 @@ mod tests {
             token: None,
             topic: None,
             connection: 1,
+            environment: None,
             stream: None,
             client_certificate: None,
             status: 0,

@@ -77,7 +77,7 @@ impl Shared {
             recorder: Recorder::new(options.keep),
             scripts: Scripts::default(),
             connections: Arc::default(),
-            apns: ApnsState::new(options.environment, &material),
+            apns: ApnsState::new(&material),
             google: GoogleState::new(token_uri, options.access_token_lifetime),
             material,
         }
@@ -126,6 +126,7 @@ fn received(
         token,
         topic,
         connection: connection.number,
+        environment: connection.environment,
         stream: arrived.stream,
         client_certificate: connection.client_certificate.clone(),
         status: 0,

@@ -22,6 +22,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const USER_ID: &str = "0.9.2342.19200300.100.1.1";
 const APPLE_DEVELOPMENT: &str = "1.2.840.113635.100.6.3.1";
 const APPLE_PRODUCTION: &str = "1.2.840.113635.100.6.3.2";
+const APPLE_VOIP: &str = "1.2.840.113635.100.6.3.4";
 const APPLE_TOPICS: &str = "1.2.840.113635.100.6.3.6";
 
 /// A client certificate, as APNs reads it.
@@ -74,14 +75,17 @@ fn read_identity(der: &CertificateDer<'_>) -> Option<ClientIdentity> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let has =
         |oid: &str| certificate.extensions().iter().any(|extension| extension.oid.to_id_string() == oid);
+    let (development, production) = (has(APPLE_DEVELOPMENT), has(APPLE_PRODUCTION));
+    // VoIP certificates and those with a list of topics are good for both, where no mark says otherwise.
+    let universal = !development && !production && (has(APPLE_VOIP) || has(APPLE_TOPICS));
     Some(ClientIdentity {
         certificate: ClientCertificate {
             sha256: hex::encode(ring::digest::digest(&ring::digest::SHA256, der)),
             subject: certificate.subject().to_string(),
         },
         topics: topics(&certificate),
-        development: has(APPLE_DEVELOPMENT),
-        production: has(APPLE_PRODUCTION),
+        development: development || universal,
+        production: production || universal,
     })
 }
 

@@ -27,7 +27,7 @@ pub(super) fn check<'a>(
     headers: &HeaderMap,
 ) -> Result<Credential<'a>, Refusal> {
     match &connection.identity {
-        Some(identity) => certificate(apns.environment, identity),
+        Some(identity) => certificate(connection.environment, identity),
         None => token(apns, connection, headers),
     }
 }

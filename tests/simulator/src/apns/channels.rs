@@ -115,7 +115,7 @@ fn perform(
         Action::Read => channels.read(bundle, channel_id(headers)?),
         Action::Delete => channels.delete(bundle, channel_id(headers)?),
         Action::List => Ok(channels.list(bundle)),
-        Action::Broadcast => channels.broadcast(apns.environment, bundle, headers, body),
+        Action::Broadcast => channels.broadcast(connection.environment, bundle, headers, body),
     }
 }
 

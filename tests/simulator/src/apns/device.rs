@@ -19,6 +19,10 @@ const MAX_VOIP_PAYLOAD: usize = 5120;
 /// Apple gives no size for device tokens; this bounds what a request can hold.
 const MAX_TOKEN: usize = 512;
 
+/// How the topics of Wallet passes and of MDM begin.
+const WALLET: &str = "pass.";
+const MDM: &str = "com.apple.mgmt.";
+
 /// Push types and the topic suffix that each one needs.
 const PUSH_TYPES: [(&str, &str); 11] = [
     ("alert", ""),
@@ -46,7 +50,7 @@ pub(super) fn push(
     let id = id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let checked = check(apns, connection, token, headers, body);
     let answered = match checked {
-        Ok(()) => Ok(accepted(apns, token).header("apns-id", &id)),
+        Ok(()) => Ok(accepted(apns, connection, token).header("apns-id", &id)),
         Err(refusal) => Err(refusal.answer().header("apns-id", &id)),
     };
     let token = Some(token.to_owned()).filter(|token| !token.is_empty());
@@ -54,12 +58,12 @@ pub(super) fn push(
 }
 
 /// The answer to a push that passed every check.
-fn accepted(apns: &ApnsState, token: &str) -> Answer {
+fn accepted(apns: &ApnsState, connection: &ApnsConnection, token: &str) -> Answer {
     if let Some(magic) = magic::of_token(token) {
         return headers::reason(magic.status, &magic.name, Some(apns.started_ms));
     }
     let answer = Answer::empty(StatusCode::OK).delivered(1);
-    match apns.environment {
+    match connection.environment {
         Environment::Production => answer,
         Environment::Development => answer.header("apns-unique-id", &uuid::Uuid::new_v4().to_string()),
     }
@@ -84,7 +88,8 @@ fn check(
     }
     check_topic(&credential, topic(connection, headers), suffix)?;
     check_token(token)?;
-    check_payload(body, headers::text(headers, "apns-push-type") == Some("voip"))
+    let voip = headers::text(headers, "apns-push-type") == Some("voip");
+    check_payload(body, voip, topic(connection, headers).is_some_and(|topic| topic.starts_with(WALLET)))
 }
 
 /// The suffix that the push type wants; without a push type, any topic will do.
@@ -117,6 +122,7 @@ fn check_topic(credential: &Credential<'_>, topic: Option<&str>, suffix: &str) -
         return Err(Refusal("InvalidPushType"));
     }
     match credential {
+        Credential::Token if topic.starts_with(MDM) => Err(Refusal("TopicDisallowed")),
         Credential::Certificate(identity) if !identity.topics.iter().any(|allowed| allowed == topic) => {
             Err(Refusal("TopicDisallowed"))
         }
@@ -135,12 +141,13 @@ fn check_token(token: &str) -> Result<(), Refusal> {
     }
 }
 
-fn check_payload(body: &[u8], voip: bool) -> Result<(), Refusal> {
+/// `{}` tells Wallet to fetch a pass again; in any other payload there must be something.
+fn check_payload(body: &[u8], voip: bool, wallet: bool) -> Result<(), Refusal> {
     if body.len() > if voip { MAX_VOIP_PAYLOAD } else { MAX_PAYLOAD } {
         return Err(Refusal("PayloadTooLarge"));
     }
     let members: Result<HashMap<String, IgnoredAny>, _> = serde_json::from_slice(body);
-    match members.is_ok_and(|members| !members.is_empty()) {
+    match members.is_ok_and(|members| wallet || !members.is_empty()) {
         true => Ok(()),
         false => Err(Refusal("PayloadEmpty")),
     }

@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::headers::Refusal;
 
@@ -40,7 +42,22 @@ struct Header {
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
+    #[serde(deserialize_with = "seconds")]
     iat: i64,
+}
+
+/// Several clients write a number with a fraction, or a number as text; Apple takes both.
+fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<i64, D::Error> {
+    let number = match Value::deserialize(value)? {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let in_range = |seconds: &f64| (0.0..1e15).contains(seconds);
+    number
+        .filter(in_range)
+        .map(|seconds| seconds as i64)
+        .ok_or_else(|| D::Error::custom("iat must be seconds"))
 }
 
 impl ProviderToken {

@@ -16,8 +16,9 @@
 //! For broadcast and channel requests with a provider token, a bundle id that ends in `.bad1` and two digits
 //! asks for that index in `channel_and_broadcast`. `GET /` of the control API lists all of them.
 //!
-//! Where Apple's documents are silent: a payload that is not a JSON object, or is `{}`, is `PayloadEmpty`; a
-//! push type whose topic lacks its suffix is `InvalidPushType`; the scheme of `authorization` must be written
+//! Where Apple's documents are silent: a payload that is not a JSON object, or is `{}` for another topic than a
+//! Wallet pass, is `PayloadEmpty`; MDM's topic and push type with a provider token are `TopicDisallowed`, for MDM
+//! takes certificates alone; a push type whose topic lacks its suffix is `InvalidPushType`; the scheme of `authorization` must be written
 //! `bearer`; an `apns-id` must be in lower case; times may be a minute in the future.
 
 mod auth;
@@ -34,7 +35,6 @@ use std::sync::{PoisonError, RwLock};
 
 use rcgen::PublicKeyData;
 
-use crate::Environment;
 use crate::clock::unix_millis;
 use crate::credentials::{KEY_ID, Material, TEAM_ID};
 use crate::error::StartError;
@@ -44,22 +44,16 @@ pub(crate) use magic::help;
 
 /// What APNs knows.
 pub(crate) struct ApnsState {
-    environment: Environment,
     started_ms: i64,
     keys: RwLock<Vec<ProviderKey>>,
     channels: Channels,
 }
 
 impl ApnsState {
-    pub fn new(environment: Environment, material: &Material) -> ApnsState {
+    pub fn new(material: &Material) -> ApnsState {
         let public_key = material.provider_public_key.clone();
         let key = ProviderKey { key_id: KEY_ID.to_owned(), team_id: TEAM_ID.to_owned(), public_key };
-        ApnsState {
-            environment,
-            started_ms: unix_millis(),
-            keys: RwLock::new(vec![key]),
-            channels: Channels::default(),
-        }
+        ApnsState { started_ms: unix_millis(), keys: RwLock::new(vec![key]), channels: Channels::default() }
     }
 
     /// Makes and registers a signing key; one with the same id is replaced.

@@ -19,6 +19,7 @@ use super::device;
 use super::headers::Refusal;
 use super::jwt::ProviderToken;
 use super::settings::{Announcing, StreamLimit};
+use crate::Environment;
 use crate::connections::{Listener, OpenConnection};
 use crate::listen::accept_loop;
 use crate::record::Service;
@@ -37,6 +38,7 @@ const RAISE_AGAIN: Duration = Duration::from_millis(5);
 /// One connection of a client.
 pub(super) struct ApnsConnection {
     open: OpenConnection,
+    pub environment: Environment,
     pub identity: Option<ClientIdentity>,
     /// The provider token in use; the first one pins the team.
     pub token: Mutex<Option<ProviderToken>>,
@@ -68,11 +70,17 @@ impl ApnsConnection {
 }
 
 /// Serves until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
-    accept_loop(listener, move |socket| connection(socket, acceptor.clone(), shared.clone())).await;
+pub(crate) async fn serve(
+    listener: TcpListener,
+    environment: Environment,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+) {
+    accept_loop(listener, move |socket| connection(socket, environment, acceptor.clone(), shared.clone()))
+        .await;
 }
 
-async fn connection(socket: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+async fn connection(socket: TcpStream, environment: Environment, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     let Some(tls) = tls::handshake(&acceptor, socket).await else {
         shared.connections.refused(Listener::Apns);
         return;
@@ -80,7 +88,8 @@ async fn connection(socket: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     let identity = tls::identity(&tls);
     let certificate = identity.as_ref().map(|identity| identity.certificate.clone());
     let connection = Arc::new(ApnsConnection {
-        open: shared.connections.open(Listener::Apns, certificate),
+        open: shared.connections.open(Listener::Apns, Some(environment), certificate),
+        environment,
         // A certificate is its own proof: all streams are there from the start.
         authenticated: AtomicBool::new(identity.is_some()),
         proven: AtomicBool::new(identity.is_some()),

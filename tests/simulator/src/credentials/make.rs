@@ -14,16 +14,64 @@ use crate::clock::unix_seconds;
 use crate::error::StartError;
 
 const DAY: i64 = 24 * 3600;
+/// Where the simulator is found by its address.
+const LOCAL_NAMES: &[&str] = &["localhost", "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "::1"];
+/// The services' own names, for clients that know no other and are led here by a hosts file.
+pub(super) const SERVICE_NAMES: &[&str] = &[
+    "api.push.apple.com",
+    "api.sandbox.push.apple.com",
+    "api.development.push.apple.com",
+    "api-broadcast.push.apple.com",
+    "api-broadcast.sandbox.push.apple.com",
+    "api-manage-broadcast.push.apple.com",
+    "api-manage-broadcast.sandbox.push.apple.com",
+    "fcm.googleapis.com",
+    "oauth2.googleapis.com",
+    "www.googleapis.com",
+    "accounts.google.com",
+    "gcm-http.googleapis.com",
+    "android.googleapis.com",
+];
 /// Server certificates of a longer life are refused by some clients.
 const VALID_DAYS: i64 = 365;
 /// userId (RFC 4519 section 2.39): Apple puts the topic there.
 const USER_ID: [u64; 7] = [0, 9, 2342, 19_200_300, 100, 1, 1];
-/// Apple's push extensions; the last number tells development (1), production (2) and the topic list (6).
+/// Apple's push extensions; the last number tells development (1), production (2), VoIP (4) and the topic list (6).
 const APPLE_PUSH_ARC: [u64; 7] = [1, 2, 840, 113_635, 100, 6, 3];
+
+/// What Apple issues a push certificate for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateKind {
+    /// An app: alerts, background, and what its topic list names.
+    App,
+    /// An app's VoIP pushes.
+    Voip,
+    /// A device management server.
+    Mdm,
+    /// A website's notifications in Safari.
+    Website,
+    /// Wallet passes of one type.
+    PassType,
+}
+
+impl CertificateKind {
+    /// How the certificate's common name begins.
+    fn common_name(self) -> &'static str {
+        match self {
+            Self::App => "Apple Push Services: ",
+            Self::Voip => "VoIP Services: ",
+            Self::Mdm => "APSP:",
+            Self::Website => "Website Push ID: ",
+            Self::PassType => "Pass Type ID: ",
+        }
+    }
+}
 
 /// A client certificate to issue.
 #[derive(Debug, Clone)]
 pub struct CertificateSpec {
+    /// What it is for.
+    pub kind: CertificateKind,
     /// The topic, as the subject's UID; APNs refuses a certificate without one.
     pub topic: Option<String>,
     /// Further topics, in Apple's extension 1.2.840.113635.100.6.3.6, with which `apns-topic` becomes mandatory.
@@ -40,12 +88,20 @@ impl CertificateSpec {
     /// A valid certificate of both environments for one topic.
     pub fn for_topic(topic: impl Into<String>) -> CertificateSpec {
         CertificateSpec {
+            kind: CertificateKind::App,
             topic: Some(topic.into()),
             further_topics: Vec::new(),
             development: true,
             production: true,
             expired: false,
         }
+    }
+
+    /// A valid certificate of another kind, for the environments that Apple issues it for: VoIP for both, the others
+    /// for production.
+    pub fn of_kind(kind: CertificateKind, topic: impl Into<String>) -> CertificateSpec {
+        let development = matches!(kind, CertificateKind::App | CertificateKind::Voip);
+        CertificateSpec { kind, development, ..CertificateSpec::for_topic(topic) }
     }
 }
 
@@ -79,7 +135,14 @@ pub(super) fn all(files: &CredentialFiles) -> Result<(), StartError> {
     files::write(&files.server_pem(), (server.pem() + &server_key.serialize_pem()).as_bytes())?;
     files::write(&files.apns_pem, (apns.pem() + &apns_key.serialize_pem()).as_bytes())?;
     files::write(&files.apns_p12, &p12::modern(apns_key.serialized_der(), &chain)?)?;
-    files::write(&files.apns_legacy_p12, &p12::legacy(apns_key.serialized_der(), &chain)?)?;
+    // Keychain leaves the issuer out unless it is selected too, and some readers bear no third bag.
+    let leaf = [apns.der().to_vec()];
+    files::write(&files.apns_legacy_p12, &p12::legacy(apns_key.serialized_der(), &leaf)?)?;
+    for (path, kind, topic) in files.other_kinds() {
+        let key = ec_key()?;
+        let certificate = client_certificate(&CertificateSpec::of_kind(kind, topic), &key, &ca_key)?;
+        files::write(path, (certificate.pem() + &key.serialize_pem()).as_bytes())?;
+    }
     files::write(&files.apns_p8, ec_key()?.serialize_pem().as_bytes())?;
     files::write(&files.fcm_service_account, pretty(&service_account(&account_key)).as_bytes())?;
     files::write(&files.ca_pem, ca.pem().as_bytes())
@@ -103,7 +166,7 @@ pub(super) fn client_certificate(
             .distinguished_name
             .push(DnType::CustomDnType(USER_ID.to_vec()), DnValue::Utf8String(topic.clone()));
     }
-    params.distinguished_name.push(DnType::CommonName, format!("Apple Push Services: {name}"));
+    params.distinguished_name.push(DnType::CommonName, format!("{}{name}", spec.kind.common_name()));
     params.distinguished_name.push(DnType::OrganizationalUnitName, super::TEAM_ID);
     params.distinguished_name.push(DnType::OrganizationName, "Pushlet Simulator");
     if spec.expired {
@@ -132,6 +195,9 @@ fn apple_extensions(spec: &CertificateSpec) -> Vec<CustomExtension> {
     if spec.production {
         extensions.push(extension(2, null()));
     }
+    if let (CertificateKind::Voip, Some(topic)) = (spec.kind, &spec.topic) {
+        extensions.push(extension(4, yasna::construct_der(|writer| writer.write_utf8_string(topic))));
+    }
     if !spec.further_topics.is_empty() {
         let topics: Vec<&String> = spec.topic.iter().chain(&spec.further_topics).collect();
         extensions.push(extension(6, topic_list(&topics)));
@@ -154,7 +220,7 @@ fn topic_list(topics: &[&String]) -> Vec<u8> {
 }
 
 fn server_certificate(key: &KeyPair, ca_key: &KeyPair) -> Result<Certificate, StartError> {
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let names: Vec<String> = LOCAL_NAMES.iter().chain(SERVICE_NAMES).map(|name| (*name).to_owned()).collect();
     let subject_alt_names = CertificateParams::new(names).map_err(broken)?.subject_alt_names;
     let mut params = leaf_params(ExtendedKeyUsagePurpose::ServerAuth);
     params.subject_alt_names = subject_alt_names;

@@ -13,9 +13,10 @@ use rcgen::{KeyPair, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
+use x509_parser::extensions::GeneralName;
 
 use crate::error::StartError;
-pub use make::{CertificateSpec, IssuedCertificate};
+pub use make::{CertificateKind, CertificateSpec, IssuedCertificate};
 
 /// Password of both PKCS#12 files.
 pub(crate) const PASSWORD: &str = "pushlet";
@@ -50,6 +51,14 @@ pub struct CredentialFiles {
     pub apns_legacy_p12_password: String,
     /// The same as PEM: certificate, then PKCS#8 key.
     pub apns_pem: PathBuf,
+    /// A certificate for VoIP pushes and its key, PEM; its topic is `com.example.app.voip`.
+    pub apns_voip_pem: PathBuf,
+    /// A certificate of a device management server; its topic is its UID.
+    pub apns_mdm_pem: PathBuf,
+    /// A certificate of a website; its topic is `web.com.example`.
+    pub apns_website_pem: PathBuf,
+    /// A certificate for Wallet passes; its topic is `pass.com.example.coupon`.
+    pub apns_pass_pem: PathBuf,
     /// A signing key for provider tokens.
     pub apns_p8: PathBuf,
     /// The key id (`kid`) of [`Self::apns_p8`].
@@ -74,6 +83,10 @@ impl CredentialFiles {
             apns_legacy_p12: directory.join("apns-legacy.p12"),
             apns_legacy_p12_password: PASSWORD.to_owned(),
             apns_pem: directory.join("apns.pem"),
+            apns_voip_pem: directory.join("apns-voip.pem"),
+            apns_mdm_pem: directory.join("apns-mdm.pem"),
+            apns_website_pem: directory.join("apns-website.pem"),
+            apns_pass_pem: directory.join("apns-pass.pem"),
             apns_p8: directory.join("apns.p8"),
             apns_key_id: KEY_ID.to_owned(),
             apns_team_id: TEAM_ID.to_owned(),
@@ -81,6 +94,20 @@ impl CredentialFiles {
             fcm_service_account: directory.join("fcm-service-account.json"),
             fcm_project_id: PROJECT_ID.to_owned(),
         }
+    }
+
+    /// The certificates that are for more special things than an app, and their topics.
+    pub(crate) fn other_kinds(&self) -> [(&Path, CertificateKind, &'static str); 4] {
+        [
+            (&self.apns_voip_pem, CertificateKind::Voip, "com.example.app.voip"),
+            (
+                &self.apns_mdm_pem,
+                CertificateKind::Mdm,
+                "com.apple.mgmt.External.0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
+            ),
+            (&self.apns_website_pem, CertificateKind::Website, "web.com.example"),
+            (&self.apns_pass_pem, CertificateKind::PassType, "pass.com.example.coupon"),
+        ]
     }
 
     fn ca_key(&self) -> PathBuf {
@@ -134,7 +161,11 @@ pub(crate) fn issue(material: &Material, spec: &CertificateSpec) -> Result<Issue
 fn load(files: &CredentialFiles, token_uri: &str) -> Result<Material, StartError> {
     let ca = certificate(&files.ca_pem)?;
     let server_certificate = certificate(&files.server_pem())?;
+    names_services(&server_certificate)?;
     certificate(&files.apns_pem)?;
+    for (path, ..) in files.other_kinds() {
+        certificate(path)?;
+    }
     for p12 in [&files.apns_p12, &files.apns_legacy_p12] {
         files::read(p12)?;
     }
@@ -149,6 +180,19 @@ fn load(files: &CredentialFiles, token_uri: &str) -> Result<Material, StartError
         account: account(&files.fcm_service_account, token_uri)?,
         files: files.clone(),
     })
+}
+
+/// One that was made before the services' names stood in it is made anew.
+fn names_services(der: &CertificateDer<'_>) -> Result<(), StartError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(broken)?;
+    let names = parsed.subject_alternative_name().map_err(broken)?;
+    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+    let has =
+        |wanted: &str| names.iter().any(|name| matches!(name, GeneralName::DNSName(name) if *name == wanted));
+    match make::SERVICE_NAMES.iter().find(|name| !has(name)) {
+        None => Ok(()),
+        Some(name) => Err(broken(format!("the server certificate lacks {name}"))),
+    }
 }
 
 /// Reads the service account, and points it at this simulator's token endpoint if it is not.

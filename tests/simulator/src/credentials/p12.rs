@@ -20,7 +20,8 @@ pub(super) fn modern(key: &[u8], chain: &[Vec<u8>]) -> Result<Vec<u8>, StartErro
     archive(key, chain, "", EncryptionAlgorithm::PbeWithHmacSha256AndAes256, MacAlgorithm::HmacSha256)
 }
 
-/// RC2-40 for the certificates, 3DES for the key, an HMAC-SHA-1 MAC.
+/// RC2-40 for the certificates, 3DES for the key, an HMAC-SHA-1 MAC: as Go's `x509/pkcs12` and other old readers
+/// want it, with one safe of certificates before one of the key.
 ///
 /// The PKCS#12 writer encrypts everything in one way, so this takes the certificates of one archive and
 /// the key of another and computes the MAC over the two.

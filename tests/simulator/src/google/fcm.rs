@@ -1,7 +1,7 @@
 //! FCM HTTP v1: `POST /v1/projects/{project}/messages:send`.
 //!
 //! Order of the checks: access token, project, JSON, shape (by Google's discovery document), target, data
-//! keys, time to live, size.
+//! keys, values (colours, labels, links, headers), time to live, size.
 //!
 //! A token, FID or topic that starts with one of these asks for an error:
 //!
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::GoogleState;
 use super::discovery::{self, member};
+use super::fcm_values;
 use super::json::{self, Violation};
 use crate::answer::Answer;
 use crate::credentials::{PROJECT_ID, PROJECT_NUMBER};
@@ -124,6 +125,7 @@ fn check(request: &Value, message: Option<&Value>) -> Result<(), Answer> {
         return Err(refused("message", "Only one of android and android_v2 may be set."));
     }
     check_data_keys(message)?;
+    fcm_values::check(message).map_err(|(field, why)| refused(&field, &why))?;
     check_ttl(message)?;
     check_size(message)
 }
@@ -138,13 +140,10 @@ fn check_target(message: &Value) -> Result<(), Answer> {
 }
 
 fn check_name(kind: &str, value: &str) -> Result<(), Answer> {
-    let topic = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~%".contains(&byte);
     let printable = |byte: u8| byte.is_ascii_graphic();
     match kind {
-        "topic" if value.is_empty() || value.len() > 900 || !value.bytes().all(topic) => {
-            Err(refused("message.topic", "Malformed topic name"))
-        }
-        "condition" if !value.contains(" in topics") => {
+        "topic" if !fcm_values::is_topic(value) => Err(refused("message.topic", "Malformed topic name")),
+        "condition" if !fcm_values::is_condition(value) => {
             Err(refused("message.condition", "Invalid condition expression"))
         }
         "token" | "fid" if value.is_empty() || !value.bytes().all(printable) => {

@@ -7,10 +7,12 @@
 
 mod discovery;
 pub mod fcm;
+mod fcm_values;
 pub mod gcm;
 mod gcm_message;
 mod json;
 pub mod oauth;
+mod scheme;
 pub(crate) mod server;
 
 use std::time::Duration;

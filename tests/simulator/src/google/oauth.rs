@@ -23,6 +23,12 @@ use crate::state::Verdict;
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const SCOPES: [&str; 2] =
     ["https://www.googleapis.com/auth/firebase.messaging", "https://www.googleapis.com/auth/cloud-platform"];
+/// Google's own endpoints: its libraries name the first in every assertion, whatever the account's `token_uri` is.
+const AUDIENCES: [&str; 3] = [
+    "https://oauth2.googleapis.com/token",
+    "https://www.googleapis.com/oauth2/v4/token",
+    "https://accounts.google.com/o/oauth2/token",
+];
 /// Google: an assertion lives for an hour at most.
 const MAX_LIFETIME: i64 = 3600;
 const SKEW: i64 = 60;
@@ -151,7 +157,7 @@ fn check_claims(google: &GoogleState, account: &Account, claims: &Claims) -> Res
              Check your iat and exp values in the JWT claim.",
         ));
     }
-    if claims.aud != google.token_uri {
+    if claims.aud != google.token_uri && !AUDIENCES.contains(&claims.aud.as_str()) {
         let right = &google.token_uri;
         return Err(invalid_grant(&format!(
             "Invalid JWT: Failed audience check. The right audience is {right}"

@@ -14,6 +14,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::scheme::Lenient;
 use super::{fcm, gcm, oauth};
 use crate::answer::Answer;
 use crate::connections::{Connection, Listener};
@@ -38,7 +39,7 @@ async fn connection(socket: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
         shared.connections.refused(Listener::Google);
         return;
     };
-    let open = shared.connections.open(Listener::Google, None);
+    let open = shared.connections.open(Listener::Google, None, None);
     let connection = open.connection.clone();
     let service = service_fn(move |request| {
         let (shared, connection) = (shared.clone(), connection.clone());
@@ -48,7 +49,7 @@ async fn connection(socket: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
     builder.http2().max_concurrent_streams(MAX_STREAMS);
     // The peer went away or broke the protocol; there is nobody to tell.
-    let _ = builder.serve_connection(TokioIo::new(tls), service).await;
+    let _ = builder.serve_connection(TokioIo::new(Lenient::new(tls)), service).await;
 }
 
 async fn respond(
@@ -92,7 +93,8 @@ async fn finish(
 /// The service of a path; Google's front end knows no other path, and no method but POST on these.
 fn service(head: &http::request::Parts) -> Option<Service> {
     let service = match head.uri.path() {
-        "/token" => Service::Oauth,
+        // What `token_uri` and the libraries name; the last two are of older ones.
+        "/token" | "/oauth2/v4/token" | "/o/oauth2/token" => Service::Oauth,
         "/gcm/send" | "/fcm/send" => Service::Gcm,
         path if fcm::project(path).is_some() => Service::Fcm,
         _ => return None,

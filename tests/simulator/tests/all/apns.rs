@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::{Apns, Headers, PAYLOAD, TOKEN, TOPIC, TokenSpec, start, start_with, tls};
+use super::client::{Apns, Headers, Identity, PAYLOAD, TOKEN, TOPIC, TokenSpec, start, tls};
 use pushlet_simulator::{Environment, Service};
 
 /// Apple's pairs, read by the tests on their own.
@@ -45,13 +45,14 @@ async fn a_push_is_accepted_and_recorded() {
 
 #[tokio::test]
 async fn production_gives_no_unique_id() {
-    let simulator = start_with(|options| options.environment = Environment::Production).await;
-    let apns = Apns::with_certificate(&simulator).await;
+    let simulator = start().await;
+    let apns = Apns::in_production(&simulator, Some(Identity::of(&simulator))).await.unwrap();
     let answer = apns.push(TOKEN, &[], PAYLOAD).await;
     assert_eq!(answer.status, 200);
     assert!(answer.header("apns-unique-id").is_none());
     let minted = answer.header("apns-id").unwrap();
     assert_eq!(uuid::Uuid::parse_str(minted).unwrap().to_string(), minted);
+    assert_eq!(simulator.received().last().unwrap().environment, Some(Environment::Production));
 }
 
 #[tokio::test]

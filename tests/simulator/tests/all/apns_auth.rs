@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Answer, Apns, Identity, PAYLOAD, Running, TOKEN, TOPIC, TokenSpec, start, start_with};
-use pushlet_simulator::{CertificateSpec, Environment};
+use super::client::{Answer, Apns, Identity, PAYLOAD, Running, TOKEN, TOPIC, TokenSpec, start};
+use pushlet_simulator::{CertificateKind, CertificateSpec, Environment};
 
 async fn push(apns: &Apns, authorization: &str) -> Answer {
     apns.push(TOKEN, &[("authorization", authorization), ("apns-topic", TOPIC)], PAYLOAD).await
@@ -115,6 +115,99 @@ async fn with(simulator: &Running, spec: &CertificateSpec) -> Result<Apns, Strin
         .await
 }
 
+async fn in_environment(simulator: &Running, environment: Environment, spec: &CertificateSpec) -> Apns {
+    let issued = simulator.issue_certificate(spec).unwrap();
+    let identity = Some(Identity { certificate: issued.certificate_pem, key: issued.key_pem });
+    let apns = match environment {
+        Environment::Development => Apns::connect(simulator, identity).await,
+        Environment::Production => Apns::in_production(simulator, identity).await,
+    };
+    apns.unwrap()
+}
+
+/// Each is good where Apple issues it for, with its own topic.
+#[tokio::test]
+async fn certificates_of_other_kinds() {
+    let simulator = start().await;
+    let cases = [
+        (CertificateKind::Voip, "com.example.app.voip", PAYLOAD, 200),
+        (CertificateKind::Mdm, "com.apple.mgmt.External.1", r#"{"mdm":"magic"}"#, 403),
+        (CertificateKind::Website, "web.com.example", PAYLOAD, 403),
+        (CertificateKind::PassType, "pass.com.example.coupon", "{}", 403),
+    ];
+    for (kind, topic, body, in_development) in cases {
+        let spec = CertificateSpec::of_kind(kind, topic);
+        let production = in_environment(&simulator, Environment::Production, &spec).await;
+        let answer = production.push(TOKEN, &[], body).await;
+        assert_eq!(answer.status, 200, "{kind:?}: {}", answer.body);
+        assert_eq!(simulator.received().last().unwrap().topic.as_deref(), Some(topic));
+        let development = in_environment(&simulator, Environment::Development, &spec).await;
+        assert_eq!(development.push(TOKEN, &[], body).await.status, in_development, "{kind:?}");
+        let other = [("apns-topic", TOPIC)];
+        assert_eq!(production.push(TOKEN, &other, PAYLOAD).await.reason(), (400, "TopicDisallowed".into()));
+    }
+    // Without the marks of an environment, a VoIP certificate is good for both.
+    let plain = CertificateSpec {
+        development: false,
+        production: false,
+        ..CertificateSpec::of_kind(CertificateKind::Voip, "com.example.app.voip")
+    };
+    for environment in [Environment::Development, Environment::Production] {
+        let apns = in_environment(&simulator, environment, &plain).await;
+        assert_eq!(apns.push(TOKEN, &[], PAYLOAD).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn only_a_pass_may_be_empty_and_only_a_certificate_manages_devices() {
+    let simulator = start().await;
+    let apns = Apns::without(&simulator).await;
+    let bearer = TokenSpec::of(&simulator).bearer();
+    let push = async |topic: &str, body: &'static str| {
+        apns.push(TOKEN, &[("authorization", &bearer), ("apns-topic", topic)], body).await
+    };
+    assert_eq!(push("pass.com.example.coupon", "{}").await.status, 200);
+    assert_eq!(push("pass.com.example.coupon", "").await.reason(), (400, "PayloadEmpty".into()));
+    assert_eq!(push("pass.com.example.coupon", "[]").await.reason(), (400, "PayloadEmpty".into()));
+    assert_eq!(push("com.example.pass.app", "{}").await.reason(), (400, "PayloadEmpty".into()));
+    let mdm = push("com.apple.mgmt.External.1", r#"{"mdm":"magic"}"#).await;
+    assert_eq!(mdm.reason(), (400, "TopicDisallowed".into()));
+}
+
+/// Several clients in use write the time with a fraction or as text.
+#[tokio::test]
+async fn the_time_of_a_token_may_be_written_in_several_ways() {
+    let simulator = start().await;
+    let seconds = super::client::now();
+    let with = |iat: Value| {
+        let mut spec = TokenSpec::of(&simulator);
+        spec.claims["iat"] = iat;
+        spec.bearer()
+    };
+    for iat in [
+        json!(seconds),
+        json!(seconds as f64 - 0.25),
+        json!(seconds.to_string()),
+        json!(format!("{seconds}.5")),
+    ] {
+        let apns = Apns::without(&simulator).await;
+        assert_eq!(push(&apns, &with(iat.clone())).await.status, 200, "{iat}");
+    }
+    for iat in [json!("now"), json!(true), json!(-1), json!([seconds]), json!("NaN"), Value::Null] {
+        let apns = Apns::without(&simulator).await;
+        assert_eq!(
+            push(&apns, &with(iat.clone())).await.reason(),
+            (403, "InvalidProviderToken".into()),
+            "{iat}"
+        );
+    }
+    let old = with(json!(seconds as f64 - 3700.5));
+    assert_eq!(
+        push(&Apns::without(&simulator).await, &old).await.reason(),
+        (403, "ExpiredProviderToken".into())
+    );
+}
+
 #[tokio::test]
 async fn a_certificate_stands_for_its_topics() {
     let simulator = start().await;
@@ -142,7 +235,7 @@ async fn certificates_that_apple_did_not_mean_for_this() {
     let development = CertificateSpec { production: false, ..spec() };
     let production = CertificateSpec { development: false, ..spec() };
     for environment in [Environment::Development, Environment::Production] {
-        let simulator = start_with(|options| options.environment = environment).await;
+        let simulator = start().await;
         let (right, wrong) = match environment {
             Environment::Development => (&development, &production),
             Environment::Production => (&production, &development),
@@ -150,10 +243,11 @@ async fn certificates_that_apple_did_not_mean_for_this() {
         for (spec, reason) in
             [(&nameless, "BadCertificate"), (&plain, "BadCertificate"), (wrong, "BadCertificateEnvironment")]
         {
-            let apns = with(&simulator, spec).await.unwrap();
+            let apns = in_environment(&simulator, environment, spec).await;
             assert_eq!(apns.push(TOKEN, &[], PAYLOAD).await.reason(), (403, reason.to_owned()));
         }
-        assert_eq!(with(&simulator, right).await.unwrap().push(TOKEN, &[], PAYLOAD).await.status, 200);
+        let apns = in_environment(&simulator, environment, right).await;
+        assert_eq!(apns.push(TOKEN, &[], PAYLOAD).await.status, 200);
     }
 }
 

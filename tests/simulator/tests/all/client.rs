@@ -136,8 +136,17 @@ impl Apns {
         Apns::connect(simulator, None).await.unwrap()
     }
 
+    /// To the development environment.
     pub async fn connect(simulator: &Simulator, identity: Option<Identity>) -> Result<Apns, String> {
-        let tls = tls(simulator, identity, &["h2"]).await.map_err(|error| error.to_string())?;
+        Apns::over(tls(simulator, identity, &["h2"]).await).await
+    }
+
+    pub async fn in_production(simulator: &Simulator, identity: Option<Identity>) -> Result<Apns, String> {
+        Apns::over(tls_to(&simulator.apns_production_url(), simulator, identity, &["h2"]).await).await
+    }
+
+    async fn over(tls: std::io::Result<TlsStream<TcpStream>>) -> Result<Apns, String> {
+        let tls = tls.map_err(|error| error.to_string())?;
         let (h2, connection) = h2::client::handshake(tls).await.map_err(|error| error.to_string())?;
         let driver = tokio::spawn(connection);
         // With TLS 1.3 a refusal of the certificate comes after the client's handshake is done.
@@ -193,6 +202,15 @@ pub async fn tls(
     identity: Option<Identity>,
     protocols: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_to(&simulator.apns_url(), simulator, identity, protocols).await
+}
+
+async fn tls_to(
+    url: &str,
+    simulator: &Simulator,
+    identity: Option<Identity>,
+    protocols: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let builder = trusting(simulator);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
@@ -203,8 +221,7 @@ pub async fn tls(
         }
     };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    let address = simulator.apns_url().replace("https://", "");
-    let socket = TcpStream::connect(address).await?;
+    let socket = TcpStream::connect(url.replace("https://", "")).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), socket).await
 }
 

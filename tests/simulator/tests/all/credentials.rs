@@ -29,7 +29,7 @@ async fn openssl_reads_both_pkcs12_files() {
     assert!(read, "{text}");
     assert!(text.contains("MAC: sha256"), "{text}");
     assert_eq!(text.matches("PBES2, PBKDF2, AES-256-CBC").count(), 2, "{text}");
-    check_content(&text);
+    check_content(&text, 2);
 
     let old = path(&files.apns_legacy_p12);
     let arguments = ["pkcs12", "-in", old, "-info", "-nodes", "-passin", "pass:pushlet"];
@@ -38,13 +38,16 @@ async fn openssl_reads_both_pkcs12_files() {
     assert!(text.contains("MAC: sha1"), "{text}");
     assert_eq!(text.matches("pbeWithSHA1And40BitRC2-CBC").count(), 1, "{text}");
     assert_eq!(text.matches("pbeWithSHA1And3-KeyTripleDES-CBC").count(), 1, "{text}");
-    check_content(&text);
+    // Two bags and no more: Go's reader bears no third one.
+    assert_eq!(text.matches("Certificate bag").count(), 1, "{text}");
+    assert_eq!(text.matches("Shrouded Keybag").count(), 1, "{text}");
+    check_content(&text, 1);
     let (read, _) = openssl(&["pkcs12", "-in", old, "-legacy", "-nodes", "-passin", "pass:wrong"]);
     assert!(!read, "a wrong password is refused");
 }
 
-fn check_content(text: &str) {
-    assert_eq!(text.matches("-----BEGIN CERTIFICATE-----").count(), 2, "{text}");
+fn check_content(text: &str, certificates: usize) {
+    assert_eq!(text.matches("-----BEGIN CERTIFICATE-----").count(), certificates, "{text}");
     assert_eq!(text.matches("-----BEGIN PRIVATE KEY-----").count(), 1, "{text}");
     assert_eq!(text.matches("localKeyID").count(), 2, "{text}");
     assert!(text.contains("UID = com.example.app"), "{text}");
@@ -68,6 +71,19 @@ async fn openssl_agrees_with_the_certificates() {
     for name in [["-verify_ip", "127.0.0.1"], ["-verify_ip", "::1"], ["-verify_hostname", "localhost"]] {
         let arguments = ["verify", "-CAfile", path(&files.ca_pem), name[0], name[1], path(&server)];
         let (valid, text) = openssl(&arguments);
+        assert!(valid, "{text}");
+    }
+    // The services' own names too, for clients that know no others.
+    for name in
+        ["api.push.apple.com", "api.sandbox.push.apple.com", "fcm.googleapis.com", "oauth2.googleapis.com"]
+    {
+        let arguments = ["verify", "-CAfile", path(&files.ca_pem), "-verify_hostname", name, path(&server)];
+        let (valid, text) = openssl(&arguments);
+        assert!(valid, "{text}");
+    }
+    let others = [&files.apns_voip_pem, &files.apns_mdm_pem, &files.apns_website_pem, &files.apns_pass_pem];
+    for other in others {
+        let (valid, text) = openssl(&["verify", "-CAfile", path(&files.ca_pem), path(other)]);
         assert!(valid, "{text}");
     }
     let (valid, text) = openssl(&["pkey", "-in", path(&files.apns_p8), "-noout", "-text"]);
@@ -109,6 +125,21 @@ fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
         .collect();
     all.sort();
     all
+}
+
+#[tokio::test]
+async fn a_server_certificate_without_the_services_names_is_made_anew() {
+    let directory = Directory::new();
+    let run = || async { Simulator::start(Options::ephemeral(&directory.0)).await.unwrap().stop().await };
+    run().await;
+    // As an earlier version made it: for the machine alone, and valid.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let old = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    fs::write(directory.0.join("server.pem"), old.pem() + &key.serialize_pem()).unwrap();
+    run().await;
+    let server = directory.0.join("server.pem");
+    let (_, text) = openssl(&["x509", "-in", path(&server), "-noout", "-text"]);
+    assert!(text.contains("DNS:fcm.googleapis.com"), "{text}");
 }
 
 #[tokio::test]

@@ -22,11 +22,15 @@ async fn a_signed_assertion_gets_a_token() {
         assert_eq!((&body["expires_in"], &body["token_type"]), (&json!(3599), &json!("Bearer")));
         assert!(!body["access_token"].as_str().unwrap().is_empty());
     }
+    // Google's libraries name Google's endpoint whatever the account's file says.
+    let mut google = claims(&simulator);
+    google["aud"] = json!("https://oauth2.googleapis.com/token");
+    assert_eq!(exchange(&simulator, &assertion(&simulator, &header(), &google)).await.status, 200);
     let mut platform = claims(&simulator);
     platform["scope"] = json!("openid https://www.googleapis.com/auth/cloud-platform");
     assert_eq!(exchange(&simulator, &assertion(&simulator, &header(), &platform)).await.status, 200);
-    assert_eq!(simulator.counts().oauth.requests, 3);
-    assert_eq!(simulator.counts().oauth.accepted, 3);
+    assert_eq!(simulator.counts().oauth.requests, 4);
+    assert_eq!(simulator.counts().oauth.accepted, 4);
 }
 
 #[tokio::test]
@@ -34,7 +38,7 @@ async fn wrong_claims_have_their_error() {
     let simulator = start().await;
     let cases = [
         ("iss", json!("nobody@example.com"), "invalid_grant", "account not found"),
-        ("aud", json!("https://oauth2.googleapis.com/token"), "invalid_grant", "audience"),
+        ("aud", json!("https://oauth2.example.com/token"), "invalid_grant", "audience"),
         ("exp", json!(now() + 3700), "invalid_grant", "short-lived"),
         ("exp", json!(now() - 120), "invalid_grant", "short-lived"),
         ("iat", json!(now() + 120), "invalid_grant", "short-lived"),
