@@ -21,4 +21,5 @@ pub mod telemetry;
 pub mod tenant;
 pub mod tenants;
 pub mod transport;
+pub mod warnings;
 pub mod web;

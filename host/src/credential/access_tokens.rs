@@ -54,10 +54,23 @@ impl TokenResponse {
     pub const LARGEST_BODY: usize = 64 << 10;
 }
 
-/// The token endpoint did not answer. The text is for the log.
+/// The token endpoint did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct TokenHttpError(pub String);
+#[error("{reason} ({detail})")]
+pub struct TokenHttpError {
+    /// At which step it failed, for the caller: no address stands in it.
+    pub reason: String,
+    /// For the log.
+    pub detail: String,
+    /// The endpoint may not be asked at all, so that trying again does not help.
+    pub forbidden: bool,
+}
+
+impl TokenHttpError {
+    pub(super) fn new(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), detail: String::new(), forbidden: false }
+    }
+}
 
 /// Says which token endpoints may have private addresses.
 pub trait TokenTrust: Send + Sync {
@@ -293,7 +306,7 @@ async fn post(
     let body = Zeroizing::new(encoded(form));
     let answer = client.post_form(TokenRequest { tenant, url, body, deadline, guarded });
     let answer = tokio::time::timeout_at(deadline.into(), answer).await;
-    answer.unwrap_or_else(|_| Err(TokenHttpError("it took too long".to_owned())))
+    answer.unwrap_or_else(|_| Err(TokenHttpError::new("it did not answer in time")))
 }
 
 fn encoded(form: &Form) -> String {

@@ -72,12 +72,15 @@ pub enum AuthorizeError {
     /// The provider's author: its manifest asks for what the credential cannot give.
     #[error("the provider's manifest does not fit the credential: {0}")]
     Manifest(String),
-    /// The operator: the token endpoint refuses the credential. The description is for the log.
-    #[error("the token endpoint refused the credential: {code}")]
+    /// The operator: the token endpoint refuses the credential. The description is the endpoint's own, made harmless.
+    #[error("the token endpoint refused the credential: {code}{}", described(description.as_deref()))]
     Refused { code: String, description: Option<String> },
-    /// Nobody: wait. The reason is for the log.
-    #[error("the token endpoint is not available")]
-    Unavailable { reason: String, retry_after: Option<Duration> },
+    /// Nobody: wait. The detail is for the log.
+    #[error("the token endpoint is not available: {reason}")]
+    Unavailable { reason: String, detail: String, retry_after: Option<Duration> },
+    /// The owner of the credential: it names a token endpoint that may not be asked. The detail is for the log.
+    #[error("the token endpoint may not be asked: {reason}")]
+    Forbidden { reason: String, detail: String },
     /// The operator of the token endpoint.
     #[error("the token endpoint cannot be understood: {0}")]
     Malformed(&'static str),
@@ -104,8 +107,12 @@ impl AuthorizeError {
     }
 
     pub(super) fn unavailable(reason: &str, retry_after: Option<Duration>) -> Self {
-        Self::Unavailable { reason: reason.to_owned(), retry_after }
+        Self::Unavailable { reason: reason.to_owned(), detail: String::new(), retry_after }
     }
+}
+
+fn described(description: Option<&str>) -> String {
+    description.map(|description| format!(" ({description})")).unwrap_or_default()
 }
 
 /// How many tokens there were since the process began.

@@ -28,7 +28,10 @@ pub(super) fn read(
     answer: Result<TokenResponse, TokenHttpError>,
     form: &Form,
 ) -> Result<AccessToken, AuthorizeError> {
-    let response = answer.map_err(|error| AuthorizeError::unavailable(&error.0, None))?;
+    let response = answer.map_err(|TokenHttpError { reason, detail, forbidden }| match forbidden {
+        true => AuthorizeError::Forbidden { reason, detail },
+        false => AuthorizeError::Unavailable { reason, detail, retry_after: None },
+    })?;
     if response.body.expose().len() > TokenResponse::LARGEST_BODY {
         return Err(AuthorizeError::Malformed("its answer is too large"));
     }
@@ -99,13 +102,15 @@ fn is_code(code: &str) -> bool {
     (1..=64).contains(&code.len()) && code.bytes().all(is_plain)
 }
 
-/// A description for the log, unless it repeats a part of the request.
+/// What the endpoint says for people, unless it repeats a part of the request. It goes to the caller: bounded, and
+/// without characters that do not print or that turn the direction of the text around them.
 fn describe(text: &str, form: &Form) -> Option<String> {
     let repeats = form.iter().any(|(name, value)| match *name {
         "assertion" => value.split('.').any(|part| text.contains(part)),
         "client_secret" => text.contains(value.as_str()),
         _ => false,
     });
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let turns = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let printable = |c: char| if c.is_control() || turns(c) { ' ' } else { c };
     (!repeats).then(|| text.chars().take(LONGEST_DESCRIPTION).map(printable).collect())
 }

@@ -18,7 +18,9 @@ use crate::credential::{
 use crate::digest::Parts;
 use crate::registry::{Application, ConnectionIdentity};
 use crate::tenant::TenantId;
-use crate::transport::{ClientCertificate, Identity, Origin, Protocol, Request, Transport};
+use crate::transport::{
+    Cause, ClientCertificate, Identity, Origin, OriginError, Protocol, Request, SendError, Transport,
+};
 
 /// What an authorization means for the request.
 pub(super) struct Authorized {
@@ -122,8 +124,12 @@ impl TokenClient for Tokens {
     fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
         let transport = self.transport.clone();
         async move {
-            let failed = |error: &dyn std::fmt::Display| TokenHttpError(error.to_string());
-            let origin = Origin::of(&request.url).map_err(|error| failed(&error))?;
+            let no_origin = |error: OriginError| TokenHttpError {
+                reason: "its URL has no origin".to_owned(),
+                detail: error.to_string(),
+                forbidden: true,
+            };
+            let origin = Origin::of(&request.url).map_err(no_origin)?;
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             let request = Request {
                 tenant: request.tenant,
@@ -139,7 +145,7 @@ impl TokenClient for Tokens {
                 guarded: request.guarded,
                 payer: None,
             };
-            let response = transport.send(request).await.map_err(|error| failed(&error))?;
+            let response = transport.send(request).await.map_err(unanswered)?;
             let retry_after = retry_after(&response.headers, SystemTime::now());
             Ok(TokenResponse {
                 status: response.status,
@@ -149,6 +155,11 @@ impl TokenClient for Tokens {
         }
         .boxed()
     }
+}
+
+fn unanswered(error: SendError) -> TokenHttpError {
+    let forbidden = error.cause == Cause::ForbiddenAddress;
+    TokenHttpError { reason: error.reason(), detail: error.to_string(), forbidden }
 }
 
 /// `Retry-After` in either of its forms (RFC 9110 section 10.2.3).

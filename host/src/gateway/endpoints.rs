@@ -15,6 +15,9 @@ use crate::transport::{Origin, OriginError, Protocol};
 /// The place of one exchange.
 pub(super) struct Destination {
     pub origin: Origin,
+    /// Where the target itself is, if the operator redirects it: tokens name that (RFC 8292 section 2), for the
+    /// target's own service reads them in the end.
+    pub audience: Option<Origin>,
     /// With the configured prefix.
     pub path: String,
     pub protocol: Protocol,
@@ -67,17 +70,18 @@ impl Destinations {
         if let Some(base) = base {
             let origin = self.origin(tenant, base.as_str(), || bare(base).parse())?;
             let path = format!("{}{}", base.prefix(), exchange.path);
-            return Ok(Destination { origin, path, protocol, guarded: false });
+            let audience = exchange.url.as_ref().map(Origin::of).transpose().map_err(Error::internal)?;
+            return Ok(Destination { origin, audience, path, protocol, guarded: false });
         }
         let path = exchange.path.clone();
         match (&endpoint.origin, &exchange.url) {
             (manifest::Origin::Fixed(origin), _) => {
                 let origin = self.origin(tenant, origin, || origin.parse())?;
-                Ok(Destination { origin, path, protocol, guarded: true })
+                Ok(Destination { origin, audience: None, path, protocol, guarded: true })
             }
             (manifest::Origin::AnyHttps, Some(url)) => {
                 let origin = Origin::of(url).map_err(Error::internal)?;
-                Ok(Destination { origin, path, protocol, guarded: true })
+                Ok(Destination { origin, audience: None, path, protocol, guarded: true })
             }
             (manifest::Origin::AnyHttps, None) => Err(Error::internal("an exchange without its URL")),
         }

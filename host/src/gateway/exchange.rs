@@ -33,7 +33,9 @@ impl Campaign {
             Wire::Answered(response, token) => (response, token),
             Wire::Unanswered(error, token) => {
                 let turned_away = self.turned_away(batch, work, &error, token).await;
-                return turned_away.ok_or_else(|| Box::new(failure::no_answer(error)));
+                self.warn_if_unreached(&error);
+                let by_target = work.exchange.url.is_some();
+                return turned_away.ok_or_else(|| Box::new(failure::no_answer(&error, by_target)));
             }
             Wire::Withheld => {
                 let fates = vec![Fate::Valid; work.covers.len()];
@@ -65,13 +67,14 @@ impl Campaign {
         let destinations = &self.gateway.destinations;
         let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
         let destination = destination.map_err(failed)?;
+        let audience = destination.audience.as_ref().unwrap_or(&destination.origin);
         if self.purpose.validate_only {
             // Nothing is signed, and nobody is asked: no token endpoint, and no name server.
-            self.check_authorization(message, &destination.origin).map_err(failed)?;
+            self.check_authorization(message, audience).map_err(failed)?;
             return Ok(Wire::Withheld);
         }
         let Authorized { identity, header, token } =
-            self.authorize(message, &destination.origin, deadline).await.map_err(failed)?;
+            self.authorize(message, audience, deadline).await.map_err(failed)?;
         let headers = exchange.headers.iter().cloned().chain(header).collect();
         let request = transport::Request {
             tenant: self.tenant.clone(),
@@ -95,6 +98,17 @@ impl Campaign {
             }
             Err(error) => Wire::Unanswered(error, token),
         })
+    }
+
+    /// What the transport logs names no application, and that is whose pushes fail.
+    fn warn_if_unreached(&self, error: &transport::SendError) {
+        if error.is_unreached()
+            && let Some(repeated) = self.application.unreached.due(std::time::Instant::now())
+        {
+            let (application, provider) = (&self.application.record.id, &self.application.provider);
+            let cause = error.to_string();
+            tracing::warn!(?application, provider, cause, repeated, "the push service could not be reached");
+        }
     }
 
     /// A service may say with its GOAWAY that it does not accept our credential. Only the provider knows its
@@ -131,7 +145,10 @@ impl Campaign {
         };
         let deadline = deadline.into_std();
         let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
-        let authorization = authorization.map_err(failure::not_authorized)?;
+        let authorization = authorization.map_err(|error| {
+            self.warn_of_token_endpoint(&error);
+            failure::not_authorized(error)
+        })?;
         Ok(Authorized::new(authorization, &self.tenant, &self.application, exchange.kind))
     }
 
@@ -154,6 +171,19 @@ impl Campaign {
         let settings = &self.application.record.settings;
         let (tenant, origin) = (&self.tenant, origin.as_str());
         Some(credential::Exchange { tenant, credential, kind, settings, origin, token_trust: self })
+    }
+
+    fn warn_of_token_endpoint(&self, error: &credential::AuthorizeError) {
+        use credential::AuthorizeError::{Forbidden, Malformed, Refused, Unavailable};
+        let detail = match error {
+            Unavailable { detail, .. } | Forbidden { detail, .. } => detail.as_str(),
+            Refused { .. } | Malformed(_) => "",
+            _ => return,
+        };
+        if let Some(repeated) = self.application.unreached.due(std::time::Instant::now()) {
+            let (application, provider) = (&self.application.record.id, &self.application.provider);
+            tracing::warn!(?application, provider, %error, detail, repeated, "no token could be fetched");
+        }
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?

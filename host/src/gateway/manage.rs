@@ -112,7 +112,9 @@ impl Campaign {
         let (message, exchange) = encoded.map_err(|rejection| failed(rejection.into()))?;
         let (response, token) = match self.wire(&message, &exchange, deadline).await {
             Ok(Wire::Answered(response, token)) => (response, token),
-            Ok(Wire::Unanswered(error, _)) => return Err((Box::new(failure::no_answer(error)), false)),
+            Ok(Wire::Unanswered(error, _)) => {
+                return Err((Box::new(failure::no_answer(&error, false)), false));
+            }
             Ok(Wire::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
             Err(fate) => return Err((fate, false)),
         };

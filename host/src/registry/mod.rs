@@ -32,6 +32,7 @@ use crate::contract;
 use crate::credential::{Credential, KeyHasher, SealingKey, Uploads};
 use crate::error::{Error, Kind};
 use crate::tenant::TenantId;
+use crate::warnings::Repeats;
 use journal::Journal;
 use record::Record;
 
@@ -57,6 +58,8 @@ pub struct Application {
     pub places: Arc<Semaphore>,
     /// Once it was asked for.
     pub identity: OnceLock<ConnectionIdentity>,
+    /// Its push service, or the one that gives it tokens, could not be reached.
+    pub unreached: Repeats,
 }
 
 /// What decides which connections an application uses.

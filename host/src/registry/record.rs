@@ -169,6 +169,7 @@ mod tests {
             feedback: Arc::new(Feedback::new(1)),
             places: Arc::new(Semaphore::new(1)),
             identity: OnceLock::new(),
+            unreached: Default::default(),
         };
         let description = Description::new(&application, 7);
         let bytes = Record::new(&tenant, "app", &description, &secrets, &key).unwrap().to_bytes();

@@ -47,6 +47,7 @@ pub(super) fn application(id: &str, setting: &str) -> Application {
         feedback: Arc::new(Feedback::new(3)),
         places: Arc::new(Semaphore::new(1)),
         identity: OnceLock::new(),
+        unreached: Default::default(),
     }
 }
 

@@ -17,7 +17,10 @@ pub(super) struct Backoff {
 #[derive(Debug, Clone)]
 pub(super) struct Breaker {
     backoff: Backoff,
+    /// Since the peer last answered anything.
     failures: u32,
+    /// Since a connection that was opened last turned out good: the pauses grow with these.
+    failed_connects: u32,
     retry_at: Option<Instant>,
 }
 
@@ -34,21 +37,35 @@ pub enum BreakerState {
 
 impl Breaker {
     pub fn new(backoff: Backoff) -> Self {
-        Breaker { backoff, failures: 0, retry_at: None }
+        Breaker { backoff, failures: 0, failed_connects: 0, retry_at: None }
     }
 
     /// `jitter` is a random fraction of `u32::MAX`: the pause is between half and the whole of its nominal
     /// length, so that clients that failed together do not come back together.
     pub fn failed(&mut self, now: Instant, jitter: u32) {
         self.failures = self.failures.saturating_add(1);
-        let doublings = (self.failures - 1).min(20);
+        let doublings = self.failed_connects.min(20);
+        self.failed_connects = self.failed_connects.saturating_add(1);
         let nominal = self.backoff.base.saturating_mul(1 << doublings).min(self.backoff.max);
         self.retry_at = Some(now + nominal.mul_f64(0.5 + 0.5 * f64::from(jitter) / f64::from(u32::MAX)));
     }
 
+    /// A new connection is good.
     pub fn succeeded(&mut self) {
         self.failures = 0;
+        self.failed_connects = 0;
         self.retry_at = None;
+    }
+
+    /// An old connection is still good: the peer is not down. That says nothing of further connections, which it may
+    /// go on to refuse, so the pause stays.
+    pub fn answered(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Whether the peer has answered since the last connect failed.
+    pub fn has_answered(&self) -> bool {
+        self.failures == 0
     }
 
     /// When the pause ends, if it has not ended yet.
@@ -92,6 +109,22 @@ mod tests {
         breaker.succeeded();
         assert_eq!(breaker.state(now), BreakerState::Closed);
         assert_eq!(breaker.pause_until(now), None);
+    }
+
+    #[test]
+    fn an_answer_elsewhere_says_that_the_peer_is_up_and_leaves_the_pause() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(BACKOFF);
+        for _ in 0..3 {
+            breaker.failed(now, u32::MAX);
+        }
+        assert!(!breaker.has_answered());
+        breaker.answered();
+        assert!(breaker.has_answered());
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        assert_eq!(breaker.pause_until(now), Some(now + Duration::from_millis(400)));
+        breaker.failed(now, u32::MAX);
+        assert_eq!(breaker.pause_until(now), Some(now + Duration::from_millis(800)), "it goes on growing");
     }
 
     #[test]

@@ -72,9 +72,9 @@ pub(super) async fn dial_any(
     resolver: &Resolver,
     within: Duration,
 ) -> Result<TlsStream<TcpStream>, DialError> {
-    timeout(within, connect(origin, tls, resolver))
-        .await
-        .unwrap_or_else(|_| Err(DialError::new(Cause::Connect, format!("no connection within {within:?}"))))
+    timeout(within, connect(origin, tls, resolver)).await.unwrap_or_else(|_| {
+        Err(DialError::new(Cause::ConnectTimeout, format!("no connection within {within:?}")))
+    })
 }
 
 async fn connect(
@@ -135,7 +135,7 @@ async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
             biased;
             Some((address, result)) = attempts.next() => match result {
                 Ok(socket) => return Ok(socket),
-                Err(error) => last = DialError::new(Cause::Connect, format!("{address}: {error}")),
+                Err(error) => last = DialError::new(cause_of(&error), format!("{address}: {error}")),
             },
             () = sleep(STAGGER), if left.len() > 0 => {}
             else => return Err(last),
@@ -143,6 +143,14 @@ async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
         if attempts.is_empty() && left.len() == 0 {
             return Err(last);
         }
+    }
+}
+
+/// The system may give up before we do.
+fn cause_of(error: &std::io::Error) -> Cause {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut => Cause::ConnectTimeout,
+        _ => Cause::Connect,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::dial::DialError;
 use super::origin::Origin;
 
 /// How often a request that the peer certainly did not process is sent.
@@ -13,6 +14,9 @@ const ATTEMPTS: u32 = 8;
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 /// When a peer may be free again: pushes take about a second at most.
 const PEERS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Characters of a reason that callers are told.
+const LONGEST_REASON: usize = 300;
 
 /// What is known of a request that got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub enum Cause {
     Dns,
     #[error("no connection could be opened")]
     Connect,
+    #[error("no connection could be opened in time")]
+    ConnectTimeout,
     /// The handshake failed, or the peer does not speak the protocol that was asked for.
     #[error("the TLS handshake failed")]
     Tls,
@@ -84,11 +90,13 @@ pub struct SendError {
     pub retry_after: Option<Duration>,
     /// For the log of the operator, not for callers. Holds no secret.
     pub detail: String,
+    /// Why the last connects failed, where the request waited for one in vain.
+    pub(super) behind: Option<Box<DialError>>,
 }
 
 impl SendError {
     pub(super) fn new(delivery: Delivery, cause: Cause, detail: impl Into<String>) -> Self {
-        SendError { delivery, cause, retry_after: None, detail: detail.into() }
+        SendError { delivery, cause, retry_after: None, detail: detail.into(), behind: None }
     }
 
     pub(super) fn not_sent(cause: Cause, detail: impl Into<String>) -> Self {
@@ -120,6 +128,32 @@ impl SendError {
         }
     }
 
+    pub(super) fn behind(self, failure: Option<DialError>) -> Self {
+        SendError { behind: failure.map(Box::new), ..self }
+    }
+
+    /// At which step it failed, for callers: no address stands in it, for names of targets resolve to what their
+    /// senders need not know.
+    pub fn reason(&self) -> String {
+        match &self.behind {
+            Some(behind) => step(&behind.cause, &behind.detail),
+            None => step(&self.cause, &self.detail),
+        }
+    }
+
+    /// Whether the peer could not be reached at all.
+    pub fn is_unreached(&self) -> bool {
+        let step = |cause: &Cause| {
+            matches!(
+                cause,
+                Cause::Dns | Cause::Connect | Cause::ConnectTimeout | Cause::Tls | Cause::ForbiddenAddress
+            )
+        };
+        self.cause == Cause::PeerDown
+            || step(&self.cause)
+            || self.behind.as_ref().is_some_and(|one| step(&one.cause))
+    }
+
     pub(super) fn retry_after(self, retry_after: Duration) -> Self {
         SendError { retry_after: Some(retry_after), ..self }
     }
@@ -137,6 +171,16 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
+
+/// What the TLS library says names no address and tells more than that the handshake failed.
+fn step(cause: &Cause, detail: &str) -> String {
+    let said = match cause {
+        Cause::Tls if !detail.is_empty() => format!("{cause}: {detail}"),
+        _ => cause.to_string(),
+    };
+    // A certificate's names, or the reason of a GOAWAY, are the peer's words.
+    said.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
 
 /// Why no transport could be made.
 #[derive(Debug, thiserror::Error)]

@@ -67,6 +67,8 @@ struct Fate {
     breaker: Breaker,
     /// A request is under way that shall tell whether the peer is back.
     probing: bool,
+    /// Why the last connect failed.
+    last_failure: Option<DialError>,
     used_at: Instant,
 }
 
@@ -88,11 +90,7 @@ impl Https {
         loop {
             let trial = peer.trial()?;
             let result = exchange(&peer.client, request, self.settings.max_response).await;
-            trial.end(match &result {
-                Ok(_) => Some(true),
-                Err(error) if matches!(error.cause, Cause::Connect | Cause::Dns | Cause::Tls) => Some(false),
-                Err(_) => None,
-            });
+            trial.end(&result);
             match result {
                 Err(error) if error.may_resend(attempt, request.deadline) => {
                     error.pause(attempt, request.deadline).await;
@@ -180,7 +178,8 @@ impl Peer {
             base: settings.backoff_base,
             max: settings.backoff_max,
         };
-        let fate = Fate { breaker: Breaker::new(backoff), probing: false, used_at: Instant::now() };
+        let (breaker, used_at) = (Breaker::new(backoff), Instant::now());
+        let fate = Fate { breaker, probing: false, last_failure: None, used_at };
         let most = settings.max_requests.clamp(1, Semaphore::MAX_PERMITS);
         let (permits, waiting, fate) = (Semaphore::new(most), AtomicUsize::new(0), Mutex::new(fate));
         Peer { key, tenant, client, permits, most, waiting, fate }
@@ -224,7 +223,8 @@ impl Peer {
         };
         match pause {
             Some(pause) => {
-                Err(SendError::not_sent(Cause::PeerDown, "the last connects failed").retry_after(pause))
+                let error = SendError::not_sent(Cause::PeerDown, "the last connects failed");
+                Err(error.behind(fate.last_failure.clone()).retry_after(pause))
             }
             None => Ok(Trial { peer: self, is_probe: false }),
         }
@@ -272,15 +272,22 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// `connected`: whether the peer could be reached, if the request tells.
-    fn end(self, connected: Option<bool>) {
+    /// Notes whether the peer could be reached, if the request tells.
+    fn end<T>(self, result: &Result<T, SendError>) {
         let mut fate = self.peer.fate();
-        match connected {
-            Some(true) => fate.breaker.succeeded(),
-            Some(false) => fate.breaker.failed(Instant::now(), jitter()),
-            None => {}
+        match result {
+            Ok(_) => fate.breaker.succeeded(),
+            Err(SendError { cause, detail, .. }) if is_failed_connect(cause) => {
+                fate.breaker.failed(Instant::now(), jitter());
+                fate.last_failure = Some(DialError::new(cause.clone(), detail));
+            }
+            Err(_) => {}
         }
     }
+}
+
+fn is_failed_connect(cause: &Cause) -> bool {
+    matches!(cause, Cause::Connect | Cause::ConnectTimeout | Cause::Dns | Cause::Tls)
 }
 
 impl Drop for Trial<'_> {

@@ -223,7 +223,7 @@ async fn keeps_the_old_token_when_a_refresh_fails() {
     let google = Google::new(Endpoint::new([token("ya29.first")]));
     let start = Moment::now();
     google.token(&start).await;
-    google.endpoint.push(Err(TokenHttpError("connection refused".to_owned())));
+    google.endpoint.push(Err(TokenHttpError::new("connection refused")));
     assert_eq!(google.token(&later(&start, 3400)).await, "Bearer ya29.first");
     google.requests(2).await;
     // At 3570 s the old token is too close to its end.
@@ -283,6 +283,31 @@ async fn sorts_failures_by_who_must_act() {
         let google = Google::new(Endpoint::new([(status, body.clone())]));
         assert_eq!(google.ask(&Moment::now()).await.err(), Some(expected), "{status} {body:.100}");
     }
+}
+
+/// The owner of the account reads it, so it is bounded and has no characters that hide or turn text.
+#[tokio::test]
+async fn the_description_of_a_refusal_is_told() {
+    let description = "Invalid JWT: \u{202e}iat\n\u{7f} is in the future";
+    let body = json!({"error": "invalid_grant", "error_description": description}).to_string();
+    let google = Google::new(Endpoint::new([(400, body)]));
+    let error = google.ask(&Moment::now()).await.err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "the token endpoint refused the credential: invalid_grant (Invalid JWT:  iat   is in the future)"
+    );
+    let body = json!({"error": "invalid_grant", "error_description": "x".repeat(10_000)}).to_string();
+    let google = Google::new(Endpoint::new([(400, body)]));
+    assert!(google.ask(&Moment::now()).await.err().unwrap().to_string().len() < 300);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_may_not_be_asked_is_the_credentials_fault() {
+    let google = Google::new(Endpoint::silent());
+    let reason = "the address is not a public one".to_owned();
+    google.endpoint.push(Err(TokenHttpError { reason, detail: "10.0.0.1".to_owned(), forbidden: true }));
+    let error = google.ask(&Moment::now()).await.err().unwrap();
+    assert_eq!(error.to_string(), "the token endpoint may not be asked: the address is not a public one");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::transport::dial::{DialError, Resolver, dial};
 use crate::transport::error::{Cause, SendError};
 use crate::transport::message::PeerKey;
 use crate::transport::{Settings, jitter};
+use crate::warnings::Repeats;
 
 /// An unused pool is dropped after this long.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);
@@ -32,6 +33,8 @@ pub struct Pool {
     changed: Notify,
     /// Becomes true when the keeper leaves.
     ended: watch::Sender<bool>,
+    /// A peer that refuses connections does so as often as we try.
+    failed_connects: Repeats,
 }
 
 struct Shared {
@@ -64,7 +67,8 @@ impl Pool {
         let (connections, wake_at, last_failure, cut) = (Vec::new(), None, None, false);
         let shared = Mutex::new(Shared { state, connections, wake_at, last_failure, cut });
         let (changed, ended) = (Notify::new(), watch::Sender::new(false));
-        let pool = Arc::new(Pool { key, resolver, tls, settings, shared, changed, ended });
+        let failed_connects = Repeats::default();
+        let pool = Arc::new(Pool { key, resolver, tls, settings, shared, changed, ended, failed_connects });
         tokio::spawn(keep(pool.clone()));
         pool
     }
@@ -111,7 +115,9 @@ impl Pool {
                 Err(Refusal::Error(error.retry_after(Duration::from_secs(1))))
             }
             (Admission::PeerDown(pause), _) => Err(Refusal::Error(
-                SendError::not_sent(Cause::PeerDown, self.failure().to_string()).retry_after(pause),
+                SendError::not_sent(Cause::PeerDown, self.failure().to_string())
+                    .behind(Some(self.failure()))
+                    .retry_after(pause),
             )),
         }
     }
@@ -267,7 +273,10 @@ async fn connect(pool: Arc<Pool>, id: ConnectionId) {
             connection::drive(pool, connection, driver).await;
         }
         Err(error) => {
-            tracing::warn!(origin = %key.origin, identity = %key.identity, cause = %error.cause, detail = error.detail, "connect failed");
+            if let Some(repeated) = pool.failed_connects.due(now) {
+                let (origin, identity) = (&key.origin, &key.identity);
+                tracing::warn!(%origin, %identity, cause = %error.cause, detail = error.detail, repeated, "connect failed");
+            }
             pool.with(now, |shared| {
                 shared.state.open_failed(now, jitter(), error.is_lasting());
                 shared.last_failure = Some(error);
@@ -334,7 +343,10 @@ impl Waiting<'_> {
                 Err(SendError::not_sent(cause, detail).retry_after(pause))
             }
             Ok(Err(_)) => Err(SendError::not_sent(Cause::ShuttingDown, "the pool ended")),
-            Err(_) => Err(SendError::not_sent(Cause::Deadline, self.pool.why_waiting())),
+            Err(_) => {
+                let failure = self.pool.lock().last_failure.clone();
+                Err(SendError::not_sent(Cause::Deadline, self.pool.why_waiting()).behind(failure))
+            }
         }
     }
 }

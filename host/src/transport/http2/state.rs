@@ -140,8 +140,11 @@ impl<C: Clone, W> PoolState<C, W> {
 
     /// A stream has ended; `answered` if a response came over it.
     pub fn release(&mut self, now: Instant, id: ConnectionId, answered: bool) {
-        if answered {
-            self.breaker.succeeded();
+        let is_new = self.slot(id).is_some_and(|slot| !slot.answered);
+        match answered {
+            true if is_new => self.breaker.succeeded(),
+            true => self.breaker.answered(),
+            false => {}
         }
         let Some(slot) = self.slot(id) else { return };
         slot.streams = slot.streams.saturating_sub(1);
@@ -324,9 +327,11 @@ impl<C: Clone, W> PoolState<C, W> {
             && self.slots.len() < 2 * self.bounds.connections
     }
 
-    /// Not during a pause, and not while a fresh connection may still turn out to allow more streams.
+    /// Not during a pause, and not while a fresh connection may still turn out to allow more streams. The pause does
+    /// not hold where the connections that answered after the failure are gone: the peer is not down.
     fn connect_at(&self, now: Instant) -> Instant {
-        let pause = self.breaker.pause_until(now);
+        let is_needed = self.breaker.has_answered() && self.usable().next().is_none();
+        let pause = self.breaker.pause_until(now).filter(|_| !is_needed);
         let fresh =
             self.usable().filter(|slot| !slot.answered).map(|slot| slot.opened_at + self.bounds.probation);
         fresh.chain(pause).max().unwrap_or(now)

@@ -40,6 +40,9 @@ async fn a_server_certificate_that_is_not_valid_is_refused_at_once() {
         let error = send.await.unwrap().unwrap_err();
         assert_eq!(not_sent(&error), &Cause::Tls);
         assert!(error.detail.contains(word), "{error}");
+        let reason = error.reason();
+        assert!(reason.starts_with("the TLS handshake failed: invalid peer certificate: "), "{reason}");
+        assert!(reason.contains(word), "{reason}");
         assert!(peer.is_quiet());
     }
 }
@@ -127,6 +130,8 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     let error = transport.send(request(&origin)).await.unwrap_err();
     assert_eq!(not_sent(&error), &Cause::PeerDown);
     assert!(error.retry_after.is_some());
+    assert_eq!(error.reason(), "no connection could be opened");
+    assert!(error.is_unreached());
 
     let peer = peer.listen().await;
     until(|| transport.snapshot()[0].breaker == BreakerState::HalfOpen).await;
@@ -164,7 +169,9 @@ async fn a_handshake_that_hangs_is_given_up() {
     });
     let send = push(&transport, request(&peer.origin()));
     let _socket = peer.accept_tcp().await;
-    assert_eq!(not_sent(&send.await.unwrap().unwrap_err()), &Cause::Connect);
+    let error = send.await.unwrap().unwrap_err();
+    assert_eq!(not_sent(&error), &Cause::ConnectTimeout);
+    assert_eq!(error.reason(), "no connection could be opened in time");
 }
 
 #[tokio::test]

@@ -14,14 +14,15 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("tenant", &[]),
     ("fair", &[]),
+    ("warnings", &[]),
     ("config", &["contract", "tenant"]),
     ("notification", &["contract", "error"]),
     ("credential", &["account", "contract", "digest", "error", "fair", "tenant"]),
     // `credential` for what a manifest may say of credentials, never for a secret.
     ("provider", &["account", "contract", "credential", "error", "fair", "tenant"]),
     // `tenant` for who pays for a connection.
-    ("transport", &["account", "fair", "tenant"]),
-    ("registry", &["account", "contract", "credential", "error", "tenant"]),
+    ("transport", &["account", "fair", "tenant", "warnings"]),
+    ("registry", &["account", "contract", "credential", "error", "tenant", "warnings"]),
     ("tenants", &["account", "credential", "error", "registry", "tenant"]),
     (
         "gateway",
@@ -39,6 +40,7 @@ const HOST_MODULES: &[(&str, &[&str])] = &[
             "tenant",
             "tenants",
             "transport",
+            "warnings",
         ],
     ),
     (

@@ -73,7 +73,10 @@ struct Model {
     refused: VecDeque<u32>,
     connections: BTreeMap<ConnectionId, Connection>,
     connecting: Option<ConnectionId>,
+    /// Since an answer came.
     failures: u32,
+    /// Since a new connection brought an answer.
+    failed_connects: u32,
     retry_at: Instant,
     draining: bool,
 }
@@ -88,6 +91,7 @@ impl Model {
             connections,
             connecting: None,
             failures: 0,
+            failed_connects: 0,
             retry_at: now,
             draining: false,
         }
@@ -110,7 +114,8 @@ impl Model {
 
     fn fail(&mut self, lasting: bool) {
         self.failures += 1;
-        let pause = BOUNDS.backoff.base * (1 << (self.failures - 1).min(10));
+        self.failed_connects += 1;
+        let pause = BOUNDS.backoff.base * (1 << (self.failed_connects - 1).min(10));
         self.retry_at = self.now + pause.min(BOUNDS.backoff.max);
         if self.open() == 0 && (lasting || self.failures >= BOUNDS.backoff.threshold) {
             self.refused.append(&mut self.queue);
@@ -136,7 +141,7 @@ impl Model {
             && self.connecting.is_none()
             && self.open() < BOUNDS.connections
             && self.connections.len() < 2 * BOUNDS.connections
-            && self.now >= self.retry_at
+            && (self.now >= self.retry_at || (self.open() == 0 && self.failures == 0))
             && !self.connections.values().any(fresh)
     }
 
@@ -311,10 +316,14 @@ impl Run {
         let id = busy[which.index(busy.len())];
         let connection = self.model.connections.get_mut(&id).unwrap();
         connection.streams -= 1;
+        let is_first = answered && !connection.answered;
         connection.answered |= answered;
         connection.used_at = self.model.now;
         if answered {
-            (self.model.failures, self.model.retry_at) = (0, self.model.now);
+            self.model.failures = 0;
+        }
+        if is_first {
+            (self.model.failed_connects, self.model.retry_at) = (0, self.model.now);
         }
         self.pool.release(self.model.now, id, answered);
     }
@@ -358,6 +367,40 @@ proptest! {
             run.apply(event);
         }
     }
+}
+
+/// A service that allows fewer connections than wanted closes further ones as they come.
+#[test]
+fn answers_on_another_connection_do_not_end_the_pause_of_a_failed_dial() {
+    let start = Instant::now();
+    let mut pool = PoolState::<u64, u32>::new(BOUNDS);
+    let mut dials = 0;
+    assert!(matches!(pool.admit(start, || 0), Admission::Wait(_)));
+    assert_eq!(pool.next(start), Some(Action::Connect(1)));
+    pool.opened(start, 1, 1);
+    assert_eq!(pool.next(start), Some(Action::Grant(0, 1)));
+    // Someone always waits, and for a minute the only stream is answered every 10 ms.
+    assert!(matches!(pool.admit(start, || 0), Admission::Wait(_)));
+    for tick in 1..=6_000 {
+        let now = start + Duration::from_millis(tick * 10);
+        pool.release(now, 1, true);
+        while let Some(action) = pool.next(now) {
+            match action {
+                Action::Connect(_) => {
+                    dials += 1;
+                    pool.open_failed(now, u32::MAX, false);
+                }
+                Action::Grant(_, 1) => assert!(matches!(pool.admit(now, || 0), Admission::Wait(_))),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Pauses of 1, 2, 4 and then 8 seconds.
+    assert!((8..=12).contains(&dials), "{dials} dials in a minute");
+    // Once the good connection is gone, a new one is dialled at once: the peer is not down.
+    let now = start + Duration::from_secs(61);
+    pool.closed(now, 1, u32::MAX, false);
+    assert!(matches!(pool.next(now), Some(Action::Connect(_))));
 }
 
 #[test]
