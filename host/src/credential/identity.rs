@@ -1,7 +1,6 @@
 //! A certificate with its private key, checked, ready for TLS.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use pkcs8::PrivateKeyInfoRef;
 use pkcs8::der::{Decode, Tag};
@@ -13,6 +12,7 @@ use rustls::pki_types::{
 use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::Zeroizing;
 
+use super::choice::{self, Candidate, Need};
 use super::der::Reader;
 use super::fault::Fault;
 use super::key;
@@ -33,9 +33,15 @@ pub(super) enum KeyEncoding {
 pub(super) struct KeyDer {
     pub(super) encoding: KeyEncoding,
     pub(super) der: Zeroizing<Vec<u8>>,
+    /// What PKCS#12 calls it (localKeyID).
+    pub(super) local_id: Option<Vec<u8>>,
 }
 
 impl KeyDer {
+    pub(super) fn new(encoding: KeyEncoding, der: Zeroizing<Vec<u8>>) -> Self {
+        Self { encoding, der, local_id: None }
+    }
+
     /// The EC key (RFC 5915) together with the point of a subject public key info, if it is one.
     fn with_public_key(&self, public_key_info: &[u8]) -> Option<KeyDer> {
         let info;
@@ -55,7 +61,7 @@ impl KeyDer {
         let point = element(0x03, public.value(Tag::BitString).ok()?)?;
         let public = element(0xa1, &point)?;
         let body = Zeroizing::new([&[0x02, 0x01, 0x01], secret.as_slice(), public.as_slice()].concat());
-        Some(KeyDer { encoding: KeyEncoding::Sec1, der: Zeroizing::new(element(0x30, &body)?) })
+        Some(KeyDer::new(KeyEncoding::Sec1, Zeroizing::new(element(0x30, &body)?)))
     }
 }
 
@@ -70,7 +76,14 @@ fn element(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) keys: Vec<KeyDer>,
-    certificates: Vec<Vec<u8>>,
+    certificates: Vec<CertificateFile>,
+}
+
+/// A certificate as it stands in a file.
+struct CertificateFile {
+    der: Vec<u8>,
+    /// What PKCS#12 calls its key.
+    local_id: Option<Vec<u8>>,
 }
 
 impl Parts {
@@ -82,11 +95,11 @@ impl Parts {
         Ok(())
     }
 
-    pub(super) fn add_certificate(&mut self, der: Vec<u8>) -> Result<(), Fault> {
+    pub(super) fn add_certificate(&mut self, der: Vec<u8>, local_id: Option<Vec<u8>>) -> Result<(), Fault> {
         if self.certificates.len() == MOST_CERTIFICATES {
             return Err(format!("it holds more than {MOST_CERTIFICATES} certificates").into());
         }
-        self.certificates.push(der);
+        self.certificates.push(CertificateFile { der, local_id });
         Ok(())
     }
 }
@@ -106,8 +119,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Finds the certificate that belongs to the key, checks its validity, and puts its issuers after it.
-    pub(super) fn assemble(parts: Parts, now: SystemTime) -> Result<Self, Fault> {
+    /// Finds the certificate that is needed and its key, checks its validity, and puts its issuers after it.
+    pub(super) fn assemble(parts: Parts, need: &Need<'_>) -> Result<Self, Fault> {
         if parts.certificates.is_empty() {
             return Err("it holds no certificate".into());
         }
@@ -115,17 +128,18 @@ impl Identity {
             return Err("it holds no private key".into());
         }
         let mut certificates = Vec::new();
-        for der in parts.certificates {
-            certificates.push((CertificateInfo::parse(&der)?, CertificateDer::from(der)));
+        for CertificateFile { der, local_id } in parts.certificates {
+            let info = CertificateInfo::parse(&der)?;
+            certificates.push(Certificate { info, der: der.into(), local_id });
         }
-        let keys = parts.keys.iter().map(|key| load(key, &certificates)).collect::<Result<Vec<_>, _>>()?;
-        let (leaf, key) = best_match(&certificates, &keys)
-            .ok_or_else(|| Fault::from("the private key does not match the certificate"))?;
-        let (info, der) = certificates.swap_remove(leaf);
-        info.check_validity(now)?;
+        let keys = load_all(&parts.keys, &certificates)?;
+        let leaf = choice::choose(candidates(&certificates, &keys), need)?;
+        let Certificate { info, der, .. } = certificates.swap_remove(leaf);
+        info.check_validity(need.now)?;
+        let key = keys.iter().find(|key| key.fits(&info)).ok_or_else(no_match)?;
         let fingerprint = sha256(&der);
         let chain = chain(&info, der, certificates);
-        let key = Arc::new(CertifiedKey::new(chain, key));
+        let key = Arc::new(CertifiedKey::new(chain, key.signer.clone()));
         Ok(Self { certificate: ClientCertificate { fingerprint, key }, info })
     }
 }
@@ -136,13 +150,56 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-type Certificates = [(CertificateInfo, CertificateDer<'static>)];
+struct Certificate {
+    info: CertificateInfo,
+    der: CertificateDer<'static>,
+    local_id: Option<Vec<u8>>,
+}
 
-fn load(key: &KeyDer, certificates: &Certificates) -> Result<Arc<dyn SigningKey>, Fault> {
+/// A private key that is ready to sign.
+struct Key<'a> {
+    signer: Arc<dyn SigningKey>,
+    local_id: Option<&'a [u8]>,
+}
+
+impl Key<'_> {
+    fn fits(&self, info: &CertificateInfo) -> bool {
+        self.signer.public_key().is_some_and(|public| public.as_ref() == info.public_key)
+    }
+}
+
+/// A key that is not supported is an error only where no other one fits a certificate.
+fn load_all<'a>(keys: &'a [KeyDer], certificates: &[Certificate]) -> Result<Vec<Key<'a>>, Fault> {
+    let (mut loaded, mut refused) = (Vec::new(), None);
+    for key in keys {
+        match load(key, certificates) {
+            Ok(signer) => loaded.push(Key { signer, local_id: key.local_id.as_deref() }),
+            Err(fault) => refused = refused.or(Some(fault)),
+        }
+    }
+    let fits = loaded.iter().any(|key| certificates.iter().any(|one| key.fits(&one.info)));
+    if fits { Ok(loaded) } else { Err(refused.unwrap_or_else(no_match)) }
+}
+
+fn no_match() -> Fault {
+    "the private key does not match the certificate".into()
+}
+
+fn load(key: &KeyDer, certificates: &[Certificate]) -> Result<Arc<dyn SigningKey>, Fault> {
     // Java's keytool leaves the public part out of EC keys; the certificate has it.
     let completed =
-        || certificates.iter().find_map(|(info, _)| signer(&key.with_public_key(&info.public_key)?));
+        || certificates.iter().find_map(|one| signer(&key.with_public_key(&one.info.public_key)?));
     signer(key).or_else(completed).ok_or_else(|| key::why_refused(key))
+}
+
+fn candidates<'a>(certificates: &'a [Certificate], keys: &[Key<'_>]) -> Vec<Candidate<'a>> {
+    let of = |(index, certificate): (usize, &'a Certificate)| {
+        let key = keys.iter().find(|key| key.fits(&certificate.info))?;
+        let local_id = certificate.local_id.as_deref();
+        let is_named_by_key = local_id.is_some() && local_id == key.local_id;
+        Some(Candidate { index, info: &certificate.info, is_named_by_key })
+    };
+    certificates.iter().enumerate().filter_map(of).collect()
 }
 
 fn signer(key: &KeyDer) -> Option<Arc<dyn SigningKey>> {
@@ -155,32 +212,17 @@ fn signer(key: &KeyDer) -> Option<Arc<dyn SigningKey>> {
     any_supported_type(&typed).ok()
 }
 
-/// A renewed certificate may lie beside the old one of the same key: the one that ends last counts.
-fn best_match(
-    certificates: &Certificates,
-    keys: &[Arc<dyn SigningKey>],
-) -> Option<(usize, Arc<dyn SigningKey>)> {
-    let owner = |info: &CertificateInfo| {
-        keys.iter().find(|key| key.public_key().is_some_and(|public| public.as_ref() == info.public_key))
-    };
-    let matches = certificates
-        .iter()
-        .enumerate()
-        .filter_map(|(index, (info, _))| owner(info).map(|key| (info.ends_at(), index, key)));
-    matches.max_by_key(|(ends_at, _, _)| *ends_at).map(|(_, index, key)| (index, key.clone()))
-}
-
 /// The leaf, its issuer, the issuer's issuer, and so on as far as the file goes.
 fn chain(
     leaf: &CertificateInfo,
     der: CertificateDer<'static>,
-    mut others: Vec<(CertificateInfo, CertificateDer<'static>)>,
+    mut others: Vec<Certificate>,
 ) -> Vec<CertificateDer<'static>> {
     let mut chain = vec![der];
     let (mut subject, mut issuer) = (leaf.subject.clone(), leaf.issuer.clone());
     while subject != issuer {
-        let Some(next) = others.iter().position(|(info, _)| info.subject == issuer) else { break };
-        let (info, der) = others.swap_remove(next);
+        let Some(next) = others.iter().position(|one| one.info.subject == issuer) else { break };
+        let Certificate { info, der, .. } = others.swap_remove(next);
         chain.push(der);
         (subject, issuer) = (info.subject, info.issuer);
     }

@@ -9,6 +9,7 @@ mod access_tokens;
 mod api_key;
 mod authorizer;
 mod cache;
+mod choice;
 mod der;
 mod fault;
 mod identity;
@@ -50,11 +51,13 @@ pub use self::moment::Moment;
 pub use self::seal::{SealError, SealingKey};
 pub use self::secret::{Secret, Uploads};
 
+use self::choice::Need;
 use self::fault::{Fault, Password};
 use self::identity::Identity;
 use self::key::TokenKey;
 use self::memo::TokenMemo;
 use self::service_account::ServiceAccount;
+use crate::contract::Environment;
 use crate::contract::manifest::{
     Credential as CredentialKind, Derivation, Property, Secret as SecretField, SecretFormat,
 };
@@ -67,6 +70,28 @@ const LONGEST_TEXT: usize = 4 << 10;
 pub fn upload_fields(kinds: &[CredentialKind]) -> impl Iterator<Item = &str> {
     let secrets = kinds.iter().flat_map(|kind| &kind.secrets);
     secrets.flat_map(|secret| [Some(secret.name.as_str()), secret.password.as_deref()]).flatten()
+}
+
+/// What a credential must be good for. A file may hold several certificates, and not all can push.
+pub struct Purpose {
+    pub environment: Environment,
+    /// Decides whether a certificate is valid.
+    pub now: SystemTime,
+    /// The settings that the application was given.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Purpose {
+    fn need<'a>(&'a self, kind: &'a CredentialKind) -> Need<'a> {
+        let of_uid = |derivation: &&Derivation| derivation.property == Property::CertificateSubjectUid;
+        let setting = kind.derivations.iter().find(of_uid).map(|derivation| derivation.setting.as_str());
+        let given = |setting| {
+            let value = self.settings.iter().find(|(name, value)| name == setting && !value.is_empty());
+            value.map(|(_, value)| value.as_str())
+        };
+        let topic = setting.map(|setting| (setting, given(setting)));
+        Need { environment: self.environment, now: self.now, topic }
+    }
 }
 
 /// One application's credential: parsed, checked, ready to authenticate.
@@ -115,13 +140,13 @@ impl Credential {
     }
 
     /// Parses the first secret that was uploaded for one of the manifest's credential kinds; `None` if
-    /// there is none. `now` decides whether a certificate is valid.
+    /// there is none.
     ///
     /// Takes up to a second for a file with a costly key derivation: not for an async thread.
     pub fn parse(
         kinds: &[CredentialKind],
         uploads: &Uploads,
-        now: SystemTime,
+        purpose: &Purpose,
     ) -> Result<Option<Self>, CredentialError> {
         let mut fields = kinds.iter().flat_map(|kind| kind.secrets.iter().map(move |secret| (kind, secret)));
         let Some((kind, secret, bytes)) =
@@ -129,7 +154,7 @@ impl Credential {
         else {
             return Ok(None);
         };
-        let material = read(kind, secret, bytes, uploads, now)
+        let material = read(kind, secret, bytes, uploads, purpose)
             .map_err(|fault| fault.into_error(&secret.name, secret.format))?;
         let fingerprint = material.fingerprint();
         let (kind, field) = (kind.name.clone(), secret.name.clone());
@@ -261,7 +286,7 @@ fn read(
     secret: &SecretField,
     bytes: &[u8],
     uploads: &Uploads,
-    now: SystemTime,
+    purpose: &Purpose,
 ) -> Result<Material, Fault> {
     if bytes.len() > LARGEST_FILE {
         return Err(format!("it is larger than {} KiB", LARGEST_FILE >> 10).into());
@@ -271,11 +296,11 @@ fn read(
     let password = Password { value: value.map_err(|_| Fault::from("its password is not UTF-8"))?, field };
     match secret.format {
         SecretFormat::Pkcs12Identity => {
-            let identity = Identity::assemble(pkcs12::parse(bytes, password)?, now)?;
+            let identity = Identity::assemble(pkcs12::parse(bytes, password)?, &purpose.need(kind))?;
             Ok(Material::Identity(Box::new(identity)))
         }
         SecretFormat::PemIdentity => {
-            let identity = Identity::assemble(pem::parse(bytes, password)?, now)?;
+            let identity = Identity::assemble(pem::parse(bytes, password)?, &purpose.need(kind))?;
             Ok(Material::Identity(Box::new(identity)))
         }
         SecretFormat::Pkcs8Key => {

@@ -1,4 +1,4 @@
-//! PEM files (RFC 7468): certificates and keys, in any order, with any text between.
+//! PEM files (RFC 7468): certificates and keys, in any order, with anything between.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,14 +9,28 @@ use super::identity::{KeyDer, KeyEncoding, Parts};
 use super::pbe::Budget;
 use super::{pkcs12, traditional};
 
+const BEGIN: &[u8] = b"-----BEGIN ";
+const DASHES: &[u8] = b"-----";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// The keys and certificates of a file, in its order.
 pub(super) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
-    let text = std::str::from_utf8(file).map_err(|_| Fault::Unreadable)?;
+    let file = with_line_breaks(file);
+    if UTF16.iter().any(|mark| file.starts_with(mark)) {
+        return Err("it is in UTF-16; save it as UTF-8 or ASCII".into());
+    }
+    let sections = sections(&file)?;
+    if sections.is_empty() && std::str::from_utf8(&file).is_err() {
+        return Err(Fault::Unreadable);
+    }
     let mut budget = Budget::new();
     let mut parts = Parts::default();
-    for section in sections(text)? {
+    for section in sections {
         match section.label {
-            "CERTIFICATE" | "X509 CERTIFICATE" => parts.add_certificate(section.decode()?.to_vec())?,
+            "CERTIFICATE" | "X509 CERTIFICATE" => {
+                parts.add_certificate(section.decode()?.to_vec(), None)?;
+            }
             "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => {
                 parts.add_key(read_key(&section, password, &mut budget)?)?;
             }
@@ -28,19 +42,17 @@ pub(super) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault>
 
 /// The one private key of a `.p8` file: PEM, or its base64 without the frame, or DER.
 pub(super) fn parse_key(file: &[u8], password: Password<'_>) -> Result<KeyDer, Fault> {
-    let mut parts = match std::str::from_utf8(file) {
-        Ok(text) if text.contains("-----BEGIN") => parse(file, password)?,
-        Ok(text) => {
-            let mut parts = Parts::default();
-            let der = decode_base64(text)?;
-            parts.add_key(KeyDer { encoding: KeyEncoding::Pkcs8, der })?;
-            parts
-        }
-        Err(_) => {
-            let mut parts = Parts::default();
-            parts.add_key(KeyDer { encoding: KeyEncoding::Pkcs8, der: Zeroizing::new(file.to_vec()) })?;
-            parts
-        }
+    let is_pem = find(file, BEGIN).is_some() || UTF16.iter().any(|mark| file.starts_with(mark));
+    let mut parts = if is_pem {
+        parse(file, password)?
+    } else {
+        let der = match std::str::from_utf8(file) {
+            Ok(_) => decode_base64(&with_line_breaks(file))?,
+            Err(_) => Zeroizing::new(file.to_vec()),
+        };
+        let mut parts = Parts::default();
+        parts.add_key(KeyDer::new(KeyEncoding::Pkcs8, der))?;
+        parts
     };
     match (parts.keys.pop(), parts.keys.is_empty()) {
         (Some(key), true) => Ok(key),
@@ -57,7 +69,7 @@ struct Section<'a> {
 
 impl Section<'_> {
     fn decode(&self) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        decode_base64(self.body)
+        decode_base64(self.body.as_bytes())
             .map_err(|_| format!("the base64 of its {} is damaged", self.label.to_lowercase()).into())
     }
 }
@@ -76,24 +88,60 @@ fn read_key(section: &Section<'_>, password: Password<'_>, budget: &mut Budget) 
         "ENCRYPTED PRIVATE KEY" => (KeyEncoding::Pkcs8, pkcs12::open_key(&der, password, budget)?),
         _ => (KeyEncoding::Pkcs8, der),
     };
-    Ok(KeyDer { encoding, der })
+    Ok(KeyDer::new(encoding, der))
 }
 
-fn sections(mut text: &str) -> Result<Vec<Section<'_>>, Fault> {
+/// Only what is inside a section is text. OpenSSL writes names of any encoding between them (RFC 7468 section 5.2
+/// calls that explanatory text).
+fn sections(mut file: &[u8]) -> Result<Vec<Section<'_>>, Fault> {
     let mut found = Vec::new();
-    while let Some((_, rest)) = text.split_once("-----BEGIN ") {
-        let (label, rest) = rest.split_once("-----").ok_or(Fault::Unreadable)?;
+    while let Some(start) = find(file, BEGIN) {
+        let rest = file.get(start + BEGIN.len()..).unwrap_or_default();
+        let (label, rest) = split(rest, DASHES).ok_or(Fault::Unreadable)?;
+        let label = std::str::from_utf8(label).map_err(|_| Fault::Unreadable)?;
         let end = format!("-----END {label}-----");
-        let (body, rest) = rest.split_once(end.as_str()).ok_or("one of its sections has no end line")?;
-        found.push(Section { label, body });
-        text = rest;
+        let (body, rest) = split(rest, end.as_bytes()).ok_or("one of its sections has no end line")?;
+        let damaged = |_| format!("the base64 of its {} is damaged", label.to_lowercase());
+        found.push(Section { label, body: std::str::from_utf8(body).map_err(damaged)? });
+        file = rest;
     }
     Ok(found)
 }
 
-fn decode_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// What stands before and after a part.
+fn split<'a>(bytes: &'a [u8], part: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = find(bytes, part)?;
+    Some((bytes.get(..at)?, bytes.get(at + part.len()..)?))
+}
+
+/// Environment variables and JSON often carry `\n` as two characters. A backslash stands nowhere in PEM or base64, so
+/// nothing is lost by reading them as what was meant.
+fn with_line_breaks(file: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut rest = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    // Of full size at once: a buffer that grows would leave copies of the key behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(rest.len()));
+    while let Some((&byte, after)) = rest.split_first() {
+        match (byte, after.first()) {
+            (b'\\', Some(b'n')) => text.push(b'\n'),
+            (b'\\', Some(b'r')) => text.push(b'\r'),
+            _ => {
+                text.push(byte);
+                rest = after;
+                continue;
+            }
+        }
+        rest = after.get(1..).unwrap_or_default();
+    }
+    text
+}
+
+fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let compact: Zeroizing<Vec<u8>> =
-        Zeroizing::new(text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect());
+        Zeroizing::new(text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect());
     let mut der = Zeroizing::new(vec![0; compact.len()]);
     let length = STANDARD.decode_slice(&*compact, &mut der).map_err(|_| Fault::Unreadable)?;
     der.truncate(length);

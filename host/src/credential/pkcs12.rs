@@ -19,6 +19,7 @@ const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 const KEY_BAG: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.1");
 const SHROUDED_KEY_BAG: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.2");
 const CERTIFICATE_BAG: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.3");
+const LOCAL_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.21");
 const X509_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.22.1");
 const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
@@ -119,14 +120,15 @@ fn read_bags(
         let mut bag = bags.enter(Tag::Sequence)?;
         let kind = bag.oid()?;
         let value = bag.value(context(0))?;
+        let local_id = local_id(bag);
         match kind {
-            KEY_BAG => parts.add_key(pkcs8(Zeroizing::new(value.to_vec())))?,
-            SHROUDED_KEY_BAG => parts.add_key(pkcs8(open_key(value, password, budget)?))?,
+            KEY_BAG => parts.add_key(pkcs8(Zeroizing::new(value.to_vec()), local_id))?,
+            SHROUDED_KEY_BAG => parts.add_key(pkcs8(open_key(value, password, budget)?, local_id))?,
             CERTIFICATE_BAG => {
                 let mut certificate = Reader::new(value).enter(Tag::Sequence)?;
                 if certificate.oid()? == X509_CERTIFICATE {
                     let der = certificate.enter(context(0))?.value(Tag::OctetString)?;
-                    parts.add_certificate(der.to_vec())?;
+                    parts.add_certificate(der.to_vec(), local_id)?;
                 }
             }
             _ => {}
@@ -157,6 +159,20 @@ fn garbled(fault: Fault, password: Password<'_>) -> Fault {
     }
 }
 
-fn pkcs8(der: Zeroizing<Vec<u8>>) -> KeyDer {
-    KeyDer { encoding: KeyEncoding::Pkcs8, der }
+fn pkcs8(der: Zeroizing<Vec<u8>>, local_id: Option<Vec<u8>>) -> KeyDer {
+    KeyDer { local_id, ..KeyDer::new(KeyEncoding::Pkcs8, der) }
+}
+
+/// The id that ties a key to its certificate, among a bag's attributes. They say nothing that a file could not do
+/// without, so damaged ones count as none.
+fn local_id(mut bag: Reader<'_>) -> Option<Vec<u8>> {
+    let mut attributes = bag.enter(Tag::Set).ok()?;
+    while !attributes.is_finished() {
+        let mut attribute = attributes.enter(Tag::Sequence).ok()?;
+        if attribute.oid().ok()? == LOCAL_KEY_ID {
+            let id = attribute.enter(Tag::Set).ok()?.value(Tag::OctetString).ok()?;
+            return Some(id.to_vec());
+        }
+    }
+    None
 }

@@ -14,6 +14,8 @@ use crate::contract::manifest::SigningAlgorithm;
 
 const MOST_PROPERTIES: usize = 64;
 const LONGEST_PROPERTY: usize = 2048;
+/// Of UTF-8, as Windows editors write it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A service account.
 pub(super) struct ServiceAccount {
@@ -28,11 +30,6 @@ impl ServiceAccount {
         let mut properties = read_properties(file)?;
         let private_key =
             properties.remove("private_key").map(Zeroizing::new).ok_or("it has no private_key")?;
-        if let Some(kind) = properties.get("type")
-            && kind != "service_account"
-        {
-            return Err("its type is not service_account".into());
-        }
         for name in needed {
             if properties.get(*name).is_none_or(String::is_empty) {
                 return Err(format!("it has no {name}").into());
@@ -69,12 +66,22 @@ impl ServiceAccount {
 /// The top-level text properties. Whatever smells of a second secret is left out, for properties
 /// can become settings that a provider sees.
 fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, Fault> {
+    let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    if file.trim_ascii_start().starts_with(b"<") {
+        return Err("it is XML, as GoogleService-Info.plist of an app; \
+                    a service account's key is a JSON file from the project's settings"
+            .into());
+    }
     let mut values: BTreeMap<String, Value> =
         serde_json::from_slice(file).map_err(|error| match error.classify() {
             // The text of the error may quote the file.
             serde_json::error::Category::Data => Fault::from("it is not a JSON object"),
             _ => format!("it is not JSON (line {}, column {})", error.line(), error.column()).into(),
         })?;
+    if let Some(kind) = other_kind(&values) {
+        values.values_mut().for_each(wipe);
+        return Err(kind.into());
+    }
     let mut properties = BTreeMap::new();
     for (name, value) in &mut values {
         let Value::String(text) = value else { continue };
@@ -90,6 +97,42 @@ fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, Fault> {
         }
     }
     Ok(properties)
+}
+
+/// What the file is, where it is another one that Google hands out.
+fn other_kind(values: &BTreeMap<String, Value>) -> Option<String> {
+    const WANTED: &str = "download a service account's key from the project's settings instead";
+    let kind = match values.get("type").and_then(Value::as_str) {
+        Some("service_account") => return None,
+        Some("external_account") => {
+            "an external_account, which is for workload identity federation and holds no key"
+        }
+        Some("authorized_user") => "an authorized_user, which is a person's login (gcloud auth)",
+        Some("impersonated_service_account") => {
+            "an impersonated_service_account, which holds no key of its own"
+        }
+        Some("external_account_authorized_user") => {
+            "an external_account_authorized_user, which is a person's login (gcloud auth)"
+        }
+        Some(_) => return Some("its type is not service_account".to_owned()),
+        None if values.contains_key("project_info") && values.contains_key("client") => {
+            "a google-services.json, which is for Android apps and holds no key"
+        }
+        None if values.contains_key("installed") || values.contains_key("web") => "the id of an OAuth client",
+        None if values.contains_key("apiKey") => "the configuration of a web app, which holds no key",
+        None => return None,
+    };
+    Some(format!("it is {kind}; {WANTED}"))
+}
+
+/// Overwrites the texts in a value.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(list) => list.iter_mut().for_each(wipe),
+        Value::Object(fields) => fields.values_mut().for_each(wipe),
+        _ => {}
+    }
 }
 
 fn is_secret(name: &str, value: &str) -> bool {

@@ -8,9 +8,14 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::der::Reader;
 use super::fault::Fault;
+use crate::contract::Environment;
 
 /// More topics than Apple puts into any certificate.
 const MOST_TOPICS: usize = 64;
+/// Apple's extensions of push certificates: development (1), production (2), topics (3 to 6).
+const APPLE_PUSH: Oid<'static> = oid!(1.2.840.113635.100.6.3);
+/// Characters of Apple's team ids.
+const TEAM_ID: usize = 10;
 
 /// The facts of one certificate.
 pub(super) struct CertificateInfo {
@@ -21,6 +26,10 @@ pub(super) struct CertificateInfo {
     pub(super) topics: Vec<String>,
     /// `development` and `production`, by Apple's extensions .6.3.1 and .6.3.2.
     pub(super) environments: Vec<&'static str>,
+    /// It has one of Apple's extensions 1.2.840.113635.100.6.3.x.
+    is_marked: bool,
+    /// Its extended key usage, if it has one, allows TLS clients.
+    pub(super) is_for_clients: bool,
     not_before: ASN1Time,
     not_after: ASN1Time,
     /// DER of the subject public key info.
@@ -42,6 +51,8 @@ impl CertificateInfo {
             uid: attribute(&certificate, &uid),
             common_name: attribute(&certificate, &common_name),
             topics: topics(&certificate),
+            is_marked: certificate.extensions().iter().any(|extension| is_push_mark(&extension.oid)),
+            is_for_clients: is_for_clients(&certificate),
             environments: marks.iter().filter(|(_, id)| mark(id)).map(|(name, _)| *name).collect(),
             not_before: certificate.validity().not_before,
             not_after: certificate.validity().not_after,
@@ -49,6 +60,32 @@ impl CertificateInfo {
             subject: certificate.subject().as_raw().to_vec(),
             issuer: certificate.issuer().as_raw().to_vec(),
         })
+    }
+
+    /// Does Apple mark it as a push certificate?
+    pub(super) fn is_for_push(&self) -> bool {
+        self.is_marked
+    }
+
+    /// Can it push in this environment? A certificate without marks of environments is none of Apple's, or is good
+    /// for both.
+    pub(super) fn is_for(&self, environment: Environment) -> bool {
+        let name = match environment {
+            Environment::Production => "production",
+            Environment::Development => "development",
+        };
+        self.environments.is_empty() || self.environments.contains(&name)
+    }
+
+    /// Is its UID a team's id, as in Apple's certificates for signing code?
+    pub(super) fn names_team(&self) -> bool {
+        let is_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+        self.uid.as_deref().is_some_and(|uid| uid.len() == TEAM_ID && uid.bytes().all(is_id))
+    }
+
+    /// Is this one of its topics?
+    pub(super) fn covers(&self, topic: &str) -> bool {
+        self.uid.as_deref() == Some(topic) || self.topics.iter().any(|covered| covered == topic)
     }
 
     /// Is it valid at this time?
@@ -64,7 +101,7 @@ impl CertificateInfo {
         Ok(())
     }
 
-    /// Seconds since the epoch; certificates that end later are preferred.
+    /// Seconds since the epoch.
     pub(super) fn ends_at(&self) -> i64 {
         self.not_after.timestamp()
     }
@@ -78,6 +115,16 @@ impl CertificateInfo {
 
 fn date(time: ASN1Time) -> String {
     time.to_datetime().date().to_string()
+}
+
+fn is_push_mark(id: &Oid<'_>) -> bool {
+    id.as_bytes().strip_prefix(APPLE_PUSH.as_bytes()).is_some_and(|last| last.len() == 1)
+}
+
+/// RFC 5280 section 4.2.1.12: a certificate without the extension may be used for anything.
+fn is_for_clients(certificate: &X509Certificate<'_>) -> bool {
+    let usage = certificate.extended_key_usage().ok().flatten();
+    usage.is_none_or(|usage| usage.value.any || usage.value.client_auth)
 }
 
 fn attribute(certificate: &X509Certificate<'_>, id: &Oid<'_>) -> Option<String> {

@@ -6,10 +6,12 @@ use tokio::sync::Semaphore;
 
 use super::Inner;
 use super::send::provider_of;
+use crate::credential::Purpose;
 use crate::error::Error;
 use crate::provider::Providers;
 use crate::registry::{Application, Entry};
 use crate::tenant::TenantId;
+use crate::warnings::Repeats;
 
 impl Inner {
     /// The providers that a tenant has; that of this name is loaded, if it can be.
@@ -46,15 +48,18 @@ impl Inner {
         let (registry, owner, kept) = (self.registry.clone(), tenant.clone(), entry.clone());
         let secrets = tokio::task::spawn_blocking(move || registry.secrets(&owner, &kept));
         let secrets = secrets.await.map_err(Error::internal)??;
-        let (credential, _) =
-            self.parse_credential(&provider, tenant, secrets, description.updated()).await?;
+        let record = description.record(&entry.id);
+        let (environment, settings) = (record.environment, record.settings.clone());
+        let purpose = Purpose { environment, now: description.updated(), settings };
+        let (credential, _) = self.parse_credential(&provider, tenant, secrets, purpose).await?;
         Ok(Application {
-            record: description.record(&entry.id),
+            record,
             provider: description.provider.clone(),
             credential,
             feedback: entry.feedback.clone(),
             places: Arc::new(Semaphore::new(self.places)),
             identity: OnceLock::new(),
+            unreached: Repeats::default(),
         })
     }
 }

@@ -12,12 +12,13 @@ use super::{Inner, Registration, unix_milliseconds};
 use crate::account::Work;
 use crate::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use crate::contract::{self, Context, Environment};
-use crate::credential::{Credential, Secret, Uploads, upload_fields};
+use crate::credential::{Credential, Purpose, Secret, Uploads, upload_fields};
 use crate::error::{Error, Kind, nearest};
 use crate::notification;
 use crate::provider::{Provider, Providers};
 use crate::registry::{Application, Entry, Feedback};
 use crate::tenant::TenantId;
+use crate::warnings::Repeats;
 
 /// The provider of a registration that names none and brings no credential.
 const DEFAULT_PROVIDER: &str = "apns";
@@ -71,7 +72,9 @@ impl Inner {
         let manifest = provider.manifest();
         let uploads = take_uploads(manifest, &mut fields);
         let now = SystemTime::now();
-        let (credential, uploads) = self.parse_credential(provider, tenant, uploads, now).await?;
+        let environment = environment(manifest, &fields)?;
+        let purpose = Purpose { environment, now, settings: given(manifest, &fields) };
+        let (credential, uploads) = self.parse_credential(provider, tenant, uploads, purpose).await?;
         if credential.is_none() && !manifest.credentials.is_empty() {
             return Err(missing_credential(manifest));
         }
@@ -80,7 +83,7 @@ impl Inner {
             .and_then(|credential| manifest.credentials.iter().find(|kind| kind.name == credential.kind()));
         let record = contract::Application {
             id,
-            environment: environment(manifest, &fields)?,
+            environment,
             settings: settings(manifest, kind, credential.as_ref(), fields)?,
             credential: kind.map(|kind| kind.name.clone()),
         };
@@ -91,22 +94,23 @@ impl Inner {
         let feedback = Arc::new(Feedback::new(self.feedback));
         let places = Arc::new(Semaphore::new(self.places));
         let provider = manifest.name.clone();
-        let identity = OnceLock::new();
-        Ok((Application { record, provider, credential, feedback, places, identity }, uploads))
+        let (identity, unreached) = (OnceLock::new(), Repeats::default());
+        Ok((Application { record, provider, credential, feedback, places, identity, unreached }, uploads))
     }
 
     /// The credential among some secrets; and those. A file decides how much work it takes to read it, so that is
-    /// done on the threads for heavy work, on the tenant's account. `now`: see [`Credential::parse`].
+    /// done on the threads for heavy work, on the tenant's account.
     pub(super) async fn parse_credential(
         &self,
         provider: &Arc<Provider>,
         tenant: &TenantId,
         uploads: Uploads,
-        now: SystemTime,
+        purpose: Purpose,
     ) -> Result<(Option<Credential>, Uploads), Error> {
         let is_costly = Credential::is_costly(&provider.manifest().credentials, &uploads);
         let provider = provider.clone();
-        let parse = move || (Credential::parse(&provider.manifest().credentials, &uploads, now), uploads);
+        let parse =
+            move || (Credential::parse(&provider.manifest().credentials, &uploads, &purpose), uploads);
         let (credential, uploads) = match is_costly {
             true => self.tenants.accounts().of(tenant).run_heavy(Work::KeyDerivation, parse).await?,
             false => parse(),
@@ -207,6 +211,13 @@ fn environment(
             Err(Error::field(format!("invalid_{name}"), name, message))
         }
     }
+}
+
+/// The manifest's settings that came with the upload, as far as they are text.
+fn given(manifest: &ProviderManifest, fields: &BTreeMap<String, Vec<u8>>) -> Vec<(String, String)> {
+    let settings = manifest.settings.iter().map(|setting| &setting.name);
+    let value = |name: &String| String::from_utf8(fields.get(name)?.clone()).ok();
+    settings.filter_map(|name| Some((name.clone(), value(name)?))).collect()
 }
 
 /// The manifest's settings: given by the caller, else read from the credential.

@@ -76,6 +76,9 @@ impl Form {
         let format = format_of(request.headers())?;
         let (parts, body) = request.into_parts();
         let body = read_body(&parts, body, bounds).await?;
+        if matches!(format, Format::UrlEncoded) && looks_like_json(&body) {
+            return Err(json_as_form(&parts.headers));
+        }
         let mut form = Self::default();
         form.url_encoded(parts.uri.query().unwrap_or_default().as_bytes(), bounds)?;
         match format {
@@ -281,6 +284,28 @@ fn invalid_multipart(why: impl std::fmt::Display) -> Error {
 
 /// What is wrong with JSON that is not what was asked for.
 pub const ANOTHER_KIND: &str = "it is another kind of value";
+
+/// A text without the byte order mark that some programs begin UTF-8 with. RFC 8259 section 8.1 lets readers ignore
+/// it.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// A whole JSON object: no field of a form is named like that.
+fn looks_like_json(body: &[u8]) -> bool {
+    let text = without_mark(body).trim_ascii();
+    text.starts_with(b"{") && text.ends_with(b"}")
+}
+
+/// `curl -d` says that its data is a form unless it is told otherwise.
+fn json_as_form(headers: &HeaderMap) -> Error {
+    let said = match headers.get(CONTENT_TYPE) {
+        Some(_) => "has the content type of a form (application/x-www-form-urlencoded)",
+        None => "has no content type",
+    };
+    let message = format!("the body is JSON but {said}; send it with content-type: application/json");
+    Error::new(Kind::UnsupportedMediaType, "unsupported_media_type", message)
+}
 
 /// What is wrong with a JSON text, without any of it: a secret may stand in a wrong place.
 pub fn json_fault(error: &serde_json::Error) -> String {

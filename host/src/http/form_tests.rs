@@ -42,6 +42,19 @@ async fn a_form_is_decoded() {
 }
 
 #[tokio::test]
+async fn json_that_is_sent_as_a_form_is_named_and_a_byte_order_mark_ignored() {
+    for content_type in [FORM, None] {
+        for body in ["{\"a\":\"b&c=d\"}", " \n{} ", "\u{feff}{\"a\":1}"] {
+            let error = read("/", content_type, body).await.unwrap_err();
+            assert_eq!((error.kind, &*error.code), (Kind::UnsupportedMediaType, "unsupported_media_type"));
+            assert!(error.message.contains("content-type: application/json"), "{}", error.message);
+        }
+    }
+    assert_eq!(fields("/", JSON, b"\xef\xbb\xbf{\"a\":1}").await, pairs(&[("a", "1")]));
+    assert_eq!(fields("/", FORM, b"a={}").await, pairs(&[("a", "{}")]));
+}
+
+#[tokio::test]
 async fn the_body_wins_over_the_query_and_the_last_over_the_first() {
     let expected = pairs(&[("a", "4"), ("b", "5"), ("q", "1")]);
     assert_eq!(fields("/?q=0&q=1&a=2", FORM, b"a=3&b=5&a=4").await, expected);

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use serde_json::{Map, Value};
 
 use super::admission::Place;
-use super::form::{ANOTHER_KIND, json_fault};
+use super::form::{ANOTHER_KIND, json_fault, without_mark};
 use crate::account::{MemoryUse, Work};
 use crate::error::{Error, Kind};
 
@@ -56,7 +56,7 @@ impl JsonBody {
         let invalid = |why: &str| {
             Error::new(Kind::Invalid, "invalid_json", format!("the body is not a JSON object: {why}"))
         };
-        match pushlet_json::from_slice(&self.text) {
+        match pushlet_json::from_slice(without_mark(&self.text)) {
             Ok(Value::Object(fields)) => Ok(fields),
             Ok(_) => Err(invalid(ANOTHER_KIND)),
             Err(error) => Err(invalid(&json_fault(&error))),

@@ -3,8 +3,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
+use pushlet::contract::Environment;
 use pushlet::contract::manifest::Credential as Kind;
-use pushlet::credential::{Credential, Secret, Uploads};
+use pushlet::credential::{Credential, Purpose, Secret, Uploads};
 
 use crate::providers::providers;
 
@@ -22,7 +23,8 @@ pub fn credential(bytes: &[u8]) {
     }
     // A fixed time, so that a finding stays one.
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    if let Ok(Some(credential)) = Credential::parse(kinds(), &uploads, now) {
+    let purpose = Purpose { environment: Environment::Production, now, settings: Vec::new() };
+    if let Ok(Some(credential)) = Credential::parse(kinds(), &uploads, &purpose) {
         assert!(kinds().iter().any(|kind| kind.name == credential.kind()));
         credential.summary();
     }

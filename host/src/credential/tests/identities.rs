@@ -89,7 +89,8 @@ fn reads_pkcs12_of_other_programs() {
     ];
     for (file, password, uid) in files {
         let fields = uploads(&[("apns_p12", file), ("apns_p12_pass", password.as_bytes())]);
-        let credential = Credential::parse(&[certificate_kind()], &fields, now).unwrap().unwrap();
+        let credential =
+            Credential::parse(&[certificate_kind()], &fields, &production(now)).unwrap().unwrap();
         let setting = "apns_topic".to_owned();
         let derived = credential.derive(&Derivation { setting, property: Property::CertificateSubjectUid });
         assert_eq!(derived.as_deref(), uid);
@@ -146,7 +147,7 @@ fn checks_the_validity_of_the_certificate() {
     let at = |days: i64| {
         let step = Duration::from_secs(days.unsigned_abs() * 86_400);
         let now = if days < 0 { SystemTime::now() - step } else { SystemTime::now() + step };
-        Credential::parse(&[certificate_kind()], &uploads(&[("apns_p12", &file)]), now)
+        Credential::parse(&[certificate_kind()], &uploads(&[("apns_p12", &file)]), &production(now))
     };
     assert!(at(364).is_ok());
     let end =

@@ -95,7 +95,7 @@ fn says_what_is_wrong_with_a_service_account() {
     };
     assert_eq!(why("{\"type\": "), "it is not JSON (line 1, column 9)");
     assert_eq!(why("[]"), "it is not a JSON object");
-    assert_eq!(with("type", "authorized_user"), "its type is not service_account");
+    assert_eq!(with("type", "something_else"), "its type is not service_account");
     for name in ["private_key", "client_email", "token_uri", "private_key_id", "project_id"] {
         assert_eq!(without(name), format!("it has no {name}"));
     }
@@ -123,4 +123,37 @@ fn checks_text_secrets() {
     for text in [b"two\r\nlines".as_slice(), b"nul\0", "ümlaut".as_bytes(), b"\xff"] {
         assert_eq!(why(text), format!("{prefix}: it holds characters other than printable ASCII"));
     }
+}
+
+#[test]
+fn names_the_other_files_that_google_hands_out() {
+    let why = |file: serde_json::Value| {
+        let file = file.to_string();
+        let error = refuse(&[account_kind()], &[("fcm_service_account", file.as_bytes())]);
+        error.message.strip_prefix(NOT_ACCOUNT).unwrap().trim_start_matches(": ").to_owned()
+    };
+    let of_type = |kind: &str| why(serde_json::json!({"type": kind, "refresh_token": "1//secret"}));
+    let hint = "download a service account's key from the project's settings instead";
+    let external = "it is an external_account, which is for workload identity federation and holds no key";
+    assert_eq!(of_type("external_account"), format!("{external}; {hint}"));
+    let person = "it is an authorized_user, which is a person's login (gcloud auth)";
+    assert_eq!(of_type("authorized_user"), format!("{person}; {hint}"));
+    let android =
+        serde_json::json!({"project_info": {"project_id": "p"}, "client": [], "configuration_version": "1"});
+    let is_android = "it is a google-services.json, which is for Android apps and holds no key";
+    assert_eq!(why(android), format!("{is_android}; {hint}"));
+    let oauth = serde_json::json!({"installed": {"client_secret": "s"}});
+    assert_eq!(why(oauth), format!("it is the id of an OAuth client; {hint}"));
+    let error = refuse(&[account_kind()], &[("fcm_service_account", b"<?xml version=\"1.0\"?><plist/>")]);
+    assert!(error.message.contains("GoogleService-Info.plist"), "{error}");
+}
+
+#[test]
+fn a_service_account_may_begin_with_a_byte_order_mark() {
+    let workshop = Workshop::new();
+    workshop.openssl(&format!("genpkey {RSA} -out key.pem"));
+    let file = service_account(&workshop.read("key.pem")).to_string();
+    let marked = [b"\xef\xbb\xbf", file.as_bytes()].concat();
+    let credential = accept(&[account_kind()], &[("fcm_service_account", &marked)]);
+    assert_eq!(credential.summary().subject.as_deref(), Some("push@example-project.iam.gserviceaccount.com"));
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole module, with keys and files made by the `openssl` command.
 
 mod access_tokens;
+mod certificate_choice;
 mod hostile_files;
 mod identities;
 mod keys;
@@ -75,7 +76,7 @@ fn uploads(fields: &[(&str, &[u8])]) -> Uploads {
 }
 
 fn parse(kinds: &[CredentialKind], fields: &[(&str, &[u8])]) -> Result<Option<Credential>, CredentialError> {
-    Credential::parse(kinds, &uploads(fields), SystemTime::now())
+    Credential::parse(kinds, &uploads(fields), &production(SystemTime::now()))
 }
 
 fn accept(kinds: &[CredentialKind], fields: &[(&str, &[u8])]) -> Credential {
@@ -192,6 +193,11 @@ fn service_account(private_key: &[u8]) -> serde_json::Value {
         "token_uri": "https://oauth2.googleapis.com/token",
         "universe_domain": "googleapis.com",
     })
+}
+
+/// For production at a time, with no settings.
+fn production(now: SystemTime) -> Purpose {
+    Purpose { environment: Environment::Production, now, settings: Vec::new() }
 }
 
 fn settings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -223,7 +223,9 @@ fn upload(value: Value) -> Result<Option<Vec<u8>>, &'static str> {
         Value::String(text) => Ok(Some(text.into_bytes())),
         Value::Object(object) => match (object.len(), object.get("base64")) {
             (1, Some(Value::String(text))) => {
-                STANDARD.decode(text.trim_ascii()).map(Some).map_err(|_| "is not base64")
+                // `base64` breaks its lines.
+                let compact: String = text.split_ascii_whitespace().collect();
+                STANDARD.decode(compact).map(Some).map_err(|_| "is not base64")
             }
             (1, Some(_)) => Err("is not base64"),
             _ => Ok(Some(Value::Object(object).to_string().into_bytes())),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::super::form::{ANOTHER_KIND, json_fault};
+use super::super::form::{ANOTHER_KIND, json_fault, without_mark};
 use crate::error::{Error, Kind, nearest};
 
 /// The fields that are not read yet, and where the object stands in the request.
@@ -121,7 +121,7 @@ impl Object {
 fn parse(text: &[u8]) -> Result<Map<String, Value>, Error> {
     let invalid =
         |why: String| Error::new(Kind::Invalid, "invalid_json", format!("it is not a JSON object: {why}"));
-    match pushlet_json::from_slice(text) {
+    match pushlet_json::from_slice(without_mark(text)) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(invalid(ANOTHER_KIND.to_owned())),
         Err(error) => Err(invalid(json_fault(&error))),
@@ -180,6 +180,12 @@ mod tests {
             let mut object = Object::parse(format!("{{\"deadline\": {text}}}").as_bytes(), KNOWN).unwrap();
             assert!(object.seconds("deadline").is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        let mut object = Object::parse(b"\xef\xbb\xbf{\"application_id\": \"a\"}", KNOWN).unwrap();
+        assert_eq!(object.text("application_id").unwrap().as_deref(), Some("a"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod access;
 mod built_in;
 mod cases;
 mod classic;
+mod credentials;
 mod fields;
 mod guests;
 mod openapi;
