@@ -67,7 +67,6 @@ struct Fate {
     breaker: Breaker,
     /// A request is under way that shall tell whether the peer is back.
     probing: bool,
-    /// Why the last connect failed.
     last_failure: Option<DialError>,
     used_at: Instant,
 }
@@ -178,8 +177,8 @@ impl Peer {
             base: settings.backoff_base,
             max: settings.backoff_max,
         };
-        let (breaker, used_at) = (Breaker::new(backoff), Instant::now());
-        let fate = Fate { breaker, probing: false, last_failure: None, used_at };
+        let breaker = Breaker::new(backoff);
+        let fate = Fate { breaker, probing: false, last_failure: None, used_at: Instant::now() };
         let most = settings.max_requests.clamp(1, Semaphore::MAX_PERMITS);
         let (permits, waiting, fate) = (Semaphore::new(most), AtomicUsize::new(0), Mutex::new(fate));
         Peer { key, tenant, client, permits, most, waiting, fate }
@@ -223,8 +222,9 @@ impl Peer {
         };
         match pause {
             Some(pause) => {
-                let error = SendError::not_sent(Cause::PeerDown, "the last connects failed");
-                Err(error.behind(fate.last_failure.clone()).retry_after(pause))
+                let error =
+                    SendError::not_sent(Cause::PeerDown, "the last connects failed").retry_after(pause);
+                Err(error.behind(fate.last_failure.clone()))
             }
             None => Ok(Trial { peer: self, is_probe: false }),
         }
@@ -275,13 +275,13 @@ impl Trial<'_> {
     /// Notes whether the peer could be reached, if the request tells.
     fn end<T>(self, result: &Result<T, SendError>) {
         let mut fate = self.peer.fate();
-        match result {
-            Ok(_) => fate.breaker.succeeded(),
-            Err(SendError { cause, detail, .. }) if is_failed_connect(cause) => {
-                fate.breaker.failed(Instant::now(), jitter());
-                fate.last_failure = Some(DialError::new(cause.clone(), detail));
-            }
-            Err(_) => {}
+        if result.is_ok() {
+            fate.breaker.succeeded();
+        } else if let Err(SendError { cause, detail, .. }) = result
+            && is_failed_connect(cause)
+        {
+            fate.breaker.failed(Instant::now(), jitter());
+            fate.last_failure = Some(DialError::new(cause.clone(), detail));
         }
     }
 }

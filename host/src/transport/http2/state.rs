@@ -359,4 +359,6 @@ impl<C: Clone, W> PoolState<C, W> {
 }
 
 #[cfg(test)]
+mod dial_tests;
+#[cfg(test)]
 mod tests;

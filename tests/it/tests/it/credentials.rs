@@ -77,8 +77,7 @@ async fn certificates_of_device_management_push_as_they_are() {
     let mdm = CertificateSpec::of_kind(CertificateKind::Mdm, "com.apple.mgmt.External.1");
     expect(register(&server, &pem(&world.simulator, &mdm), "production"), 200).await;
     let native = r#"{"mdm":"magic"}"#;
-    let form =
-        [("device_token", DEVICE), ("application_id", "app"), ("push_type", "mdm"), ("native", native)];
+    let form = [("device_token", DEVICE), ("application_id", "app"), ("push_type", "mdm"), ("apns", native)];
     expect(server.post("/send_notification").form(&form), 200).await;
     let push = world.simulator.received().pop().unwrap();
     assert_eq!((push.body.as_str(), push.topic.as_deref()), (native, Some("com.apple.mgmt.External.1")));

@@ -3,7 +3,7 @@
 use pushlet_simulator::{CertificateSpec, Service};
 use reqwest::multipart::Form;
 
-use crate::world::{DEVICE, World, expect, expect_error};
+use crate::world::{DEVICE, World, expect};
 
 async fn send(world: &World, id: &str) {
     let form = [("device_token", DEVICE), ("alert", "x"), ("application_id", id)];

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds {
+pub(super) const BOUNDS: Bounds = Bounds {
     connections: 2,
     streams: 3,
     waiting: 4,
@@ -367,40 +367,6 @@ proptest! {
             run.apply(event);
         }
     }
-}
-
-/// A service that allows fewer connections than wanted closes further ones as they come.
-#[test]
-fn answers_on_another_connection_do_not_end_the_pause_of_a_failed_dial() {
-    let start = Instant::now();
-    let mut pool = PoolState::<u64, u32>::new(BOUNDS);
-    let mut dials = 0;
-    assert!(matches!(pool.admit(start, || 0), Admission::Wait(_)));
-    assert_eq!(pool.next(start), Some(Action::Connect(1)));
-    pool.opened(start, 1, 1);
-    assert_eq!(pool.next(start), Some(Action::Grant(0, 1)));
-    // Someone always waits, and for a minute the only stream is answered every 10 ms.
-    assert!(matches!(pool.admit(start, || 0), Admission::Wait(_)));
-    for tick in 1..=6_000 {
-        let now = start + Duration::from_millis(tick * 10);
-        pool.release(now, 1, true);
-        while let Some(action) = pool.next(now) {
-            match action {
-                Action::Connect(_) => {
-                    dials += 1;
-                    pool.open_failed(now, u32::MAX, false);
-                }
-                Action::Grant(_, 1) => assert!(matches!(pool.admit(now, || 0), Admission::Wait(_))),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    // Pauses of 1, 2, 4 and then 8 seconds.
-    assert!((8..=12).contains(&dials), "{dials} dials in a minute");
-    // Once the good connection is gone, a new one is dialled at once: the peer is not down.
-    let now = start + Duration::from_secs(61);
-    pool.closed(now, 1, u32::MAX, false);
-    assert!(matches!(pool.next(now), Some(Action::Connect(_))));
 }
 
 #[test]
