@@ -81,6 +81,13 @@ pub enum Cause {
     ShuttingDown,
 }
 
+impl Cause {
+    /// Whether a dial failed, so that nothing was sent.
+    pub(super) fn is_failed_connect(&self) -> bool {
+        matches!(self, Self::Connect | Self::ConnectTimeout | Self::Dns | Self::Tls)
+    }
+}
+
 /// A send without an answer.
 #[derive(Debug, Clone)]
 pub struct SendError {

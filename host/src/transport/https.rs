@@ -278,16 +278,12 @@ impl Trial<'_> {
         if result.is_ok() {
             fate.breaker.succeeded();
         } else if let Err(SendError { cause, detail, .. }) = result
-            && is_failed_connect(cause)
+            && cause.is_failed_connect()
         {
             fate.breaker.failed(Instant::now(), jitter());
             fate.last_failure = Some(DialError::new(cause.clone(), detail));
         }
     }
-}
-
-fn is_failed_connect(cause: &Cause) -> bool {
-    matches!(cause, Cause::Connect | Cause::ConnectTimeout | Cause::Dns | Cause::Tls)
 }
 
 impl Drop for Trial<'_> {
