@@ -208,6 +208,7 @@ mod tests {
             feedback: Arc::new(Feedback::new(1)),
             places: Arc::new(Semaphore::new(1)),
             identity: OnceLock::new(),
+            unreached: crate::warnings::Repeats::default(),
         }
     }
 

@@ -148,6 +148,7 @@ mod tests {
             body: Bytes::new(),
             deadline: Instant::now() + Duration::from_secs(30),
             guarded: true,
+            payer: None,
         };
         transport.send(request).await.unwrap_err()
     }
