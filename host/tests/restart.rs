@@ -111,7 +111,7 @@ impl Scene {
 
     async fn feedback(&self, server: &Server, id: &str) -> Value {
         let path = format!("{}/v1/applications/{id}/feedback", server.address);
-        json_of(self.client.get(path)).await["dead_tokens"].clone()
+        json_of(self.client.post(path)).await["dead_tokens"].clone()
     }
 
     fn arrived(&self) -> usize {

@@ -130,3 +130,11 @@ async fn other_paths_are_told_as_everywhere() {
     assert_eq!((post.error(), post.header("allow")), ((405, "method_not_allowed"), Some("GET,HEAD")));
     assert_eq!(got("/v1/status").await.status, 401);
 }
+
+#[tokio::test]
+async fn the_root_leads_browsers_to_the_page_and_nobody_else() {
+    let from = |accept: &str| Request::get("/").header("accept", accept).body(Body::empty()).unwrap();
+    let browser = ask(&guarded(), from("text/html,application/xhtml+xml,*/*;q=0.8")).await;
+    assert_eq!((browser.status, browser.header("location")), (307, Some("console")));
+    assert_eq!(ask(&guarded(), from("*/*")).await.error(), (404, "not_found"));
+}

@@ -50,7 +50,7 @@ async fn strangers_are_told_nothing() {
     let router = guarded();
     let told = json!({"error": "access_denied", "message": "invalid credentials"});
     for (method, uri) in
-        [("POST", "/send_notification"), ("GET", "/send_notification"), ("GET", "/nope"), ("GET", "/")]
+        [("POST", "/send_notification"), ("GET", "/send_notification"), ("GET", "/nope"), ("GET", "/v1/nope")]
     {
         let got = ask(&router, request(method, uri)).await;
         assert_eq!((got.status, &got.body), (401, &told), "{method} {uri}");

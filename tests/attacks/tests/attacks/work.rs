@@ -227,3 +227,28 @@ async fn a_server_that_lost_its_cache_listens_before_it_compiles() {
     assert_eq!(answer["results"][0]["status"], "valid", "{answer}");
     harness.server.assert_alive();
 }
+
+/// As `/healthz` is answered on the same threads as everything else, it shows whether these are kept busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_are_parsed_on_the_tenants_account() {
+    let mut harness = Harness::start("").await;
+    let body = format!("{{\"application_id\":\"x\",\"junk\":[{}0]}}", "0,".repeat((8 << 20) / 2 - 64));
+    let attack = || async {
+        for _ in 0..5 {
+            let request = harness.attack(Method::POST, "/v1/notifications");
+            let request = request.header("content-type", "application/json").body(body.clone());
+            let (answer, health) = tokio::join!(request.send(), async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                harness.server.client.get(harness.server.url("/healthz")).send().await
+            });
+            assert_eq!(health.unwrap().status(), 200);
+            let status = answer.unwrap().status().as_u16();
+            assert!([400, 413, 429, 503].contains(&status), "{status}");
+        }
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    let usage = usage(&harness).await;
+    assert!(usage["since_start"]["cpu_milliseconds"]["parsing"].as_u64().unwrap() > 0, "{usage}");
+    assert!(harness.server.peak_resident() < MOST_MEMORY);
+    harness.server.assert_alive();
+}

@@ -48,7 +48,7 @@ async fn what_is_wrong_is_named() {
     let full =
         json!({"apns_key_id": "SIMKEY0001", "apns_team_id": "SIMTEAM001", "apns_topic": "com.example.app"});
     let cases = [
-        (json!({"provider": "apnz"}), "invalid_type", "type"),
+        (json!({"provider": "apnz"}), "invalid_provider", "provider"),
         (json!({"provider": 7}), "invalid_provider", "provider"),
         (json!({"provider": "apns", "environment": "prod"}), "invalid_environment", "environment"),
         (json!({"provider": "apns", "settings": []}), "invalid_settings", "settings"),

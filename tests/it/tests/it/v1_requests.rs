@@ -28,23 +28,8 @@ async fn what_is_only_validated_is_not_sent() {
     let answer = expect(send(&world, &body("android", json!(["token"]))), 200).await;
     assert_eq!(answer["summary"]["valid"], 1, "{answer}");
     assert!(world.received(Service::Apns).is_empty() && world.received(Service::Fcm).is_empty());
-    // The account was tried where it counts.
-    assert_eq!(world.received(Service::Oauth).len(), 1);
-}
-
-#[tokio::test]
-async fn a_credential_that_is_refused_is_not_valid() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_fcm("android").await;
-    let refusal = pushlet_simulator::Script {
-        status: Some(400),
-        body: Some(r#"{"error":"invalid_grant"}"#.into()),
-        ..pushlet_simulator::Script::new(Service::Oauth)
-    };
-    world.simulator.script(refusal).unwrap();
-    let body = json!({"application_id": "android", "notification": {"body": "x"}, "target": "t", "validate_only": true});
-    let answer = expect(send(&world, &body), 200).await;
-    assert_eq!(answer["results"][0]["status"], "credential_rejected", "{answer}");
+    // Nobody is asked: no token was fetched.
+    assert!(world.received(Service::Oauth).is_empty());
 }
 
 #[tokio::test]

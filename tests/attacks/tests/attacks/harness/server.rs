@@ -1,6 +1,6 @@
 //! The server as a process of its own: its address, its log, its memory.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -52,10 +52,6 @@ impl Server {
     /// All that it has logged.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
-    }
-
-    pub fn process_id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Bytes of its memory that are resident now.
