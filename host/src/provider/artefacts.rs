@@ -356,7 +356,11 @@ mod tests {
         let files = || vec![kept(&small, 1, 10), kept(&one, 2, 30), kept(&two, 3, 30), kept(&three, 4, 30)];
         assert_eq!(left(files(), &three, 70), [small.clone(), two.clone(), three.clone()]);
         assert_eq!(left(files(), &three, 40), [small.clone(), three.clone()]);
-        assert_eq!(left(files(), &three, 39), [small.clone()], "it does not fit beside what others have");
+        assert_eq!(
+            left(files(), &three, 39),
+            std::slice::from_ref(&small),
+            "it does not fit beside what others have"
+        );
         // Also one who has less than others.
         let newest = of_tenant("small", 2);
         let files_of_both = vec![kept(&small, 1, 10), kept(&one, 2, 30), kept(&newest, 5, 10)];

@@ -46,7 +46,7 @@ pub enum LoadError {
     Broken(#[from] ProviderError),
     /// There is no memory left for its code.
     #[error("{}", .0.message)]
-    NoRoom(Error),
+    NoRoom(Box<Error>),
 }
 
 impl LoadError {
@@ -73,7 +73,7 @@ impl From<LoadError> for Error {
             LoadError::TooLarge { .. } => Kind::TooLarge,
             LoadError::Broken(ProviderError::Exhausted) => Kind::Overloaded,
             LoadError::NoCompiler(why) => return Self::internal(why),
-            LoadError::NoRoom(why) => return why.clone(),
+            LoadError::NoRoom(why) => return (**why).clone(),
             _ => Kind::Invalid,
         };
         Self::new(kind, error.code(), error.to_string())

@@ -140,7 +140,8 @@ impl Loader {
     fn provider(&self, component: &Checked<'_>, artefact: &Artefact) -> Result<Arc<Provider>, LoadError> {
         // Counted before it is there.
         let reserve = |owner: &Arc<Account>| owner.reserve(MemoryUse::Code, artefact.size());
-        let code = component.owner.map(reserve).transpose().map_err(LoadError::NoRoom)?;
+        let code =
+            component.owner.map(reserve).transpose().map_err(|why| LoadError::NoRoom(Box::new(why)))?;
         let compiled = artefact.load(&self.sandbox.engine).map_err(invalid)?;
         let Checked { interfaces, digest, trust, log, .. } = component;
         let (interfaces, digest) = (*interfaces, digest.clone());

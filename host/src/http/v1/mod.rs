@@ -91,7 +91,7 @@ pub(super) fn routes() -> Router<Api> {
 /// Reads a JSON body of at most `most` bytes.
 async fn json(request: Request, api: &Api, most: usize) -> Result<JsonBody, Error> {
     // An empty body has no type; everything else must say that it is JSON, which no page of another site can.
-    if !(request.body().is_end_stream() && !request.headers().contains_key(CONTENT_TYPE)) {
+    if !request.body().is_end_stream() || request.headers().contains_key(CONTENT_TYPE) {
         content_type(request.headers(), &["application/json"])?;
     }
     let (parts, body) = request.into_parts();

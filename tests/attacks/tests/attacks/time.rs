@@ -1,1 +1,218 @@
 //! Connections and streams on which time stands still.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::harness::{Harness, expect, expect_error};
+
+/// Longer than anything here may take.
+const PATIENT: Duration = Duration::from_secs(60);
+/// What the defaults allow in half a minute, in one second.
+const QUICK: &str =
+    "limits.header_timeout = \"1s\"\nlimits.body_timeout = \"1s\"\nlimits.write_timeout = \"1s\"\n";
+
+/// An HTTP/2 connection that answers PINGs and does nothing else.
+async fn silent(harness: &Harness) -> tokio::task::JoinHandle<()> {
+    let stream = TcpStream::connect(harness.server.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(async move {
+        let _sender = sender;
+        let _ = connection.await;
+    })
+}
+
+/// Status and time-outs of one small request on a connection of its own.
+async fn status(harness: &Harness, path: &str) -> u16 {
+    let url = harness.server.url(path);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.get(url).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_http2_connections_do_not_shut_others_out() {
+    let mut harness = Harness::start("limits.connections = 64").await;
+    let attack = || async {
+        let mut all = Vec::new();
+        for _ in 0..256 {
+            all.push(silent(&harness).await);
+            if all.len() % 32 == 0 {
+                assert_eq!(status(&harness, "/healthz").await, 200);
+                // 401: it is served, and would be let in with a credential.
+                assert_eq!(status(&harness, "/v1/status").await, 401);
+            }
+        }
+        // Those that are left are closed, though they answer every PING.
+        for connection in all {
+            timeout(PATIENT, connection).await.unwrap().unwrap();
+        }
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    harness.server.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_answers_when_every_place_is_taken_by_requests() {
+    let mut harness = Harness::start("limits.connections = 4").await;
+    // The neighbour has one; streams that wait for their lines have the others.
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(harness.server.address).await.unwrap();
+        let head = format!(
+            "POST /v1/notifications:stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+             content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n",
+            harness.attacker
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(status(&harness, path).await, 200, "{path}");
+    }
+    drop(streams);
+    harness.server.assert_alive();
+}
+
+/// An application of the attacker, and a request whose answer is long.
+async fn long_answers(harness: &Harness) -> Bytes {
+    harness.register_apns(&harness.attacker, "long").await;
+    let targets: Vec<String> = (0..10_000).map(|index| format!("{index:064x}")).collect();
+    let body = json!({
+        "application_id": "long",
+        "notification": {"body": "x"},
+        "targets": targets,
+        "validate_only": true,
+    });
+    Bytes::from(serde_json::to_vec(&body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_answers_that_are_not_read_are_not_kept() {
+    let mut harness = Harness::start(QUICK).await;
+    let body = long_answers(&harness).await;
+    let attack = || async {
+        let stream = TcpStream::connect(harness.server.address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut answers = Vec::new();
+        for _ in 0..32 {
+            let request = http::Request::post("http://localhost/v1/notifications")
+                .header("authorization", format!("Bearer {}", harness.attacker))
+                .header("content-type", "application/json")
+                .body(())
+                .unwrap();
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (answer, mut sending) = sender.send_request(request, false).unwrap();
+            sending.send_data(body.clone(), true).unwrap();
+            answers.push(answer);
+        }
+        // Whatever comes of each, it is not read; in the end the server has none of them any more.
+        let bodies = futures_util::future::join_all(answers).await;
+        let unread: Vec<_> =
+            bodies.into_iter().filter_map(Result::ok).map(http::Response::into_body).collect();
+        timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
+        drop(unread);
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    assert!(harness.server.peak_resident() < 768 << 20, "{}", harness.server.peak_resident());
+    harness.server.assert_alive();
+}
+
+/// Waits until no request but the one that asks, and the neighbour's, is in flight.
+async fn nothing_in_flight(harness: &Harness) {
+    loop {
+        let request = harness.server.client.get(harness.server.url("/metrics"));
+        let text = request.bearer_auth(crate::harness::ADMIN).send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.contains("limit=\"requests\"") && line.contains("_used"));
+        let line = line.unwrap_or_else(|| panic!("no such metric: {text}"));
+        let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        if count <= 2.0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_read_too_slowly_ends() {
+    let mut harness = Harness::start(&format!("{QUICK}limits.min_data_rate = \"1MiB\"")).await;
+    let body = long_answers(&harness).await;
+    let attack = || async {
+        let mut readers = JoinSet::new();
+        for _ in 0..4 {
+            let address = harness.server.address;
+            let head = format!(
+                "POST /v1/notifications HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+                 content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                harness.attacker,
+                body.len()
+            );
+            let body = body.clone();
+            readers.spawn(async move {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                // Else the kernel reads all of it in the reader's place.
+                socket.set_recv_buffer_size(4096).unwrap();
+                let mut stream = socket.connect(address).await.unwrap();
+                stream.write_all(head.as_bytes()).await.unwrap();
+                stream.write_all(&body).await.unwrap();
+                let mut piece = [0; 2048];
+                // Until the server has had enough.
+                while stream.read(&mut piece).await.is_ok_and(|read| read > 0) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if piece.ends_with(b"]}") {
+                        return false;
+                    }
+                }
+                true
+            });
+        }
+        timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
+        readers.shutdown().await;
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    harness.server.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blank_lines_do_not_keep_a_stream_that_has_not_begun() {
+    let mut harness = Harness::start(QUICK).await;
+    let attack = || async {
+        let lines = futures_util::stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Some((Ok::<_, std::io::Error>("\n"), ()))
+        });
+        let request = harness
+            .attack(Method::POST, "/v1/notifications:stream")
+            .header("content-type", "application/x-ndjson")
+            .body(reqwest::Body::wrap_stream(lines));
+        timeout(PATIENT, expect_error(request, 400, "request_timeout")).await.unwrap();
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    harness.server.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_slowed_and_right_ones_work() {
+    let mut harness = Harness::start("").await;
+    let attack = || async {
+        let guess = |key: String| {
+            let url = harness.server.url("/v1/status");
+            harness.server.client.get(url).bearer_auth(key).send()
+        };
+        let mut statuses = Vec::new();
+        for index in 0..12 {
+            statuses.push(guess(format!("guess-{index}")).await.unwrap().status().as_u16());
+        }
+        assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
+        expect(harness.attack(Method::GET, "/v1/status"), 200).await;
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    assert!(harness.server.log().contains("peer=127.0.0.1"), "{}", harness.server.log());
+    harness.server.assert_alive();
+}

@@ -85,9 +85,8 @@ async fn unread(scene: Scene<'_>) {
     while !scene.is_over() {
         if let Ok(mut stream) = TcpStream::connect(scene.server.address).await {
             while !scene.is_over() {
-                match timeout(LOOK, stream.write_all(request.as_bytes())).await {
-                    Ok(Err(_)) => break,
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(_)) = timeout(LOOK, stream.write_all(request.as_bytes())).await {
+                    break;
                 }
             }
             scene.answers.count("answers that are not read", "closed");

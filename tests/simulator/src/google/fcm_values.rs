@@ -202,7 +202,7 @@ mod tests {
         ] {
             assert!(is_condition(right), "{right}");
         }
-        let six = vec!["'a' in topics"; 6].join(" && ");
+        let six = ["'a' in topics"; 6].join(" && ");
         for wrong in [
             "",
             "a in topics",

@@ -94,6 +94,7 @@ const NOT_NOW: &[&str] = &[
     "overloaded",
     "limit_requests_per_second",
     "too_many_uploads",
+    "compiler_busy",
     "unknown",
     // It runs after all others, and a call or a manifest can run out of time where they keep the processors.
     "provider_timeout",

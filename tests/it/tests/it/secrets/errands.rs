@@ -319,6 +319,7 @@ async fn views(visitor: &mut Visitor, key: &str) {
         ("/v1/providers/{name}/log", "/v1/providers/echo/log"),
         ("/v1/providers", "/v1/providers"),
         ("/openapi.json", "/openapi.json"),
+        ("/", "/"),
         ("/console", "/console"),
         ("/console/", "/console/"),
         ("/console/{part}", "/console/main.js"),

@@ -52,6 +52,7 @@ const OWN: &[(&str, &str)] = &[
 const NOBODYS: &[(&str, &str)] = &[
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/"),
     ("GET", "/console"),
     ("GET", "/console/"),
     ("GET", "/console/{part}"),
