@@ -137,11 +137,11 @@ fn register(harness: &Harness, file: &[u8]) -> RequestBuilder {
 #[tokio::test(flavor = "multi_thread")]
 async fn key_derivation_is_on_the_tenants_account() {
     let mut harness = Harness::start("").await;
-    let file = costly_pkcs12(100_000);
+    let file = costly_pkcs12(300_000);
     // So long that what a tenant may use at one go is soon used up.
     let attack = || async {
         let mut statuses = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..10 {
             let answers = join_all((0..4).map(|_| register(&harness, &file).send())).await;
             statuses.extend(
                 answers.into_iter().map(|answer: reqwest::Result<Response>| answer.unwrap().status()),
