@@ -13,11 +13,11 @@ const APPLICATION: &str = "neighbours";
 /// Pushes for the median of a quiet moment.
 const QUIET: usize = 60;
 /// How often an attack is repeated before its effect counts as its own, not as the machine's.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Most of the neighbour's median beside the attacker, in terms of its quiet one.
 const RATIO: f64 = 1.5;
 /// What two processes that share two cores with the server cost each push, whatever the server does.
-const NOISE: Duration = Duration::from_millis(3);
+const NOISE: Duration = Duration::from_millis(5);
 
 pub struct Neighbour {
     client: reqwest::Client,
