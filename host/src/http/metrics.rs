@@ -62,6 +62,10 @@ impl Meters {
         let wrong_credentials = Family::<WrongLabel, Counter>::default();
         let help =
             "Requests with wrong credentials; with status 429 those from addresses with too many of them";
+        // Both are there from the start, so that a first refusal is seen as a rise.
+        for status in [401, 429] {
+            drop(wrong_credentials.get_or_create(&WrongLabel { status }));
+        }
         registry.register("wrong_credentials", help, wrong_credentials.clone());
         Self { registry, requests, durations, wrong_credentials }
     }

@@ -319,7 +319,6 @@ async fn views(visitor: &mut Visitor, key: &str) {
         ("/v1/providers/{name}/log", "/v1/providers/echo/log"),
         ("/v1/providers", "/v1/providers"),
         ("/openapi.json", "/openapi.json"),
-        ("/", "/"),
         ("/console", "/console"),
         ("/console/", "/console/"),
         ("/console/{part}", "/console/main.js"),
@@ -332,6 +331,9 @@ async fn views(visitor: &mut Visitor, key: &str) {
         assert_eq!(visitor.call(request).await, 200, "{path}");
     }
     let request = visitor.request("GET", "/metrics", "/metrics").bearer_auth(ADMIN);
+    assert_eq!(visitor.call(request).await, 200);
+    // Only browsers are led to the console.
+    let request = visitor.request("GET", "/", "/").header("accept", "text/html");
     assert_eq!(visitor.call(request).await, 200);
 }
 
