@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -23,12 +23,17 @@ const PIECE: usize = 16 << 10;
 /// Bytes of the last piece of what is longer. HTTP/2 takes a piece as soon as the window has room for its first byte,
 /// so this is all that may still lie in memory, unread, when the request is over.
 const LAST_PIECE: usize = 1 << 10;
+/// Bytes of results that go to an HTTP/1.1 caller in one chunk: each chunk costs both sides, and the socket's own time
+/// limits hold for it.
+const CHUNK: usize = 64 << 10;
 
 /// A body on its way to the caller.
 pub struct Outgoing {
     body: Body,
     /// Of what the body gave last.
     rest: Bytes,
+    /// Bytes that are not cut.
+    whole: usize,
     stream: Option<Arc<Stream>>,
     _in_flight: InFlight,
 }
@@ -45,7 +50,9 @@ pub struct Stream {
 
 impl Outgoing {
     pub fn new(body: Body, stream: Option<Arc<Stream>>, in_flight: InFlight) -> Self {
-        Self { body, rest: Bytes::new(), stream, _in_flight: in_flight }
+        let is_chunked = stream.is_none() && body.size_hint().exact().is_none();
+        let whole = if is_chunked { CHUNK } else { LAST_PIECE };
+        Self { body, rest: Bytes::new(), whole, stream, _in_flight: in_flight }
     }
 }
 
@@ -70,7 +77,7 @@ impl hyper::body::Body for Outgoing {
                 end => return Poll::Ready(end),
             }
         }
-        let piece = cut(&mut this.rest);
+        let piece = cut(&mut this.rest, this.whole);
         if let Some(stream) = &this.stream {
             stream.handed(piece.len());
         }
@@ -94,8 +101,8 @@ impl hyper::body::Body for Outgoing {
 }
 
 /// The next piece.
-fn cut(rest: &mut Bytes) -> Bytes {
-    if rest.len() <= LAST_PIECE {
+fn cut(rest: &mut Bytes, whole: usize) -> Bytes {
+    if rest.len() <= whole {
         return std::mem::take(rest);
     }
     rest.split_to((rest.len() - LAST_PIECE).min(PIECE))
