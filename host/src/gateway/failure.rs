@@ -18,9 +18,13 @@ pub(super) fn no_answer(error: &SendError, by_target: bool) -> Fate {
     let inner = error.to_string();
     if error.delivery == Delivery::Unknown {
         tracing::info!(cause = inner, "outcome unknown");
-        return Fate::Settled(unknown(
-            "the push service did not answer; it may or may not have been delivered",
-        ));
+        return Fate::Settled(unknown(match error.cause {
+            Cause::OutOfMemory => {
+                "there is no memory left for the response (limit memory_bytes); it may or may not have been delivered"
+            }
+            Cause::TooLarge => "the response is too large; it may or may not have been delivered",
+            _ => "the push service did not answer; it may or may not have been delivered",
+        }));
     }
     let unreached =
         |when: &str| format!("the push service could not be reached{when}: {}", error.reason()).into();

@@ -9,26 +9,51 @@ use utoipa::openapi::{
 
 /// Each status of an error, and what it says.
 const ERRORS: &[(u16, &str)] = &[
-    (400, "The request is wrong as it stands; `field` names the part of it that is."),
+    (
+        400,
+        "The request is wrong as it stands; `field` names the part of it that is. `missing_…` and `invalid_…` with the name of a field; `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Where it would lead: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `component_too_complex`, `broken_component`, `dry_run_failed`. Or the push service's own reason.",
+    ),
     (401, "`access_denied`: no credentials, or wrong ones."),
     (
         403,
-        "`tenant_suspended`, `tenant_required`: the caller may not do this. `cross_site_request`: a browser asks for a page of another site. Or the push service refuses the application's credential, and its operator must act.",
+        "`tenant_suspended`, `tenant_required`, `admin_required`, `admin_disabled`: the caller may not do this. `cross_site_request`: a browser asks for a page of another site. Or the push service refuses the application's credential, and its operator must act: `invalid_credentials`, `invalid_gcm_credentials`, or the push service's own reason.",
     ),
-    (404, "There is no such thing, or none of this tenant's."),
+    (
+        404,
+        "There is no such thing, or none of this tenant's: `application_not_found`, `provider_not_found`, `version_not_found`, `tenant_not_found`, `key_not_found`, `not_found`.",
+    ),
     (
         409,
-        "Another request is under way that this one conflicts with, or the name is taken. `hosts_changed`: `hosts` would get secrets, and nobody confirmed that.",
+        "Another request is under way that this one conflicts with (`change_under_way`, `idempotency_key_in_use`), or the name is taken (`built_in_provider`, `provider_name_taken`), or this cannot be changed (`default_tenant`, `too_many_keys`). `hosts_changed`: `hosts` would get secrets, and nobody confirmed that.",
     ),
     (410, "`unregistered`: the device token is dead, drop it."),
-    (413, "The request or the message is too large."),
+    (
+        413,
+        "The request or the message is too large: `request_too_large`, `json_too_complex`, `notifications_too_large`, `line_too_long`, `component_too_large`, or the push service's own reason.",
+    ),
     (415, "`unsupported_media_type`: the content type is none of those listed."),
+    (
+        421,
+        "`host_not_allowed`: without `[auth]`, the `Host` is not a name of this machine or one of `allowed_hosts`.",
+    ),
     (422, "`idempotency_key_reused`: this `Idempotency-Key` came with another request before."),
-    (429, "Too fast, or more than is allowed; `Retry-After` says how many seconds to wait."),
+    (
+        429,
+        "Too fast, or more than is allowed; `Retry-After` says how many seconds to wait. A limit of the tenant: `limit_requests_per_second`, `limit_pushes_per_second`, `limit_concurrent_requests`, `limit_concurrent_sends`, `limit_applications`, `limit_components`, `limit_component_bytes`, `limit_memory_bytes`, `limit_cpu_milliseconds_per_second`, `limit_queued_work`, `limit_peers`, `limit_tokens`, `provider_cpu_limit`, `provider_memory_limit`. `too_many_wrong_credentials`: of this address; the right ones still work. `throttled`, or the push service's own reason.",
+    ),
     (500, "`unexpected_error`: a defect of this server."),
-    (502, "The push service could not be reached, or its provider component is broken."),
-    (503, "A limit of this server is reached, it is stopping, or the push service is in trouble."),
-    (504, "No answer in time. `delivery_unknown`: it was sent, and nobody knows whether it arrived."),
+    (
+        502,
+        "The push service could not be reached (`vendor_unreachable`, `token_endpoint_unavailable`), or its provider component is broken (`provider_panicked`, `provider_memory`, `provider_bad_output`, `provider_bad_manifest`, `provider_refused`, `provider_forbidden_address`, `provider_quarantined`).",
+    ),
+    (
+        503,
+        "A limit of this server is reached (`overloaded`, `overloaded_memory`, `overloaded_processor`, `too_many_connections`, `too_many_requests`, `too_many_uploads`, `application_busy`, `compiler_busy`), it is not ready for this (`provider_loading`, `application_replaced`, `registry_unavailable`) or is stopping (`shutting_down`), or the push service is in trouble (`unavailable`, `vendor_unreachable`).",
+    ),
+    (
+        504,
+        "No answer in time: `deadline_exceeded`, `provider_timeout`. `delivery_unknown`: it was sent, and nobody knows whether it arrived.",
+    ),
 ];
 
 macro_rules! refusals {
@@ -46,7 +71,7 @@ macro_rules! refusals {
 
 refusals! {
     /// Of every route.
-    Always: 500 503;
+    Always: 400 421 500 503;
     /// Of every route behind the login: what it and the tenant's limits say.
     Guarded: 401 403 429 500 503;
     /// Of routes that the operator alone may use.

@@ -6,6 +6,7 @@ mod built_in;
 mod cases;
 mod classic;
 mod credentials;
+mod error_codes;
 mod fields;
 mod guests;
 mod openapi;
