@@ -8,6 +8,9 @@
 
 mod copies;
 mod harness;
+mod hosts;
+mod log;
+mod memory;
 mod permission;
 mod shares;
 mod time;

@@ -9,9 +9,8 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::harness::{ADMIN, DEVICE, Directory, Harness, Server, expect, expect_error, pointing_at};
+use crate::harness::{ADMIN, DEVICE, Directory, Harness, PROGRAM, Server, expect, expect_error, pointing_at};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-attacks");
 /// What a browser adds to a request of a page that is not the server's own.
 const FOREIGN: &[&[(&str, &str)]] = &[
     &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
@@ -49,7 +48,7 @@ impl<'a> Visited<'a> {
         let directory = Directory::new();
         let login =
             password.map(|password| format!("auth = {{ username = \"me\", password = {password:?} }}\n"));
-        let toml = format!("{}{}", login.unwrap_or_default(), pointing_at(&harness.simulator));
+        let toml = format!("{}{}", login.unwrap_or_default(), pointing_at(&harness.simulator, &[]));
         let server = Server::start(&toml, &directory).await;
         let visited = Self { harness, server, password, _directory: directory };
         expect(visited.register("app"), 200).await;

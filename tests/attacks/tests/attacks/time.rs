@@ -1,5 +1,6 @@
 //! Connections and streams on which time stands still.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::harness::{Harness, expect, expect_error};
+use crate::harness::{Harness, Manner, PushService, expect, expect_error};
 
 /// Longer than anything here may take.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -57,20 +58,101 @@ async fn silent_http2_connections_do_not_shut_others_out() {
     harness.server.assert_alive();
 }
 
+/// One small request on a connection that stays open.
+async fn kept_alive(harness: &Harness, authorization: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(harness.server.address).await.unwrap();
+    let head = format!("GET /v1/status HTTP/1.1\r\nhost: x\r\n{authorization}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    let expected = if authorization.is_empty() { "HTTP/1.1 401" } else { "HTTP/1.1 200" };
+    assert_eq!(String::from_utf8_lossy(&start), expected);
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_kept_alive_make_room() {
+    let keep_alive = "limits.connections = 64\nlimits.keep_alive = \"2s\"";
+    let mut harness = Harness::start(&format!("{QUICK}{keep_alive}")).await;
+    let own = format!("authorization: Bearer {}\r\n", harness.attacker);
+    let attack = || async {
+        let mut all = Vec::new();
+        for number in 0..192 {
+            let authorization = if number % 2 == 0 { "" } else { &own };
+            all.push(kept_alive(&harness, authorization).await);
+            if all.len() % 32 == 0 {
+                assert_eq!(status(&harness, "/healthz").await, 200);
+                assert_eq!(status(&harness, "/v1/status").await, 401);
+            }
+        }
+        for mut connection in all {
+            // In one way or another: it may be closed with bytes of its response unread.
+            let mut rest = Vec::new();
+            let _ = timeout(PATIENT, connection.read_to_end(&mut rest)).await.expect("it stays open");
+        }
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    harness.server.assert_alive();
+}
+
+/// An address of this machine that is not loopback. No packet is sent.
+fn own_address() -> IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").expect("this test needs a network");
+    socket.local_addr().unwrap().ip()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_has_only_so_many_connections() {
+    let mut harness = Harness::start("listen = \"0.0.0.0:0\"\nlimits.connections_per_address = 8").await;
+    let from_outside = SocketAddr::new(own_address(), harness.server.address.port());
+    let ask = async |address: SocketAddr, from: Option<Ipv4Addr>| {
+        let client =
+            reqwest::Client::builder().no_proxy().local_address(from.map(IpAddr::V4)).build().unwrap();
+        client.get(format!("http://{address}/v1/status")).bearer_auth(&harness.attacker)
+    };
+    let attack = || async {
+        let mut streams = Vec::new();
+        for _ in 0..8 {
+            streams.push(waiting_stream(&harness, from_outside).await);
+        }
+        // All of them are served before another one comes: eight, the one that asks, and the neighbour.
+        timeout(PATIENT, in_flight(&harness, |count| count >= 10.0)).await.unwrap();
+        for _ in 0..8 {
+            expect_error(ask(from_outside, None).await, 503, "too_many_connections").await;
+        }
+        // The bound is the address's own: others have their places.
+        for last in 2..18 {
+            let other = Some(Ipv4Addr::new(127, 0, 0, last));
+            expect(ask(harness.server.address, other).await, 200).await;
+        }
+        drop(streams);
+        timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
+        expect(ask(from_outside, None).await, 200).await;
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    harness.server.assert_alive();
+}
+
+/// A stream of the attacker that waits for its first line.
+async fn waiting_stream(harness: &Harness, address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/notifications:stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n",
+        harness.attacker
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_answers_when_every_place_is_taken_by_requests() {
     let mut harness = Harness::start("limits.connections = 4").await;
     // The neighbour has one; streams that wait for their lines have the others.
     let mut streams = Vec::new();
     for _ in 0..8 {
-        let mut stream = TcpStream::connect(harness.server.address).await.unwrap();
-        let head = format!(
-            "POST /v1/notifications:stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-             content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n",
-            harness.attacker
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        streams.push(stream);
+        streams.push(waiting_stream(&harness, harness.server.address).await);
     }
     for path in ["/healthz", "/readyz"] {
         assert_eq!(status(&harness, path).await, 200, "{path}");
@@ -126,17 +208,71 @@ async fn http2_answers_that_are_not_read_are_not_kept() {
 
 /// Waits until no request but the one that asks, and the neighbour's, is in flight.
 async fn nothing_in_flight(harness: &Harness) {
+    in_flight(harness, |count| count <= 2.0).await;
+}
+
+/// Waits until as many requests are in flight as it says.
+async fn in_flight(harness: &Harness, is_so: impl Fn(f64) -> bool) {
     loop {
         let request = harness.server.client.get(harness.server.url("/metrics"));
         let text = request.bearer_auth(crate::harness::ADMIN).send().await.unwrap().text().await.unwrap();
         let line = text.lines().find(|line| line.contains("limit=\"requests\"") && line.contains("_used"));
         let line = line.unwrap_or_else(|| panic!("no such metric: {text}"));
-        let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-        if count <= 2.0 {
+        if is_so(line.rsplit(' ').next().unwrap().parse().unwrap()) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_results_are_not_read_gives_its_place_back() {
+    let mut harness = Harness::start(QUICK).await;
+    harness.register_apns(&harness.attacker, "unread").await;
+    let header = json!({"application_id": "unread", "notification": {"body": "x"}, "validate_only": true});
+    let text = format!("{header}\n{}", "{\"target\":\"00aa\"}\n".repeat(5_000));
+    let attack = || async {
+        let stream = TcpStream::connect(harness.server.address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let request = http::Request::post("http://localhost/v1/notifications:stream")
+                .header("authorization", format!("Bearer {}", harness.attacker))
+                .header("content-type", "application/x-ndjson")
+                .body(())
+                .unwrap();
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (response, mut sending) = sender.send_request(request, false).unwrap();
+            // More results than the window has room for, and no end.
+            sending.send_data(Bytes::from(text.clone()), false).unwrap();
+            streams.push((response.await.unwrap(), sending));
+        }
+        timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
+        drop(streams);
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    harness.server.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn informational_answers_without_end_end_the_exchange() {
+    // So many before the answer itself, and what was on its way when there were too many.
+    const MOST: usize = 8 + 40;
+    let service = PushService::start(Manner::Informational).await;
+    let mut harness = Harness::start_with_service(&service, "delivery.retries = 0").await;
+    harness.upload_webhook().await;
+    harness.register_webhook("app", "production").await;
+    let body = json!({"application_id": "app", "notification": {"body": "x"}, "targets": ["someone"]});
+    let attack = || async {
+        let before = service.responses();
+        let answer = expect(harness.attack(Method::POST, "/v1/notifications").json(&body), 200).await;
+        assert_eq!(answer["results"][0]["status"], "unknown", "{answer}");
+        let responses = service.responses() - before;
+        assert!((9..=MOST).contains(&responses), "{responses}");
+    };
+    harness.neighbour.unharmed_by(attack).await;
+    harness.server.assert_alive();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,16 +6,10 @@ use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::harness::{ADMIN, Directory, Harness, Server, expect, expect_error};
+use crate::harness::{ADMIN, Directory, Harness, Server, component, expect, expect_error};
 
-/// Hostile guests, by name.
-const GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 /// Far more than any of these tests needs.
 const MOST_MEMORY: u64 = 512 << 20;
-
-fn component(name: &str) -> &'static [u8] {
-    GUESTS.iter().find(|(guest, _)| *guest == name).unwrap().1
-}
 
 fn upload(harness: &Harness, name: &str, component: &[u8]) -> RequestBuilder {
     let request = harness.attack(Method::PUT, &format!("/v1/providers/{name}"));
@@ -160,9 +154,8 @@ async fn key_derivation_is_on_the_tenants_account() {
 }
 
 async fn register_webhook(harness: &Harness) {
-    expect(upload(harness, "webhook", component("webhook")), 200).await;
-    let body = json!({"provider": "webhook", "webhook_token": "hush", "webhook_channel": "news"});
-    expect(harness.attack(Method::PUT, "/v1/applications/app").json(&body), 200).await;
+    harness.upload_webhook().await;
+    harness.register_webhook("app", "production").await;
 }
 
 /// A request that calls the component and sends nothing.

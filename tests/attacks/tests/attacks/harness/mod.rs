@@ -1,17 +1,19 @@
 //! One server process, its simulated push services, and the two tenants: an attacker and a neighbour.
 
 mod neighbour;
+mod push_service;
 mod server;
 
 use std::path::{Path, PathBuf};
 
 use pushlet_simulator::{Options, Simulator};
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use neighbour::Neighbour;
-pub use server::Server;
+pub use push_service::{Manner, PushService};
+pub use server::{PROGRAM, Server};
 
 /// The operator's API key.
 pub const ADMIN: &str = "the-operators-own-key";
@@ -40,10 +42,20 @@ impl Harness {
 
     /// The same with variables in the server's environment, which is empty otherwise.
     pub async fn start_with(settings: &str, environment: &[(&str, &Path)]) -> Self {
+        Self::configured(settings, environment, &[]).await
+    }
+
+    /// The same with a push service for the attacker's provider `webhook`.
+    pub async fn start_with_service(service: &PushService, settings: &str) -> Self {
+        let settings = format!("{}{settings}", service.settings());
+        Self::configured(&settings, &[], &[service.ca()]).await
+    }
+
+    async fn configured(settings: &str, environment: &[(&str, &Path)], roots: &[PathBuf]) -> Self {
         let alone = ONE_AT_A_TIME.lock().await;
         let directory = Directory::new();
         let simulator = Simulator::start(Options::ephemeral(directory.path())).await.unwrap();
-        let toml = format!("admin.key = {ADMIN:?}\n{}{settings}\n", pointing_at(&simulator));
+        let toml = format!("admin.key = {ADMIN:?}\n{}{settings}\n", pointing_at(&simulator, roots));
         let server = Server::start_with(&toml, &directory, environment).await;
         let attacker = make_tenant(&server, "attacker").await;
         let neighbour = Neighbour::new(&server, &simulator, make_tenant(&server, "neighbour").await).await;
@@ -51,7 +63,7 @@ impl Harness {
     }
 
     /// A request of the attacker.
-    pub fn attack(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+    pub fn attack(&self, method: Method, path: &str) -> RequestBuilder {
         self.server.client.request(method, self.server.url(path)).bearer_auth(&self.attacker)
     }
 
@@ -59,19 +71,38 @@ impl Harness {
     pub async fn register_apns(&self, api_key: &str, id: &str) {
         register_apns(&self.server, &self.simulator, api_key, id).await;
     }
+
+    /// Uploads the attacker's provider `webhook`.
+    pub async fn upload_webhook(&self) {
+        let request = self.attack(Method::PUT, "/v1/providers/webhook");
+        let request = request.header("content-type", "application/wasm");
+        expect(request.body(component("webhook")), 200).await;
+    }
+
+    /// Registers an application of the attacker's provider `webhook`.
+    pub async fn register_webhook(&self, id: &str, environment: &str) {
+        let body = json!({
+            "provider": "webhook",
+            "environment": environment,
+            "webhook_token": "hush",
+            "webhook_channel": "news",
+        });
+        expect(self.attack(Method::PUT, &format!("/v1/applications/{id}")).json(&body), 200).await;
+    }
 }
 
-/// A configuration that leads every built-in provider to the simulator.
-pub fn pointing_at(simulator: &Simulator) -> String {
+/// A configuration that leads every built-in provider to the simulator. `roots`: files of authorities that push
+/// services may have too.
+pub fn pointing_at(simulator: &Simulator, roots: &[PathBuf]) -> String {
     let (apns, google) = (simulator.apns_url(), simulator.google_url());
-    let ca = simulator.credentials().ca_pem.display().to_string();
+    let roots: Vec<_> = [&simulator.credentials().ca_pem].into_iter().chain(roots).collect();
     let both = |name: &str, url: &str| {
         format!("endpoints.{name} = {{ production = {url:?}, development = {url:?} }}\n")
     };
     both("apns", &apns)
         + &both("fcm", &google)
         + &both("gcm", &google)
-        + &format!("tls.extra_roots = [{ca:?}]\n")
+        + &format!("tls.extra_roots = {roots:?}\n")
 }
 
 async fn make_tenant(server: &Server, id: &str) -> String {

@@ -1,7 +1,7 @@
 //! The server as a process of its own: its address, its log, its memory.
 
 use std::io::BufReader;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::Directory;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-attacks");
+/// The program under attack.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-attacks");
 /// How long the server may take until it listens.
 const LONGEST_START: Duration = Duration::from_secs(60);
 
@@ -22,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// `toml`: its configuration, without `listen`.
+    /// `toml`: its configuration. Without `listen` it is reached from this machine only.
     pub async fn start(toml: &str, directory: &Directory) -> Self {
         Self::start_with(toml, directory, &[]).await
     }
@@ -30,7 +31,9 @@ impl Server {
     /// The same with `environment`: all of its variables.
     pub async fn start_with(toml: &str, directory: &Directory, environment: &[(&str, &Path)]) -> Self {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
-        let own = format!("listen = \"127.0.0.1:0\"\n{toml}\n");
+        let is_public = toml.lines().any(|line| line.starts_with("listen"));
+        let listen = if is_public { "" } else { "listen = \"127.0.0.1:0\"\n" };
+        let own = format!("{listen}{toml}\n");
         let cached = format!("providers.cache_dir = {cache:?}\n");
         let file = directory.path().join("pushlet.toml");
         let toml = if own.contains("cache_dir") { own } else { own + &cached };
@@ -122,7 +125,10 @@ async fn listening(child: &mut Child, log: &Mutex<String>) -> SocketAddr {
         if let Some((_, rest)) = text.split_once("is listening on http://")
             && let Some(end) = rest.find(|c: char| c == '"' || c.is_whitespace())
         {
-            return rest[..end].parse().unwrap();
+            let address: SocketAddr = rest[..end].parse().unwrap();
+            let ip = address.ip();
+            let reached = if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
+            return SocketAddr::new(reached, address.port());
         }
         assert!(child.try_wait().unwrap().is_none(), "it ended: {text}");
         tokio::time::sleep(Duration::from_millis(20)).await;
