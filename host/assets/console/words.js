@@ -11,6 +11,7 @@ const OUTCOMES = {
   unknown: ["Perhaps delivered", "warn"],
   failed: ["Failed in this server", "bad"],
   valid: ["Valid, not sent", "good"],
+  duplicate: ["Duplicate, sent once", "good"],
 };
 
 export const STATUSES = Object.keys(OUTCOMES);

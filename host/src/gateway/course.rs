@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
+use super::DeliveryResult;
 use super::deliver::{Attempt, Batch, Campaign, Settled, Work};
 use super::retry::{self, Circumstances};
 
@@ -24,7 +25,7 @@ pub(super) struct Course {
 impl Course {
     pub fn new() -> Self {
         Self {
-            settled: Settled { fates: Vec::new(), native: None },
+            settled: Settled { results: Vec::new(), native: None },
             again: Vec::new(),
             resume: Instant::now(),
             perhaps_reached: HashSet::new(),
@@ -44,7 +45,7 @@ impl Course {
             random: rand::random(),
         };
         self.renewed |= attempt.new_token;
-        self.settled.fates.reserve(attempt.fates.len());
+        self.settled.results.reserve(attempt.fates.len());
         for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
             let pause = retry::pause(&fate, circumstances).and_then(|wait| Instant::now().checked_add(wait));
             match pause.filter(|until| *until < batch.deadline) {
@@ -57,7 +58,7 @@ impl Course {
                 }
                 None => {
                     let fate = retry::told(fate, self.perhaps_reached.contains(&index), circumstances);
-                    self.settled.fates.push((index, fate));
+                    self.settled.results.push(DeliveryResult { index, fate, attempts: self.retries + 1 });
                 }
             }
         }
@@ -75,7 +76,11 @@ impl Course {
                 true => retry::after_unknown(fate),
                 false => fate,
             };
-            self.settled.fates.extend(refused.into_iter().map(|(index, fate)| (index, told(index, fate))));
+            // The tries before this one, which was not made.
+            let attempts = self.retries;
+            let refused = refused.into_iter().map(|(index, fate)| (index, told(index, fate)));
+            let results = refused.map(|(index, fate)| DeliveryResult { index, fate, attempts });
+            self.settled.results.extend(results);
             self.resume = Instant::now();
             for work in pending {
                 let attempt = campaign.attempt(batch, &work).await;

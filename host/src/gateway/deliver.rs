@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::counters::DeliveryCounters;
 use super::course::Course;
 use super::decode::Waiting;
-use super::{Fate, Inner, failure, unix_milliseconds};
+use super::{DeliveryResult, Fate, Inner, failure, unix_milliseconds};
 use crate::account::Account;
 use crate::contract::{Context, Disposition, Notification, Outcome, Target};
 use crate::error::{Error, Kind};
@@ -75,8 +75,8 @@ pub(super) struct Work {
 
 /// What an exchange came to.
 pub(super) struct Settled {
-    /// Numbers of targets, as the caller counts them.
-    pub fates: Vec<(usize, Fate)>,
+    /// With the numbers of the targets as the caller counts them.
+    pub results: Vec<DeliveryResult>,
     pub native: Option<String>,
 }
 
@@ -140,14 +140,14 @@ impl Campaign {
         self.is_own.then_some(&self.tenant)
     }
 
-    /// One fate per target, in order, and the service's own answer if it was asked for.
+    /// One result per target, in order, and the service's own answer if it was asked for.
     pub async fn run(
         &self,
         targets: &[Target],
         notification: &Arc<Notification>,
         deadline: Instant,
-    ) -> Result<(Vec<Fate>, Option<String>), Error> {
-        let mut fates: Vec<Option<Fate>> = vec![None; targets.len()];
+    ) -> Result<(Vec<DeliveryResult>, Option<String>), Error> {
+        let mut results: Vec<Option<DeliveryResult>> = vec![None; targets.len()];
         let mut native = None;
         let mut under_way = FuturesUnordered::new();
         let mut batches = targets.chunks(BATCH).enumerate();
@@ -159,10 +159,15 @@ impl Campaign {
             }
             let Some(settled) = under_way.next().await else { break };
             native = settled.native.or(native);
-            settled.fates.into_iter().for_each(|(index, fate)| fates[index] = Some(fate));
+            for result in settled.results {
+                let index = result.index;
+                results[index] = Some(result);
+            }
         }
-        let missing = || Fate::Failed(Error::internal("a target was lost"));
-        Ok((fates.into_iter().map(|fate| fate.unwrap_or_else(missing)).collect(), native))
+        let missing =
+            |index| DeliveryResult::untried(index, Fate::Failed(Error::internal("a target was lost")));
+        let results = results.into_iter().enumerate();
+        Ok((results.map(|(index, result)| result.unwrap_or_else(|| missing(index))).collect(), native))
     }
 
     /// Some targets of the campaign, with the randomness that their provider wants.
@@ -185,8 +190,8 @@ impl Campaign {
         let (work, refused) = self.encode(&batch, &all).await;
         let first = batch.first;
         refused.iter().for_each(|(index, fate)| self.counters.settled(&batch.targets[*index], fate));
-        let refused = refused.into_iter().map(|(index, fate)| (first + index, fate)).collect();
-        let at_once = std::future::ready(Settled { fates: refused, native: None });
+        let refused = refused.into_iter().map(|(index, fate)| DeliveryResult::untried(first + index, fate));
+        let at_once = std::future::ready(Settled { results: refused.collect(), native: None });
         let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
         std::iter::once(at_once.left_future()).chain(work)
     }
@@ -253,7 +258,7 @@ impl Campaign {
                 Box::pin(course.go_on(self, &batch)).await;
             }
             let mut settled = course.end();
-            for (index, fate) in &mut settled.fates {
+            for DeliveryResult { index, fate, .. } in &mut settled.results {
                 self.counters.settled(&batch.targets[*index], fate);
                 self.report_if_dead(&batch.targets[*index], fate);
                 *index += batch.first;

@@ -7,6 +7,7 @@ mod counters;
 mod course;
 mod decode;
 mod deliver;
+mod duplicates;
 mod endpoints;
 mod exchange;
 mod failure;
@@ -36,7 +37,7 @@ use utoipa::ToSchema;
 use crate::config;
 use crate::contract::management::Collection;
 use crate::contract::manifest::ProviderManifest;
-use crate::contract::{Environment, Outcome, Target};
+use crate::contract::{Environment, Target};
 use crate::credential::{Authorizer, Summary};
 use crate::error::Error;
 use crate::provider::{Catalogue, Items};
@@ -47,13 +48,14 @@ use crate::transport::Transport;
 
 pub use crate::registry::{Answer, Answers, DeadToken};
 pub use certificates::Expiring;
+pub use duplicates::Duplicates;
 use endpoints::Destinations;
 pub use figures::{LimitUse, Readiness, Standing};
 pub use manage::{Errand, Work};
 use meters::Meters;
 use recent::Recent;
 pub use recent::RecentFailure;
-pub use status::Status;
+pub use status::{DeliveryResult, Fate, Status};
 use storage_check::StorageCheck;
 pub use stream::{Gate, HeldLine, Line, Stop, Stream, Targets};
 pub use uploads::{
@@ -104,6 +106,7 @@ pub struct Send {
     pub via: Via,
     pub notification: Fields,
     pub targets: Vec<Target>,
+    pub duplicates: Duplicates,
     /// Hand on the service's answer in its own shape, where it has one (classic GCM callers).
     pub native: bool,
     /// Nothing is sent: is everything there that a send needs?
@@ -122,6 +125,7 @@ pub struct Shared {
     pub validate_only: bool,
     /// For each target; None: the configured one.
     pub deadline: Option<Duration>,
+    pub duplicates: Duplicates,
     pub targets: Targets,
 }
 
@@ -155,24 +159,9 @@ pub struct Report {
     /// Those of the send.
     pub targets: Vec<Target>,
     /// One per target, in order.
-    pub fates: Vec<Fate>,
+    pub results: Vec<DeliveryResult>,
     /// The service's own answer, if it was asked for and there is one: a JSON text.
     pub native: Option<String>,
-}
-
-/// What became of one target.
-#[derive(Debug, Clone)]
-pub enum Fate {
-    /// The service answered and the provider read the answer; or it was sent and no answer came
-    /// (`Disposition::Unknown`).
-    Settled(Outcome),
-    /// It did not get that far: refused by the provider, or certainly not delivered.
-    Failed(Error),
-    /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
-    Lost(Error),
-    /// It could be sent, and was not because the caller only asked; or the service checked it and delivered
-    /// nothing, because the caller asked for that.
-    Valid,
 }
 
 /// How the gateway behaves.

@@ -67,7 +67,7 @@ impl Ring {
         let (code, message) = match fate {
             Fate::Settled(Outcome { code, message, .. }) => (code.as_deref(), message.as_deref()),
             Fate::Failed(error) | Fate::Lost(error) => (Some(&*error.code), Some(&*error.message)),
-            Fate::Valid => (None, None),
+            Fate::Valid | Fate::Duplicate(_) => (None, None),
         };
         let failure = RecentFailure {
             at: super::unix_milliseconds(SystemTime::now()) / 1000,

@@ -46,7 +46,7 @@ pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duratio
             Disposition::Unknown => circumstances.may_resend_unknown.then(backoff),
             _ => None,
         },
-        Fate::Lost(_) | Fate::Valid => None,
+        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => None,
         Fate::Failed(error) => match error.kind {
             Kind::Unreachable | Kind::Unavailable => Some(error.retry_after.unwrap_or_else(backoff)),
             _ => None,
@@ -84,7 +84,7 @@ pub(super) fn told(fate: Fate, perhaps_reached: bool, circumstances: Circumstanc
             }
             Fate::Failed(error)
         }
-        Fate::Lost(_) | Fate::Valid => fate,
+        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => fate,
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn after_unknown(fate: Fate) -> Fate {
             let message = format!("an earlier try may have arrived; the last one failed: {}", error.message);
             Fate::Settled(failure::unknown(&message))
         }
-        Fate::Lost(_) | Fate::Valid => fate,
+        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => fate,
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
                 throttle.retry_after
             }
             Fate::Settled(Outcome { disposition: Disposition::Unavailable(wait), .. }) => wait,
-            Fate::Settled(_) | Fate::Lost(_) | Fate::Valid => None,
+            Fate::Settled(_) | Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => None,
             Fate::Failed(error) => error.retry_after.map(|wait| wait.as_millis() as u64),
         };
         assert_eq!(wait(throttled(Some(60_000))), Some(60_000));

@@ -1,13 +1,14 @@
 //! From a send to its campaign: the application, the provider, the notification, the targets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::deliver::{Campaign, Purpose};
-use super::{Fields, Inner, Report, Send, Via};
+use super::duplicates::{Duplicates, Seen};
+use super::{DeliveryResult, Fate, Fields, Inner, Report, Send, Via};
 use crate::contract::manifest::{ProviderManifest, TargetKind};
 use crate::contract::{Notification, Target};
 use crate::error::{Error, Kind};
@@ -29,7 +30,8 @@ pub(super) struct Opened {
 
 impl Inner {
     pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
-        let Send { provider: named, via, notification, targets, native, validate_only, deadline } = send;
+        let Send { provider: named, via, notification, targets, duplicates, native, validate_only, deadline } =
+            send;
         let named = named.as_deref();
         // What is only checked is no push.
         let pushes = if validate_only { 0 } else { targets.len() };
@@ -37,11 +39,8 @@ impl Inner {
         let application = self.sender(tenant, named, via).await?;
         let purpose = Purpose { payer: place.account().clone(), native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
-        let manifest = opened.provider.manifest();
-        targets.iter().try_for_each(|target| knows(manifest, target))?;
-        let deadline = Instant::now() + opened.timeout;
-        let (fates, native) = opened.campaign.run(&targets, &opened.notification, deadline).await?;
-        Ok(Report { provider: manifest.name.clone(), targets, fates, native })
+        let (results, native) = opened.deliver(&targets, duplicates).await?;
+        Ok(Report { provider: opened.provider.manifest().name.clone(), targets, results, native })
     }
 
     /// The application that it is sent for.
@@ -103,6 +102,54 @@ impl Inner {
 }
 
 impl Opened {
+    /// One result per target, in order, and the service's own answer if it was asked for. A target that the provider
+    /// does not send to fails alone.
+    async fn deliver(
+        &self,
+        targets: &[Target],
+        duplicates: Duplicates,
+    ) -> Result<(Vec<DeliveryResult>, Option<String>), Error> {
+        let deadline = Instant::now() + self.timeout;
+        let unsent = self.unsent(targets, duplicates).await;
+        if unsent.is_empty() {
+            return self.campaign.run(targets, &self.notification, deadline).await;
+        }
+        let mut results = vec![None; targets.len()];
+        for (index, fate) in unsent {
+            self.campaign.counters.settled(&targets[index], &fate);
+            results[index] = Some(DeliveryResult::untried(index, fate));
+        }
+        let rest: Vec<usize> = (0..targets.len()).filter(|&index| results[index].is_none()).collect();
+        let to_send: Vec<Target> = rest.iter().map(|&index| targets[index].clone()).collect();
+        let (sent, native) = self.campaign.run(&to_send, &self.notification, deadline).await?;
+        for result in sent {
+            let index = rest[result.index];
+            results[index] = Some(DeliveryResult { index, ..result });
+        }
+        Ok((results.into_iter().flatten().collect(), native))
+    }
+
+    /// The fates of targets that are not sent to: of a kind that the provider does not know, or duplicates.
+    async fn unsent(&self, targets: &[Target], duplicates: Duplicates) -> Vec<(usize, Fate)> {
+        let looks = targets.len() > 1 && duplicates == Duplicates::Skip;
+        let mut seen = looks.then(|| Seen::new(&self.campaign.purpose.payer));
+        let plain = match looks {
+            true => self.campaign.plain_tokens(&self.notification, targets.iter()).await,
+            false => HashMap::new(),
+        };
+        let mut unsent = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            if let Err(error) = knows(self.provider.manifest(), target) {
+                unsent.push((index, Fate::Failed(error)));
+                continue;
+            }
+            let plain = plain.get(&index).map(String::as_str);
+            let first = seen.as_mut().and_then(|seen| seen.first(index, target, plain, None));
+            unsent.extend(first.map(|first| (index, Fate::Duplicate(first))));
+        }
+        unsent
+    }
+
     /// Another notification for the same provider.
     pub fn notification(&self, fields: Fields) -> Result<Notification, Error> {
         notification(fields, self.provider.manifest(), &self.providers)

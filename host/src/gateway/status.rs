@@ -3,9 +3,42 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Fate;
 use crate::contract::{Disposition, Outcome};
 use crate::error::{Error, Kind};
+
+/// What became of one target.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// The service answered and the provider read the answer; or it was sent and no answer came
+    /// (`Disposition::Unknown`).
+    Settled(Outcome),
+    /// It did not get that far: refused by the provider, or certainly not delivered.
+    Failed(Error),
+    /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
+    Lost(Error),
+    /// It could be sent, and was not because the caller only asked; or the service checked it and delivered
+    /// nothing, because the caller asked for that.
+    Valid,
+    /// It was not sent, because it repeats the target of this index.
+    Duplicate(usize),
+}
+
+/// The result of one target.
+#[derive(Debug, Clone)]
+pub struct DeliveryResult {
+    /// Counts the targets of the send, or the lines of the stream, from 0.
+    pub index: usize,
+    pub fate: Fate,
+    /// How many times it was tried; 0: it did not get that far.
+    pub attempts: u32,
+}
+
+impl DeliveryResult {
+    /// The result of a target that was never tried.
+    pub fn untried(index: usize, fate: Fate) -> Self {
+        Self { index, fate, attempts: 0 }
+    }
+}
 
 /// Sorted by who must act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -28,11 +61,13 @@ pub enum Status {
     Failed,
     /// It could be sent, and was not because the request said `validate_only`.
     Valid,
+    /// It was not sent, because it repeats an earlier target of the same request.
+    Duplicate,
 }
 
 impl Status {
     /// In the order of their declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Delivered,
         Self::Unregistered,
         Self::Replaced,
@@ -43,6 +78,7 @@ impl Status {
         Self::Unknown,
         Self::Failed,
         Self::Valid,
+        Self::Duplicate,
     ];
 
     /// As it is written in answers and metrics.
@@ -58,12 +94,13 @@ impl Status {
             Self::Unknown => "unknown",
             Self::Failed => "failed",
             Self::Valid => "valid",
+            Self::Duplicate => "duplicate",
         }
     }
 
     /// Is there nothing to do?
     pub fn is_good(self) -> bool {
-        matches!(self, Self::Delivered | Self::Replaced | Self::Valid)
+        matches!(self, Self::Delivered | Self::Replaced | Self::Valid | Self::Duplicate)
     }
 }
 
@@ -74,6 +111,7 @@ impl Fate {
             Self::Failed(error) => failed(error),
             Self::Lost(_) => Status::Unknown,
             Self::Valid => Status::Valid,
+            Self::Duplicate(_) => Status::Duplicate,
         }
     }
 }

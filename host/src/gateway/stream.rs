@@ -3,6 +3,7 @@
 //! Nothing is read while as many targets are under way as the window allows, and nothing is sent while nobody
 //! takes the results: the push service's pace becomes the caller's, and memory stays flat.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -12,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::deliver::{BATCH, Batch, Purpose};
+use super::duplicates::{Duplicates, Seen};
 use super::send::{Opened, knows};
 use super::window::Window;
-use super::{Fate, Fields, Inner, Shared};
+use super::{DeliveryResult, Fate, Fields, Inner, Shared};
 use crate::account::{Account, MemoryUse, Reservation};
 use crate::contract::{Notification, Target};
 use crate::error::Error;
@@ -41,6 +43,8 @@ pub struct Stream {
     permission: Option<Permission>,
     /// Lines that are taken at a time.
     batch: usize,
+    /// Targets that came before; None: duplicates are sent.
+    seen: Option<Seen>,
     gate: Gate,
 }
 
@@ -110,7 +114,15 @@ impl Gate {
 
 impl Inner {
     pub(super) async fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
-        let Shared { application_id, notification: shared, size, validate_only, deadline, targets } = shared;
+        let Shared {
+            application_id,
+            notification: shared,
+            size,
+            validate_only,
+            deadline,
+            duplicates,
+            targets,
+        } = shared;
         let (known, permission) = match targets {
             Targets::Counted(count) => (Some(if validate_only { 0 } else { count as u64 }), None),
             Targets::Open(permission) => (None, Some(permission)),
@@ -123,19 +135,21 @@ impl Inner {
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
         let gate = Gate::new(size, place.account().clone());
-        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, permission, batch, gate })
+        let skips = duplicates == Duplicates::Skip && known != Some(1);
+        let seen = skips.then(|| Seen::new(place.account()));
+        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, permission, batch, seen, gate })
     }
 }
 
 /// What is to be done about some lines.
 enum Prepared {
     Batch(Arc<Batch>, Held),
-    Settled(usize, Fate),
+    Settled(DeliveryResult),
 }
 
 /// When some lines may go.
 enum Admission {
-    Now(Vec<Prepared>),
+    Now,
     At(Instant),
     Never(Stop),
 }
@@ -155,7 +169,7 @@ impl Prepared {
         match batch {
             Ok(batch) => vec![Self::Batch(batch, (!held.is_empty()).then(|| Arc::new(held)))],
             Err(error) => (first..first + count)
-                .map(|index| Self::Settled(index, Fate::Failed(error.clone())))
+                .map(|index| Self::Settled(DeliveryResult::untried(index, Fate::Failed(error.clone()))))
                 .collect(),
         }
     }
@@ -175,11 +189,12 @@ impl Stream {
     /// Sends until `lines` ends and everything is settled. When nobody takes `results` any more, or the
     /// permission is withdrawn, what is under way is finished and nothing more is begun.
     pub async fn run(
-        self,
+        mut self,
         mut lines: mpsc::Receiver<Line>,
-        results: mpsc::Sender<(usize, Fate)>,
+        results: mpsc::Sender<DeliveryResult>,
     ) -> Option<Stop> {
         let mut stop = None;
+        let mut seen = self.seen.take();
         let mut under_way = FuturesUnordered::new();
         let mut open = true;
         let mut targets_under_way = 0;
@@ -191,13 +206,13 @@ impl Stream {
             let may_receive = received.is_empty() && targets_under_way <= window.allowed() / 2;
             let room = window.allowed().saturating_sub(targets_under_way).min(self.batch).max(1);
             let go = tokio::select! {
-                Some(fates) = under_way.next(), if !under_way.is_empty() => {
-                    let fates: Vec<(usize, Fate)> = fates;
-                    targets_under_way -= fates.len();
-                    if window.settled(fates.len(), looked.elapsed()) {
+                Some(settled) = under_way.next(), if !under_way.is_empty() => {
+                    let settled: Vec<DeliveryResult> = settled;
+                    targets_under_way -= settled.len();
+                    if window.settled(settled.len(), looked.elapsed()) {
                         looked = Instant::now();
                     }
-                    for result in fates {
+                    for result in settled {
                         open &= results.send(result).await.is_ok();
                     }
                     false
@@ -209,8 +224,8 @@ impl Stream {
                 }
                 () = sleep_until(turn), if open && !received.is_empty() => true,
             };
-            let prepared = match go.then(|| self.admit(&mut received)) {
-                Some(Admission::Now(prepared)) => prepared,
+            let prepared = match go.then(|| self.admit(received.len())) {
+                Some(Admission::Now) => self.prepare(&mut received, &mut seen).await,
                 Some(Admission::At(later)) => {
                     turn = later;
                     continue;
@@ -228,11 +243,11 @@ impl Stream {
                 match prepared {
                     Prepared::Batch(batch, held) => {
                         let launched = self.opened.campaign.launch(batch).await;
-                        under_way.extend(launched.map(move |settled| fates(settled, held.clone())));
+                        under_way.extend(launched.map(move |settled| results_of(settled, held.clone())));
                     }
-                    Prepared::Settled(index, fate) => {
+                    Prepared::Settled(result) => {
                         targets_under_way -= 1;
-                        open &= results.send((index, fate)).await.is_ok();
+                        open &= results.send(result).await.is_ok();
                     }
                 }
             }
@@ -240,13 +255,13 @@ impl Stream {
         stop
     }
 
-    /// The lines prepared, if the permission still holds and the tenant's limits let them go now.
-    fn admit(&self, lines: &mut Vec<Line>) -> Admission {
+    /// Whether so many lines may go now: the permission must still hold, and the tenant's limits let them go.
+    fn admit(&self, lines: usize) -> Admission {
         if let Some(why) = self.stopped() {
             return Admission::Never(why);
         }
-        match self.paced.then(|| self.place.take(lines.len())).flatten() {
-            None => Admission::Now(self.prepare(lines)),
+        match self.paced.then(|| self.place.take(lines)).flatten() {
+            None => Admission::Now,
             Some(wait) => Admission::At(Instant::now() + wait),
         }
     }
@@ -261,21 +276,30 @@ impl Stream {
         deleted.then_some(Stop::ApplicationDeleted)
     }
 
-    fn refused(&self, index: usize, target: &Target, error: Error) -> Prepared {
-        let fate = Fate::Failed(error);
-        self.opened.campaign.counters.settled(target, &fate);
-        Prepared::Settled(index, fate)
+    /// The fate of a line that is not sent: its target is of a kind that the provider does not know, or a duplicate.
+    fn unsent(&self, line: &Line, plain: Option<&str>, seen: Option<&mut Seen>) -> Option<Fate> {
+        if let Err(error) = knows(self.opened.provider.manifest(), &line.target) {
+            return Some(Fate::Failed(error));
+        }
+        seen?.first(line.index, &line.target, plain, line.notification.as_deref()).map(Fate::Duplicate)
     }
 
     /// Lines in a row without a notification of their own become one batch.
-    fn prepare(&self, lines: &mut Vec<Line>) -> Vec<Prepared> {
+    async fn prepare(&self, lines: &mut Vec<Line>, seen: &mut Option<Seen>) -> Vec<Prepared> {
+        let targets = lines.iter().map(|line| &line.target);
+        let plain = match seen {
+            Some(_) => self.opened.campaign.plain_tokens(&self.opened.notification, targets).await,
+            None => HashMap::new(),
+        };
         let mut prepared = Vec::new();
         let mut run: Option<Run> = None;
-        for Line { index, target, notification, held, size: _ } in lines.drain(..) {
-            if let Err(error) = knows(self.opened.provider.manifest(), &target) {
-                prepared.push(self.refused(index, &target, error));
+        for (place, line) in lines.drain(..).enumerate() {
+            if let Some(fate) = self.unsent(&line, plain.get(&place).map(String::as_str), seen.as_mut()) {
+                self.opened.campaign.counters.settled(&line.target, &fate);
+                prepared.push(Prepared::Settled(DeliveryResult::untried(line.index, fate)));
                 continue;
             }
+            let Line { index, target, notification, held, size: _ } = line;
             if let Some(fields) = notification {
                 let own = self.own(&fields);
                 if let Err(error) = &own {
@@ -323,6 +347,9 @@ impl Stream {
     }
 }
 
-async fn fates(settled: impl Future<Output = super::deliver::Settled>, _held: Held) -> Vec<(usize, Fate)> {
-    settled.await.fates
+async fn results_of(
+    settled: impl Future<Output = super::deliver::Settled>,
+    _held: Held,
+) -> Vec<DeliveryResult> {
+    settled.await.results
 }

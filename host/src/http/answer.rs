@@ -112,7 +112,7 @@ pub fn may_have_arrived(fate: &Fate) -> bool {
             Disposition::Delivered | Disposition::Replaced(_) | Disposition::Unknown
         ),
         Fate::Lost(_) => true,
-        Fate::Failed(_) | Fate::Valid => false,
+        Fate::Failed(_) | Fate::Valid | Fate::Duplicate(_) => false,
     }
 }
 
@@ -122,6 +122,7 @@ pub fn verdict(fate: Fate, provider: &str) -> Result<(), Error> {
         Fate::Settled(outcome) => outcome,
         Fate::Failed(error) | Fate::Lost(error) => return Err(error),
         Fate::Valid => return Ok(()),
+        Fate::Duplicate(_) => return Err(Error::internal("the only target is a duplicate")),
     };
     let (kind, code, text, retry_after): (_, _, Cow<'static, str>, _) = match &outcome.disposition {
         Disposition::Delivered | Disposition::Replaced(_) => return Ok(()),

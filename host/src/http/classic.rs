@@ -19,7 +19,9 @@ use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, R
 use super::{Api, answer, detached};
 use crate::contract::Target;
 use crate::error::{Error, Kind};
-use crate::gateway::{DeadToken, Fate, FeedbackRead, Fields, Registration, Report, Send, Via};
+use crate::gateway::{
+    DeadToken, DeliveryResult, Duplicates, Fate, FeedbackRead, Fields, Registration, Report, Send, Via,
+};
 use crate::tenant::TenantId;
 
 /// Secrets that may come with a send, and the `type` that each one is for.
@@ -124,7 +126,8 @@ async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Res
     let send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
     let report = detached(place, api.backend.send(tenant, send)).await;
-    let arrived = report.iter().flat_map(|report| &report.fates).any(answer::may_have_arrived);
+    let mut results = report.iter().flat_map(|report| &report.results);
+    let arrived = results.any(|result| answer::may_have_arrived(&result.fate));
     let mut response = answer_to_send(report, asks_for_gcm).unwrap_or_else(answer::error);
     if arrived {
         response.extensions_mut().insert(MayHaveArrived);
@@ -209,6 +212,7 @@ fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Re
         via,
         notification: Fields::Classic(fields, typed),
         targets: vec![Target::Device(device_token)],
+        duplicates: Duplicates::Send,
         native: true,
         validate_only: false,
         deadline: None,
@@ -237,16 +241,25 @@ fn via(
 fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<Response, Error> {
     let report = report.map_err(|error| in_gcm_terms(error, asks_for_gcm))?;
     let as_gcm = asks_for_gcm || report.provider == GCM;
-    let Some(fate) = report.fates.into_iter().next() else {
+    let Some(DeliveryResult { fate, attempts, .. }) = report.results.into_iter().next() else {
         return Err(Error::internal("the gateway told the fate of no target"));
     };
     let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_) | Fate::Valid));
     let response = if matches!(fate, Fate::Valid) { "valid" } else { "ok" };
-    let verdict = answer::verdict(fate, &report.provider).map_err(|error| in_gcm_terms(error, as_gcm));
+    let verdict = answer::verdict(fate, &report.provider);
+    let verdict = verdict.map_err(|error| in_gcm_terms(after_attempts(error, attempts), as_gcm));
     match (verdict, native) {
         (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
         (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &Accepted { response })),
     }
+}
+
+/// The original's answers have no place for the number of tries but the text.
+fn after_attempts(mut error: Error, attempts: u32) -> Error {
+    if attempts > 1 {
+        error.message = format!("{} (after {attempts} attempts)", error.message).into();
+    }
+    error
 }
 
 fn in_gcm_terms(error: Error, as_gcm: bool) -> Error {

@@ -137,7 +137,7 @@ async fn rejected_credentials_are_told_in_the_readmes_words_to_gcm_callers() {
 async fn failures_keep_their_status_whoever_asks() {
     let lost = || Error::new(Kind::TimedOut, "unknown", "no answer in time");
     let failed = Report {
-        fates: vec![Fate::Failed(lost())],
+        results: vec![DeliveryResult { index: 0, fate: Fate::Failed(lost()), attempts: 1 }],
         native: Some("{}".into()),
         ..report_of("gcm", Disposition::Delivered)
     };
@@ -151,7 +151,7 @@ async fn failures_keep_their_status_whoever_asks() {
     let unknown = Error::field("application_not_found", "application_id", "no");
     let got = answer_to(APNS, Err(Error { kind: Kind::NotFound, ..unknown })).await;
     assert_eq!((got.status, got.body), (404, json!({"error": "application_not_found", "message": "no"})));
-    let none = Report { fates: Vec::new(), ..report_of("apns", Disposition::Delivered) };
+    let none = Report { results: Vec::new(), ..report_of("apns", Disposition::Delivered) };
     assert_eq!(answer_to(APNS, Ok(none)).await.error(), (500, "unexpected_error"));
 }
 

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::config::Layers;
 use crate::contract::{ConnectionHint, Disposition, Outcome, Target};
-use crate::gateway::{Fate, Fields, Via};
+use crate::gateway::{DeliveryResult, Fate, Fields, Via};
 use crate::tenants::Held;
 
 #[derive(Default)]
@@ -141,7 +141,7 @@ pub fn report_of(provider: &str, disposition: Disposition) -> Report {
     Report {
         provider: provider.into(),
         targets: Vec::new(),
-        fates: vec![Fate::Settled(outcome)],
+        results: vec![DeliveryResult { index: 0, fate: Fate::Settled(outcome), attempts: 1 }],
         native: None,
     }
 }

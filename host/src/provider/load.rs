@@ -1,6 +1,7 @@
 //! From the bytes of a component to a [`Provider`] that can be called.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use wasmtime::component::{Component, InstancePre};
@@ -84,6 +85,8 @@ impl From<LoadError> for Error {
 pub struct Provider {
     pub(super) loaded: Arc<Loaded>,
     tenants: RwLock<HashMap<TenantId, Arc<Instances>>>,
+    /// It was seen to make different requests of two spellings of a token.
+    tells_spellings_apart: AtomicBool,
 }
 
 /// What all instances of a component share.
@@ -149,7 +152,11 @@ impl Provider {
             digest,
             _code: code,
         });
-        Ok(Arc::new(Self { loaded, tenants: RwLock::default() }))
+        Ok(Arc::new(Self {
+            loaded,
+            tenants: RwLock::default(),
+            tells_spellings_apart: AtomicBool::new(false),
+        }))
     }
 
     pub fn trust(&self) -> Trust {
@@ -168,6 +175,16 @@ impl Provider {
     /// SHA-256 of the component file, in hex.
     pub fn digest(&self) -> &str {
         &self.loaded.digest
+    }
+
+    /// Is a token in another spelling another token to it, for all that is known?
+    pub fn tells_spellings_apart(&self) -> bool {
+        self.tells_spellings_apart.load(Ordering::Relaxed)
+    }
+
+    /// Records that it made different requests of two spellings of a token.
+    pub fn told_spellings_apart(&self) {
+        self.tells_spellings_apart.store(true, Ordering::Relaxed);
     }
 
     /// The instances that belong to one tenant.

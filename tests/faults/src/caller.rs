@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pushlet::config::Layers;
 use pushlet::contract::{Disposition, Target};
-use pushlet::gateway::{Fate, Fields, Gateway, Registration, Send, Via};
+use pushlet::gateway::{Duplicates, Fate, Fields, Gateway, Registration, Send, Via};
 use pushlet::tenant::TenantId;
 use rcgen::KeyPair;
 use serde_json::json;
@@ -98,12 +98,13 @@ impl Caller {
             via: Via::Application(application.to_owned()),
             notification: Fields::Strict(notification.as_object().cloned().unwrap_or_default()),
             targets: pushes.map(|push| Target::Device(format!("{push:064x}"))).collect(),
+            duplicates: Duplicates::Send,
             native: false,
             validate_only: false,
             deadline: None,
         };
         match self.gateway.send(&self.tenant, send).await {
-            Ok(report) => report.fates.into_iter().map(told).collect(),
+            Ok(report) => report.results.into_iter().map(|result| told(result.fate)).collect(),
             Err(error) => vec![Told::NotDelivered(error.code.into_owned()); count],
         }
     }
@@ -118,6 +119,7 @@ fn told(fate: Fate) -> Told {
         Fate::Failed(error) => Told::NotDelivered(error.code.into_owned()),
         Fate::Lost(_) => Told::Unknown,
         Fate::Valid => Told::NotDelivered("only checked".to_owned()),
+        Fate::Duplicate(_) => Told::NotDelivered("a duplicate".to_owned()),
         Fate::Settled(outcome) => match outcome.disposition {
             Disposition::Delivered | Disposition::Replaced(_) => Told::Delivered,
             Disposition::Unknown => Told::Unknown,

@@ -7,6 +7,7 @@ mod notifications;
 mod object;
 mod page;
 mod providers;
+mod request;
 mod result;
 mod segments;
 mod stream;

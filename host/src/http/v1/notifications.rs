@@ -1,12 +1,9 @@
 //! `POST /v1/notifications`: one notification for many targets, or many different ones.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
@@ -15,17 +12,25 @@ use super::super::admission::Place;
 use super::super::idempotency::MayHaveArrived;
 use super::super::openapi::{self, Guarded, Missing, Once, Read};
 use super::super::{Api, answer, detached};
+use super::json;
 use super::object::Object;
+use super::request::{Job, Most, SendRequest};
 use super::result::{Summary, TargetResult};
-use super::{json, target};
-use crate::config::Limits;
 use crate::contract::Target;
-use crate::error::{Error, Kind};
-use crate::gateway::{Fate, Fields, Line, Send, Shared, Stream, Targets, Via};
+use crate::error::Error;
+use crate::gateway::{DeliveryResult, Duplicates, Fate, Fields, Line, Send, Stream, Via};
 use crate::tenant::TenantId;
 
-pub(super) const FIELDS: &[&str] =
-    &["application_id", "notification", "target", "targets", "notifications", "validate_only", "deadline"];
+pub(super) const FIELDS: &[&str] = &[
+    "application_id",
+    "notification",
+    "target",
+    "targets",
+    "notifications",
+    "validate_only",
+    "deadline",
+    "duplicates",
+];
 pub(super) const ITEM_FIELDS: &[&str] = &["notification", "target", "targets"];
 /// Lines and fates that wait between two steps.
 const WAITING: usize = 512;
@@ -51,6 +56,8 @@ struct Body {
     /// Seconds for the whole send; at most the server's own limit.
     #[schema(exclusive_minimum = 0.0)]
     deadline: Option<f64>,
+    /// What becomes of a target that comes again with the same notification; `skip` by default.
+    duplicates: Option<Duplicates>,
 }
 
 /// A notification of its own for some targets.
@@ -65,14 +72,6 @@ struct Item {
     targets: Option<Vec<openapi::Target>>,
 }
 
-/// What is to be sent.
-enum Job {
-    /// One notification for all targets.
-    Same(Shared, Vec<Target>),
-    /// Each target's own, over what they share.
-    Different(Shared, Vec<Line>),
-}
-
 /// What became of every target, in the request's order.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SendResults)]
@@ -83,7 +82,9 @@ struct Answer {
 
 /// Send to many targets
 ///
-/// One result for each target; a target that fails costs the others nothing, and the answer is 200 all the same.
+/// One result for each target; a target that fails costs the others nothing, and the answer is 200 all the same. A
+/// target that comes twice with the same notification is sent once: the second one's result is `duplicate`, and
+/// `duplicate_of` is the index of the first.
 #[utoipa::path(
     post,
     path = "/v1/notifications",
@@ -113,8 +114,8 @@ pub(super) async fn send(
 
 async fn send_all(api: Api, tenant: TenantId, place: Place, request: Request) -> Result<Response, Error> {
     let (body, most) = (json(request, &api, api.limits.notifications_body).await?, Most::of(&api.limits));
-    let job = body.read(move |fields| job(Object::new(fields, "", FIELDS)?, &most)).await?;
-    let (results, arrived) = detached(place, perform(api, tenant, job)).await?;
+    let parsed = body.read(move |fields| SendRequest::parse(Object::new(fields, "", FIELDS)?, &most)).await?;
+    let (results, arrived) = detached(place, perform(api, tenant, parsed)).await?;
     let mut summary = Summary::default();
     results.iter().for_each(|result| summary.count(result.status));
     let mut response = answer::json(StatusCode::OK, &Answer { summary, results });
@@ -125,20 +126,26 @@ async fn send_all(api: Api, tenant: TenantId, place: Place, request: Request) ->
 }
 
 /// Answers too whether something may have been delivered.
-async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResult>, bool), Error> {
-    let (targets, fates): (_, Vec<_>) = match job {
+async fn perform(
+    api: Api,
+    tenant: TenantId,
+    request: SendRequest,
+) -> Result<(Vec<TargetResult>, bool), Error> {
+    let SendRequest { job, wrong, places } = request;
+    let (targets, results) = match job {
         Job::Same(shared, targets) => {
             let send = Send {
                 provider: None,
                 via: Via::Application(shared.application_id),
                 notification: Fields::Strict(shared.notification),
                 targets,
+                duplicates: shared.duplicates,
                 native: false,
                 validate_only: shared.validate_only,
                 deadline: shared.deadline,
             };
             let report = api.backend.send(tenant, send).await?;
-            (report.targets, report.fates.into_iter().enumerate().collect())
+            (report.targets, counted(report.results, &wrong))
         }
         Job::Different(shared, lines) => {
             let stream = api.backend.stream(tenant, shared).await?;
@@ -146,14 +153,51 @@ async fn perform(api: Api, tenant: TenantId, job: Job) -> Result<(Vec<TargetResu
             (targets, all(stream, lines).await)
         }
     };
-    let arrived = fates.iter().any(|(_, fate)| answer::may_have_arrived(fate));
-    let results = fates.into_iter().zip(&targets);
-    let results = results.map(|((index, fate), target)| TargetResult::new(index, fate).of(target));
-    Ok((results.collect(), arrived))
+    let arrived = results.iter().any(|result| answer::may_have_arrived(&result.fate));
+    let results = results.into_iter().zip(&targets);
+    let mut results: Vec<TargetResult> =
+        results.map(|(result, target)| TargetResult::new(result).of(target)).collect();
+    if !wrong.is_empty() {
+        let wrong =
+            wrong.into_iter().map(|(index, error)| DeliveryResult::untried(index, Fate::Failed(error)));
+        results.extend(wrong.map(TargetResult::new));
+        results.sort_by_key(|result| result.index);
+    }
+    for result in &mut results {
+        // The gateway does not know how the request named the target.
+        if result.field.as_deref() == Some("target") {
+            result.field = Some(places.of(result.index));
+        }
+    }
+    Ok((results, arrived))
 }
 
-/// Sends the lines; answers their fates in their order.
-async fn all(stream: Stream, lines: Vec<Line>) -> Vec<(usize, Fate)> {
+/// The results of the targets that are right, with the indices of the request, which counts the wrong ones too.
+fn counted(mut results: Vec<DeliveryResult>, wrong: &[(usize, Error)]) -> Vec<DeliveryResult> {
+    if wrong.is_empty() {
+        return results;
+    }
+    let mut wrong = wrong.iter().map(|(index, _)| *index).peekable();
+    let mut indices = Vec::with_capacity(results.len());
+    let mut next = 0;
+    while indices.len() < results.len() {
+        match wrong.next_if_eq(&next) {
+            Some(_) => {}
+            None => indices.push(next),
+        }
+        next += 1;
+    }
+    for result in &mut results {
+        result.index = indices[result.index];
+        if let Fate::Duplicate(first) = &mut result.fate {
+            *first = indices[*first];
+        }
+    }
+    results
+}
+
+/// Sends the lines; returns their results in their order.
+async fn all(stream: Stream, lines: Vec<Line>) -> Vec<DeliveryResult> {
     let count = lines.len();
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, mut results) = mpsc::channel(WAITING);
@@ -165,7 +209,10 @@ async fn all(stream: Stream, lines: Vec<Line>) -> Vec<(usize, Fate)> {
                     line.held = held;
                     to_send.send(line).await.is_ok()
                 }
-                Err(error) => refused.send((line.index, Fate::Failed(error))).await.is_ok(),
+                Err(error) => {
+                    let result = DeliveryResult::untried(line.index, Fate::Failed(error));
+                    refused.send(result).await.is_ok()
+                }
             };
             if !passed {
                 break;
@@ -173,151 +220,11 @@ async fn all(stream: Stream, lines: Vec<Line>) -> Vec<(usize, Fate)> {
         }
     };
     let collect = async {
-        let mut fates = Vec::with_capacity(count);
-        while results.recv_many(&mut fates, WAITING).await > 0 {}
-        fates
+        let mut collected = Vec::with_capacity(count);
+        while results.recv_many(&mut collected, WAITING).await > 0 {}
+        collected
     };
-    let ((), _, mut fates) = tokio::join!(feed, stream.run(received, settled), collect);
-    fates.sort_by_key(|(index, _)| *index);
-    fates
-}
-
-fn job(mut body: Object, most: &Most) -> Result<Job, Error> {
-    let notification = body.object("notification")?;
-    let targets = targets(&mut body, "", most.targets)?;
-    let notifications = body.list("notifications")?;
-    let shared = |notification: Map<String, Value>, body: &mut Object| -> Result<Shared, Error> {
-        Ok(Shared {
-            application_id: body.needed_text("application_id")?,
-            size: size(&notification),
-            notification,
-            validate_only: body.switch("validate_only")?,
-            deadline: body.seconds("deadline")?,
-            targets: Targets::Counted(0),
-        })
-    };
-    match (notification, targets, notifications) {
-        (Some(notification), Some(targets), None) => {
-            at_least_one(targets.len())?;
-            Ok(Job::Same(shared(notification, &mut body)?, targets))
-        }
-        (notification, None, Some(items)) => {
-            let count = count(&items, most.targets)?;
-            let mut shared = shared(notification.unwrap_or_default(), &mut body)?;
-            let lines = lines(items, count)?;
-            most.copies(shared.size, &lines)?;
-            at_least_one(lines.len())?;
-            shared.targets = Targets::Counted(lines.len());
-            Ok(Job::Different(shared, lines))
-        }
-        (None, Some(_), None) => {
-            Err(Error::field("missing_notification", "notification", "there is no notification"))
-        }
-        (_, Some(_), Some(_)) => {
-            let message = "targets of different notifications belong into notifications";
-            Err(Error::field("invalid_targets", "targets", message))
-        }
-        (_, None, None) => Err(Error::field("missing_targets", "targets", "there is no target")),
-    }
-}
-
-/// `target`, or the list `targets`.
-fn targets(object: &mut Object, place: &str, most: usize) -> Result<Option<Vec<Target>>, Error> {
-    match (object.value("target"), object.list("targets")?) {
-        (None, None) => Ok(None),
-        (Some(target), None) => Ok(Some(vec![target::parse(&target, &format!("{place}target"))?])),
-        (None, Some(targets)) => {
-            at_most(targets.len(), most)?;
-            let targets = targets.iter().enumerate();
-            let parse = |(index, value)| target::parse(value, &format!("{place}targets[{index}]"));
-            targets.map(parse).collect::<Result<_, _>>().map(Some)
-        }
-        (Some(_), Some(_)) => {
-            let message = "give target or targets, not both";
-            Err(Error::field("invalid_target", format!("{place}target"), message))
-        }
-    }
-}
-
-/// The number of targets of all items, before anything is made of them. What is wrong with one is told later.
-fn count(items: &[Value], most: usize) -> Result<usize, Error> {
-    let targets = |item: &Value| item.get("targets").and_then(Value::as_array).map_or(1, Vec::len);
-    let count = items.iter().map(targets).sum();
-    at_most(count, most).map(|()| count)
-}
-
-fn lines(items: Vec<Value>, count: usize) -> Result<Vec<Line>, Error> {
-    let mut lines = Vec::with_capacity(count);
-    for (number, item) in items.into_iter().enumerate() {
-        let place = format!("notifications[{number}]");
-        let mut item = Object::of(item, &place, ITEM_FIELDS)?;
-        let notification = item.object("notification")?.map(Arc::new);
-        let size = notification.as_deref().map_or(0, size);
-        let targets = targets(&mut item, &format!("{place}."), count)?
-            .ok_or_else(|| Error::field("missing_target", format!("{place}.target"), "there is no target"))?;
-        for target in targets {
-            let notification = notification.clone();
-            lines.push(Line { index: lines.len(), target, notification, size, held: None });
-        }
-    }
-    Ok(lines)
-}
-
-fn at_least_one(targets: usize) -> Result<(), Error> {
-    if targets > 0 {
-        return Ok(());
-    }
-    Err(Error::field("missing_targets", "targets", "there is no target"))
-}
-
-fn at_most(targets: usize, most: usize) -> Result<(), Error> {
-    if targets <= most {
-        return Ok(());
-    }
-    let message = format!("there are {targets} targets, more than {most}; use /v1/notifications:stream");
-    Err(Error::field("too_many_targets", "targets", message))
-}
-
-/// Bytes that the texts of a notification take, with some for each value.
-fn size(notification: &Map<String, Value>) -> usize {
-    let of = |(name, value): (&String, &Value)| name.len() + value_size(value);
-    notification.iter().map(of).sum()
-}
-
-fn value_size(value: &Value) -> usize {
-    const EACH: usize = 128;
-    EACH + match value {
-        Value::String(text) => text.len(),
-        Value::Array(values) => values.iter().map(value_size).sum(),
-        Value::Object(fields) => size(fields),
-        _ => 0,
-    }
-}
-
-/// What one request may ask for.
-struct Most {
-    targets: usize,
-    /// Bytes that all notifications may take together, each written out.
-    copies: usize,
-}
-
-impl Most {
-    fn of(limits: &Limits) -> Self {
-        Self { targets: limits.targets, copies: limits.notifications_body.saturating_mul(8) }
-    }
-
-    /// A target with a notification of its own takes a copy of all that it shares, one target after the other.
-    fn copies(&self, shared: usize, lines: &[Line]) -> Result<(), Error> {
-        let own = lines.iter().filter(|line| line.notification.is_some());
-        let copies = own.fold(0_usize, |sum, line| sum.saturating_add(shared.saturating_add(line.size)));
-        if copies <= self.copies {
-            return Ok(());
-        }
-        let message = format!(
-            "the notifications are too large for so many targets: written out for each they take {copies} bytes, more \
-             than {}",
-            self.copies
-        );
-        Err(Error::new(Kind::TooLarge, "notifications_too_large", message).about("notifications"))
-    }
+    let ((), _, mut results) = tokio::join!(feed, stream.run(received, settled), collect);
+    results.sort_by_key(|result| result.index);
+    results
 }

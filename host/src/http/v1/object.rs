@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::super::form::{ANOTHER_KIND, json_fault, without_mark};
 use crate::error::{Error, Kind, nearest};
+use crate::gateway::Duplicates;
 
 /// The fields that are not read yet, and where the object stands in the request.
 pub(super) struct Object {
@@ -78,6 +79,16 @@ impl Object {
     /// A switch that may be neither on nor off.
     pub fn maybe(&mut self, name: &str) -> Result<Option<bool>, Error> {
         self.take(name, "true or false", |value| value.as_bool())
+    }
+
+    /// What becomes of targets that come again.
+    pub fn duplicates(&mut self) -> Result<Duplicates, Error> {
+        let duplicates = self.take("duplicates", "skip or send", |value| match value.as_str() {
+            Some("skip") => Some(Duplicates::Skip),
+            Some("send") => Some(Duplicates::Send),
+            _ => None,
+        })?;
+        Ok(duplicates.unwrap_or_default())
     }
 
     /// A wait as callers write it: seconds.

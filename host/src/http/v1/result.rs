@@ -10,7 +10,7 @@ use super::super::{answer, openapi};
 use super::target;
 use crate::contract::{Disposition, Outcome, Target};
 use crate::error::Error;
-use crate::gateway::{Fate, Status};
+use crate::gateway::{DeliveryResult, Fate, Status};
 
 /// What became of one target.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,6 +49,14 @@ pub(super) struct TargetResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub replacement: Option<String>,
+    /// Of a duplicate, which was not sent: the index of the target that it repeats, whose result holds for both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub duplicate_of: Option<usize>,
+    /// How many times it was tried, where that is more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 2)]
+    pub attempts: Option<u32>,
 }
 
 /// How many targets came to which status.
@@ -65,6 +73,8 @@ pub(super) struct Summary {
     pub unknown: usize,
     pub failed: usize,
     pub valid: usize,
+    /// Not sent, because they repeat an earlier target.
+    pub duplicates: usize,
 }
 
 impl Summary {
@@ -81,18 +91,22 @@ impl Summary {
             Status::Unknown => &mut self.unknown,
             Status::Failed => &mut self.failed,
             Status::Valid => &mut self.valid,
+            Status::Duplicate => &mut self.duplicates,
         };
         *counter += 1;
     }
 }
 
 impl TargetResult {
-    pub fn new(index: usize, fate: Fate) -> Self {
-        let plain = Self::plain(index, fate.status());
+    pub fn new(result: DeliveryResult) -> Self {
+        let DeliveryResult { index, fate, attempts } = result;
+        let attempts = (attempts > 1).then_some(attempts);
+        let plain = Self { attempts, ..Self::plain(index, fate.status()) };
         match fate {
             Fate::Settled(outcome) => plain.settled(outcome),
             Fate::Failed(error) | Fate::Lost(error) => plain.failed(error),
             Fate::Valid => plain,
+            Fate::Duplicate(first) => Self { duplicate_of: Some(first), ..plain },
         }
     }
 
@@ -113,6 +127,8 @@ impl TargetResult {
             retry_after: None,
             since: None,
             replacement: None,
+            duplicate_of: None,
+            attempts: None,
         }
     }
 

@@ -29,7 +29,7 @@ use super::{Failure, content_type, target};
 use crate::account::MemoryUse;
 use crate::config::Limits;
 use crate::error::{Error, Kind};
-use crate::gateway::{self, Fate, Gate, Shared, Stop, Targets};
+use crate::gateway::{self, DeliveryResult, Duplicates, Fate, Gate, Shared, Stop, Targets};
 use crate::tenants::{Permission, Withdrawal};
 
 /// Lines and results that wait between two steps.
@@ -40,7 +40,8 @@ const SMALL: usize = 256;
 const PIECE: usize = 256;
 const CONTENT_TYPES: &[&str] =
     &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"];
-pub(super) const HEADER_FIELDS: &[&str] = &["application_id", "notification", "validate_only", "deadline"];
+pub(super) const HEADER_FIELDS: &[&str] =
+    &["application_id", "notification", "validate_only", "deadline", "duplicates"];
 pub(super) const LINE_FIELDS: &[&str] = &["target", "notification"];
 
 /// The first line of a stream: what all targets share.
@@ -55,6 +56,9 @@ pub(super) struct StreamHeader {
     /// Seconds for each target; at most the server's own limit.
     #[schema(exclusive_minimum = 0.0)]
     deadline: Option<f64>,
+    /// What becomes of a target that comes again with the same notification, if it is among the last 114,688 different
+    /// targets at least; `skip` by default.
+    duplicates: Option<Duplicates>,
 }
 
 /// A further line of a stream: one target.
@@ -109,7 +113,7 @@ pub(super) struct End {
     pub interrupted: Option<Interruption>,
 }
 
-type Results = mpsc::Receiver<(usize, Fate)>;
+type Results = mpsc::Receiver<DeliveryResult>;
 
 /// How the two halves of a stream ended.
 struct Ends {
@@ -197,6 +201,7 @@ async fn header(lines: &mut Lines, limits: &Limits, permission: Permission) -> R
                     notification: header.object("notification")?.unwrap_or_default(),
                     validate_only: header.switch("validate_only")?,
                     deadline: header.seconds("deadline")?,
+                    duplicates: header.duplicates()?,
                     targets: Targets::Open(permission),
                 });
             }
@@ -218,7 +223,7 @@ struct Reader {
     lines: Lines,
     gate: Gate,
     to_send: mpsc::Sender<gateway::Line>,
-    results: mpsc::Sender<(usize, Fate)>,
+    results: mpsc::Sender<DeliveryResult>,
     idle: Duration,
     /// From a line's first byte to its end.
     line_timeout: Duration,
@@ -262,7 +267,10 @@ impl Reader {
         self.next += 1;
         match parsed {
             Ok(line) => self.to_send.send(line).await.is_ok(),
-            Err(error) => self.results.send((index, Fate::Failed(error))).await.is_ok(),
+            Err(error) => {
+                let result = DeliveryResult::untried(index, Fate::Failed(error));
+                self.results.send(result).await.is_ok()
+            }
         }
     }
 }
@@ -294,7 +302,7 @@ fn parse(index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
     let target = target.ok_or_else(|| Error::field("missing_target", "target", "there is no target"))?;
     Ok(gateway::Line {
         index,
-        target: target::parse(&target, "target")?,
+        target: target::parse(&target, || "target".to_owned())?,
         notification: line.object("notification")?.map(Arc::new),
         size: text.len(),
         held: None,
@@ -316,8 +324,8 @@ fn pieces(results: Results, ends: Ends) -> impl futures_util::Stream<Item = io::
             return Some((Ok(piece.into()), None));
         }
         piece.reserve(received.len() * 96);
-        for (index, fate) in received.drain(..) {
-            let result = TargetResult::new(index, fate);
+        for result in received.drain(..) {
+            let result = TargetResult::new(result);
             summary.count(result.status);
             push_line(&mut piece, &result);
         }

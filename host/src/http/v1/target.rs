@@ -5,26 +5,30 @@ use serde_json::{Value, json};
 use crate::contract::Target;
 use crate::error::Error;
 
-/// `"token"`, or an object with one of `device`, `topic`, `condition`, `channel`, `url`.
-pub(super) fn parse(value: &Value, field: &str) -> Result<Target, Error> {
-    let wrong = || {
-        let message = "a target must be a device token, or an object with one of device, topic, condition, channel, url";
-        Error::field("invalid_target", field, message)
+const NO_TARGET: &str =
+    "a target must be a device token, or an object with one of device, topic, condition, channel, url";
+
+/// `"token"`, or an object with one of `device`, `topic`, `condition`, `channel`, `url`. `field`: names it in errors.
+pub(super) fn parse(value: &Value, field: impl Fn() -> String) -> Result<Target, Error> {
+    let wrong = || Error::field("invalid_target", field(), NO_TARGET);
+    let filled = |text: &str| match text {
+        "" => Err(Error::field("invalid_target", field(), "the target is empty")),
+        text => Ok(text.to_owned()),
     };
     if let Some(token) = value.as_str() {
-        return filled(token, wrong).map(Target::Device);
+        return filled(token).map(Target::Device);
     }
     let object = value.as_object().filter(|object| object.len() == 1).ok_or_else(wrong)?;
     let (kind, value) = object.iter().next().ok_or_else(wrong)?;
-    let text = filled(value.as_str().ok_or_else(wrong)?, wrong)?;
-    match kind.as_str() {
-        "device" => Ok(Target::Device(text)),
-        "topic" => Ok(Target::Topic(text)),
-        "condition" => Ok(Target::Condition(text)),
-        "channel" => Ok(Target::Channel(text)),
-        "url" => Ok(Target::Url(text)),
-        _ => Err(wrong()),
-    }
+    let of_kind = match kind.as_str() {
+        "device" => Target::Device,
+        "topic" => Target::Topic,
+        "condition" => Target::Condition,
+        "channel" => Target::Channel,
+        "url" => Target::Url,
+        _ => return Err(wrong()),
+    };
+    filled(value.as_str().ok_or_else(wrong)?).map(of_kind)
 }
 
 /// The same as it was written, the short form for a device.
@@ -36,8 +40,4 @@ pub(super) fn shown(target: &Target) -> Value {
         Target::Channel(channel) => json!({ "channel": channel }),
         Target::Url(url) => json!({ "url": url }),
     }
-}
-
-fn filled(text: &str, wrong: impl Fn() -> Error) -> Result<String, Error> {
-    if text.is_empty() { Err(wrong()) } else { Ok(text.to_owned()) }
 }

@@ -17,6 +17,7 @@ mod routes;
 mod secrets;
 mod sockets;
 mod structure;
+mod targets;
 mod tenants;
 mod upload;
 mod v1;

@@ -17,7 +17,7 @@ const COLUMNS: usize = 79;
 /// The rate is that of the last seconds: so many looks, a pause apart.
 const LOOKS: usize = 25;
 /// Statuses that need nobody's attention.
-const GOOD: [&str; 3] = ["delivered", "replaced", "valid"];
+const GOOD: [&str; 4] = ["delivered", "replaced", "valid", "duplicate"];
 
 pub struct Progress {
     /// Targets all told; None: not known.
