@@ -107,10 +107,12 @@ fn sends(manifests: &[&ProviderManifest]) -> Examples {
     let mut examples = Examples::new();
     if let Some((manifest, token)) = devices(manifests) {
         let application = application(manifest);
+        // Of the same letters, so that it is a token of the same kind, and no duplicate.
+        let another: String = token.chars().rev().collect();
         let many = json!({
             "application_id": application,
             "notification": {"title": "Order 7", "body": "On its way", "ttl": 3600, "priority": "high"},
-            "targets": [token, {"device": token}],
+            "targets": [token, {"device": another}],
         });
         let different = json!({
             "application_id": application,
