@@ -114,9 +114,7 @@ fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Pr
 
 /// The built-in providers, those of the directory, and those that were uploaded.
 fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> Result<Uploads, Problem> {
-    let sandbox = Sandbox::new(limits(config), tenants.accounts().clone())
-        .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
-    let mut loader = Loader::new(sandbox, compiler(&config.providers)?);
+    let mut loader = loader(config, tenants.accounts().clone())?;
     let beside_the_data = || config.data_dir.as_ref().map(|directory| directory.join(ARTEFACTS));
     if let Some(directory) = config.providers.cache_dir.clone().or_else(beside_the_data) {
         let key = sealing_key(config)?.map(|key| key.derive(ARTEFACTS)).transpose().map_err(Problem::new)?;
@@ -124,20 +122,46 @@ fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> R
             Problem::new(format_args!("providers.cache_dir: {}: {error}", directory.display()))
         })?;
     }
-    let catalogue = Catalogue::built_in(&loader)
-        .map_err(|(name, error)| Problem::new(format_args!("the built-in provider {name}: {error}")))?;
-    let policy = Policy {
-        allow_shadowing: config.providers.allow_shadowing,
-        allowed_hosts: config.providers.allowed_hosts.clone(),
-        versions: config.providers.versions,
-    };
-    let catalogue = match &config.providers.dir {
-        Some(directory) => add_directory(catalogue, &loader, &policy, directory)?,
-        None => catalogue,
-    };
+    let policy = policy(config);
+    let catalogue = shared_providers(config, &loader, &policy)?;
     let uploads = Uploads::new(catalogue, loader, tenants, registry, policy, config.providers.compile_jobs);
     uploads.restore();
     Ok(uploads)
+}
+
+/// Checks that each override in `[endpoints]` is one of a provider and an endpoint that exist. Compiles the providers,
+/// so it takes a while, and touches neither the cache nor the data of a server that may be running.
+pub fn check_endpoints(config: &Config) -> Result<(), Problem> {
+    if !config.endpoints.has_shared() {
+        return Ok(());
+    }
+    let loader = loader(config, accounts(config)?)?;
+    let catalogue = shared_providers(config, &loader, &policy(config))?;
+    config.endpoints.check(&catalogue.shared_endpoints())
+}
+
+fn loader(config: &Config, accounts: Arc<Accounts>) -> Result<Loader, Problem> {
+    let sandbox = Sandbox::new(limits(config), accounts)
+        .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
+    Ok(Loader::new(sandbox, compiler(&config.providers)?))
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        allow_shadowing: config.providers.allow_shadowing,
+        allowed_hosts: config.providers.allowed_hosts.clone(),
+        versions: config.providers.versions,
+    }
+}
+
+/// The built-in providers and those of the directory.
+fn shared_providers(config: &Config, loader: &Loader, policy: &Policy) -> Result<Catalogue, Problem> {
+    let catalogue = Catalogue::built_in(loader)
+        .map_err(|(name, error)| Problem::new(format_args!("the built-in provider {name}: {error}")))?;
+    match &config.providers.dir {
+        Some(directory) => add_directory(catalogue, loader, policy, directory),
+        None => Ok(catalogue),
+    }
 }
 
 /// Components from the operator's directory; one that is not sound keeps the server from starting.

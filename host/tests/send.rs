@@ -129,5 +129,6 @@ async fn exit_codes_and_targets_of_the_command_line() {
     assert_eq!(scene.code(&["--to", "one", "--to", "gone", "--ok", "rejected,unregistered"]).await, Some(0));
     assert_eq!(scene.code(&["--to", "one", "--ok", "fine"]).await, Some(2));
     assert_eq!(scene.code(&["--to", "one", "tokens.txt"]).await, Some(2));
+    assert_eq!(scene.code(&["--to", ""]).await, Some(2));
     assert_eq!(scene.code(&[]).await, Some(2));
 }

@@ -61,7 +61,12 @@ fn run(
         Action::CheckConfig => {
             let layers = layers(&arguments, variables)?;
             let shown = layers.shown()?;
-            check(&layers.finish()?)?;
+            let config = layers.finish()?;
+            check(&config)?;
+            // Threads of the sandbox.
+            let runtime = runtime()?;
+            let _here = runtime.enter();
+            start::check_endpoints(&config)?;
             std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)?;
         }
         Action::RotateKey { new_key_file } => {

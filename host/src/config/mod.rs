@@ -331,6 +331,11 @@ impl Endpoints {
         })
     }
 
+    /// Is there an override of a provider that all tenants share?
+    pub fn has_shared(&self) -> bool {
+        self.0.keys().any(|name| !name.contains('/'))
+    }
+
     /// Is every override one of a provider that all tenants share, and of an endpoint that it has? `known`: these
     /// providers with their endpoints. An unknown one would be a redirection that never happens.
     pub fn check(&self, known: &[(String, Vec<String>)]) -> Result<(), Problem> {

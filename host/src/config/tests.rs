@@ -34,6 +34,8 @@ fn defaults_are_complete() {
     assert_eq!(config.limits.request_body, 1 << 20);
     assert_eq!(config.sandbox.isolation, Isolation::Warm);
     assert!(config.callers().unwrap().login.is_none());
+    // Load balancers close idle connections after 60 s. One that is closed here first would cost a request.
+    assert!(config.limits.keep_alive > Duration::from_secs(60));
 }
 
 #[test]

@@ -20,8 +20,11 @@ use crate::provider::{Exchange, Instances, Message, Provider};
 use crate::registry::Application;
 use crate::tenant::TenantId;
 
-/// Targets in one call of `encode`.
+/// Targets in one call of `encode`, where an exchange covers fewer.
 pub(super) const BATCH: usize = 500;
+/// The largest batch that is made for a service whose exchanges cover more targets than [`BATCH`]: legacy GCM takes
+/// 1,000 ids in a request.
+const LARGEST_BATCH: usize = 1000;
 /// Options that ask a service to check a notification without delivering it (see `provider-manifest.options`).
 const ONLY_CHECK: [&str; 2] = ["validate_only", "dry_run"];
 /// Exchanges of one campaign at once; the transport bounds what all campaigns have under way.
@@ -150,11 +153,12 @@ impl Campaign {
         let mut results: Vec<Option<DeliveryResult>> = vec![None; targets.len()];
         let mut native = None;
         let mut under_way = FuturesUnordered::new();
-        let mut batches = targets.chunks(BATCH).enumerate();
+        let size = self.batch_size();
+        let mut batches = targets.chunks(size).enumerate();
         loop {
             while under_way.len() < MOST_AT_ONCE {
                 let Some((number, targets)) = batches.next() else { break };
-                let batch = self.batch(number * BATCH, targets.to_vec(), notification.clone(), deadline)?;
+                let batch = self.batch(number * size, targets.to_vec(), notification.clone(), deadline)?;
                 under_way.extend(self.launch(batch).await);
             }
             let Some(settled) = under_way.next().await else { break };
@@ -168,6 +172,12 @@ impl Campaign {
             |index| DeliveryResult::untried(index, Fate::Failed(Error::internal("a target was lost")));
         let results = results.into_iter().enumerate();
         Ok((results.map(|(index, result)| result.unwrap_or_else(|| missing(index))).collect(), native))
+    }
+
+    /// An exchange is as full as the service lets it be: a batch that is smaller would split it.
+    fn batch_size(&self) -> usize {
+        let in_exchange = self.provider.manifest().targets_per_exchange as usize;
+        in_exchange.clamp(BATCH, LARGEST_BATCH)
     }
 
     /// Some targets of the campaign, with the randomness that their provider wants.

@@ -107,7 +107,7 @@ impl Campaign {
         {
             let (application, provider) = (&self.application.record.id, &self.application.provider);
             let cause = error.to_string();
-            tracing::warn!(?application, provider, cause, repeated, "the push service could not be reached");
+            tracing::warn!(application, provider, cause, repeated, "the push service could not be reached");
         }
     }
 
@@ -182,7 +182,7 @@ impl Campaign {
         };
         if let Some(repeated) = self.application.unreached.due(std::time::Instant::now()) {
             let (application, provider) = (&self.application.record.id, &self.application.provider);
-            tracing::warn!(?application, provider, %error, detail, repeated, "no token could be fetched");
+            tracing::warn!(application, provider, %error, detail, repeated, "no token could be fetched");
         }
     }
 

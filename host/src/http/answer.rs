@@ -33,7 +33,7 @@ pub struct Told<'a> {
 impl Told<'_> {
     fn text(&self) -> String {
         // A struct of texts can always be written into memory.
-        serde_json::to_string(self).unwrap_or_default()
+        serde_json::to_string(self).map(ended).unwrap_or_default()
     }
 }
 
@@ -54,7 +54,15 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
 
 /// An answer whose body is a JSON text already.
 pub fn raw_json(status: StatusCode, body: String) -> Response {
-    (status, [(CONTENT_TYPE, JSON)], body).into_response()
+    (status, [(CONTENT_TYPE, JSON)], ended(body)).into_response()
+}
+
+/// With a line break at its end, so that terminals and logs have each answer on a line of its own.
+fn ended(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
 }
 
 /// The answer to an error: `{"error","message"}` and what belongs into headers.

@@ -100,6 +100,16 @@ impl Catalogue {
         &self.shared
     }
 
+    /// The names of those that everybody sees, each with the names of its endpoints.
+    pub fn shared_endpoints(&self) -> Vec<(String, Vec<String>)> {
+        let of = |provider: &Arc<Provider>| {
+            let manifest = provider.manifest();
+            let endpoints = manifest.endpoints.iter().map(|endpoint| endpoint.name.clone());
+            (manifest.name.clone(), endpoints.collect())
+        };
+        self.shared.all().map(of).collect()
+    }
+
     /// Those that a tenant sees.
     pub fn of_tenant(&self, tenant: &TenantId) -> Arc<Providers> {
         self.own.load().get(tenant).unwrap_or(&self.shared).clone()

@@ -96,7 +96,7 @@ fn listed(answer: &Value, name: &str, columns: &[(&str, &str)], as_json: bool) -
 async fn list(server: &Server, as_json: bool) -> Result<(), Problem> {
     let all = server.all("applications").await?;
     if as_json {
-        return print::json(&json!({ "applications": all }));
+        return print::json(&json!({ "applications": all, "next": null }));
     }
     let columns = [
         ("ID", "/id"),

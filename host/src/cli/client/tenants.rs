@@ -82,7 +82,7 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
             );
         }
         _ => {
-            let all = json!({ "tenants": server.all("tenants").await? });
+            let all = json!({ "tenants": server.all("tenants").await?, "next": null });
             return list(&all, "tenants", &[("ID", "/id"), ("SUSPENDED", "/suspended")], as_json);
         }
     };

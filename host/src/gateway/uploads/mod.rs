@@ -121,12 +121,7 @@ impl Uploads {
 
     /// The providers that all tenants share, with the names of their endpoints.
     pub fn shared_endpoints(&self) -> Vec<(String, Vec<String>)> {
-        let of = |provider: &Arc<Provider>| {
-            let manifest = provider.manifest();
-            let endpoints = manifest.endpoints.iter().map(|endpoint| endpoint.name.clone());
-            (manifest.name.clone(), endpoints.collect())
-        };
-        self.0.catalogue.shared().all().map(of).collect()
+        self.0.catalogue.shared_endpoints()
     }
 
     /// Most bytes of a component.

@@ -56,6 +56,13 @@ impl Lines {
         Ok(())
     }
 
+    /// Reads what is left of the body and drops it.
+    pub async fn discard(mut self) {
+        while !self.ended && self.more().await.is_ok() {
+            self.read.clear();
+        }
+    }
+
     async fn more(&mut self) -> Result<(), CutOff> {
         match self.body.next().await {
             None => self.ended = true,

@@ -36,6 +36,8 @@ use crate::tenants::{Permission, Withdrawal};
 const WAITING: usize = 512;
 /// Bytes of a line that is parsed before it is known what it takes.
 const SMALL: usize = 256;
+/// How long lines are still read, and dropped, after the stream was stopped.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// Results in one piece of the answer.
 const PIECE: usize = 256;
 const CONTENT_TYPES: &[&str] =
@@ -233,6 +235,13 @@ struct Reader {
 impl Reader {
     /// To the end of the lines, or until nobody takes them or the results. Answers why it ended early, if it did.
     async fn run(mut self, place: Place) -> Option<Interruption> {
+        let interruption = self.read_all(place).await;
+        // A connection that is closed while lines still arrive is reset, and the caller would not get the last line.
+        tokio::spawn(timeout(DISCARD_TIME, self.lines.discard()));
+        interruption
+    }
+
+    async fn read_all(&mut self, place: Place) -> Option<Interruption> {
         loop {
             let line = match self.lines.take() {
                 Some(line) => line,

@@ -61,6 +61,36 @@ async fn the_tables_in_the_readmes_are_true() {
     assert!(stale.is_empty(), "not as it is on the wire: {stale:?}; PUSHLET_WRITE_TABLES=1 writes them anew");
 }
 
+/// The tables are written from the manifests; this reads them back, and knows nothing of how they are written.
+#[tokio::test]
+async fn every_option_of_every_manifest_has_its_line() {
+    let gateway = start::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
+    let described = gateway.described(&TenantId::default_tenant());
+    assert_eq!(described.len(), pushlet::provider::BUILT_IN.len());
+    let mut options = 0;
+    for manifest in described.iter().map(|provider| &provider.manifest) {
+        let own = COLUMNS.iter().enumerate().filter(|(_, column)| match manifest.name.as_str() {
+            "apns" => column.starts_with("Apple"),
+            name => column.to_lowercase().starts_with(name),
+        });
+        let own: Vec<usize> = own.map(|(number, _)| number).collect();
+        assert!(!own.is_empty(), "{}: no column is its own", manifest.name);
+        let path = format!("{}/../../providers/{}/README.md", env!("CARGO_MANIFEST_DIR"), manifest.name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for option in &manifest.options {
+            options += 1;
+            let begin = format!("| `{}`: ", option.name);
+            let mut lines = text.lines().filter(|line| line.starts_with(&begin));
+            let line = lines.next().unwrap_or_else(|| panic!("{path}: no line for {}", option.name));
+            assert_eq!(lines.next(), None, "{path}: two lines for {}", option.name);
+            let cells: Vec<&str> = line.trim_matches('|').split(" | ").skip(1).map(str::trim).collect();
+            assert_eq!(cells.len(), COLUMNS.len(), "{path}: {line}");
+            assert!(own.iter().all(|column| cells[*column].trim_end_matches(" |") != "–"), "{path}: {line}");
+        }
+    }
+    assert!(options > 40, "only {options} options");
+}
+
 /// A line for each field that the provider knows.
 fn table(manifest: &ProviderManifest, cells: &BTreeMap<(String, &str), Vec<String>>) -> String {
     let mut text = format!("| field | {} |\n|---|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));

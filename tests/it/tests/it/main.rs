@@ -4,9 +4,12 @@
 mod access;
 mod built_in;
 mod cases;
+mod causes;
 mod classic;
+mod commands;
 mod credentials;
 mod error_codes;
+mod exchanges;
 mod fields;
 mod guests;
 mod openapi;

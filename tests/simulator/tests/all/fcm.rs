@@ -132,12 +132,16 @@ async fn refused(fcm: &Fcm, message: Value) -> String {
 async fn wrong_messages_name_the_field() {
     let simulator = start().await;
     let fcm = Fcm::new(&simulator).await;
+    let six = ["'a' in topics"; 6].join(" || ");
     let cases = [
         (json!({}), "message"),
         (json!({"token": "a", "topic": "b"}), "message"),
         (json!({"token": "a", "fid": "b"}), "message"),
         (json!({"topic": "/topics/news"}), "message.topic"),
+        (json!({"topic": "a b"}), "message.topic"),
+        (json!({"topic": "x".repeat(901)}), "message.topic"),
         (json!({"condition": "news"}), "message.condition"),
+        (json!({"condition": six}), "message.condition"),
         (json!({"token": "t", "colour": "red"}), "message"),
         (json!({"token": "t", "notification": {"titel": "x"}}), "message.notification"),
         (json!({"token": 1}), "message.token"),
@@ -148,6 +152,16 @@ async fn wrong_messages_name_the_field() {
         (json!({"token": "t", "androidV2": {"ttl": "2419201s"}}), "message.android_v2.ttl"),
         (json!({"token": "t", "android": {}, "android_v2": {}}), "message"),
         (json!({"token": "t", "apns": {"headers": {"apns-priority": 5}}}), "message.apns.headers[0].value"),
+        (
+            json!({"token": "t", "android": {"notification": {"color": "red"}}}),
+            "message.android.notification.color",
+        ),
+        (
+            json!({"token": "t", "fcm_options": {"analytics_label": "a b"}}),
+            "message.fcm_options.analytics_label",
+        ),
+        (json!({"token": "t", "apns": {"headers": {"apns-priority": "11"}}}), "message.apns.headers"),
+        (json!({"token": "t", "webpush": {"headers": {"Urgency": "urgent"}}}), "message.webpush.headers"),
         (json!({"token": "t", "data": {"from": "x"}}), "message.data"),
         (json!({"token": "t", "data": {"google.x": "x"}}), "message.data"),
         (json!({"token": "t", "data": {"gcm.notification.x": "x"}}), "message.data"),

@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
@@ -22,11 +23,14 @@ use results::Results;
 use stop::Stop;
 use targets::Targets;
 
+/// It could not be done, or not to the end.
+const FAILED: u8 = 1;
 /// Not every target was reached.
 const SOME_FAILED: u8 = 3;
 /// As shells have it of a program that Ctrl-C ended.
 const STOPPED: u8 = 130;
 
+/// What a target can come to, besides `delivered` and `valid`, which are good in any case.
 const STATUSES: [&str; 8] = [
     "unregistered",
     "rejected",
@@ -78,6 +82,7 @@ pub fn command() -> Command {
                 .value_name("TOKEN")
                 .action(ArgAction::Append)
                 .conflicts_with("targets")
+                .value_parser(NonEmptyStringValueParser::new())
                 .help("A target, instead of a file of them; may be given many times"),
         )
         .arg(
@@ -133,22 +138,28 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<ExitCode, Prob
         _ => Problem::new(format_args!("{problem} (so far {})", progress.summary())),
     })?;
     report(&end, &progress, matches.get_flag("json"))?;
-    if end.stopped {
-        let _ = writeln!(std::io::stderr(), "{}", stop::how_to_go_on(matches.contains_id("results")));
-        return Ok(ExitCode::from(STOPPED));
-    }
-    if let Some(why) = end.interrupted {
-        return Err(Problem::new(format_args!(
-            "the server ended the stream early ({why}); --resume goes on"
-        )));
-    }
-    Ok(if progress.all_good() { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
+    let code = match (end.stopped, &end.interrupted) {
+        (true, _) => STOPPED,
+        (false, Some(why)) => {
+            let told = print::printable(&format!("the server ended the stream early ({why})"));
+            let _ = writeln!(std::io::stderr(), "pushlet: {told}");
+            FAILED
+        }
+        (false, None) => return Ok(exit_code(&progress)),
+    };
+    let _ = writeln!(std::io::stderr(), "{}", stop::how_to_go_on(matches.contains_id("results")));
+    Ok(ExitCode::from(code))
+}
+
+fn exit_code(progress: &Progress) -> ExitCode {
+    if progress.all_good() { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) }
 }
 
 fn report(end: &stream::End, progress: &Progress, as_json: bool) -> Result<(), Problem> {
     if as_json {
-        // As the last line of a stream has it: `interrupted` is there if it was.
-        let mut shown = json!({ "summary": progress.outcomes(), "skipped": progress.skipped() });
+        // As the last line of a stream has it: every status is there, and `interrupted` if it was.
+        let statuses: Vec<&str> = STATUSES.into_iter().chain(["delivered", "valid"]).collect();
+        let mut shown = json!({ "summary": progress.outcomes(&statuses), "skipped": progress.skipped() });
         if let Some(why) = &end.interrupted {
             shown["interrupted"] = why.as_str().into();
         }

@@ -1,4 +1,4 @@
-//! The line that says how far it is: on a terminal not more often than an eye can follow, elsewhere once a minute.
+//! The progress line: redrawn a few times a second on a terminal, written once a minute elsewhere.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal as _, Write as _};
@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::{Map, Value};
+
 use crate::cli::client::print;
 
-const PAUSE: Duration = Duration::from_millis(200);
+/// Between two measurements, and between two redraws on a terminal.
+pub const PAUSE: Duration = Duration::from_millis(200);
 /// Where there is no terminal, say in the log of a job.
 const MINUTE: Duration = Duration::from_secs(60);
 const WIDTH: u64 = 16;
@@ -61,22 +64,30 @@ impl Progress {
         }
     }
 
-    /// Draws the line anew if it is time.
+    /// Writes the line if it is time.
     pub fn draw(&mut self) {
-        let now = Instant::now();
-        let pause = if self.is_terminal { PAUSE } else { MINUTE };
-        if now.duration_since(self.drawn.unwrap_or(self.start)) < pause {
-            return;
-        }
-        self.drawn = Some(now);
-        self.look(now);
-        if !self.is_terminal {
-            let _ = writeln!(std::io::stderr(), "{}", self.line());
-            return;
-        }
+        let Some(line) = self.due(Instant::now()) else { return };
         // A terminal that takes nothing shall not end the send. What is too long for it is cut off (DECAWM), for
         // a second line would stay.
-        let _ = write!(std::io::stderr(), "\r\x1b[2K\x1b[?7l{}\x1b[?7h", self.line());
+        let _ = match self.is_terminal {
+            true => write!(std::io::stderr(), "\r\x1b[2K\x1b[?7l{line}\x1b[?7h"),
+            false => writeln!(std::io::stderr(), "{line}"),
+        };
+    }
+
+    /// The line, if it is to be written now. Measures the rate, whether a line is due or not.
+    fn due(&mut self, now: Instant) -> Option<String> {
+        let last = self.looks.back().map_or(self.start, |(at, _)| *at);
+        if now.duration_since(last) < PAUSE {
+            return None;
+        }
+        self.look(now);
+        let pause = if self.is_terminal { PAUSE } else { MINUTE };
+        if now.duration_since(self.drawn.unwrap_or(self.start)) < pause {
+            return None;
+        }
+        self.drawn = Some(now);
+        Some(self.line())
     }
 
     /// Leaves the terminal as it was.
@@ -86,8 +97,12 @@ impl Progress {
         }
     }
 
-    pub fn outcomes(&self) -> &BTreeMap<String, u64> {
-        &self.outcomes
+    /// How many targets came to each of these statuses, and to any other.
+    pub fn outcomes(&self, statuses: &[&str]) -> Map<String, Value> {
+        let none = statuses.iter().map(|status| ((*status).to_owned(), 0.into()));
+        let counted = self.outcomes.iter().map(|(status, count)| (status.clone(), (*count).into()));
+        let total = ("total".to_owned(), self.settled.into());
+        std::iter::once(total).chain(none).chain(counted).collect()
     }
 
     pub fn all_good(&self) -> bool {
@@ -204,6 +219,35 @@ mod tests {
         }
         assert!((progress.recent_rate() - 10.0).abs() < 0.01, "{}", progress.recent_rate());
         assert!(progress.looks.len() <= LOOKS);
+    }
+
+    #[test]
+    fn without_a_terminal_there_is_a_line_a_minute() {
+        let mut progress = Progress { is_terminal: false, ..progress(&[]) };
+        let (start, mut lines) = (progress.start, Vec::new());
+        // 10 targets a second; the third minute has none.
+        for tick in 1..=5 * 180 {
+            let now = start + PAUSE * tick;
+            if tick <= 5 * 120 {
+                (0..2).for_each(|_| progress.count("delivered"));
+            }
+            lines.extend(progress.due(now).map(|line| (now.duration_since(start).as_secs(), line)));
+        }
+        let times: Vec<u64> = lines.iter().map(|(time, _)| *time).collect();
+        assert_eq!(times, [60, 120, 180]);
+        assert!(lines[0].1.contains("600 sent, 10/s") && lines[1].1.contains("1200 sent, 10/s"), "{lines:?}");
+        // The rate and the time that is left are those of the last seconds, not of the whole run.
+        assert!(lines[2].1.contains("1200 sent, 0/s") && !lines[2].1.contains("left"), "{lines:?}");
+        assert!(lines.iter().all(|(_, line)| !line.contains('\u{1b}')), "{lines:?}");
+    }
+
+    #[test]
+    fn a_terminal_is_redrawn_five_times_a_second() {
+        let mut progress = progress(&[]);
+        let start = progress.start;
+        let drawn =
+            (1..=1000).filter(|tick| progress.due(start + Duration::from_millis(10) * *tick).is_some());
+        assert_eq!(drawn.count(), 50);
     }
 
     #[test]

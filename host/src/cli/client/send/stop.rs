@@ -41,9 +41,10 @@ impl Stop {
 /// The command that goes on where this one ended.
 pub fn how_to_go_on(has_results: bool) -> String {
     if !has_results {
-        return "stopped; without --results nothing says which targets had their push".to_owned();
+        return "it cannot be continued: without --results, there is no record of the targets that were reached"
+            .to_owned();
     }
-    format!("stopped; this goes on:\n  {}", resuming(std::env::args_os()))
+    format!("to continue, run:\n  {}", resuming(std::env::args_os()))
 }
 
 fn resuming(arguments: impl Iterator<Item = OsString>) -> String {

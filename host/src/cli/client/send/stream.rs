@@ -7,12 +7,12 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::channel::{Channel, Sender};
 use reqwest::{Body, Method};
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::super::print;
 use super::super::server::Server;
-use super::progress::Progress;
+use super::progress::{self, Progress};
 use super::results::Results;
 use super::stop::Stop;
 use super::targets::{Target, Targets};
@@ -22,6 +22,9 @@ use crate::config::Problem;
 const AHEAD: usize = 1024;
 /// Targets in one piece of the request.
 const PIECE: usize = 256;
+/// Targets without a result. More than the server has in flight, so that it never waits for us; few, so that Ctrl-C
+/// is soon done: without this bound, the buffers of the sockets would hold many thousands.
+const IN_FLIGHT: usize = 4096;
 /// Longest line of an answer.
 const LONGEST_LINE: usize = 1 << 20;
 /// Failures that are shown.
@@ -38,8 +41,31 @@ pub struct End {
     pub examples: Vec<String>,
 }
 
-/// The text of each target that is under way, by its number in the stream.
-type UnderWay = Arc<Mutex<HashMap<u64, String>>>;
+/// The targets that are in flight. Cheap to clone.
+#[derive(Clone)]
+struct InFlight {
+    /// The text of each, by its number in the stream.
+    texts: Arc<Mutex<HashMap<u64, String>>>,
+    /// For how many more there is room.
+    room: Arc<Semaphore>,
+}
+
+impl InFlight {
+    fn new() -> Self {
+        Self { texts: Arc::default(), room: Arc::new(Semaphore::new(IN_FLIGHT)) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, String>> {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the target of this number out.
+    fn remove(&self, index: u64) -> Option<String> {
+        let text = self.lock().remove(&index)?;
+        self.room.add_permits(1);
+        Some(text)
+    }
+}
 
 /// Sends to all targets. What is wrong with a single target is no error.
 pub async fn send(
@@ -53,13 +79,13 @@ pub async fn send(
     let (sender, body) = Channel::<Bytes, std::io::Error>::new(4);
     let (read, waiting) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || read_all(targets, &read));
-    let under_way = UnderWay::default();
-    let feeding = tokio::spawn(feed(sender, format!("{header}\n"), waiting, under_way.clone(), stop.clone()));
+    let in_flight = InFlight::new();
+    let feeding = tokio::spawn(feed(sender, format!("{header}\n"), waiting, in_flight.clone(), stop.clone()));
     let request = server.plain(Method::POST, "/v1/notifications:stream");
     let request = request.header("content-type", "application/x-ndjson").body(Body::wrap(body));
     let received = async {
         let response = server.answer(request).await?;
-        receive(server, response, results, progress, &under_way).await
+        receive(server, response, results, progress, &in_flight).await
     };
     let end = tokio::select! {
         end = received => end,
@@ -76,19 +102,19 @@ pub async fn send(
         reading.abort();
         return end;
     }
-    finish(end?, reading, &under_way).await
+    finish(end?, reading, &in_flight).await
 }
 
 async fn finish(
     end: End,
     reading: JoinHandle<Result<(), Problem>>,
-    under_way: &UnderWay,
+    in_flight: &InFlight,
 ) -> Result<End, Problem> {
     if end.interrupted.is_some() {
         return Ok(end);
     }
     reading.await.map_err(Problem::new)??;
-    match lock(under_way).len() {
+    match in_flight.lock().len() {
         0 => Ok(end),
         lost => Err(Problem::new(format_args!("{lost} targets got no result"))),
     }
@@ -107,7 +133,7 @@ async fn feed(
     mut sender: Sender<Bytes, std::io::Error>,
     header: String,
     mut waiting: mpsc::Receiver<Target>,
-    under_way: UnderWay,
+    in_flight: InFlight,
     mut stop: Stop,
 ) {
     let mut piece = BytesMut::from(header.as_bytes());
@@ -115,13 +141,13 @@ async fn feed(
     let mut next = 0;
     // When the server does not read any more, its answer tells why.
     while sender.send_data(piece.split().freeze()).await.is_ok()
-        && next_targets(&mut waiting, &mut received, &mut stop).await
+        && next_targets(&mut waiting, &mut received, &in_flight.room, &mut stop).await
     {
-        let mut under_way = lock(&under_way);
+        let mut texts = in_flight.lock();
         for Target { text, line } in received.drain(..) {
             piece.extend_from_slice(line.as_bytes());
             piece.extend_from_slice(b"\n");
-            under_way.insert(next, text);
+            texts.insert(next, text);
             next += 1;
         }
     }
@@ -131,12 +157,24 @@ async fn feed(
 async fn next_targets(
     waiting: &mut mpsc::Receiver<Target>,
     received: &mut Vec<Target>,
+    room: &Semaphore,
     stop: &mut Stop,
 ) -> bool {
+    let next = async {
+        let place = room.acquire().await.ok()?;
+        let most = PIECE.min(1 + room.available_permits());
+        let count = waiting.recv_many(received, most).await;
+        // Nobody else takes any, so those that were counted are still there.
+        let others = room.acquire_many(u32::try_from(count.saturating_sub(1)).ok()?).await.ok()?;
+        (count > 0).then(|| {
+            place.forget();
+            others.forget();
+        })
+    };
     tokio::select! {
         biased;
         () = stop.pressed(1) => false,
-        count = waiting.recv_many(received, PIECE) => count > 0,
+        more = next => more.is_some(),
     }
 }
 
@@ -145,11 +183,13 @@ async fn receive(
     mut response: reqwest::Response,
     results: &mut Results,
     progress: &mut Progress,
-    under_way: &UnderWay,
+    in_flight: &InFlight,
 ) -> Result<End, Problem> {
     let mut end = End::default();
     let mut buffer = BytesMut::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| broke_off(&server.unreachable(&error)))? {
+    loop {
+        let piece = next_piece(&mut response, progress).await;
+        let Some(piece) = piece.map_err(|error| broke_off(&server.unreachable(&error)))? else { break };
         buffer.extend_from_slice(&piece);
         while let Some(length) = buffer.iter().position(|byte| *byte == b'\n') {
             let line = buffer.split_to(length + 1);
@@ -158,7 +198,7 @@ async fn receive(
                 let interrupted = result.get("interrupted").and_then(Value::as_str);
                 return Ok(End { interrupted: interrupted.map(str::to_owned), ..end });
             };
-            let target = lock(under_way).remove(&index).ok_or_else(not_ours)?;
+            let target = in_flight.remove(index).ok_or_else(not_ours)?;
             settle(&target, &result, results, progress, &mut end)?;
         }
         if buffer.len() > LONGEST_LINE {
@@ -168,6 +208,19 @@ async fn receive(
         progress.draw();
     }
     Err(broke_off(&"it ended too early"))
+}
+
+/// The next piece of the answer. The progress line goes on while none comes.
+async fn next_piece(
+    response: &mut reqwest::Response,
+    progress: &mut Progress,
+) -> Result<Option<Bytes>, reqwest::Error> {
+    loop {
+        match tokio::time::timeout(progress::PAUSE, response.chunk()).await {
+            Ok(piece) => return piece,
+            Err(_) => progress.draw(),
+        }
+    }
 }
 
 fn broke_off(why: &dyn std::fmt::Display) -> Problem {
@@ -193,8 +246,4 @@ fn settle(
 
 fn not_ours() -> Problem {
     Problem::new("the server's answer is none that Pushlet gives")
-}
-
-fn lock(under_way: &UnderWay) -> std::sync::MutexGuard<'_, HashMap<u64, String>> {
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -57,10 +57,14 @@ impl Targets {
         })
     }
 
-    /// Those of the command line.
+    /// Those of the command line. In quotes, as a file has them too: there, `#` begins no comment.
     pub fn given(tokens: Vec<String>, done: Done) -> Self {
         let total = Some(tokens.len() as u64);
-        let input = Box::new(Cursor::new(tokens.join("\n")));
+        let lines = tokens.into_iter().map(|token| match Target::shown(&token) {
+            Value::String(token) => json!(token).to_string() + "\n",
+            object => object.to_string() + "\n",
+        });
+        let input = Box::new(Cursor::new(lines.collect::<String>()));
         Self { input, name: "--to".to_owned(), number: 0, total, done, skipped: Arc::default() }
     }
 
@@ -85,8 +89,9 @@ impl Targets {
             if read.map_err(wrong)? == 0 {
                 return Ok(None);
             }
-            let text = &*unquoted(trimmed(&line));
-            if text.is_empty() || is_comment(text.as_bytes()) {
+            let line = trimmed(&line);
+            let text = &*unquoted(line);
+            if text.is_empty() || is_comment(line.as_bytes()) {
                 continue;
             }
             if self.done.contains(text) {
@@ -159,8 +164,12 @@ mod tests {
         assert_eq!(texts, ["one", "two", "three", "{\"target\":{\"topic\":\"a\"}}", "six"]);
         std::fs::remove_file(path).unwrap();
 
-        let mut given = Targets::given(vec!["a".to_owned(), "b".to_owned()], Done::default());
-        assert_eq!(given.total(), Some(2));
-        assert_eq!(given.next().unwrap().unwrap().line, r#"{"target":"a"}"#);
+        let given = ["a", "#b", "c\"d", "{\"target\":{\"topic\":\"e\"}}"].map(str::to_owned);
+        let mut given = Targets::given(given.into(), Done::default());
+        assert_eq!(given.total(), Some(4));
+        let mut lines = std::iter::from_fn(|| given.next().unwrap().map(|target| target.line));
+        let quoted = r#"{"target":"c\"d"}"#;
+        let expected = [r#"{"target":"a"}"#, r##"{"target":"#b"}"##, quoted, r#"{"target":{"topic":"e"}}"#];
+        assert_eq!(lines.by_ref().collect::<Vec<_>>(), expected);
     }
 }
