@@ -165,7 +165,7 @@ async fn a_file_of_tokens_may_have_comments_quotes_and_other_targets() {
     let token = |number: u8| format!("{number:02x}{}", &DEVICE[2..]);
     let (one, two, three) = (token(1), token(2), token(3));
     let lines = format!(
-        "# exported today\n\n\u{feff}{one}\n  \"{two}\"\r\n'{DEAD}'\n#{}\n\
+        "# exported today\n\n\u{feff}{one}\n{one}\n  \"{two}\"\r\n'{DEAD}'\n#{}\n\
          {{\"target\": \"{three}\", \"notification\": {{\"badge\": 7}}}}\n",
         token(4)
     );
@@ -175,7 +175,8 @@ async fn a_file_of_tokens_may_have_comments_quotes_and_other_targets() {
     let output = output(program(&world, &[&base[..], &with_results, &["--json"]].concat())).await;
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&told["summary"]["total"], &told["summary"]["delivered"]), (&json!(4), &json!(3)), "{told}");
+    assert_eq!((&told["summary"]["total"], &told["summary"]["delivered"]), (&json!(5), &json!(3)), "{told}");
+    assert_eq!(told["summary"]["duplicates"], 1, "{told}");
     // In the API's shape.
     let body = json!({"application_id": "shop", "notification": {"body": "x"}, "target": one, "validate_only": true});
     let api = expect(world.server.post("/v1/notifications").json(&body), 200).await;
@@ -190,7 +191,7 @@ async fn a_file_of_tokens_may_have_comments_quotes_and_other_targets() {
     assert!(badge(&three) && !badge(&one));
     let results = std::fs::read_to_string(&results).unwrap();
     let dead: Vec<&str> = results.lines().filter(|line| line.contains("\"unregistered\"")).collect();
-    assert!(results.lines().count() == 4 && dead.len() == 1 && dead[0].contains(DEAD), "{results}");
+    assert!(results.lines().count() == 5 && dead.len() == 1 && dead[0].contains(DEAD), "{results}");
 
     // What the caller accepts is no failure.
     let accepting = [&base[..], &["--ok", "unregistered", &tokens]].concat();

@@ -30,7 +30,7 @@ const SOME_FAILED: u8 = 3;
 /// As shells have it of a program that Ctrl-C ended.
 const STOPPED: u8 = 130;
 
-/// What a target can come to, besides `delivered` and `valid`, which are good in any case.
+/// What a target can come to, besides `delivered`, `valid` and `duplicate`, which are good in any case.
 const STATUSES: [&str; 8] = [
     "unregistered",
     "rejected",
@@ -158,7 +158,7 @@ fn exit_code(progress: &Progress) -> ExitCode {
 fn report(end: &stream::End, progress: &Progress, as_json: bool) -> Result<(), Problem> {
     if as_json {
         // As the last line of a stream has it: every status is there, and `interrupted` if it was.
-        let statuses: Vec<&str> = STATUSES.into_iter().chain(["delivered", "valid"]).collect();
+        let statuses: Vec<&str> = STATUSES.into_iter().chain(["delivered", "valid", "duplicates"]).collect();
         let mut shown = json!({ "summary": progress.outcomes(&statuses), "skipped": progress.skipped() });
         if let Some(why) = &end.interrupted {
             shown["interrupted"] = why.as_str().into();

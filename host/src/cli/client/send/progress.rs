@@ -97,10 +97,13 @@ impl Progress {
         }
     }
 
-    /// How many targets came to each of these statuses, and to any other.
+    /// How many targets came to each of these statuses, and to any other; in the words of the API's summary.
     pub fn outcomes(&self, statuses: &[&str]) -> Map<String, Value> {
         let none = statuses.iter().map(|status| ((*status).to_owned(), 0.into()));
-        let counted = self.outcomes.iter().map(|(status, count)| (status.clone(), (*count).into()));
+        let counted = self.outcomes.iter().map(|(status, count)| match status.as_str() {
+            "duplicate" => ("duplicates".to_owned(), (*count).into()),
+            _ => (status.clone(), (*count).into()),
+        });
         let total = ("total".to_owned(), self.settled.into());
         std::iter::once(total).chain(none).chain(counted).collect()
     }
