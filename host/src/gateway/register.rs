@@ -73,6 +73,10 @@ impl Inner {
         let uploads = take_uploads(manifest, &mut fields);
         let now = SystemTime::now();
         let environment = environment(manifest, &fields)?;
+        if !manifest.endpoints.iter().any(|endpoint| endpoint.environment == environment) {
+            let message = format!("{} has no endpoint for development", manifest.name);
+            return Err(Error::field("invalid_environment", "environment", message));
+        }
         let purpose = Purpose { environment, now, settings: given(manifest, &fields) };
         let (credential, uploads) = self.parse_credential(provider, tenant, uploads, purpose).await?;
         if credential.is_none() && !manifest.credentials.is_empty() {

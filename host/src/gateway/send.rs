@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::deliver::{Campaign, Purpose};
 use super::duplicates::{Duplicates, Seen};
 use super::{DeliveryResult, Fate, Fields, Inner, Report, Send, Via};
-use crate::contract::manifest::{ProviderManifest, TargetKind};
+use crate::contract::manifest::{Origin, ProviderManifest, TargetKind};
 use crate::contract::{Notification, Target};
 use crate::error::{Error, Kind};
 use crate::notification;
-use crate::provider::{Provider, Providers};
+use crate::provider::{Provider, Providers, target_url};
 use crate::registry::Application;
 use crate::tenant::TenantId;
 
@@ -201,8 +201,16 @@ pub(super) fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), 
         Target::Channel(_) => (TargetKind::Channel, "channels"),
         Target::Url(_) => (TargetKind::Url, "URLs"),
     };
-    if manifest.targets.contains(&kind) {
-        return Ok(());
+    if !manifest.targets.contains(&kind) {
+        let message = format!("{} does not send to {name}", manifest.name);
+        return Err(Error::field("unsupported_target", "target", message));
     }
-    Err(Error::field("unsupported_target", "target", format!("{} does not send to {name}", manifest.name)))
+    match target {
+        // Else the provider would be blamed, and the targets beside it would fail too.
+        Target::Url(url) if manifest.endpoints.iter().any(|one| matches!(one.origin, Origin::AnyHttps)) => {
+            let wrong = |rule| Error::field("invalid_target", "target", format!("the target's URL: {rule}"));
+            target_url(url).map(drop).map_err(wrong)
+        }
+        _ => Ok(()),
+    }
 }

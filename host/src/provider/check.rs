@@ -264,13 +264,27 @@ fn dots(segment: &str) -> bool {
 }
 
 fn destination(url: &str) -> Result<Url, ProviderError> {
-    let refused = || ProviderError::Refused(format!("URL {:?}", printable(url)));
+    target_url(url).map_err(|rule| ProviderError::Refused(format!("URL {:?}: {rule}", printable(url))))
+}
+
+/// The URL of a target, or the rule that it breaks.
+pub fn target_url(url: &str) -> Result<Url, &'static str> {
     if url.len() > MAX_PATH {
-        return Err(refused());
+        return Err("it is longer than 4096 bytes");
     }
-    let url = Url::parse(url).map_err(|_| refused())?;
-    let plain = url.username().is_empty() && url.password().is_none();
-    if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(refused()) }
+    let url = Url::parse(url).map_err(|_| "it is not a URL")?;
+    let breaks = [
+        (url.scheme() != "https", "it must begin with https://"),
+        (!url.has_host(), "it has no host"),
+        (
+            !url.username().is_empty() || url.password().is_some(),
+            "it must not hold a user name or a password",
+        ),
+    ];
+    match breaks.into_iter().find(|(broken, _)| *broken) {
+        Some((_, rule)) => Err(rule),
+        None => Ok(url),
+    }
 }
 
 fn headers(

@@ -167,6 +167,11 @@ fn only_the_manifests_endpoints_are_reached() {
     for url in ["http://push.example/", "https://user:pw@push.example/", "nonsense", "file:///etc/passwd"] {
         refuse(1, one(open(), codec::Exchange { url: Some(url.into()), ..good_exchange(&[0]) }), "URL");
     }
+    assert_eq!(target_url("http://push.example/"), Err("it must begin with https://"));
+    assert_eq!(
+        target_url(&format!("https://push.example/{}", "a".repeat(MAX_PATH))),
+        Err("it is longer than 4096 bytes")
+    );
     let sound = codec::Exchange { url: Some("https://push.example/a?b=c".into()), ..good_exchange(&[0]) };
     assert_eq!(check(1, one(open(), sound)).unwrap().exchanges[0].path, "/a?b=c");
 }

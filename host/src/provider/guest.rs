@@ -36,6 +36,8 @@ pub(super) struct Guest {
     pub(super) limiter: Limiter,
     /// Of the call that it is in.
     pub(super) time: CallTime,
+    /// Bytes that this call may return.
+    pub(super) most_returned: usize,
 }
 
 impl Guest {
@@ -53,7 +55,15 @@ impl Guest {
             .stderr(output);
         let limiter = Limiter::new(limits, bounds);
         let time = CallTime::of(bounds.call_timeout);
-        Self { wasi: wasi.build(), table, surroundings, log: log.clone(), limiter, time }
+        Self {
+            wasi: wasi.build(),
+            table,
+            surroundings,
+            log: log.clone(),
+            limiter,
+            time,
+            most_returned: limits.result,
+        }
     }
 
     /// Sets what the next call will observe.

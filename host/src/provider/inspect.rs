@@ -1,5 +1,6 @@
 //! What is known of a component before it is compiled: is it valid, what does it want, which world is it of?
 
+use wasmparser::types::Types;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use super::LoadError;
@@ -12,6 +13,10 @@ pub(super) const CONTRACT: &str = "0.1.0";
 const MANAGEMENT: &str = "pushlet:provider/management";
 /// What a component must export.
 const EXPORTS: [&str; 2] = ["pushlet:provider/manifest", "pushlet:provider/codec"];
+/// What the others use.
+pub(super) const TYPES: &str = "pushlet:provider/types";
+/// All that a component may export of the contract.
+pub(super) const INTERFACES: [&str; 3] = [EXPORTS[0], EXPORTS[1], MANAGEMENT];
 
 /// What the engine is configured for, neither more nor less.
 const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT_MODEL).difference(
@@ -39,6 +44,22 @@ pub(super) fn check(bytes: &[u8]) -> Result<Interfaces, LoadError> {
     let management = names.version(MANAGEMENT);
     management.map_or(Ok(()), ensure_served)?;
     Ok(Interfaces { management: management.is_some() })
+}
+
+/// The types of a component, and the names of its exports and imports.
+pub(super) struct Exported {
+    pub types: Types,
+    pub names: Vec<String>,
+}
+
+impl Exported {
+    /// None: it is not valid.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let types = Validator::new_with_features(FEATURES).validate_all(bytes).ok()?;
+        let names = Names::of(bytes).ok()?;
+        let names = names.exports.into_iter().chain(names.imports);
+        Some(Self { types, names: names.map(str::to_owned).collect() })
+    }
 }
 
 /// What a component exports beside what it must.

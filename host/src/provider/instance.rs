@@ -84,7 +84,9 @@ fn budget(store: &mut Store<Guest>, limits: &Limits, bounds: &Bounds, targets: u
     store.data_mut().time = CallTime::of(bounds.call_timeout);
     store.set_epoch_deadline(1);
     let per_target = limits.result_per_target.saturating_mul(targets);
-    store.set_hostcall_fuel(limits.result.saturating_add(per_target));
+    let most = limits.result.saturating_add(per_target);
+    store.set_hostcall_fuel(most);
+    store.data_mut().most_returned = most;
     store.data_mut().limiter.forgive();
 }
 
@@ -150,7 +152,7 @@ fn explain(store: &Store<Guest>, error: wasmtime::Error) -> ProviderError {
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return ProviderError::Exhausted;
     }
-    guest.log.append(format!("{error:?}\n").as_bytes());
+    guest.log.failed(&format!("{error:?}\n"));
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return match trap {
             Trap::Interrupt => ProviderError::TimedOut,
@@ -174,7 +176,8 @@ fn explain(store: &Store<Guest>, error: wasmtime::Error) -> ProviderError {
     let cause = error.root_cause().to_string();
     // What wasmtime calls the bound of what is copied out of a guest.
     if cause.contains("fuel allocated for hostcalls has been exhausted") {
-        return ProviderError::BadOutput("it is larger than one call may return".into());
+        let most = guest.most_returned;
+        return ProviderError::BadOutput(format!("it is larger than one call may return, {most} bytes"));
     }
     // An error with frames of the guest comes from a function that it called, one without from lifting what
     // it returned (too large, not UTF-8, lying lengths).

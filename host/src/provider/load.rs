@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
 use super::bounds::Bounds;
@@ -11,7 +12,7 @@ use super::guest::Guest;
 use super::inspect::{self, CONTRACT, Interfaces};
 use super::log::GuestLog;
 use super::management::Manager;
-use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape};
+use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape, types};
 use crate::account::Reservation;
 use crate::contract::codec;
 use crate::contract::management::Collection;
@@ -39,6 +40,8 @@ pub enum LoadError {
     WrongVersion { built: String },
     #[error("the component's manifest is not sound: {0}")]
     BadManifest(String),
+    #[error("the component's types are not those of the contract: {0}")]
+    WrongTypes(String),
     #[error("compiling the component takes {0}")]
     TooCostly(String),
     #[error("the compiler can not run: {0}")]
@@ -61,9 +64,20 @@ impl LoadError {
             Self::WrongWorld(_) => "wrong_world",
             Self::WrongVersion { .. } => "wrong_contract_version",
             Self::BadManifest(_) => "invalid_manifest",
+            Self::WrongTypes(_) => "wrong_types",
             Self::NoCompiler(_) => "unexpected_error",
             Self::Broken(_) => "broken_component",
             Self::NoRoom(_) => "no_room_for_code",
+        }
+    }
+
+    /// Says which type is not the contract's, if that is why the component does not run. The engine names none.
+    pub(super) fn naming_types(self, bytes: &[u8]) -> Self {
+        match &self {
+            Self::Broken(ProviderError::BadOutput(_)) => {
+                types::difference(bytes).map_or(self, |difference| Self::WrongTypes(excerpt(&difference)))
+            }
+            _ => self,
         }
     }
 }
@@ -116,6 +130,7 @@ impl Provider {
         let interfaces = check(sandbox, bytes)?;
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
         Self::of(sandbox, &component, interfaces, digest(bytes), trust, log, None)
+            .map_err(|error| error.naming_types(bytes))
     }
 
     /// A provider of a component that is checked and compiled.
@@ -134,7 +149,7 @@ impl Provider {
             false => None,
         };
         let codec = codec::GuestIndices::new(&component).map_err(invalid)?;
-        let manifest = describe(sandbox, &component, log)?;
+        let manifest = describe(sandbox, &component, &codec, log)?;
         if trust == Trust::BuiltIn {
             // Before any upload can take the name.
             sandbox.usages.of_built_in(&manifest.name);
@@ -248,11 +263,16 @@ pub(super) fn excerpt(text: &str) -> String {
 fn describe(
     sandbox: &Sandbox,
     component: &InstancePre<Guest>,
+    codec: &codec::GuestIndices,
     log: &Arc<GuestLog>,
 ) -> Result<ProviderManifest, LoadError> {
     let bounds = Bounds::of(&sandbox.limits);
     let functions = GuestIndices::new(component).map_err(invalid)?;
-    let look_up = |store: &mut _, instance: &_| functions.load(store, instance);
+    // Looking a function up compares its types: those of the codec too, before anybody sends.
+    let look_up = |store: &mut Store<Guest>, instance: &_| {
+        codec.load(&mut *store, instance)?;
+        functions.load(store, instance)
+    };
     let mut instance = sandbox.instantiate(component, &bounds, log, look_up)?;
     instance.guest().observe(0, &[]);
     let manifest = instance

@@ -145,7 +145,8 @@ impl Loader {
         let compiled = artefact.load(&self.sandbox.engine).map_err(invalid)?;
         let Checked { interfaces, digest, trust, log, .. } = component;
         let (interfaces, digest) = (*interfaces, digest.clone());
-        let provider = Provider::of(&self.sandbox, &compiled, interfaces, digest, *trust, log, code)?;
+        let provider = Provider::of(&self.sandbox, &compiled, interfaces, digest, *trust, log, code)
+            .map_err(|error| error.naming_types(component.bytes))?;
         let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
         alive.retain(|_, provider| provider.strong_count() > 0);
         alive.insert(component.place(), Arc::downgrade(&provider));

@@ -13,9 +13,16 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 /// Bytes kept per tenant and component.
 const CAPACITY: usize = 16 << 10;
 
+/// Characters of the last words.
+const WORDS: usize = 300;
+
 /// A ring of bytes.
 #[derive(Default)]
-pub struct GuestLog(Mutex<VecDeque<u8>>);
+pub struct GuestLog {
+    ring: Mutex<VecDeque<u8>>,
+    /// The end of what was printed before the last failure, on one line.
+    last_words: Mutex<String>,
+}
 
 impl GuestLog {
     /// The end of what was printed, as text.
@@ -32,8 +39,25 @@ impl GuestLog {
         ring.extend(bytes);
     }
 
+    /// Adds why a call failed, apart from what the guest printed in it.
+    pub(super) fn failed(&self, explanation: &str) {
+        let text = self.text();
+        let words =
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ");
+        let beyond = words.chars().count().saturating_sub(WORDS);
+        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) =
+            words.chars().skip(beyond).collect();
+        self.append(explanation.as_bytes());
+    }
+
+    /// What was printed before the last failure, if anything was.
+    pub fn last_words(&self) -> Option<String> {
+        let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        (!words.is_empty()).then(|| words.clone())
+    }
+
     fn ring(&self) -> std::sync::MutexGuard<'_, VecDeque<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,5 +135,18 @@ mod tests {
         assert!(log.text().starts_with("dx"));
         log.append(&vec![b'y'; 3 * CAPACITY]);
         assert_eq!(log.text(), "y".repeat(CAPACITY));
+    }
+
+    #[test]
+    fn the_last_words_are_those_before_the_failure() {
+        let log = GuestLog::default();
+        log.append(b"one\n\n  two\n");
+        assert_eq!(log.last_words(), None);
+        log.failed("trap\n");
+        assert_eq!(log.last_words().unwrap(), "one / two");
+        assert_eq!(log.text(), "one\n\n  two\ntrap\n");
+        log.append("é".repeat(WORDS).as_bytes());
+        log.failed("trap\n");
+        assert_eq!(log.last_words().unwrap(), "é".repeat(WORDS));
     }
 }

@@ -6,6 +6,7 @@ use http::header::{self, HeaderName};
 use url::Url;
 
 use super::check::belongs_to_host;
+use crate::contract::Environment;
 use crate::contract::manifest::{
     Authentication, Credential, Endpoint, Field, HeaderPlacement, Origin, ProviderManifest, Source,
 };
@@ -62,9 +63,16 @@ fn check_credential(manifest: &ProviderManifest, kind: &Credential) -> Result<()
 
 /// A credential may become any header that a component may set, and `authorization`.
 fn placement(place: &HeaderPlacement) -> Result<(), String> {
-    let allowed = HeaderName::from_lowercase(place.name.as_bytes())
-        .is_ok_and(|name| name == header::AUTHORIZATION || !belongs_to_host(&name));
-    ensure(allowed, || format!("a credential must not become the header {:?}", place.name))
+    let name = HeaderName::from_lowercase(place.name.as_bytes()).map_err(|_| {
+        let rule = match HeaderName::from_bytes(place.name.as_bytes()) {
+            Ok(_) => "the name must be in lower case",
+            Err(_) => "the name cannot be one of HTTP",
+        };
+        format!("a credential cannot become the header {:?}: {rule}", place.name)
+    })?;
+    ensure(name == header::AUTHORIZATION || !belongs_to_host(&name), || {
+        format!("a credential must not become the header {:?}", place.name)
+    })
 }
 
 fn endpoints(endpoints: &[Endpoint]) -> Result<(), String> {
@@ -81,7 +89,10 @@ fn endpoints(endpoints: &[Endpoint]) -> Result<(), String> {
             ensure(is_origin(origin), || format!("{origin:?} is not of the form https://host[:port]"))?;
         }
     }
-    Ok(())
+    let in_production = |endpoint: &Endpoint| endpoint.environment == Environment::Production;
+    ensure(endpoints.iter().any(in_production), || {
+        "it has no endpoint for production, where applications are unless they say otherwise".into()
+    })
 }
 
 /// Is it written in just the way in which it is understood? Parsers of URLs forgive much.
@@ -127,3 +138,8 @@ pub(super) fn field_name(kind: &str, name: &str) -> Result<(), String> {
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "manifest_tests.rs"]
+mod tests;

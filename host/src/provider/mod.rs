@@ -37,6 +37,7 @@ mod manifest;
 pub mod native;
 mod shape;
 mod share;
+mod types;
 mod usage;
 mod worker;
 
@@ -49,7 +50,9 @@ use wasmtime::{Engine, Store};
 
 pub use breaker::BreakerPolicy;
 pub use catalogue::{BUILT_IN, Catalogue, Own, Providers};
-pub use check::{Exchange, Message, Prepared, encoded as check_encoded, replies as check_replies};
+pub use check::{
+    Exchange, Message, Prepared, encoded as check_encoded, replies as check_replies, target_url,
+};
 pub use compiler::{CompileLimits, Compiler};
 pub use instances::Instances;
 pub use load::{LoadError, Provider, digest};
@@ -294,7 +297,7 @@ impl ProviderError {
     }
 
     /// Did it do wrong in a call that was made?
-    fn is_components_fault(&self) -> bool {
+    pub fn is_components_fault(&self) -> bool {
         !matches!(
             self,
             Self::Quarantined { .. } | Self::CpuLimit { .. } | Self::MemoryLimit | Self::Exhausted

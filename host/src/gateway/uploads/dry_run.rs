@@ -87,14 +87,22 @@ impl Trial {
         })
     }
 
-    /// What is wrong with it short of a failure of the component; None: nothing.
+    /// What is wrong with it or with the component; None: nothing. `Err`: it could not be tried.
     fn run(&self, instances: &Instances) -> Result<Option<String>, ProviderError> {
-        if let Err(rejection) = instances.check_application(&self.context, &self.application)? {
-            return Ok(Some(format!("its application is refused: {}", rejection.message)));
+        let checked = instances.check_application(&self.context, &self.application);
+        match named("check-application", instances, checked)? {
+            Err(why) => return Ok(Some(why)),
+            Ok(Err(rejection)) => {
+                return Ok(Some(format!("its application is refused: {}", rejection.message)));
+            }
+            Ok(Ok(())) => {}
         }
         let targets = std::slice::from_ref(&self.target);
-        let Prepared { refusals, .. } =
-            instances.encode(&self.context, &self.application, &self.notification, targets)?;
+        let encoded = instances.encode(&self.context, &self.application, &self.notification, targets);
+        let refusals = match named("encode", instances, encoded)? {
+            Err(why) => return Ok(Some(why)),
+            Ok(Prepared { refusals, .. }) => refusals,
+        };
         if let Some((_, rejection)) = refusals.first() {
             return Ok(Some(format!("it is refused: {}", rejection.message)));
         }
@@ -102,9 +110,31 @@ impl Trial {
             let headers = vec![("content-type".into(), "application/json".into())];
             let response = Response { status, headers, body: body.to_vec() };
             let answers = [Answer { targets: targets.to_vec(), response }];
-            instances.decode(&self.context, &self.application, &answers, true)?;
+            let decoded = instances.decode(&self.context, &self.application, &answers, true);
+            let call =
+                format!("decode of an answer of status {status}, body {:?}", String::from_utf8_lossy(body));
+            if let Err(why) = named(&call, instances, decoded)? {
+                return Ok(Some(why));
+            }
         }
         Ok(None)
+    }
+}
+
+/// With a failure of the component told as that of this call, after what it printed last.
+fn named<T>(
+    call: &str,
+    instances: &Instances,
+    result: Result<T, ProviderError>,
+) -> Result<Result<T, String>, ProviderError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) if error.is_components_fault() => {
+            let printed =
+                instances.log().last_words().map(|words| format!("; before that it printed: {words}"));
+            Ok(Err(format!("{call}: {error}{}", printed.unwrap_or_default())))
+        }
+        Err(error) => Err(error),
     }
 }
 

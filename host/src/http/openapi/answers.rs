@@ -11,7 +11,7 @@ use utoipa::openapi::{
 const ERRORS: &[(u16, &str)] = &[
     (
         400,
-        "The request is wrong as it stands; `field` names the part of it that is. `missing_…` and `invalid_…` with the name of a field; `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Where it would lead: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `component_too_complex`, `broken_component`, `dry_run_failed`. Or the push service's own reason.",
+        "The request is wrong as it stands; `field` names the part of it that is. `missing_…` and `invalid_…` with the name of a field; `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Where it would lead: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `wrong_types`, `component_too_complex`, `broken_component`, `dry_run_failed`. Or the push service's own reason.",
     ),
     (401, "`access_denied`: no credentials, or wrong ones."),
     (

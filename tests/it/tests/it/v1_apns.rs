@@ -51,6 +51,15 @@ async fn a_channel_is_made_read_listed_used_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_provider_without_channels_says_so() {
+    let world = World::new().await;
+    let key = json!({"provider": "gcm", "gcm_api_key": "KEY"});
+    expect(world.server.put("/v1/applications/g").json(&key), 200).await;
+    let message = expect_error(world.server.get("/v1/applications/g/channels"), 404, "not_found").await;
+    assert_eq!(message, "applications for gcm have no channels");
+}
+
+#[tokio::test]
 async fn channels_need_no_more_than_a_certificate() {
     let world = World::new().await;
     world.register_apns("app").await;

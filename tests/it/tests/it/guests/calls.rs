@@ -33,12 +33,15 @@ fn memory_ends_at_the_limit() {
 #[test]
 fn a_huge_result_is_not_taken() {
     let villain = Villain::new("huge_result");
-    let too_much = bad("it is larger than one call may return");
-    villain.does(Call::CheckApplication, "rejection", &too_much);
+    // 256 KiB, and 8 KiB for each target: none stands for one.
+    let too_much = |targets: usize| {
+        bad(&format!("it is larger than one call may return, {} bytes", (256 + 8 * targets) << 10))
+    };
+    villain.does(Call::CheckApplication, "rejection", &too_much(1));
     for task in ["body", "exchanges", "covers", "refusals"] {
-        villain.does(Call::Encode, task, &too_much);
+        villain.does(Call::Encode, task, &too_much(2));
     }
-    villain.does(Call::Decode, "native", &too_much);
+    villain.does(Call::Decode, "native", &too_much(2));
 }
 
 #[test]

@@ -110,6 +110,49 @@ fn invalid(bytes: &[u8], expected: &str) {
     }
 }
 
+/// What is said of a component of another contract, in which a text of ours is replaced.
+fn of_contract(from: &str, to: &str) -> String {
+    assert!(CONTRACT.contains(from), "{from}");
+    let error = load(&component(&CONTRACT.replace(from, to), module("")));
+    assert_eq!(error.code(), "wrong_types", "{error}");
+    error.to_string().split_once("the contract: ").unwrap().1.to_owned()
+}
+
+#[test]
+fn another_type_than_the_contracts_is_named_with_its_functions() {
+    let codec = "of pushlet:provider/codec, used by";
+    assert_eq!(
+        of_contract(
+            "record throttle { scope: scope, retry-after: option<duration> }",
+            "record throttle { scope: scope, retry-after: option<duration>, why: u8 }",
+        ),
+        format!("the record throttle {codec} decode, has why: u8, which the contract's has not")
+    );
+    assert_eq!(
+        of_contract("{ key: string, arguments: list<string> }", "{ key: string }"),
+        format!(
+            "the record localized {codec} encode, has no arguments: list<string>, which the contract's has"
+        )
+    );
+    assert_eq!(
+        of_contract("enum connection-hint { keep, close }", "enum connection-hint { keep, drop }"),
+        format!("the enum connection-hint {codec} decode, has drop in place of close")
+    );
+    assert_eq!(
+        of_contract("{ name: string, volume: f64 }", "{ volume: f64, name: string }"),
+        format!(
+            "the record critical-sound {codec} encode, has its parts in another order than the contract's"
+        )
+    );
+    let endpoint =
+        "record endpoint { name: string, environment: environment, transport: transport, origin: origin }";
+    assert_eq!(
+        of_contract(endpoint, &endpoint.replace("name: string", "name: list<string>")),
+        "the record endpoint of pushlet:provider/manifest, used by describe, has name: list<string> in place of \
+         name: string"
+    );
+}
+
 /// Without a bomb it gets as far as its manifest, which is empty. So the others fail for what they add.
 #[test]
 fn the_crafted_component_is_sound_but_for_its_manifest() {

@@ -22,7 +22,7 @@ fn a_manifest_is_checked_before_it_is_used() {
     assert_eq!(load("unsound_manifest"), LoadError::BadManifest(origin.into()));
     let header = "credential key: a credential must not become the header \"transfer-encoding\"";
     assert_eq!(load("smuggler"), LoadError::BadManifest(header.into()));
-    let huge = bad("it is larger than one call may return");
+    let huge = bad("it is larger than one call may return, 270336 bytes");
     assert_eq!(load("huge_manifest"), LoadError::Broken(huge));
 }
 

@@ -6,6 +6,7 @@ mod failing;
 mod hosts;
 mod receiver;
 mod refusals;
+mod targets;
 mod versions;
 
 use pushlet::provider::digest;

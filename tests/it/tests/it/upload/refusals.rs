@@ -84,13 +84,27 @@ async fn components_that_do_not_run() {
     let scene = Scene::new().await;
     refused(&scene, component("endless_manifest"), 400, "broken_component").await;
     let message = refused(&scene, component("bad_example"), 400, "dry_run_failed").await;
-    assert!(message.contains("examples[0]") && !message.contains("about to fail"), "{message}");
+    let call = "examples[0] of the manifest: encode: the provider stopped: wasm trap: ";
+    assert!(message.starts_with(call), "{message}");
+    let (_, printed) = message.split_once("; before that it printed: about to fail / ").unwrap();
+    assert!(printed.contains("on the first call"), "{message}");
     let log = expect(scene.server.get("/v1/providers/guest/log"), 200).await;
     let refused = &log["refused_upload"];
     assert_eq!(refused["error"], "dry_run_failed");
     assert_eq!(refused["digest"], digest_of("bad_example"));
     let text = refused["log"].as_str().unwrap();
     assert!(text.contains("about to fail") && text.contains("on the first call"), "{text}");
+}
+
+#[tokio::test]
+async fn a_trap_names_the_answer_that_it_was_about() {
+    let scene = Scene::new().await;
+    let message = refused(&scene, component("bad_answer"), 400, "dry_run_failed").await;
+    let call =
+        "examples[0] of the manifest: decode of an answer of status 503, body \"\": the provider stopped: ";
+    assert!(message.starts_with(call), "{message}");
+    let printed = "; before that it printed: status 200 / status 200 / status 400 / status 503 / ";
+    assert!(message.contains(printed), "{message}");
 }
 
 #[tokio::test]
