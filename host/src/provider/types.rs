@@ -72,20 +72,20 @@ impl Interface {
     }
 
     fn differs(&self, interface: &str, contract: &Self) -> Option<String> {
-        let differs = |found: &BTreeMap<String, Shape>, contract: &BTreeMap<String, Shape>| {
-            contract.iter().find_map(|(name, shape)| {
-                let difference = found.get(name)?.differs(shape)?;
-                Some((name.clone(), difference))
+        let of_types = contract.types.iter().find_map(|(name, shape)| {
+            let users = contract.functions.keys().filter(|function| self.uses(function, name));
+            let users = users.map(String::as_str).collect::<Vec<_>>().join(", ");
+            let found = self.types.get(name).filter(|_| !users.is_empty())?;
+            let difference = found.differs(shape)?;
+            Some(format!("the {} {name} of {interface}, used by {users}, {difference}", found.kind))
+        });
+        let of_functions = || {
+            contract.functions.iter().find_map(|(name, shape)| {
+                let difference = self.functions.get(name)?.differs(shape)?;
+                Some(format!("the function {name} of {interface} {difference}"))
             })
         };
-        if let Some((name, difference)) = differs(&self.types, &contract.types) {
-            let kind = self.types[&name].kind;
-            let users: Vec<_> = self.functions.keys().filter(|function| self.uses(function, &name)).collect();
-            let users = users.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            return Some(format!("the {kind} {name} of {interface}, used by {users}, {difference}"));
-        }
-        let (name, difference) = differs(&self.functions, &contract.functions)?;
-        Some(format!("the function {name} of {interface} {difference}"))
+        of_types.or_else(of_functions)
     }
 
     /// Does a function take or return a type, in whatever depth?
@@ -154,6 +154,8 @@ impl Reader<'_> {
     }
 
     fn name(&self, ty: ComponentValType, uses: &mut BTreeSet<String>) -> String {
+        let Some(left) = self.left.get().checked_sub(1) else { return "…".to_owned() };
+        self.left.set(left);
         let id = match ty {
             ComponentValType::Primitive(primitive) => return primitive.to_string(),
             ComponentValType::Type(id) => id,
@@ -162,8 +164,6 @@ impl Reader<'_> {
             uses.insert(name.clone());
             return name.clone();
         }
-        let Some(left) = self.left.get().checked_sub(1) else { return "…".to_owned() };
-        self.left.set(left);
         let mut maybe =
             |ty: &Option<ComponentValType>| ty.map_or_else(|| "_".to_owned(), |ty| self.name(ty, uses));
         match &self.types[id] {
