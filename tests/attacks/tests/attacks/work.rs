@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use pushlet_attacks::costly_pkcs12;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
@@ -97,29 +98,6 @@ async fn signatures_for_each_target_are_on_the_tenants_account() {
     let usage = usage(&harness).await;
     assert!(usage["since_start"]["cpu_milliseconds"]["signing"].as_u64().unwrap() > 0, "{usage}");
     harness.server.assert_alive();
-}
-
-/// A PKCS#12 file (RFC 7292) with no content, whose MAC takes so many rounds of hashing to check.
-fn costly_pkcs12(rounds: u32) -> Vec<u8> {
-    fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-        let body = parts.concat();
-        let length = match u8::try_from(body.len()).unwrap() {
-            short @ ..128 => vec![short],
-            long => vec![0x81, long],
-        };
-        [vec![tag], length, body].concat()
-    }
-    const DATA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01";
-    const SHA512: &[u8] = b"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03";
-    let content = element(0x30, &[DATA, &element(0xa0, &[&element(0x04, &[&element(0x30, &[])])])]);
-    let digest = element(0x30, &[&element(0x30, &[SHA512, b"\x05\x00"]), &element(0x04, &[&[0; 64]])]);
-    // DER: as few bytes as hold the number and its sign.
-    let bytes = rounds.to_be_bytes();
-    let first = bytes.iter().position(|byte| *byte != 0).unwrap();
-    let sign: &[u8] = if bytes[first] < 0x80 { &[] } else { &[0] };
-    let rounds = element(0x02, &[sign, &bytes[first..]]);
-    let mac = element(0x30, &[&digest, &element(0x04, &[&[7; 8]]), &rounds]);
-    element(0x30, &[b"\x02\x01\x03", &content, &mac])
 }
 
 fn register(harness: &Harness, file: &[u8]) -> RequestBuilder {

@@ -1,89 +1,196 @@
-//! The attackers that send requests. Each repeats its attack until the run is over and counts what it is told.
+//! All attackers: they are set up, attack until the run is over, and are removed with all that they left.
 
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use reqwest::{Body, Method, RequestBuilder, Response};
-use serde_json::{Value, json};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
-use super::server::Server;
-use super::{Answers, connections};
+use super::server::{Server, client};
+use super::{components, connections, requests};
 use crate::peer::Failure;
 
-const MEBIBYTE: usize = 1 << 20;
+/// Between two requests of one attacker of which the first was refused: attackers share the machine with the server,
+/// which shall be busy with them and not they with themselves.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Between two tries to remove a tenant.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the removal of a tenant may take.
+const REMOVAL: Duration = Duration::from_secs(60);
 
-/// One attacker, to its end.
-pub type Attacker<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+/// What the attackers got: per attack, how often each status and code came. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Outcomes(Arc<Mutex<BTreeMap<&'static str, BTreeMap<String, u64>>>>);
 
-/// What every attacker knows.
-#[derive(Clone, Copy)]
-pub struct Scene<'a> {
-    pub server: &'a Server,
-    pub answers: &'a Answers,
-    pub is_over: &'a AtomicBool,
+/// The attackers at work.
+pub struct Attackers {
+    server: Arc<Server>,
+    outcomes: Outcomes,
+    tenants: Vec<String>,
+    ready: Vec<Box<dyn FnOnce(&mut JoinSet<()>) + Send>>,
+    tasks: JoinSet<()>,
 }
 
-/// Sets up the attackers, each with a tenant of its own or without a credential.
-pub async fn all<'a>(
-    server: &'a Server,
-    answers: &'a Answers,
-    is_over: &'a AtomicBool,
-) -> Result<Vec<Attacker<'a>>, Failure> {
-    let scene = Scene { server, answers, is_over };
-    let mut attackers: Vec<Attacker> = Vec::new();
-    for (attack, body) in [
-        ("one notification for many targets", shared_notification()),
-        ("a large notification for many items", many_items()),
-        ("JSON of nothing but braces", braces()),
-    ] {
-        let key = server.make_tenant(&format!("attacker-{}", attackers.len())).await?;
-        attackers.push(Box::pin(scene.repeat(attack, move || {
-            let request = server.post("/v1/notifications", &key).header("content-type", "application/json");
-            request.body(body.clone())
-        })));
-    }
-    let key = server.make_tenant("registers").await?;
-    attackers.push(Box::pin(registrations(scene, key)));
-    let key = server.make_tenant("streams").await?;
-    server.register_apns(&key, "streamed").await?;
-    attackers.push(Box::pin(streams(scene, key)));
-    let key = server.make_tenant("uploads").await?;
-    attackers.push(Box::pin(scene.repeat("components that are none", move || {
-        server
-            .request(Method::PUT, "/v1/providers/acme", &key)
-            .header("content-type", "application/wasm")
-            .body(vec![0; 4 * MEBIBYTE])
-    })));
-    attackers.push(Box::pin(scene.repeat("wrong credentials", || {
-        server.post("/v1/notifications", "pk_wrong_wrong").json(&json!({"application_id": "x"}))
-    })));
-    attackers.extend(connections::all(scene));
-    Ok(attackers)
+/// One of them: a caller with the API key of some tenant, and connections that it shares with its own kind.
+#[derive(Clone)]
+pub struct Attacker {
+    attack: &'static str,
+    pub server: Arc<Server>,
+    pub api_key: String,
+    client: Client,
+    outcomes: Outcomes,
 }
 
-impl Scene<'_> {
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
+impl Attackers {
+    /// Sets all of them up; none attacks yet.
+    pub async fn new(server: &Arc<Server>) -> Result<Self, Failure> {
+        let mut attackers = Self {
+            server: server.clone(),
+            outcomes: Outcomes::default(),
+            tenants: Vec::new(),
+            ready: Vec::new(),
+            tasks: JoinSet::new(),
+        };
+        requests::prepare(&mut attackers).await?;
+        components::prepare(&mut attackers).await?;
+        connections::prepare(&mut attackers).await?;
+        Ok(attackers)
     }
 
-    /// Sends the request again and again.
-    async fn repeat(self, attack: &'static str, request: impl Fn() -> RequestBuilder) {
-        while !self.is_over() {
-            self.send(attack, request()).await;
+    /// Creates a tenant for an attacker. `attack`: what its outcomes are counted as.
+    pub async fn tenant(&mut self, id: &str, attack: &'static str) -> Result<Attacker, Failure> {
+        let api_key = self.server.make_tenant(id).await?;
+        self.tenants.push(id.to_owned());
+        self.caller(api_key, attack)
+    }
+
+    /// An attacker with some API key.
+    pub fn caller(&self, api_key: String, attack: &'static str) -> Result<Attacker, Failure> {
+        let (server, outcomes) = (self.server.clone(), self.outcomes.clone());
+        Ok(Attacker { attack, server, api_key, client: client()?, outcomes })
+    }
+
+    /// Has `count` tasks of the attacker attack once all are set up.
+    pub fn add<F>(
+        &mut self,
+        count: usize,
+        attacker: Attacker,
+        attack: impl Fn(Attacker) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.ready.push(Box::new(move |tasks| {
+            (0..count).for_each(|_| drop(tasks.spawn(attack(attacker.clone()))));
+        }));
+    }
+
+    /// Begins all attacks.
+    pub fn begin(&mut self) {
+        self.ready.drain(..).for_each(|start| start(&mut self.tasks));
+    }
+
+    /// Ends all attacks wherever they are, and has the operator remove the attackers' tenants.
+    pub async fn end(mut self) -> Outcomes {
+        self.tasks.shutdown().await;
+        let removals = self.tenants.iter().map(|id| async {
+            let outcome = timeout(REMOVAL, self.remove(id)).await;
+            let outcome = outcome.unwrap_or_else(|_| "not within a minute".to_owned());
+            self.outcomes.count("removal of the attackers' tenants", outcome);
+        });
+        futures_util::future::join_all(removals).await;
+        self.outcomes
+    }
+
+    /// Removes a tenant, which may have to wait for what is compiled for it.
+    async fn remove(&self, id: &str) -> String {
+        loop {
+            let request = self.server.operate(Method::DELETE, &format!("/v1/tenants/{id}"));
+            let outcome = match request.send().await {
+                Ok(response) => outcome(response).await,
+                Err(error) => kind(&error).to_owned(),
+            };
+            if outcome.starts_with("204") {
+                return outcome;
+            }
+            self.outcomes.count("removals that were tried again", outcome);
+            sleep(LOOK).await;
+        }
+    }
+}
+
+impl Attacker {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.server.request(&self.client, method, path, &self.api_key)
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.request(Method::POST, path)
+    }
+
+    /// The same attacker, whose outcomes are counted as another attack's.
+    pub fn with(&self, attack: &'static str) -> Self {
+        Self { attack, ..self.clone() }
+    }
+
+    /// Counts what came of one attack.
+    pub fn count(&self, outcome: impl Into<String>) {
+        self.outcomes.count(self.attack, outcome);
+    }
+
+    /// Sends one request, and counts what comes of it.
+    pub async fn send(&self, request: RequestBuilder) {
+        let outcome = match request.send().await {
+            Ok(response) => outcome(response).await,
+            Err(error) => kind(&error).to_owned(),
+        };
+        let is_refused = !outcome.starts_with('2');
+        self.count(outcome);
+        if is_refused {
+            sleep(PAUSE).await;
         }
     }
 
-    /// Sends one request, and counts what it is told.
-    async fn send(&self, attack: &'static str, request: RequestBuilder) {
-        match request.send().await {
-            Ok(response) => self.answers.count(attack, code(response).await),
-            Err(error) => self.answers.count(attack, kind(&error)),
+    /// Sends such requests for ever.
+    pub async fn repeat(self, mut request: impl FnMut(&Self) -> RequestBuilder) {
+        loop {
+            let request = request(&self);
+            self.send(request).await;
         }
+    }
+
+    /// Sends a request that sets up the attack, and must succeed.
+    pub async fn set_up(&self, request: RequestBuilder) -> Result<(), Failure> {
+        let response = request.send().await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(format!("{}: {} {}", self.attack, response.status(), response.text().await?).into())
+    }
+}
+
+impl Outcomes {
+    fn count(&self, attack: &'static str, outcome: impl Into<String>) {
+        let mut outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *outcomes.entry(attack).or_default().entry(outcome.into()).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Outcomes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (attack, counts) in outcomes.iter() {
+            writeln!(f, "  {attack}: {counts:?}")?;
+        }
+        Ok(())
     }
 }
 
 /// Status, and error code where there is one.
-async fn code(response: Response) -> String {
+async fn outcome(response: Response) -> String {
     let status = response.status().as_u16();
     let body: Option<Value> = response.json().await.ok();
     let code = body.as_ref().and_then(|body| body["error"].as_str());
@@ -91,63 +198,10 @@ async fn code(response: Response) -> String {
 }
 
 fn kind(error: &reqwest::Error) -> &'static str {
-    match (error.is_connect(), error.is_body()) {
-        (true, _) => "no connection",
-        (_, true) => "the body was not taken",
+    match (error.is_connect(), error.is_timeout(), error.is_body()) {
+        (true, ..) => "no connection",
+        (_, true, _) => "no response in time",
+        (.., true) => "the body was not taken",
         _ => "no response",
     }
-}
-
-/// 6 MiB of notification and 9,999 targets; the application does not exist.
-fn shared_notification() -> String {
-    let targets = r#""t","#.repeat(9998) + r#""t""#;
-    let body = "x".repeat(6 * MEBIBYTE);
-    format!(
-        r#"{{"application_id":"nothing","notifications":[{{"notification":{{"body":"{body}"}},"targets":[{targets}]}}]}}"#
-    )
-}
-
-/// A shared notification of 7 MiB, and 9,000 items of one target.
-fn many_items() -> String {
-    let items = r#"{"target":"t"},"#.repeat(8999) + r#"{"target":"t"}"#;
-    let body = "x".repeat(7 * MEBIBYTE);
-    format!(r#"{{"application_id":"nothing","notification":{{"body":"{body}"}},"notifications":[{items}]}}"#)
-}
-
-/// Bytes that take many times their number when they are parsed.
-fn braces() -> String {
-    let items = r#"{"":0},"#.repeat(8 * MEBIBYTE / 7 - 100);
-    format!(r#"{{"application_id":"nothing","notifications":[{items}{{"":0}}]}}"#)
-}
-
-/// Registers applications with a new key each, and sends one push with each.
-async fn registrations(scene: Scene<'_>, key: String) {
-    const ATTACK: &str = "an application and a key for each push";
-    let mut number = 0_u64;
-    while !scene.is_over() {
-        number += 1;
-        let id = format!("application-{number}");
-        let Ok(registration) = scene.server.application(&key, &id) else { return };
-        scene.send(ATTACK, registration).await;
-        let body = json!({"application_id": id, "notification": {"body": "x"}, "targets": [format!("{number:064x}")]});
-        scene.send(ATTACK, scene.server.post("/v1/notifications", &key).json(&body)).await;
-    }
-}
-
-/// A header of 60 KB and many short lines, in ten streams at a time.
-async fn streams(scene: Scene<'_>, key: String) {
-    let body = "x".repeat(3000);
-    let data = "y".repeat(56_000);
-    let header = json!({"application_id": "streamed", "notification": {"body": body, "data": {"d": data}}});
-    let lines = (0..1500).map(|number| format!("{{\"target\":\"{number:020x}\"}}\n"));
-    let text = format!("{header}\n{}", lines.collect::<String>());
-    let request = || {
-        scene
-            .server
-            .post("/v1/notifications:stream", &key)
-            .header("content-type", "application/x-ndjson")
-            .body(Body::from(text.clone()))
-    };
-    let one = || scene.repeat("streams with a large header", request);
-    futures_util::future::join_all((0..10).map(|_| one())).await;
 }

@@ -34,6 +34,7 @@ pub struct Certificate {
     pub key: String,
     pub authority: String,
     acceptor: TlsAcceptor,
+    http1: TlsAcceptor,
 }
 
 /// A running peer. It ends when this is dropped.
@@ -62,20 +63,33 @@ impl Certificate {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
-        let private: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate.der().clone()], private)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
             chain: certificate.pem(),
             key: key.serialize_pem(),
             authority: issuer.pem(),
-            acceptor: TlsAcceptor::from(Arc::new(config)),
+            acceptor: acceptor(&certificate, &key, b"h2")?,
+            http1: acceptor(&certificate, &key, b"http/1.1")?,
         })
     }
+
+    /// For a server that speaks HTTP/1.1.
+    pub fn http1(&self) -> TlsAcceptor {
+        self.http1.clone()
+    }
+}
+
+fn acceptor(
+    certificate: &rcgen::Certificate,
+    key: &KeyPair,
+    protocol: &[u8],
+) -> Result<TlsAcceptor, Failure> {
+    let private: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)?;
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 impl Peer {

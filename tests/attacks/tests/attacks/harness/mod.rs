@@ -129,8 +129,7 @@ async fn register_apns(server: &Server, simulator: &Simulator, api_key: &str, id
 
 /// A hostile component of `tests/guests`, by the name of its example.
 pub fn component(name: &str) -> &'static [u8] {
-    const GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));
-    GUESTS.iter().find(|(guest, _)| *guest == name).unwrap_or_else(|| panic!("no guest {name}")).1
+    pushlet_attacks::component(name).unwrap_or_else(|| panic!("no guest {name}"))
 }
 
 /// Sends, and checks the status; returns the body.
