@@ -20,11 +20,19 @@ fn completions_name_the_commands() {
     }
 }
 
-/// Runs it with these variables; returns its exit code and what it said.
+/// Runs it with these variables; returns its exit code and what it said. It must end by itself.
 fn told(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pushlet"));
     command.args(arguments).env_clear().envs(variables.iter().copied());
-    let output = command.output().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..600 {
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     (output.status.code(), text)
 }
@@ -43,7 +51,7 @@ fn an_override_of_nothing_is_told_before_the_start_and_at_the_start() {
     ] {
         std::fs::write(&path, text).unwrap();
         for command in ["check-config", "serve"] {
-            let (code, told) = told(&[command, "--config", file], &[]);
+            let (code, told) = told(&[command, "--config", file, "--listen", "127.0.0.1:0"], &[]);
             assert!(code == Some(1) && told.contains(expected), "{command} {text}: {code:?} {told}");
         }
     }
@@ -65,7 +73,7 @@ fn flags_and_values_that_mean_nothing_are_refused() {
             "cannot be used multiple times",
         ),
         (&["check-config", "--listen=127.0.0.1:0", "--listen=127.0.0.1:0"], "cannot be used multiple times"),
-        (&["serve", "--log-format", "xml"], "invalid value 'xml'"),
+        (&["serve", "--listen=127.0.0.1:0", "--log-format", "xml"], "invalid value 'xml'"),
         (&["serve", "--log-formt", "json"], "--log-format"),
         (&["serve", "--endpoints-apns-staging", "https://x"], "--endpoints-apns-staging"),
     ] {
