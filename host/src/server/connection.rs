@@ -118,6 +118,11 @@ impl Activity {
         self.requests as u32 > 0
     }
 
+    /// How many requests came since another look.
+    pub fn requests_since(self, earlier: Self) -> u32 {
+        ((self.requests >> 32) as u32).wrapping_sub((earlier.requests >> 32) as u32)
+    }
+
     /// No request came yet.
     pub fn is_fresh(self) -> bool {
         self.requests == 0

@@ -223,11 +223,12 @@ impl Table {
     /// Ends one of those that are served and may make room: first who never showed that he may call, the oldest of
     /// them, whatever it does; then the one that has been idle longest.
     fn evict(&mut self, may: impl Fn(&Entry) -> bool) -> bool {
+        let now = Instant::now();
         let served = self.entries.iter().filter(|(_, entry)| entry.place == Place::Served && may(entry));
         let candidates = served.filter_map(|(id, entry)| match entry.connection.peer.is_authenticated() {
             false => Some(((false, None), *id)),
             true if entry.connection.activity().in_flight() => None,
-            true => Some(((true, Some(entry.since)), *id)),
+            true => Some(((true, Some(entry.last_use(now))), *id)),
         });
         let Some((_, id)) = candidates.min() else { return false };
         self.end(id);
@@ -255,6 +256,13 @@ impl Table {
 }
 
 impl Entry {
+    /// Orders connections without a request by their last use. Looks may be far between: of those that were used since
+    /// the last one, the busiest counts as used last.
+    fn last_use(&self, now: Instant) -> (Instant, u32) {
+        let activity = self.connection.activity();
+        if activity == self.seen { (self.since, 0) } else { (now, activity.requests_since(self.seen)) }
+    }
+
     fn close(&mut self, now: Instant) {
         self.told_to_close.get_or_insert(now);
         self.connection.close();

@@ -84,6 +84,21 @@ async fn then_the_one_that_is_idle_longest_and_none_that_works() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_used_all_the_time_stays_though_nobody_has_looked() {
+    let all = all();
+    let callers = [1, 2, 3].map(|last| Caller::authenticated(&all, last));
+    let requests = |caller: &Caller, count| (0..count).for_each(|_| drop(caller.admitted.connection.begin()));
+    requests(&callers[0], 3);
+    requests(&callers[1], 1);
+    requests(&callers[2], 2);
+    let newcomer = Caller::authenticated(&all, 4);
+    requests(&newcomer, 4);
+    let _another = Caller::authenticated(&all, 5);
+    let closing = callers.each_ref().map(Caller::is_told_to_close);
+    assert!(!newcomer.is_told_to_close() && closing == [false, true, true], "{closing:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_address_has_only_so_many_and_makes_room_for_its_own() {
     let all = all();
     let other = Caller::new(&all, 1);
