@@ -14,6 +14,7 @@ mod fields;
 mod guests;
 mod openapi;
 mod program;
+mod promises;
 mod reasons;
 mod reliability;
 mod routes;
