@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, expect, expect_error};
+use crate::harness::{Harness, Manner, PushService, expect, expect_error};
 
 const MIB: u64 = 1 << 20;
 
@@ -66,27 +66,45 @@ async fn too_many_targets_are_counted_before_anything_is_made_of_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_streams_header_is_not_copied_for_each_line_of_the_window() {
-    let mut harness = Harness::start("").await;
-    harness.register_apns(&harness.attacker, "app").await;
-    let header = json!({"application_id": "app", "notification": {"body": "x".repeat(60 << 10)}});
-    let text = format!("{header}\n{}", "{\"target\":\"t\",\"notification\":{}}\n".repeat(1_500));
+    let service = PushService::start(Manner::Silent).await;
+    let settings = "delivery.retries = 0\nlimits.tenant.cpu_milliseconds_per_second = 10000";
+    let mut harness = Harness::start_with_service(&service, settings).await;
+    harness.upload_webhook().await;
+    harness.register_webhook("app", "production").await;
+    let notification = json!({"data": {"large": "x".repeat(60 << 10)}});
+    let header = json!({"application_id": "app", "notification": notification, "deadline": 1});
+    let text = format!("{header}\n{}", "{\"target\":\"t\",\"notification\":{\"title\":\"x\"}}\n".repeat(250));
     let attack = async || {
         let streams = (0..10).map(|_| async {
             let request = harness.attack(Method::POST, "/v1/notifications:stream").body(text.clone());
             let request = request.header("content-type", "application/x-ndjson");
             let answer = request.send().await.unwrap().text().await.unwrap();
             let end: Value = serde_json::from_str(answer.lines().last().unwrap()).unwrap();
-            assert_eq!(end["summary"]["total"], 1_500, "{end}");
+            assert_eq!(end["summary"]["total"], 250, "{end}");
         });
         join_all(streams).await;
     };
     // The pushes themselves are ordinary load, so what they cost the neighbour's pace is not measured here.
     harness.server.forget_peak();
     let before = harness.server.resident();
-    harness.neighbour.beside(attack()).await;
+    let (most, _) =
+        harness.neighbour.beside(async { tokio::join!(attack(), most_counted(&harness, 200)).1 }).await;
     let growth = harness.server.peak_resident().saturating_sub(before);
     assert!(growth < 130 * MIB, "{} MiB", growth / MIB);
+    // The copies are on the attacker's account: some, and 4 MiB of each stream at most.
+    assert!((MIB..=10 * 5 * MIB).contains(&most), "{most}");
     harness.server.assert_alive();
+}
+
+/// The most bytes of parsed input on the attacker's account, at so many looks.
+async fn most_counted(harness: &Harness, looks: usize) -> u64 {
+    let mut most = 0;
+    for _ in 0..looks {
+        let usage = expect(harness.attack(Method::GET, "/v1/tenants/attacker/usage"), 200).await;
+        most = most.max(usage["memory_bytes"]["parsed_input"].as_u64().unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    most
 }
 
 #[tokio::test(flavor = "multi_thread")]

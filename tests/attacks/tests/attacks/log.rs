@@ -1,10 +1,15 @@
 //! Texts of an attacker in the operator's log.
 
+use std::time::Duration;
+
 use pushlet_simulator::{Script, Service};
 use reqwest::Method;
+use tokio::time::timeout;
 
 use crate::harness::{Harness, expect_error};
 
+/// Longer than the log may lag behind.
+const PATIENT: Duration = Duration::from_secs(20);
 /// Turns the text around, looks like further fields, and begins a line.
 const HOSTILE: &str = "x\u{202e}\u{2028}status=200 tenant=neighbour forged";
 
@@ -22,8 +27,15 @@ async fn no_text_of_a_caller_or_a_push_service_forges_a_line_or_a_field() {
         expect_error(request, 404, "application_not_found").await;
     };
     harness.neighbour.unharmed_by(attack).await;
+    // Lines are written by a thread of their own: they have come when that of the last request has.
+    let come = async {
+        while !harness.server.log().contains("x%0aforged") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENT, come).await.expect("the attack did not reach the log");
     let log = harness.server.log();
-    assert!(log.contains("forged"), "the attack reached the log: {log}");
+    assert!(log.contains("tenant=neighbour forged"), "{log}");
     for line in log.lines().filter(|line| line.contains("forged")) {
         let harmful = |letter: char| letter.is_control() || ['\u{202e}', '\u{2028}'].contains(&letter);
         assert!(!line.contains(harmful), "{line:?}");

@@ -58,6 +58,8 @@ async fn large_answers_of_slow_push_services_are_on_their_tenants_account() {
         join(expect(one, 200), expect(other, 200)).await
     };
     let ((one, other), _) = harness.neighbour.beside(attack).await;
+    let growth = harness.server.peak_resident().saturating_sub(before);
+    assert!(growth < FACTOR * (64 << 20) + OWN, "{} MiB", growth >> 20);
     for answer in [one, other] {
         // The response began, so whether the push was delivered is known to nobody.
         assert_eq!(answer["summary"]["unknown"], 256, "{}", answer["summary"]);
@@ -65,8 +67,6 @@ async fn large_answers_of_slow_push_services_are_on_their_tenants_account() {
         let results = answer["results"].as_array().unwrap();
         assert!(results.iter().any(short), "the attacker is told: {}", results[0]);
     }
-    let growth = harness.server.peak_resident().saturating_sub(before);
-    assert!(growth < FACTOR * (64 << 20) + OWN, "{} MiB", growth >> 20);
     assert_eq!(on_account(&harness, "answers").await, 0, "all of it was given back");
     harness.server.assert_alive();
 }

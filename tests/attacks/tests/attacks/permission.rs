@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::harness::{ADMIN, DEVICE, Directory, Harness, PROGRAM, Server, expect, expect_error, pointing_at};
 
+/// Longer than a stream takes to end.
+const PATIENT: Duration = Duration::from_secs(20);
 /// What a browser adds to a request of a page that is not the server's own.
 const FOREIGN: &[&[(&str, &str)]] = &[
     &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
@@ -222,9 +224,12 @@ impl Stream {
             }
         });
         let mut text = Vec::new();
-        while let Some(piece) = self.response.chunk().await.unwrap() {
-            text.extend_from_slice(&piece);
-        }
+        let reading = async {
+            while let Some(piece) = self.response.chunk().await.unwrap() {
+                text.extend_from_slice(&piece);
+            }
+        };
+        tokio::time::timeout(PATIENT, reading).await.expect("the stream goes on");
         feeding.abort();
         serde_json::from_slice(&text).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&text)))
     }

@@ -8,7 +8,6 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{Harness, Manner, PushService, expect, expect_error};
@@ -277,42 +276,42 @@ async fn informational_answers_without_end_end_the_exchange() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_read_too_slowly_ends() {
-    let mut harness = Harness::start(&format!("{QUICK}limits.min_data_rate = \"1MiB\"")).await;
-    let body = long_answers(&harness).await;
+    // Much more than the readers take; and a write has time to make some progress, which must not be enough.
+    let mut harness = Harness::start("limits.write_timeout = \"3s\"\nlimits.min_data_rate = \"64MiB\"").await;
     let attack = || async {
-        let mut readers = JoinSet::new();
-        for _ in 0..4 {
-            let address = harness.server.address;
-            let head = format!(
-                "POST /v1/notifications HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-                 content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                harness.attacker,
-                body.len()
-            );
-            let body = body.clone();
-            readers.spawn(async move {
-                let socket = tokio::net::TcpSocket::new_v4().unwrap();
-                // Else the kernel reads all of it in the reader's place.
-                socket.set_recv_buffer_size(4096).unwrap();
-                let mut stream = socket.connect(address).await.unwrap();
-                stream.write_all(head.as_bytes()).await.unwrap();
-                stream.write_all(&body).await.unwrap();
-                let mut piece = [0; 2048];
-                // Until the server has had enough.
-                while stream.read(&mut piece).await.is_ok_and(|read| read > 0) {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    if piece.ends_with(b"]}") {
-                        return false;
-                    }
-                }
-                true
-            });
-        }
-        timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
-        readers.shutdown().await;
+        let readers = (0..4).map(|_| slow_reader(harness.server.address, &harness.attacker));
+        let answers = timeout(PATIENT, futures_util::future::join_all(readers)).await.unwrap();
+        assert!(answers.iter().all(|answers| *answers < PIPELINED), "{answers:?} of {PIPELINED}");
     };
     harness.neighbour.unharmed_by(attack).await;
     harness.server.assert_alive();
+}
+
+/// Requests in a row on one connection: no buffer of the kernel has room for all answers.
+const PIPELINED: usize = 64;
+
+/// Asks for the longest answer, and reads a little at a time. Returns how many answers began before the server had
+/// enough.
+async fn slow_reader(address: SocketAddr, api_key: &str) -> usize {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // Else the kernel reads much of it in the reader's place.
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    let (mut reading, mut writing) = socket.connect(address).await.unwrap().into_split();
+    let head = format!("GET /openapi.json HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {api_key}\r\n\r\n");
+    let write = async {
+        // It breaks when the server has enough.
+        let _ = writing.write_all(head.repeat(PIPELINED).as_bytes()).await;
+    };
+    let read = async {
+        let (mut piece, mut all) = ([0; 4096], Vec::new());
+        while let Ok(read @ 1..) = reading.read(&mut piece).await {
+            all.extend_from_slice(&piece[..read]);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        all
+    };
+    let ((), all) = tokio::join!(write, read);
+    String::from_utf8_lossy(&all).matches("HTTP/1.1 200 OK").count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

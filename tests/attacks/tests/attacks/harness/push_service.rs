@@ -23,6 +23,8 @@ const INFORMATIONAL_PAUSE: Duration = Duration::from_millis(10);
 /// How it answers every request.
 #[derive(Clone, Copy)]
 pub enum Manner {
+    /// Not at all.
+    Silent,
     /// With this status and no body.
     Status(u16),
     /// With informational responses (1xx), and nothing else.
@@ -130,6 +132,7 @@ impl Shared {
 
     async fn respond(&self, stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
         match self.manner {
+            Manner::Silent => std::future::pending().await,
             Manner::Status(status) => {
                 let head = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n");
                 self.write(stream, head.as_bytes()).await
