@@ -74,6 +74,7 @@ impl Inner {
         let now = SystemTime::now();
         let environment = environment(manifest, &fields)?;
         if !manifest.endpoints.iter().any(|endpoint| endpoint.environment == environment) {
+            // There is one for production: the manifest would not have been taken otherwise.
             let message = format!("{} has no endpoint for development", manifest.name);
             return Err(Error::field("invalid_environment", "environment", message));
         }

@@ -108,6 +108,23 @@ async fn a_trap_names_the_answer_that_it_was_about() {
 }
 
 #[tokio::test]
+async fn an_application_in_an_environment_without_an_endpoint() {
+    let scene = Scene::new().await;
+    expect(scene.upload("guest", component("production_only")), 200).await;
+    let put = |environment: &str| {
+        let body = json!({"provider": "guest", "environment": environment});
+        scene.server.put("/v1/applications/app").json(&body)
+    };
+    let refused = expect(put("development"), 400).await;
+    assert_eq!(
+        (&refused["error"], &refused["field"]),
+        (&json!("invalid_environment"), &json!("environment"))
+    );
+    assert_eq!(refused["message"], "guest has no endpoint for development");
+    expect(put("production"), 200).await;
+}
+
+#[tokio::test]
 async fn a_refused_version_leaves_the_active_one_alone() {
     let scene = Scene::ready().await;
     expect_error(scene.upload("webhook", component("bad_example")), 400, "invalid_manifest").await;
