@@ -225,6 +225,21 @@ async fn only_the_same_application_and_text_are_resumed() {
     assert_eq!(world.received(Service::Apns).len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_two_spellings_is_not_sent_again_by_a_resume() {
+    let (world, directory) = (World::new().await, Directory::new());
+    world.register_apns("shop").await;
+    let tokens = file(&directory, "tokens.txt", &format!("{DEVICE}\n{}\n", DEVICE.to_uppercase()));
+    let results = directory.path().join("results");
+    let line =
+        ["send", "-a", "shop", "--body", "x", "--results", results.to_str().unwrap(), "--resume", &tokens];
+    let (code, told) = run(&world, &line).await;
+    assert!(code == Some(0) && told.contains("1 delivered, 1 duplicate"), "{code:?} {told}");
+    let (code, told) = run(&world, &line).await;
+    assert!(code == Some(0) && told.starts_with("2 targets had a result already\n"), "{code:?} {told}");
+    assert_eq!(world.received(Service::Apns).len(), 1);
+}
+
 /// A server that takes 1,000 pushes a second of this tenant, an application, and a file with this many tokens.
 async fn slow(directory: &Directory, tokens: usize) -> (World, String, String) {
     let world = house("").await;

@@ -1,5 +1,6 @@
 //! `pushlet send`: one notification to all tokens of a file, over one stream, with constant memory.
 
+mod earlier;
 mod notification;
 mod progress;
 mod results;
@@ -48,8 +49,8 @@ A line of the file is a token, which may stand in quotes, or a JSON object as a 
 that begin with #, are left out.
 
 With --resume, targets that have a final result in the results file are left out: delivered, unregistered,
-replaced, rejected and unknown (which may have arrived). Those in flight when a run was cut off are sent again. The
-application and the notification must be the same as before.
+replaced, rejected, unknown (which may have arrived), and duplicates in another spelling. Those in
+flight when a run was cut off are sent again. The application and the notification must be the same as before.
 
 Ctrl-C reads no further, waits for what is in flight, and prints how to go on; a second one ends at once.
 

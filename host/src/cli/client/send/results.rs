@@ -18,9 +18,16 @@ const FINAL: [&str; 5] = ["delivered", "unregistered", "replaced", "rejected", "
 /// The field of a result that says what was sent: the beginning of a digest.
 const WHAT: &str = "notification_digest";
 
+/// The field of a duplicate whose target is an earlier one, written otherwise. Its text is in no other line, so it is
+/// done; one in the same spelling has the fate of the first.
+pub const OTHER_SPELLING: &str = "other_spelling";
+
+/// What a target is told apart by: the beginning of a digest.
+pub type Key = [u8; 16];
+
 /// Targets that have a final result: 16 bytes for each, however long it is.
 #[derive(Default)]
-pub struct Done(HashSet<[u8; 16]>);
+pub struct Done(HashSet<Key>);
 
 impl Done {
     pub fn contains(&self, target: &str) -> bool {
@@ -67,7 +74,7 @@ impl Results {
         std::mem::take(&mut self.done)
     }
 
-    /// `result`: as the stream had it; its index means nothing to others.
+    /// `result`: as the stream had it; its numbers of lines mean nothing to others.
     pub fn write(&mut self, target: &str, result: &Map<String, Value>) -> Result<(), Problem> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut line = Map::new();
@@ -75,7 +82,7 @@ impl Results {
         line.extend(
             result
                 .iter()
-                .filter(|(name, _)| *name != "index")
+                .filter(|(name, _)| *name != "index" && *name != "duplicate_of")
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
         line.insert(WHAT.to_owned(), self.what.as_str().into());
@@ -102,7 +109,8 @@ fn read(file: &mut File, what: &str) -> std::io::Result<Option<Done>> {
         if result[WHAT].as_str().is_some_and(|other| other != what) {
             return Ok(None);
         }
-        if result["status"].as_str().is_some_and(|status| FINAL.contains(&status)) {
+        let is_final = result["status"].as_str().is_some_and(|status| FINAL.contains(&status));
+        if is_final || result[OTHER_SPELLING] == true {
             done.0.insert(match &result["target"] {
                 Value::String(text) => key(text),
                 other => key(&other.to_string()),
@@ -122,7 +130,7 @@ fn read(file: &mut File, what: &str) -> std::io::Result<Option<Done>> {
 }
 
 /// A JSON line may be written with other spaces.
-fn key(target: &str) -> [u8; 16] {
+pub fn key(target: &str) -> Key {
     let text = trimmed(target);
     let plain = match Target::shown(text) {
         Value::String(_) => text.to_owned(),
@@ -148,9 +156,11 @@ mod tests {
     #[test]
     fn only_final_results_are_done_and_a_cut_off_line_is_closed() {
         let lines = "{\"target\":\"a\",\"status\":\"delivered\"}\n{\"target\":\"b\",\"status\":\"throttled\"}\n\
-                     {\"target\":{\"target\":{\"topic\":\"c\"}},\"status\":\"rejected\"}\n{\"target\":\"d\",\"stat";
+                     {\"target\":{\"target\":{\"topic\":\"c\"}},\"status\":\"rejected\"}\n{\"target\":\"e\",\"status\":\"duplicate\"}\n\
+                     {\"target\":\"E\",\"status\":\"duplicate\",\"other_spelling\":true}\n{\"target\":\"d\",\"stat";
         let (path, done) = file(lines);
         assert!(done.contains("a") && done.contains(" a ") && !done.contains("b") && !done.contains("d"));
+        assert!(!done.contains("e") && done.contains("E"));
         assert!(done.contains("{ \"target\": {\"topic\": \"c\"} }"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{lines}\n"));
         assert!(Results::open(Some(&path), false, &Value::Null).is_err());

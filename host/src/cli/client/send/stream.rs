@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 
 use super::super::print;
 use super::super::server::Server;
+use super::earlier::Earlier;
 use super::progress::{self, Progress};
-use super::results::Results;
+use super::results::{OTHER_SPELLING, Results};
 use super::stop::Stop;
 use super::targets::{Target, Targets};
 use crate::config::Problem;
@@ -41,29 +42,38 @@ pub struct End {
     pub examples: Vec<String>,
 }
 
+#[derive(Default)]
+struct Sent {
+    /// The text of each target that has no result, by its number in the stream.
+    texts: HashMap<u64, String>,
+    earlier: Earlier,
+}
+
 /// The targets that are in flight. Cheap to clone.
 #[derive(Clone)]
 struct InFlight {
-    /// The text of each, by its number in the stream.
-    texts: Arc<Mutex<HashMap<u64, String>>>,
+    sent: Arc<Mutex<Sent>>,
     /// For how many more there is room.
     room: Arc<Semaphore>,
 }
 
 impl InFlight {
     fn new() -> Self {
-        Self { texts: Arc::default(), room: Arc::new(Semaphore::new(IN_FLIGHT)) }
+        Self { sent: Arc::default(), room: Arc::new(Semaphore::new(IN_FLIGHT)) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, String>> {
-        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the target of this number out.
-    fn remove(&self, index: u64) -> Option<String> {
-        let text = self.lock().remove(&index)?;
+    /// Takes the target of this number out. `duplicate_of`: the line that it repeats, if it does. Answers too whether
+    /// that one is spelled otherwise.
+    fn remove(&self, index: u64, duplicate_of: Option<u64>) -> Option<(String, bool)> {
+        let mut sent = self.lock();
+        let text = sent.texts.remove(&index)?;
         self.room.add_permits(1);
-        Some(text)
+        let is_other = duplicate_of.is_some_and(|line| sent.earlier.differs(line, &text));
+        Some((text, is_other))
     }
 }
 
@@ -114,7 +124,7 @@ async fn finish(
         return Ok(end);
     }
     reading.await.map_err(Problem::new)??;
-    match in_flight.lock().len() {
+    match in_flight.lock().texts.len() {
         0 => Ok(end),
         lost => Err(Problem::new(format_args!("{lost} targets got no result"))),
     }
@@ -143,11 +153,12 @@ async fn feed(
     while sender.send_data(piece.split().freeze()).await.is_ok()
         && next_targets(&mut waiting, &mut received, &in_flight.room, &mut stop).await
     {
-        let mut texts = in_flight.lock();
+        let mut sent = in_flight.lock();
         for Target { text, line } in received.drain(..) {
             piece.extend_from_slice(line.as_bytes());
             piece.extend_from_slice(b"\n");
-            texts.insert(next, text);
+            sent.earlier.push(&text);
+            sent.texts.insert(next, text);
             next += 1;
         }
     }
@@ -193,12 +204,16 @@ async fn receive(
         buffer.extend_from_slice(&piece);
         while let Some(length) = buffer.iter().position(|byte| *byte == b'\n') {
             let line = buffer.split_to(length + 1);
-            let result: Map<String, Value> = serde_json::from_slice(&line).map_err(|_| not_ours())?;
+            let mut result: Map<String, Value> = serde_json::from_slice(&line).map_err(|_| not_ours())?;
             let Some(index) = result.get("index").and_then(Value::as_u64) else {
                 let interrupted = result.get("interrupted").and_then(Value::as_str);
                 return Ok(End { interrupted: interrupted.map(str::to_owned), ..end });
             };
-            let target = in_flight.remove(index).ok_or_else(not_ours)?;
+            let duplicate_of = result.get("duplicate_of").and_then(Value::as_u64);
+            let (target, is_other_spelling) = in_flight.remove(index, duplicate_of).ok_or_else(not_ours)?;
+            if is_other_spelling {
+                result.insert(OTHER_SPELLING.to_owned(), true.into());
+            }
             settle(&target, &result, results, progress, &mut end)?;
         }
         if buffer.len() > LONGEST_LINE {
