@@ -13,7 +13,8 @@ const FACTOR: u64 = 2;
 const OWN: u64 = 96 << 20;
 
 /// Processor time is not what these are about, and a build without optimizations takes much of it.
-const COMMON: &str = "delivery.retries = 0\nlimits.tenant.cpu_milliseconds_per_second = 10000\n";
+const COMMON: &str =
+    "delivery.retries = 0\ndelivery.deadline = \"60s\"\nlimits.tenant.cpu_milliseconds_per_second = 10000\n";
 
 /// A server with the attacker's provider, and an application of it for each of the push service's addresses.
 async fn start(service: &PushService, settings: &str) -> Harness {
@@ -25,12 +26,16 @@ async fn start(service: &PushService, settings: &str) -> Harness {
     harness
 }
 
-fn send(harness: &Harness, application: &str, targets: &[String]) -> RequestBuilder {
+/// Far longer than these pushes take, whatever else the machine does.
+const LONG: u32 = 60;
+
+/// Sends, and waits for so many seconds at most.
+fn send(harness: &Harness, application: &str, targets: &[String], seconds: u32) -> RequestBuilder {
     harness.attack(Method::POST, "/v1/notifications").json(&json!({
         "application_id": application,
         "notification": {"body": "x"},
         "targets": targets,
-        "deadline": 5,
+        "deadline": seconds,
     }))
 }
 
@@ -54,7 +59,8 @@ async fn large_answers_of_slow_push_services_are_on_their_tenants_account() {
     // As many from each as one push service may have in flight: 250 MiB.
     let attack = async {
         let targets = targets(0, 256, 9);
-        let (one, other) = (send(&harness, "production", &targets), send(&harness, "development", &targets));
+        let (one, other) =
+            (send(&harness, "production", &targets, 5), send(&harness, "development", &targets, 5));
         join(expect(one, 200), expect(other, 200)).await
     };
     let ((one, other), _) = harness.neighbour.beside(attack).await;
@@ -81,7 +87,7 @@ async fn dead_tokens_of_all_applications_take_a_quarter_of_their_tenants_memory(
     let attack = async {
         for call in 0..8 {
             let application = if call % 2 == 0 { "production" } else { "development" };
-            let answer = expect(send(&harness, application, &targets(call, 100, 3_900)), 200).await;
+            let answer = expect(send(&harness, application, &targets(call, 100, 3_900), LONG), 200).await;
             assert_eq!(answer["summary"]["unregistered"], 100, "{}", answer["results"][0]);
         }
     };
@@ -106,7 +112,7 @@ async fn answers_that_are_kept_for_repeats_have_a_bound() {
     let service = PushService::start(Manner::Status(200)).await;
     let mut harness = start(&service, "limits.idempotency_memory = \"1MiB\"").await;
     let repeat = async |call: usize| {
-        let request = send(&harness, "production", &targets(call, 50, 3 << 10));
+        let request = send(&harness, "production", &targets(call, 50, 3 << 10), LONG);
         let response = request.header("idempotency-key", format!("key{call}")).send().await.unwrap();
         let is_replay = response.headers().contains_key("idempotency-replayed");
         let (status, answer) = (response.status(), response.json::<Value>().await.unwrap());
