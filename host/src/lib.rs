@@ -23,3 +23,8 @@ pub mod tenants;
 pub mod transport;
 pub mod warnings;
 pub mod web;
+
+/// After a burst of large requests the C library's allocator keeps what was freed: each of its arenas only shrinks at
+/// its end. This one returns it within seconds. See `docs/reliability.md` for the figures.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

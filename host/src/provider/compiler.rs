@@ -109,6 +109,8 @@ impl Compiler {
             .arg(format!("--memory={}", self.limits.memory))
             .arg(format!("--cpu={}", self.limits.cpu.as_secs().max(1)))
             .env_clear()
+            // A thread that is there before the process confines itself would not be confined.
+            .env("_RJEM_MALLOC_CONF", "background_thread:false")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use h2::Reason;
@@ -32,8 +32,6 @@ const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// How often a peer with requests in flight over HTTP/2 is tested.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// A connection without requests is closed after this long, and a peer without requests forgotten.
-const IDLE: Duration = Duration::from_secs(90);
 
 type Client = legacy::Client<Connector, Body>;
 
@@ -42,14 +40,10 @@ pub(super) struct Https {
     tls: Arc<Tls>,
     settings: Arc<Settings>,
     lookups: Lookups,
-    peers: RwLock<Peers>,
+    peers: Arc<Peers>,
 }
 
-struct Peers {
-    cache: FairCache<TenantId, PeerKey, Arc<Peer>>,
-    /// When peers without requests were removed last.
-    swept_at: Instant,
-}
+type Peers = RwLock<FairCache<TenantId, PeerKey, Arc<Peer>>>;
 
 /// What keeps one origin and identity from taking more than its share. Streams of a connection are a share
 /// too, which is why it has connections of its own.
@@ -73,8 +67,9 @@ struct Fate {
 
 impl Https {
     pub fn new(tls: Arc<Tls>, settings: Arc<Settings>, lookups: Lookups) -> Self {
-        let peers = Peers { cache: FairCache::new(settings.max_peers), swept_at: Instant::now() };
-        Https { tls, settings, lookups, peers: RwLock::new(peers) }
+        let peers = Arc::new(RwLock::new(FairCache::new(settings.max_peers)));
+        tokio::spawn(forget_idle(Arc::downgrade(&peers), settings.https_idle_timeout));
+        Https { tls, settings, lookups, peers }
     }
 
     pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
@@ -108,11 +103,7 @@ impl Https {
 
     /// Forgets an identity; its connections close when its last request has ended.
     pub fn retire(&self, identity: &IdentityKey) {
-        self.peers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .cache
-            .retain(|key, _| key.identity != *identity);
+        self.peers.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.identity != *identity);
     }
 
     /// Waits until no request is in flight, at most `within`.
@@ -133,20 +124,15 @@ impl Https {
         let tenant = &request.tenant;
         {
             let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(peer) = peers.cache.get_owned(tenant, key) {
+            if let Some(peer) = peers.get_owned(tenant, key) {
                 return Ok(peer.clone());
             }
         }
         // Made before the lock is taken, since that takes a while; it is dropped if another one was faster.
         let client = self.client(key, request)?;
-        let now = Instant::now();
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        if peers.swept_at + IDLE < now {
-            peers.swept_at = now;
-            peers.cache.retain(|_, peer| peer.is_busy() || peer.fate().used_at + IDLE > now);
-        }
         let make = || Arc::new(Peer::new(key.clone(), tenant.clone(), client, &self.settings));
-        let found = peers.cache.get_or_insert_with(tenant, key, 1, |peer| !peer.is_busy(), make);
+        let found = peers.get_or_insert_with(tenant, key, 1, |peer| !peer.is_busy(), make);
         let (peer, _evicted) = found.map_err(|_| SendError::too_many_peers(&request.origin))?;
         Ok(peer)
     }
@@ -159,7 +145,19 @@ impl Https {
     }
 
     fn all(&self) -> Vec<Arc<Peer>> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).cache.values().cloned().collect()
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// Forgets peers without requests, for as long as there is a transport. A client takes some kilobytes, and a tenant
+/// that sent to thousands of origins may never send again.
+async fn forget_idle(peers: Weak<Peers>, after: Duration) {
+    loop {
+        tokio::time::sleep(after / 6).await;
+        let Some(peers) = peers.upgrade() else { return };
+        let now = Instant::now();
+        let is_used = |peer: &Peer| peer.is_busy() || peer.fate().used_at + after > now;
+        peers.write().unwrap_or_else(PoisonError::into_inner).retain(|_, peer| is_used(peer));
     }
 }
 
@@ -307,7 +305,7 @@ fn client(
     client
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(settings.https_idle_timeout)
         .http2_max_header_list_size(MAX_HEADER_LIST)
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(settings.ping_timeout);

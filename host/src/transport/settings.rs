@@ -26,6 +26,8 @@ pub struct Settings {
     pub probation: Duration,
     /// An HTTP/2 connection without a stream for this long is closed. Apple wants connections to be kept.
     pub idle_timeout: Duration,
+    /// An HTTPS connection without requests is closed after this long, and a peer without requests forgotten.
+    pub https_idle_timeout: Duration,
     /// Silence on an HTTP/2 connection after which it is tested with a PING.
     pub ping_after: Duration,
     /// How long the answer to a PING may take, and the orderly close of a connection.
@@ -51,6 +53,7 @@ impl Default for Settings {
             max_peers: 40_000,
             probation: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(12 * 3600),
+            https_idle_timeout: Duration::from_secs(90),
             ping_after: Duration::from_secs(3600),
             ping_timeout: Duration::from_secs(5),
             breaker_failures: 5,

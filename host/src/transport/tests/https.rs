@@ -68,6 +68,20 @@ async fn http2_is_spoken_where_the_peer_chooses_it() {
 }
 
 #[tokio::test]
+async fn a_peer_without_requests_is_forgotten_though_no_other_comes() {
+    let peer = old_peer().await;
+    let transport = transport(&peer, |settings| settings.https_idle_timeout = Duration::from_millis(60));
+    let send = push(&transport, request(&peer.origin()));
+    let mut stream = peer.accept_tls().await.unwrap();
+    read(&mut stream).await;
+    tokio::time::sleep(SHORT).await;
+    assert_eq!(transport.snapshot().len(), 1, "a request is in flight");
+    write(&mut stream, "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(send.await.unwrap().unwrap().status, 200);
+    until(|| transport.snapshot().is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_redirect_is_an_answer_like_any_other() {
     let peer = old_peer().await;
     let transport = transport(&peer, |_| {});

@@ -101,9 +101,9 @@ impl Server {
     pub async fn accounts(&self) -> Result<String, Failure> {
         let text = self.operate(Method::GET, "/metrics").send().await?.text().await?;
         let kept = text.lines().filter(|line| {
-            (line.contains("memory_bytes") || line.contains("instances") || line.contains("connections"))
+            ["memory_bytes", "instances", "connections"].iter().any(|name| line.contains(name))
                 && !line.starts_with('#')
-                && !line.ends_with(" 0")
+                && !line.ends_with(" 0.0")
         });
         Ok(kept.map(|line| format!("  {line}\n")).collect())
     }
