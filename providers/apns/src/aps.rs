@@ -3,6 +3,7 @@
 //! Source: "Generating a remote notification" (payload key reference) and "Starting and updating Live Activities
 //! with ActivityKit push notifications".
 
+use crate::dictionary::Dictionary;
 use pushlet_sdk::input::{Options, invalid};
 use pushlet_sdk::json::Object;
 use pushlet_sdk::{Alert, Localized, Notification, Rejection, Sound};
@@ -102,22 +103,25 @@ pub const CONTENT: [&str; 7] =
     ["alert", "badge", "sound", "content-available", "content-state", "event", "content-changed"];
 
 /// The dictionary that the typed fields and the options give.
-pub fn build(notification: &Notification, options: Options) -> Result<Object, Rejection> {
-    let mut aps = Object::new();
+pub fn build(notification: &Notification, options: Options) -> Result<Dictionary, Rejection> {
+    let mut aps = Dictionary::default();
     if let Some(alert) = alert(notification, options)? {
-        aps.insert("alert".into(), alert);
+        aps.insert("alert", alert);
     }
     if let Some(badge) = notification.badge {
-        aps.insert("badge".into(), badge.into());
+        aps.insert("badge", badge);
     }
     if let Some(sound) = &notification.sound {
-        aps.insert("sound".into(), sound_value(sound)?);
+        aps.insert("sound", sound_value(sound)?);
     }
-    insert_text(&mut aps, "category", &notification.category);
-    insert_text(&mut aps, "thread-id", &notification.thread);
+    for (key, text) in [("category", &notification.category), ("thread-id", &notification.thread)] {
+        if let Some(text) = text {
+            aps.insert(key, text.as_str());
+        }
+    }
     for key in &KEYS {
         if let Some(value) = option(key, options)? {
-            aps.insert(key.key.into(), value);
+            aps.insert(key.key, value);
         }
     }
     Ok(aps)

@@ -222,11 +222,11 @@ fn message_id(notification: &Notification, options: Options) -> Result<Option<St
 
 /// A token in lower-case digits. Old callers send it as `NSData` prints it, `<fe15a27d 5df3c347 …>`.
 fn device_token(given: &str) -> Result<String, Rejection> {
-    let token: String = given
-        .chars()
-        .filter(|letter| !matches!(letter, ' ' | '<' | '>'))
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
+    let mut token = given.to_ascii_lowercase();
+    let is_mark = |byte: u8| matches!(byte, b' ' | b'<' | b'>');
+    if token.bytes().any(is_mark) {
+        token.retain(|letter| !u8::try_from(letter).is_ok_and(is_mark));
+    }
     let digits = token.bytes().all(|byte| byte.is_ascii_hexdigit());
     if token.is_empty() || token.len() > TOKEN_DIGITS || token.len() % 2 == 1 || !digits {
         return Err(invalid("device_token", "device_token must be an even number of hexadecimal digits"));

@@ -6,6 +6,7 @@
 mod aps;
 mod channels;
 mod decode;
+mod dictionary;
 mod encode;
 mod manifest;
 mod payload;

@@ -2,7 +2,10 @@
 //! typed fields, then options, then `data`, then `native`. The keys of `data` and `native` go beside `aps`;
 //! an `aps` object in either is merged into ours key by key.
 
+use std::borrow::Cow;
+
 use crate::aps::{self, CONTENT};
+use crate::dictionary::Dictionary;
 use crate::push_type::PushType;
 use pushlet_sdk::input::{Options, invalid, missing, too_large};
 use pushlet_sdk::json::{self, Object};
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 
 /// A payload, still without what its push type adds.
 pub struct Payload {
-    aps: Object,
+    aps: Dictionary,
     beside: Object,
     /// There is a raw payload: if it is empty, that is what the caller means.
     raw: bool,
@@ -30,7 +33,7 @@ impl Payload {
         };
         if let Some(image) = notification.alert.as_ref().and_then(|alert| alert.image.as_deref()) {
             payload.beside.insert("image".into(), image.into());
-            payload.aps.entry("mutable-content").or_insert(1.into());
+            payload.aps.insert_if_missing("mutable-content", 1);
         }
         payload.add("data", json::object("data", notification.data.as_deref())?)?;
         payload.add("native", json::object("native", notification.native.as_deref())?)?;
@@ -43,7 +46,7 @@ impl Payload {
     }
 
     fn has_content(&self) -> bool {
-        CONTENT.iter().any(|key| self.aps.contains_key(*key))
+        CONTENT.iter().any(|key| self.aps.contains(key))
     }
 
     fn add(&mut self, field: &str, mut object: Object) -> Result<(), Rejection> {
@@ -55,14 +58,18 @@ impl Payload {
             }
             Some(_) => return Err(invalid(field, format!("aps in {field} must be a JSON object"))),
         }
-        self.beside.extend(object);
+        if self.beside.is_empty() {
+            self.beside = object;
+        } else {
+            self.beside.extend(object);
+        }
         Ok(())
     }
 
     /// The push type that the content tells.
     pub fn infer(&self) -> PushType {
-        let shown = ["alert", "badge", "sound"].iter().any(|key| self.aps.contains_key(*key));
-        let has = |key| self.aps.contains_key(key);
+        let shown = ["alert", "badge", "sound"].iter().any(|key| self.aps.contains(key));
+        let has = |key| self.aps.contains(key);
         if has("event") || has("content-state") {
             PushType::LiveActivity
         } else if has("content-changed") {
@@ -78,13 +85,13 @@ impl Payload {
 
     /// The bytes to send, after the rules of the push type.
     pub fn finish(&self, kind: PushType, now: u64) -> Result<Vec<u8>, Rejection> {
-        let mut aps = self.aps.clone();
+        let mut aps = Cow::Borrowed(&self.aps);
         match kind {
-            PushType::Background => finish_background(&mut aps)?,
-            PushType::LiveActivity => self.finish_live_activity(&mut aps, now)?,
+            PushType::Background => finish_background(aps.to_mut())?,
+            PushType::LiveActivity => self.finish_live_activity(aps.to_mut(), now)?,
             // All that these two kinds ever say.
             PushType::Controls | PushType::Widgets if !self.has_content() => {
-                aps.insert("content-changed".into(), true.into());
+                aps.to_mut().insert("content-changed", true);
             }
             _ => {}
         }
@@ -103,10 +110,11 @@ impl Payload {
         }
         let comma = if self.beside.is_empty() { "" } else { "," };
         let rest = beside.strip_prefix('{').unwrap_or_default();
-        Ok(format!("{{\"aps\":{}{comma}{rest}", json::write(&aps)).into_bytes())
+        let aps = json::write(&*aps);
+        Ok([r#"{"aps":"#, &aps, comma, rest].concat().into_bytes())
     }
 
-    fn finish_live_activity(&self, aps: &mut Object, now: u64) -> Result<(), Rejection> {
+    fn finish_live_activity(&self, aps: &mut Dictionary, now: u64) -> Result<(), Rejection> {
         self.move_sound(aps)?;
         if self.starts_activity() {
             for (key, field) in [
@@ -115,21 +123,21 @@ impl Payload {
                 ("attributes", "attributes"),
                 ("content-state", "content_state"),
             ] {
-                if !aps.contains_key(key) {
+                if !aps.contains(key) {
                     return Err(missing(field, format!("{field} is required to start a Live Activity")));
                 }
             }
         }
-        aps.entry("timestamp").or_insert((now / 1000).into());
+        aps.insert_if_missing("timestamp", now / 1000);
         Ok(())
     }
 
     /// A Live Activity's sound is part of its alert, which then is a dictionary.
-    fn move_sound(&self, aps: &mut Object) -> Result<(), Rejection> {
+    fn move_sound(&self, aps: &mut Dictionary) -> Result<(), Rejection> {
         if !self.typed_sound {
             return Ok(());
         }
-        let Some(sound) = aps.shift_remove("sound") else { return Ok(()) };
+        let Some(sound) = aps.remove("sound") else { return Ok(()) };
         if !sound.is_string() {
             return Err(invalid("sound", "the sound of a Live Activity must be a name"));
         }
@@ -152,11 +160,11 @@ impl Payload {
 }
 
 /// A background push wakes the app and shows nothing.
-fn finish_background(aps: &mut Object) -> Result<(), Rejection> {
-    if let Some(key) = ["alert", "badge", "sound"].iter().find(|key| aps.contains_key(**key)) {
+fn finish_background(aps: &mut Dictionary) -> Result<(), Rejection> {
+    if let Some(key) = ["alert", "badge", "sound"].iter().find(|key| aps.contains(key)) {
         return Err(invalid("push_type", format!("a background notification cannot have {key}")));
     }
-    aps.insert("content-available".into(), 1.into());
+    aps.insert("content-available", 1);
     Ok(())
 }
 
