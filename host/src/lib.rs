@@ -1,28 +1,23 @@
-//! Pushlet: an HTTP API in front of push services, each spoken by a sandboxed WebAssembly component.
+//! Pushlet: an HTTP API in front of push services, each implemented by a sandboxed WebAssembly component.
+//!
+//! This crate is the program: the command line, the listener, and what puts the rooms together. A push goes through
+//! the crates in this order, and comes back the same way:
+//!
+//! - [`server`]: the listener: connections, TLS, time-outs
+//! - [`pushlet_api`]: routes, authentication, bodies, responses
+//! - [`pushlet_gateway`]: from a send to its results: applications, delivery, retries, streams, uploads, tenants
+//! - [`pushlet_sandbox`]: calls the provider component, which encodes requests and decodes answers
+//! - [`pushlet_credential`]: client certificates and provider tokens
+//! - [`pushlet_transport`]: sockets to the push services
+//!
+//! Below them: [`pushlet_registry`] (what is kept), [`pushlet_quota`] (what each tenant may use),
+//! [`pushlet_settings`] (what an operator can set), [`pushlet_model`] (the nouns). [`pushlet_client`] has the commands
+//! that talk to a running server. `Cargo.toml` of each crate has its edges.
 
-pub mod account;
 pub mod cli;
-pub mod config;
-pub mod contract;
-pub mod credential;
-pub mod digest;
-pub mod error;
-pub mod fair;
-pub mod gateway;
-pub mod http;
-pub mod log;
-pub mod notification;
-pub mod provider;
-pub mod registry;
 pub mod server;
 pub mod simulated;
 pub mod start;
-pub mod telemetry;
-pub mod tenant;
-pub mod tenants;
-pub mod transport;
-pub mod warnings;
-pub mod web;
 
 /// After a burst of large requests the C library's allocator keeps what was freed: each of its arenas only shrinks at
 /// its end. This one returns it within seconds. See `docs/reliability.md` for the figures.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 pub use pushlet_simulator::Options;
 use pushlet_simulator::{CredentialFiles, Simulator};
 
-use crate::config::{BaseUrl, Config, Problem};
+use pushlet_settings::{BaseUrl, Config, Problem};
 
 /// The simulators; they end when this is dropped.
 pub struct Running(#[allow(dead_code)] Simulator);

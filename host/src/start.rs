@@ -4,16 +4,16 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::account::{self, AccountSettings, Accounts};
-use crate::config::{self, Config, Hidden, Problem, private};
-use crate::credential::SealingKey;
-use crate::gateway::{self, Gateway, Policy, Uploads};
-use crate::provider::{self, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
-use crate::registry::{self, File, Registry, StorageError};
-use crate::tenant;
-use crate::tenants::{self, Tenants};
-use crate::transport::{self, Transport};
-use crate::web;
+use pushlet_credential::SealingKey;
+use pushlet_gateway::tenants::{self, Tenants};
+use pushlet_gateway::{self as gateway, Gateway, Policy, Uploads};
+use pushlet_model::tenant;
+use pushlet_quota::account::{self, AccountSettings, Accounts};
+use pushlet_registry::{self as registry, File, Registry, StorageError};
+use pushlet_sandbox::{self as provider, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
+use pushlet_settings::{self as config, Config, Hidden, Problem, private};
+use pushlet_transport::http_client;
+use pushlet_transport::{self as transport, Transport};
 
 /// What the key of the artefact cache is derived for, and where it is where nobody said so.
 const ARTEFACTS: &str = "artefacts";
@@ -220,7 +220,7 @@ fn limits(config: &Config) -> provider::Limits {
 fn transport_settings(config: &Config) -> Result<transport::Settings, Problem> {
     let mut extra_roots = Vec::new();
     for path in &config.tls.extra_roots {
-        let roots = web::certificates(path);
+        let roots = http_client::certificates(path).map_err(Problem::new);
         extra_roots.extend(roots.map_err(|why| Problem::new(format_args!("tls.extra_roots: {why}")))?);
     }
     Ok(transport::Settings {

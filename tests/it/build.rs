@@ -1,6 +1,6 @@
 //! Builds the hostile guests of `tests/guests`, one component per example.
 
-#[path = "../../host/build/wasm.rs"]
+#[path = "../../host/sandbox/build/wasm.rs"]
 mod wasm;
 
 use std::path::PathBuf;

@@ -9,11 +9,11 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
-use super::client;
-use crate::config::keys::{KEYS, Key};
-use crate::config::names;
-use crate::config::value::Kind;
 use crate::simulated;
+use pushlet_client as client;
+use pushlet_settings::keys::{KEYS, Key};
+use pushlet_settings::names;
+use pushlet_settings::value::Kind;
 
 /// A command line that was understood.
 pub struct Arguments {

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 
 use super::*;
-use crate::config::Layers;
+use pushlet_settings::Layers;
 
 fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
     Arguments::parse(std::iter::once("pushlet").chain(line.iter().copied()).map(OsString::from))
@@ -71,8 +71,8 @@ fn flags_and_their_values() {
     assert_eq!(config.tls.extra_roots, [PathBuf::from("a"), PathBuf::from("b")]);
     let get =
         |endpoint, environment| config.endpoints.get(None, "apns", endpoint, environment).unwrap().host();
-    assert_eq!(get("device", crate::contract::Environment::Production), "x");
-    assert_eq!(get("channels", crate::contract::Environment::Development), "y");
+    assert_eq!(get("device", pushlet_model::contract::Environment::Production), "x");
+    assert_eq!(get("channels", pushlet_model::contract::Environment::Development), "y");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The command line: the server, its simulators, and the commands for people.
 
 mod arguments;
-mod client;
 mod serve;
 mod signals;
 
@@ -9,10 +8,12 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::config::{self, Config, Layers, Problem};
-use crate::log::Escaped;
-use crate::{provider, server, simulated, start};
+use crate::{server, simulated, start};
 use arguments::{Action, Arguments};
+use pushlet_client as client;
+use pushlet_model::escape::Escaped;
+use pushlet_sandbox as provider;
+use pushlet_settings::{self as config, Config, Layers, Problem};
 
 /// Runs the program with the arguments of its command line, of which the first is its name. Exit code 0: done;
 /// 1: it could not start; 2: the command line is wrong.

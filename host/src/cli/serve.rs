@@ -8,11 +8,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use super::signals;
-use crate::config::{Config, Problem};
-use crate::http::{self, UnderWay, Watch};
 use crate::server::{self, Server};
-use crate::telemetry::Tracer;
-use crate::{log, simulated, start};
+use crate::{simulated, start};
+use pushlet_api::log;
+use pushlet_api::telemetry::Tracer;
+use pushlet_api::{self as http, UnderWay, Watch};
+use pushlet_settings::{Config, Problem};
+use pushlet_transport::http_client;
 
 /// At the end: for closing the connections to the push services, on which nothing is under way any more.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -31,7 +33,8 @@ pub async fn run(mut config: Config, simulator: Option<&simulated::Options>) -> 
         None => None,
     };
     let gateway = start::gateway(&config)?;
-    let (tracer, exporting) = Tracer::start(&config.telemetry, &config.tls.extra_roots)?.unzip();
+    let client = http_client::client(&config.tls.extra_roots).map_err(Problem::new)?;
+    let (tracer, exporting) = Tracer::start(&config.telemetry, client)?.unzip();
     let watch = Watch::new(tracer, config.metrics.listen.is_some());
     let backend = Arc::new(gateway.clone());
     let (router, under_way) = http::router(backend.clone(), &config.limits, &callers, &watch);

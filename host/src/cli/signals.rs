@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::config::Problem;
+use pushlet_settings::Problem;
 
 /// A future that ends with the first signal. Listening begins now.
 pub fn stop() -> Result<impl Future<Output = ()>, Problem> {

@@ -9,7 +9,7 @@ use std::task::Poll;
 use futures_util::task::AtomicWaker;
 use hyper_util::server::graceful::GracefulConnection;
 
-use crate::http::Peer;
+use pushlet_api::Peer;
 
 /// One request in the lower half of the counter, where those in flight are counted, and one in the upper half, where
 /// all are.

@@ -9,8 +9,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::connection::{Activity, Connection};
-use crate::config::Limits;
-use crate::http::{Peer, Refusal};
+use pushlet_api::{Peer, Refusal};
+use pushlet_settings::Limits;
 
 /// Connections beyond the limit. They get an answer, which is 503 but for the health checks.
 const SPARE: usize = 64;

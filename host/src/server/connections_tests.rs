@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::config::Layers;
+use pushlet_settings::Layers;
 
 fn limits() -> Limits {
     let limits = Layers::new().unwrap().finish().unwrap().limits;

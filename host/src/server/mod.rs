@@ -34,11 +34,11 @@ use tower::ServiceExt as _;
 pub use descriptors::that_fit as connections_that_fit;
 pub use tls::acceptor;
 
-use crate::config::{Config, Limits, Networks};
-use crate::http::{Peer, Refusal, UnderWay};
 use connection::InFlight;
 use connections::{Admitted, Connections};
 use patience::Patience;
+use pushlet_api::{Peer, Refusal, UnderWay};
+use pushlet_settings::{Config, Limits, Networks};
 use stream::{Outgoing, Streams};
 
 /// Bytes of a body that are read with its head.

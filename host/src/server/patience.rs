@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 use super::connection::Connection;
 use super::pace::Pace;
 use super::stream::stalled;
-use crate::config::Limits;
+use pushlet_settings::Limits;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -146,8 +146,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::config::Layers;
-    use crate::http::Peer;
+    use pushlet_api::Peer;
+    use pushlet_settings::Layers;
 
     const SHORT: Duration = Duration::from_millis(50);
 

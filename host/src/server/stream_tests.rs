@@ -7,7 +7,7 @@ use hyper::body::Body as _;
 
 use super::super::connection::Connection;
 use super::*;
-use crate::http::Peer;
+use pushlet_api::Peer;
 
 fn outgoing(body: impl Into<Body>) -> (Outgoing, Arc<Connection>, Arc<Stream>) {
     let peer = Peer::new(Ipv4Addr::LOCALHOST.into(), &Arc::default());

@@ -19,8 +19,8 @@ use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
 use super::*;
-use crate::config::{Layers, Tls};
-use crate::http::refused;
+use pushlet_api::refused;
+use pushlet_settings::{Layers, Tls};
 
 /// A server whose `/slow` waits until it is told, and whose `/echo` answers with the body.
 struct Running {

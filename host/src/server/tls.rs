@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Problem, Tls, private};
+use pushlet_settings::{Problem, Tls, private};
 
 /// What accepts TLS, if it is configured. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1.
 pub fn acceptor(config: &Tls) -> Result<Option<TlsAcceptor>, Problem> {

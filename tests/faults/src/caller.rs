@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pushlet::config::Layers;
-use pushlet::contract::{Disposition, Target};
-use pushlet::gateway::{Duplicates, Fate, Fields, Gateway, Registration, Send, Via};
-use pushlet::tenant::TenantId;
+use pushlet_gateway::{Duplicates, Fate, Fields, Gateway, Registration, Send, Via};
+use pushlet_model::contract::{Disposition, Target};
+use pushlet_model::tenant::TenantId;
+use pushlet_settings::Layers;
 use rcgen::KeyPair;
 use serde_json::json;
 

@@ -1,10 +1,10 @@
 //! What passes the checks of a guest's output is safe to send and to hand on.
 
 use arbitrary::Unstructured;
-use pushlet::contract::codec::Answer;
-use pushlet::contract::manifest::{Endpoint, Origin, ProviderManifest, TargetKind, Transport};
-use pushlet::contract::{Disposition, Environment, Throttle};
-use pushlet::provider;
+use pushlet_model::contract::codec::Answer;
+use pushlet_model::contract::manifest::{Endpoint, Origin, ProviderManifest, TargetKind, Transport};
+use pushlet_model::contract::{Disposition, Environment, Throttle};
+use pushlet_sandbox as provider;
 
 use crate::contract;
 

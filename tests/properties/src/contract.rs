@@ -1,8 +1,8 @@
 //! Values of the contract's types, made of chosen bytes.
 
 use arbitrary::{Result, Unstructured};
-use pushlet::contract::codec::{self, Answer, Encoded, Method, Refusal, Reply, Response};
-use pushlet::contract::{
+use pushlet_model::contract::codec::{self, Answer, Encoded, Method, Refusal, Reply, Response};
+use pushlet_model::contract::{
     Alert, Application, ConnectionHint, Context, CredentialFault, Disposition, Environment, Notification,
     Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
 };

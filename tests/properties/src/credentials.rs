@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pushlet::contract::Environment;
-use pushlet::contract::manifest::Credential as Kind;
-use pushlet::credential::{Credential, Purpose, Secret, Uploads};
+use pushlet_credential::{Credential, Purpose, Secret, Uploads};
+use pushlet_model::contract::Environment;
+use pushlet_model::contract::manifest::Credential as Kind;
 
 use crate::providers::providers;
 

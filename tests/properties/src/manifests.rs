@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use arbitrary::{Result, Unstructured};
-use pushlet::contract::manifest::{
+use pushlet_credential as credential;
+use pushlet_model::contract::manifest::{
     Authentication, ClientCredentials, Credential, Derivation, Endpoint, Example, Field, Grant,
     HeaderPlacement, Origin, Property, ProviderManifest, Secret, SecretFormat, SignedToken, SigningAlgorithm,
     Source, TargetKind, TokenExchange, Transport, ValueKind,
 };
-use pushlet::{credential, provider};
+use pushlet_sandbox as provider;
 use url::Url;
 
 use crate::contract::{environment, pairs, perhaps, some, text};

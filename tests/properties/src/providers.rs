@@ -4,11 +4,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
-use pushlet::account::{AccountSettings, Accounts};
-use pushlet::contract::manifest::TargetKind;
-use pushlet::contract::{Application, Target};
-use pushlet::provider::{BUILT_IN, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
-use pushlet::tenant::TenantId;
+use pushlet_model::contract::manifest::TargetKind;
+use pushlet_model::contract::{Application, Target};
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{AccountSettings, Accounts};
+use pushlet_sandbox::{BUILT_IN, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
 
 use crate::contract;
 

@@ -8,9 +8,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use pushlet::config::{Callers, Layers};
-use pushlet::http::{Watch, router};
 use pushlet::start;
+use pushlet_api::{Watch, router};
+use pushlet_settings::{Callers, Layers};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 

@@ -4,12 +4,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use pushlet::account::{AccountSettings, Accounts};
-use pushlet::contract;
-use pushlet::provider::{BUILT_IN, Isolation, Limits, Provider, Sandbox, Trust};
-use pushlet::tenant::TenantId;
 use pushlet_bench::failure::{Failure, at};
 use pushlet_bench::linked::{Mode, Repeat};
+use pushlet_model::contract;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{AccountSettings, Accounts};
+use pushlet_sandbox::{BUILT_IN, Isolation, Limits, Provider, Sandbox, Trust};
 use pushlet_sdk as sdk;
 
 use crate::native;
@@ -35,7 +35,7 @@ struct Native {
 }
 
 struct Sandboxed {
-    instances: std::sync::Arc<pushlet::provider::Instances>,
+    instances: std::sync::Arc<pushlet_sandbox::Instances>,
     application: contract::Application,
     notification: contract::Notification,
     targets: Vec<contract::Target>,

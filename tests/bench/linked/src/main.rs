@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use pushlet::provider::BUILT_IN;
 use pushlet_bench::failure::{Failure, at};
 use pushlet_linked::{codec, native};
+use pushlet_sandbox::BUILT_IN;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);

@@ -7,9 +7,9 @@ use std::ffi::OsString;
 use std::marker::PhantomData;
 use std::process::ExitCode;
 
-use pushlet::contract::{self, codec};
-use pushlet::provider::native::{self, Codec, Linked};
 use pushlet_bench::linked::NATIVELY;
+use pushlet_model::contract::{self, codec};
+use pushlet_sandbox::native::{self, Codec, Linked};
 use pushlet_sdk as sdk;
 
 /// The providers whose codecs are called in place of their components.

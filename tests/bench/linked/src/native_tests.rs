@@ -1,10 +1,8 @@
 use std::sync::Arc;
 
-use pushlet::account::{AccountSettings, Accounts};
-use pushlet::provider::{
-    BUILT_IN, Instances, Limits, Provider, Sandbox, Trust, check_encoded, check_replies,
-};
-use pushlet::tenant::TenantId;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{AccountSettings, Accounts};
+use pushlet_sandbox::{BUILT_IN, Instances, Limits, Provider, Sandbox, Trust, check_encoded, check_replies};
 
 use super::*;
 

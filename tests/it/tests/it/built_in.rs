@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pushlet::provider::BUILT_IN;
+use pushlet_sandbox::BUILT_IN;
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine};
 

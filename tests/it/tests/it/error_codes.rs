@@ -17,14 +17,14 @@ fn host() -> PathBuf {
 
 /// The host's sources, without their tests.
 fn sources() -> Vec<String> {
-    let (mut folders, mut sources) = (vec![host().join("src")], Vec::new());
+    let (mut folders, mut sources) = (vec![host()], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let is_test = path.file_name().unwrap().to_string_lossy().contains("test");
             if path.is_dir() && !is_test {
                 folders.push(path);
-            } else if !is_test {
+            } else if !is_test && path.extension().is_some_and(|extension| extension == "rs") {
                 let source = fs::read_to_string(path).unwrap();
                 sources.push(source.split("#[cfg(test)]").next().unwrap().to_owned());
             }
@@ -79,7 +79,7 @@ fn codes(source: &str, kinds: &[&str]) -> BTreeSet<String> {
 }
 
 fn all() -> BTreeSet<String> {
-    let error = fs::read_to_string(host().join("src/error.rs")).unwrap();
+    let error = fs::read_to_string(host().join("model/src/error.rs")).unwrap();
     let kinds = error.split_once("pub enum Kind {").unwrap().1.split_once('}').unwrap().0;
     let kinds: Vec<_> = kinds.lines().filter_map(|line| line.trim().strip_suffix(',')).collect();
     let mut all: BTreeSet<_> = sources().iter().flat_map(|source| codes(source, &kinds)).collect();

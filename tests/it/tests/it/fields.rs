@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use pushlet::contract::manifest::ProviderManifest;
-use pushlet::notification::COMMON;
 use pushlet::start;
-use pushlet::tenant::TenantId;
+use pushlet_model::contract::manifest::ProviderManifest;
+use pushlet_model::notification::COMMON;
+use pushlet_model::tenant::TenantId;
 use pushlet_simulator::{Received, Service};
 use reqwest::multipart::Form;
 use serde_json::{Map, Value, json};
@@ -66,7 +66,7 @@ async fn the_tables_in_the_readmes_are_true() {
 async fn every_option_of_every_manifest_has_its_line() {
     let gateway = start::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
     let described = gateway.described(&TenantId::default_tenant());
-    assert_eq!(described.len(), pushlet::provider::BUILT_IN.len());
+    assert_eq!(described.len(), pushlet_sandbox::BUILT_IN.len());
     let mut options = 0;
     for manifest in described.iter().map(|provider| &provider.manifest) {
         let own = COLUMNS.iter().enumerate().filter(|(_, column)| match manifest.name.as_str() {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use pushlet::gateway::{Gateway, Registration};
 use pushlet::start;
-use pushlet::tenant::TenantId;
+use pushlet_gateway::{Gateway, Registration};
+use pushlet_model::tenant::TenantId;
 use pushlet_simulator::{CertificateSpec, ConnectionInfo, Script, Service};
 use rcgen::{CertificateParams, KeyPair};
 use reqwest::RequestBuilder;

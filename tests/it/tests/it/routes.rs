@@ -15,7 +15,7 @@ pub fn all() -> BTreeSet<(String, String)> {
 
 /// The program's own, without those of its tests.
 fn sources() -> Vec<String> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/src/http")];
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/api/src")];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pushlet::config::{Config, Layers};
-use pushlet::gateway::Gateway;
 use pushlet::server::Server;
-use pushlet::{http, server, start};
+use pushlet::{server, start};
+use pushlet_api as http;
+use pushlet_gateway::Gateway;
+use pushlet_settings::{Config, Layers};
 use pushlet_simulator::{Options, Received, Service, Simulator};
 use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response};

@@ -1,6 +1,6 @@
 //! What a guest returns: well-formed values that ask for what it may not have.
 
-use pushlet::provider::ProviderError;
+use pushlet_sandbox::ProviderError;
 
 use super::stage::{Call, Villain, bad, refused};
 
@@ -158,6 +158,6 @@ fn every_error_has_a_code_of_its_own() {
     ];
     for (error, code) in codes {
         assert_eq!(error.code(), code);
-        assert_eq!(pushlet::error::Error::from(error).code, code);
+        assert_eq!(pushlet_model::error::Error::from(error).code, code);
     }
 }

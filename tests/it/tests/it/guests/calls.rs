@@ -1,6 +1,6 @@
 //! What a guest does while it is called: time, memory, stack, traps, output, handles.
 
-use pushlet::provider::ProviderError;
+use pushlet_sandbox::ProviderError;
 
 use super::stage::{Call, Villain, bad, panicked, refused};
 

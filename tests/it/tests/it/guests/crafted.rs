@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use pushlet::provider::{LoadError, ProviderError};
+use pushlet_sandbox::{LoadError, ProviderError};
 use wasm_encoder::{Component, InstanceSection, ModuleArg, RawSection};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pushlet::provider::{LoadError, Provider, ProviderError, Trust};
+use pushlet_sandbox::{LoadError, Provider, ProviderError, Trust};
 
 use super::stage::{bad, component, stage};
 

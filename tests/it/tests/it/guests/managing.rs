@@ -1,7 +1,7 @@
 //! What a guest does in the exports of the optional interface `management`.
 
-use pushlet::contract::management::{Operation, Response};
-use pushlet::provider::{LoadError, ProviderError};
+use pushlet_model::contract::management::{Operation, Response};
+use pushlet_sandbox::{LoadError, ProviderError};
 
 use super::stage::{Villain, application, bad, component, context, panicked, refused, stage};
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use pushlet::contract::Context;
-use pushlet::provider::{Instances, Isolation, Limits, Provider, Sandbox, Trust};
-use pushlet::tenant::TenantId;
+use pushlet_model::contract::Context;
+use pushlet_model::tenant::TenantId;
+use pushlet_sandbox::{Instances, Isolation, Limits, Provider, Sandbox, Trust};
 
 use super::stage::{accounts, application, component, context, devices, hello, limits, stage, work};
 
 fn body(instances: &Instances, context: &Context, id: &str) -> String {
-    let application = pushlet::contract::Application { id: id.into(), ..application(&[]) };
+    let application = pushlet_model::contract::Application { id: id.into(), ..application(&[]) };
     let prepared = instances.encode(context, &application, &hello(), &devices(2)).unwrap();
     String::from_utf8(prepared.messages[0].body.to_vec()).unwrap()
 }

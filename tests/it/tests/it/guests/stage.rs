@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use pushlet::account::{AccountSettings, Accounts, WorkLimits};
-use pushlet::contract::codec::{Answer, Response};
-use pushlet::contract::{Alert, Application, Context, Environment, Notification, Target};
-use pushlet::provider::{
+use pushlet_model::contract::codec::{Answer, Response};
+use pushlet_model::contract::{Alert, Application, Context, Environment, Notification, Target};
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{AccountSettings, Accounts, WorkLimits};
+use pushlet_sandbox::{
     BUILT_IN, BreakerPolicy, Instances, Limits, LoadError, Provider, ProviderError, Sandbox, Trust,
 };
-use pushlet::tenant::TenantId;
 
 /// Name and component of each guest in `tests/guests/examples`.
 pub const GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use pushlet::account::WorkLimits;
-use pushlet::provider::{BreakerPolicy, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
-use pushlet::tenant::TenantId;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::WorkLimits;
+use pushlet_sandbox::{BreakerPolicy, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
 
 use super::stage::{Call, accounts, apns, application, call, component, limits, panicked, stage, work};
 

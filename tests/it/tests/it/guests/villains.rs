@@ -161,7 +161,7 @@ impl Villain {
     /// A tenant may end the quarantine of its own provider, and this one does.
     async fn release(&self, server: &Pushlet, key: &str) {
         let Act::Serve { guest, .. } = self.act else { return };
-        let body = json!({"digest": pushlet::provider::digest(component(guest))});
+        let body = json!({"digest": pushlet_sandbox::digest(component(guest))});
         answer(server.post("/v1/providers/guest/activate").bearer_auth(key).json(&body)).await;
     }
 }

@@ -126,7 +126,7 @@ async fn upload(visitor: &mut Visitor, key: &str, echo: &[u8]) {
         let status = visitor.call(request).await;
         assert_eq!(status == 200, name == "echo", "{status}");
     }
-    let digest = pushlet::provider::digest(echo);
+    let digest = pushlet_sandbox::digest(echo);
     for (digest, expected) in [(digest.as_str(), 200), (ECHO_TOKEN, 404)] {
         let path = "/v1/providers/echo/activate";
         let request = visitor.request("POST", "/v1/providers/{name}/activate", path).bearer_auth(key);

@@ -5,10 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pushlet::account::{AccountSettings, Accounts};
-use pushlet::provider::{
-    BUILT_IN, CompileLimits, Compiler, Limits, Loader, Provider, Sandbox, Trust, digest,
-};
+use pushlet_quota::account::{AccountSettings, Accounts};
+use pushlet_sandbox::{BUILT_IN, CompileLimits, Compiler, Limits, Loader, Provider, Sandbox, Trust, digest};
 
 use super::{PROGRAM, variant};
 use crate::world::Directory;

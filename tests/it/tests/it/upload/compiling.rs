@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pushlet::account::{AccountSettings, Accounts};
-use pushlet::provider::{CompileLimits, Compiler, Limits, LoadError, Loader, Sandbox, Trust};
+use pushlet_quota::account::{AccountSettings, Accounts};
+use pushlet_sandbox::{CompileLimits, Compiler, Limits, LoadError, Loader, Sandbox, Trust};
 use serde_json::json;
 
 use super::{PROGRAM, Scene, result};

@@ -9,7 +9,7 @@ mod refusals;
 mod targets;
 mod versions;
 
-use pushlet::provider::digest;
+use pushlet_sandbox::digest;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 

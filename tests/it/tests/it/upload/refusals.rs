@@ -143,7 +143,7 @@ async fn names_of_others_and_too_many_of_them() {
 
 #[tokio::test]
 async fn a_built_in_one_is_shadowed_where_the_operator_allows_it() {
-    let apns = pushlet::provider::BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap().1;
+    let apns = pushlet_sandbox::BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap().1;
     let scene = Scene::with("providers.allow_shadowing = true").await;
     assert_eq!(scene.show("apns").await["origin"], "built-in");
     expect(scene.upload("apns", apns), 200).await;
@@ -156,7 +156,7 @@ async fn a_built_in_one_is_shadowed_where_the_operator_allows_it() {
 #[tokio::test]
 async fn the_built_in_ones_pass_all_steps() {
     let scene = Scene::with("providers.allow_shadowing = true").await;
-    for (name, component) in pushlet::provider::BUILT_IN {
+    for (name, component) in pushlet_sandbox::BUILT_IN {
         expect(scene.upload(name, component), 200).await;
     }
     assert!(Path::new(super::PROGRAM).is_file());

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pushlet::gateway::Gateway;
 use pushlet::start;
-use pushlet::tenant::TenantId;
-use pushlet::tenants::Wanted;
+use pushlet_gateway::Gateway;
+use pushlet_gateway::tenants::Wanted;
+use pushlet_model::tenant::TenantId;
 use serde_json::json;
 
 use super::{Receiver, Scene, digest_of, result, send, settings, upload, variant};
@@ -94,7 +94,7 @@ async fn an_old_version_comes_back_by_its_digest() {
 #[tokio::test]
 async fn the_oldest_versions_go_and_an_old_one_that_was_not_loaded_comes_back() {
     let scene = Scene::with("providers.versions = 3").await;
-    let digest = |number| pushlet::provider::digest(&variant("webhook", number));
+    let digest = |number| pushlet_sandbox::digest(&variant("webhook", number));
     for number in 0..5 {
         expect(scene.upload("webhook", &variant("webhook", number)), 200).await;
     }

@@ -1,0 +1,192 @@
+#![allow(clippy::unwrap_used)]
+use axum::http::HeaderValue;
+
+use super::super::testing::{Fake, ask, limits, open_router, watch};
+use super::*;
+use pushlet_gateway::tenants::Wanted;
+use pushlet_settings::Hidden;
+
+const ADMIN: &str = "0123456789abcdef";
+
+fn login(password: &str) -> Option<Login> {
+    Some(Login { username: "me".into(), password: Hidden::new(password.into()) })
+}
+
+fn access(login: Option<Login>, admin: Option<&str>) -> Access {
+    let admin = admin.map(|key| Hidden::new(key.into()));
+    let callers = Callers { login, admin, ..Callers::default() };
+    let tenants = Arc::new(Tenants::in_memory().unwrap());
+    Access::new(tenants, &callers, &limits(), &UnderWay::at_most(1), &watch())
+}
+
+/// With tenants of its own: `(access, acme's key)`.
+fn with_tenant(login: Option<Login>, admin: Option<&str>) -> (Access, String) {
+    let access = access(login, admin);
+    let acme = TenantId::new("acme");
+    let key = access.tenants.put(&acme, Wanted::default()).unwrap().unwrap();
+    (access, key.key.reveal().to_owned())
+}
+
+/// Who it is: `operator`, a tenant's id, or nobody.
+fn who(access: &Access, header: &str) -> Option<String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
+    name(caller(access, &headers))
+}
+
+fn caller(access: &Access, headers: &HeaderMap) -> Option<Caller> {
+    access.caller(&Shown::by(headers))
+}
+
+fn name(caller: Option<Caller>) -> Option<String> {
+    caller.map(|caller| match caller {
+        Caller::Operator => "operator".to_owned(),
+        Caller::Tenant(permission) => permission.tenant().id.to_string(),
+    })
+}
+
+fn encoded(pair: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(pair)
+}
+
+#[test]
+fn the_right_pair_in_any_spelling_of_the_scheme() {
+    let right = encoded("me:open:sesame");
+    let access = access(login("open:sesame"), None);
+    for scheme in ["Basic", "basic", "BASIC"] {
+        assert_eq!(who(&access, &format!("{scheme} {right}")).as_deref(), Some("default"), "{scheme}");
+    }
+    assert!(who(&access, &format!("Basic   {}", right.trim_end_matches('='))).is_some());
+}
+
+#[test]
+fn nothing_else() {
+    let access = access(login("open:sesame"), Some(ADMIN));
+    for pair in [
+        "me:open",
+        "me:open:sesame:more",
+        "me:",
+        "me",
+        ":open:sesame",
+        "you:open:sesame",
+        "",
+        "ME:open:sesame",
+        "me:0123456789abcdef",
+    ] {
+        assert_eq!(who(&access, &format!("Basic {}", encoded(pair))), None, "{pair}");
+    }
+    let right = encoded("me:open:sesame");
+    for header in
+        [&right, &format!("Bearer {right}"), "Basic %%%", "Basic", "Bearer", "Bearer 0123456789abcde"]
+    {
+        assert_eq!(who(&access, header), None, "{header}");
+    }
+}
+
+#[test]
+fn two_headers_are_none() {
+    let access = access(login("x"), None);
+    let mut headers = HeaderMap::new();
+    let right = HeaderValue::from_str(&format!("Basic {}", encoded("me:x"))).unwrap();
+    headers.append(AUTHORIZATION, right.clone());
+    headers.append(AUTHORIZATION, right);
+    assert_eq!(name(caller(&access, &headers)), None);
+    assert_eq!(name(caller(&access, &HeaderMap::new())), None);
+}
+
+#[test]
+fn a_key_is_its_tenants_as_bearer_and_as_password() {
+    let (access, key) = with_tenant(login("x"), Some(ADMIN));
+    assert_eq!(who(&access, &format!("Bearer {key}")).as_deref(), Some("acme"));
+    assert_eq!(who(&access, &format!("bearer {key}")).as_deref(), Some("acme"));
+    assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("acme:{key}")))).as_deref(), Some("acme"));
+    for other in ["default", "me", "ACME", ""] {
+        assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("{other}:{key}")))), None);
+    }
+    assert_eq!(who(&access, &format!("Bearer {ADMIN}")).as_deref(), Some("operator"));
+    assert_eq!(who(&access, &format!("Bearer {key}x")), None);
+}
+
+#[test]
+fn only_a_server_without_login_and_operator_is_open() {
+    let nothing = HeaderMap::new();
+    let (open, key) = with_tenant(None, None);
+    assert_eq!(name(caller(&open, &nothing)).as_deref(), Some("default"));
+    assert_eq!(who(&open, &format!("Bearer {key}")).as_deref(), Some("acme"));
+    assert_eq!(who(&open, "Bearer something").as_deref(), Some("default"));
+    assert_eq!(who(&open, &format!("Bearer {key}x")), None, "a key that is not good");
+    assert_eq!(who(&open, &format!("Basic {}", encoded(&format!("acme:{key}x")))), None);
+    assert_eq!(name(caller(&access(None, Some(ADMIN)), &nothing)), None);
+    assert_eq!(name(caller(&access(login("x"), None), &nothing)), None);
+}
+
+fn request(method: &str, uri: &str) -> Request {
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .header("host", "localhost")
+        .body(axum::body::Body::empty())
+        .unwrap()
+}
+
+fn from(address: &str, authorization: &str) -> Request {
+    let mut request = request("GET", "/v1/status");
+    let peer = Peer::new(address.parse().unwrap(), &Arc::default());
+    request.extensions_mut().insert(Arc::new(peer));
+    request.headers_mut().insert(AUTHORIZATION, authorization.parse().unwrap());
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_shows_wrong_credentials_again_and_again_must_wait_and_the_right_ones_work() {
+    let callers = Callers { login: login("x"), ..Callers::default() };
+    let router = super::super::router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0;
+    let (right, wrong) = (format!("Basic {}", encoded("me:x")), format!("Basic {}", encoded("me:y")));
+    for _ in 0..limits().wrong_credentials {
+        assert_eq!(ask(&router, from("192.0.2.1", &wrong)).await.error(), (401, "access_denied"));
+    }
+    let got = ask(&router, from("192.0.2.1", &wrong)).await;
+    assert_eq!(got.error(), (429, "too_many_wrong_credentials"));
+    assert_eq!(got.header("retry-after"), Some("60"));
+    assert_eq!(ask(&router, from("192.0.2.1", &right)).await.status, 200);
+    assert_eq!(ask(&router, from("192.0.2.2", &wrong)).await.status, 401);
+    let got = ask(&router, from("192.0.2.1", "Digest nothing")).await;
+    assert_eq!(got.status, 401, "who shows nothing guesses nothing");
+    let metrics = ask(&router, {
+        let mut request = from("192.0.2.1", &right);
+        *request.uri_mut() = "/metrics".parse().unwrap();
+        request
+    });
+    let text = metrics.await.text;
+    assert!(text.contains("pushlet_wrong_credentials_total{status=\"401\"} 11\n"), "{text}");
+    assert!(text.contains("pushlet_wrong_credentials_total{status=\"429\"} 1\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_place_is_taken_until_the_answer_has_been_read() {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    let (router, under_way) = open_router(&Arc::new(Fake::default()));
+    for read in [true, false] {
+        let answer = router.clone().oneshot(request("GET", "/v1/status")).await.unwrap();
+        assert_eq!(under_way.count(), 1);
+        if read {
+            answer.into_body().collect().await.unwrap();
+        } else {
+            drop(answer);
+        }
+        assert_eq!(under_way.count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn metrics_answer_when_all_places_are_taken() {
+    let (router, under_way) = open_router(&Arc::new(Fake::default()));
+    let places: Vec<_> = std::iter::from_fn(|| under_way.begin(None).ok()).collect();
+    assert_eq!(ask(&router, request("GET", "/v1/status")).await.error(), (503, "too_many_requests"));
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(ask(&router, request("GET", path)).await.status, 200, "{path}");
+    }
+    drop(places);
+}

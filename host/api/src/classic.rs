@@ -1,0 +1,285 @@
+//! The three routes of the original Pushlet, with its fields, answers and order of errors.
+//!
+//! The original's JSONP (`callback`) is gone on purpose: it let any web page read the answers with the
+//! visitor's password.
+
+use std::collections::BTreeMap;
+
+use crate::answer::ErrorResponse;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::access::ByTenant;
+use super::admission::Place;
+use super::form::Form;
+use super::idempotency::MayHaveArrived;
+use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
+use super::{Api, answer, detached};
+use pushlet_gateway::{
+    DeadToken, DeliveryResult, Duplicates, Fate, FeedbackRead, Fields, Registration, Report, Send, Via,
+};
+use pushlet_model::contract::Target;
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
+
+/// Secrets that may come with a send, and the `type` that each one is for.
+const INLINE_SECRETS: &[(&str, &str)] = &[("gcm_api_key", GCM)];
+/// The `type` whose callers expect the service's own answer.
+const GCM: &str = "gcm";
+
+/// An application that was registered.
+#[derive(Serialize, ToSchema)]
+pub struct Registered {
+    #[schema(example = "my-apns-app")]
+    application_id: String,
+}
+
+/// The push service accepted it.
+#[derive(Serialize, ToSchema)]
+pub struct Accepted {
+    /// `ok`, or `valid` where the service was asked to check it only (`dry_run`, `validate_only`).
+    #[schema(example = "ok")]
+    response: &'static str,
+}
+
+/// Tokens that were reported dead since the last call.
+#[derive(Serialize, ToSchema)]
+pub struct Feedback {
+    response: Vec<DeadTokenView>,
+}
+
+/// A token that the push service reported dead: drop it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadToken)]
+pub struct DeadTokenView {
+    device_token: String,
+    /// When it died, RFC 3339.
+    #[schema(example = "2012-11-27T22:24:07Z")]
+    timestamp: String,
+}
+
+/// Register an application
+///
+/// With the credential that its push service asks for. Everything is checked now, and no connection is made. An
+/// application of the same id is replaced. The fields may come in the query too.
+#[utoipa::path(
+    post,
+    path = "/register_application",
+    operation_id = "register_application",
+    tag = "Classic",
+    request_body(content(
+        (openapi::RegistrationMultipart = "multipart/form-data"),
+        (openapi::RegistrationForm = "application/x-www-form-urlencoded"),
+        (openapi::RegistrationJson = "application/json"),
+    )),
+    responses((status = 200, description = "Registered.", body = Registered), Read, Bounded, Component, Guarded)
+)]
+pub async fn register_application(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    request: Request,
+) -> Result<Response, ErrorResponse> {
+    let registration = registration_from(Form::read(request, api.form).await?)?;
+    let id = api.register(tenant, registration).await?;
+    Ok(answer::json(StatusCode::OK, &Registered { application_id: id }))
+}
+
+/// Send a notification to one device
+///
+/// The answer says what became of it: 200 when the push service accepted it. For GCM it is the service's own JSON.
+/// Beside the fields listed, all options of the application's provider are understood. The fields may come in the
+/// query too.
+#[utoipa::path(
+    post,
+    path = "/send_notification",
+    operation_id = "send_notification",
+    tag = "Classic",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+        description = "A repeat with the same key within a day gets the first answer, and is not sent.")),
+    request_body(content(
+        (openapi::SendForm = "application/x-www-form-urlencoded"),
+        (openapi::SendMultipart = "multipart/form-data"),
+        (openapi::SendJson = "application/json"),
+    )),
+    responses(
+        (status = 200, description = "The push service accepted it.",
+            content((openapi::Sent = "application/json"))),
+        Missing, Read, Once, Bounded, Service, Device, Guarded
+    )
+)]
+pub async fn send_notification(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    place: Place,
+    request: Request,
+) -> Response {
+    let idempotency = api.idempotency.clone();
+    let owner = tenant.clone();
+    let perform = |request| async { send(api, tenant, place, request).await.unwrap_or_else(answer::error) };
+    idempotency.once(&owner, request, perform).await
+}
+
+async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Result<Response, Error> {
+    let form = Form::read(request, api.form).await?;
+    let send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
+    let asks_for_gcm = send.provider.as_deref() == Some(GCM);
+    let report = detached(place, api.backend.send(tenant, send)).await;
+    let mut results = report.iter().flat_map(|report| &report.results);
+    let arrived = results.any(|result| answer::may_have_arrived(&result.fate));
+    let mut response = answer_to_send(report, asks_for_gcm).unwrap_or_else(answer::error);
+    if arrived {
+        response.extensions_mut().insert(MayHaveArrived);
+    }
+    Ok(response)
+}
+
+/// Read the dead tokens of an application
+///
+/// Those that were reported since the last call: reading clears the list.
+#[utoipa::path(
+    post,
+    path = "/application_feedback",
+    operation_id = "application_feedback",
+    tag = "Classic",
+    request_body(content(
+        (openapi::FeedbackForm = "application/x-www-form-urlencoded"),
+        (openapi::FeedbackMultipart = "multipart/form-data"),
+        (openapi::FeedbackJson = "application/json"),
+    )),
+    responses((status = 200, description = "Dead tokens.", body = Feedback), Missing, Read, Guarded)
+)]
+pub async fn application_feedback(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    request: Request,
+) -> Result<Response, ErrorResponse> {
+    let mut form = Form::read(request, api.form).await?;
+    let id = form.take_text("application_id")?.ok_or_else(|| {
+        Error::field(
+            "missing_application_id",
+            "application_id",
+            "an application_id is required for this call",
+        )
+    })?;
+    let dead = api.backend.feedback(&tenant, &id, FeedbackRead::Clear)?;
+    let response = dead.iter().map(DeadTokenView::of).collect();
+    Ok(answer::json(StatusCode::OK, &Feedback { response }))
+}
+
+fn registration_from(mut form: Form) -> Result<Registration, Error> {
+    let application_id = form.take_text("application_id")?;
+    let provider = form.take_text("type")?;
+    form.take_bytes("callback");
+    Ok(Registration { application_id, provider, environment: None, fields: form.into_fields(), strict: true })
+}
+
+/// What is wrong with this `type`, if no provider of the tenant answers to it.
+fn unknown_type(api: &Api, tenant: &TenantId, name: &str) -> Option<Error> {
+    let providers = api.backend.described(tenant);
+    let names = || providers.iter().map(|provider| &provider.manifest.name);
+    let others = providers.iter().flat_map(|provider| &provider.manifest.also_answers);
+    if providers.is_empty() || names().chain(others).any(|known| known == name) {
+        return None;
+    }
+    let known: Vec<&str> = names().map(String::as_str).collect();
+    Some(Error::field("invalid_type", "type", format!("type must be one of {}", known.join(", "))))
+}
+
+/// `unknown_type`: is asked where the type finds neither an application nor a secret.
+fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Result<Send, Error> {
+    let provider = form.take_text("type")?;
+    let application = form.take_text("application_id")?;
+    let inline = INLINE_SECRETS
+        .iter()
+        .filter_map(|(name, kind)| Some((*name, *kind, form.take_bytes(name)?)))
+        .collect();
+    let device_token = form.take_text("device_token")?;
+    form.take_bytes("callback");
+    let via = via(provider.as_deref(), application, inline).ok_or_else(|| {
+        let message = "an application_id or gcm_api_key are required for this call";
+        let missing = || Error::field("missing_identifier", "application_id", message);
+        provider.as_deref().and_then(unknown_type).unwrap_or_else(missing)
+    })?;
+    let device_token = device_token.ok_or_else(|| {
+        let message = "device_token is required, which is registed with the application on your phone";
+        Error::field("device_token_required", "device_token", message)
+    })?;
+    let (fields, typed) = form.into_parts();
+    Ok(Send {
+        provider,
+        via,
+        notification: Fields::Classic(fields, typed),
+        targets: vec![Target::Device(device_token)],
+        duplicates: Duplicates::Send,
+        native: true,
+        validate_only: false,
+        deadline: None,
+    })
+}
+
+/// The explicit type's own secret wins, then the application, then a secret if no type is given.
+fn via(
+    provider: Option<&str>,
+    application: Option<String>,
+    inline: Vec<(&str, &str, Vec<u8>)>,
+) -> Option<Via> {
+    let (fitting, others): (Vec<_>, Vec<_>) =
+        inline.into_iter().partition(|(_, kind, _)| provider == Some(kind));
+    let secrets = |list: Vec<(&str, &str, Vec<u8>)>| -> BTreeMap<String, Vec<u8>> {
+        list.into_iter().map(|(name, _, secret)| (name.to_owned(), secret)).collect()
+    };
+    match application {
+        _ if !fitting.is_empty() => Some(Via::Inline(secrets(fitting))),
+        Some(id) => Some(Via::Application(id)),
+        None if provider.is_none() && !others.is_empty() => Some(Via::Inline(secrets(others))),
+        None => None,
+    }
+}
+
+fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<Response, Error> {
+    let report = report.map_err(|error| in_gcm_terms(error, asks_for_gcm))?;
+    let as_gcm = asks_for_gcm || report.provider == GCM;
+    let Some(DeliveryResult { fate, attempts, .. }) = report.results.into_iter().next() else {
+        return Err(Error::internal("the gateway told the fate of no target"));
+    };
+    let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_) | Fate::Valid));
+    let response = if matches!(fate, Fate::Valid) { "valid" } else { "ok" };
+    let verdict = answer::verdict(fate, &report.provider);
+    let verdict = verdict.map_err(|error| in_gcm_terms(after_attempts(error, attempts), as_gcm));
+    match (verdict, native) {
+        (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
+        (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &Accepted { response })),
+    }
+}
+
+/// The original's answers have no place for the number of tries but the text.
+fn after_attempts(mut error: Error, attempts: u32) -> Error {
+    if attempts > 1 {
+        error.message = format!("{} (after {attempts} attempts)", error.message).into();
+    }
+    error
+}
+
+fn in_gcm_terms(error: Error, as_gcm: bool) -> Error {
+    if !as_gcm || error.kind != Kind::CredentialRejected {
+        return error;
+    }
+    let cause = format!("{}: {}", error.code, error.message);
+    let message = "the provided credentials were rejected by google servers";
+    Error::new(Kind::CredentialRejected, "invalid_gcm_credentials", message)
+        .after(error.retry_after)
+        .caused_by(error.inner.map_or(cause.clone(), |inner| format!("{cause} ({inner})")))
+}
+
+impl DeadTokenView {
+    pub fn of(dead: &DeadToken) -> Self {
+        Self { device_token: dead.device_token.clone(), timestamp: answer::utc(dead.since).to_string() }
+    }
+}
+
+#[cfg(test)]
+#[path = "classic_tests.rs"]
+mod tests;

@@ -1,0 +1,228 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+
+use super::super::testing::*;
+use super::*;
+use pushlet_model::contract::{CredentialFault, Disposition, Throttle};
+
+/// The answer to a send that ended with `report`.
+async fn answer_to(form: &'static str, report: Result<Report, Error>) -> Got {
+    let fake = Arc::new(Fake::default());
+    *fake.report.lock().unwrap() = Some(report);
+    post_form(&open_router(&fake).0, "/send_notification", form).await
+}
+
+/// What the gateway is asked for.
+async fn asked(form: &'static str) -> (String, Option<String>, String, Vec<(String, String)>) {
+    let fake = Arc::new(Fake::default());
+    let got = post_form(&open_router(&fake).0, "/send_notification", form).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    let sent = fake.sent.lock().unwrap();
+    assert!(sent[0].native && sent[0].deadline.is_none());
+    let (via, provider, token, fields) = seen(&sent[0]);
+    (via, provider.map(str::to_owned), token, fields)
+}
+
+const APNS: &str = "application_id=app&device_token=t";
+const GCM_SEND: &str = "gcm_api_key=k&device_token=t";
+
+#[tokio::test]
+async fn the_first_missing_thing_is_told_in_the_readmes_words() {
+    let fake = Arc::new(Fake::default());
+    let router = open_router(&fake).0;
+    let no_identifier = json!({"error": "missing_identifier", "message": "an application_id or gcm_api_key are required for this call"});
+    let no_token = json!({"error": "device_token_required", "message": "device_token is required, which is registed with the application on your phone"});
+    for form in [
+        "",
+        "data=%7B",
+        "application_id=&gcm_api_key=",
+        "type=apns&gcm_api_key=k&device_token=t",
+        "type=gcm&device_token=t",
+        "type=fcm&gcm_api_key=k",
+        "type=odd&device_token=t",
+    ] {
+        let got = post_form(&router, "/send_notification", form).await;
+        assert_eq!((got.status, &got.body), (400, &no_identifier), "{form}");
+    }
+    for form in ["application_id=app", "gcm_api_key=k&device_token=&data=%7B", "application_id=app&data=%7B"]
+    {
+        let got = post_form(&router, "/send_notification", form).await;
+        assert_eq!((got.status, &got.body), (400, &no_token), "{form}");
+    }
+    assert!(fake.sent.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_type_the_application_or_the_key_decides() {
+    let via = async |form| {
+        let (via, provider, ..) = asked(form).await;
+        (via, provider)
+    };
+    let app = || "application:app".to_owned();
+    let key = || "gcm_api_key=k".to_owned();
+    assert_eq!(via(APNS).await, (app(), None));
+    assert_eq!(via(GCM_SEND).await, (key(), None));
+    assert_eq!(via("application_id=app&gcm_api_key=k&device_token=t").await, (app(), None));
+    assert_eq!(
+        via("type=gcm&application_id=app&gcm_api_key=k&device_token=t").await,
+        (key(), Some("gcm".into()))
+    );
+    assert_eq!(via("type=gcm&application_id=app&device_token=t").await, (app(), Some("gcm".into())));
+    assert_eq!(
+        via("type=apns&application_id=app&gcm_api_key=k&device_token=t").await,
+        (app(), Some("apns".into()))
+    );
+    assert_eq!(via("type=&application_id=app&device_token=t").await, (app(), None));
+}
+
+#[tokio::test]
+async fn only_the_notification_is_handed_on() {
+    let form =
+        "type=apns&application_id=app&gcm_api_key=k&device_token=a+b&callback=f&alert=hi+there&badge=&x=1";
+    let (_, _, token, fields) = asked(form).await;
+    assert_eq!(token, "a b");
+    let expected = [("alert", "hi there"), ("badge", ""), ("x", "1")];
+    assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[tokio::test]
+async fn apns_says_ok() {
+    let got = answer_to(APNS, Ok(report_of("apns", Disposition::Delivered))).await;
+    assert_eq!((got.status, got.body), (200, json!({"response": "ok"})));
+}
+
+#[tokio::test]
+async fn the_services_own_answer_is_for_gcm_callers_only() {
+    let native = || Some(r#"{"multicast_id":108,"success":1,"x":1.50}"#.to_owned());
+    let report = |provider| Ok(Report { native: native(), ..report_of(provider, Disposition::Delivered) });
+    for (form, provider) in
+        [(GCM_SEND, "gcm"), (APNS, "gcm"), ("type=gcm&application_id=app&device_token=t", "fcm")]
+    {
+        let got = answer_to(form, report(provider)).await;
+        assert_eq!(
+            (got.status, &got.body),
+            (200, &serde_json::from_str(&native().unwrap()).unwrap()),
+            "{form}"
+        );
+        assert_eq!(got.header("content-type"), Some("application/json"));
+    }
+    let got = answer_to(APNS, report("fcm")).await;
+    assert_eq!((got.status, got.body), (200, json!({"response": "ok"})));
+    let dead = Report { native: native(), ..report_of("gcm", Disposition::Unregistered(None)) };
+    assert_eq!(answer_to(GCM_SEND, Ok(dead)).await.body["multicast_id"], 108);
+}
+
+#[tokio::test]
+async fn rejected_credentials_are_told_in_the_readmes_words_to_gcm_callers() {
+    let refused = || Disposition::CredentialRejected(CredentialFault::Refused);
+    let words = json!({"error": "invalid_gcm_credentials", "message": "the provided credentials were rejected by google servers"});
+    let got = answer_to(GCM_SEND, Ok(report_of("gcm", refused()))).await;
+    assert_eq!((got.status, &got.body), (403, &words));
+    let got = answer_to("type=gcm&application_id=app&device_token=t", Ok(report_of("fcm", refused()))).await;
+    assert_eq!((got.status, &got.body), (403, &words));
+    let no_token = Error::new(Kind::CredentialRejected, "invalid_fcm_credentials", "invalid_grant");
+    let got = answer_to("type=gcm&application_id=app&device_token=t", Err(no_token)).await;
+    assert_eq!((got.status, &got.body), (403, &words));
+    let got = answer_to(APNS, Ok(report_of("apns", refused()))).await;
+    assert_eq!(got.error(), (403, "invalid_apns_credentials"));
+}
+
+#[tokio::test]
+async fn failures_keep_their_status_whoever_asks() {
+    let lost = || Error::new(Kind::TimedOut, "unknown", "no answer in time");
+    let failed = Report {
+        results: vec![DeliveryResult { index: 0, fate: Fate::Failed(lost()), attempts: 1 }],
+        native: Some("{}".into()),
+        ..report_of("gcm", Disposition::Delivered)
+    };
+    assert_eq!(answer_to(GCM_SEND, Ok(failed)).await.error(), (504, "unknown"));
+    let busy = Disposition::Throttled(Throttle {
+        scope: pushlet_model::contract::Scope::Application,
+        retry_after: Some(2500),
+    });
+    let got = answer_to(GCM_SEND, Ok(report_of("gcm", busy))).await;
+    assert_eq!((got.error(), got.header("retry-after")), ((429, "throttled"), Some("3")));
+    let unknown = Error::field("application_not_found", "application_id", "no");
+    let got = answer_to(APNS, Err(Error { kind: Kind::NotFound, ..unknown })).await;
+    assert_eq!((got.status, got.body), (404, json!({"error": "application_not_found", "message": "no"})));
+    let none = Report { results: Vec::new(), ..report_of("apns", Disposition::Delivered) };
+    assert_eq!(answer_to(APNS, Ok(none)).await.error(), (500, "unexpected_error"));
+}
+
+#[tokio::test]
+async fn register_hands_on_all_fields() {
+    let fake = Arc::new(Fake::default());
+    let router = open_router(&fake).0;
+    let body = "--XX\r\ncontent-disposition: form-data; name=\"apns_p12\"; filename=\"a.p12\"\r\n\r\nBYTES\r\n--XX\r\ncontent-disposition: form-data; name=\"application_id\"\r\n\r\nmine\r\n--XX--\r\n";
+    let request = Request::post("/register_application?apns_mode=development&type=apns&callback=f")
+        .header("content-type", "multipart/form-data; boundary=XX");
+    let got = ask(&router, request.body(Body::from(body)).unwrap()).await;
+    assert_eq!((got.status, got.body), (200, json!({"application_id": "mine"})));
+    let registered = fake.registered.lock().unwrap();
+    assert_eq!(registered[0].provider.as_deref(), Some("apns"));
+    let fields: Vec<(&str, &[u8])> =
+        registered[0].fields.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    assert_eq!(fields, [("apns_mode", &b"development"[..]), ("apns_p12", b"BYTES")]);
+}
+
+#[tokio::test]
+async fn register_without_id_leaves_it_to_the_gateway() {
+    let fake = Arc::new(Fake::default());
+    let got = post_form(&open_router(&fake).0, "/register_application", "application_id=&type=").await;
+    assert_eq!(got.error(), (400, "missing_apns_certificate"));
+    let registered = fake.registered.lock().unwrap();
+    assert!(registered[0].application_id.is_none() && registered[0].provider.is_none());
+}
+
+#[tokio::test]
+async fn feedback() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    let told =
+        json!({"error": "missing_application_id", "message": "an application_id is required for this call"});
+    for form in ["", "application_id="] {
+        let got = post_form(&router, "/application_feedback", form).await;
+        assert_eq!((got.status, &got.body), (400, &told));
+    }
+    let got = post_form(&router, "/application_feedback", "application_id=other").await;
+    assert_eq!(got.error(), (404, "application_not_found"));
+    let got = post_form(&router, "/application_feedback?application_id=app", "").await;
+    assert_eq!(
+        got.body,
+        json!({"response": [{"device_token": "abcd", "timestamp": "2012-11-27T22:24:07Z"}]})
+    );
+    let got = post_form(&router, "/application_feedback", "application_id=empty").await;
+    assert_eq!((got.status, got.body), (200, json!({"response": []})));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_abort_the_send() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let fake = Arc::new(Fake { gate: Some(gate.clone()), ..Fake::default() });
+    let (router, under_way) = open_router(&fake);
+    let asking = tokio::spawn(async move { post_form(&router, "/send_notification", APNS).await });
+    while under_way.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    assert_eq!(under_way.count(), 1);
+    gate.add_permits(1);
+    tokio::time::timeout(Duration::from_secs(10), fake.finished.notified()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), under_way.ended()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_that_panics_is_our_fault() {
+    let router = open_router(&Arc::new(Fake { panics: true, ..Fake::default() })).0;
+    let told = json!({"error": "unexpected_error", "message": "An unexpected error has occured, please try your request again later"});
+    let got = post_form(&router, "/send_notification", APNS).await;
+    assert_eq!((got.status, &got.body), (500, &told));
+    let got = post_form(&router, "/application_feedback", "application_id=panic").await;
+    assert_eq!((got.status, &got.body), (500, &told));
+}

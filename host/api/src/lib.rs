@@ -1,0 +1,320 @@
+//! The HTTP API: what callers see. It reads requests, asks the gateway, and words the answers.
+//!
+//! - `cross_site`, `access`, `wrong_credentials`, `admission`: whether a request is let in, in this order
+//! - `form`, `json_body`: bodies of requests; `answer`: the one place where a result becomes a status
+//! - `classic`: the three routes of 2012; `v1`: everything since; `idempotency`: repeated requests
+//! - `openapi`, `console`, `status`, `metrics`: what describes the server
+//! - [`log`], [`telemetry`], `request_log`, `watch`: what the server says of its work
+
+mod access;
+mod admission;
+mod answer;
+mod classic;
+mod console;
+mod cross_site;
+mod detached;
+mod form;
+mod held;
+mod idempotency;
+mod json_body;
+pub mod log;
+mod metrics;
+mod openapi;
+mod peer;
+mod request_log;
+mod status;
+pub mod telemetry;
+mod v1;
+mod watch;
+mod wrong_credentials;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{StatusCode, Uri};
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use answer::ErrorResponse;
+use cross_site::SiteGuard;
+use detached::detached;
+use idempotency::{Answers, Idempotency};
+use pushlet_gateway::tenants::{Tenants, Usage};
+use pushlet_gateway::{
+    self as gateway, ApplicationView, DeadToken, Described, FeedbackRead, Gateway, LimitUse, Readiness,
+    Registration, Report, Standing, Uploads,
+};
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
+use pushlet_settings::{Callers, Limits};
+
+pub use admission::{Refusal, UnderWay, refused};
+pub use peer::Peer;
+pub use watch::Watch;
+
+/// What the API asks of the gateway.
+pub trait Backend: Send + Sync {
+    fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error>;
+    fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
+    fn feedback(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        read: FeedbackRead,
+    ) -> Result<Vec<DeadToken>, Error>;
+    fn readiness(&self) -> BoxFuture<'static, Readiness>;
+    fn standing(&self, tenant: &TenantId) -> Standing;
+    fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
+    /// None: this backend takes no components.
+    fn uploads(&self) -> Option<Uploads>;
+    /// None: answers are kept until the process ends.
+    fn answers(&self) -> Option<gateway::Answers>;
+    fn described(&self, tenant: &TenantId) -> Vec<Described>;
+    fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
+    fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
+    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>>;
+    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened>;
+    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed>;
+    fn tenants(&self) -> &Arc<Tenants>;
+    fn usage(&self, tenant: &TenantId) -> Result<Usage, Error>;
+    fn remove_tenant(&self, tenant: TenantId) -> BoxFuture<'static, Result<(), Error>>;
+}
+
+impl Backend for Gateway {
+    fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
+        Gateway::register(self, tenant, registration)
+    }
+
+    fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::send(&gateway, &tenant, send).await })
+    }
+
+    fn feedback(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        read: FeedbackRead,
+    ) -> Result<Vec<DeadToken>, Error> {
+        Gateway::feedback(self, tenant, application_id, read)
+    }
+
+    fn readiness(&self) -> BoxFuture<'static, Readiness> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::readiness(&gateway).await })
+    }
+
+    fn standing(&self, tenant: &TenantId) -> Standing {
+        Gateway::standing(self, tenant)
+    }
+
+    fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
+        Gateway::figures(self, text, limits)
+    }
+
+    fn uploads(&self) -> Option<Uploads> {
+        Some(Gateway::uploads(self).clone())
+    }
+
+    fn answers(&self) -> Option<gateway::Answers> {
+        Gateway::answers(self)
+    }
+
+    fn described(&self, tenant: &TenantId) -> Vec<Described> {
+        Gateway::described(self, tenant)
+    }
+
+    fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
+        Gateway::applications(self, tenant)
+    }
+
+    fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error> {
+        Gateway::application(self, tenant, id)
+    }
+
+    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::remove(&gateway, &tenant, &id).await })
+    }
+
+    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::stream(&gateway, &tenant, shared).await })
+    }
+
+    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed> {
+        let gateway = self.clone();
+        Box::pin(async move {
+            let managed = gateway.manage(&tenant, errand).await;
+            managed.map_err(|(provider, fate)| match answer::verdict(fate, &provider) {
+                Err(error) => error,
+                Ok(()) => Error::internal("a failure that is none"),
+            })
+        })
+    }
+
+    fn tenants(&self) -> &Arc<Tenants> {
+        Gateway::tenants(self)
+    }
+
+    fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
+        Gateway::usage(self, tenant)
+    }
+
+    fn remove_tenant(&self, tenant: TenantId) -> BoxFuture<'static, Result<(), Error>> {
+        let gateway = self.clone();
+        Box::pin(async move { Gateway::remove_tenant(&gateway, &tenant).await })
+    }
+}
+
+type Opened = Result<gateway::Stream, Error>;
+/// Items with their properties.
+type Managed = Result<Vec<(String, Map<String, Value>)>, Error>;
+
+/// What every handler needs. Cheap to clone.
+#[derive(Clone)]
+struct Api {
+    backend: Arc<dyn Backend>,
+    form: form::Bounds,
+    limits: Arc<Limits>,
+    under_way: UnderWay,
+    idempotency: Idempotency,
+    watch: Watch,
+    documents: Arc<openapi::Documents>,
+}
+
+impl Api {
+    fn new(
+        backend: Arc<dyn Backend>,
+        answers: Answers,
+        limits: &Limits,
+        under_way: &UnderWay,
+        watch: &Watch,
+    ) -> Self {
+        let form = form::Bounds::from(limits);
+        Self {
+            backend,
+            form,
+            limits: Arc::new(limits.clone()),
+            under_way: under_way.clone(),
+            idempotency: Idempotency::new(answers, form),
+            watch: watch.clone(),
+            documents: Arc::default(),
+        }
+    }
+
+    /// Registers an application, after the tenant's other registrations; answers its id.
+    async fn register(&self, tenant: TenantId, registration: Registration) -> Result<String, Error> {
+        let own: OwnedSemaphorePermit = self.backend.tenants().begin_registration(&tenant).await?;
+        let backend = self.backend.clone();
+        let work = move || {
+            // Also when the caller goes away.
+            let _place = own;
+            backend.register(&tenant, registration)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    }
+}
+
+/// The routes of the API, and what tells when all that they started has ended.
+///
+/// `callers`: whom to let in, beside the tenants' keys.
+pub fn router(
+    backend: Arc<dyn Backend>,
+    limits: &Limits,
+    callers: &Callers,
+    watch: &Watch,
+) -> (Router, UnderWay) {
+    let under_way = UnderWay::at_most(limits.requests);
+    let access = access::Access::new(backend.tenants().clone(), callers, limits, &under_way, watch);
+    let answers = Answers::open(limits, backend.answers());
+    let api = Api::new(backend, answers, limits, &under_way, watch);
+    let guard = Arc::new(SiteGuard::new(callers));
+    let guarded = Router::new()
+        .route("/register_application", post(classic::register_application))
+        .route("/send_notification", post(classic::send_notification))
+        .route("/application_feedback", post(classic::application_feedback))
+        .route("/v1/status", get(status::show))
+        .route("/openapi.json", get(openapi::document))
+        .merge(v1::routes())
+        .merge(if watch.is_apart() {
+            Router::new()
+        } else {
+            Router::new().route("/metrics", get(metrics::guarded))
+        })
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
+    let router = wrapped(
+        health().merge(console::routes()).merge(openapi::page()).merge(guarded),
+        api,
+        watch,
+        Some(guard),
+    );
+    (router, under_way)
+}
+
+/// The routes of the operator's own address: metrics and health, for everybody who can reach it.
+pub fn watch_router(
+    backend: Arc<dyn Backend>,
+    limits: &Limits,
+    watch: &Watch,
+    under_way: &UnderWay,
+) -> Router {
+    // Nothing is sent here.
+    let api = Api::new(backend, Answers::open(limits, None), limits, under_way, watch);
+    let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
+    // No page can send anything here, and Prometheus may know this address by any name.
+    wrapped(routes, api, watch, None)
+}
+
+/// For everybody.
+fn health() -> Router<Api> {
+    Router::new()
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// With what holds for all routes. One layer of several parts: a route's layers are copied for each request, and
+/// each copies those inside it.
+fn wrapped(routes: Router<Api>, api: Api, watch: &Watch, guard: Option<Arc<SiteGuard>>) -> Router {
+    let doorway = request_log::Doorway { watch: watch.clone(), guard };
+    routes.with_state(api).layer(
+        ServiceBuilder::new()
+            .layer(middleware::from_fn_with_state(doorway, request_log::record))
+            .layer(CatchPanicLayer::custom(panicked))
+            // The bounds of `form` hold, and they are the operator's.
+            .layer(DefaultBodyLimit::disable()),
+    )
+}
+
+async fn not_found(uri: Uri) -> ErrorResponse {
+    let path = uri.path();
+    Error::new(Kind::NotFound, "not_found", format!("The requested method was not found: {path}")).into()
+}
+
+async fn method_not_allowed(uri: Uri) -> Response {
+    let path = uri.path();
+    let message = format!("This method is not allowed here, see the Allow header: {path}");
+    answer::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    answer::error(Error::internal(format_args!("panic: {text}")))
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! `/openapi.json`: the document of this API, made from the routes and completed with what the caller's
+//! providers say of themselves; and `/docs`, a page that shows it.
+//!
+//! Each route is described beside its handler (`#[utoipa::path]`). [`shapes`] holds what no type of this program
+//! can say, for it depends on the providers.
+
+mod answers;
+mod examples;
+mod manifests;
+mod page;
+mod shapes;
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use crate::answer::ErrorResponse;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+
+use super::access::ByTenant;
+use super::{Api, answer, classic, metrics, status, v1};
+pub use answers::*;
+pub(super) use page::routes as page;
+use pushlet_gateway::Described;
+use pushlet_model::error::Error;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::fair::FairCache;
+pub use shapes::*;
+
+/// Bytes of the documents that are kept, one for each set of providers that some tenant has; divided among tenants.
+const MOST_KEPT: usize = 16 << 20;
+
+const GUIDE: &str = "A push gateway. Register an application with its credential, then send: to one device with \
+    `/send_notification`, to many with `/v1/notifications`, to any number with `/v1/notifications:stream`. Every \
+    target gets one truthful answer.\n\nWhat depends on the push service comes from this server's provider \
+    components, and is marked with `x-providers`.";
+
+/// What no provider changes.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Pushlet", description = GUIDE),
+    servers((url = "/")),
+    tags(
+        (name = "Applications", description = "Who sends: a credential and settings. Secrets go in and never come out."),
+        (name = "Notifications", description = "Sending to many, with one result for each target."),
+        (name = "Collections", description = "What a push service keeps for an application, such as broadcast channels."),
+        (name = "Providers", description = "The components that speak to push services."),
+        (name = "Tenants", description = "For the operator, with the key of `[admin]`; a tenant may read about itself."),
+        (name = "Classic", description = "The three routes of the original Pushlet. Errors never name a `field`."),
+        (name = "Operation", description = "For load balancers, metrics and people."),
+    ),
+    paths(
+        classic::register_application,
+        classic::send_notification,
+        classic::application_feedback,
+        status::show,
+        status::healthz,
+        status::readyz,
+        metrics::guarded,
+        document,
+    ),
+    components(schemas(answer::Told, classic::Accepted, status::NotReady)),
+    security(("basic" = []), ("bearer" = []))
+)]
+struct Base;
+
+static FIXED: LazyLock<Value> = LazyLock::new(fixed);
+
+/// The documents by the digests of the providers that they are about.
+pub(super) struct Documents(Mutex<Kept>);
+
+type Kept = FairCache<TenantId, Vec<String>, Bytes>;
+
+/// This document
+///
+/// OpenAPI 3.1, with the options, settings and credentials of the providers that the caller has.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "openapi",
+    tag = "Operation",
+    responses((status = 200, description = "The document.", body = Object), Guarded)
+)]
+pub(super) async fn document(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+) -> Result<Response, ErrorResponse> {
+    let providers = api.backend.described(&tenant);
+    let text = api.documents.of(&tenant, &providers, !api.watch.is_apart())?;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self(Mutex::new(FairCache::new(MOST_KEPT)))
+    }
+}
+
+impl Documents {
+    /// `metrics`: is there a route for them?
+    fn of(&self, tenant: &TenantId, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
+        let digests: Vec<String> = providers.iter().map(|provider| provider.digest.clone()).collect();
+        if let Some(text) = self.kept().get(&digests) {
+            return Ok(text.clone());
+        }
+        let text = Bytes::from(serde_json::to_vec(&complete(providers, metrics)).map_err(Error::internal)?);
+        // One that finds no room is made again the next time.
+        let _ = self.kept().get_or_insert_with(tenant, &digests, text.len(), |_| true, || text.clone());
+        Ok(text)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fixed() -> Value {
+    let mut document = Base::openapi();
+    document.merge(v1::Documents::openapi());
+    let components = document.components.get_or_insert_default();
+    let scheme = |scheme, text: &str| {
+        let http = HttpBuilder::new().scheme(scheme).description(Some(text)).build();
+        SecurityScheme::Http(http)
+    };
+    let basic = "Name and password of the server's `[auth]`, or a tenant's id and key.";
+    let bearer = "A tenant's key; or the operator's, for `/v1/tenants` and `/metrics`.";
+    components.add_security_scheme("basic", scheme(HttpAuthScheme::Basic, basic));
+    components.add_security_scheme("bearer", scheme(HttpAuthScheme::Bearer, bearer));
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    let paths = object_at(&mut document, "/paths").into_iter().flat_map(|paths| paths.values_mut());
+    let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    let parameters = operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut());
+    parameters.flatten().for_each(without_null);
+    document
+}
+
+/// A parameter that is not given is not there: it is never null.
+fn without_null(parameter: &mut Value) {
+    if let Some(kinds) = parameter.pointer_mut("/schema/type")
+        && let Some(kind) = kinds.get(0).cloned()
+    {
+        *kinds = kind;
+    }
+}
+
+fn complete(providers: &[Described], metrics: bool) -> Value {
+    let mut document = FIXED.clone();
+    if let Some(schemas) = object_at(&mut document, "/components/schemas") {
+        schemas.extend(shapes::fixed());
+        schemas.extend(manifests::schemas(providers));
+        schemas.sort_keys();
+    }
+    if let Some(paths) = object_at(&mut document, "/paths") {
+        if !metrics {
+            paths.remove("/metrics");
+        }
+        for (path, name, examples) in examples::bodies(providers) {
+            add_examples(paths, path, name, &examples);
+        }
+    }
+    document
+}
+
+/// To the request's body of every content type whose schema has this name.
+fn add_examples(paths: &mut Map<String, Value>, path: &str, schema: &str, examples: &Map<String, Value>) {
+    let reference = format!("#/components/schemas/{schema}");
+    let operations = paths.get_mut(path).and_then(Value::as_object_mut);
+    for operation in operations.into_iter().flat_map(|operations| operations.values_mut()) {
+        let content = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+        for media in content.into_iter().flat_map(|content| content.values_mut()) {
+            if media.pointer("/schema/$ref").is_some_and(|schema| *schema == json!(reference)) {
+                media["examples"] = Value::Object(examples.clone());
+            }
+        }
+    }
+}
+
+fn object_at<'a>(document: &'a mut Value, pointer: &str) -> Option<&'a mut Map<String, Value>> {
+    document.pointer_mut(pointer).and_then(Value::as_object_mut)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+#![allow(clippy::unwrap_used)]
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::testing::*;
+use super::*;
+use pushlet_settings::{Hidden, Login};
+
+fn request(method: &str, uri: &str) -> Request<Body> {
+    Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
+}
+
+fn guarded() -> Router {
+    let login = Some(Login { username: "me".into(), password: Hidden::new("a:b".into()) });
+    let callers = Callers { login, ..Callers::default() };
+    router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
+}
+
+#[tokio::test]
+async fn an_unknown_route_is_told_in_the_originals_words() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    for (method, uri, path) in [
+        ("GET", "/nope?secret=1", "/nope"),
+        ("POST", "/send_notification/", "/send_notification/"),
+        ("GET", "/", "/"),
+    ] {
+        let got = ask(&router, request(method, uri)).await;
+        let told =
+            json!({"error": "not_found", "message": format!("The requested method was not found: {path}")});
+        assert_eq!((got.status, got.body), (404, told));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_names_the_right_one() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    for uri in ["/send_notification", "/register_application", "/application_feedback"] {
+        let got = ask(&router, request("GET", uri)).await;
+        assert_eq!((got.error(), got.header("allow")), ((405, "method_not_allowed"), Some("POST")), "{uri}");
+    }
+    let got = ask(&router, request("DELETE", "/healthz")).await;
+    assert_eq!((got.error(), got.header("allow")), ((405, "method_not_allowed"), Some("GET,HEAD")));
+}
+
+#[tokio::test]
+async fn strangers_are_told_nothing() {
+    let router = guarded();
+    let told = json!({"error": "access_denied", "message": "invalid credentials"});
+    for (method, uri) in
+        [("POST", "/send_notification"), ("GET", "/send_notification"), ("GET", "/nope"), ("GET", "/v1/nope")]
+    {
+        let got = ask(&router, request(method, uri)).await;
+        assert_eq!((got.status, &got.body), (401, &told), "{method} {uri}");
+        assert_eq!(got.header("www-authenticate"), Some("Basic realm=\"pushlet\", charset=\"UTF-8\""));
+    }
+    let mut wrong = request("POST", "/send_notification");
+    wrong.headers_mut().insert("authorization", "Basic bWU6YQ==".parse().unwrap());
+    assert_eq!(ask(&router, wrong).await.status, 401);
+    let mut right = request("POST", "/send_notification");
+    right.headers_mut().insert("authorization", "Basic bWU6YTpi".parse().unwrap());
+    assert_eq!(ask(&router, right).await.error(), (400, "missing_identifier"));
+}
+
+#[tokio::test]
+async fn health_is_for_everybody() {
+    for uri in ["/healthz", "/readyz"] {
+        let got = ask(&guarded(), request("GET", uri)).await;
+        assert_eq!((got.status, &got.body["status"]), (200, &json!("ok")), "{uri}");
+    }
+    let fake = Fake { not_ready: Some("no provider is loaded".into()), ..Fake::default() };
+    let router = open_router(&Arc::new(fake)).0;
+    let got = ask(&router, request("GET", "/readyz")).await;
+    assert_eq!(got.error(), (503, "not_ready"));
+    assert_eq!((&got.body["message"], &got.body["providers"]), (&json!("no provider is loaded"), &json!(0)));
+    assert_eq!(ask(&router, request("GET", "/healthz")).await.status, 200);
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id() {
+    let router = guarded();
+    let with_id = |id: &str| {
+        let mut request = request("GET", "/nope");
+        request.headers_mut().insert("x-request-id", id.parse().unwrap());
+        request
+    };
+    for id in ["a", "Trace-1.2_3", &"x".repeat(64)] {
+        assert_eq!(ask(&router, with_id(id)).await.header("x-request-id"), Some(id));
+    }
+    for id in ["", "a b", "a\"b", &"x".repeat(65)] {
+        let got = ask(&router, with_id(id)).await;
+        let made = got.header("x-request-id").unwrap();
+        assert!(uuid::Uuid::parse_str(made).is_ok(), "{id:?} {made}");
+    }
+    let (one, two) = (ask(&router, request("GET", "/")).await, ask(&router, request("GET", "/")).await);
+    assert_ne!(one.header("x-request-id"), two.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn large_and_odd_bodies_are_refused_on_every_route() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    for uri in ["/send_notification", "/register_application", "/application_feedback"] {
+        let post = |content_type: &str, body: Vec<u8>| {
+            Request::post(uri).header("content-type", content_type).body(Body::from(body)).unwrap()
+        };
+        let large = || vec![b'x'; (1 << 20) + 1];
+        assert_eq!(
+            ask(&router, post("application/x-www-form-urlencoded", large())).await.error(),
+            (413, "request_too_large")
+        );
+        assert_eq!(
+            ask(&router, post("multipart/form-data; boundary=XX", large())).await.error(),
+            (413, "request_too_large")
+        );
+        assert_eq!(
+            ask(&router, post("text/plain", b"a=1".to_vec())).await.error(),
+            (415, "unsupported_media_type")
+        );
+        assert_eq!(
+            ask(&router, post("application/json", b"{".to_vec())).await.error(),
+            (400, "invalid_json")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_be_as_large_as_the_operator_says() {
+    let mut limits = limits();
+    limits.request_body = 4 << 20;
+    let router = router(Arc::new(Fake::default()), &limits, &Callers::default(), &watch()).0;
+    let file = "x".repeat(3 << 20);
+    let body = format!(
+        "--XX\r\ncontent-disposition: form-data; name=a; filename=a\r\n\r\n{file}\r\n--XX\r\ncontent-disposition: form-data; name=application_id\r\n\r\nid\r\n--XX--\r\n"
+    );
+    let request =
+        Request::post("/register_application").header("content-type", "multipart/form-data; boundary=XX");
+    assert_eq!(ask(&router, request.body(Body::from(body)).unwrap()).await.status, 200);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_are_turned_away() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fake = Arc::new(Fake { gate: Some(gate.clone()), ..Fake::default() });
+    let limits = Limits { requests: 2, ..limits() };
+    let (router, under_way) = router(fake.clone(), &limits, &Callers::default(), &watch());
+    let send = || {
+        let router = router.clone();
+        tokio::spawn(async move {
+            post_form(&router, "/send_notification", "application_id=a&device_token=t").await
+        })
+    };
+    let first = send();
+    while under_way.count() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let second = send();
+    while under_way.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let third = tokio::time::timeout(std::time::Duration::from_secs(20), send()).await.unwrap().unwrap();
+    assert_eq!((third.error(), third.header("retry-after")), ((503, "too_many_requests"), Some("1")));
+    assert_eq!(ask(&router, request("GET", "/healthz")).await.status, 200);
+    gate.add_permits(3);
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(second.await.unwrap().status, 200);
+    under_way.ended().await;
+    assert_eq!(send().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn what_the_server_turns_away_is_answered_like_everything() {
+    for (refusal, code) in [
+        (Refusal::ShuttingDown, "shutting_down"),
+        (Refusal::TooManyConnections, "too_many_connections"),
+        (Refusal::TooManyFromThisAddress, "too_many_connections"),
+    ] {
+        let mut request = request("GET", "/nope");
+        request.extensions_mut().insert(refusal);
+        let got = ask(&guarded(), request).await;
+        assert_eq!((got.error(), got.header("retry-after")), ((503, code), Some("1")));
+        assert!(got.header("x-request-id").is_some());
+    }
+}
+
+#[tokio::test]
+async fn health_is_answered_over_connections_beyond_the_limit() {
+    for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/metrics", 401), ("/v1/status", 503)] {
+        let mut request = request("GET", path);
+        request.extensions_mut().insert(Refusal::TooManyConnections);
+        assert_eq!(ask(&guarded(), request).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn blank_lines_do_not_renew_the_time_for_a_streams_header() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    let lines = futures_util::stream::unfold((), async |()| {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        Some((Ok::<_, std::io::Error>("\n"), ()))
+    });
+    let request = Request::post("/v1/notifications:stream").header("content-type", "application/x-ndjson");
+    let asked = ask(&router, request.body(Body::from_stream(lines)).unwrap());
+    let got = tokio::time::timeout(limits().body_timeout * 2, asked).await.unwrap();
+    assert_eq!(got.error(), (400, "request_timeout"));
+}
+
+#[tokio::test]
+async fn odd_request_targets_are_answered() {
+    let router = open_router(&Arc::new(Fake::default())).0;
+    for (method, uri, status) in [
+        ("OPTIONS", "*", 404),
+        ("GET", "http://localhost/healthz", 200),
+        ("GET", "http://elsewhere.example/healthz", 421),
+        ("CONNECT", "localhost:443", 404),
+        ("CONNECT", "elsewhere.example:443", 421),
+        ("POST", "/%00%ff/../send_notification", 404),
+        ("BREW", "/healthz", 405),
+    ] {
+        assert_eq!(ask(&router, request(method, uri)).await.status, status, "{method} {uri}");
+    }
+}

@@ -1,0 +1,167 @@
+//! What became of one target, in the words that all providers share.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::super::{answer, openapi};
+use super::target;
+use pushlet_gateway::{DeliveryResult, Fate, Status};
+use pushlet_model::contract::{Disposition, Outcome, Target};
+use pushlet_model::error::Error;
+
+/// What became of one target.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TargetResult {
+    /// Counts the request's targets, or the lines of a stream behind the first, from 0.
+    pub index: usize,
+    /// As the request named it; not in a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<openapi::Target>, nullable = false)]
+    pub target: Option<Value>,
+    pub status: Status,
+    /// The service's id of the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub id: Option<String>,
+    /// The service's own reason, or ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub message: Option<String>,
+    /// The field that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub field: Option<String>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retry_after: Option<f64>,
+    /// When the token died, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub since: Option<String>,
+    /// The token to use from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub replacement: Option<String>,
+    /// Of a duplicate, which was not sent: the index of the target that it repeats, whose result holds for both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub duplicate_of: Option<usize>,
+    /// How many times it was tried, where that is more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 2)]
+    pub attempts: Option<u32>,
+}
+
+/// How many targets came to which status.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct Summary {
+    pub total: usize,
+    pub delivered: usize,
+    pub unregistered: usize,
+    pub replaced: usize,
+    pub rejected: usize,
+    pub credential_rejected: usize,
+    pub throttled: usize,
+    pub unavailable: usize,
+    pub unknown: usize,
+    pub failed: usize,
+    pub valid: usize,
+    /// Not sent, because they repeat an earlier target.
+    pub duplicates: usize,
+}
+
+impl Summary {
+    pub fn count(&mut self, status: Status) {
+        self.total += 1;
+        let counter = match status {
+            Status::Delivered => &mut self.delivered,
+            Status::Unregistered => &mut self.unregistered,
+            Status::Replaced => &mut self.replaced,
+            Status::Rejected => &mut self.rejected,
+            Status::CredentialRejected => &mut self.credential_rejected,
+            Status::Throttled => &mut self.throttled,
+            Status::Unavailable => &mut self.unavailable,
+            Status::Unknown => &mut self.unknown,
+            Status::Failed => &mut self.failed,
+            Status::Valid => &mut self.valid,
+            Status::Duplicate => &mut self.duplicates,
+        };
+        *counter += 1;
+    }
+}
+
+impl TargetResult {
+    pub fn new(result: DeliveryResult) -> Self {
+        let DeliveryResult { index, fate, attempts } = result;
+        let attempts = (attempts > 1).then_some(attempts);
+        let plain = Self { attempts, ..Self::plain(index, fate.status()) };
+        match fate {
+            Fate::Settled(outcome) => plain.settled(outcome),
+            Fate::Failed(error) | Fate::Lost(error) => plain.failed(error),
+            Fate::Valid => plain,
+            Fate::Duplicate(first) => Self { duplicate_of: Some(first), ..plain },
+        }
+    }
+
+    /// With the target that it is about.
+    pub fn of(self, target: &Target) -> Self {
+        Self { target: Some(target::shown(target)), ..self }
+    }
+
+    fn plain(index: usize, status: Status) -> Self {
+        Self {
+            index,
+            target: None,
+            status,
+            id: None,
+            code: None,
+            message: None,
+            field: None,
+            retry_after: None,
+            since: None,
+            replacement: None,
+            duplicate_of: None,
+            attempts: None,
+        }
+    }
+
+    fn settled(self, outcome: Outcome) -> Self {
+        let Outcome { disposition, id, code, message, .. } = outcome;
+        let (mut retry_after, mut since, mut replacement) = (None, None, None);
+        match disposition {
+            Disposition::Unregistered(at) => {
+                since = at.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+            }
+            Disposition::Replaced(token) => replacement = Some(token),
+            Disposition::Throttled(throttle) => retry_after = throttle.retry_after,
+            Disposition::Unavailable(wait) => retry_after = wait,
+            _ => {}
+        }
+        Self {
+            id,
+            code,
+            message,
+            retry_after: retry_after.map(|ms| Duration::from_millis(ms).as_secs_f64()),
+            since: since.map(|since| answer::utc(since).to_string()),
+            replacement,
+            ..self
+        }
+    }
+
+    fn failed(self, error: Error) -> Self {
+        Self {
+            code: Some(error.code.into_owned()),
+            message: Some(error.message.into_owned()),
+            field: error.field,
+            retry_after: error.retry_after.map(|wait| wait.as_secs_f64()),
+            ..self
+        }
+    }
+}

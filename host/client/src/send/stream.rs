@@ -1,0 +1,264 @@
+//! `POST /v1/notifications:stream`: targets out, results in, at the pace of whoever is slowest.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::channel::{Channel, Sender};
+use reqwest::{Body, Method};
+use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use super::super::print;
+use super::super::server::Server;
+use super::earlier::Earlier;
+use super::progress::{self, Progress};
+use super::results::{OTHER_SPELLING, Results};
+use super::stop::Stop;
+use super::targets::{Target, Targets};
+use pushlet_settings::Problem;
+
+/// Targets that are read ahead.
+const AHEAD: usize = 1024;
+/// Targets in one piece of the request.
+const PIECE: usize = 256;
+/// Targets without a result. More than the server has in flight, so that it never waits for us; few, so that Ctrl-C
+/// is soon done: without this bound, the buffers of the sockets would hold many thousands.
+const IN_FLIGHT: usize = 4096;
+/// Longest line of an answer.
+const LONGEST_LINE: usize = 1 << 20;
+/// Failures that are shown.
+const EXAMPLES: usize = 5;
+
+/// How the stream ended.
+#[derive(Default)]
+pub struct End {
+    /// Why the server ended it early, if it did.
+    pub interrupted: Option<String>,
+    /// Ctrl-C ended it.
+    pub stopped: bool,
+    /// Some of what went wrong, for people.
+    pub examples: Vec<String>,
+}
+
+#[derive(Default)]
+struct Sent {
+    /// The text of each target that has no result, by its number in the stream.
+    texts: HashMap<u64, String>,
+    earlier: Earlier,
+}
+
+/// The targets that are in flight. Cheap to clone.
+#[derive(Clone)]
+struct InFlight {
+    sent: Arc<Mutex<Sent>>,
+    /// For how many more there is room.
+    room: Arc<Semaphore>,
+}
+
+impl InFlight {
+    fn new() -> Self {
+        Self { sent: Arc::default(), room: Arc::new(Semaphore::new(IN_FLIGHT)) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the target of this number out. `duplicate_of`: the line that it repeats, if it does. Answers too whether
+    /// that one is spelled otherwise.
+    fn remove(&self, index: u64, duplicate_of: Option<u64>) -> Option<(String, bool)> {
+        let mut sent = self.lock();
+        let text = sent.texts.remove(&index)?;
+        self.room.add_permits(1);
+        let is_other = duplicate_of.is_some_and(|line| sent.earlier.differs(line, &text));
+        Some((text, is_other))
+    }
+}
+
+/// Sends to all targets. What is wrong with a single target is no error.
+pub async fn send(
+    server: &Server,
+    header: &Value,
+    targets: Targets,
+    results: &mut Results,
+    progress: &mut Progress,
+    mut stop: Stop,
+) -> Result<End, Problem> {
+    let (sender, body) = Channel::<Bytes, std::io::Error>::new(4);
+    let (read, waiting) = mpsc::channel(AHEAD);
+    let reading = tokio::task::spawn_blocking(move || read_all(targets, &read));
+    let in_flight = InFlight::new();
+    let feeding = tokio::spawn(feed(sender, format!("{header}\n"), waiting, in_flight.clone(), stop.clone()));
+    let request = server.plain(Method::POST, "/v1/notifications:stream");
+    let request = request.header("content-type", "application/x-ndjson").body(Body::wrap(body));
+    let received = async {
+        let response = server.answer(request).await?;
+        receive(server, response, results, progress, &in_flight).await
+    };
+    let end = tokio::select! {
+        end = received => end,
+        () = stop.pressed(2) => Ok(End::default()),
+    };
+    feeding.abort();
+    if stop.is_pressed() {
+        // It may wait for input for ever.
+        reading.abort();
+        return end.map(|end| End { stopped: true, ..end });
+    }
+    if end.is_err() {
+        // It may be waiting for input that nobody needs any more.
+        reading.abort();
+        return end;
+    }
+    finish(end?, reading, &in_flight).await
+}
+
+async fn finish(
+    end: End,
+    reading: JoinHandle<Result<(), Problem>>,
+    in_flight: &InFlight,
+) -> Result<End, Problem> {
+    if end.interrupted.is_some() {
+        return Ok(end);
+    }
+    reading.await.map_err(Problem::new)??;
+    match in_flight.lock().texts.len() {
+        0 => Ok(end),
+        lost => Err(Problem::new(format_args!("{lost} targets got no result"))),
+    }
+}
+
+fn read_all(mut targets: Targets, read: &mpsc::Sender<Target>) -> Result<(), Problem> {
+    while let Some(target) = targets.next()? {
+        if read.blocking_send(target).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn feed(
+    mut sender: Sender<Bytes, std::io::Error>,
+    header: String,
+    mut waiting: mpsc::Receiver<Target>,
+    in_flight: InFlight,
+    mut stop: Stop,
+) {
+    let mut piece = BytesMut::from(header.as_bytes());
+    let mut received = Vec::with_capacity(PIECE);
+    let mut next = 0;
+    // When the server does not read any more, its answer tells why.
+    while sender.send_data(piece.split().freeze()).await.is_ok()
+        && next_targets(&mut waiting, &mut received, &in_flight.room, &mut stop).await
+    {
+        let mut sent = in_flight.lock();
+        for Target { text, line } in received.drain(..) {
+            piece.extend_from_slice(line.as_bytes());
+            piece.extend_from_slice(b"\n");
+            sent.earlier.push(&text);
+            sent.texts.insert(next, text);
+            next += 1;
+        }
+    }
+}
+
+/// False: there are no more. After Ctrl-C there are none, whatever waits.
+async fn next_targets(
+    waiting: &mut mpsc::Receiver<Target>,
+    received: &mut Vec<Target>,
+    room: &Semaphore,
+    stop: &mut Stop,
+) -> bool {
+    let next = async {
+        let place = room.acquire().await.ok()?;
+        let most = PIECE.min(1 + room.available_permits());
+        let count = waiting.recv_many(received, most).await;
+        // Nobody else takes any, so those that were counted are still there.
+        let others = room.acquire_many(u32::try_from(count.saturating_sub(1)).ok()?).await.ok()?;
+        (count > 0).then(|| {
+            place.forget();
+            others.forget();
+        })
+    };
+    tokio::select! {
+        biased;
+        () = stop.pressed(1) => false,
+        more = next => more.is_some(),
+    }
+}
+
+async fn receive(
+    server: &Server,
+    mut response: reqwest::Response,
+    results: &mut Results,
+    progress: &mut Progress,
+    in_flight: &InFlight,
+) -> Result<End, Problem> {
+    let mut end = End::default();
+    let mut buffer = BytesMut::new();
+    loop {
+        let piece = next_piece(&mut response, progress).await;
+        let Some(piece) = piece.map_err(|error| broke_off(&server.unreachable(&error)))? else { break };
+        buffer.extend_from_slice(&piece);
+        while let Some(length) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line = buffer.split_to(length + 1);
+            let mut result: Map<String, Value> = serde_json::from_slice(&line).map_err(|_| not_ours())?;
+            let Some(index) = result.get("index").and_then(Value::as_u64) else {
+                let interrupted = result.get("interrupted").and_then(Value::as_str);
+                return Ok(End { interrupted: interrupted.map(str::to_owned), ..end });
+            };
+            let duplicate_of = result.get("duplicate_of").and_then(Value::as_u64);
+            let (target, is_other_spelling) = in_flight.remove(index, duplicate_of).ok_or_else(not_ours)?;
+            if is_other_spelling {
+                result.insert(OTHER_SPELLING.to_owned(), true.into());
+            }
+            settle(&target, &result, results, progress, &mut end)?;
+        }
+        if buffer.len() > LONGEST_LINE {
+            return Err(not_ours());
+        }
+        results.flush()?;
+        progress.draw();
+    }
+    Err(broke_off(&"it ended too early"))
+}
+
+/// The next piece of the answer. The progress line goes on while none comes.
+async fn next_piece(
+    response: &mut reqwest::Response,
+    progress: &mut Progress,
+) -> Result<Option<Bytes>, reqwest::Error> {
+    loop {
+        match tokio::time::timeout(progress::PAUSE, response.chunk()).await {
+            Ok(piece) => return piece,
+            Err(_) => progress.draw(),
+        }
+    }
+}
+
+fn broke_off(why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(format_args!("the server's answer broke off: {why}; with --results, --resume goes on"))
+}
+
+fn settle(
+    target: &str,
+    result: &Map<String, Value>,
+    results: &mut Results,
+    progress: &mut Progress,
+    end: &mut End,
+) -> Result<(), Problem> {
+    let text = |name| result.get(name).and_then(Value::as_str).unwrap_or_default();
+    let status = text("status");
+    progress.count(status);
+    if !progress.is_good(status) && end.examples.len() < EXAMPLES {
+        let told = format!("{target}: {status} {} {}", text("code"), text("message"));
+        end.examples.push(print::printable(told.trim_end()));
+    }
+    results.write(target, result)
+}
+
+fn not_ours() -> Problem {
+    Problem::new("the server's answer is none that Pushlet gives")
+}

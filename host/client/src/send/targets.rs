@@ -1,0 +1,175 @@
+//! The lines that name targets.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+use super::results::Done;
+use super::trimmed;
+use pushlet_settings::Problem;
+
+pub struct Targets {
+    input: Box<dyn BufRead + Send>,
+    /// For errors: what is read, and up to which line.
+    name: String,
+    number: u64,
+    /// Lines that have targets; None: it is not known before the end.
+    total: Option<u64>,
+    done: Done,
+    skipped: Arc<AtomicU64>,
+}
+
+/// A target on its way.
+pub struct Target {
+    /// As it stood in the file.
+    pub text: String,
+    /// As a line of the stream, without its end.
+    pub line: String,
+}
+
+impl Targets {
+    /// `-`: standard input.
+    pub fn open(path: &Path, done: Done) -> Result<Self, Problem> {
+        if path == Path::new("-") {
+            let input = Box::new(BufReader::new(std::io::stdin()));
+            let name = "standard input".to_owned();
+            return Ok(Self { input, name, number: 0, total: None, done, skipped: Arc::default() });
+        }
+        let wrong = |error| Problem::new(format_args!("{}: {error}", path.display()));
+        let mut file = File::open(path).map_err(wrong)?;
+        let total = if file.metadata().map_err(wrong)?.is_file() {
+            Some(count(&mut file).map_err(wrong)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            input: Box::new(BufReader::with_capacity(1 << 20, file)),
+            name: path.display().to_string(),
+            number: 0,
+            total,
+            done,
+            skipped: Arc::default(),
+        })
+    }
+
+    /// Those of the command line. In quotes, as a file has them too: there, `#` begins no comment.
+    pub fn given(tokens: Vec<String>, done: Done) -> Self {
+        let total = Some(tokens.len() as u64);
+        let lines = tokens.into_iter().map(|token| match Target::shown(&token) {
+            Value::String(token) => json!(token).to_string() + "\n",
+            object => object.to_string() + "\n",
+        });
+        let input = Box::new(Cursor::new(lines.collect::<String>()));
+        Self { input, name: "--to".to_owned(), number: 0, total, done, skipped: Arc::default() }
+    }
+
+    /// Targets in the file, if their number is known.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// How many had a final result already, so far.
+    pub fn skipped(&self) -> Arc<AtomicU64> {
+        self.skipped.clone()
+    }
+
+    /// The next one that has no final result yet.
+    pub fn next(&mut self) -> Result<Option<Target>, Problem> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            self.number += 1;
+            let read = self.input.read_line(&mut line);
+            let wrong = |error| Problem::new(format_args!("{}, line {}: {error}", self.name, self.number));
+            if read.map_err(wrong)? == 0 {
+                return Ok(None);
+            }
+            let line = trimmed(&line);
+            let text = &*unquoted(line);
+            if text.is_empty() || is_comment(line.as_bytes()) {
+                continue;
+            }
+            if self.done.contains(text) {
+                self.skipped.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let line =
+                if text.starts_with('{') { text.to_owned() } else { json!({ "target": text }).to_string() };
+            return Ok(Some(Target { text: text.to_owned(), line }));
+        }
+    }
+}
+
+impl Target {
+    /// For the results: a token as a text, a JSON line as what it is.
+    pub fn shown(text: &str) -> Value {
+        let object = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+        object.unwrap_or_else(|| text.into())
+    }
+}
+
+/// No token begins so.
+fn is_comment(line: &[u8]) -> bool {
+    line.starts_with(b"#")
+}
+
+/// A token as spreadsheets and JSON tools write it: in quotes.
+fn unquoted(text: &str) -> Cow<'_, str> {
+    let within = |quote: char| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+    match serde_json::from_str::<String>(text) {
+        Ok(token) if !token.contains(char::is_control) => trimmed(&token).to_owned().into(),
+        _ => within('"').or_else(|| within('\'')).map_or(text, trimmed).into(),
+    }
+}
+
+/// Lines that are not blank, and no comments; the file is at its beginning again afterwards.
+fn count(file: &mut File) -> std::io::Result<u64> {
+    let mut lines = 0;
+    let mut input = BufReader::with_capacity(1 << 20, &mut *file);
+    let mut line = Vec::new();
+    while input.read_until(b'\n', &mut line)? > 0 {
+        let text = line.trim_ascii();
+        lines += u64::from(!text.is_empty() && !is_comment(text));
+        line.clear();
+    }
+    file.rewind()?;
+    Ok(lines)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_blank_lines_are_left_out_and_quotes_are_taken_off() {
+        let path = std::env::temp_dir().join(format!("pushlet-targets-{}", uuid::Uuid::new_v4()));
+        let lines = "# tokens of today\n\u{feff}one\n\n  \"two\" \n'three'\r\n #four\n\
+                     {\"target\":{\"topic\":\"a\"}}\n\"\"\n\"s\\u0069x\"";
+        std::fs::write(&path, lines).unwrap();
+        let mut targets = Targets::open(&path, Done::default()).unwrap();
+        let mut texts = Vec::new();
+        while let Some(target) = targets.next().unwrap() {
+            assert!(
+                serde_json::from_str::<Value>(&target.line).unwrap()["target"].is_string()
+                    || target.text.starts_with('{')
+            );
+            texts.push(target.text);
+        }
+        assert_eq!(texts, ["one", "two", "three", "{\"target\":{\"topic\":\"a\"}}", "six"]);
+        std::fs::remove_file(path).unwrap();
+
+        let given = ["a", "#b", "c\"d", "{\"target\":{\"topic\":\"e\"}}"].map(str::to_owned);
+        let mut given = Targets::given(given.into(), Done::default());
+        assert_eq!(given.total(), Some(4));
+        let mut lines = std::iter::from_fn(|| given.next().unwrap().map(|target| target.line));
+        let quoted = r#"{"target":"c\"d"}"#;
+        let expected = [r#"{"target":"a"}"#, r##"{"target":"#b"}"##, quoted, r#"{"target":{"topic":"e"}}"#];
+        assert_eq!(lines.by_ref().collect::<Vec<_>>(), expected);
+    }
+}

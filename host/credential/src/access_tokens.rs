@@ -1,0 +1,367 @@
+//! Access tokens that the host fetches from a token endpoint (RFC 6749, RFC 7523), one request at a
+//! time for each account, cached, and fetched anew before the old one ends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use http::HeaderValue;
+use tokio::sync::watch;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::authorizer::{AuthorizeError, TokenHandle};
+use super::cache::{Cache, Key, lock};
+use super::moment::Moment;
+use super::secret::Secret;
+use super::signing::SigningJob;
+use super::token_response;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::Account;
+
+/// For the whole request; callers wait no longer than their own deadlines.
+const FETCH_TIME: Duration = Duration::from_secs(10);
+/// A token that was just fetched and is refused would be the same if fetched again.
+const MINIMUM_AGE: Duration = Duration::from_secs(30);
+/// For so long a refusal is answered without asking again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A form to be posted to a token endpoint.
+pub struct TokenRequest {
+    /// The tenant that needs the token.
+    pub tenant: TenantId,
+    pub url: Url,
+    /// `application/x-www-form-urlencoded`; holds secrets.
+    pub body: Zeroizing<String>,
+    pub deadline: Instant,
+    /// The URL came with an upload: only a public address may be behind it.
+    pub guarded: bool,
+}
+
+/// What a token endpoint answered.
+pub struct TokenResponse {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    /// At most [`TokenResponse::LARGEST_BODY`] bytes.
+    pub body: Secret,
+}
+
+impl TokenResponse {
+    /// A larger answer is no answer of a token endpoint; the client stops reading there.
+    pub const LARGEST_BODY: usize = 64 << 10;
+}
+
+/// The token endpoint did not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason} ({detail})")]
+pub struct TokenHttpError {
+    /// At which step it failed, for the caller: no address stands in it.
+    pub reason: String,
+    /// For the log.
+    pub detail: String,
+    /// The endpoint may not be asked at all, so that trying again does not help.
+    pub forbidden: bool,
+}
+
+impl TokenHttpError {
+    pub(super) fn new(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), detail: String::new(), forbidden: false }
+    }
+}
+
+/// Says which token endpoints may have private addresses.
+pub trait TokenTrust: Send + Sync {
+    fn trusts(&self, url: &Url) -> bool;
+}
+
+/// How requests reach token endpoints. URLs come from manifests and uploads: the client must check
+/// them as it checks any target that it was not configured with, and follow no redirects.
+pub trait TokenClient: Send + Sync {
+    fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>>;
+}
+
+/// The URL of a token endpoint: `https`, no user, no fragment.
+pub(super) fn parse_token_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let sound = url.scheme() == "https"
+        && url.host().is_some()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.fragment().is_none();
+    sound.then_some(url)
+}
+
+/// How one token is fetched.
+pub(super) struct Fetch<'a> {
+    pub(super) tenant: &'a TenantId,
+    /// Digest of everything that decides the token.
+    pub(super) id: Key,
+    pub(super) url: &'a Url,
+    /// Asked only when a request is really made.
+    pub(super) trust: &'a dyn TokenTrust,
+    /// Makes the form; called only when a request is really made.
+    pub(super) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
+    /// Whose work it is to sign what the form needs; called only when a request is really made.
+    pub(super) account: &'a (dyn Fn() -> Arc<Account> + Sync),
+    pub(super) refresh_before: Duration,
+    /// What stands before the token in the header.
+    pub(super) prefix: &'a str,
+}
+
+/// The fields of a form.
+pub(super) type Form = Vec<(&'static str, Zeroizing<String>)>;
+
+/// A form whose assertion is not signed yet.
+pub(super) struct TokenForm {
+    pub(super) fields: Form,
+    pub(super) assertion: Option<SigningJob>,
+}
+
+impl TokenForm {
+    async fn complete(
+        self,
+        account: &Arc<Account>,
+        now: Moment,
+        deadline: Instant,
+    ) -> Result<Form, AuthorizeError> {
+        let Self { mut fields, assertion } = self;
+        if let Some(assertion) = assertion {
+            fields.push(("assertion", assertion.run(account, now, deadline).await?));
+        }
+        Ok(fields)
+    }
+}
+
+/// The access tokens of the process.
+pub(super) struct AccessTokens {
+    client: Arc<dyn TokenClient>,
+    slots: Arc<Cache<Slot>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    serials: AtomicU64,
+    /// Requests to token endpoints.
+    fetches: AtomicU64,
+    /// Those among them that gave no token.
+    failures: AtomicU64,
+}
+
+#[derive(Default)]
+struct Slot {
+    token: Option<Token>,
+    failure: Option<Failure>,
+    /// The request under way.
+    flight: Option<watch::Receiver<Option<Fetched>>>,
+}
+
+type Fetched = Result<(HeaderValue, u64), AuthorizeError>;
+
+struct Token {
+    value: HeaderValue,
+    at: Moment,
+    serial: u64,
+    /// From `at` on.
+    usable: Duration,
+    refresh: Duration,
+}
+
+struct Failure {
+    error: AuthorizeError,
+    at: Moment,
+    pause: Duration,
+}
+
+enum Step {
+    Done(Fetched),
+    Wait(watch::Receiver<Option<Fetched>>),
+}
+
+impl AccessTokens {
+    pub(super) fn new(client: Arc<dyn TokenClient>) -> Self {
+        Self { client, slots: Arc::new(Cache::new()), counts: Arc::default() }
+    }
+
+    /// The current token, fetched if need be. All callers share one request and its result; it goes on
+    /// when a caller goes away. After a failure there is a short pause before the next request.
+    pub(super) async fn get(
+        &self,
+        fetch: Fetch<'_>,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
+        let id = fetch.id;
+        // A request in flight holds its slot; any other token can be fetched again.
+        let slot = self.slots.entry(fetch.tenant, &id, |_| true)?;
+        let fetched = match self.step(&slot, &fetch, now)? {
+            Step::Done(fetched) => fetched,
+            Step::Wait(mut flight) => {
+                let landed = tokio::time::timeout_at(deadline.into(), flight.wait_for(Option::is_some));
+                // Few wait: the room that this needs is not kept for all.
+                let landed = Box::pin(landed).await;
+                match landed {
+                    Err(_) => Err(AuthorizeError::DeadlineExceeded),
+                    Ok(Err(_)) => Err(AuthorizeError::unavailable("the request for a token was lost", None)),
+                    Ok(Ok(fetched)) => fetched.clone().unwrap_or(Err(AuthorizeError::DeadlineExceeded)),
+                }
+            }
+        };
+        fetched.map(|(value, serial)| (value, TokenHandle::fetched(id, serial)))
+    }
+
+    /// How many requests there were, and how many of them gave no token.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let Counts { fetches, failures, .. } = &*self.counts;
+        (fetches.load(Ordering::Relaxed), failures.load(Ordering::Relaxed))
+    }
+
+    /// The service refused this token as expired. Answers whether another try has a chance.
+    pub(super) fn expired(&self, id: &Key, serial: u64, now: &Moment) -> bool {
+        let Some(slot) = self.slots.get(id) else { return true };
+        let mut slot = lock(&slot);
+        match &slot.token {
+            Some(token) if token.serial == serial => {
+                let old_enough = now.since(&token.at) >= MINIMUM_AGE;
+                if old_enough {
+                    slot.token = None;
+                }
+                old_enough
+            }
+            _ => true,
+        }
+    }
+
+    fn step(&self, slot: &Arc<Mutex<Slot>>, fetch: &Fetch<'_>, now: &Moment) -> Result<Step, AuthorizeError> {
+        let mut state = lock(slot);
+        let pausing = state.failure.as_ref().filter(|failure| now.since(&failure.at) < failure.pause);
+        let usable = state.token.as_ref().filter(|token| now.since(&token.at) < token.usable);
+        if let Some(token) = usable {
+            let current = Ok((token.value.clone(), token.serial));
+            let due = now.since(&token.at) >= token.refresh && pausing.is_none();
+            if due && state.flight.is_none() {
+                self.start(slot, &mut state, fetch, now)?;
+            }
+            return Ok(Step::Done(current));
+        }
+        if let Some(flight) = &state.flight {
+            return Ok(Step::Wait(flight.clone()));
+        }
+        if let Some(failure) = pausing {
+            return Ok(Step::Done(Err(failure.error.clone())));
+        }
+        Ok(Step::Wait(self.start(slot, &mut state, fetch, now)?))
+    }
+
+    /// Sends the request in a task of its own, which leaves the result in the slot.
+    fn start(
+        &self,
+        slot: &Arc<Mutex<Slot>>,
+        state: &mut Slot,
+        fetch: &Fetch<'_>,
+        now: &Moment,
+    ) -> Result<watch::Receiver<Option<Fetched>>, AuthorizeError> {
+        let (form, account) = ((fetch.form)()?, (fetch.account)());
+        let deadline = Instant::now() + FETCH_TIME;
+        let place = (fetch.tenant.clone(), fetch.url.clone(), !fetch.trust.trusts(fetch.url));
+        let client = self.client.clone();
+        let (landed, flight) = watch::channel(None);
+        state.flight = Some(flight.clone());
+        let landing = Landing {
+            slots: self.slots.clone(),
+            id: fetch.id,
+            slot: slot.clone(),
+            counts: self.counts.clone(),
+            serial: self.counts.serials.fetch_add(1, Ordering::Relaxed),
+            at: *now,
+            refresh_before: fetch.refresh_before,
+            prefix: fetch.prefix.to_owned(),
+        };
+        tokio::spawn(async move {
+            let answer = match form.complete(&account, landing.at, deadline).await {
+                Ok(form) => {
+                    landing.counts.fetches.fetch_add(1, Ordering::Relaxed);
+                    let answer = post(&*client, place, &form, deadline).await;
+                    token_response::read(answer, &form)
+                }
+                Err(error) => Err(error),
+            };
+            let fetched = landing.land(answer);
+            // Nobody may be waiting any more; the slot has the result in any case.
+            let _ = landed.send(Some(fetched));
+        });
+        Ok(flight)
+    }
+}
+
+async fn post(
+    client: &dyn TokenClient,
+    (tenant, url, guarded): (TenantId, Url, bool),
+    form: &Form,
+    deadline: Instant,
+) -> Result<TokenResponse, TokenHttpError> {
+    let body = Zeroizing::new(encoded(form));
+    let answer = client.post_form(TokenRequest { tenant, url, body, deadline, guarded });
+    let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+    answer.unwrap_or_else(|_| Err(TokenHttpError::new("it did not answer in time")))
+}
+
+fn encoded(form: &Form) -> String {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
+    body.finish()
+}
+
+/// What is done with an answer.
+struct Landing {
+    slots: Arc<Cache<Slot>>,
+    id: Key,
+    slot: Arc<Mutex<Slot>>,
+    counts: Arc<Counts>,
+    serial: u64,
+    at: Moment,
+    refresh_before: Duration,
+    prefix: String,
+}
+
+impl Landing {
+    fn land(&self, answer: Result<token_response::AccessToken, AuthorizeError>) -> Fetched {
+        let token = answer.and_then(|token| {
+            let value = super::authorizer::sensitive([self.prefix.as_str(), &token.text].concat())?;
+            Ok((value, token.expires_in))
+        });
+        let mut slot = lock(&self.slot);
+        slot.flight = None;
+        match token {
+            Ok((value, expires_in)) => {
+                slot.failure = None;
+                // It must not end on its way to the service.
+                let usable = expires_in - (expires_in / 10).min(Duration::from_secs(30));
+                let early = expires_in.saturating_sub(self.refresh_before);
+                let refresh = if early.is_zero() { usable / 2 } else { early.min(usable) };
+                let (at, serial) = (self.at, self.serial);
+                slot.token = Some(Token { value: value.clone(), at, serial, usable, refresh });
+                drop(slot);
+                self.slots.stored(&self.id, value.len());
+                Ok((value, serial))
+            }
+            Err(error) => {
+                let is_fetch = !matches!(error, AuthorizeError::NoCapacity(_) | AuthorizeError::Signing);
+                self.counts.failures.fetch_add(u64::from(is_fetch), Ordering::Relaxed);
+                let pause = match &error {
+                    // Another tenant with the same account must not wait for this one's time.
+                    AuthorizeError::NoCapacity(_) => FAILED_PAUSE,
+                    AuthorizeError::Unavailable { retry_after, .. } => {
+                        retry_after.unwrap_or(FAILED_PAUSE).clamp(FAILED_PAUSE, LONGEST_PAUSE)
+                    }
+                    _ => REFUSED_PAUSE,
+                };
+                slot.failure = Some(Failure { error: error.clone(), at: self.at, pause });
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! From a credential to what goes on the wire.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::access_tokens::{AccessTokens, Fetch, TokenClient, TokenForm, TokenTrust, parse_token_url};
+use super::cache::Key;
+use super::identity::ClientCertificate;
+use super::jwt::{self, Facts};
+use super::key::TokenKey;
+use super::moment::Moment;
+use super::provider_tokens::{Mint, ProviderTokens};
+use super::signing::{Frame, SigningJob};
+use super::{Credential, text_fingerprint};
+use pushlet_model::contract::CredentialFault;
+use pushlet_model::contract::manifest::{
+    Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
+    TokenExchange,
+};
+use pushlet_model::digest::Parts;
+use pushlet_model::error::Error;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::Accounts;
+
+/// What the host adds to an exchange.
+pub enum Authorization {
+    /// The connection must be made with this certificate.
+    ClientCertificate(ClientCertificate),
+    Header {
+        name: HeaderName,
+        /// Marked sensitive: neither logged nor put into header compression tables.
+        value: HeaderValue,
+        /// For [`Authorizer::refused`]; none for a secret that does not age.
+        token: Option<TokenHandle>,
+    },
+}
+
+/// Which token was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHandle {
+    origin: Origin,
+    id: Key,
+    serial: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Minted,
+    Fetched,
+}
+
+impl TokenHandle {
+    pub(super) fn minted(id: Key, serial: u64) -> Self {
+        Self { origin: Origin::Minted, id, serial }
+    }
+
+    pub(super) fn fetched(id: Key, serial: u64) -> Self {
+        Self { origin: Origin::Fetched, id, serial }
+    }
+}
+
+/// Why an exchange cannot be authenticated, sorted by who must act.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorizeError {
+    /// The caller: the application lacks a setting.
+    #[error("the setting {0} is missing")]
+    MissingSetting(String),
+    /// The provider's author: its manifest asks for what the credential cannot give.
+    #[error("the provider's manifest does not fit the credential: {0}")]
+    Manifest(String),
+    /// The operator: the token endpoint refuses the credential. The description is the endpoint's own, made harmless.
+    #[error("the token endpoint refused the credential: {code}{}", described(description.as_deref()))]
+    Refused { code: String, description: Option<String> },
+    /// Nobody: wait. The detail is for the log.
+    #[error("the token endpoint is not available: {reason}")]
+    Unavailable { reason: String, detail: String, retry_after: Option<Duration> },
+    /// The owner of the credential: it names a token endpoint that may not be asked. The detail is for the log.
+    #[error("the token endpoint may not be asked: {reason}")]
+    Forbidden { reason: String, detail: String },
+    /// The operator of the token endpoint.
+    #[error("the token endpoint cannot be understood: {0}")]
+    Malformed(&'static str),
+    /// The caller's deadline came before the token.
+    #[error("no token came in time")]
+    DeadlineExceeded,
+    /// The caller's tenant: its share of the tokens that are kept is in use, and none of them may be replaced yet.
+    #[error(
+        "this tenant uses as many tokens as its share of this server allows, and push services accept new ones \
+         only after a while (limit tokens)"
+    )]
+    TooManyTokens,
+    /// The system gives no random numbers.
+    #[error("a token could not be signed")]
+    Signing,
+    /// The tenant, or this server, has too much work to sign one now.
+    #[error("a token could not be signed now: {}", .0.message)]
+    NoCapacity(Error),
+}
+
+impl AuthorizeError {
+    pub(super) fn manifest(why: &str) -> Self {
+        Self::Manifest(why.to_owned())
+    }
+
+    pub(super) fn unavailable(reason: &str, retry_after: Option<Duration>) -> Self {
+        Self::Unavailable { reason: reason.to_owned(), detail: String::new(), retry_after }
+    }
+}
+
+fn described(description: Option<&str>) -> String {
+    description.map(|description| format!(" ({description})")).unwrap_or_default()
+}
+
+/// How many tokens there were since the process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenCounts {
+    /// Signed by this host.
+    pub minted: u64,
+    /// Requests to token endpoints.
+    pub fetches: u64,
+    /// Those among them that gave no token.
+    pub failed_fetches: u64,
+}
+
+/// What is to be authenticated.
+#[derive(Clone, Copy)]
+pub struct Exchange<'a> {
+    /// Whose exchange it is: whose work, and whose share of the tokens that are kept.
+    pub tenant: &'a TenantId,
+    pub credential: &'a Credential,
+    /// The credential's kind, from the provider's manifest.
+    pub kind: &'a CredentialKind,
+    /// The application's settings, derived ones included.
+    pub settings: &'a [(String, String)],
+    /// `https://host[:port]` of the target.
+    pub origin: &'a str,
+    pub token_trust: &'a dyn TokenTrust,
+}
+
+/// Makes authorizations, and owns the tokens of the whole process.
+pub struct Authorizer {
+    provider_tokens: ProviderTokens,
+    access_tokens: AccessTokens,
+    accounts: Arc<Accounts>,
+}
+
+impl Authorizer {
+    pub fn new(client: Arc<dyn TokenClient>, accounts: Arc<Accounts>) -> Self {
+        let (provider_tokens, access_tokens) = (ProviderTokens::new(), AccessTokens::new(client));
+        Self { provider_tokens, access_tokens, accounts }
+    }
+
+    pub fn counts(&self) -> TokenCounts {
+        let (fetches, failed_fetches) = self.access_tokens.counts();
+        TokenCounts { minted: self.provider_tokens.minted(), fetches, failed_fetches }
+    }
+
+    /// What to add to one exchange. Waits only if a token must be signed or fetched, until `deadline`.
+    pub async fn authorize(
+        &self,
+        exchange: Exchange<'_>,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<Authorization, AuthorizeError> {
+        match &exchange.kind.authentication {
+            Authentication::ClientCertificate => certificate(exchange),
+            Authentication::SignedToken((token, place)) => {
+                let frame = Frame::Prefix(&place.prefix);
+                self.signed(exchange, token, (&place.name, frame), now, deadline).await
+            }
+            Authentication::ExchangedToken((token, place)) => {
+                self.exchanged(exchange, token, place, now, deadline).await
+            }
+            Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place),
+            Authentication::Vapid(token) => {
+                self.signed(exchange, token, ("authorization", Frame::Vapid), now, deadline).await
+            }
+        }
+    }
+
+    /// Is everything there that [`Authorizer::authorize`] needs? Signs nothing, and asks no token endpoint.
+    pub fn check(&self, exchange: Exchange<'_>) -> Result<(), AuthorizeError> {
+        let signed = |token: &SignedToken| {
+            let key = token_key(exchange.credential, &token.key)?;
+            SigningJob::new(token, key, exchange.facts()).map(drop)
+        };
+        match &exchange.kind.authentication {
+            Authentication::ClientCertificate => certificate(exchange).map(drop),
+            Authentication::SignedToken((token, _)) | Authentication::Vapid(token) => signed(token),
+            Authentication::ExchangedToken((token, _)) => {
+                token_url(exchange, token)?;
+                ResolvedGrant::new(&token.grant, exchange)?.form(token.scope.as_deref()).map(drop)
+            }
+            Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place).map(drop),
+        }
+    }
+
+    /// The service refused the token. Answers whether the exchange is worth one more try with a new
+    /// authorization. An expired token is given up if its age allows; a refused credential is the
+    /// operator's to mend, and a new token would not change it.
+    pub fn refused(&self, token: &TokenHandle, fault: CredentialFault, now: &Moment) -> bool {
+        match (fault, token.origin) {
+            (CredentialFault::Refused, _) => false,
+            (CredentialFault::Expired, Origin::Minted) => {
+                self.provider_tokens.expired(&token.id, token.serial, now)
+            }
+            (CredentialFault::Expired, Origin::Fetched) => {
+                self.access_tokens.expired(&token.id, token.serial, now)
+            }
+        }
+    }
+
+    async fn signed(
+        &self,
+        exchange: Exchange<'_>,
+        token: &SignedToken,
+        (name, frame): (&str, Frame<'_>),
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<Authorization, AuthorizeError> {
+        let key = token_key(exchange.credential, &token.key)?;
+        let facts = exchange.facts();
+        let id = exchange.credential.last_token.id(&exchange, || {
+            Ok(Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame.name().as_bytes()]))
+        })?;
+        let (value, handle) = match self.provider_tokens.current(exchange.tenant, id, token, now)? {
+            Some(current) => current,
+            None => {
+                let account = self.accounts.of(exchange.tenant);
+                let job = || SigningJob::new(token, key, facts);
+                let mint =
+                    Mint { tenant: exchange.tenant, id, token, account, job: &job, frame: frame.parts(key) };
+                // Few wait: the room that this needs is not kept for all.
+                Box::pin(self.provider_tokens.get(mint, now, deadline)).await?
+            }
+        };
+        header(name, value, Some(handle))
+    }
+
+    async fn exchanged(
+        &self,
+        exchange: Exchange<'_>,
+        token: &TokenExchange,
+        place: &HeaderPlacement,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<Authorization, AuthorizeError> {
+        let url = token_url(exchange, token)?;
+        let grant = ResolvedGrant::new(&token.grant, exchange)?;
+        let scope = token.scope.as_deref();
+        let id = exchange.credential.last_token.id(&exchange, || {
+            Ok(Parts::of(&[
+                exchange.credential.fingerprint(),
+                url.as_str().as_bytes(),
+                scope.unwrap_or_default().as_bytes(),
+                &grant.digest()?,
+                place.prefix.as_bytes(),
+                // One provider's way to a private address is not another's.
+                &[u8::from(exchange.token_trust.trusts(&url))],
+            ]))
+        })?;
+        let form = || grant.form(scope);
+        let account = || self.accounts.of(exchange.tenant);
+        let refresh_before = Duration::from_millis(token.refresh_before);
+        let (tenant, prefix) = (exchange.tenant, &place.prefix);
+        let trust = exchange.token_trust;
+        let fetch =
+            Fetch { tenant, id, url: &url, trust, form: &form, account: &account, refresh_before, prefix };
+        let (value, handle) = self.access_tokens.get(fetch, now, deadline).await?;
+        header(&place.name, value, Some(handle))
+    }
+}
+
+impl<'a> Exchange<'a> {
+    fn facts(&self) -> Facts<'a> {
+        Facts { credential: self.credential, settings: self.settings, origin: self.origin }
+    }
+}
+
+/// A grant with the secrets that it needs.
+enum ResolvedGrant<'a> {
+    Assertion { key: &'a Arc<TokenKey>, token: &'a SignedToken, facts: Facts<'a> },
+    Client { id: String, secret: Zeroizing<String> },
+}
+
+impl<'a> ResolvedGrant<'a> {
+    fn new(grant: &'a Grant, exchange: Exchange<'a>) -> Result<Self, AuthorizeError> {
+        match grant {
+            Grant::JwtBearer(token) => {
+                let key = token_key(exchange.credential, &token.key)?;
+                Ok(Self::Assertion { key, token, facts: exchange.facts() })
+            }
+            Grant::ClientCredentials(ClientCredentials { id, secret }) => {
+                let bytes = exchange.credential.text(secret);
+                let bytes = bytes.ok_or_else(|| AuthorizeError::manifest("it is no client secret"))?;
+                let secret = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
+                Ok(Self::Client { id: exchange.facts().text(id)?, secret })
+            }
+        }
+    }
+
+    fn digest(&self) -> Result<Key, AuthorizeError> {
+        Ok(match self {
+            Self::Assertion { key, token, facts } => {
+                Parts::of(&[key.fingerprint(), &jwt::digest(token, *facts)?])
+            }
+            Self::Client { id, secret } => Parts::of(&[id.as_bytes(), &text_fingerprint(secret.as_bytes())]),
+        })
+    }
+
+    fn form(&self, scope: Option<&str>) -> Result<TokenForm, AuthorizeError> {
+        let plain = |text: &str| Zeroizing::new(text.to_owned());
+        let (mut fields, assertion) = match self {
+            Self::Assertion { key, token, facts } => (
+                vec![("grant_type", plain("urn:ietf:params:oauth:grant-type:jwt-bearer"))],
+                Some(SigningJob::new(token, key, *facts)?),
+            ),
+            Self::Client { id, secret } => (
+                vec![
+                    ("grant_type", plain("client_credentials")),
+                    ("client_id", plain(id)),
+                    ("client_secret", secret.clone()),
+                ],
+                None,
+            ),
+        };
+        fields.extend(scope.map(|scope| ("scope", plain(scope))));
+        Ok(TokenForm { fields, assertion })
+    }
+}
+
+/// A header value that is never shown. Its text is wiped.
+pub(super) fn sensitive(text: String) -> Result<HeaderValue, AuthorizeError> {
+    let text = Zeroizing::new(text);
+    let mut value = HeaderValue::from_bytes(text.as_bytes())
+        .map_err(|_| AuthorizeError::manifest("the token makes no header value"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn certificate(exchange: Exchange<'_>) -> Result<Authorization, AuthorizeError> {
+    let certificate = exchange.credential.client_certificate();
+    let certificate = certificate.ok_or_else(|| AuthorizeError::manifest("it is no certificate"))?;
+    Ok(Authorization::ClientCertificate(certificate.clone()))
+}
+
+fn token_url(exchange: Exchange<'_>, token: &TokenExchange) -> Result<Url, AuthorizeError> {
+    let url = exchange.facts().text(&token.token_url)?;
+    parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))
+}
+
+fn secret_header(
+    exchange: Exchange<'_>,
+    secret: &str,
+    place: &HeaderPlacement,
+) -> Result<Authorization, AuthorizeError> {
+    let text = exchange.credential.text(secret).ok_or_else(|| AuthorizeError::manifest("it is no text"))?;
+    let value = [place.prefix.as_bytes(), text].concat();
+    let value = String::from_utf8(value).map_err(|_| AuthorizeError::manifest("the secret is no text"))?;
+    header(&place.name, sensitive(value)?, None)
+}
+
+fn header(
+    name: &str,
+    value: HeaderValue,
+    token: Option<TokenHandle>,
+) -> Result<Authorization, AuthorizeError> {
+    let name = HeaderName::from_bytes(name.as_bytes());
+    let name = name.map_err(|_| AuthorizeError::manifest("a header name is not valid"))?;
+    Ok(Authorization::Header { name, value, token })
+}
+
+fn token_key<'a>(credential: &'a Credential, secret: &str) -> Result<&'a Arc<TokenKey>, AuthorizeError> {
+    credential.token_key(secret).ok_or_else(|| AuthorizeError::manifest("it is no key that signs"))
+}

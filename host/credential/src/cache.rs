@@ -1,0 +1,91 @@
+//! The tokens of the process, in a cache of bounded size that is divided among tenants.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::authorizer::AuthorizeError;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::fair::FairCache;
+
+/// Keys are digests of everything that decides the value.
+pub(super) type Key = [u8; 32];
+
+/// Bytes of all tokens of a kind.
+const MOST_BYTES: usize = 32 << 20;
+/// What an entry takes apart from the text of its token.
+const OVERHEAD: usize = 512;
+
+/// Values by digest. Tenants that need the same token own it together.
+pub(super) struct Cache<T>(RwLock<FairCache<TenantId, Key, Arc<Mutex<T>>>>);
+
+impl<T: Default> Cache<T> {
+    pub(super) fn new() -> Self {
+        Self::with_capacity(MOST_BYTES)
+    }
+
+    fn with_capacity(bytes: usize) -> Self {
+        Self(RwLock::new(FairCache::new(bytes)))
+    }
+
+    /// The value of this key, new if there is none. `may_go` says whether a value that is not in use may be
+    /// evicted to make room; if none may, the newcomer is refused.
+    pub(super) fn entry(
+        &self,
+        tenant: &TenantId,
+        key: &Key,
+        may_go: impl Fn(&T) -> bool,
+    ) -> Result<Arc<Mutex<T>>, AuthorizeError> {
+        {
+            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(value) = known.get_owned(tenant, key) {
+                return Ok(value.clone());
+            }
+        }
+        // In use: somebody holds it outside, and is perhaps about to store a token in it.
+        let unused = |value: &Arc<Mutex<T>>| {
+            Arc::strong_count(value) == 1 && value.try_lock().is_ok_and(|value| may_go(&value))
+        };
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let found = known.get_or_insert_with(tenant, key, OVERHEAD, unused, Arc::default);
+        found.map(|(value, _evicted)| value).map_err(|_| AuthorizeError::TooManyTokens)
+    }
+
+    /// The value of this key, if it is still there.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Mutex<T>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Notes how long the text of the token is that is now stored under this key.
+    pub(super) fn stored(&self, key: &Key, bytes: usize) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).set_weight(key, OVERHEAD + bytes);
+    }
+}
+
+/// Locks a mutex whose data stays whole even if a holder panicked.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> Key {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        key
+    }
+
+    #[test]
+    fn what_is_held_or_must_stay_is_not_evicted() {
+        let cache = Cache::<u32>::with_capacity(8 * OVERHEAD);
+        let tenant = TenantId::new("acme");
+        let held = cache.entry(&tenant, &key(1), |_| true).unwrap();
+        *cache.entry(&tenant, &key(2), |_| true).unwrap().lock().unwrap() = 2;
+        assert_eq!(cache.entry(&tenant, &key(3), |_| false).unwrap_err(), AuthorizeError::TooManyTokens);
+        assert!(cache.entry(&TenantId::new("other"), &key(3), |_| false).is_ok(), "others have room");
+        cache.entry(&tenant, &key(4), |value| *value == 2).unwrap();
+        assert!(cache.get(&key(1)).is_some_and(|value| Arc::ptr_eq(&value, &held)));
+        assert!(cache.get(&key(2)).is_none());
+    }
+}

@@ -1,0 +1,90 @@
+//! Why an uploaded secret cannot be used.
+
+use std::borrow::Cow;
+
+use pushlet_model::contract::manifest::SecretFormat;
+use pushlet_model::error::Error;
+
+/// An uploaded credential is wrong: the caller must act. It never holds a part of the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CredentialError {
+    /// `invalid_{field}`.
+    pub code: String,
+    /// For the caller: what is wrong.
+    pub message: String,
+    /// The upload field that is wrong.
+    pub field: String,
+}
+
+impl From<CredentialError> for Error {
+    fn from(error: CredentialError) -> Self {
+        Error::field(error.code, error.field, error.message)
+    }
+}
+
+/// The cause of a [`CredentialError`], before it is known which field it is about.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It is not in the format at all.
+    Unreadable,
+    Because(Cow<'static, str>),
+}
+
+impl From<&'static str> for Fault {
+    fn from(cause: &'static str) -> Self {
+        Self::Because(Cow::Borrowed(cause))
+    }
+}
+
+impl From<String> for Fault {
+    fn from(cause: String) -> Self {
+        Self::Because(Cow::Owned(cause))
+    }
+}
+
+impl Fault {
+    /// The sentence that callers of the classic API know, and the cause where there is one.
+    pub(super) fn into_error(self, field: &str, format: SecretFormat) -> CredentialError {
+        let sentence = match format {
+            SecretFormat::Pkcs12Identity => {
+                format!("could not process {field} certificate, check that it is in p12 format and is valid")
+            }
+            SecretFormat::PemIdentity => {
+                format!("could not process {field} certificate, check that it is in pem format and is valid")
+            }
+            SecretFormat::Pkcs8Key => {
+                format!("could not process {field} key, check that it is in p8 format and is valid")
+            }
+            SecretFormat::ServiceAccount => {
+                format!(
+                    "could not process {field}, check that it is a service account in json format and is valid"
+                )
+            }
+            SecretFormat::Text => format!("could not process {field}, check that it is plain text"),
+        };
+        let message = match self {
+            Self::Unreadable => sentence,
+            Self::Because(cause) => format!("{sentence}: {cause}"),
+        };
+        CredentialError { code: format!("invalid_{field}"), message, field: field.to_owned() }
+    }
+}
+
+/// The password that came with a secret, and the field it came in.
+#[derive(Clone, Copy)]
+pub(super) struct Password<'a> {
+    pub(super) value: Option<&'a str>,
+    pub(super) field: Option<&'a str>,
+}
+
+impl Password<'_> {
+    /// The fault when the password does not open the secret.
+    pub(super) fn wrong(&self) -> Fault {
+        match (self.value, self.field) {
+            (Some(_), _) => "wrong password".into(),
+            (None, Some(field)) => format!("it needs a password, given as {field}").into(),
+            (None, None) => "it has a password; upload it without one".into(),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Signed tokens (RFC 7515, RFC 7519), built as a manifest describes them.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::Credential;
+use super::authorizer::AuthorizeError;
+use super::cache::Key;
+use super::key::TokenKey;
+use super::moment::Moment;
+use pushlet_model::contract::manifest::{SignedToken, SigningAlgorithm, Source};
+use pushlet_model::digest::Parts;
+
+/// Header values beyond this are refused by common servers.
+const LONGEST_TOKEN: usize = 6 << 10;
+
+/// Where the values of sources come from.
+#[derive(Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) credential: &'a Credential,
+    pub(super) settings: &'a [(String, String)],
+    /// `https://host[:port]` of the exchange.
+    pub(super) origin: &'a str,
+}
+
+/// A token whose values are all known but those that change with every mint.
+pub(super) struct Template {
+    algorithm: SigningAlgorithm,
+    header: Vec<(String, Slot)>,
+    claims: Vec<(String, Slot)>,
+    lifetime: Duration,
+}
+
+enum Slot {
+    Fixed(Value),
+    IssuedAt,
+    ExpiresAt,
+    UniqueId,
+}
+
+impl Facts<'_> {
+    fn slot(&self, source: &Source) -> Result<Slot, AuthorizeError> {
+        Ok(match source {
+            Source::Literal(json) => Slot::Fixed(
+                serde_json::from_str(json).map_err(|_| AuthorizeError::manifest("a literal is not JSON"))?,
+            ),
+            Source::Setting(name) => Slot::Fixed(Value::from(self.setting(name)?)),
+            Source::SecretProperty((secret, name)) => Slot::Fixed(Value::from(self.property(secret, name)?)),
+            Source::IssuedAt => Slot::IssuedAt,
+            Source::ExpiresAt => Slot::ExpiresAt,
+            Source::UniqueId => Slot::UniqueId,
+            Source::TargetOrigin => Slot::Fixed(Value::from(self.origin)),
+        })
+    }
+
+    /// The text of a source that does not change with time.
+    pub(super) fn text(&self, source: &Source) -> Result<String, AuthorizeError> {
+        match self.slot(source)? {
+            Slot::Fixed(Value::String(text)) => Ok(text),
+            _ => Err(AuthorizeError::manifest("a source is not a text")),
+        }
+    }
+
+    /// Adds what a source is: its kind, and its value if that is not made anew with every mint.
+    fn describe(&self, source: &Source, into: &mut Parts) -> Result<(), AuthorizeError> {
+        let (kind, value) = match source {
+            Source::Literal(json) => ("literal", json.as_str()),
+            Source::Setting(name) => ("text", self.setting(name)?),
+            Source::SecretProperty((secret, name)) => ("text", self.property(secret, name)?),
+            Source::TargetOrigin => ("text", self.origin),
+            Source::IssuedAt => ("issued-at", ""),
+            Source::ExpiresAt => ("expires-at", ""),
+            Source::UniqueId => ("unique-id", ""),
+        };
+        into.add(kind.as_bytes());
+        into.add(value.as_bytes());
+        Ok(())
+    }
+
+    fn setting(&self, name: &str) -> Result<&str, AuthorizeError> {
+        let setting = self.settings.iter().find(|(key, value)| key == name && !value.is_empty());
+        setting
+            .map(|(_, value)| value.as_str())
+            .ok_or_else(|| AuthorizeError::MissingSetting(name.to_owned()))
+    }
+
+    fn property(&self, secret: &str, name: &str) -> Result<&str, AuthorizeError> {
+        let value = self.credential.property(secret, name);
+        value.ok_or_else(|| AuthorizeError::manifest("a property is not in the secret"))
+    }
+
+    fn slots(&self, sources: &[(String, Source)]) -> Result<Vec<(String, Slot)>, AuthorizeError> {
+        sources.iter().map(|(name, source)| Ok((name.clone(), self.slot(source)?))).collect()
+    }
+}
+
+/// Equal for tokens that differ in nothing but time and unique ids. It is asked for with every push, a
+/// [`Template`] only to mint.
+pub(super) fn digest(token: &SignedToken, facts: Facts<'_>) -> Result<Key, AuthorizeError> {
+    let mut parts = Parts::new();
+    parts.add(name(token.algorithm).as_bytes());
+    for sources in [&token.header, &token.claims] {
+        parts.add(&sources.len().to_be_bytes());
+        for (name, source) in sources {
+            parts.add(name.as_bytes());
+            facts.describe(source, &mut parts)?;
+        }
+    }
+    parts.add(&token.lifetime.to_be_bytes());
+    parts.add(&token.minimum_age.to_be_bytes());
+    Ok(parts.finish())
+}
+
+/// How long a token is used. One that carries its own end is given up before that end.
+pub(super) fn use_for(token: &SignedToken) -> Duration {
+    let lifetime = Duration::from_millis(token.lifetime);
+    let ends =
+        token.header.iter().chain(&token.claims).any(|(_, source)| matches!(source, Source::ExpiresAt));
+    if ends { lifetime * 5 / 6 } else { lifetime }
+}
+
+impl Template {
+    pub(super) fn new(token: &SignedToken, facts: Facts<'_>) -> Result<Self, AuthorizeError> {
+        Ok(Self {
+            algorithm: token.algorithm,
+            header: facts.slots(&token.header)?,
+            claims: facts.slots(&token.claims)?,
+            lifetime: Duration::from_millis(token.lifetime),
+        })
+    }
+
+    pub(super) fn mint(&self, key: &TokenKey, now: &Moment) -> Result<Zeroizing<String>, AuthorizeError> {
+        let mut header = Map::new();
+        header.insert("alg".to_owned(), Value::from(name(self.algorithm)));
+        self.fill(&self.header, now, &mut header);
+        let mut claims = Map::new();
+        self.fill(&self.claims, now, &mut claims);
+        let mut token = Zeroizing::new(String::new());
+        URL_SAFE_NO_PAD.encode_string(Value::Object(header).to_string(), &mut token);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(Value::Object(claims).to_string(), &mut token);
+        let signature = key.sign(token.as_bytes()).ok_or(AuthorizeError::Signing)?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        if token.len() > LONGEST_TOKEN {
+            return Err(AuthorizeError::manifest("the token is too long"));
+        }
+        Ok(token)
+    }
+
+    fn fill(&self, slots: &[(String, Slot)], now: &Moment, into: &mut Map<String, Value>) {
+        for (name, slot) in slots {
+            let value = match slot {
+                Slot::Fixed(value) => value.clone(),
+                Slot::IssuedAt => Value::from(now.unix_seconds()),
+                Slot::ExpiresAt => Value::from(now.unix_seconds() + self.lifetime.as_secs()),
+                Slot::UniqueId => Value::from(Uuid::new_v4().to_string()),
+            };
+            into.insert(name.clone(), value);
+        }
+    }
+}
+
+fn name(algorithm: SigningAlgorithm) -> &'static str {
+    match algorithm {
+        SigningAlgorithm::Es256 => "ES256",
+        SigningAlgorithm::Rs256 => "RS256",
+        SigningAlgorithm::Ps256 => "PS256",
+    }
+}

@@ -1,0 +1,201 @@
+//! Tokens that the host signs itself, shared by all that use the same key.
+//!
+//! Apple limits how often a key may show a new token (once in 20 minutes) and how old one may be (an
+//! hour), so there is one token per key and claims in the whole process: registering the same key
+//! again, or in another application, gives the same token. For the same reason a token that is younger than
+//! its minimum age is never evicted: a tenant that needs more tokens than its share is refused.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tokio::sync::watch;
+
+use super::authorizer::{AuthorizeError, TokenHandle, sensitive};
+use super::cache::{Cache, Key, lock};
+use super::jwt;
+use super::moment::Moment;
+use super::signing::SigningJob;
+use pushlet_model::contract::manifest::SignedToken;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::Account;
+
+/// The tokens of the process.
+pub(super) struct ProviderTokens {
+    tokens: Arc<Cache<Slot>>,
+    serials: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct Slot {
+    minted: Option<Minted>,
+    /// The token that is being signed.
+    flight: Option<watch::Receiver<Option<Signed>>>,
+}
+
+type Signed = Result<(HeaderValue, u64), AuthorizeError>;
+
+struct Minted {
+    value: HeaderValue,
+    at: Moment,
+    serial: u64,
+    /// Kept here because a report of expiry comes without the manifest.
+    minimum_age: Duration,
+}
+
+/// How one token is minted.
+pub(super) struct Mint<'a> {
+    /// Stands for key, token and frame.
+    pub(super) id: Key,
+    pub(super) token: &'a SignedToken,
+    pub(super) tenant: &'a TenantId,
+    /// The tenant's: it is its work.
+    pub(super) account: Arc<Account>,
+    /// Finds what is to be signed; called only when something is.
+    pub(super) job: &'a (dyn Fn() -> Result<SigningJob, AuthorizeError> + Sync),
+    /// What stands before and behind the token in the header.
+    pub(super) frame: (String, String),
+}
+
+impl ProviderTokens {
+    pub(super) fn new() -> Self {
+        Self { tokens: Arc::new(Cache::new()), serials: Arc::default() }
+    }
+
+    /// How many were signed.
+    pub(super) fn minted(&self) -> u64 {
+        self.serials.load(Ordering::Relaxed)
+    }
+
+    /// The current token under `id`, if there is one that has not reached its lifetime.
+    pub(super) fn current(
+        &self,
+        tenant: &TenantId,
+        id: Key,
+        token: &SignedToken,
+        now: &Moment,
+    ) -> Result<Option<(HeaderValue, TokenHandle)>, AuthorizeError> {
+        let slot = self.slot(tenant, &id, now)?;
+        let usable = lock(&slot).usable(token, now);
+        Ok(usable.map(|(value, serial)| (value, TokenHandle::minted(id, serial))))
+    }
+
+    /// The current token, signed if need be. All callers share one signature; it goes on when a caller goes away.
+    pub(super) async fn get(
+        &self,
+        mint: Mint<'_>,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
+        let id = mint.id;
+        let done = |(value, serial)| (value, TokenHandle::minted(id, serial));
+        while Instant::now() < deadline {
+            let slot = self.slot(mint.tenant, &id, now)?;
+            let mut flight = {
+                let mut state = lock(&slot);
+                if let Some(current) = state.usable(mint.token, now) {
+                    return Ok(done(current));
+                }
+                match state.under_way() {
+                    Some(flight) => flight,
+                    None => self.start(&slot, &mut state, &mint, now, deadline)?,
+                }
+            };
+            let landed = tokio::time::timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
+            let signed = match landed {
+                Err(_) => break,
+                Ok(Err(_)) => return Err(AuthorizeError::Signing),
+                Ok(Ok(signed)) => signed.clone(),
+            };
+            match signed {
+                Some(Ok(signed)) => return Ok(done(signed)),
+                // That of the caller who began; ours may be later.
+                Some(Err(AuthorizeError::DeadlineExceeded)) | None => {}
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        Err(AuthorizeError::DeadlineExceeded)
+    }
+
+    /// Has the token signed in a task of its own, which leaves it in the slot.
+    fn start(
+        &self,
+        slot: &Arc<Mutex<Slot>>,
+        state: &mut Slot,
+        mint: &Mint<'_>,
+        now: &Moment,
+        deadline: Instant,
+    ) -> Result<watch::Receiver<Option<Signed>>, AuthorizeError> {
+        let job = (mint.job)()?;
+        let (landed, flight) = watch::channel(None);
+        state.flight = Some(flight.clone());
+        let (tokens, id) = (self.tokens.clone(), mint.id);
+        let (slot, serials, now) = (slot.clone(), self.serials.clone(), *now);
+        let (account, (before, behind)) = (mint.account.clone(), mint.frame.clone());
+        let minimum_age = Duration::from_millis(mint.token.minimum_age);
+        tokio::spawn(async move {
+            let token = job.run(&account, now, deadline).await;
+            let value = token.and_then(|token| sensitive([&before, token.as_str(), &behind].concat()));
+            let signed = value.map(|value| (value, serials.fetch_add(1, Ordering::Relaxed)));
+            let mut state = lock(&slot);
+            state.flight = None;
+            if let Ok((value, serial)) = &signed {
+                state.minted = Some(Minted { value: value.clone(), at: now, serial: *serial, minimum_age });
+            }
+            drop(state);
+            if let Ok((value, _)) = &signed {
+                tokens.stored(&id, value.len());
+            }
+            // Nobody may be waiting any more; the slot has the token in any case.
+            let _ = landed.send(Some(signed));
+        });
+        Ok(flight)
+    }
+
+    fn slot(&self, tenant: &TenantId, id: &Key, now: &Moment) -> Result<Arc<Mutex<Slot>>, AuthorizeError> {
+        let may_go = |slot: &Slot| slot.minted.as_ref().is_none_or(|token| token.may_be_replaced(now));
+        self.tokens.entry(tenant, id, may_go)
+    }
+
+    /// The service called this token expired. Answers whether another try has a chance: the token was
+    /// replaced meanwhile, or is old enough to be replaced now. A token younger than its minimum age
+    /// stays: the service would refuse a second new one as well, and a fresh token that counts as
+    /// expired means that this machine's clock is wrong.
+    pub(super) fn expired(&self, id: &Key, serial: u64, now: &Moment) -> bool {
+        let Some(slot) = self.tokens.get(id) else { return true };
+        let mut slot = lock(&slot);
+        match &slot.minted {
+            Some(token) if token.serial == serial => {
+                let old_enough = token.may_be_replaced(now);
+                if old_enough {
+                    slot.minted = None;
+                }
+                old_enough
+            }
+            _ => true,
+        }
+    }
+}
+
+impl Minted {
+    /// Whether the service accepts a new token in place of this one.
+    fn may_be_replaced(&self, now: &Moment) -> bool {
+        now.since(&self.at) >= self.minimum_age || now.precedes(&self.at)
+    }
+}
+
+impl Slot {
+    /// The token and its serial; none when it has reached its lifetime, or when the wall clock was set back so that
+    /// it seems to come from the future.
+    fn usable(&self, token: &SignedToken, now: &Moment) -> Option<(HeaderValue, u64)> {
+        let current = self.minted.as_ref()?;
+        let usable = now.since(&current.at) < jwt::use_for(token) && !now.precedes(&current.at);
+        usable.then(|| (current.value.clone(), current.serial))
+    }
+
+    /// The token that is being signed, unless its task was lost.
+    fn under_way(&self) -> Option<watch::Receiver<Option<Signed>>> {
+        self.flight.clone().filter(|flight| flight.has_changed().is_ok())
+    }
+}

@@ -1,0 +1,151 @@
+//! What Pushlet reads in a client certificate (RFC 5280), Apple's extensions included.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pkcs8::der::Tag;
+use x509_parser::asn1_rs::{Oid, oid};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use super::der::Reader;
+use super::fault::Fault;
+use pushlet_model::contract::Environment;
+
+/// More topics than Apple puts into any certificate.
+const MOST_TOPICS: usize = 64;
+/// Apple's extensions of push certificates: development (1), production (2), topics (3 to 6).
+const APPLE_PUSH: Oid<'static> = oid!(1.2.840.113635.100.6.3);
+/// Characters of Apple's team ids.
+const TEAM_ID: usize = 10;
+
+/// The facts of one certificate.
+pub(super) struct CertificateInfo {
+    /// The subject's UID (RFC 4519 section 2.39): the topic of an Apple push certificate.
+    pub(super) uid: Option<String>,
+    pub(super) common_name: Option<String>,
+    /// Apple's extension 1.2.840.113635.100.6.3.6.
+    pub(super) topics: Vec<String>,
+    /// `development` and `production`, by Apple's extensions .6.3.1 and .6.3.2.
+    pub(super) environments: Vec<&'static str>,
+    /// It has one of Apple's extensions 1.2.840.113635.100.6.3.x.
+    is_marked: bool,
+    /// Its extended key usage, if it has one, allows TLS clients.
+    pub(super) is_for_clients: bool,
+    not_before: ASN1Time,
+    not_after: ASN1Time,
+    /// DER of the subject public key info.
+    pub(super) public_key: Vec<u8>,
+    pub(super) subject: Vec<u8>,
+    pub(super) issuer: Vec<u8>,
+}
+
+impl CertificateInfo {
+    pub(super) fn parse(der: &[u8]) -> Result<Self, Fault> {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|_| Fault::from("its certificate is damaged"))?;
+        let uid = oid!(0.9.2342.19200300.100.1.1);
+        let common_name = oid!(2.5.4.3);
+        let mark = |id: &Oid<'_>| certificate.extensions().iter().any(|extension| &extension.oid == id);
+        let marks =
+            [("development", oid!(1.2.840.113635.100.6.3.1)), ("production", oid!(1.2.840.113635.100.6.3.2))];
+        Ok(Self {
+            uid: attribute(&certificate, &uid),
+            common_name: attribute(&certificate, &common_name),
+            topics: topics(&certificate),
+            is_marked: certificate.extensions().iter().any(|extension| is_push_mark(&extension.oid)),
+            is_for_clients: is_for_clients(&certificate),
+            environments: marks.iter().filter(|(_, id)| mark(id)).map(|(name, _)| *name).collect(),
+            not_before: certificate.validity().not_before,
+            not_after: certificate.validity().not_after,
+            public_key: certificate.public_key().raw.to_vec(),
+            subject: certificate.subject().as_raw().to_vec(),
+            issuer: certificate.issuer().as_raw().to_vec(),
+        })
+    }
+
+    /// Does Apple mark it as a push certificate?
+    pub(super) fn is_for_push(&self) -> bool {
+        self.is_marked
+    }
+
+    /// Can it push in this environment? A certificate without marks of environments is none of Apple's, or is good
+    /// for both.
+    pub(super) fn is_for(&self, environment: Environment) -> bool {
+        let name = match environment {
+            Environment::Production => "production",
+            Environment::Development => "development",
+        };
+        self.environments.is_empty() || self.environments.contains(&name)
+    }
+
+    /// Is its UID a team's id, as in Apple's certificates for signing code?
+    pub(super) fn names_team(&self) -> bool {
+        let is_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+        self.uid.as_deref().is_some_and(|uid| uid.len() == TEAM_ID && uid.bytes().all(is_id))
+    }
+
+    /// Is this one of its topics?
+    pub(super) fn covers(&self, topic: &str) -> bool {
+        self.uid.as_deref() == Some(topic) || self.topics.iter().any(|covered| covered == topic)
+    }
+
+    /// Is it valid at this time?
+    pub(super) fn check_validity(&self, now: SystemTime) -> Result<(), Fault> {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        if now > self.not_after.timestamp() {
+            return Err(format!("the certificate expired on {}", date(self.not_after)).into());
+        }
+        if now < self.not_before.timestamp() {
+            return Err(format!("the certificate is not valid before {}", date(self.not_before)).into());
+        }
+        Ok(())
+    }
+
+    /// Seconds since the epoch.
+    pub(super) fn ends_at(&self) -> i64 {
+        self.not_after.timestamp()
+    }
+
+    /// The end of its validity, as RFC 3339 writes it.
+    pub(super) fn not_after(&self) -> String {
+        let time = self.not_after.to_datetime();
+        format!("{}T{:02}:{:02}:{:02}Z", time.date(), time.hour(), time.minute(), time.second())
+    }
+}
+
+fn date(time: ASN1Time) -> String {
+    time.to_datetime().date().to_string()
+}
+
+fn is_push_mark(id: &Oid<'_>) -> bool {
+    id.as_bytes().strip_prefix(APPLE_PUSH.as_bytes()).is_some_and(|last| last.len() == 1)
+}
+
+/// RFC 5280 section 4.2.1.12: a certificate without the extension may be used for anything.
+fn is_for_clients(certificate: &X509Certificate<'_>) -> bool {
+    let usage = certificate.extended_key_usage().ok().flatten();
+    usage.is_none_or(|usage| usage.value.any || usage.value.client_auth)
+}
+
+fn attribute(certificate: &X509Certificate<'_>, id: &Oid<'_>) -> Option<String> {
+    let attribute = certificate.subject().iter_attributes().find(|attribute| attribute.attr_type() == id)?;
+    attribute.as_str().ok().map(str::to_owned)
+}
+
+fn topics(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let id = oid!(1.2.840.113635.100.6.3.6);
+    let extension = certificate.extensions().iter().find(|extension| extension.oid == id);
+    extension.and_then(|extension| read_topics(extension.value).ok()).unwrap_or_default()
+}
+
+/// `SEQUENCE { topic UTF8String, tags SEQUENCE OF UTF8String, topic, tags, … }`
+fn read_topics(value: &[u8]) -> Result<Vec<String>, Fault> {
+    let mut list = Reader::new(value).enter(Tag::Sequence)?;
+    let mut topics = Vec::new();
+    while !list.is_finished() && topics.len() < MOST_TOPICS {
+        let topic = list.value(Tag::Utf8String)?;
+        list.value(Tag::Sequence)?;
+        topics.push(String::from_utf8(topic.to_vec()).map_err(|_| Fault::Unreadable)?);
+    }
+    Ok(topics)
+}

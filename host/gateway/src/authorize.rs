@@ -1,0 +1,255 @@
+//! Who an exchange is from: the credential's certificate or header, and the way to token endpoints.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use url::Position;
+
+use pushlet_credential::{
+    self as credential, Authorization, Credential, Secret, TokenClient, TokenHandle, TokenHttpError,
+    TokenRequest, TokenResponse,
+};
+use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
+use pushlet_model::digest::Parts;
+use pushlet_model::tenant::TenantId;
+use pushlet_registry::{Application, ConnectionIdentity};
+use pushlet_transport::{
+    Cause, ClientCertificate, Identity, Origin, OriginError, Protocol, Request, SendError, Transport,
+};
+
+/// What an authorization means for the request.
+pub(super) struct Authorized {
+    pub identity: Identity,
+    pub header: Option<(HeaderName, HeaderValue)>,
+    pub token: Option<TokenHandle>,
+}
+
+impl Authorized {
+    /// For an exchange that needs no credential.
+    pub fn anonymous() -> Self {
+        Self { identity: Identity::Anonymous, header: None, token: None }
+    }
+
+    pub fn new(
+        authorization: Authorization,
+        tenant: &TenantId,
+        application: &Application,
+        kind: &CredentialKind,
+    ) -> Self {
+        let digest = connection_digest(tenant, application, kind);
+        match authorization {
+            Authorization::ClientCertificate(certificate) => {
+                Self { identity: certificate_identity(certificate, digest), header: None, token: None }
+            }
+            Authorization::Header { name, value, token } => {
+                Self { identity: Identity::Token(digest), header: Some((name, value)), token }
+            }
+        }
+    }
+}
+
+/// Who an application is to the push service.
+pub(super) fn identity(
+    tenant: &TenantId,
+    application: &Application,
+    manifest: &ProviderManifest,
+) -> Identity {
+    let Some(kind) = kind_of(manifest, application) else { return Identity::Anonymous };
+    let digest = connection_digest(tenant, application, kind);
+    match application.credential.as_ref().map(Credential::client_certificate) {
+        Some(Some(certificate)) => certificate_identity(certificate.clone(), digest),
+        Some(None) => Identity::Token(digest),
+        None => Identity::Anonymous,
+    }
+}
+
+fn certificate_identity(certificate: credential::ClientCertificate, digest: [u8; 32]) -> Identity {
+    Identity::Certificate(Arc::new(ClientCertificate { digest, key: certificate.key }))
+}
+
+/// Which applications share connections: those of one tenant and provider, with the same credential and the same
+/// connection settings. The credential is in it so that nobody can spoil another's connection by naming the same
+/// team. It is computed once for each application, since every push asks for it.
+fn connection_digest(tenant: &TenantId, application: &Application, kind: &CredentialKind) -> [u8; 32] {
+    let of = || connection_identity(tenant, application, kind);
+    let known = application.identity.get_or_init(of);
+    // A new version of the provider may name other settings.
+    if known.settings == kind.connection_settings { known.digest } else { of().digest }
+}
+
+fn connection_identity(
+    tenant: &TenantId,
+    application: &Application,
+    kind: &CredentialKind,
+) -> ConnectionIdentity {
+    let mut parts = Parts::new();
+    for part in [tenant.as_str(), &application.provider, &kind.name] {
+        parts.add(part.as_bytes());
+    }
+    parts.add(application.credential.as_ref().map_or(&[], |credential| credential.fingerprint().as_slice()));
+    for setting in &kind.connection_settings {
+        let value = application.record.settings.iter().find(|(name, _)| name == setting);
+        parts.add(setting.as_bytes());
+        parts.add(value.map_or("", |(_, value)| value).as_bytes());
+    }
+    ConnectionIdentity { settings: kind.connection_settings.clone(), digest: parts.finish() }
+}
+
+/// The manifest's credential that the application holds.
+pub(super) fn kind_of<'a>(
+    manifest: &'a ProviderManifest,
+    application: &Application,
+) -> Option<&'a CredentialKind> {
+    let name = application.record.credential.as_ref()?;
+    manifest.credentials.iter().find(|kind| kind.name == *name)
+}
+
+/// Reaches token endpoints over the same transport as everything else.
+pub(super) struct Tokens {
+    transport: Transport,
+}
+
+impl Tokens {
+    pub fn new(transport: Transport) -> Self {
+        Self { transport }
+    }
+}
+
+impl TokenClient for Tokens {
+    fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
+        let transport = self.transport.clone();
+        async move {
+            let no_origin = |error: OriginError| TokenHttpError {
+                reason: "its URL has no origin".to_owned(),
+                detail: error.to_string(),
+                forbidden: true,
+            };
+            let origin = Origin::of(&request.url).map_err(no_origin)?;
+            let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+            let request = Request {
+                tenant: request.tenant,
+                origin,
+                protocol: Protocol::Https,
+                identity: Identity::Anonymous,
+                method: Method::POST,
+                path: request.url[Position::BeforePath..Position::AfterQuery].to_owned(),
+                common_headers: Arc::default(),
+                headers: vec![(CONTENT_TYPE, form)],
+                body: Bytes::copy_from_slice(request.body.as_bytes()),
+                deadline: request.deadline.into(),
+                guarded: request.guarded,
+                payer: None,
+            };
+            let response = transport.send(request).await.map_err(unanswered)?;
+            let retry_after = retry_after(&response.headers, SystemTime::now());
+            Ok(TokenResponse {
+                status: response.status,
+                retry_after,
+                body: Secret::new(response.body.into()),
+            })
+        }
+        .boxed()
+    }
+}
+
+fn unanswered(error: SendError) -> TokenHttpError {
+    let forbidden = error.cause == Cause::ForbiddenAddress;
+    TokenHttpError { reason: error.reason(), detail: error.to_string(), forbidden }
+}
+
+/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use pushlet_model::contract::manifest::Authentication;
+    use pushlet_model::contract::{self, Environment};
+    use pushlet_registry::Feedback;
+
+    fn kind(name: &str, connection_settings: &[&str]) -> CredentialKind {
+        CredentialKind {
+            name: name.to_owned(),
+            secrets: Vec::new(),
+            authentication: Authentication::ClientCertificate,
+            derivations: Vec::new(),
+            required_settings: Vec::new(),
+            inline: false,
+            connection_settings: connection_settings.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn application(provider: &str, settings: &[(&str, &str)]) -> Application {
+        let setting = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Application {
+            record: contract::Application {
+                id: "app".to_owned(),
+                environment: Environment::Production,
+                settings: settings.iter().map(setting).collect(),
+                credential: None,
+            },
+            provider: provider.to_owned(),
+            credential: None,
+            feedback: Arc::new(Feedback::new(1)),
+            places: Arc::new(Semaphore::new(1)),
+            identity: OnceLock::new(),
+            unreached: pushlet_model::warnings::Repeats::default(),
+        }
+    }
+
+    /// Tenant, provider, credential, and settings.
+    type Of<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+    #[test]
+    fn identities_whose_parts_concatenate_equally_differ() {
+        let of: [Of<'_>; 8] = [
+            ("acme", "apns", "token", &[("a", "x:y"), ("b", "z")]),
+            ("acme", "apns", "token", &[("a", "x"), ("b", "y:z")]),
+            ("acme", "apns", "token", &[("a", "x:y:z"), ("b", "")]),
+            ("acme", "apns", "token", &[("a", "x:yz")]),
+            ("acmea", "pns", "token", &[("a", "x:y"), ("b", "z")]),
+            ("acme", "apnst", "oken", &[("a", "x:y"), ("b", "z")]),
+            ("acme", "apns", "tokena", &[("", "x:y"), ("b", "z")]),
+            ("other", "apns", "token", &[("a", "x:y"), ("b", "z")]),
+        ];
+        let mut digests: Vec<[u8; 32]> = Vec::new();
+        for (tenant, provider, credential, settings) in of {
+            let names: Vec<&str> = settings.iter().map(|(name, _)| *name).collect();
+            let tenant = TenantId::new(tenant);
+            let of =
+                || connection_digest(&tenant, &application(provider, settings), &kind(credential, &names));
+            assert_eq!(of(), of(), "the same parts are the same identity");
+            digests.push(of());
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), of.len());
+    }
+
+    #[test]
+    fn only_connection_settings_count_and_a_new_version_may_name_others() {
+        let tenant = TenantId::new("acme");
+        let application = application("apns", &[("team", "T"), ("topic", "one")]);
+        let by_team = connection_digest(&tenant, &application, &kind("token", &["team"]));
+        let by_topic = connection_digest(&tenant, &application, &kind("token", &["topic"]));
+        assert_ne!(by_team, by_topic);
+        assert_eq!(by_team, connection_digest(&tenant, &application, &kind("token", &["team"])));
+        let other = self::application("apns", &[("team", "T"), ("topic", "two")]);
+        assert_eq!(by_team, connection_digest(&tenant, &other, &kind("token", &["team"])));
+    }
+}

@@ -1,0 +1,126 @@
+//! Certificates end and are replaced: warnings in time, and connections that nobody needs any more.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::sleep;
+
+use super::{Inner, authorize};
+use pushlet_model::tenant::TenantId;
+use pushlet_registry::{Application, Entry};
+use pushlet_transport::Identity;
+
+/// Days before its end from which a certificate is warned of.
+const WARN_DAYS: i64 = 30;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether the last send with a replaced credential has finished.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A certificate that ends within 30 days, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiring {
+    pub tenant: TenantId,
+    /// The application's id.
+    pub application: String,
+    /// Whole days that are left; negative once it has ended.
+    pub days: i64,
+}
+
+impl Expiring {
+    /// None: the application has no certificate, or one that is good for longer.
+    pub(super) fn of(tenant: &TenantId, entry: &Entry, now: SystemTime) -> Option<Self> {
+        let days = days_left(entry.description.certificate_ends?, now);
+        let application = entry.id.clone();
+        (days < WARN_DAYS).then(|| Self { tenant: tenant.clone(), application, days })
+    }
+
+    pub(super) fn warn(&self) {
+        let Self { tenant, application, days } = self;
+        if *days < 0 {
+            tracing::warn!(%tenant, application, days, "the application's certificate has ended");
+        } else {
+            tracing::warn!(%tenant, application, days, "the application's certificate ends soon");
+        }
+    }
+}
+
+fn days_left(ends_at: i64, now: SystemTime) -> i64 {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let left = ends_at.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
+    left.div_euclid(24 * 3600)
+}
+
+impl Inner {
+    /// The certificates that end soon, the soonest first.
+    pub(super) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
+        let all = self.registry.all();
+        let of = |(tenant, entry): &(TenantId, Arc<Entry>)| Expiring::of(tenant, entry, now);
+        let mut expiring: Vec<_> = all.iter().filter_map(of).collect();
+        expiring.sort_by_key(|one| one.days);
+        expiring
+    }
+
+    fn identity(&self, tenant: &TenantId, application: &Application) -> Option<Identity> {
+        let providers = self.catalogue.of_tenant(tenant);
+        let provider = providers.get(&application.provider)?;
+        Some(authorize::identity(tenant, application, provider.manifest()))
+    }
+
+    /// An application that was not opened yet has no connections.
+    fn is_used(&self, identity: &Identity) -> bool {
+        let all = self.registry.all();
+        let uses = |(tenant, entry): &(TenantId, Arc<Entry>)| {
+            let application = entry.opened();
+            application.and_then(|application| self.identity(tenant, application)).as_ref() == Some(identity)
+        };
+        all.iter().any(uses)
+    }
+}
+
+/// Warns once a day, for as long as there is a gateway.
+pub(super) fn watch(gateway: Weak<Inner>) {
+    tokio::spawn(async move {
+        loop {
+            sleep(DAY).await;
+            let Some(gateway) = gateway.upgrade() else { return };
+            gateway.expiring(SystemTime::now()).iter().for_each(Expiring::warn);
+        }
+    });
+}
+
+/// Closes the connections of an application that was replaced or removed once the last send with it has
+/// finished, unless another application is the same to the push service.
+pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, entry: Arc<Entry>) {
+    tokio::spawn(async move {
+        let is_needed = || {
+            let sends = entry.opened().map_or(0, Arc::strong_count);
+            Arc::strong_count(&entry) > 1 || sends > 1
+        };
+        while is_needed() {
+            sleep(LOOK).await;
+        }
+        let Some(application) = entry.opened() else { return };
+        let Some(gateway) = gateway.upgrade() else { return };
+        if let Some(identity) = gateway.identity(&tenant, application)
+            && !gateway.is_used(&identity)
+        {
+            gateway.transport.retire(&tenant, &identity);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_whole_days() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let day = 24 * 3600;
+        for (seconds, days) in
+            [(30 * day, 30), (30 * day - 1, 29), (day, 1), (day - 1, 0), (0, 0), (-1, -1), (-day - 1, -2)]
+        {
+            assert_eq!(days_left(1_000_000 + seconds, now), days, "{seconds}");
+        }
+    }
+}

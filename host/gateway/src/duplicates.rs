@@ -1,0 +1,294 @@
+//! Targets that come twice in one request or stream are sent once.
+//!
+//! Two tokens are equal if they are the same text, or if the provider makes the same request of both: how tokens may
+//! be spelled is the provider's knowledge, and it is asked only about tokens in another than their plain spelling.
+//! A stream remembers its last targets, not all of them, so that its memory stays bounded.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::deliver::{BATCH, Campaign};
+use super::unix_milliseconds;
+use pushlet_model::contract::{Context, Notification, Target};
+use pushlet_quota::account::{Account, MemoryUse, Reservation};
+use pushlet_sandbox::{Exchange, Instances, Prepared};
+
+/// What becomes of a target that comes again with the same notification.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Duplicates {
+    /// It is not sent again, and its result names the first one.
+    #[default]
+    Skip,
+    /// It is sent like any other.
+    Send,
+}
+
+/// Targets in one of the two generations: as many as fill a table of 131,072 places. The older generation goes when
+/// the younger one is full, so between one and two generations are remembered.
+const GENERATION: usize = 7 << 14;
+/// Bytes of a place in the table.
+const PLACE: usize = 17;
+/// Targets that are remembered without being counted on the tenant's account.
+const SMALL: usize = 448;
+
+/// The targets that came so far.
+pub(super) struct Seen {
+    hashers: [RandomState; 2],
+    young: Generation,
+    old: Generation,
+    /// What both tables take, apart from small ones.
+    reserved: Reservation,
+}
+
+/// By the first hash: the second one, and the index. A hash of 96 bits stands for a target, since its text would take
+/// ten times as much; both are keyed, so nobody can find two targets with the same hash.
+type Generation = HashMap<u64, (u32, u32), BuildHasherDefault<HashedKey>>;
+
+/// A key that is a hash already.
+#[derive(Default)]
+struct HashedKey(u64);
+
+impl Hasher for HashedKey {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 ^= key;
+    }
+}
+
+impl Seen {
+    pub fn new(account: &Arc<Account>) -> Self {
+        Self {
+            hashers: [RandomState::new(), RandomState::new()],
+            young: Generation::default(),
+            old: Generation::default(),
+            reserved: account.reserve_nothing(MemoryUse::ParsedInput),
+        }
+    }
+
+    /// The index of the same target before, if there was one; else this one is remembered. `plain`: the target's
+    /// token in its plain spelling, if it is written in another one. `own`: fields of a notification of its own,
+    /// without which it is not the same push.
+    pub fn first(
+        &mut self,
+        index: usize,
+        target: &Target,
+        plain: Option<&str>,
+        own: Option<&Map<String, Value>>,
+    ) -> Option<usize> {
+        let (kind, text) = match target {
+            Target::Device(text) => (0_u8, text),
+            Target::Topic(text) => (1, text),
+            Target::Condition(text) => (2, text),
+            Target::Channel(text) => (3, text),
+            Target::Url(text) => (4, text),
+        };
+        // A map of JSON values can always be written into memory.
+        let own = own.and_then(|own| serde_json::to_string(own).ok());
+        self.first_of((kind, plain.unwrap_or(text), own), u32::try_from(index).ok()?)
+    }
+
+    fn first_of(&mut self, key: impl Hash, index: u32) -> Option<usize> {
+        let [key, check] = [&self.hashers[0], &self.hashers[1]].map(|hasher| hasher.hash_one(&key));
+        let check = (check >> 32) as u32;
+        if let Some((known, first)) = self.young.get(&key).or_else(|| self.old.get(&key)) {
+            return (*known == check).then_some(*first as usize);
+        }
+        self.make_room();
+        self.young.insert(key, (check, index));
+        None
+    }
+
+    /// Where the younger generation is full, or has no room on the account to grow, the older one goes.
+    fn make_room(&mut self) {
+        let full = self.young.capacity();
+        if self.young.len() < full || full < SMALL {
+            return;
+        }
+        let growth = table(2 * full) - table(full);
+        if full >= GENERATION || self.reserved.grow(growth).is_err() {
+            self.old = std::mem::take(&mut self.young);
+            self.reserved.shrink_to(table(full));
+        }
+    }
+}
+
+/// Bytes of a table for so many targets, of which it holds seven for each eight places.
+fn table(targets: usize) -> usize {
+    targets / 7 * 8 * PLACE
+}
+
+impl Campaign {
+    /// Tokens that are written in another than their plain spelling, by their place among `targets`: the plain one,
+    /// where the provider makes the same request of both.
+    pub async fn plain_tokens<'a>(
+        &self,
+        notification: &Arc<Notification>,
+        targets: impl Iterator<Item = &'a Target>,
+    ) -> HashMap<usize, String> {
+        let mut plain = HashMap::new();
+        if self.provider.tells_spellings_apart() {
+            return plain;
+        }
+        let odd = targets.enumerate().filter_map(|(place, target)| match target {
+            Target::Device(token) => Some((place, token.clone(), plainly(token)?)),
+            _ => None,
+        });
+        let odd: Vec<(usize, String, String)> = odd.collect();
+        for pairs in odd.chunks(BATCH / 2) {
+            let equal = self.equal_tokens(notification, pairs).await;
+            let equal = pairs.iter().zip(equal).filter(|(_, equal)| *equal);
+            plain.extend(equal.map(|((place, _, token), _)| (*place, token.clone())));
+            if self.provider.tells_spellings_apart() {
+                break;
+            }
+        }
+        plain
+    }
+
+    /// Does the provider make the same request of both tokens? All get the same randomness, so that nothing but the
+    /// token makes a difference. What it says of one pair is remembered where it tells them apart.
+    async fn equal_tokens(
+        &self,
+        notification: &Arc<Notification>,
+        pairs: &[(usize, String, String)],
+    ) -> Vec<bool> {
+        let both = |(_, token, plain): &(usize, String, String)| [token.clone(), plain.clone()];
+        let targets: Vec<Target> = pairs.iter().flat_map(both).map(Target::Device).collect();
+        let entropy = vec![0; targets.len() * self.provider.manifest().entropy as usize];
+        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy };
+        let (application, notification) = (self.application.clone(), notification.clone());
+        let encode = move |instances: &Instances| {
+            instances.encode(&context, &application.record, &notification, &targets)
+        };
+        // A provider that fails here fails again when it encodes what is sent, and that is the caller's to see.
+        let Ok(prepared) = self.instances.run(encode).await else { return vec![false; pairs.len()] };
+        let requests = requests(&prepared, pairs.len() * 2);
+        let equal = requests.chunks(2).map(|pair| match pair {
+            [Covered::Alone(one), Covered::Alone(other)] => same(&prepared, one, other),
+            _ => false,
+        });
+        let equal: Vec<bool> = equal.collect();
+        let is_sent = |request: &Covered<'_>| !matches!(request, Covered::Not);
+        if requests.chunks(2).zip(&equal).any(|(pair, equal)| !equal && pair.first().is_some_and(is_sent)) {
+            self.provider.told_spellings_apart();
+        }
+        equal
+    }
+}
+
+/// The exchange of one target.
+#[derive(Clone, Copy)]
+enum Covered<'a> {
+    Not,
+    WithOthers,
+    Alone(&'a Exchange),
+}
+
+fn requests(prepared: &Prepared, targets: usize) -> Vec<Covered<'_>> {
+    let mut requests = vec![Covered::Not; targets];
+    for exchange in &prepared.exchanges {
+        let covered = match exchange.covers.len() {
+            1 => Covered::Alone(exchange),
+            _ => Covered::WithOthers,
+        };
+        exchange.covers.iter().for_each(|&index| requests[index as usize] = covered);
+    }
+    requests
+}
+
+fn same(prepared: &Prepared, one: &Exchange, other: &Exchange) -> bool {
+    let (first, second) = (&prepared.messages[one.message], &prepared.messages[other.message]);
+    let same_message = one.message == other.message
+        || (first.endpoint == second.endpoint
+            && first.method == second.method
+            && first.headers == second.headers
+            && first.body == second.body);
+    same_message && one.url == other.url && one.path == other.path && one.headers == other.headers
+}
+
+/// A token's plain spelling, lower-case letters and digits alone; None: it is written so.
+fn plainly(token: &str) -> Option<String> {
+    let is_plain = |letter: char| letter.is_ascii_digit() || letter.is_ascii_lowercase();
+    if token.chars().all(is_plain) {
+        return None;
+    }
+    let letters = token.chars().filter(char::is_ascii_alphanumeric);
+    Some(letters.map(|letter| letter.to_ascii_lowercase()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use pushlet_model::tenant::TenantId;
+    use pushlet_quota::account::{AccountSettings, Accounts};
+
+    fn seen(memory: usize) -> Seen {
+        let settings = AccountSettings { tenant_memory: memory, ..AccountSettings::default() };
+        Seen::new(&Accounts::new(settings).unwrap().of(&TenantId::new("acme")))
+    }
+
+    fn device(seen: &mut Seen, index: usize, token: &str) -> Option<usize> {
+        seen.first(index, &Target::Device(token.to_owned()), None, None)
+    }
+
+    #[test]
+    fn the_same_target_is_known_by_the_index_of_the_first() {
+        let mut seen = seen(1 << 20);
+        assert_eq!(device(&mut seen, 0, "a"), None);
+        assert_eq!(device(&mut seen, 1, "b"), None);
+        assert_eq!(device(&mut seen, 2, "a"), Some(0));
+        assert_eq!(device(&mut seen, 3, "a"), Some(0));
+        assert_eq!(seen.first(4, &Target::Topic("a".into()), None, None), None, "another kind");
+        assert_eq!(seen.first(5, &Target::Device("A".into()), Some("a"), None), Some(0), "another spelling");
+        let own = |body: &str| serde_json::json!({ "body": body }).as_object().unwrap().clone();
+        let target = Target::Device("a".into());
+        assert_eq!(seen.first(6, &target, None, Some(&own("x"))), None, "a notification of its own");
+        assert_eq!(seen.first(7, &target, None, Some(&own("y"))), None);
+        assert_eq!(seen.first(8, &target, None, Some(&own("x"))), Some(6));
+    }
+
+    #[test]
+    fn one_generation_at_least_is_remembered_and_two_at_most() {
+        let mut seen = seen(64 << 20);
+        for index in 0..=2 * GENERATION {
+            assert_eq!(device(&mut seen, index, &index.to_string()), None);
+        }
+        assert_eq!(seen.young.capacity().max(seen.old.capacity()), GENERATION);
+        let youngest = GENERATION + 1;
+        assert_eq!(device(&mut seen, 9, &youngest.to_string()), Some(youngest));
+        assert_eq!(device(&mut seen, 9, "0"), None, "it is forgotten");
+    }
+
+    #[test]
+    fn a_tenant_without_room_has_fewer_remembered() {
+        let mut seen = seen(100 << 10);
+        for index in 0..10_000 {
+            assert_eq!(device(&mut seen, index, &index.to_string()), None);
+        }
+        assert!(seen.reserved.bytes() <= 100 << 10);
+        assert_eq!(device(&mut seen, 10_000, "9999"), Some(9999));
+        assert_eq!(device(&mut seen, 10_001, "0"), None);
+    }
+
+    #[test]
+    fn a_plain_token_is_of_lower_case_letters_and_digits() {
+        assert_eq!(plainly("00fe"), None);
+        assert_eq!(plainly("<00FE aB>").as_deref(), Some("00feab"));
+        assert_eq!(plainly("é-A").as_deref(), Some("a"));
+    }
+}

@@ -1,0 +1,147 @@
+//! Where an exchange goes: the manifest's endpoint, or what the operator configured in its place.
+
+use std::sync::{PoisonError, RwLock};
+
+use url::Url;
+
+use pushlet_model::contract::manifest;
+use pushlet_model::error::Error;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::fair::FairCache;
+use pushlet_sandbox::{Exchange, Message, Provider};
+use pushlet_settings::{self as config, BaseUrl};
+use pushlet_transport::{Origin, OriginError, Protocol};
+
+/// The place of one exchange.
+pub(super) struct Destination {
+    pub origin: Origin,
+    /// Where the target itself is, if the operator redirects it: tokens name that (RFC 8292 section 2), for the
+    /// target's own service reads them in the end.
+    pub audience: Option<Origin>,
+    /// With the configured prefix.
+    pub path: String,
+    pub protocol: Protocol,
+    /// The operator did not name it: only public addresses are dialled.
+    pub guarded: bool,
+}
+
+/// Origins that are kept parsed. Manifests can be uploaded, so they are divided among tenants.
+const MOST_KNOWN: usize = 4096;
+
+pub(super) struct Destinations {
+    overrides: config::Endpoints,
+    /// By their text in the configuration or the manifest: reading a URL costs more than encoding a push.
+    known: RwLock<FairCache<TenantId, String, Origin>>,
+}
+
+impl Destinations {
+    pub fn new(overrides: config::Endpoints) -> Self {
+        Self { overrides, known: RwLock::new(FairCache::new(MOST_KNOWN)) }
+    }
+
+    /// Did the operator name this place for this provider, so that it may have a private address? A credential's
+    /// token endpoint may be there; targets, and other providers, never profit from it.
+    pub fn trusts_token_url(&self, owner: Option<&TenantId>, provider: &str, url: &Url) -> bool {
+        self.overrides.urls(owner.map(TenantId::as_str), provider).any(|base| {
+            let is_below = url.path().strip_prefix(base.prefix()).is_some_and(|rest| rest.starts_with('/'));
+            let is_there =
+                url.host_str() == Some(base.host()) && url.port_or_known_default() == Some(base.port());
+            url.scheme() == "https" && is_there && is_below
+        })
+    }
+
+    /// `owner`: who uploaded the provider; None: it is everybody's.
+    pub fn of(
+        &self,
+        tenant: &TenantId,
+        owner: Option<&TenantId>,
+        provider: &Provider,
+        message: &Message,
+        exchange: &Exchange,
+    ) -> Result<Destination, Error> {
+        let manifest = provider.manifest();
+        let endpoint = &manifest.endpoints[message.endpoint];
+        let protocol = match endpoint.transport {
+            manifest::Transport::Http2 => Protocol::Http2,
+            manifest::Transport::Https => Protocol::Https,
+        };
+        let owner = owner.map(TenantId::as_str);
+        let base = self.overrides.get(owner, &manifest.name, &endpoint.name, endpoint.environment);
+        if let Some(base) = base {
+            let origin = self.origin(tenant, base.as_str(), || bare(base).parse())?;
+            let path = format!("{}{}", base.prefix(), exchange.path);
+            let audience = exchange.url.as_ref().map(Origin::of).transpose().map_err(Error::internal)?;
+            return Ok(Destination { origin, audience, path, protocol, guarded: false });
+        }
+        let path = exchange.path.clone();
+        match (&endpoint.origin, &exchange.url) {
+            (manifest::Origin::Fixed(origin), _) => {
+                let origin = self.origin(tenant, origin, || origin.parse())?;
+                Ok(Destination { origin, audience: None, path, protocol, guarded: true })
+            }
+            (manifest::Origin::AnyHttps, Some(url)) => {
+                let origin = Origin::of(url).map_err(Error::internal)?;
+                Ok(Destination { origin, audience: None, path, protocol, guarded: true })
+            }
+            (manifest::Origin::AnyHttps, None) => Err(Error::internal("an exchange without its URL")),
+        }
+    }
+
+    /// The origin that `parse` makes of `text`, made once.
+    fn origin(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        parse: impl FnOnce() -> Result<Origin, OriginError>,
+    ) -> Result<Origin, Error> {
+        if let Some(origin) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(text) {
+            return Ok(origin.clone());
+        }
+        let origin = parse().map_err(Error::internal)?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Where there is no room, it is parsed again the next time.
+        let _ = known.get_or_insert_with(tenant, &text.to_owned(), 1, |_| true, || origin.clone());
+        Ok(origin)
+    }
+}
+
+/// The origin of a base URL.
+fn bare(base: &BaseUrl) -> String {
+    format!("https://{}:{}", base.host(), base.port())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use pushlet_settings::Layers;
+
+    #[test]
+    fn a_token_url_is_trusted_for_the_same_provider_and_prefix_only() {
+        let mut layers = Layers::new().unwrap();
+        let text = "endpoints.fcm.production = \"https://inside:8443/fcm\"\n\
+                    endpoints.\"acme/hook\".development = \"https://inside\"";
+        layers.text(std::path::Path::new("test.toml"), text).unwrap();
+        let destinations = Destinations::new(layers.finish().unwrap().endpoints);
+        let (acme, other) = (TenantId::new("acme"), TenantId::new("other"));
+        let trusts = |owner, provider, url: &str| {
+            destinations.trusts_token_url(owner, provider, &Url::parse(url).unwrap())
+        };
+        assert!(trusts(None, "fcm", "https://inside:8443/fcm/token"));
+        assert!(trusts(Some(&acme), "hook", "https://inside/any"));
+        for (owner, provider, url) in [
+            (None, "apns", "https://inside:8443/fcm/token"),
+            (Some(&acme), "fcm", "https://inside:8443/fcm/token"),
+            (Some(&other), "hook", "https://inside/any"),
+            (None, "hook", "https://inside/any"),
+            (None, "fcm", "https://inside:8443/token"),
+            (None, "fcm", "https://inside:8443/fcmx/token"),
+            (None, "fcm", "https://inside:8443/fcm/../token"),
+            (None, "fcm", "https://inside:8443/fcm/%2e%2e/token"),
+            (None, "fcm", "https://inside/fcm/token"),
+            (None, "fcm", "https://inside.example:8443/fcm/token"),
+        ] {
+            assert!(!trusts(owner, provider, url), "{owner:?} {provider} {url}");
+        }
+    }
+}

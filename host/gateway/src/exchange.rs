@@ -1,0 +1,213 @@
+//! One request and its answer: authorised, sent, decoded.
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use url::Url;
+
+use super::authorize::{self, Authorized};
+use super::deliver::{Attempt, Batch, Campaign, Work};
+use super::{Fate, failure};
+use pushlet_credential::{self as credential, Moment, TokenHandle, TokenTrust};
+use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
+use pushlet_model::error::Error;
+use pushlet_sandbox::{Exchange, Message};
+use pushlet_transport as transport;
+
+/// In place of a status: the service closed the connection and gave a reason.
+const NO_STATUS: u16 = 0;
+/// Response headers that a provider gets to see.
+const MOST_HEADERS: usize = 64;
+
+/// What came of a request.
+pub(super) enum Wire {
+    Answered(transport::Response, Option<TokenHandle>),
+    Unanswered(transport::SendError, Option<TokenHandle>),
+    /// It was not to be sent.
+    Withheld,
+}
+
+impl Campaign {
+    /// One request and its answer. An error is the fate of all targets.
+    pub(super) async fn exchange(&self, batch: &Batch, work: &Work) -> Result<Attempt, Box<Fate>> {
+        let (response, token) = match self.wire(&work.message, &work.exchange, batch.deadline).await? {
+            Wire::Answered(response, token) => (response, token),
+            Wire::Unanswered(error, token) => {
+                let turned_away = self.turned_away(batch, work, &error, token).await;
+                self.warn_if_unreached(&error);
+                let by_target = work.exchange.url.is_some();
+                return turned_away.ok_or_else(|| Box::new(failure::no_answer(&error, by_target)));
+            }
+            Wire::Withheld => {
+                let fates = vec![Fate::Valid; work.covers.len()];
+                return Ok(Attempt { fates, native: None, new_token: false });
+            }
+        };
+        let transport::Response { status, headers, body, connection, .. } = response;
+        let reply = self.decode(batch, work, status, &headers, body.into()).await;
+        let reply = reply.map_err(|error| Box::new(Fate::Lost(error)))?;
+        if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
+            connection.close_after_use();
+        }
+        let new_token = self.note_refusal(&reply.outcomes, token);
+        Ok(Attempt {
+            fates: reply.outcomes.into_iter().map(|outcome| batch.fate(outcome)).collect(),
+            native: reply.native,
+            new_token,
+        })
+    }
+
+    /// One request, authorised and sent.
+    pub(super) async fn wire(
+        &self,
+        message: &Message,
+        exchange: &Exchange,
+        deadline: Instant,
+    ) -> Result<Wire, Box<Fate>> {
+        let failed = |error: Error| Box::new(Fate::Failed(error));
+        let destinations = &self.gateway.destinations;
+        let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
+        let destination = destination.map_err(failed)?;
+        let audience = destination.audience.as_ref().unwrap_or(&destination.origin);
+        if self.purpose.validate_only {
+            // Nothing is signed, and nobody is asked: no token endpoint, and no name server.
+            self.check_authorization(message, audience).map_err(failed)?;
+            return Ok(Wire::Withheld);
+        }
+        let Authorized { identity, header, token } =
+            self.authorize(message, audience, deadline).await.map_err(failed)?;
+        let headers = exchange.headers.iter().cloned().chain(header).collect();
+        let request = transport::Request {
+            tenant: self.tenant.clone(),
+            origin: destination.origin,
+            protocol: destination.protocol,
+            identity,
+            method: message.method.clone(),
+            path: destination.path,
+            common_headers: message.headers.clone(),
+            headers,
+            body: message.body.clone(),
+            deadline,
+            guarded: destination.guarded,
+            payer: Some(self.purpose.payer.clone()),
+        };
+        let start = Instant::now();
+        Ok(match self.gateway.transport.send(request).await {
+            Ok(response) => {
+                self.counters.answered(start.elapsed(), response.waited);
+                Wire::Answered(response, token)
+            }
+            Err(error) => Wire::Unanswered(error, token),
+        })
+    }
+
+    /// What the transport logs names no application, and that is whose pushes fail.
+    fn warn_if_unreached(&self, error: &transport::SendError) {
+        if error.is_unreached()
+            && let Some(repeated) = self.application.unreached.due(std::time::Instant::now())
+        {
+            let (application, provider) = (&self.application.record.id, &self.application.provider);
+            let cause = error.to_string();
+            tracing::warn!(application, provider, cause, repeated, "the push service could not be reached");
+        }
+    }
+
+    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider knows its
+    /// words.
+    async fn turned_away(
+        &self,
+        batch: &Batch,
+        work: &Work,
+        error: &transport::SendError,
+        token: Option<TokenHandle>,
+    ) -> Option<Attempt> {
+        let transport::Cause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        if error.delivery != transport::Delivery::NotSent {
+            return None;
+        }
+        let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
+        let reply = self.decode(batch, work, NO_STATUS, &HeaderMap::new(), body).await.ok()?;
+        let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
+        reply.outcomes.iter().all(refused).then(|| Attempt {
+            new_token: self.note_refusal(&reply.outcomes, token),
+            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            native: None,
+        })
+    }
+
+    async fn authorize(
+        &self,
+        message: &Message,
+        origin: &transport::Origin,
+        deadline: Instant,
+    ) -> Result<Authorized, Error> {
+        let Some(exchange) = self.credential_exchange(message, origin) else {
+            return Ok(Authorized::anonymous());
+        };
+        let deadline = deadline.into_std();
+        let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
+        let authorization = authorization.map_err(|error| {
+            self.warn_of_token_endpoint(&error);
+            failure::not_authorized(error)
+        })?;
+        Ok(Authorized::new(authorization, &self.tenant, &self.application, exchange.kind))
+    }
+
+    fn check_authorization(&self, message: &Message, origin: &transport::Origin) -> Result<(), Error> {
+        let Some(exchange) = self.credential_exchange(message, origin) else { return Ok(()) };
+        self.gateway.authorizer.check(exchange).map_err(failure::not_authorized)
+    }
+
+    /// What is to be authenticated; None: nothing is.
+    fn credential_exchange<'a>(
+        &'a self,
+        message: &Message,
+        origin: &'a transport::Origin,
+    ) -> Option<credential::Exchange<'a>> {
+        if !message.authenticate {
+            return None;
+        }
+        let kind = authorize::kind_of(self.provider.manifest(), &self.application)?;
+        let credential = self.application.credential.as_ref()?;
+        let settings = &self.application.record.settings;
+        let (tenant, origin) = (&self.tenant, origin.as_str());
+        Some(credential::Exchange { tenant, credential, kind, settings, origin, token_trust: self })
+    }
+
+    fn warn_of_token_endpoint(&self, error: &credential::AuthorizeError) {
+        use credential::AuthorizeError::{Forbidden, Malformed, Refused, Unavailable};
+        let detail = match error {
+            Unavailable { detail, .. } | Forbidden { detail, .. } => detail.as_str(),
+            Refused { .. } | Malformed(_) => "",
+            _ => return,
+        };
+        if let Some(repeated) = self.application.unreached.due(std::time::Instant::now()) {
+            let (application, provider) = (&self.application.record.id, &self.application.provider);
+            tracing::warn!(application, provider, %error, detail, repeated, "no token could be fetched");
+        }
+    }
+
+    /// Tells the owner of the token that it was refused. Is a new one to be had?
+    pub(super) fn note_refusal(&self, outcomes: &[Outcome], token: Option<TokenHandle>) -> bool {
+        let fault = outcomes.iter().find_map(|outcome| match outcome.disposition {
+            Disposition::CredentialRejected(fault) => Some(fault),
+            _ => None,
+        });
+        match (fault, token) {
+            (Some(fault), Some(token)) => self.gateway.authorizer.refused(&token, fault, &Moment::now()),
+            // A provider that calls a certificate or a key "expired" gets no second try.
+            _ => false,
+        }
+    }
+}
+
+impl TokenTrust for Campaign {
+    fn trusts(&self, url: &Url) -> bool {
+        self.gateway.destinations.trusts_token_url(self.owner(), &self.provider.manifest().name, url)
+    }
+}
+
+/// The headers of a response that a provider gets to see.
+pub(super) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
+    let headers = headers.iter().take(MOST_HEADERS);
+    headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
+}

@@ -1,0 +1,347 @@
+//! What the gateway and everything below it looks like now: for metrics, readiness and people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Inner;
+use super::recent::RecentFailure;
+use pushlet_credential::TokenCounts;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::Accounts;
+use pushlet_quota::fair::FairCache;
+use pushlet_registry::Entry;
+use pushlet_sandbox::{Provider, SandboxFigures, UsageFigures};
+use pushlet_transport::{BreakerState, ConnectionStats};
+
+/// Servers of one tenant with figures of their own; the others are counted together.
+const MOST_ORIGINS: usize = 50;
+const OTHER: &str = "other";
+const DAY: f64 = 24.0 * 3600.0;
+
+/// Whether a server can do its work, and what it sees of the push services.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub struct Readiness {
+    /// Why it can not, if so: the message of the answer then.
+    #[serde(skip)]
+    pub reason: Option<String>,
+    /// How many are loaded.
+    pub providers: usize,
+    /// How many uploaded ones are not loaded yet; what needs one waits for it.
+    pub loading: usize,
+    /// How often one of them is quarantined, by a tenant each.
+    pub quarantined: usize,
+    pub circuits: Circuits,
+}
+
+/// The circuit breakers in front of push services, one for each server and credential.
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+pub struct Circuits {
+    /// Requests pass.
+    pub closed: usize,
+    /// The server could not be reached lately.
+    pub open: usize,
+    /// It is being tried.
+    pub half_open: usize,
+}
+
+/// One tenant's view of this server.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub struct Standing {
+    pub tenant: String,
+    /// Targets since this process began, by what became of them.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// The same by application; those beyond the bound of metrics together, as `other`.
+    pub applications: Vec<Counted>,
+    pub providers: Vec<ProviderState>,
+    /// The newest first.
+    pub failures: Vec<RecentFailure>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Counted {
+    #[schema(value_type = String)]
+    pub application: Arc<str>,
+    #[schema(value_type = String)]
+    pub provider: Arc<str>,
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub outcomes: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ProviderState {
+    pub name: String,
+    /// SHA-256 of the component.
+    pub digest: String,
+    /// Seconds until it is called again, if it is quarantined.
+    pub quarantined: Option<u64>,
+    /// Instances of this tenant that wait for a call.
+    pub warm: usize,
+    /// Calls of this tenant that ended in a trap, a time-out or a limit.
+    pub failures: u64,
+}
+
+/// How much of a limit is used.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitUse {
+    pub limit: &'static str,
+    pub used: usize,
+    pub most: usize,
+}
+
+impl LimitUse {
+    pub fn new(limit: &'static str, used: usize, most: usize) -> Self {
+        Self { limit, used, most }
+    }
+}
+
+/// In place of a provider's name in metrics.
+const UPLOADED: &str = "(uploaded)";
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Gauges and counters of one moment.
+struct Moment(Registry);
+
+impl Inner {
+    pub(super) async fn readiness(&self) -> Readiness {
+        let providers = self.catalogue.shared().all().count();
+        let reason = match (providers, self.storage_check.problem(&self.registry).await) {
+            (0, _) => Some("no provider is loaded".to_owned()),
+            (_, Some(problem)) => Some(format!("the registry cannot be written: {problem}")),
+            (_, None) => None,
+        };
+        Readiness {
+            reason,
+            providers,
+            loading: self.uploads.loading(),
+            quarantined: self.quarantined().into_values().sum(),
+            circuits: Circuits::of(&self.transport.snapshot()),
+        }
+    }
+
+    pub(super) fn standing(&self, tenant: &TenantId) -> Standing {
+        let mut outcomes = BTreeMap::new();
+        let mut applications = Vec::new();
+        for meter in self.meters.of_tenant(tenant) {
+            let names = meter.names();
+            let own: BTreeMap<_, _> =
+                meter.outcomes().map(|(status, count)| (status.name(), count)).collect();
+            own.iter().for_each(|(name, count)| *outcomes.entry(*name).or_default() += count);
+            let (application, provider) = (names.application.clone(), names.provider.clone());
+            applications.push(Counted { application, provider, outcomes: own });
+        }
+        applications.sort_by(|one, other| one.application.cmp(&other.application));
+        Standing {
+            tenant: tenant.to_string(),
+            outcomes,
+            applications,
+            providers: self
+                .catalogue
+                .of_tenant(tenant)
+                .all()
+                .map(|own| ProviderState::of(own, tenant))
+                .collect(),
+            failures: self.recent.of(tenant).list(),
+        }
+    }
+
+    pub(super) fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
+        text::encode_registry(text, &self.meters.registry)?;
+        let mut now = Moment(Registry::with_prefix("pushlet"));
+        let mut limits = limits.to_vec();
+        now.connections(&self.transport.snapshot());
+        now.tokens(self.authorizer.counts());
+        if let Some(provider) = self.catalogue.shared().all().next() {
+            let figures = provider.sandbox().figures();
+            now.sandbox(&figures);
+            limits.push(LimitUse::new("instances", figures.instances, figures.most_instances));
+        }
+        let quarantined = self.quarantined().into_iter();
+        let quarantined: Vec<_> =
+            quarantined.map(|(provider, tenants)| (vec![("provider", provider)], tenants as f64)).collect();
+        now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
+        let applications = self.registry.all();
+        now.certificates(&applications, self.meters.most());
+        let accounts = self.tenants.accounts();
+        let (used, most) = accounts.process_memory();
+        limits.push(LimitUse::new("process_memory_bytes", used, most));
+        now.accounts(accounts);
+        limits.extend(self.nearest_to_limits());
+        now.limits(&limits);
+        text::encode_registry(text, &now.0)
+    }
+
+    /// Tenants that have it in quarantine, by provider; those that tenants uploaded are counted together.
+    fn quarantined(&self) -> BTreeMap<String, usize> {
+        let shared = self.catalogue.shared().all();
+        let mut all: BTreeMap<_, _> =
+            shared.map(|provider| (provider.manifest().name.clone(), provider.quarantined())).collect();
+        let uploaded = self.catalogue.uploaded();
+        all.insert(UPLOADED.to_owned(), uploaded.iter().map(|provider| provider.quarantined()).sum());
+        all
+    }
+}
+
+impl Circuits {
+    fn of(connections: &[ConnectionStats]) -> Self {
+        let mut circuits = Self::default();
+        for connection in connections {
+            *match connection.breaker {
+                BreakerState::Closed => &mut circuits.closed,
+                BreakerState::Open(_) => &mut circuits.open,
+                BreakerState::HalfOpen => &mut circuits.half_open,
+            } += 1;
+        }
+        circuits
+    }
+}
+
+impl ProviderState {
+    fn of(provider: &Arc<Provider>, tenant: &TenantId) -> Self {
+        let instances = provider.instances(tenant);
+        Self {
+            name: provider.manifest().name.clone(),
+            digest: provider.digest().to_owned(),
+            quarantined: instances.quarantined().map(|left| left.as_secs().max(1)),
+            warm: instances.idle(),
+            failures: instances.failures(),
+        }
+    }
+}
+
+impl Moment {
+    fn gauge(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) {
+        let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).inc_by(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) {
+        let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).inc_by(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    fn one_gauge(&mut self, name: &str, help: &str, value: usize) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value as f64);
+        self.0.register(name, help, gauge);
+    }
+
+    fn one_counter(&mut self, name: &str, help: &str, value: u64) {
+        self.0.register(name, help, ConstCounter::new(value));
+    }
+
+    fn connections(&mut self, all: &[ConnectionStats]) {
+        let mut by_origin: BTreeMap<String, [usize; 3]> = BTreeMap::new();
+        let mut shown: FairCache<TenantId, String, ()> = FairCache::with_share(MOST_ORIGINS);
+        for stats in all {
+            let origin = stats.origin.to_string();
+            let known = shown.contains_key(&origin)
+                || shown.get_or_insert_with(&stats.tenant, &origin, 1, |()| false, || ()).is_ok();
+            let sums = by_origin.entry(if known { origin } else { OTHER.to_owned() }).or_default();
+            let own = [stats.connections, stats.streams, stats.queued];
+            sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        }
+        for (number, (name, help)) in [
+            ("connections", "Open HTTP/2 connections to push services"),
+            ("streams", "Requests to push services in flight"),
+            ("queue_depth", "Requests that wait for their place on a connection to a push service"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let of = |(origin, sums): (&String, &[usize; 3])| {
+                (vec![("origin", origin.clone())], sums[number] as f64)
+            };
+            self.gauge(name, help, by_origin.iter().map(of));
+        }
+        let Circuits { closed, open, half_open } = Circuits::of(all);
+        let states = [("closed", closed), ("open", open), ("half_open", half_open)];
+        let states = states.map(|(state, count)| (vec![("state", state.to_owned())], count as f64));
+        self.gauge("circuits", "Circuit breakers, one for each push server and credential", states);
+    }
+
+    fn tokens(&mut self, counts: TokenCounts) {
+        self.one_counter("tokens_minted", "Provider tokens that were signed", counts.minted);
+        self.one_counter("token_fetches", "Requests to token endpoints", counts.fetches);
+        let help = "Requests to token endpoints that gave no token";
+        self.one_counter("token_fetch_failures", help, counts.failed_fetches);
+    }
+
+    fn sandbox(&mut self, figures: &SandboxFigures) {
+        self.one_gauge("sandbox_instances", "Provider instances alive", figures.instances);
+        self.one_gauge("sandbox_instances_idle", "Provider instances that wait for a call", figures.idle);
+        let help = "Linear memory of idle provider instances";
+        self.one_gauge("sandbox_idle_memory_bytes", help, figures.idle_memory);
+        let by_name = |of: fn(&UsageFigures) -> f64| {
+            figures.usage.iter().map(move |usage| (vec![("provider", usage.provider.clone())], of(usage)))
+        };
+        self.counter("sandbox_calls", "Calls into providers", by_name(|usage| usage.calls as f64));
+        let help = "Time of all calls into providers";
+        self.counter("sandbox_seconds", help, by_name(|usage| usage.time.as_secs_f64()));
+        let help = "How often a provider was quarantined";
+        self.counter("quarantines", help, by_name(|usage| usage.quarantines as f64));
+        let faults = figures.usage.iter().flat_map(|usage| {
+            let labels = |code: &str| vec![("provider", usage.provider.clone()), ("code", code.to_owned())];
+            usage.faults.iter().map(move |(code, count)| (labels(code), *count as f64))
+        });
+        self.counter("sandbox_faults", "Calls into providers that ended in a trap or at a limit", faults);
+    }
+
+    /// Of those that end first, if a tenant has too many.
+    fn certificates(&mut self, applications: &[(TenantId, Arc<Entry>)], most: usize) {
+        let ends = applications.iter().filter_map(|(tenant, entry)| {
+            Some((entry.description.certificate_ends?, tenant, entry.id.as_str()))
+        });
+        let mut ends: Vec<(i64, &TenantId, &str)> = ends.collect();
+        ends.sort_unstable();
+        let mut shown: FairCache<TenantId, (&TenantId, &str), ()> = FairCache::with_share(most);
+        ends.retain(|(_, tenant, id)| {
+            shown.get_or_insert_with(tenant, &(*tenant, *id), 1, |()| false, || ()).is_ok()
+        });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let days = ends.into_iter().map(|(end, tenant, id)| {
+            let labels = vec![("tenant", tenant.to_string()), ("application", id.to_owned())];
+            (labels, (end as f64 - now) / DAY)
+        });
+        self.gauge("certificate_expiry_days", "Days until the application's certificate ends", days);
+    }
+
+    fn accounts(&mut self, accounts: &Accounts) {
+        let memory = accounts.memory_by_use().into_iter();
+        let memory = memory.map(|(of, bytes)| (vec![("use", of.name().to_owned())], bytes as f64));
+        self.gauge(
+            "account_memory_bytes",
+            "Bytes on the accounts of all tenants, by what they are for",
+            memory,
+        );
+        let work = accounts.work_by_kind().into_iter();
+        let work = work.map(|(work, time)| (vec![("work", work.name().to_owned())], time.as_secs_f64()));
+        self.counter("account_work_seconds", "Processor time that tenants were charged with", work);
+    }
+
+    fn limits(&mut self, limits: &[LimitUse]) {
+        let labels = |limit: &LimitUse| vec![("limit", limit.limit.to_owned())];
+        let used = limits.iter().map(|limit| (labels(limit), limit.used as f64));
+        self.gauge("limit_used", "How much of a limit is used", used);
+        let most = limits.iter().map(|limit| (labels(limit), limit.most as f64));
+        self.gauge("limit_max", "The limit", most);
+    }
+}

@@ -1,0 +1,272 @@
+//! What a push service keeps for an application beside its devices: made, read and deleted through its
+//! provider's interface `management`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::deliver::{Campaign, Purpose};
+use super::exchange::{Wire, shown};
+use super::send::provider_of;
+use super::{Fate, Inner, failure, unix_milliseconds};
+use pushlet_model::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
+use pushlet_model::contract::{ConnectionHint, Context, Disposition};
+use pushlet_model::error::{Error, Kind, nearest};
+use pushlet_model::tenant::TenantId;
+use pushlet_registry::Application;
+use pushlet_sandbox::{Instances, Items, ProviderError, action};
+use pushlet_transport as transport;
+
+/// What shall be done, and where.
+pub struct Errand {
+    pub application_id: String,
+    /// One of the provider's collections.
+    pub collection: String,
+    pub work: Work,
+    /// None: the configured one.
+    pub deadline: Option<Duration>,
+}
+
+/// Items go by the id that the service gave them.
+pub enum Work {
+    Create(Map<String, Value>),
+    Read(String),
+    ReadAll,
+    Delete(String),
+}
+
+/// What the calls about one operation are about.
+#[derive(Clone)]
+struct Call {
+    application: Arc<Application>,
+    collection: String,
+}
+
+impl Inner {
+    /// `Err`: not done, or unknown, and whose provider said so.
+    pub(super) async fn manage(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        errand: Errand,
+    ) -> Result<Items, (String, Fate)> {
+        let nobody = |error| (String::new(), Fate::Failed(error));
+        let application = self.opened(tenant, &errand.application_id).await.map_err(nobody)?;
+        let providers = self.providers(tenant, &application.provider).await.map_err(nobody)?;
+        let provider = provider_of(&application.provider, &providers).map_err(nobody)?;
+        let name = provider.manifest().name.clone();
+        let failed = |error| (name.clone(), Fate::Failed(error));
+        let collection = provider.collections().iter().find(|known| known.name == errand.collection);
+        let collection = collection.ok_or_else(|| failed(no_collection(&name, &errand.collection)))?;
+        let operation = operation(collection, errand.work).map_err(failed)?;
+        let deadline = errand.deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
+        let deadline = Instant::now() + deadline;
+        let is_own = providers.is_own(&name);
+        let payer = self.tenants.get(tenant).map_err(failed)?.account.clone();
+        let purpose = Purpose { payer, native: false, validate_only: false };
+        let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
+        let campaign = campaign.map_err(failed)?;
+        campaign.perform(collection, &operation, deadline).await.map_err(|fate| (name.clone(), *fate))
+    }
+}
+
+impl Campaign {
+    /// Once, and again where the service calls the token too old.
+    async fn perform(
+        &self,
+        collection: &Collection,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Items, Box<Fate>> {
+        let (fate, new_token) = match self.attempt_operation(collection, operation, deadline).await {
+            Ok(items) => return Ok(items),
+            Err(failed) => failed,
+        };
+        if !new_token {
+            return Err(fate);
+        }
+        self.attempt_operation(collection, operation, deadline).await.map_err(|(fate, _)| fate)
+    }
+
+    /// One request and its answer. The error says too whether a new token is to be had.
+    async fn attempt_operation(
+        &self,
+        collection: &Collection,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Items, (Box<Fate>, bool)> {
+        let failed = |error: Error| (Box::new(Fate::Failed(error)), false);
+        let mut entropy = vec![0; self.provider.manifest().entropy as usize];
+        SystemRandom::new().fill(&mut entropy).map_err(|_| failed(Error::internal("no randomness")))?;
+        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy };
+        let call = Call { application: self.application.clone(), collection: collection.name.clone() };
+        let encode = {
+            let (call, operation) = (call.clone(), operation.clone());
+            move |instances: &Instances| {
+                instances.encode_operation(&context, &call.application.record, &call.collection, &operation)
+            }
+        };
+        let encoded = self.instances.run(encode).await.map_err(|error| failed(error.into()))?;
+        let (message, exchange) = encoded.map_err(|rejection| failed(rejection.into()))?;
+        let (response, token) = match self.wire(&message, &exchange, deadline).await {
+            Ok(Wire::Answered(response, token)) => (response, token),
+            Ok(Wire::Unanswered(error, _)) => {
+                return Err((Box::new(failure::no_answer(&error, false)), false));
+            }
+            Ok(Wire::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
+            Err(fate) => return Err((fate, false)),
+        };
+        let transport::Response { status, headers, body, connection, .. } = response;
+        let response = Response { status, headers: shown(&headers), body: body.into() };
+        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
+        let operation = operation.clone();
+        let decode = move |instances: &Instances| {
+            let record = &call.application.record;
+            instances.decode_operation(&context, record, &call.collection, &operation, &response)
+        };
+        let decoded = self.instances.run(decode).await;
+        let lost = |error: ProviderError| (Box::new(Fate::Lost(error.into())), false);
+        let outcome = match decoded.map_err(lost)? {
+            Ok(items) => return Ok(items),
+            Err(outcome) => outcome,
+        };
+        if outcome.connection == ConnectionHint::Close {
+            connection.close_after_use();
+        }
+        let new_token = self.note_refusal(std::slice::from_ref(&outcome), token);
+        let fate = match outcome.disposition {
+            Disposition::Unregistered(_) => Fate::Failed(no_item(outcome.code.as_deref(), collection)),
+            _ => Fate::Settled(outcome),
+        };
+        Err((Box::new(fate), new_token))
+    }
+}
+
+fn no_collection(provider: &str, name: &str) -> Error {
+    Error::new(Kind::NotFound, "not_found", format!("applications for {provider} have no {name}"))
+}
+
+fn no_item(code: Option<&str>, collection: &Collection) -> Error {
+    let error =
+        Error::new(Kind::NotFound, "not_found", format!("there is no such item in {}", collection.name));
+    match code {
+        Some(code) => error.caused_by(code),
+        None => error,
+    }
+}
+
+/// What the caller wants, in the contract's terms.
+fn operation(collection: &Collection, work: Work) -> Result<Operation, Error> {
+    let operation = match work {
+        Work::Create(properties) => Operation::Create(checked(collection, properties)?),
+        Work::Read(id) => Operation::Read(id),
+        Work::ReadAll => Operation::ReadAll,
+        Work::Delete(id) => Operation::Delete(id),
+    };
+    if collection.actions.contains(&action(&operation)) {
+        return Ok(operation);
+    }
+    Err(Error::new(Kind::NotFound, "not_found", format!("this cannot be done with {}", collection.name)))
+}
+
+/// The properties of a new item, held against the collection's parameters; as JSON text.
+fn checked(collection: &Collection, properties: Map<String, Value>) -> Result<String, Error> {
+    let parameters = &collection.parameters;
+    for (name, value) in &properties {
+        let Some(parameter) = parameters.iter().find(|parameter| parameter.name == *name) else {
+            let known = parameters.iter().map(|parameter| parameter.name.as_str());
+            let hint = nearest(name, known).map(|known| format!("; did you mean {known}?"));
+            let message = format!("{name} is not a field of {}{}", collection.name, hint.unwrap_or_default());
+            return Err(Error::field("unknown_field", name, message));
+        };
+        fits(parameter, value)?;
+    }
+    match parameters.iter().find(|parameter| parameter.required && !properties.contains_key(&parameter.name))
+    {
+        Some(Parameter { name, .. }) => {
+            Err(Error::field(format!("missing_{name}"), name, format!("{name} is required for this call")))
+        }
+        None => Ok(Value::Object(properties).to_string()),
+    }
+}
+
+fn fits(parameter: &Parameter, value: &Value) -> Result<(), Error> {
+    let (fits, kind) = match parameter.kind {
+        ParameterKind::Text => (value.is_string(), "a text"),
+        ParameterKind::Integer => (value.is_i64() || value.is_u64(), "an integer"),
+        ParameterKind::Boolean => (value.is_boolean(), "true or false"),
+    };
+    let Parameter { name, choices, .. } = parameter;
+    let wrong = |expected: &str| {
+        Err(Error::field(format!("invalid_{name}"), name, format!("{name} must be {expected}")))
+    };
+    let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if !fits {
+        return wrong(kind);
+    }
+    if choices.is_empty() || choices.contains(&plain) {
+        Ok(())
+    } else {
+        wrong(&format!("one of {}", choices.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use pushlet_model::contract::management::Action;
+
+    fn channels() -> Collection {
+        let parameter = |name: &str, kind, choices: &[&str], required| Parameter {
+            name: name.into(),
+            kind,
+            choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
+            required,
+            description: String::new(),
+        };
+        Collection {
+            name: "channels".into(),
+            description: String::new(),
+            actions: vec![Action::Create, Action::ReadAll],
+            parameters: vec![
+                parameter("policy", ParameterKind::Integer, &["0", "1"], true),
+                parameter("label", ParameterKind::Text, &[], false),
+                parameter("open", ParameterKind::Boolean, &[], false),
+            ],
+        }
+    }
+
+    fn create(properties: Value) -> Result<Operation, String> {
+        let properties = properties.as_object().unwrap().clone();
+        operation(&channels(), Work::Create(properties))
+            .map_err(|error| format!("{} {:?}", error.code, error.field))
+    }
+
+    #[test]
+    fn properties_are_held_against_the_parameters() {
+        let good = create(json!({"policy": 1, "label": "x", "open": true})).unwrap();
+        assert_eq!(good, Operation::Create(r#"{"policy":1,"label":"x","open":true}"#.into()));
+        for (properties, told) in [
+            (json!({}), r#"missing_policy Some("policy")"#),
+            (json!({"policy": 2}), r#"invalid_policy Some("policy")"#),
+            (json!({"policy": "1"}), r#"invalid_policy Some("policy")"#),
+            (json!({"policy": 1, "label": 7}), r#"invalid_label Some("label")"#),
+            (json!({"policy": 1, "open": "yes"}), r#"invalid_open Some("open")"#),
+            (json!({"policy": 1, "lable": "x"}), r#"unknown_field Some("lable")"#),
+        ] {
+            assert_eq!(create(properties).unwrap_err(), told);
+        }
+    }
+
+    #[test]
+    fn only_what_the_collection_offers_is_done() {
+        assert_eq!(operation(&channels(), Work::ReadAll).unwrap(), Operation::ReadAll);
+        let refused = operation(&channels(), Work::Delete("a".into())).unwrap_err();
+        assert_eq!(refused.kind, Kind::NotFound);
+    }
+}

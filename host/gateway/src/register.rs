@@ -1,0 +1,263 @@
+//! Registration: everything that can be checked without the network is checked now, not at the first send.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::certificates::Expiring;
+use super::{Inner, Registration, unix_milliseconds};
+use pushlet_credential::{Credential, Purpose, Secret, Uploads, upload_fields};
+use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
+use pushlet_model::contract::{self, Context, Environment};
+use pushlet_model::error::{Error, Kind, nearest};
+use pushlet_model::notification;
+use pushlet_model::tenant::TenantId;
+use pushlet_model::warnings::Repeats;
+use pushlet_quota::account::Work;
+use pushlet_registry::{Application, Entry, Feedback};
+use pushlet_sandbox::{Provider, Providers};
+
+/// The provider of a registration that names none and brings no credential.
+const DEFAULT_PROVIDER: &str = "apns";
+/// Values of `{provider}_mode` for the service's test world, ours and Apple's word.
+const DEVELOPMENT: [&[u8]; 2] = [b"development", b"sandbox"];
+const PRODUCTION: &[u8] = b"production";
+const LONGEST_ID: usize = 256;
+
+impl Inner {
+    pub(super) async fn register(
+        &self,
+        tenant: &TenantId,
+        registration: Registration,
+    ) -> Result<(String, Option<Arc<Entry>>), Error> {
+        let Registration { application_id, provider, environment, mut fields, strict } = registration;
+        let most = self.tenants.limits(tenant)?.applications;
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
+        let provider = self.provider_of(tenant, provider.as_deref(), &fields).await?;
+        let mode = format!("{}_mode", provider.manifest().name);
+        if strict {
+            known(provider.manifest(), &mode, fields.keys())?;
+        }
+        if let Some(environment) = environment {
+            if fields.contains_key(&mode) {
+                let message = format!("give environment or {mode}, not both");
+                return Err(Error::field("invalid_environment", "environment", message));
+            }
+            let name = match environment {
+                Environment::Production => PRODUCTION,
+                Environment::Development => DEVELOPMENT[0],
+            };
+            fields.insert(mode, name.to_vec());
+        }
+        let (application, secrets) = self.application(&provider, tenant, id.clone(), fields).await?;
+        let (entry, replaced) = self.registry.put(tenant, application, &secrets, most)?;
+        if let Some(expiring) = Expiring::of(tenant, &entry, SystemTime::now()) {
+            expiring.warn();
+        }
+        Ok((id, replaced))
+    }
+
+    /// An application made of uploaded fields, checked by the host and by its provider; and its secrets.
+    pub(super) async fn application(
+        &self,
+        provider: &Arc<Provider>,
+        tenant: &TenantId,
+        id: String,
+        mut fields: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(Application, Uploads), Error> {
+        let manifest = provider.manifest();
+        let uploads = take_uploads(manifest, &mut fields);
+        let now = SystemTime::now();
+        let environment = environment(manifest, &fields)?;
+        if !manifest.endpoints.iter().any(|endpoint| endpoint.environment == environment) {
+            // There is one for production: the manifest would not have been taken otherwise.
+            let message = format!("{} has no endpoint for development", manifest.name);
+            return Err(Error::field("invalid_environment", "environment", message));
+        }
+        let purpose = Purpose { environment, now, settings: given(manifest, &fields) };
+        let (credential, uploads) = self.parse_credential(provider, tenant, uploads, purpose).await?;
+        if credential.is_none() && !manifest.credentials.is_empty() {
+            return Err(missing_credential(manifest));
+        }
+        let kind = credential
+            .as_ref()
+            .and_then(|credential| manifest.credentials.iter().find(|kind| kind.name == credential.kind()));
+        let record = contract::Application {
+            id,
+            environment,
+            settings: settings(manifest, kind, credential.as_ref(), fields)?,
+            credential: kind.map(|kind| kind.name.clone()),
+        };
+        let context = Context { now: unix_milliseconds(now), entropy: Vec::new() };
+        let instances = provider.instances(tenant);
+        let checked = record.clone();
+        instances.run(move |instances| instances.check_application(&context, &checked)).await??;
+        let feedback = Arc::new(Feedback::new(self.feedback));
+        let places = Arc::new(Semaphore::new(self.places));
+        let provider = manifest.name.clone();
+        let (identity, unreached) = (OnceLock::new(), Repeats::default());
+        Ok((Application { record, provider, credential, feedback, places, identity, unreached }, uploads))
+    }
+
+    /// The credential among some secrets; and those. A file decides how much work it takes to read it, so that is
+    /// done on the threads for heavy work, on the tenant's account.
+    pub(super) async fn parse_credential(
+        &self,
+        provider: &Arc<Provider>,
+        tenant: &TenantId,
+        uploads: Uploads,
+        purpose: Purpose,
+    ) -> Result<(Option<Credential>, Uploads), Error> {
+        let is_costly = Credential::is_costly(&provider.manifest().credentials, &uploads);
+        let provider = provider.clone();
+        let parse =
+            move || (Credential::parse(&provider.manifest().credentials, &uploads, &purpose), uploads);
+        let (credential, uploads) = match is_costly {
+            true => self.tenants.accounts().of(tenant).run_heavy(Work::KeyDerivation, parse).await?,
+            false => parse(),
+        };
+        Ok((credential?, uploads))
+    }
+
+    /// The provider that is named, or whose credential is there.
+    async fn provider_of(
+        &self,
+        tenant: &TenantId,
+        name: Option<&str>,
+        fields: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Arc<Provider>, Error> {
+        if let Some(name) = name {
+            return named(&*self.providers(tenant, name).await?, name);
+        }
+        let given = |name: &String| fields.get(name).is_some_and(|value| !value.is_empty());
+        let holds_secret = |provider: &&Arc<Provider>| {
+            let secrets = provider.manifest().credentials.iter().flat_map(|kind| &kind.secrets);
+            secrets.map(|secret| &secret.name).any(given)
+        };
+        let providers = self.all_providers(tenant).await?;
+        match providers.all().find(holds_secret) {
+            Some(provider) => Ok(provider.clone()),
+            None => named(&providers, DEFAULT_PROVIDER),
+        }
+    }
+}
+
+fn named(providers: &Providers, name: &str) -> Result<Arc<Provider>, Error> {
+    providers.get(name).cloned().ok_or_else(|| {
+        let names: Vec<_> = providers.all().map(|provider| provider.manifest().name.as_str()).collect();
+        Error::field("invalid_type", "type", format!("type must be one of {}", names.join(", ")))
+    })
+}
+
+fn checked_id(id: String) -> Result<String, Error> {
+    if id.len() <= LONGEST_ID && !id.chars().any(char::is_control) {
+        return Ok(id);
+    }
+    let message = format!("application_id must be at most {LONGEST_ID} bytes without control characters");
+    Err(Error::field("invalid_application_id", "application_id", message))
+}
+
+/// Is every name one of the manifest's settings or secrets, or the choice of the environment?
+fn known<'a>(
+    manifest: &ProviderManifest,
+    mode: &str,
+    mut names: impl Iterator<Item = &'a String>,
+) -> Result<(), Error> {
+    let uploads: Vec<&str> = upload_fields(&manifest.credentials).collect();
+    let settings = manifest.settings.iter().map(|setting| setting.name.as_str());
+    let known: Vec<&str> = uploads.into_iter().chain(settings).chain([mode]).collect();
+    match names.find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let hint =
+                nearest(name, known).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            // A secret may stand where a name should: only what looks like a name is repeated.
+            let is_plain =
+                name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if hint.is_empty() && !is_plain {
+                let message =
+                    format!("there is a field that an application for {} does not have", manifest.name);
+                return Err(Error::new(Kind::Invalid, "unknown_field", message));
+            }
+            let message = format!("{name} is not a field of an application for {}{hint}", manifest.name);
+            Err(Error::field("unknown_field", name, message))
+        }
+    }
+}
+
+fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u8>>) -> Uploads {
+    let mut uploads = Uploads::default();
+    for secret in manifest.credentials.iter().flat_map(|kind| &kind.secrets) {
+        for name in std::iter::once(&secret.name).chain(&secret.password) {
+            if let Some(value) = fields.remove(name) {
+                uploads.insert(name, Secret::new(value));
+            }
+        }
+    }
+    uploads
+}
+
+/// `apns_mode=development` chooses the service's test world; without it, it is production.
+fn environment(
+    manifest: &ProviderManifest,
+    fields: &BTreeMap<String, Vec<u8>>,
+) -> Result<Environment, Error> {
+    let name = format!("{}_mode", manifest.name);
+    match fields.get(&name).map(Vec::as_slice) {
+        None | Some(b"" | PRODUCTION) => Ok(Environment::Production),
+        Some(mode) if DEVELOPMENT.contains(&mode) => Ok(Environment::Development),
+        Some(_) => {
+            let message =
+                format!("{name} must be production or development (sandbox is another word for it)");
+            Err(Error::field(format!("invalid_{name}"), name, message))
+        }
+    }
+}
+
+/// The manifest's settings that came with the upload, as far as they are text.
+fn given(manifest: &ProviderManifest, fields: &BTreeMap<String, Vec<u8>>) -> Vec<(String, String)> {
+    let settings = manifest.settings.iter().map(|setting| &setting.name);
+    let value = |name: &String| String::from_utf8(fields.get(name)?.clone()).ok();
+    settings.filter_map(|name| Some((name.clone(), value(name)?))).collect()
+}
+
+/// The manifest's settings: given by the caller, else read from the credential.
+fn settings(
+    manifest: &ProviderManifest,
+    kind: Option<&CredentialKind>,
+    credential: Option<&Credential>,
+    fields: BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut settings = notification::settings(fields, manifest)?;
+    let Some((kind, credential)) = kind.zip(credential) else { return Ok(settings) };
+    for derivation in &kind.derivations {
+        if !settings.iter().any(|(name, _)| *name == derivation.setting)
+            && let Some(value) = credential.derive(derivation)
+        {
+            settings.push((derivation.setting.clone(), value));
+        }
+    }
+    match kind.required_settings.iter().find(|needed| !settings.iter().any(|(name, _)| name == *needed)) {
+        Some(missing) => {
+            let with = kind.secrets.first().map_or("", |secret| secret.name.as_str());
+            let message = format!("{missing} is required with {with}");
+            Err(Error::field(format!("missing_{missing}"), missing, message))
+        }
+        None => Ok(settings),
+    }
+}
+
+fn missing_credential(manifest: &ProviderManifest) -> Error {
+    if manifest.name == DEFAULT_PROVIDER {
+        let message = "an apns_p12 or apns_pem certificate is required for this call";
+        return Error::field("missing_apns_certificate", "apns_p12", message);
+    }
+    let mut names = manifest.credentials.iter().flat_map(|kind| &kind.secrets).map(|secret| &secret.name);
+    let first = names.next().map_or("credential", String::as_str);
+    let others: String = names.map(|name| format!(" or {name}")).collect();
+    Error::field(format!("missing_{first}"), first, format!("{first}{others} is required for this call"))
+}

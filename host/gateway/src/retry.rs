@@ -1,0 +1,221 @@
+//! When a push is sent again: decided here and nowhere else, by what became of it.
+//!
+//! Never again: a delivered push, a dead token, a wrong message, a refused credential. Again, after the
+//! service's own `Retry-After` or a pause that doubles: throttled, unavailable, unreachable. At once and
+//! once: an expired token. An unknown outcome only where a second delivery does no harm and the operator
+//! allows it. Every wait must fit into the caller's deadline; that is the caller's to check.
+
+use std::time::Duration;
+
+use super::{Fate, failure};
+use pushlet_model::contract::{CredentialFault, Disposition, Outcome, Throttle};
+use pushlet_model::error::Kind;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The least that a caller is told to wait where the service said nothing.
+const LEAST_ADVICE: Duration = Duration::from_secs(1);
+
+/// What the decision depends on beside the fate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// Tries so far, after the first.
+    pub retries: u32,
+    /// The operator allows no more than this.
+    pub most_retries: u32,
+    /// The service recognises the same request, and the operator allows it to be sent again.
+    pub may_resend_unknown: bool,
+    /// A new token is to be had in place of the expired one, and none was had for this push before.
+    pub new_token: bool,
+    /// 0 to 1: spreads the retries of many.
+    pub random: f64,
+}
+
+/// How long to wait before the next try; None: this fate is final.
+pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duration> {
+    if circumstances.retries >= circumstances.most_retries {
+        return None;
+    }
+    let backoff = || backoff(circumstances);
+    match fate {
+        Fate::Settled(outcome) => match &outcome.disposition {
+            Disposition::Throttled(throttle) => Some(throttle.retry_after.map_or_else(backoff, wait)),
+            Disposition::Unavailable(retry_after) => Some(retry_after.map_or_else(backoff, wait)),
+            Disposition::CredentialRejected(CredentialFault::Expired) => {
+                circumstances.new_token.then_some(Duration::ZERO)
+            }
+            Disposition::Unknown => circumstances.may_resend_unknown.then(backoff),
+            _ => None,
+        },
+        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => None,
+        Fate::Failed(error) => match error.kind {
+            Kind::Unreachable | Kind::Unavailable => Some(error.retry_after.unwrap_or_else(backoff)),
+            _ => None,
+        },
+    }
+}
+
+/// May the push have arrived, for all that is known?
+pub(super) fn may_have_arrived(fate: &Fate) -> bool {
+    matches!(fate, Fate::Lost(_) | Fate::Settled(Outcome { disposition: Disposition::Unknown, .. }))
+}
+
+/// A final fate as the caller is told it: with a time to try again where one makes sense, and honest about
+/// earlier tries that may have arrived.
+pub(super) fn told(fate: Fate, perhaps_reached: bool, circumstances: Circumstances) -> Fate {
+    if perhaps_reached {
+        return after_unknown(fate);
+    }
+    let later = backoff(circumstances).max(LEAST_ADVICE);
+    let milliseconds = || u64::try_from(later.as_millis()).unwrap_or(u64::MAX);
+    match fate {
+        Fate::Settled(mut outcome) => {
+            match &mut outcome.disposition {
+                Disposition::Throttled(Throttle { retry_after, .. })
+                | Disposition::Unavailable(retry_after) => {
+                    retry_after.get_or_insert_with(milliseconds);
+                }
+                _ => {}
+            }
+            Fate::Settled(outcome)
+        }
+        Fate::Failed(mut error) => {
+            if matches!(error.kind, Kind::Unreachable | Kind::Unavailable | Kind::Overloaded) {
+                error.retry_after.get_or_insert(later);
+            }
+            Fate::Failed(error)
+        }
+        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => fate,
+    }
+}
+
+/// The fate of a push that an earlier try may have delivered. What is true of a token or a message whenever
+/// it is sent stays as it is; that this try failed says nothing of the earlier one.
+pub(super) fn after_unknown(fate: Fate) -> Fate {
+    match fate {
+        Fate::Settled(outcome) => match outcome.disposition {
+            Disposition::Throttled(_) | Disposition::Unavailable(_) | Disposition::CredentialRejected(_) => {
+                Fate::Settled(Outcome { disposition: Disposition::Unknown, ..outcome })
+            }
+            _ => Fate::Settled(outcome),
+        },
+        Fate::Failed(error) => {
+            let message = format!("an earlier try may have arrived; the last one failed: {}", error.message);
+            Fate::Settled(failure::unknown(&message))
+        }
+        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => fate,
+    }
+}
+
+fn wait(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Doubles with each retry; the upper half is random.
+fn backoff(circumstances: Circumstances) -> Duration {
+    let longest = FIRST_PAUSE * 2_u32.pow(circumstances.retries.min(10));
+    longest.mul_f64(0.5 + circumstances.random.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pushlet_model::contract::{ConnectionHint, Scope};
+    use pushlet_model::error::Error;
+
+    const FIRST: Circumstances = Circumstances {
+        retries: 0,
+        most_retries: 4,
+        may_resend_unknown: false,
+        new_token: false,
+        random: 1.0,
+    };
+
+    fn settled(disposition: Disposition) -> Fate {
+        let outcome =
+            Outcome { disposition, id: None, code: None, message: None, connection: ConnectionHint::Keep };
+        Fate::Settled(outcome)
+    }
+
+    #[test]
+    fn what_is_final_is_never_sent_again() {
+        let everything = Circumstances { may_resend_unknown: true, new_token: true, ..FIRST };
+        for disposition in [
+            Disposition::Delivered,
+            Disposition::Replaced("new".into()),
+            Disposition::Unregistered(None),
+            Disposition::Rejected,
+            Disposition::CredentialRejected(CredentialFault::Refused),
+        ] {
+            assert_eq!(pause(&settled(disposition), everything), None);
+        }
+        for kind in
+            [Kind::Invalid, Kind::Provider, Kind::TimedOut, Kind::Overloaded, Kind::CredentialRejected]
+        {
+            assert_eq!(pause(&Fate::Failed(Error::new(kind, "x", "x")), everything), None);
+        }
+    }
+
+    #[test]
+    fn the_services_own_wait_comes_first_and_else_it_doubles() {
+        let throttled =
+            |retry_after| settled(Disposition::Throttled(Throttle { scope: Scope::Target, retry_after }));
+        assert_eq!(pause(&throttled(Some(60_000)), FIRST), Some(Duration::from_secs(60)));
+        assert_eq!(pause(&throttled(None), FIRST), Some(Duration::from_millis(500)));
+        let third = Circumstances { retries: 2, random: 0.0, ..FIRST };
+        assert_eq!(pause(&settled(Disposition::Unavailable(None)), third), Some(Duration::from_secs(1)));
+        let unreachable = Fate::Failed(Error::new(Kind::Unreachable, "x", "x"));
+        assert_eq!(pause(&unreachable, FIRST), Some(Duration::from_millis(500)));
+        let spent = Circumstances { retries: 4, ..FIRST };
+        assert_eq!(pause(&unreachable, spent), None);
+    }
+
+    #[test]
+    fn an_expired_token_is_replaced_once() {
+        let expired = settled(Disposition::CredentialRejected(CredentialFault::Expired));
+        assert_eq!(pause(&expired, FIRST), None, "no new token is to be had");
+        assert_eq!(pause(&expired, Circumstances { new_token: true, ..FIRST }), Some(Duration::ZERO));
+        let later = Circumstances { new_token: true, retries: 1, ..FIRST };
+        assert_eq!(pause(&expired, later), Some(Duration::ZERO), "after a try that failed otherwise");
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_sent_again_only_where_that_is_allowed() {
+        assert_eq!(pause(&settled(Disposition::Unknown), FIRST), None);
+        let allowed = Circumstances { may_resend_unknown: true, ..FIRST };
+        assert!(pause(&settled(Disposition::Unknown), allowed).is_some());
+    }
+
+    #[test]
+    fn a_final_fate_says_when_to_try_again() {
+        let throttled = |retry_after| {
+            settled(Disposition::Throttled(Throttle { scope: Scope::Application, retry_after }))
+        };
+        let wait = |fate| match told(fate, false, FIRST) {
+            Fate::Settled(Outcome { disposition: Disposition::Throttled(throttle), .. }) => {
+                throttle.retry_after
+            }
+            Fate::Settled(Outcome { disposition: Disposition::Unavailable(wait), .. }) => wait,
+            Fate::Settled(_) | Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => None,
+            Fate::Failed(error) => error.retry_after.map(|wait| wait.as_millis() as u64),
+        };
+        assert_eq!(wait(throttled(Some(60_000))), Some(60_000));
+        assert_eq!(wait(throttled(None)), Some(1000));
+        assert_eq!(wait(settled(Disposition::Unavailable(None))), Some(1000));
+        assert_eq!(wait(settled(Disposition::Rejected)), None);
+        for kind in [Kind::Unreachable, Kind::Unavailable, Kind::Overloaded] {
+            assert_eq!(wait(Fate::Failed(Error::new(kind, "x", "x"))), Some(1000));
+        }
+        assert_eq!(wait(Fate::Failed(Error::new(Kind::Invalid, "x", "x"))), None);
+    }
+
+    #[test]
+    fn a_failed_resend_does_not_hide_that_the_first_try_may_have_arrived() {
+        let is_unknown = |fate| may_have_arrived(&told(fate, true, FIRST));
+        assert!(is_unknown(settled(Disposition::Unavailable(None))));
+        assert!(is_unknown(settled(Disposition::CredentialRejected(CredentialFault::Refused))));
+        assert!(is_unknown(Fate::Failed(Error::new(Kind::TimedOut, "x", "x"))));
+        assert!(!is_unknown(settled(Disposition::Delivered)));
+        assert!(!is_unknown(settled(Disposition::Unregistered(None))));
+        assert!(!is_unknown(settled(Disposition::Rejected)));
+    }
+}

@@ -1,0 +1,216 @@
+//! From a send to its campaign: the application, the provider, the notification, the targets.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::deliver::{Campaign, Purpose};
+use super::duplicates::{Duplicates, Seen};
+use super::{DeliveryResult, Fate, Fields, Inner, Report, Send, Via};
+use pushlet_model::contract::manifest::{Origin, ProviderManifest, TargetKind};
+use pushlet_model::contract::{Notification, Target};
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::notification;
+use pushlet_model::tenant::TenantId;
+use pushlet_registry::Application;
+use pushlet_sandbox::{Provider, Providers, target_url};
+
+/// A send whose application, provider and notification are found and sound.
+pub(super) struct Opened {
+    pub campaign: Campaign,
+    pub provider: Arc<Provider>,
+    /// All that the tenant has.
+    pub providers: Arc<Providers>,
+    pub notification: Arc<Notification>,
+    /// For each target.
+    pub timeout: Duration,
+}
+
+impl Inner {
+    pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
+        let Send { provider: named, via, notification, targets, duplicates, native, validate_only, deadline } =
+            send;
+        let named = named.as_deref();
+        // What is only checked is no push.
+        let pushes = if validate_only { 0 } else { targets.len() };
+        let place = self.tenants.begin_send(tenant, Some(pushes as u64))?;
+        let application = self.sender(tenant, named, via).await?;
+        let purpose = Purpose { payer: place.account().clone(), native, validate_only };
+        let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
+        let (results, native) = opened.deliver(&targets, duplicates).await?;
+        Ok(Report { provider: opened.provider.manifest().name.clone(), targets, results, native })
+    }
+
+    /// The application that it is sent for.
+    async fn sender(
+        &self,
+        tenant: &TenantId,
+        named: Option<&str>,
+        via: Via,
+    ) -> Result<Arc<Application>, Error> {
+        match via {
+            Via::Application(id) => self.opened(tenant, &id).await,
+            Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
+        }
+    }
+
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        application: Arc<Application>,
+        named: Option<&str>,
+        fields: Fields,
+        purpose: Purpose,
+        deadline: Option<Duration>,
+    ) -> Result<Opened, Error> {
+        let providers = self.providers(tenant, &application.provider).await?;
+        let provider = provider_of(&application.provider, &providers)?;
+        answers_to(provider.manifest(), named)?;
+        let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
+        let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
+        let is_own = providers.is_own(&application.provider);
+        let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose)?;
+        Ok(Opened { campaign, provider, providers, notification, timeout })
+    }
+
+    /// An application that lives for one send, made of the secret that came with it.
+    async fn inline(
+        &self,
+        tenant: &TenantId,
+        named: Option<&str>,
+        fields: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Application, Error> {
+        let takes = |provider: &&Arc<Provider>| {
+            let manifest = provider.manifest();
+            let inline =
+                manifest.credentials.iter().filter(|kind| kind.inline).flat_map(|kind| &kind.secrets);
+            named.is_none_or(|name| name == manifest.name)
+                && inline.map(|secret| &secret.name).any(|name| fields.contains_key(name))
+        };
+        let providers = self.all_providers(tenant).await?;
+        let provider = providers.all().find(takes).cloned().ok_or_else(|| {
+            Error::field(
+                "missing_identifier",
+                "application_id",
+                "an application_id or gcm_api_key are required for this call",
+            )
+        })?;
+        Ok(self.application(&provider, tenant, String::new(), fields).await?.0)
+    }
+}
+
+impl Opened {
+    /// One result per target, in order, and the service's own answer if it was asked for. A target that the provider
+    /// does not send to fails alone.
+    async fn deliver(
+        &self,
+        targets: &[Target],
+        duplicates: Duplicates,
+    ) -> Result<(Vec<DeliveryResult>, Option<String>), Error> {
+        let deadline = Instant::now() + self.timeout;
+        let unsent = self.unsent(targets, duplicates).await;
+        if unsent.is_empty() {
+            return self.campaign.run(targets, &self.notification, deadline).await;
+        }
+        let mut results = vec![None; targets.len()];
+        for (index, fate) in unsent {
+            self.campaign.counters.settled(&targets[index], &fate);
+            results[index] = Some(DeliveryResult::untried(index, fate));
+        }
+        let rest: Vec<usize> = (0..targets.len()).filter(|&index| results[index].is_none()).collect();
+        let to_send: Vec<Target> = rest.iter().map(|&index| targets[index].clone()).collect();
+        let (sent, native) = self.campaign.run(&to_send, &self.notification, deadline).await?;
+        for result in sent {
+            let index = rest[result.index];
+            results[index] = Some(DeliveryResult { index, ..result });
+        }
+        Ok((results.into_iter().flatten().collect(), native))
+    }
+
+    /// The fates of targets that are not sent to: of a kind that the provider does not know, or duplicates.
+    async fn unsent(&self, targets: &[Target], duplicates: Duplicates) -> Vec<(usize, Fate)> {
+        let looks = targets.len() > 1 && duplicates == Duplicates::Skip;
+        let mut seen = looks.then(|| Seen::new(&self.campaign.purpose.payer));
+        let plain = match looks {
+            true => self.campaign.plain_tokens(&self.notification, targets.iter()).await,
+            false => HashMap::new(),
+        };
+        let mut unsent = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            if let Err(error) = knows(self.provider.manifest(), target) {
+                unsent.push((index, Fate::Failed(error)));
+                continue;
+            }
+            let plain = plain.get(&index).map(String::as_str);
+            let first = seen.as_mut().and_then(|seen| seen.first(index, target, plain, None));
+            unsent.extend(first.map(|first| (index, Fate::Duplicate(first))));
+        }
+        unsent
+    }
+
+    /// Another notification for the same provider.
+    pub fn notification(&self, fields: Fields) -> Result<Notification, Error> {
+        notification(fields, self.provider.manifest(), &self.providers)
+    }
+}
+
+/// `providers`: all that the tenant has.
+fn notification(
+    fields: Fields,
+    manifest: &ProviderManifest,
+    providers: &Providers,
+) -> Result<Notification, Error> {
+    match fields {
+        Fields::Classic(fields, typed) => {
+            let is_other = |name: &str| providers.get(name).is_some();
+            notification::from_form(fields, typed, manifest, is_other)
+        }
+        Fields::Strict(fields) => {
+            let others: Vec<_> = providers.all().map(|other| other.manifest().name.as_str()).collect();
+            notification::from_json(fields, manifest, &others)
+        }
+    }
+}
+
+/// The provider that an application is registered for, among those that the tenant has.
+pub(super) fn provider_of(name: &str, providers: &Providers) -> Result<Arc<Provider>, Error> {
+    providers.get(name).cloned().ok_or_else(|| {
+        let message = format!("the application's provider {name} is not there");
+        Error::new(Kind::NotFound, "provider_not_found", message)
+    })
+}
+
+/// Does the provider serve requests of this `type`?
+fn answers_to(manifest: &ProviderManifest, named: Option<&str>) -> Result<(), Error> {
+    match named {
+        Some(name) if name != manifest.name && !manifest.also_answers.iter().any(|other| other == name) => {
+            let message = format!("the application is registered for {}, not for {name}", manifest.name);
+            Err(Error::field("invalid_type", "type", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
+    let (kind, name) = match target {
+        Target::Device(_) => (TargetKind::Device, "device tokens"),
+        Target::Topic(_) => (TargetKind::Topic, "topics"),
+        Target::Condition(_) => (TargetKind::Condition, "conditions"),
+        Target::Channel(_) => (TargetKind::Channel, "channels"),
+        Target::Url(_) => (TargetKind::Url, "URLs"),
+    };
+    if !manifest.targets.contains(&kind) {
+        let message = format!("{} does not send to {name}", manifest.name);
+        return Err(Error::field("unsupported_target", "target", message));
+    }
+    match target {
+        // Else the provider would be blamed, and the targets beside it would fail too.
+        Target::Url(url) if manifest.endpoints.iter().any(|one| matches!(one.origin, Origin::AnyHttps)) => {
+            let wrong = |rule| Error::field("invalid_target", "target", format!("the target's URL: {rule}"));
+            target_url(url).map(drop).map_err(wrong)
+        }
+        _ => Ok(()),
+    }
+}

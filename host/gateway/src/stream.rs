@@ -1,0 +1,355 @@
+//! A send without an end that is known: lines come in, results go out as they are there.
+//!
+//! Nothing is read while as many targets are under way as the window allows, and nothing is sent while nobody
+//! takes the results: the push service's pace becomes the caller's, and memory stays flat.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use super::deliver::{BATCH, Batch, Purpose};
+use super::duplicates::{Duplicates, Seen};
+use super::send::{Opened, knows};
+use super::window::Window;
+use super::{DeliveryResult, Fate, Fields, Inner, Shared};
+use crate::tenants::{Permission, SendPlace, Withdrawal};
+use pushlet_model::contract::{Notification, Target};
+use pushlet_model::error::Error;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{Account, MemoryUse, Reservation};
+
+/// Bytes that the lines of one stream may take which are in flight, of those that are large or have a notification of
+/// their own: as much as some hundred notifications of the size that push services take.
+const IN_FLIGHT: u32 = 4 << 20;
+/// Bytes of a line that is not counted: as many as fit into the widest window that is usual.
+const SMALL: usize = 4 << 10;
+
+/// A stream whose application and shared notification are found and sound.
+pub struct Stream {
+    gateway: Arc<Inner>,
+    opened: Opened,
+    /// The shared notification's fields, for those lines that have some of their own.
+    shared: Map<String, Value>,
+    /// Among the tenant's sends.
+    place: SendPlace,
+    /// Do the targets wait for their turn? Else they are taken already.
+    paced: bool,
+    /// What must still hold when a line is sent; None: all lines were let in at once.
+    permission: Option<Permission>,
+    /// Lines that are taken at a time.
+    batch: usize,
+    /// Targets that came before; None: duplicates are sent.
+    seen: Option<Seen>,
+    gate: Gate,
+}
+
+/// The targets of a stream.
+pub enum Targets {
+    /// All are known, so many: they must be within the tenant's limits at once.
+    Counted(usize),
+    /// They come one by one and wait for their turn, for as long as this permission holds.
+    Open(Permission),
+}
+
+/// Why a stream was stopped before its lines ended. Lines without a result were not tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Withdrawn(Withdrawal),
+    ApplicationDeleted,
+}
+
+/// One target of a stream.
+pub struct Line {
+    /// Counts the caller's lines from 0.
+    pub index: usize,
+    pub target: Target,
+    /// Fields that win over those of the shared notification; null takes one away. Some targets may share them.
+    pub notification: Option<Arc<Map<String, Value>>>,
+    /// Bytes that these take, about.
+    pub size: usize,
+    /// What it takes while it is in flight, if that is counted.
+    pub held: Option<HeldLine>,
+}
+
+/// Lets the lines of one stream pass, so that they do not take more than [`IN_FLIGHT`] together, whatever the window
+/// is. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    room: Arc<Semaphore>,
+    /// What each line with fields of its own takes a copy of.
+    shared: usize,
+    account: Arc<Account>,
+}
+
+/// The room that a line takes, and its bytes on the tenant's account.
+pub struct HeldLine {
+    _room: OwnedSemaphorePermit,
+    _reserved: Reservation,
+}
+
+impl Gate {
+    fn new(shared: usize, account: Arc<Account>) -> Self {
+        Self { room: Arc::new(Semaphore::new(IN_FLIGHT as usize)), shared, account }
+    }
+
+    /// Waits until there is room for a line. `size`: bytes that it takes; `own`: does it have fields of its own? None:
+    /// it is too small to be counted.
+    pub async fn pass(&self, size: usize, own: bool) -> Result<Option<HeldLine>, Error> {
+        let size = if own { size.saturating_add(self.shared) } else { size };
+        if size <= SMALL {
+            return Ok(None);
+        }
+        // One that takes more than there is passes alone.
+        let room = u32::try_from(size).unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
+        let room = self.room.clone().acquire_many_owned(room).await.map_err(Error::internal)?;
+        let reserved = self.account.reserve(MemoryUse::ParsedInput, size)?;
+        Ok(Some(HeldLine { _room: room, _reserved: reserved }))
+    }
+}
+
+impl Inner {
+    pub(super) async fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        let Shared {
+            application_id,
+            notification: shared,
+            size,
+            validate_only,
+            deadline,
+            duplicates,
+            targets,
+        } = shared;
+        let (known, permission) = match targets {
+            Targets::Counted(count) => (Some(if validate_only { 0 } else { count as u64 }), None),
+            Targets::Open(permission) => (None, Some(permission)),
+        };
+        let place = self.tenants.begin_send(tenant, known)?;
+        let paced = known.is_none() && !validate_only;
+        let batch = if paced { place.batch().min(BATCH) } else { BATCH };
+        let application = self.opened(tenant, &application_id).await?;
+        let purpose = Purpose { payer: place.account().clone(), native: false, validate_only };
+        let fields = Fields::Strict(shared.clone());
+        let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
+        let gate = Gate::new(size, place.account().clone());
+        let skips = duplicates == Duplicates::Skip && known != Some(1);
+        let seen = skips.then(|| Seen::new(place.account()));
+        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, permission, batch, seen, gate })
+    }
+}
+
+/// What is to be done about some lines.
+enum Prepared {
+    Batch(Arc<Batch>, Held),
+    Settled(DeliveryResult),
+}
+
+/// When some lines may go.
+enum Admission {
+    Now,
+    At(Instant),
+    Never(Stop),
+}
+
+/// What the lines of a batch hold until all of them are settled.
+type Held = Option<Arc<Vec<HeldLine>>>;
+
+/// Lines in a row that share the notification.
+struct Run {
+    first: usize,
+    targets: Vec<Target>,
+    held: Vec<HeldLine>,
+}
+
+impl Prepared {
+    fn new(first: usize, count: usize, batch: Result<Arc<Batch>, Error>, held: Vec<HeldLine>) -> Vec<Self> {
+        match batch {
+            Ok(batch) => vec![Self::Batch(batch, (!held.is_empty()).then(|| Arc::new(held)))],
+            Err(error) => (first..first + count)
+                .map(|index| Self::Settled(DeliveryResult::untried(index, Fate::Failed(error.clone()))))
+                .collect(),
+        }
+    }
+}
+
+impl Stream {
+    /// The name of the provider that sends it.
+    pub fn provider(&self) -> &str {
+        &self.opened.provider.manifest().name
+    }
+
+    /// What lines must pass before they are given to [`Stream::run`].
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Sends until `lines` ends and everything is settled. When nobody takes `results` any more, or the
+    /// permission is withdrawn, what is under way is finished and nothing more is begun.
+    pub async fn run(
+        mut self,
+        mut lines: mpsc::Receiver<Line>,
+        results: mpsc::Sender<DeliveryResult>,
+    ) -> Option<Stop> {
+        let mut stop = None;
+        let mut seen = self.seen.take();
+        let mut under_way = FuturesUnordered::new();
+        let mut open = true;
+        let mut targets_under_way = 0;
+        let mut received = Vec::with_capacity(BATCH);
+        let mut window = Window::new(self.gateway.stream_window);
+        let (mut turn, mut looked) = (Instant::now(), Instant::now());
+        while open || !under_way.is_empty() {
+            // Half of the window at a time: lines that are encoded together cost less.
+            let may_receive = received.is_empty() && targets_under_way <= window.allowed() / 2;
+            let room = window.allowed().saturating_sub(targets_under_way).min(self.batch).max(1);
+            let go = tokio::select! {
+                Some(settled) = under_way.next(), if !under_way.is_empty() => {
+                    let settled: Vec<DeliveryResult> = settled;
+                    targets_under_way -= settled.len();
+                    if window.settled(settled.len(), looked.elapsed()) {
+                        looked = Instant::now();
+                    }
+                    for result in settled {
+                        open &= results.send(result).await.is_ok();
+                    }
+                    false
+                }
+                count = lines.recv_many(&mut received, room), if open && may_receive => {
+                    open = count > 0;
+                    targets_under_way += count;
+                    true
+                }
+                () = sleep_until(turn), if open && !received.is_empty() => true,
+            };
+            let prepared = match go.then(|| self.admit(received.len())) {
+                Some(Admission::Now) => self.prepare(&mut received, &mut seen).await,
+                Some(Admission::At(later)) => {
+                    turn = later;
+                    continue;
+                }
+                Some(Admission::Never(why)) => {
+                    (stop, open) = (Some(why), false);
+                    // Whoever feeds it learns that no more is taken.
+                    lines.close();
+                    received.clear();
+                    continue;
+                }
+                None => continue,
+            };
+            for prepared in prepared {
+                match prepared {
+                    Prepared::Batch(batch, held) => {
+                        let launched = self.opened.campaign.launch(batch).await;
+                        under_way.extend(launched.map(move |settled| results_of(settled, held.clone())));
+                    }
+                    Prepared::Settled(result) => {
+                        targets_under_way -= 1;
+                        open &= results.send(result).await.is_ok();
+                    }
+                }
+            }
+        }
+        stop
+    }
+
+    /// Whether so many lines may go now: the permission must still hold, and the tenant's limits let them go.
+    fn admit(&self, lines: usize) -> Admission {
+        if let Some(why) = self.stopped() {
+            return Admission::Never(why);
+        }
+        match self.paced.then(|| self.place.take(lines)).flatten() {
+            None => Admission::Now,
+            Some(wait) => Admission::At(Instant::now() + wait),
+        }
+    }
+
+    /// Looked at for each batch of lines, so it takes no lock.
+    fn stopped(&self) -> Option<Stop> {
+        let permission = self.permission.as_ref()?;
+        if let Some(why) = permission.withdrawn() {
+            return Some(Stop::Withdrawn(why));
+        }
+        let deleted = self.opened.campaign.application.feedback.is_retired();
+        deleted.then_some(Stop::ApplicationDeleted)
+    }
+
+    /// The fate of a line that is not sent: its target is of a kind that the provider does not know, or a duplicate.
+    fn unsent(&self, line: &Line, plain: Option<&str>, seen: Option<&mut Seen>) -> Option<Fate> {
+        if let Err(error) = knows(self.opened.provider.manifest(), &line.target) {
+            return Some(Fate::Failed(error));
+        }
+        seen?.first(line.index, &line.target, plain, line.notification.as_deref()).map(Fate::Duplicate)
+    }
+
+    /// Lines in a row without a notification of their own become one batch.
+    async fn prepare(&self, lines: &mut Vec<Line>, seen: &mut Option<Seen>) -> Vec<Prepared> {
+        let targets = lines.iter().map(|line| &line.target);
+        let plain = match seen {
+            Some(_) => self.opened.campaign.plain_tokens(&self.opened.notification, targets).await,
+            None => HashMap::new(),
+        };
+        let mut prepared = Vec::new();
+        let mut run: Option<Run> = None;
+        for (place, line) in lines.drain(..).enumerate() {
+            if let Some(fate) = self.unsent(&line, plain.get(&place).map(String::as_str), seen.as_mut()) {
+                self.opened.campaign.counters.settled(&line.target, &fate);
+                prepared.push(Prepared::Settled(DeliveryResult::untried(line.index, fate)));
+                continue;
+            }
+            let Line { index, target, notification, held, size: _ } = line;
+            if let Some(fields) = notification {
+                let own = self.own(&fields);
+                if let Err(error) = &own {
+                    self.opened.campaign.counters.settled(&target, &Fate::Failed(error.clone()));
+                }
+                let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
+                prepared.extend(Prepared::new(index, 1, batch, held.into_iter().collect()));
+                continue;
+            }
+            let held = held.into_iter();
+            match &mut run {
+                Some(run) if run.first + run.targets.len() == index => {
+                    run.targets.push(target);
+                    run.held.extend(held);
+                }
+                _ => {
+                    let next = Run { first: index, targets: vec![target], held: held.collect() };
+                    prepared.extend(self.flush(run.replace(next)));
+                }
+            }
+        }
+        prepared.extend(self.flush(run));
+        prepared
+    }
+
+    fn own(&self, fields: &Map<String, Value>) -> Result<Notification, Error> {
+        let not_replaced = self.shared.iter().filter(|(name, _)| !fields.contains_key(*name));
+        let all = not_replaced.chain(fields).map(|(name, value)| (name.clone(), value.clone())).collect();
+        self.opened.notification(Fields::Strict(all))
+    }
+
+    fn flush(&self, run: Option<Run>) -> Vec<Prepared> {
+        let Some(Run { first, targets, held }) = run else { return Vec::new() };
+        let count = targets.len();
+        Prepared::new(first, count, self.batch(first, targets, self.opened.notification.clone()), held)
+    }
+
+    fn batch(
+        &self,
+        first: usize,
+        targets: Vec<Target>,
+        notification: Arc<Notification>,
+    ) -> Result<Arc<Batch>, Error> {
+        self.opened.campaign.batch(first, targets, notification, Instant::now() + self.opened.timeout)
+    }
+}
+
+async fn results_of(
+    settled: impl Future<Output = super::deliver::Settled>,
+    _held: Held,
+) -> Vec<DeliveryResult> {
+    settled.await.results
+}

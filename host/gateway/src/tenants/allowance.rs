@@ -1,0 +1,170 @@
+//! What one tenant uses at the moment, held against its limits.
+
+use std::borrow::Cow;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::pace::Pace;
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::Limits;
+use pushlet_quota::account::{Account, MemoryUse, Work};
+
+/// Registrations of one tenant that may wait for the processor or use it; the others wait behind them.
+const REGISTRATIONS: usize = 1;
+
+/// The counters of one tenant. An idle tenant's take some bytes, and nothing else.
+pub(super) struct Allowance {
+    requests: Pace,
+    pushes: Pace,
+    pub(super) registrations: Arc<Semaphore>,
+    pub(super) requests_under_way: AtomicUsize,
+    sends_under_way: AtomicU64,
+    requests_taken: AtomicU64,
+    pushes_taken: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What a tenant uses, and may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// Since the server started.
+    pub requests: u64,
+    /// Targets of sends, since the server started.
+    pub pushes: u64,
+    /// Requests and sends over a limit, since the server started.
+    pub refused: u64,
+    pub limits: Vec<LimitUse>,
+    /// Bytes, by what they are for.
+    pub memory: [(MemoryUse, usize); MemoryUse::ALL.len()],
+    /// Processor time since the server started, by what it was for.
+    pub work: [(Work, Duration); Work::ALL.len()],
+}
+
+/// How much of one limit is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitUse {
+    /// As it is called in [`Limits`].
+    pub limit: &'static str,
+    /// None: it holds for each call, and nothing is used up.
+    pub used: Option<u64>,
+    /// None: there is no such limit.
+    pub most: Option<u64>,
+}
+
+/// What a tenant has elsewhere in this server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    pub applications: u64,
+    pub components: u64,
+    pub component_bytes: u64,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            requests: Pace::default(),
+            pushes: Pace::default(),
+            registrations: Arc::new(Semaphore::new(REGISTRATIONS)),
+            requests_under_way: AtomicUsize::new(0),
+            sends_under_way: AtomicU64::new(0),
+            requests_taken: AtomicU64::new(0),
+            pushes_taken: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Allowance {
+    /// `now`: time since the server started.
+    pub(super) fn take_request(&self, limits: &Limits, now: Duration) -> Result<(), Error> {
+        if let Some(most) = limits.requests_per_second {
+            self.requests.take(1, most, now).map_err(|wait| {
+                let message = format!("more than {most} requests per second (limit requests_per_second)");
+                self.refuse("limit_requests_per_second", message, wait)
+            })?;
+        }
+        self.requests_taken.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How long pushes must wait, if they must; else they are counted.
+    pub(super) fn take_pushes(&self, limits: &Limits, count: u64, now: Duration) -> Result<(), Duration> {
+        if let Some(most) = limits.pushes_per_second {
+            self.pushes.take(count, most, now)?;
+        }
+        self.pushes_taken.fetch_add(count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The error for pushes that must wait.
+    pub(super) fn too_many_pushes(&self, limits: &Limits, wait: Duration) -> Error {
+        let most = limits.pushes_per_second.map_or(0, NonZeroU64::get);
+        let message = format!("more than {most} pushes per second (limit pushes_per_second)");
+        self.refuse("limit_pushes_per_second", message, wait)
+    }
+
+    pub(super) fn begin_send(&self, limits: &Limits) -> Result<(), Error> {
+        let most = limits.concurrent_sends.map_or(u64::MAX, NonZeroU64::get);
+        let begin = |count: u64| (count < most).then_some(count + 1);
+        let begun = self.sends_under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
+        begun.map(drop).map_err(|_| {
+            let message = format!("{most} sends are under way already (limit concurrent_sends)");
+            self.refuse("limit_concurrent_sends", message, Duration::from_secs(1))
+        })
+    }
+
+    pub(super) fn end_send(&self) {
+        self.sends_under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// `code` names the limit.
+    pub(super) fn refuse(
+        &self,
+        code: impl Into<Cow<'static, str>>,
+        message: String,
+        wait: Duration,
+    ) -> Error {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Error::new(Kind::Throttled, code, message).after(wait)
+    }
+
+    pub(super) fn usage(&self, limits: &Limits, held: Held, account: &Account, now: Duration) -> Usage {
+        let rate = |pace: &Pace, most: Option<NonZeroU64>| most.map_or(0, |most| pace.in_use(most, now));
+        let count = |limit, used, most: Option<NonZeroU64>| LimitUse {
+            limit,
+            used: Some(used),
+            most: most.map(NonZeroU64::get),
+        };
+        let each = |limit, most: Option<NonZeroU64>| LimitUse { used: None, ..count(limit, 0, most) };
+        let stock = |limit, used, most| LimitUse { limit, used: Some(used), most };
+        let sends = self.sends_under_way.load(Ordering::Relaxed);
+        let (requests, pushes) = (limits.requests_per_second, limits.pushes_per_second);
+        Usage {
+            requests: self.requests_taken.load(Ordering::Relaxed),
+            pushes: self.pushes_taken.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed) + account.refused(),
+            memory: MemoryUse::ALL.map(|of| (of, account.memory_used_for(of))),
+            work: account.work_by_kind(),
+            limits: vec![
+                count("requests_per_second", rate(&self.requests, requests), requests),
+                count("pushes_per_second", rate(&self.pushes, pushes), pushes),
+                count("concurrent_sends", sends, limits.concurrent_sends),
+                stock("applications", held.applications, limits.applications),
+                stock("components", held.components, limits.components),
+                stock("component_bytes", held.component_bytes, limits.component_bytes),
+                each("call_milliseconds", limits.call_milliseconds),
+                count(
+                    "cpu_milliseconds_per_second",
+                    account.cpu_milliseconds_per_second(),
+                    limits.cpu_milliseconds_per_second,
+                ),
+                each("instance_memory_bytes", limits.instance_memory_bytes),
+                count("memory_bytes", account.memory_used() as u64, limits.memory_bytes),
+            ],
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Whose component is compiled next. Few are compiled at a time, so tenants wait; each waits for as little as it can,
+//! for a free place goes to the one whose components took the least time of late.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
+
+/// How long a component waits for a place.
+const WAIT: Duration = Duration::from_secs(60);
+/// After so long, half of what a tenant took is forgotten.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+/// Seconds that are as good as none.
+const NOTHING: f64 = 0.05;
+
+/// The places for components that are compiled.
+pub(super) struct CompileJobs {
+    state: Arc<Mutex<State>>,
+    wait: Duration,
+}
+
+struct State {
+    free: usize,
+    waiting: Vec<Waiting>,
+    /// Seconds of places, by tenant.
+    taken: HashMap<TenantId, (f64, Instant)>,
+    arrivals: u64,
+}
+
+struct Waiting {
+    tenant: TenantId,
+    arrival: u64,
+    turn: oneshot::Sender<Job>,
+}
+
+/// A place, until it is dropped.
+pub(super) struct Job {
+    state: Arc<Mutex<State>>,
+    tenant: TenantId,
+    start: Instant,
+    /// It was never handed over.
+    unused: bool,
+}
+
+impl CompileJobs {
+    /// So many at a time.
+    pub fn new(places: usize) -> Self {
+        let state = State { free: places.max(1), waiting: Vec::new(), taken: HashMap::new(), arrivals: 0 };
+        Self { state: Arc::new(Mutex::new(state)), wait: WAIT }
+    }
+
+    /// Waits for a place, and not for ever.
+    pub async fn acquire(&self, tenant: &TenantId) -> Result<Job, Error> {
+        let turn = {
+            let mut state = locked(&self.state);
+            if state.free > 0 {
+                state.free -= 1;
+                return Ok(Job::new(&self.state, tenant.clone()));
+            }
+            let (turn, waiting) = oneshot::channel();
+            state.arrivals += 1;
+            let arrival = state.arrivals;
+            state.waiting.push(Waiting { tenant: tenant.clone(), arrival, turn });
+            waiting
+        };
+        match tokio::time::timeout(self.wait, turn).await {
+            Ok(Ok(job)) => Ok(job),
+            _ => {
+                let message = "too many components wait to be compiled, try again later";
+                Err(Error::new(Kind::Overloaded, "compiler_busy", message).after(Duration::from_secs(10)))
+            }
+        }
+    }
+}
+
+impl State {
+    /// The one whose turn it is.
+    fn next(&mut self, now: Instant) -> Option<Waiting> {
+        let taken = |tenant: &TenantId| {
+            self.taken.get(tenant).map_or(0.0, |(seconds, at)| faded(*seconds, now.duration_since(*at)))
+        };
+        let order = |one: &Waiting, other: &Waiting| -> Ordering {
+            let by_use = taken(&one.tenant).total_cmp(&taken(&other.tenant));
+            by_use.then_with(|| one.arrival.cmp(&other.arrival))
+        };
+        let all = self.waiting.iter().enumerate();
+        let (first, _) = all.min_by(|(_, one), (_, other)| order(one, other))?;
+        Some(self.waiting.swap_remove(first))
+    }
+
+    fn charge(&mut self, tenant: &TenantId, used: Duration, now: Instant) {
+        self.taken.retain(|_, (seconds, at)| faded(*seconds, now.duration_since(*at)) > NOTHING);
+        let (seconds, at) = self.taken.entry(tenant.clone()).or_insert((0.0, now));
+        *seconds = faded(*seconds, now.duration_since(*at)) + used.as_secs_f64();
+        *at = now;
+    }
+}
+
+impl Job {
+    fn new(state: &Arc<Mutex<State>>, tenant: TenantId) -> Self {
+        Self { state: state.clone(), tenant, start: Instant::now(), unused: false }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if self.unused {
+            return;
+        }
+        let now = Instant::now();
+        locked(&self.state).charge(&self.tenant, now.duration_since(self.start), now);
+        loop {
+            let next = {
+                let mut state = locked(&self.state);
+                let next = state.next(now);
+                if next.is_none() {
+                    state.free += 1;
+                }
+                next
+            };
+            let Some(Waiting { tenant, turn, .. }) = next else { return };
+            // Who does not wait any more leaves the place to the next one.
+            match turn.send(Self::new(&self.state, tenant)) {
+                Ok(()) => return,
+                Err(mut job) => job.unused = true,
+            }
+        }
+    }
+}
+
+fn faded(seconds: f64, age: Duration) -> f64 {
+    seconds * 0.5_f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64())
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn tenant(id: &str) -> TenantId {
+        TenantId::new(id)
+    }
+
+    async fn waits(jobs: &Arc<CompileJobs>, id: &str) -> tokio::task::JoinHandle<Job> {
+        let (jobs, before) = (jobs.clone(), locked(&jobs.state).waiting.len());
+        let (state, id) = (jobs.state.clone(), tenant(id));
+        let waiting = tokio::spawn(async move { jobs.acquire(&id).await.unwrap() });
+        while locked(&state).waiting.len() == before {
+            tokio::task::yield_now().await;
+        }
+        waiting
+    }
+
+    #[tokio::test]
+    async fn a_place_goes_to_the_tenant_that_took_least_of_late() {
+        let jobs = Arc::new(CompileJobs::new(1));
+        let running = jobs.acquire(&tenant("busy")).await.unwrap();
+        locked(&jobs.state).charge(&tenant("busy"), Duration::from_secs(20), Instant::now());
+        locked(&jobs.state).charge(&tenant("other"), Duration::from_secs(1), Instant::now());
+        let busy = waits(&jobs, "busy").await;
+        let other = waits(&jobs, "other").await;
+        let third = waits(&jobs, "third").await;
+        drop(running);
+        for (expected, waiting) in [("third", third), ("other", other), ("busy", busy)] {
+            let job = waiting.await.unwrap();
+            assert_eq!(job.tenant, tenant(expected));
+        }
+        assert_eq!(locked(&jobs.state).free, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_and_who_gave_up_takes_no_place() {
+        let jobs = CompileJobs::new(1);
+        let running = jobs.acquire(&tenant("slow")).await.unwrap();
+        let error = jobs.acquire(&tenant("other")).await.err().unwrap();
+        assert_eq!((error.kind, error.code.as_ref()), (Kind::Overloaded, "compiler_busy"));
+        assert!(error.retry_after.is_some());
+        drop(running);
+        assert!(locked(&jobs.state).waiting.is_empty());
+        assert_eq!(locked(&jobs.state).free, 1, "no place is lost");
+    }
+
+    #[test]
+    fn what_was_taken_fades_and_is_forgotten() {
+        let start = Instant::now();
+        let mut state = State { free: 0, waiting: Vec::new(), taken: HashMap::new(), arrivals: 0 };
+        state.charge(&tenant("a"), Duration::from_secs(8), start);
+        state.charge(&tenant("a"), Duration::ZERO, start + 2 * HALF_LIFE);
+        assert!((state.taken[&tenant("a")].0 - 2.0).abs() < 1e-9);
+        state.charge(&tenant("b"), Duration::from_secs(1), start + 60 * HALF_LIFE);
+        assert_eq!(state.taken.len(), 1, "a is as good as new");
+    }
+}

@@ -1,0 +1,287 @@
+//! Uploaded providers: how a stranger's component gets into the catalogue, step by step, and out again.
+//!
+//! [`Uploads::begin`] takes a place once the component has been read; [`Upload::finish`] checks it, compiles it in
+//! a process of its own, holds its manifest against the operator's [`Policy`], tries it ([`dry_run`]), keeps
+//! it, and then swaps it in. Calls under way finish with the version that they began with.
+
+mod dry_run;
+mod hosts;
+mod jobs;
+mod loading;
+mod policy;
+mod shared;
+mod steps;
+mod versions;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
+
+use crate::tenants::Tenants;
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::Work;
+use pushlet_registry::{Registry, Version as Stored};
+use pushlet_sandbox::{Catalogue, GuestLog, Loader, Provider, Sandbox};
+
+pub use hosts::{SecretHost, UploadRefusal};
+use jobs::CompileJobs;
+pub use policy::Policy;
+use shared::{Change, Shared, Tenant, not_found};
+pub use steps::{Upload, for_everybody};
+use versions::{Code, Version, Versions};
+pub use view::{ProviderEntry, ProviderView};
+
+/// Components on their way in at the same time, of different tenants.
+const PLACES: usize = 8;
+/// How long an upload waits for one.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What is uploaded, and what may be. Cheap to clone.
+#[derive(Clone)]
+pub struct Uploads(Arc<Shared>);
+
+/// The last upload of a tenant that was not taken.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RefusedUpload {
+    pub name: String,
+    pub digest: String,
+    pub error: String,
+    pub message: String,
+    /// What it printed, and where it trapped.
+    pub log: String,
+}
+
+/// What a version printed, and where it trapped.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct VersionLog {
+    pub digest: String,
+    pub log: String,
+}
+
+/// The logs of a provider, that of the active version first.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ProviderLog {
+    pub versions: Vec<VersionLog>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub refused_upload: Option<RefusedUpload>,
+}
+
+impl Uploads {
+    /// `jobs`: components that may be compiled at a time.
+    pub fn new(
+        catalogue: Catalogue,
+        loader: Loader,
+        owners: Arc<Tenants>,
+        registry: Arc<Registry>,
+        policy: Policy,
+        jobs: usize,
+    ) -> Self {
+        let sandbox = loader.sandbox().clone();
+        let accounts = sandbox.accounts().clone();
+        let uploads = Self(Arc::new(Shared {
+            catalogue: Arc::new(catalogue),
+            loader: Arc::new(loader),
+            owners,
+            registry,
+            policy,
+            places: Arc::new(Semaphore::new(PLACES)),
+            jobs: CompileJobs::new(jobs),
+            accounts,
+            busy: Mutex::default(),
+            tenants: Mutex::default(),
+        }));
+        uploads.watch(&sandbox);
+        let owners = Arc::downgrade(&uploads.0.owners);
+        sandbox.limits_of(move |tenant| {
+            owners.upgrade().and_then(|owners| owners.limits(tenant).ok()).unwrap_or_default()
+        });
+        uploads
+    }
+
+    /// Has the version before a quarantined one come back.
+    fn watch(&self, sandbox: &Sandbox) {
+        let shared = Arc::downgrade(&self.0);
+        sandbox.on_quarantine(move |tenant, name, digest| {
+            if let Some(shared) = shared.upgrade() {
+                shared.fall_back(tenant, name, digest);
+            }
+        });
+    }
+
+    pub(super) fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.0.catalogue
+    }
+
+    /// The providers that all tenants share, with the names of their endpoints.
+    pub fn shared_endpoints(&self) -> Vec<(String, Vec<String>)> {
+        self.0.catalogue.shared_endpoints()
+    }
+
+    /// Most bytes of a component.
+    pub fn largest_component(&self) -> usize {
+        self.0.loader.largest_component()
+    }
+
+    /// Finds what was kept by an earlier run, and has it loaded in the background. What can't be loaded is unusable, and
+    /// the rest goes on. Needs a Tokio runtime.
+    pub fn restore(&self) {
+        let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
+        for stored in self.0.registry.versions() {
+            let tenant = tenants.entry(stored.tenant.clone()).or_default();
+            tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
+        }
+        tenants.iter().for_each(|(id, tenant)| self.0.publish(id, tenant));
+        *self.0.tenants() = tenants;
+        self.load_in_background();
+    }
+
+    /// Whether a provider of this name may be uploaded now, to be asked before the component is read.
+    pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        self.0.may_upload(tenant, name)
+    }
+
+    /// Takes a place for an upload whose component has been read: a place is held for as long as the server
+    /// needs, not for as long as a caller likes to write.
+    pub async fn begin(&self, tenant: &TenantId, name: &str) -> Result<Upload, Error> {
+        self.0.may_upload(tenant, name)?;
+        let change = self.change(tenant)?;
+        let place = tokio::time::timeout(WAIT, self.0.places.clone().acquire_owned()).await;
+        match place {
+            Ok(Ok(place)) => Ok(Upload::new(change, name, place)),
+            _ => {
+                let message = "too many components are being uploaded, try again later";
+                Err(Error::new(Kind::Overloaded, "too_many_uploads", message))
+            }
+        }
+    }
+
+    /// Makes a version that is kept the active one, and ends its quarantine.
+    pub async fn activate(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<ProviderView, Error> {
+        let change = self.change(tenant)?;
+        let kept = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)?.get(digest).cloned());
+        let Some(version) = kept else {
+            self.view(tenant, name)?;
+            let message = format!("there is no version {digest} of {name}");
+            return Err(Error::new(Kind::NotFound, "version_not_found", message).about("digest"));
+        };
+        let provider = match version.provider() {
+            Some(provider) => provider.clone(),
+            None => {
+                self.0.accounts.of(tenant).admit_work(Work::Compiling)?;
+                self.0.load(&version.stored).await?
+            }
+        };
+        let (name, mut stored) = (name.to_owned(), version.stored);
+        blocking(move || {
+            let shared = &change.shared;
+            provider.instances(&change.tenant).release();
+            stored.activated = shared.next_activation(&change.tenant, &name);
+            let Stored { tenant, name, digest, activated, .. } = &stored;
+            shared.registry.activate_component(tenant, name, digest, *activated)?;
+            Ok(shared.swap_in(Version::new(stored, Code::Loaded(provider))))
+        })
+        .await
+    }
+
+    /// Forgets all versions of a provider of the tenant's own. Its applications stay, but can't be sent for.
+    pub async fn remove(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        let change = self.change(tenant)?;
+        let versions = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name).cloned());
+        let Some(versions) = versions else {
+            self.view(tenant, name)?;
+            let message = format!("{name} is there for everybody; only what was uploaded can be removed");
+            return Err(Error::new(Kind::Conflict, "built_in_provider", message));
+        };
+        let name = name.to_owned();
+        blocking(move || {
+            let Change { shared, tenant } = &change;
+            for version in versions.latest_first() {
+                shared.registry.remove_component(tenant, &name, &version.stored.digest)?;
+            }
+            let mut tenants = shared.tenants();
+            if let Some(own) = tenants.get_mut(tenant) {
+                own.providers.remove(&name);
+                shared.publish(tenant, own);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What a tenant's applications may be registered for, by name.
+    pub fn list(&self, tenant: &TenantId) -> Vec<ProviderEntry> {
+        let tenants = self.0.tenants();
+        let own = tenants.get(tenant).map(|own| &own.providers);
+        let is_own = |name: &String| own.is_some_and(|own| own.contains_key(name));
+        let shared = self.0.catalogue.shared().all();
+        let shared = shared.filter(|provider| !is_own(&provider.manifest().name));
+        let shared = shared.map(|provider| ProviderView::shared(provider, tenant));
+        let own = own.into_iter().flatten().map(|(name, versions)| ProviderView::own(name, versions, tenant));
+        let mut all: Vec<_> = shared.chain(own).map(ProviderEntry::from).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    pub fn view(&self, tenant: &TenantId, name: &str) -> Result<ProviderView, Error> {
+        if let Some(versions) = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)) {
+            return Ok(ProviderView::own(name, versions, tenant));
+        }
+        let shared = self.0.catalogue.shared().get(name);
+        shared.map(|provider| ProviderView::shared(provider, tenant)).ok_or_else(|| not_found(name))
+    }
+
+    /// What the tenant's instances of a provider printed, and where they trapped.
+    pub fn log(&self, tenant: &TenantId, name: &str) -> Result<ProviderLog, Error> {
+        let tenants = self.0.tenants();
+        let own = tenants.get(tenant);
+        let refused = own.and_then(|own| own.refused.clone()).filter(|refused| refused.name == name);
+        let versions = own.and_then(|own| own.providers.get(name));
+        let logs: Vec<(String, Arc<GuestLog>)> = match versions {
+            Some(versions) => {
+                let loaded = |version: &Version| Some((version.stored.digest.clone(), version.log()?));
+                versions.latest_first().filter_map(loaded).collect()
+            }
+            None => {
+                let shared = self.0.catalogue.shared().get(name).into_iter();
+                let log = |provider: &Arc<Provider>| provider.instances(tenant).log().clone();
+                shared.map(|provider| (provider.digest().to_owned(), log(provider))).collect()
+            }
+        };
+        if versions.is_none() && logs.is_empty() && refused.is_none() {
+            return Err(not_found(name));
+        }
+        let versions = logs.into_iter().map(|(digest, log)| VersionLog { digest, log: log.text() });
+        Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
+    }
+
+    /// How many providers a tenant uploaded, and the bytes of all their versions.
+    pub(super) fn held_by(&self, tenant: &TenantId) -> (u64, u64) {
+        let tenants = self.0.tenants();
+        let Some(own) = tenants.get(tenant) else { return (0, 0) };
+        let versions = own.providers.values().flat_map(Versions::latest_first);
+        (own.providers.len() as u64, versions.map(|version| version.stored.size).sum())
+    }
+
+    pub(super) fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
+        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if busy.insert(tenant.clone()) {
+            return Ok(Change { shared: self.0.clone(), tenant: tenant.clone() });
+        }
+        let message = "another change of your providers is under way";
+        Err(Error::new(Kind::Conflict, "change_under_way", message))
+    }
+}
+
+/// Runs what takes its time where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| Err(Error::internal(failure)))
+}

@@ -1,0 +1,137 @@
+//! The one error type that crosses module borders, sorted by who must act.
+//!
+//! Every error has an outer text for the caller ([`Error::message`]) and may have an inner one for the
+//! log ([`Error::inner`]). The HTTP status is chosen from [`Error::kind`] in one place, `http::answer`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use crate::contract::Rejection;
+
+/// Who must act, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller: the request is wrong as it stands.
+    Invalid,
+    /// The caller: no or wrong credentials for Pushlet itself.
+    AccessDenied,
+    /// The caller: it is known, and may not do this.
+    Forbidden,
+    /// The caller: there is no such thing.
+    NotFound,
+    /// The caller: the request conflicts with one that is under way.
+    Conflict,
+    /// The caller: the message or the request is too large.
+    TooLarge,
+    /// The caller: the content type is not understood.
+    UnsupportedMediaType,
+    /// The caller: the device token is dead, drop it.
+    Gone,
+    /// The operator of the application: the push service refuses its credential.
+    CredentialRejected,
+    /// The caller, later: it is too fast.
+    Throttled,
+    /// Nobody, later: a limit of this server is reached, or it is stopping.
+    Overloaded,
+    /// Nobody, later: the push service cannot be reached or is in trouble.
+    Unreachable,
+    /// Nobody, later: the push service is in trouble and says so.
+    Unavailable,
+    /// The push service or the component did not answer in time; the push may or may not have arrived.
+    TimedOut,
+    /// The author of the component: it broke the contract.
+    Provider,
+    /// We: this is a defect of Pushlet.
+    Internal,
+}
+
+/// What went wrong, for the caller and for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    pub kind: Kind,
+    /// `snake_case`, stable, for programs.
+    pub code: Cow<'static, str>,
+    /// For people; never holds a secret or another tenant's data.
+    pub message: Cow<'static, str>,
+    /// The field of the request that is wrong.
+    pub field: Option<String>,
+    /// When it makes sense to try again.
+    pub retry_after: Option<Duration>,
+    /// For the log only.
+    pub inner: Option<String>,
+}
+
+impl Error {
+    pub fn new(
+        kind: Kind,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { kind, code: code.into(), message: message.into(), field: None, retry_after: None, inner: None }
+    }
+
+    /// A request that is wrong in one field.
+    pub fn field(
+        code: impl Into<Cow<'static, str>>,
+        field: impl Into<String>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(Kind::Invalid, code, message).about(field)
+    }
+
+    /// A defect of ours: the caller learns nothing but that it was not their fault.
+    pub fn internal(inner: impl fmt::Display) -> Self {
+        Self::new(
+            Kind::Internal,
+            "unexpected_error",
+            "An unexpected error has occured, please try your request again later",
+        )
+        .caused_by(inner)
+    }
+
+    pub fn about(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    pub fn after(mut self, retry_after: impl Into<Option<Duration>>) -> Self {
+        self.retry_after = retry_after.into();
+        self
+    }
+
+    pub fn caused_by(mut self, inner: impl fmt::Display) -> Self {
+        self.inner = Some(inner.to_string());
+        self
+    }
+}
+
+/// The known name that is most like a wrong one, if one is like it: for "did you mean".
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let similar = known.into_iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    let similar = similar.filter(|(similarity, _)| *similarity > 0.8);
+    similar.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)?;
+        match &self.inner {
+            Some(inner) => write!(f, " ({inner})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Rejection> for Error {
+    fn from(rejection: Rejection) -> Self {
+        let kind = if rejection.code == "payload_too_large" { Kind::TooLarge } else { Kind::Invalid };
+        let error = Error::new(kind, rejection.code, rejection.message);
+        match rejection.field {
+            Some(field) => error.about(field),
+            None => error,
+        }
+    }
+}

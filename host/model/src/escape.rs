@@ -1,0 +1,80 @@
+//! Text of others, made harmless to whoever reads it on a terminal.
+
+use std::fmt::{self, Display, Write};
+
+/// Shows a value with its control characters, line breaks, and marks that reorder text escaped: `\n`, `\u{1b}`.
+pub struct Escaped<T>(pub T);
+
+impl<T: Display> Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Writer(f), "{}", self.0)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Writer(f), "{:?}", self.0)
+    }
+}
+
+/// JSON with the same characters escaped as JSON has them. A serializer escapes only those below U+0020, and outside
+/// of texts JSON holds none of the others.
+pub fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for letter in json.chars() {
+        // Line breaks and spaces between values are the serializer's own.
+        if is_harmful(letter) && letter != '\n' {
+            escaped.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
+/// Control characters (C0, DEL, C1), line and paragraph separators, and marks of direction, with which a text can
+/// look like another one.
+pub fn is_harmful(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes on what is harmless, and escapes the rest.
+struct Writer<'a, W>(&'a mut W);
+
+impl<W: Write> Write for Writer<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.find(is_harmful) {
+            let (harmless, harmful) = rest.split_at(at);
+            self.0.write_str(harmless)?;
+            let mut letters = harmful.chars();
+            letters.next().map_or(Ok(()), |letter| write!(self.0, "{}", letter.escape_default()))?;
+            rest = letters.as_str();
+        }
+        self.0.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "a\r\nb\u{1b}[2J\u{7f}\u{9b}31m\u{202e}c\u{2028}\u{7}";
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        let escaped = "a\\r\\nb\\u{1b}[2J\\u{7f}\\u{9b}31m\\u{202e}c\\u{2028}\\u{7}";
+        assert_eq!(Escaped(HOSTILE).to_string(), escaped);
+        assert_eq!(format!("{:?}", Escaped(format_args!("{HOSTILE}"))), escaped);
+        assert_eq!(Escaped("Grüße, 🦀 👩‍👧").to_string(), "Grüße, 🦀 👩‍👧");
+    }
+
+    #[test]
+    fn json_means_the_same_afterwards() {
+        let value = serde_json::json!({ HOSTILE: HOSTILE, "n": 1 });
+        let escaped = escape_json(&format!("{value:#}"));
+        assert!(escaped.chars().all(|letter| letter == '\n' || !is_harmful(letter)), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).ok(), Some(value));
+    }
+}

@@ -1,0 +1,9 @@
+//! The nouns that every room uses: the contract with provider components, errors, tenants, notifications.
+
+pub mod contract;
+pub mod digest;
+pub mod error;
+pub mod escape;
+pub mod notification;
+pub mod tenant;
+pub mod warnings;

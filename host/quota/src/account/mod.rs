@@ -1,0 +1,200 @@
+//! What each tenant uses of this process, and how much of it the tenant may use: memory and processor time.
+//!
+//! There is one [`Account`] per tenant, whatever the memory or the work is for:
+//! - [`memory`]: bytes are reserved before they are taken, and given back when a [`Reservation`] is dropped.
+//!   A reservation is two atomic additions; there is no lock and no clock.
+//! - [`work`]: processor time is charged after it was used. A tenant that is in debt waits. Work that takes long
+//!   runs on low-priority threads, a few pieces of each tenant at a time ([`Account::run_heavy`]).
+//!
+//! Over a tenant's own limit the error is 429 and names the limit; over the process's limit it is 503.
+
+mod budget;
+mod machine;
+mod memory;
+mod work;
+mod workers;
+
+use std::collections::HashMap;
+use std::io;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+pub use machine::default_memory;
+pub use memory::{MemoryUse, Reservation};
+pub use work::{Meter, Work, WorkLimits, WorkPermit};
+pub use workers::thread_cpu_time;
+
+use memory::{ProcessMemory, TenantMemory};
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
+use work::{TenantWork, WorkTotals};
+use workers::WorkerPools;
+
+/// The bounds of all accounts.
+#[derive(Debug, Clone)]
+pub struct AccountSettings {
+    /// Bytes that all tenants together may reserve. One tenant alone gets at most half of them.
+    pub process_memory: usize,
+    /// Bytes that a tenant may reserve until [`Account::set_limits`] says otherwise.
+    pub tenant_memory: usize,
+    pub work: WorkLimits,
+}
+
+impl Default for AccountSettings {
+    fn default() -> Self {
+        Self { process_memory: default_memory(), tenant_memory: usize::MAX, work: WorkLimits::default() }
+    }
+}
+
+/// Makes room on an account that is full. Returns whether it made any.
+type Reclaim = Box<dyn Fn(&Arc<Account>) -> bool + Send + Sync>;
+
+/// What all accounts share.
+struct Common {
+    memory: ProcessMemory,
+    work: WorkTotals,
+    pools: WorkerPools,
+    reclaim: OnceLock<Reclaim>,
+}
+
+/// The accounts of all tenants.
+pub struct Accounts {
+    settings: AccountSettings,
+    common: Arc<Common>,
+    tenants: Mutex<Known>,
+}
+
+/// An account lives for as long as anything uses it.
+#[derive(Default)]
+struct Known {
+    by_tenant: HashMap<TenantId, Weak<Account>>,
+    /// The number of entries at which dead ones are removed.
+    prune_at: usize,
+}
+
+/// What one tenant uses, and may use.
+pub struct Account {
+    tenant: TenantId,
+    common: Arc<Common>,
+    memory: TenantMemory,
+    work: TenantWork,
+    refused: AtomicU64,
+}
+
+impl Accounts {
+    /// Fails only where no thread can be started.
+    pub fn new(settings: AccountSettings) -> io::Result<Arc<Self>> {
+        let common = Common {
+            memory: ProcessMemory::new(settings.process_memory),
+            work: WorkTotals::default(),
+            pools: WorkerPools::new(settings.work.calls, settings.work.heavy_calls)?,
+            reclaim: OnceLock::new(),
+        };
+        Ok(Arc::new(Self { settings, common: Arc::new(common), tenants: Mutex::default() }))
+    }
+
+    /// The account of a tenant: always the same one, while anything uses it. Takes a lock: not for each push.
+    pub fn of(&self, tenant: &TenantId) -> Arc<Account> {
+        let mut known = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = known.by_tenant.get(tenant).and_then(Weak::upgrade) {
+            return account;
+        }
+        if known.by_tenant.len() >= known.prune_at {
+            known.by_tenant.retain(|_, account| account.strong_count() > 0);
+            known.prune_at = (2 * known.by_tenant.len()).max(64);
+        }
+        let account = Arc::new(Account {
+            tenant: tenant.clone(),
+            common: self.common.clone(),
+            memory: TenantMemory::new(self.settings.tenant_memory),
+            work: TenantWork::new(&self.settings.work),
+            refused: AtomicU64::new(0),
+        });
+        known.by_tenant.insert(tenant.clone(), Arc::downgrade(&account));
+        account
+    }
+
+    /// Sets what makes room when a tenant's own limit is reached: what is kept only for speed goes first. The
+    /// first call counts.
+    pub fn on_full(&self, reclaim: impl Fn(&Arc<Account>) -> bool + Send + Sync + 'static) {
+        let _ = self.common.reclaim.set(Box::new(reclaim));
+    }
+
+    /// Bytes that all tenants have reserved, and how many they may reserve.
+    pub fn process_memory(&self) -> (usize, usize) {
+        (self.common.memory.used(), self.common.memory.limit())
+    }
+
+    /// Bytes that all tenants have reserved, by use.
+    pub fn memory_by_use(&self) -> [(MemoryUse, usize); MemoryUse::ALL.len()] {
+        let accounts: Vec<_> = {
+            let known = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            known.by_tenant.values().filter_map(Weak::upgrade).collect()
+        };
+        MemoryUse::ALL.map(|of| (of, accounts.iter().map(|account| account.memory.used_for(of)).sum()))
+    }
+
+    /// Processor time that was charged since the process began, by kind of work.
+    pub fn work_by_kind(&self) -> [(Work, std::time::Duration); Work::ALL.len()] {
+        self.common.work.all()
+    }
+
+    /// Runs a job that belongs to no tenant's account on the threads that are served last. It waits for no place.
+    pub async fn in_background<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        workers::join(self.common.pools.heavy.run(job)).await.ok_or_else(work::overloaded)
+    }
+}
+
+impl Account {
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// Sets the tenant's own limits. None: there is none.
+    pub fn set_limits(&self, memory: Option<NonZeroU64>, cpu_milliseconds_per_second: Option<NonZeroU64>) {
+        let bytes = |most: NonZeroU64| usize::try_from(most.get()).unwrap_or(usize::MAX);
+        self.memory.set_limit(memory.map_or(usize::MAX, bytes));
+        if let Some(milliseconds) = cpu_milliseconds_per_second {
+            self.work.set_rate(milliseconds);
+        }
+    }
+
+    /// Requests and work that were refused because of this account.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn refuse(&self, error: Error) -> Error {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        error
+    }
+
+    fn over_limit(&self, limit: &str, message: String) -> Error {
+        self.refuse(Error::new(Kind::Throttled, format!("limit_{limit}"), message))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_one_account_for_as_long_as_it_is_used() {
+        let accounts = Accounts::new(AccountSettings::default()).unwrap();
+        let (a, b) = (TenantId::new("a"), TenantId::new("b"));
+        let account = accounts.of(&a);
+        assert!(Arc::ptr_eq(&account, &accounts.of(&a)));
+        assert!(!Arc::ptr_eq(&account, &accounts.of(&b)));
+        for number in 0..1000 {
+            accounts.of(&TenantId::new(&number.to_string()));
+        }
+        let known = accounts.tenants.lock().unwrap().by_tenant.len();
+        assert!(known <= 64, "{known}: accounts that nothing uses are removed");
+        assert!(Arc::ptr_eq(&account, &accounts.of(&a)));
+    }
+}

@@ -1,0 +1,5 @@
+//! Who pays, and who comes next: accounts for the memory and processor time of each tenant, and fair shares of
+//! tables and permits.
+
+pub mod account;
+pub mod fair;

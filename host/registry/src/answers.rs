@@ -1,0 +1,121 @@
+//! Answers to sends that came with an `Idempotency-Key`, so that a repeat after a restart is not sent.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::journal::Journal;
+use super::storage::{Change, Key, Storage, StorageError, Table};
+use super::{Registry, cut_off, from_unix, unix_milliseconds};
+use pushlet_model::tenant::TenantId;
+
+/// An answer, and what it answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub at: SystemTime,
+    /// SHA-256 of the request.
+    pub request: [u8; 32],
+    /// Of HTTP.
+    pub status: u16,
+    /// The header's value; empty: there is none.
+    pub content_type: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// All answers that are kept. Cheap to clone.
+#[derive(Clone)]
+pub struct Answers {
+    storage: Arc<dyn Storage>,
+    journal: Arc<Journal>,
+}
+
+impl Registry {
+    /// None: answers would end with the process.
+    pub fn answers(&self) -> Option<Answers> {
+        let answers = || Answers { storage: self.storage.clone(), journal: self.journal.clone() };
+        self.storage.is_durable().then(answers)
+    }
+}
+
+impl Answers {
+    /// Those of all tenants, with their keys, the oldest first. Blocks.
+    pub fn all(&self) -> Result<Vec<(TenantId, String, Answer)>, StorageError> {
+        let read = |(key, bytes): (Key, Vec<u8>)| {
+            let [tenant, key] = key.parts().ok_or_else(|| cut_off("an answer's key"))?;
+            let answer = Answer::read(&bytes).ok_or_else(|| cut_off("an answer"))?;
+            Ok((TenantId::new(&tenant), key, answer))
+        };
+        let all = self.storage.scan(Table::Answers, &Key::new(&[]))?.into_iter().map(read);
+        let mut all = all.collect::<Result<Vec<_>, StorageError>>()?;
+        all.sort_by_key(|(_, _, answer)| answer.at);
+        Ok(all)
+    }
+
+    /// Keeps an answer in place of one with the same key. It is on the disk when this returns.
+    pub async fn put(&self, tenant: &TenantId, key: &str, answer: &Answer) -> Result<(), StorageError> {
+        self.journal.keep([Change::Put(Table::Answers, place(tenant, key), answer.written())]).await
+    }
+
+    /// Forgets some, soon.
+    pub fn forget(&self, tenant: &TenantId, keys: &[String]) {
+        self.journal.add(keys.iter().map(|key| Change::Delete(Table::Answers, place(tenant, key))));
+    }
+}
+
+impl Answer {
+    /// Milliseconds since the Unix epoch (8 bytes), the request's digest, the status (2 bytes), the length of
+    /// the content type (2 bytes), the content type, the body. Numbers are big-endian.
+    fn written(&self) -> Vec<u8> {
+        let content_type = self.content_type.get(..usize::from(u16::MAX)).unwrap_or(&self.content_type);
+        let length = u16::try_from(content_type.len()).unwrap_or(u16::MAX);
+        [
+            unix_milliseconds(self.at).to_be_bytes().as_slice(),
+            &self.request,
+            &self.status.to_be_bytes(),
+            &length.to_be_bytes(),
+            content_type,
+            &self.body,
+        ]
+        .concat()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (at, rest) = bytes.split_first_chunk()?;
+        let (request, rest) = rest.split_first_chunk()?;
+        let (status, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (content_type, body) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        Some(Self {
+            at: from_unix(u64::from_be_bytes(*at)),
+            request: *request,
+            status: u16::from_be_bytes(*status),
+            content_type: content_type.to_vec(),
+            body: body.to_vec(),
+        })
+    }
+}
+
+fn place(tenant: &TenantId, key: &str) -> Key {
+    Key::new(&[tenant.as_str(), key])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_as_it_was_written() {
+        let answer = Answer {
+            at: from_unix(1_234_567),
+            request: [7; 32],
+            status: 200,
+            content_type: b"application/json".to_vec(),
+            body: b"{}".to_vec(),
+        };
+        let written = answer.written();
+        assert_eq!(Answer::read(&written).unwrap(), answer);
+        for length in 0..written.len() - 2 {
+            assert_eq!(Answer::read(&written[..length]), None, "{length}");
+        }
+    }
+}

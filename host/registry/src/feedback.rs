@@ -1,0 +1,277 @@
+//! The tokens that a push service reported dead, until somebody asks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::journal::Journal;
+use super::storage::{Change, Key, Table};
+use super::unix_milliseconds;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{Account, MemoryUse, Reservation};
+
+/// A dead token, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadToken {
+    pub device_token: String,
+    pub since: SystemTime,
+}
+
+/// Bytes of a token that no push service can have given out; none is kept that is longer.
+const LONGEST_TOKEN: usize = 4 << 10;
+/// Bytes that a report takes beside its token, which is kept twice.
+const OVERHEAD: usize = 160;
+/// Bytes that the reports of an application may take, for each one that there may be.
+const BYTES_EACH: usize = 1 << 10;
+/// The part of a tenant's memory that the reports of all its applications may take.
+const PART: usize = 4;
+
+/// A bounded list: each token once, with its newest time. When it is full, by number or by bytes, the oldest report
+/// goes; so it does when all lists of the tenant take too much of its memory.
+pub struct Feedback {
+    tokens: Mutex<Reports>,
+    most: usize,
+    /// None: it is not kept.
+    kept: Option<Kept>,
+    /// The application is gone: what is still reported is not kept. Written under the lock of `tokens`.
+    retired: AtomicBool,
+}
+
+/// Where a list is kept.
+pub(super) struct Kept {
+    pub journal: Arc<Journal>,
+    pub tenant: TenantId,
+    pub application: String,
+}
+
+#[derive(Default)]
+struct Reports {
+    next: u64,
+    /// Token → (order of its report, since when).
+    by_token: HashMap<String, (u64, SystemTime)>,
+    /// Order → token, oldest first.
+    by_order: BTreeMap<u64, String>,
+    bytes: usize,
+    /// The same on the tenant's account, from the first report on.
+    reserved: Option<Reservation>,
+}
+
+impl Feedback {
+    /// A list that ends with the process.
+    pub fn new(most: usize) -> Self {
+        Self { tokens: Mutex::default(), most, kept: None, retired: AtomicBool::new(false) }
+    }
+
+    pub(super) fn kept(most: usize, kept: Kept) -> Self {
+        Self { kept: Some(kept), ..Self::new(most) }
+    }
+
+    /// `payer`: the tenant's account; None: nobody counts it.
+    pub fn report(&self, device_token: &str, since: SystemTime, payer: Option<&Arc<Account>>) {
+        if device_token.len() > LONGEST_TOKEN {
+            return;
+        }
+        let mut reports = self.reports();
+        let mut gone = Vec::new();
+        let order = reports.next;
+        reports.next += 1;
+        gone.extend(reports.insert(order, device_token.to_owned(), since));
+        while self.is_over(&reports) || !reports.reserve(payer) {
+            let Some(oldest) = reports.remove_oldest() else { break };
+            gone.push(oldest);
+        }
+        let stays = !gone.contains(&order);
+        // In the order of the reports, so under their lock.
+        if let Some(kept) = self.kept.as_ref().filter(|_| !self.is_retired()) {
+            if stays {
+                kept.note(order, device_token, since, &gone);
+            } else {
+                gone.iter().filter(|gone| **gone != order).for_each(|gone| kept.forget(*gone));
+            }
+        }
+    }
+
+    /// All reports, oldest first.
+    pub fn list(&self) -> Vec<DeadToken> {
+        let reports = self.reports();
+        let tokens = reports.by_order.values().filter_map(|device_token| {
+            let (_, since) = *reports.by_token.get(device_token)?;
+            Some(DeadToken { device_token: device_token.clone(), since })
+        });
+        tokens.collect()
+    }
+
+    /// All reports, oldest first; the list is empty afterwards.
+    pub fn take(&self) -> Vec<DeadToken> {
+        let mut reports = self.reports();
+        let by_order = std::mem::take(&mut reports.by_order);
+        let mut by_token = std::mem::take(&mut reports.by_token);
+        (reports.bytes, reports.reserved) = (0, None);
+        if let Some(kept) = self.kept.as_ref().filter(|_| !by_order.is_empty() && !self.is_retired()) {
+            kept.clear();
+        }
+        drop(reports);
+        let tokens = by_order.into_values().filter_map(|device_token| {
+            let (_, since) = by_token.remove(&device_token)?;
+            Some(DeadToken { device_token, since })
+        });
+        tokens.collect()
+    }
+
+    /// The application is gone, or is not after all.
+    pub(super) fn retire(&self, retired: bool) {
+        let _order = self.reports();
+        self.retired.store(retired, Ordering::Relaxed);
+    }
+
+    /// Is the application gone? Takes no lock.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Puts in what was kept by an earlier run. `order`: as it was then; they come in that order.
+    pub(super) fn restore(&self, order: u64, dead: DeadToken) {
+        let mut reports = self.reports();
+        reports.next = reports.next.max(order + 1);
+        reports.insert(order, dead.device_token, dead.since);
+        while self.is_over(&reports)
+            && let Some(order) = reports.remove_oldest()
+        {
+            self.kept.iter().for_each(|kept| kept.forget(order));
+        }
+    }
+
+    fn is_over(&self, reports: &Reports) -> bool {
+        reports.by_order.len() > self.most || reports.bytes > self.most.saturating_mul(BYTES_EACH)
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reports {
+    /// Returns the order of an older report of the token, which is gone.
+    fn insert(&mut self, order: u64, device_token: String, since: SystemTime) -> Option<u64> {
+        self.bytes += size(&device_token);
+        let old = self.by_token.insert(device_token.clone(), (order, since)).map(|(old, _)| old);
+        if let Some(same) = old.and_then(|old| self.by_order.remove(&old)) {
+            self.bytes -= size(&same);
+        }
+        self.by_order.insert(order, device_token);
+        old
+    }
+
+    fn remove_oldest(&mut self) -> Option<u64> {
+        let (order, oldest) = self.by_order.pop_first()?;
+        self.by_token.remove(&oldest);
+        self.bytes -= size(&oldest);
+        Some(order)
+    }
+
+    /// Counts all reports on the account. False: there is no room for them.
+    fn reserve(&mut self, payer: Option<&Arc<Account>>) -> bool {
+        let Some(payer) = payer else { return true };
+        let reserved = self.reserved.get_or_insert_with(|| payer.reserve_nothing(MemoryUse::Feedback));
+        reserved.shrink_to(self.bytes);
+        let more = self.bytes - reserved.bytes();
+        let all = payer.memory_used_for(MemoryUse::Feedback).saturating_add(more);
+        all <= payer.memory_limit() / PART && reserved.grow(more).is_ok()
+    }
+}
+
+fn size(device_token: &str) -> usize {
+    2 * device_token.len() + OVERHEAD
+}
+
+impl Kept {
+    fn note(&self, order: u64, device_token: &str, since: SystemTime, gone: &[u64]) {
+        let value = format!("{} {device_token}", unix_milliseconds(since)).into_bytes();
+        let gone = gone.iter().map(|order| Change::Delete(Table::Feedback, self.key(*order)));
+        self.journal.add(gone.chain([Change::Put(Table::Feedback, self.key(order), value)]));
+    }
+
+    fn forget(&self, order: u64) {
+        self.journal.add([Change::Delete(Table::Feedback, self.key(order))]);
+    }
+
+    fn clear(&self) {
+        let all = Key::new(&[self.tenant.as_str(), &self.application]);
+        self.journal.add([Change::DeleteAll(Table::Feedback, all)]);
+    }
+
+    fn key(&self, order: u64) -> Key {
+        Key::new(&[self.tenant.as_str(), &self.application, &format!("{order:016x}")])
+    }
+}
+
+impl DeadToken {
+    /// As [`Kept::note`] writes it.
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        let (since, device_token) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+        let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since.parse().ok()?))?;
+        Some(Self { device_token: device_token.to_owned(), since })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use pushlet_quota::account::{AccountSettings, Accounts};
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn tokens(feedback: &Feedback) -> Vec<(String, SystemTime)> {
+        feedback.take().into_iter().map(|dead| (dead.device_token, dead.since)).collect()
+    }
+
+    #[test]
+    fn reading_clears_it() {
+        let feedback = Feedback::new(10);
+        feedback.report("a", at(1), None);
+        feedback.report("b", at(2), None);
+        assert_eq!(tokens(&feedback), [("a".into(), at(1)), ("b".into(), at(2))]);
+        assert_eq!(tokens(&feedback), []);
+    }
+
+    #[test]
+    fn a_token_is_listed_once_and_the_newest_are_kept() {
+        let feedback = Feedback::new(2);
+        feedback.report("a", at(1), None);
+        feedback.report("b", at(2), None);
+        feedback.report("a", at(3), None);
+        feedback.report("c", at(4), None);
+        assert_eq!(tokens(&feedback), [("a".into(), at(3)), ("c".into(), at(4))]);
+    }
+
+    #[test]
+    fn reports_are_bounded_by_their_bytes_too() {
+        let feedback = Feedback::new(4);
+        let token = |number: usize| format!("{number}{}", "x".repeat(1500));
+        (0..4).for_each(|number| feedback.report(&token(number), at(1), None));
+        feedback.report(&"x".repeat(LONGEST_TOKEN + 1), at(2), None);
+        assert_eq!(tokens(&feedback), [(token(3), at(1))], "4 KiB for four: one of 3 KiB");
+        feedback.report("a", at(1), None);
+        feedback.report("a", at(2), None);
+        assert_eq!(feedback.reports().bytes, size("a"));
+    }
+
+    #[test]
+    fn all_lists_of_a_tenant_together_take_no_more_than_their_part() {
+        let settings = AccountSettings { tenant_memory: 100 << 10, ..AccountSettings::default() };
+        let account = Accounts::new(settings).unwrap().of(&TenantId::new("a"));
+        let lists: Vec<_> = (0..10).map(|_| Feedback::new(1000)).collect();
+        for number in 0..1000 {
+            lists.iter().for_each(|list| list.report(&format!("{number:0100}"), at(1), Some(&account)));
+        }
+        let used = account.memory_used_for(MemoryUse::Feedback);
+        assert!((20 << 10..=25 << 10).contains(&used), "{used}");
+        // The newest report of each is kept, whatever the others have.
+        assert!(lists.iter().all(|list| tokens(list).last().is_some_and(|last| last.0.ends_with("999"))));
+        assert_eq!(account.memory_used(), 0);
+    }
+}

@@ -1,0 +1,320 @@
+//! What the server knows: tenants, their applications with sealed secrets, their dead tokens, their uploaded
+//! components. It is kept by a [`Storage`]; what every request needs is in memory too.
+//!
+//! With [`File`] it outlives the process: what was acknowledged is on the disk, whenever the process is killed.
+//! Reports of dead tokens are kept within moments, and in order; a kill in between can lose the newest ones,
+//! which the answers to their sends have told already. Of what is kept, the secrets of applications and the
+//! key that API keys are hashed with are sealed; device tokens, settings and answers are readable. Who may write to
+//! the file still can not make a tenant, give one a key, lift a limit or have another component run (`authentic`).
+//!
+//! A change is answered when it is kept. An application's secrets are opened and parsed when it is first
+//! sent for, so that a start takes no longer for thousands of applications, and an expired one hurts nobody.
+
+mod answers;
+mod authentic;
+mod components;
+mod feedback;
+mod file;
+mod format;
+mod journal;
+mod memory;
+mod record;
+mod storage;
+mod tenants;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use journal::Journal;
+use pushlet_credential::{Credential, KeyHasher, SealingKey, Uploads};
+use pushlet_model::contract;
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
+use pushlet_model::warnings::Repeats;
+use record::Record;
+
+pub use answers::{Answer, Answers};
+pub use components::Version;
+pub use feedback::{DeadToken, Feedback};
+pub use file::File;
+pub use format::{FORMAT, rotate_key};
+pub use memory::Memory;
+pub use record::Description;
+pub use storage::{Change, Key, Storage, StorageError, Table};
+pub use tenants::{KeyRecord, TenantRecord};
+
+/// A registered application, ready to send for.
+pub struct Application {
+    /// What components see of it.
+    pub record: contract::Application,
+    /// The name of its provider.
+    pub provider: String,
+    pub credential: Option<Credential>,
+    pub feedback: Arc<Feedback>,
+    /// One for each of its sends that may be under way at once.
+    pub places: Arc<Semaphore>,
+    /// Once it was asked for.
+    pub identity: OnceLock<ConnectionIdentity>,
+    /// Its push service, or the one that gives it tokens, could not be reached.
+    pub unreached: Repeats,
+}
+
+/// What decides which connections an application uses.
+pub struct ConnectionIdentity {
+    /// The settings that are part of it.
+    pub settings: Vec<String>,
+    pub digest: [u8; 32],
+}
+
+/// An application that is known; its secrets may not be opened yet.
+pub struct Entry {
+    pub id: String,
+    pub description: Description,
+    pub feedback: Arc<Feedback>,
+    /// Once somebody has opened them.
+    ready: OnceCell<Arc<Application>>,
+}
+
+/// All that is known, of all tenants.
+pub struct Registry {
+    storage: Arc<dyn Storage>,
+    key: SealingKey,
+    hasher: KeyHasher,
+    journal: Arc<Journal>,
+    applications: RwLock<HashMap<TenantId, HashMap<String, Arc<Entry>>>>,
+    versions: RwLock<components::Versions>,
+    /// Held from the check of a change to its end, so that what is kept and what is in memory agree.
+    changing: Mutex<()>,
+    /// Most dead tokens per application.
+    feedback: usize,
+}
+
+impl Registry {
+    /// Reads what is kept. `feedback`: most dead tokens per application.
+    pub fn open(storage: Arc<dyn Storage>, key: SealingKey, feedback: usize) -> Result<Self, StorageError> {
+        format::migrate(&*storage, &key)?;
+        let hasher = format::hasher(&*storage, &key)?;
+        let registry = Self {
+            journal: Journal::new(storage.clone()),
+            versions: RwLock::new(components::read(&*storage, &hasher)?),
+            hasher,
+            storage,
+            key,
+            applications: RwLock::default(),
+            changing: Mutex::default(),
+            feedback,
+        };
+        registry.read_applications()?;
+        registry.read_feedback()?;
+        Ok(registry)
+    }
+
+    /// One that ends with the process.
+    pub fn in_memory(feedback: usize) -> Result<Self, StorageError> {
+        Self::open(Arc::new(Memory::default()), SealingKey::generate()?, feedback)
+    }
+
+    /// Can changes be kept? What waits for a disk that works again is kept now. Blocks.
+    pub fn check_storage(&self) -> Result<(), StorageError> {
+        self.storage.check()?;
+        self.journal.flush()
+    }
+
+    /// Hashes API keys.
+    pub fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// Keeps an application; one with the same id is replaced, and sends under way finish with the old one.
+    /// `most`: applications of the tenant. Answers the new one, and the one that was replaced. Blocks.
+    pub fn put(
+        &self,
+        tenant: &TenantId,
+        mut application: Application,
+        secrets: &Uploads,
+        most: usize,
+    ) -> Result<(Arc<Entry>, Option<Arc<Entry>>), Error> {
+        let _order = self.changing();
+        let id = application.record.id.clone();
+        let old = self.get(tenant, &id).ok();
+        if old.is_none() && self.count(tenant) >= most {
+            let message =
+                format!("there are {most} applications, the most that is allowed (limit applications)");
+            return Err(Error::new(Kind::Throttled, "limit_applications", message));
+        }
+        let now = unix_milliseconds(SystemTime::now());
+        let mut description = Description::new(&application, now);
+        if let Some(old) = &old {
+            description.created = old.description.created;
+        }
+        let record = Record::new(tenant, &id, &description, secrets, &self.key)?;
+        let place = Key::new(&[tenant.as_str(), &id]);
+        self.journal.commit(vec![Change::Put(Table::Applications, place, record.to_bytes())])?;
+        let feedback = old.as_ref().map(|old| old.feedback.clone());
+        let feedback = feedback.unwrap_or_else(|| self.new_feedback(tenant, &id));
+        application.feedback = feedback.clone();
+        let ready = OnceCell::new_with(Some(Arc::new(application)));
+        let entry = Arc::new(Entry { id: id.clone(), description, feedback, ready });
+        self.applications_mut().entry(tenant.clone()).or_default().insert(id, entry.clone());
+        Ok((entry, old))
+    }
+
+    /// The applications of all tenants.
+    pub fn all(&self) -> Vec<(TenantId, Arc<Entry>)> {
+        let all = self.applications();
+        let of = |(tenant, own): (&TenantId, &HashMap<String, Arc<Entry>>)| {
+            own.values().map(|entry| (tenant.clone(), entry.clone())).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
+    }
+
+    /// The tenant's applications, by id.
+    pub fn list(&self, tenant: &TenantId) -> Vec<Arc<Entry>> {
+        let mut own: Vec<_> =
+            self.applications().get(tenant).into_iter().flat_map(HashMap::values).cloned().collect();
+        own.sort_by(|one, other| one.id.cmp(&other.id));
+        own
+    }
+
+    /// How many applications the tenant has.
+    pub fn count(&self, tenant: &TenantId) -> usize {
+        self.applications().get(tenant).map_or(0, HashMap::len)
+    }
+
+    pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<Entry>, Error> {
+        self.applications().get(tenant).and_then(|own| own.get(id)).cloned().ok_or_else(not_found)
+    }
+
+    /// Forgets an application, and answers it; sends under way finish with it. Blocks.
+    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<Arc<Entry>, Error> {
+        let _order = self.changing();
+        let entry = self.get(tenant, id)?;
+        let place = Key::new(&[tenant.as_str(), id]);
+        let changes = vec![
+            Change::Delete(Table::Applications, place.clone()),
+            Change::DeleteAll(Table::Feedback, place),
+        ];
+        self.retiring(std::slice::from_ref(&entry), changes)?;
+        if let Some(own) = self.applications_mut().get_mut(tenant) {
+            own.remove(id);
+        }
+        Ok(entry)
+    }
+
+    /// The secrets that an application was registered with. Blocks.
+    pub fn secrets(&self, tenant: &TenantId, entry: &Entry) -> Result<Uploads, Error> {
+        let place = Key::new(&[tenant.as_str(), &entry.id]);
+        let bytes = self.storage.get(Table::Applications, &place)?.ok_or_else(not_found)?;
+        let record = Record::from_bytes(&bytes)?;
+        if record.description()? != entry.description {
+            let message = "the application is being replaced, try again";
+            return Err(Error::new(Kind::Overloaded, "application_replaced", message));
+        }
+        Ok(record.secrets(tenant, &entry.id, &self.key).map_err(StorageError::from)?)
+    }
+
+    /// Keeps what is not kept yet. Blocks.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        self.journal.flush()
+    }
+
+    fn read_applications(&self) -> Result<(), StorageError> {
+        let mut all = self.applications_mut();
+        for (key, bytes) in self.storage.scan(Table::Applications, &Key::new(&[]))? {
+            let [tenant, id] = key.parts().ok_or_else(|| cut_off("an application's key"))?;
+            let tenant = TenantId::new(&tenant);
+            let description = Record::from_bytes(&bytes)?.description()?;
+            let feedback = self.new_feedback(&tenant, &id);
+            let entry = Entry { id: id.clone(), description, feedback, ready: OnceCell::new() };
+            all.entry(tenant).or_default().insert(id, Arc::new(entry));
+        }
+        Ok(())
+    }
+
+    fn read_feedback(&self) -> Result<(), StorageError> {
+        for (key, value) in self.storage.scan(Table::Feedback, &Key::new(&[]))? {
+            let [tenant, id, order] = key.parts().ok_or_else(|| cut_off("a report's key"))?;
+            let order = u64::from_str_radix(&order, 16).map_err(|_| cut_off("a report's order"))?;
+            let dead = DeadToken::read(&value).ok_or_else(|| cut_off("a report"))?;
+            if let Ok(entry) = self.get(&TenantId::new(&tenant), &id) {
+                entry.feedback.restore(order, dead);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the changes that forget these applications; what is reported meanwhile is not kept.
+    fn retiring(&self, entries: &[Arc<Entry>], changes: Vec<Change>) -> Result<(), StorageError> {
+        entries.iter().for_each(|entry| entry.feedback.retire(true));
+        let kept = self.journal.commit(changes);
+        if kept.is_err() {
+            entries.iter().for_each(|entry| entry.feedback.retire(false));
+        }
+        kept
+    }
+
+    fn new_feedback(&self, tenant: &TenantId, id: &str) -> Arc<Feedback> {
+        let kept = feedback::Kept {
+            journal: self.journal.clone(),
+            tenant: tenant.clone(),
+            application: id.to_owned(),
+        };
+        Arc::new(Feedback::kept(self.feedback, kept))
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn applications(&self) -> RwLockReadGuard<'_, HashMap<TenantId, HashMap<String, Arc<Entry>>>> {
+        self.applications.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn applications_mut(&self) -> RwLockWriteGuard<'_, HashMap<TenantId, HashMap<String, Arc<Entry>>>> {
+        self.applications.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// The application, ready to send for; `open` makes it so, and only one caller at a time does.
+    pub async fn application<F>(&self, open: impl FnOnce() -> F) -> Result<Arc<Application>, Error>
+    where
+        F: Future<Output = Result<Application, Error>>,
+    {
+        let opened = || async { open().await.map(Arc::new) };
+        self.ready.get_or_try_init(opened).await.cloned()
+    }
+
+    /// The application, if it was opened already.
+    pub fn opened(&self) -> Option<&Arc<Application>> {
+        self.ready.get()
+    }
+}
+
+fn not_found() -> Error {
+    let message = "no application found for the provided application_id";
+    Error::new(Kind::NotFound, "application_not_found", message)
+}
+
+fn cut_off(what: &str) -> StorageError {
+    StorageError::Corrupt(format!("{what} can not be read"))
+}
+
+/// Milliseconds since the Unix epoch.
+fn unix_milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time of so many milliseconds since the Unix epoch.
+fn from_unix(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! Where records are kept: tables of bytes, changed by batches that happen as a whole or not at all.
+
+use std::time::Duration;
+
+use pushlet_credential::SealError;
+use pushlet_model::error::{Error, Kind};
+
+/// Keeps records, for as long as the implementation promises. All methods block.
+pub trait Storage: Send + Sync {
+    fn get(&self, table: Table, key: &Key) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// All records whose key begins with the parts of `prefix`, in the order of their keys.
+    fn scan(&self, table: Table, prefix: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError>;
+
+    /// Makes all changes, in their order, or none. When it returns they are kept.
+    fn commit(&self, changes: &[Change]) -> Result<(), StorageError>;
+
+    /// Is there room for changes, and can they be written?
+    fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// Does what is kept outlive the process?
+    fn is_durable(&self) -> bool;
+}
+
+/// The kinds of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// What concerns the registry itself: `format`, `key`.
+    Meta,
+    /// By tenant.
+    Tenants,
+    /// By tenant and application.
+    Applications,
+    /// By tenant, application and order.
+    Feedback,
+    /// What is known of a component: by tenant, name and digest.
+    Versions,
+    /// The component file: by tenant, name and digest.
+    Components,
+    /// Answers by `Idempotency-Key`: by tenant and key.
+    Answers,
+}
+
+impl Table {
+    pub const ALL: [Self; 7] = [
+        Self::Meta,
+        Self::Tenants,
+        Self::Applications,
+        Self::Feedback,
+        Self::Versions,
+        Self::Components,
+        Self::Answers,
+    ];
+
+    /// As it is called in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Tenants => "tenants",
+            Self::Applications => "applications",
+            Self::Feedback => "feedback",
+            Self::Versions => "versions",
+            Self::Components => "components",
+            Self::Answers => "answers",
+        }
+    }
+}
+
+/// Some parts in a row; sorted by the first, then the second. Each part ends with a byte 0, so that the
+/// key of the first parts is the beginning of the whole one; a 0 or 1 within a part is written as two bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(Vec<u8>);
+
+const END: u8 = 0;
+const ESCAPE: u8 = 1;
+
+impl Key {
+    pub fn new(parts: &[&str]) -> Self {
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+        for part in parts {
+            for byte in part.bytes() {
+                match byte {
+                    END | ESCAPE => bytes.extend([ESCAPE, byte + 1]),
+                    _ => bytes.push(byte),
+                }
+            }
+            bytes.push(END);
+        }
+        Self(bytes)
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The first key that does not begin as this one; None: all do.
+    pub fn end(&self) -> Option<Self> {
+        let mut bytes = self.0.clone();
+        *bytes.last_mut()? = END + 1;
+        Some(Self(bytes))
+    }
+
+    /// The parts, if it is a key of `N` parts.
+    pub fn parts<const N: usize>(&self) -> Option<[String; N]> {
+        let whole = self.0.strip_suffix(&[END])?;
+        let parts = whole.split(|byte| *byte == END).map(|part| String::from_utf8(unescaped(part)).ok());
+        parts.collect::<Option<Vec<_>>>()?.try_into().ok()
+    }
+}
+
+fn unescaped(part: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.iter();
+    while let Some(byte) = rest.next() {
+        match *byte {
+            ESCAPE => bytes.extend(rest.next().map(|escaped| escaped.saturating_sub(1))),
+            byte => bytes.push(byte),
+        }
+    }
+    bytes
+}
+
+/// One change of a batch.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Put(Table, Key, Vec<u8>),
+    Delete(Table, Key),
+    /// All records whose key begins with these parts.
+    DeleteAll(Table, Key),
+}
+
+impl Change {
+    /// Bytes that it takes in memory, about.
+    pub(super) fn size(&self) -> usize {
+        let (key, value) = match self {
+            Self::Put(_, key, value) => (key, value.len()),
+            Self::Delete(_, key) | Self::DeleteAll(_, key) => (key, 0),
+        };
+        key.0.len() + value + 64
+    }
+}
+
+/// Why records can not be read or kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// The operator: make room.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// The operator: see to the disk.
+    #[error("the file can not be read or written: {0}")]
+    Io(String),
+    #[error("the file is in use by another process")]
+    InUse,
+    #[error("the file is damaged: {0}")]
+    Corrupt(String),
+    #[error(
+        "the file is of format {found}, written by a newer version of this program; this one knows {known}"
+    )]
+    Newer { found: u32, known: u32 },
+    #[error("a record of the table {0} was not written by a server that has the key")]
+    Changed(&'static str),
+    #[error("the key is not the one that this registry is sealed with")]
+    WrongKey,
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Full(_) | StorageError::Io(_) | StorageError::InUse => {
+                let message = "this server can not keep anything now, try again later";
+                Self::new(Kind::Overloaded, "registry_unavailable", message)
+                    .after(Duration::from_secs(5))
+                    .caused_by(error)
+            }
+            _ => Self::internal(error),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_by_their_parts_and_come_apart_again() {
+        let parts = ["a\0b\u{1}c".to_owned(), String::new(), "ü".to_owned()];
+        let key = Key::new(&[&parts[0], &parts[1], &parts[2]]);
+        assert_eq!(key.parts::<3>().unwrap(), parts);
+        assert_eq!(key.parts::<2>(), None);
+        let mut keys = [&["a", "b"][..], &["a\0", "a"], &["a", "a", "z"], &["a!", "a"], &["b"]].map(Key::new);
+        keys.sort();
+        assert_eq!(
+            keys,
+            [&["a", "a", "z"][..], &["a", "b"], &["a\0", "a"], &["a!", "a"], &["b"]].map(Key::new)
+        );
+    }
+
+    #[test]
+    fn a_prefix_covers_its_own_and_no_namesake() {
+        let prefix = Key::new(&["acme"]);
+        let within = |key: &Key| *key >= prefix && *key < prefix.end().unwrap();
+        for own in [&["acme"][..], &["acme", ""], &["acme", "\0"], &["acme", "\u{10ffff}"]] {
+            assert!(within(&Key::new(own)), "{own:?}");
+        }
+        for other in [&["acm"][..], &["acme2"], &["acme\0", "a"], &["acme\u{1}", "a"], &["b"]] {
+            assert!(!within(&Key::new(other)), "{other:?}");
+        }
+        assert_eq!(Key::new(&[]).end(), None);
+    }
+}

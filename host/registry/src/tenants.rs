@@ -1,0 +1,130 @@
+//! What is kept of tenants.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::storage::{Change, Key, StorageError, Table};
+use super::{Registry, authentic, cut_off};
+use pushlet_credential::{KeyHash, KeyId};
+use pushlet_model::error::Error;
+use pushlet_model::tenant::{Limits, TenantId};
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRecord {
+    pub created: SystemTime,
+    pub suspended: bool,
+    /// In place of the server's own.
+    pub limits: Limits,
+    pub keys: Vec<KeyRecord>,
+}
+
+/// An API key: never the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    pub id: KeyId,
+    pub hash: KeyHash,
+    pub created: SystemTime,
+    /// It is not good from then on.
+    pub expires: Option<SystemTime>,
+}
+
+/// As it is written, in JSON. Times in milliseconds since the Unix epoch.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    created: u64,
+    #[serde(default)]
+    suspended: bool,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    keys: Vec<WrittenKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenKey {
+    id: String,
+    hash: String,
+    created: u64,
+    expires: Option<u64>,
+}
+
+impl Registry {
+    /// All tenants that were kept.
+    pub fn tenants(&self) -> Result<Vec<(TenantId, TenantRecord)>, StorageError> {
+        let read = |(key, bytes): (Key, Vec<u8>)| {
+            let [id] = key.parts().ok_or_else(|| cut_off("a tenant's key"))?;
+            let record = TenantRecord::read(&bytes).ok_or_else(|| cut_off("a tenant"))?;
+            Ok((TenantId::new(&id), record))
+        };
+        authentic::scan(&*self.storage, &self.hasher, Table::Tenants)?.into_iter().map(read).collect()
+    }
+
+    /// Keeps a tenant. Blocks.
+    pub fn put_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> Result<(), Error> {
+        let bytes = record.written().map_err(Error::internal)?;
+        let place = Key::new(&[tenant.as_str()]);
+        Ok(self.journal.commit(vec![authentic::put(&self.hasher, Table::Tenants, place, &bytes)])?)
+    }
+
+    /// Forgets a tenant and all that belongs to it. Blocks.
+    pub fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
+        let _order = self.changing();
+        let all = Key::new(&[tenant.as_str()]);
+        let owned = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
+        let changes = owned.map(|table| Change::DeleteAll(table, all.clone())).collect();
+        self.retiring(&self.list(tenant), changes)?;
+        self.applications_mut().remove(tenant);
+        self.forget_versions(tenant);
+        Ok(())
+    }
+}
+
+impl KeyRecord {
+    pub fn is_good(&self, now: SystemTime) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+impl TenantRecord {
+    /// A tenant without limits of its own or keys.
+    pub fn new(created: SystemTime) -> Self {
+        Self { created, suspended: false, limits: Limits::default(), keys: Vec::new() }
+    }
+
+    fn written(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let key = |key: &KeyRecord| WrittenKey {
+            id: key.id.to_string(),
+            hash: hex::encode(key.hash),
+            created: super::unix_milliseconds(key.created),
+            expires: key.expires.map(super::unix_milliseconds),
+        };
+        serde_json::to_vec(&Written {
+            created: super::unix_milliseconds(self.created),
+            suspended: self.suspended,
+            limits: self.limits,
+            keys: self.keys.iter().map(key).collect(),
+        })
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let written: Written = serde_json::from_slice(bytes).ok()?;
+        let key = |key: WrittenKey| {
+            let mut hash = KeyHash::default();
+            hex::decode_to_slice(key.hash, &mut hash).ok()?;
+            Some(KeyRecord {
+                id: KeyId::parse(&key.id)?,
+                hash,
+                created: super::from_unix(key.created),
+                expires: key.expires.map(super::from_unix),
+            })
+        };
+        Some(Self {
+            created: super::from_unix(written.created),
+            suspended: written.suspended,
+            limits: written.limits,
+            keys: written.keys.into_iter().map(key).collect::<Option<_>>()?,
+        })
+    }
+}

@@ -1,0 +1,393 @@
+//! Compiled components: how they are kept on disk, and why they may be trusted.
+//!
+//! Tenants share the folder: who needs room makes it among his own files, and then it is the tenant with the most
+//! who gives way; what this server itself runs is never pushed out. Files that are not ours are left alone.
+//!
+//! A file is the tag and the artefact. The tag is HMAC-SHA256 over everything that the artefact depends on:
+//! the component, wasmtime's version, the engine's settings, the machine; so nobody who lacks the key can put
+//! machine code where we would run it, and what is too old is simply not found.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use ring::digest::{self, SHA256, SHA256_OUTPUT_LEN};
+use ring::hmac::{self, HMAC_SHA256};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use zeroize::Zeroizing;
+
+use pushlet_model::tenant::TenantId;
+
+const TAG: usize = SHA256_OUTPUT_LEN;
+const KEY: usize = SHA256_OUTPUT_LEN;
+const KEY_FILE: &str = "key";
+const EXTENSION: &str = "artefact";
+const UNFINISHED: &str = "unfinished";
+/// Hex digits of a tenant's mark in a file's name.
+const MARK: usize = 16;
+/// No file takes so long to write: what is left unfinished after this belongs to a process that was killed.
+const LONGEST_WRITE: Duration = Duration::from_secs(3600);
+
+/// What this program compiled, in this process, its child, or one before it.
+pub(super) struct Artefact(Vec<u8>);
+
+impl Artefact {
+    /// `bytes` must be what our compiler gave us.
+    pub(super) fn compiled(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Bytes of memory that it takes when it is loaded.
+    pub(super) fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    #[allow(unsafe_code)]
+    pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
+        // SAFETY: deserializing is unsafe because the bytes become machine code. An `Artefact` is made in two
+        // places: of what our own compiler gave us, and of a file whose tag proves that it was the first.
+        unsafe { Component::deserialize(engine, &self.0) }
+    }
+}
+
+/// A folder of artefacts.
+pub struct Artefacts {
+    directory: PathBuf,
+    key: hmac::Key,
+    /// Digest of all that decides what compiled code looks like.
+    settings: Vec<u8>,
+    /// Bytes of all files together.
+    most: u64,
+    /// Files of this server's own that this process used.
+    used: Mutex<HashSet<PathBuf>>,
+}
+
+impl Artefacts {
+    /// Opens a folder; what is missing of it is made. `key`: 32 secret bytes, else some are kept in the folder.
+    pub(super) fn open(
+        directory: &Path,
+        key: Option<&[u8; KEY]>,
+        most: usize,
+        engine: &Engine,
+    ) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let key = match key {
+            Some(key) => Zeroizing::new(*key),
+            None => own_key(&directory.join(KEY_FILE))?,
+        };
+        Ok(Self {
+            directory: directory.to_owned(),
+            key: hmac::Key::new(HMAC_SHA256, &*key),
+            settings: settings(engine),
+            most: most as u64,
+            used: Mutex::default(),
+        })
+    }
+
+    /// The artefact of the component with this digest, if there is one that can be trusted. `owner`: the tenant
+    /// whose component it is; None: it is the server's own.
+    pub(super) fn get(&self, owner: Option<&TenantId>, component: &str) -> Option<Artefact> {
+        let path = self.path(owner, component);
+        let mut bytes = Vec::new();
+        let file = File::open(&path).ok()?;
+        (&file).take(self.most).read_to_end(&mut bytes).ok()?;
+        let tag = bytes.split_off(bytes.len().min(TAG));
+        let (tag, artefact) = (bytes, tag);
+        if hmac::verify(&self.key, &self.signed(component, &artefact), &tag).is_ok() {
+            // The file that was not used for longest goes first. Where it cannot be written, it is the oldest one.
+            let _ = file.set_modified(SystemTime::now());
+            self.note_use(owner, &path);
+            return Some(Artefact(artefact));
+        }
+        tracing::warn!(component, "an artefact is old or was tampered with; it is made anew");
+        let _ = fs::remove_file(path);
+        None
+    }
+
+    /// Keeps an artefact; others go when there is no room.
+    pub(super) fn put(
+        &self,
+        owner: Option<&TenantId>,
+        component: &str,
+        artefact: &Artefact,
+    ) -> io::Result<()> {
+        let path = self.path(owner, component);
+        let tag = hmac::sign(&self.key, &self.signed(component, &artefact.0));
+        let unfinished = unfinished(&path)?;
+        let written = create(&unfinished).and_then(|mut file| {
+            file.write_all(tag.as_ref())?;
+            file.write_all(&artefact.0)
+        });
+        let kept = written.and_then(|()| fs::rename(&unfinished, &path));
+        if kept.is_err() {
+            let _ = fs::remove_file(unfinished);
+        }
+        kept?;
+        self.note_use(owner, &path);
+        self.make_room(&path)
+    }
+
+    fn make_room(&self, newest: &Path) -> io::Result<()> {
+        let mut files = self.files()?;
+        let mut total: u64 = files.iter().map(|file| file.size).sum();
+        while total > self.most
+            && let Some(next) = next_to_go(&files, newest)
+        {
+            let file = files.swap_remove(next);
+            // Another process may have removed it meanwhile.
+            let _ = fs::remove_file(file.path);
+            total -= file.size;
+        }
+        Ok(())
+    }
+
+    /// All files that are ours.
+    fn files(&self) -> io::Result<Vec<Kept>> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let Some(owner) = owner_of(&path) else { continue };
+            // Another process may have removed it meanwhile. What a link leads to is not ours.
+            let Ok(data) = path.symlink_metadata() else { continue };
+            let modified = data.modified()?;
+            let owner = match owner {
+                FileOwner::Server if used.contains(&path) => FileOwner::InUse,
+                FileOwner::Writer if modified.elapsed().is_ok_and(|age| age > LONGEST_WRITE) => {
+                    FileOwner::Server
+                }
+                owner => owner,
+            };
+            files.push(Kept { owner, modified, size: data.len(), path });
+        }
+        Ok(files)
+    }
+
+    fn note_use(&self, owner: Option<&TenantId>, path: &Path) {
+        if owner.is_none() {
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        }
+    }
+
+    fn path(&self, owner: Option<&TenantId>, component: &str) -> PathBuf {
+        let name = match owner {
+            Some(tenant) => format!("{component}.{}.{EXTENSION}", mark(tenant)),
+            None => format!("{component}.{EXTENSION}"),
+        };
+        self.directory.join(name)
+    }
+
+    /// What the tag is made of. All parts but the last have a fixed length.
+    fn signed(&self, component: &str, artefact: &[u8]) -> Vec<u8> {
+        let component = digest::digest(&SHA256, component.as_bytes());
+        let artefact = digest::digest(&SHA256, artefact);
+        [b"pushlet artefact 1", &self.settings[..], component.as_ref(), artefact.as_ref()].concat()
+    }
+}
+
+/// A file of ours.
+struct Kept {
+    owner: FileOwner,
+    modified: SystemTime,
+    size: u64,
+    path: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum FileOwner {
+    /// The tenant with this mark.
+    Tenant(String),
+    /// This server, which does not use it.
+    Server,
+    /// This server, which uses it.
+    InUse,
+    /// Somebody who is still writing it.
+    Writer,
+}
+
+/// Who is the owner of a file, by its name; None: it is not ours.
+fn owner_of(path: &Path) -> Option<FileOwner> {
+    let is_hex =
+        |text: &str, length| text.len() == length && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let mut parts = path.file_name()?.to_str()?.split('.');
+    let parts = (parts.next()?, parts.next()?, parts.next(), parts.next());
+    match parts {
+        (random, UNFINISHED, None, None) if is_hex(random, 16) => Some(FileOwner::Writer),
+        (digest, EXTENSION, None, None) if is_hex(digest, 64) => Some(FileOwner::Server),
+        (digest, mark, Some(EXTENSION), None) if is_hex(digest, 64) && is_hex(mark, MARK) => {
+            Some(FileOwner::Tenant(mark.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// Which file goes when there is no room for the newest one: what nobody uses, then what its owner did not use for
+/// longest, then the same of the tenant who has the most.
+fn next_to_go(files: &[Kept], newest: &Path) -> Option<usize> {
+    let oldest = |may_go: &dyn Fn(&Kept) -> bool| {
+        let all = files.iter().enumerate().filter(|(_, file)| may_go(file));
+        all.min_by_key(|(_, file)| file.modified).map(|(number, _)| number)
+    };
+    let mut sizes: HashMap<&FileOwner, u64> = HashMap::new();
+    for file in files.iter().filter(|file| matches!(file.owner, FileOwner::Tenant(_))) {
+        *sizes.entry(&file.owner).or_default() += file.size;
+    }
+    let owner = files.iter().find(|file| file.path == newest).map(|file| &file.owner);
+    let owner = owner.filter(|owner| sizes.contains_key(owner));
+    let largest = sizes.iter().max_by_key(|(_, size)| **size).map(|(owner, _)| *owner);
+    oldest(&|file| file.owner == FileOwner::Server)
+        .or_else(|| oldest(&|file| Some(&file.owner) == owner && file.path != newest))
+        .or_else(|| oldest(&|file| Some(&file.owner) == largest))
+}
+
+/// Stands for a tenant in names of files, whatever letters are in its own.
+fn mark(tenant: &TenantId) -> String {
+    let mut mark = hex::encode(digest::digest(&SHA256, tenant.as_str().as_bytes()));
+    mark.truncate(MARK);
+    mark
+}
+
+/// The key in this file; a new one if there is none.
+fn own_key(path: &Path) -> io::Result<Zeroizing<[u8; KEY]>> {
+    if !path.exists() {
+        make_key(path)?;
+    }
+    let mut key = Zeroizing::new([0; KEY]);
+    let mut file = File::open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!("{}: others may use this key", path.display())));
+    }
+    file.read_exact(&mut *key)?;
+    Ok(key)
+}
+
+/// It appears whole, and only once: other processes may be at it too.
+fn make_key(path: &Path) -> io::Result<()> {
+    let mut key = Zeroizing::new([0; KEY]);
+    fill(&mut *key)?;
+    let unfinished = unfinished(path)?;
+    let written = create(&unfinished).and_then(|mut file| {
+        file.write_all(&*key)?;
+        file.sync_all()
+    });
+    let linked = written.and_then(|()| fs::hard_link(&unfinished, path));
+    let _ = fs::remove_file(unfinished);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
+}
+
+/// A name that nobody else uses, beside the one that the file will have.
+fn unfinished(path: &Path) -> io::Result<PathBuf> {
+    let mut random = [0; 8];
+    fill(&mut random)?;
+    Ok(path.with_file_name(format!("{}.{UNFINISHED}", hex::encode(random))))
+}
+
+fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    SystemRandom::new().fill(bytes).map_err(|_| io::Error::other("no randomness"))
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn settings(engine: &Engine) -> Vec<u8> {
+    let mut sha256 = Sha256(digest::Context::new(&SHA256));
+    env!("WASMTIME_VERSION").hash(&mut sha256);
+    // The target and the CPU's features are in it too.
+    engine.precompile_compatibility_hash().hash(&mut sha256);
+    sha256.0.finish().as_ref().to_vec()
+}
+
+/// What others give to a hash table's hash.
+struct Sha256(digest::Context);
+
+impl Hasher for Sha256 {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn kept(name: &str, modified: u64, size: u64) -> Kept {
+        let path = PathBuf::from(name);
+        let owner = match owner_of(&path).unwrap() {
+            FileOwner::Server => FileOwner::InUse,
+            owner => owner,
+        };
+        Kept { owner, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified), size, path }
+    }
+
+    fn of_tenant(tenant: &str, number: u8) -> String {
+        format!("{}.{}.artefact", hex::encode([number; 32]), mark(&TenantId::new(tenant)))
+    }
+
+    /// The files that are left when there is room for so many bytes, the newest among them.
+    fn left(mut files: Vec<Kept>, newest: &str, most: u64) -> Vec<String> {
+        while files.iter().map(|file| file.size).sum::<u64>() > most
+            && let Some(next) = next_to_go(&files, Path::new(newest))
+        {
+            files.remove(next);
+        }
+        files.into_iter().map(|file| file.path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn who_needs_room_makes_it_among_its_own_files() {
+        let [small, one, two, three] =
+            [of_tenant("small", 1), of_tenant("big", 1), of_tenant("big", 2), of_tenant("big", 3)];
+        let files = || vec![kept(&small, 1, 10), kept(&one, 2, 30), kept(&two, 3, 30), kept(&three, 4, 30)];
+        assert_eq!(left(files(), &three, 70), [small.clone(), two.clone(), three.clone()]);
+        assert_eq!(left(files(), &three, 40), [small.clone(), three.clone()]);
+        assert_eq!(
+            left(files(), &three, 39),
+            std::slice::from_ref(&small),
+            "it does not fit beside what others have"
+        );
+        // Also one who has less than others.
+        let newest = of_tenant("small", 2);
+        let files_of_both = vec![kept(&small, 1, 10), kept(&one, 2, 30), kept(&newest, 5, 10)];
+        assert_eq!(left(files_of_both, &newest, 45), [one.clone(), newest]);
+        // The newest of one who has nothing else: the tenant with the most gives way.
+        assert_eq!(left(files(), &small, 70), [small, two, three]);
+    }
+
+    #[test]
+    fn what_the_server_runs_is_not_pushed_out_by_tenants() {
+        let own = format!("{}.artefact", "ab".repeat(32));
+        let other = of_tenant("a", 1);
+        let files = vec![kept(&own, 1, 50), kept(&other, 2, 50)];
+        assert_eq!(left(files, &other, 60), [own]);
+    }
+
+    #[test]
+    fn only_names_that_it_gives_are_its_own() {
+        let digest = "0f".repeat(32);
+        for name in
+            ["key", "notes.txt", "a.artefact", "x.unfinished", &digest, &format!("{digest}.artefact.old")]
+        {
+            assert_eq!(owner_of(Path::new(name)), None, "{name}");
+        }
+        assert_eq!(owner_of(Path::new(&format!("{digest}.artefact"))), Some(FileOwner::Server));
+        assert_eq!(owner_of(&unfinished(Path::new("x")).unwrap()), Some(FileOwner::Writer));
+        let mark = mark(&TenantId::new("Größe/1"));
+        assert_eq!(owner_of(Path::new(&format!("{digest}.{mark}.artefact"))), Some(FileOwner::Tenant(mark)));
+    }
+}

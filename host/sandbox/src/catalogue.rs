@@ -1,0 +1,144 @@
+//! The providers that there are, by tenant and name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::loader::Loader;
+use super::{LoadError, Provider, Trust};
+use pushlet_model::tenant::TenantId;
+
+/// Name and component file of each built-in provider, made by `build.rs` from `providers/`.
+pub const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
+
+/// All providers that requests can name. Looking one up takes no lock.
+pub struct Catalogue {
+    /// What everybody sees.
+    shared: Arc<Providers>,
+    /// What those see that have some of their own.
+    own: ArcSwap<HashMap<TenantId, Arc<Providers>>>,
+    changes: Mutex<()>,
+}
+
+/// The providers that one tenant sees.
+#[derive(Default)]
+pub struct Providers {
+    /// Those of everybody, in the order of their names, then the tenant's own in that of theirs.
+    all: Vec<Arc<Provider>>,
+    /// Names of the tenant's own that have nothing behind them that can be called now.
+    missing: Vec<String>,
+    /// How many of them are everybody's.
+    shared: usize,
+}
+
+/// A tenant's name, and the component behind it; None: it can't be called now, and nothing else is in its place.
+pub type Own = (String, Option<Arc<Provider>>);
+
+impl Providers {
+    pub fn get(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.all.iter().find(|provider| provider.manifest().name == name)
+    }
+
+    /// Is there one of this name that is not loaded?
+    pub fn lacks(&self, name: &str) -> bool {
+        self.missing.iter().any(|missing| missing == name)
+    }
+
+    /// Is there any that is not loaded?
+    pub fn lacks_some(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// Is the provider of this name one that the tenant uploaded?
+    pub fn is_own(&self, name: &str) -> bool {
+        self.all.iter().skip(self.shared).any(|provider| provider.manifest().name == name)
+    }
+
+    /// Those of everybody first.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.all.iter()
+    }
+}
+
+impl Catalogue {
+    /// Loads the built-in components, each on a thread of its own: compiling takes its time.
+    pub fn built_in(loader: &Loader) -> Result<Self, (String, LoadError)> {
+        let load = |bytes| loader.load(bytes, Trust::BuiltIn, &Arc::default());
+        let loaded: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                BUILT_IN.iter().map(|(name, bytes)| (*name, scope.spawn(move || load(bytes)))).collect();
+            threads.into_iter().map(|(name, thread)| (name, thread.join())).collect()
+        });
+        let mut all = Vec::new();
+        for (name, provider) in loaded {
+            let provider = provider
+                .unwrap_or_else(|_| Err(LoadError::Invalid("compiling it panicked".into())))
+                .map_err(|error| (name.to_owned(), error))?;
+            all.push(provider);
+        }
+        Ok(Self::of(all))
+    }
+
+    /// With these for everybody.
+    fn of(all: Vec<Arc<Provider>>) -> Self {
+        let mut providers = Providers { shared: all.len(), all, missing: Vec::new() };
+        providers.all.sort_by(|one, other| one.manifest().name.cmp(&other.manifest().name));
+        Self { shared: Arc::new(providers), own: ArcSwap::default(), changes: Mutex::default() }
+    }
+
+    /// Adds one for everybody; one of the same name goes.
+    pub fn with(self, provider: Arc<Provider>) -> Self {
+        let name = &provider.manifest().name;
+        let others = self.shared.all().filter(|other| other.manifest().name != *name).cloned();
+        let all = others.chain([provider.clone()]).collect();
+        Self::of(all)
+    }
+
+    /// Those that everybody sees.
+    pub fn shared(&self) -> &Arc<Providers> {
+        &self.shared
+    }
+
+    /// The names of those that everybody sees, each with the names of its endpoints.
+    pub fn shared_endpoints(&self) -> Vec<(String, Vec<String>)> {
+        let of = |provider: &Arc<Provider>| {
+            let manifest = provider.manifest();
+            let endpoints = manifest.endpoints.iter().map(|endpoint| endpoint.name.clone());
+            (manifest.name.clone(), endpoints.collect())
+        };
+        self.shared.all().map(of).collect()
+    }
+
+    /// Those that a tenant sees.
+    pub fn of_tenant(&self, tenant: &TenantId) -> Arc<Providers> {
+        self.own.load().get(tenant).unwrap_or(&self.shared).clone()
+    }
+
+    /// Those that tenants have of their own.
+    pub fn uploaded(&self) -> Vec<Arc<Provider>> {
+        let own = self.own.load();
+        let all = own.values().flat_map(|providers| providers.all());
+        all.filter(|provider| provider.trust() == Trust::Uploaded).cloned().collect()
+    }
+
+    /// Sets all providers of a tenant's own, in the order of their names. Calls under way finish with those
+    /// that they began with.
+    pub fn set_own(&self, tenant: &TenantId, own: &[Own]) {
+        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let shadowed = |name: &str| own.iter().any(|(other, _)| other == name);
+        let mut all = HashMap::clone(&self.own.load());
+        if own.is_empty() {
+            all.remove(tenant);
+        } else {
+            let mut providers: Vec<_> =
+                self.shared.all().filter(|provider| !shadowed(&provider.manifest().name)).cloned().collect();
+            let shared = providers.len();
+            providers.extend(own.iter().filter_map(|(_, provider)| provider.clone()));
+            let missing = own.iter().filter(|(_, provider)| provider.is_none());
+            let missing = missing.map(|(name, _)| name.clone()).collect();
+            all.insert(tenant.clone(), Arc::new(Providers { all: providers, missing, shared }));
+        }
+        self.own.store(Arc::new(all));
+    }
+}

@@ -1,0 +1,374 @@
+//! Guest output is hostile input: nothing of it is used before it went through here.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use url::Url;
+
+use super::ProviderError;
+use pushlet_model::contract::codec::{self, Answer, Encoded, Method, Reply};
+use pushlet_model::contract::management;
+use pushlet_model::contract::manifest::{Authentication, Endpoint, Origin, ProviderManifest};
+use pushlet_model::contract::{Disposition, Environment, Outcome, Rejection, Throttle};
+
+const MAX_HEADERS: usize = 32;
+const MAX_HEADER_BYTES: usize = 4 << 10;
+const MAX_PATH: usize = 4 << 10;
+const MAX_CODE: usize = 128;
+const MAX_MESSAGE: usize = 1 << 10;
+/// A token or an id that is longer can't be handed on truthfully.
+pub(super) const MAX_TOKEN: usize = 4 << 10;
+/// No service asks for more than a day.
+const MAX_WAIT: u64 = 24 * 3600 * 1000;
+
+/// Headers that belong to the host: authority, credential, framing, connection.
+const HOST_HEADERS: [HeaderName; 12] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// What `encode` answered, checked and ready to be sent.
+#[derive(Debug)]
+pub struct Prepared {
+    pub messages: Vec<Message>,
+    pub exchanges: Vec<Exchange>,
+    /// Indices of targets, and why the provider will not take them.
+    pub refusals: Vec<(Vec<u32>, Rejection)>,
+}
+
+/// What the requests of many targets have in common.
+#[derive(Debug)]
+pub struct Message {
+    /// Index into the manifest's endpoints.
+    pub endpoint: usize,
+    pub method: http::Method,
+    pub headers: Arc<HeaderMap>,
+    pub body: Bytes,
+    pub authenticate: bool,
+    pub idempotent: bool,
+}
+
+/// One request, for some of the targets.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Indices of targets.
+    pub covers: Vec<u32>,
+    /// Index into the messages.
+    pub message: usize,
+    /// The target's URL, where the endpoint is any https server.
+    pub url: Option<Url>,
+    /// Starts with `/`.
+    pub path: String,
+    /// Beside those of the message, over which they win.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Checks what `encode` answered for `targets` targets.
+pub fn encoded(
+    manifest: &ProviderManifest,
+    environment: Environment,
+    targets: usize,
+    encoded: Encoded,
+) -> Result<Prepared, ProviderError> {
+    let covers = encoded.exchanges.iter().map(|exchange| &exchange.covers);
+    cover_once(targets, covers.chain(encoded.refusals.iter().map(|refusal| &refusal.covers)))?;
+    if encoded.messages.len() > targets {
+        return Err(bad("it has more messages than targets"));
+    }
+    let messages = encoded
+        .messages
+        .into_iter()
+        .map(|raw| message(manifest, environment, raw))
+        .collect::<Result<Vec<_>, _>>()?;
+    let exchanges = encoded
+        .exchanges
+        .into_iter()
+        .map(|raw| exchange(manifest, &messages, raw))
+        .collect::<Result<Vec<_>, _>>()?;
+    let refusals = encoded.refusals.into_iter().map(|raw| (raw.covers, rejection(raw.rejection))).collect();
+    Ok(Prepared { messages, exchanges, refusals })
+}
+
+/// Checks what `management.encode` answered.
+pub(super) fn request(
+    manifest: &ProviderManifest,
+    environment: Environment,
+    request: management::Request,
+) -> Result<(Message, Exchange), ProviderError> {
+    let message = codec::Message {
+        endpoint: request.endpoint,
+        method: match request.method {
+            management::Method::Get => Method::Get,
+            management::Method::Post => Method::Post,
+            management::Method::Put => Method::Put,
+            management::Method::Delete => Method::Delete,
+        },
+        headers: request.headers,
+        body: request.body,
+        authenticate: request.authenticate,
+        idempotent: false,
+    };
+    let exchange =
+        codec::Exchange { covers: vec![0], message: 0, url: None, path: request.path, headers: Vec::new() };
+    let messages = [self::message(manifest, environment, message)?];
+    let exchange = self::exchange(manifest, &messages, exchange)?;
+    let [message] = messages;
+    Ok((message, exchange))
+}
+
+/// Checks what `decode` answered.
+pub fn replies(answers: &[Answer], mut replies: Vec<Reply>) -> Result<Vec<Reply>, ProviderError> {
+    if replies.len() != answers.len() {
+        return Err(bad(format!("{} replies for {} answers", replies.len(), answers.len())));
+    }
+    for (answer, reply) in answers.iter().zip(&mut replies) {
+        if reply.outcomes.len() != answer.targets.len() {
+            let (outcomes, targets) = (reply.outcomes.len(), answer.targets.len());
+            return Err(bad(format!("{outcomes} outcomes for {targets} targets")));
+        }
+        reply.outcomes.iter_mut().try_for_each(outcome)?;
+        if let Some(native) = &reply.native {
+            serde_json::from_str::<serde_json::Value>(native)
+                .map_err(|_| bad("its native answer is not JSON"))?;
+        }
+    }
+    Ok(replies)
+}
+
+/// Codes and texts of a rejection, cut to a length that can be handed on.
+pub(super) fn rejection(mut rejection: Rejection) -> Rejection {
+    shorten(&mut rejection.code, MAX_CODE);
+    shorten(&mut rejection.message, MAX_MESSAGE);
+    if let Some(field) = &mut rejection.field {
+        shorten(field, MAX_CODE);
+    }
+    rejection
+}
+
+fn cover_once<'a>(targets: usize, covers: impl Iterator<Item = &'a Vec<u32>>) -> Result<(), ProviderError> {
+    let mut covered = vec![false; targets];
+    for covers in covers {
+        if covers.is_empty() {
+            return Err(bad("an exchange or refusal covers no target"));
+        }
+        for &index in covers {
+            let seen =
+                covered.get_mut(index as usize).ok_or_else(|| bad("a target index is out of range"))?;
+            if std::mem::replace(seen, true) {
+                return Err(bad(format!("target {index} is covered twice")));
+            }
+        }
+    }
+    match covered.iter().position(|covered| !covered) {
+        Some(index) => Err(bad(format!("target {index} is not covered"))),
+        None => Ok(()),
+    }
+}
+
+fn message(
+    manifest: &ProviderManifest,
+    environment: Environment,
+    raw: codec::Message,
+) -> Result<Message, ProviderError> {
+    let named = |endpoint: &Endpoint| endpoint.name == raw.endpoint && endpoint.environment == environment;
+    let endpoint = manifest.endpoints.iter().position(named).ok_or_else(|| {
+        ProviderError::Refused(format!("endpoint {:?} is not in its manifest", printable(&raw.endpoint)))
+    })?;
+    let method = match raw.method {
+        Method::Get => http::Method::GET,
+        Method::Post => http::Method::POST,
+        Method::Put => http::Method::PUT,
+        Method::Delete => http::Method::DELETE,
+    };
+    let mut all = HeaderMap::with_capacity(raw.headers.len());
+    for (name, value) in headers(manifest, raw.headers)? {
+        all.append(name, value);
+    }
+    let headers = Arc::new(all);
+    let (authenticate, idempotent) = (raw.authenticate, raw.idempotent);
+    Ok(Message { endpoint, method, headers, body: raw.body.into(), authenticate, idempotent })
+}
+
+fn exchange(
+    manifest: &ProviderManifest,
+    messages: &[Message],
+    raw: codec::Exchange,
+) -> Result<Exchange, ProviderError> {
+    let index = raw.message as usize;
+    let message = messages.get(index).ok_or_else(|| bad("a message index is out of range"))?;
+    if raw.covers.len() > manifest.targets_per_exchange as usize {
+        return Err(bad("an exchange covers more targets than the manifest says"));
+    }
+    let url = match (&manifest.endpoints[message.endpoint].origin, raw.url) {
+        (Origin::Fixed(_), None) => None,
+        (Origin::AnyHttps, Some(url)) => Some(destination(&url)?),
+        (Origin::Fixed(_), Some(_)) => {
+            return Err(ProviderError::Refused("a URL of its own at a fixed endpoint".into()));
+        }
+        (Origin::AnyHttps, None) => return Err(bad("no URL at an endpoint that needs one")),
+    };
+    let path = match &url {
+        Some(url) => url[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
+        None => path(raw.path)?,
+    };
+    Ok(Exchange { covers: raw.covers, message: index, url, path, headers: headers(manifest, raw.headers)? })
+}
+
+fn path(path: String) -> Result<String, ProviderError> {
+    match wrong_path(&path) {
+        None => Ok(path),
+        Some(rule) => Err(bad(format!("path {:?} is not allowed: {rule}", printable(&path)))),
+    }
+}
+
+/// The rule that a path breaks.
+fn wrong_path(path: &str) -> Option<&'static str> {
+    let breaks = [
+        (!path.starts_with('/'), "it must begin with /"),
+        (path.starts_with("//"), "it must not begin with //, which would name another server"),
+        (path.len() > MAX_PATH, "it is longer than 4096 bytes"),
+        (
+            !path.bytes().all(|byte| byte.is_ascii_graphic()),
+            "spaces, controls and what is not ASCII must be percent-encoded",
+        ),
+        (path.contains(['#', '\\']), "it must not have # or \\"),
+        (path.split(['/', '?']).any(dots), "it must not have the segments . and .."),
+        (PathAndQuery::from_str(path).is_err(), "it is not a path and query of HTTP"),
+    ];
+    breaks.into_iter().find_map(|(broken, rule)| broken.then_some(rule))
+}
+
+/// Is it a path segment that climbs, plain or percent-encoded?
+fn dots(segment: &str) -> bool {
+    let dot = |rest: &'_ str| match rest.as_bytes() {
+        [b'.', ..] => Some(1),
+        [b'%', b'2', b'e' | b'E', ..] => Some(3),
+        _ => None,
+    };
+    let Some(first) = dot(segment) else { return false };
+    let rest = segment.get(first..).unwrap_or_default();
+    rest.is_empty() || dot(rest) == Some(rest.len())
+}
+
+fn destination(url: &str) -> Result<Url, ProviderError> {
+    target_url(url).map_err(|rule| ProviderError::Refused(format!("URL {:?}: {rule}", printable(url))))
+}
+
+/// The URL of a target, or the rule that it breaks.
+pub fn target_url(url: &str) -> Result<Url, &'static str> {
+    if url.len() > MAX_PATH {
+        return Err("it is longer than 4096 bytes");
+    }
+    let url = Url::parse(url).map_err(|_| "it is not a URL")?;
+    let breaks = [
+        (url.scheme() != "https", "it must begin with https://"),
+        (!url.has_host(), "it has no host"),
+        (
+            !url.username().is_empty() || url.password().is_some(),
+            "it must not hold a user name or a password",
+        ),
+    ];
+    match breaks.into_iter().find(|(broken, _)| *broken) {
+        Some((_, rule)) => Err(rule),
+        None => Ok(url),
+    }
+}
+
+fn headers(
+    manifest: &ProviderManifest,
+    raw: Vec<(String, String)>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, ProviderError> {
+    if raw.len() > MAX_HEADERS {
+        return Err(bad("it has too many headers"));
+    }
+    let header = |(name, value): (String, String)| {
+        let wrong = |rule: &str| bad(format!("header {:?} is not allowed: {rule}", printable(&name)));
+        let header = HeaderName::from_lowercase(name.as_bytes()).map_err(|_| {
+            let is_a_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
+            wrong(if is_a_name { "its name must be in lower case" } else { "its name cannot be one of HTTP" })
+        })?;
+        if value.len() > MAX_HEADER_BYTES {
+            return Err(wrong("its value is longer than 4096 bytes"));
+        }
+        if belongs_to_host(&header) {
+            return Err(ProviderError::Refused(format!("header {header} belongs to the host")));
+        }
+        // Of two headers with the same name a server may read the first one, and the host adds its own last.
+        if carries_credential(manifest, &header) {
+            return Err(bad(format!("header {header} belongs to a credential of its manifest")));
+        }
+        Ok((header, HeaderValue::try_from(value).map_err(|_| wrong("its value has a control character"))?))
+    };
+    raw.into_iter().map(header).collect()
+}
+
+pub(super) fn belongs_to_host(name: &HeaderName) -> bool {
+    HOST_HEADERS.contains(name) || name.as_str().starts_with("proxy-")
+}
+
+/// Does the host put one of the manifest's credentials into this header?
+fn carries_credential(manifest: &ProviderManifest, header: &HeaderName) -> bool {
+    manifest.credentials.iter().any(|credential| match &credential.authentication {
+        Authentication::SignedToken((_, place))
+        | Authentication::ExchangedToken((_, place))
+        | Authentication::SecretHeader((_, place)) => place.name == header.as_str(),
+        // Its header is `authorization`.
+        Authentication::Vapid(_) | Authentication::ClientCertificate => false,
+    })
+}
+
+pub(super) fn outcome(outcome: &mut Outcome) -> Result<(), ProviderError> {
+    if let Some(code) = &mut outcome.code {
+        shorten(code, MAX_CODE);
+    }
+    if let Some(message) = &mut outcome.message {
+        shorten(message, MAX_MESSAGE);
+    }
+    let too_long = |token: &String| token.len() > MAX_TOKEN;
+    if outcome.id.as_ref().is_some_and(too_long) {
+        return Err(bad("an id is too long"));
+    }
+    match &mut outcome.disposition {
+        Disposition::Replaced(token) if too_long(token) || token.is_empty() => {
+            Err(bad("a new token is empty or too long"))
+        }
+        Disposition::Throttled(Throttle { retry_after: Some(wait), .. })
+        | Disposition::Unavailable(Some(wait)) => {
+            *wait = (*wait).min(MAX_WAIT);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn shorten(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit));
+    }
+}
+
+/// The beginning of a guest's text, for an error message.
+fn printable(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+fn bad(what: impl Into<String>) -> ProviderError {
+    ProviderError::BadOutput(what.into())
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

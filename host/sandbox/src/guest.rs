@@ -1,0 +1,232 @@
+//! What a guest sees of the world: a WASI context that is empty and deterministic.
+//!
+//! No files, no environment, no arguments, no sockets. The clocks stand still at the call's `now`,
+//! randomness comes from the call's `entropy`, stdin is at its end, stdout and stderr go to a bounded log.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng, TryRng};
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::p2::bindings;
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::Limits;
+use super::bounds::Bounds;
+use super::clock::{self, Clocks};
+use super::instance::CallTime;
+use super::log::{GuestLog, GuestOutput};
+use pushlet_model::contract::Context;
+use pushlet_quota::account::{MemoryUse, Reservation};
+
+/// Interfaces that a component may import. Anything else makes it refused when it is loaded.
+pub(super) const ALLOWED_IMPORTS: [&str; 5] =
+    ["pushlet:provider/types", "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/"];
+
+/// The data of a guest's store.
+pub(super) struct Guest {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    surroundings: Arc<Mutex<Surroundings>>,
+    pub(super) log: Arc<GuestLog>,
+    pub(super) limiter: Limiter,
+    /// Of the call that it is in.
+    pub(super) time: CallTime,
+    /// Bytes that this call may return.
+    pub(super) most_returned: usize,
+}
+
+impl Guest {
+    pub(super) fn new(limits: &Limits, bounds: &Bounds, log: &Arc<GuestLog>) -> Self {
+        let surroundings = Arc::new(Mutex::new(Surroundings::default()));
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles);
+        let output = GuestOutput::new(log);
+        let mut wasi = WasiCtx::builder();
+        wasi.secure_random(Seeded(surroundings.clone()))
+            .insecure_random(Seeded(surroundings.clone()))
+            .insecure_random_seed(0)
+            .max_random_size(limits.result as u64)
+            .stdout(output.clone())
+            .stderr(output);
+        let limiter = Limiter::new(limits, bounds);
+        let time = CallTime::of(bounds.call_timeout);
+        Self {
+            wasi: wasi.build(),
+            table,
+            surroundings,
+            log: log.clone(),
+            limiter,
+            time,
+            most_returned: limits.result,
+        }
+    }
+
+    /// Sets what the next call will observe.
+    pub(super) fn observe(&self, now: u64, entropy: &[u8]) {
+        let mut surroundings = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner);
+        surroundings.now = Duration::from_millis(now);
+        surroundings.entropy.clear();
+        surroundings.entropy.extend_from_slice(entropy);
+        surroundings.random = None;
+    }
+
+    pub(super) fn observe_context(&self, context: &Context) {
+        self.observe(context.now, &context.entropy);
+    }
+
+    /// Bytes of its linear memories.
+    pub(super) fn memory(&self) -> usize {
+        self.limiter.memory - self.limiter.memory_left
+    }
+
+    /// The most that these may have.
+    pub(super) fn memory_limit(&self) -> usize {
+        self.limiter.memory
+    }
+
+    pub(super) fn clocks(&mut self) -> Clocks<'_> {
+        let now = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner).now;
+        Clocks { now, table: &mut self.table }
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Links the allowed interfaces and no others. The asynchronous variants, so that a guest that waits
+/// gives control back to us instead of blocking the thread (see `instance::now_or_never`).
+pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
+    clock::link(linker)?;
+    bindings::random::insecure::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
+    bindings::random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
+    bindings::cli::exit::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::environment::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_input::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_output::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
+    bindings::cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, Guest::cli)
+}
+
+/// Time and randomness of one call.
+#[derive(Default)]
+struct Surroundings {
+    now: Duration,
+    entropy: Vec<u8>,
+    /// Made from `entropy` when the guest first asks.
+    random: Option<StdRng>,
+}
+
+impl Surroundings {
+    fn random(&mut self) -> &mut StdRng {
+        self.random.get_or_insert_with(|| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &self.entropy);
+            let mut seed = [0; 32];
+            seed.copy_from_slice(digest.as_ref());
+            StdRng::from_seed(seed)
+        })
+    }
+}
+
+/// Randomness that the call's entropy determines.
+struct Seeded(Arc<Mutex<Surroundings>>);
+
+impl Seeded {
+    fn with<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> Result<T, Infallible> {
+        Ok(draw(self.0.lock().unwrap_or_else(PoisonError::into_inner).random()))
+    }
+}
+
+impl TryRng for Seeded {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.with(Rng::next_u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.with(Rng::next_u64)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.with(|random| random.fill_bytes(bytes))
+    }
+}
+
+/// Bounds the memory of a store as a sum over all its memories, and those of all stores of a tenant;
+/// wasmtime's own limit is per memory.
+pub(super) struct Limiter {
+    memory: usize,
+    memory_left: usize,
+    table_elements_left: usize,
+    /// On the tenant's account; None: nobody counts it.
+    reserved: Option<Reservation>,
+    /// Was growth refused? Tells a memory limit from other traps.
+    pub(super) refused: bool,
+    /// Was it refused because of what the tenant's other instances have?
+    pub(super) refused_by_account: bool,
+}
+
+impl Limiter {
+    fn new(limits: &Limits, bounds: &Bounds) -> Self {
+        Self {
+            memory: bounds.memory,
+            memory_left: bounds.memory,
+            table_elements_left: limits.table_elements,
+            reserved: bounds.account.as_ref().map(|account| account.reserve_nothing(MemoryUse::Instances)),
+            refused: false,
+            refused_by_account: false,
+        }
+    }
+
+    /// A new call has done nothing wrong yet.
+    pub(super) fn forgive(&mut self) {
+        self.refused = false;
+        self.refused_by_account = false;
+    }
+}
+
+impl wasmtime::ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        if growth > self.memory_left || maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused = true;
+            return Ok(false);
+        }
+        if self.reserved.as_mut().is_some_and(|reserved| reserved.grow(growth).is_err()) {
+            self.refused_by_account = true;
+            return Ok(false);
+        }
+        self.memory_left -= growth;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        if growth > self.table_elements_left || maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.table_elements_left -= growth;
+        Ok(true)
+    }
+}

@@ -1,0 +1,267 @@
+//! The instances of one component for one tenant, and the calls through them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinError;
+use wasmtime::Store;
+
+use super::bounds::Bounds;
+use super::breaker::{Breaker, Verdict};
+use super::check::{self, Prepared};
+use super::guest::Guest;
+use super::idle::Shelf;
+use super::load::Loaded;
+use super::log::GuestLog;
+use super::share::Share;
+use super::usage::Usage;
+use super::{Isolation, ProviderError, Trust};
+use pushlet_model::contract::codec::{Answer, Reply};
+use pushlet_model::contract::manifest::ProviderManifest;
+use pushlet_model::contract::{Application, Context, Notification, Rejection, Target, codec, management};
+use pushlet_model::tenant::TenantId;
+
+/// One component for one tenant.
+///
+/// `check_application`, `encode` and `decode` run on the calling thread to their end and are never held
+/// across an await, so no more instances are in use at once than there are threads that call. From async
+/// code, call them inside [`Instances::run`].
+pub struct Instances {
+    loaded: Arc<Loaded>,
+    tenant: TenantId,
+    shelf: Arc<Shelf>,
+    /// What the tenant may use; None: the component is built in.
+    share: Option<Share>,
+    breaker: Breaker,
+    usage: Arc<Usage>,
+    log: Arc<GuestLog>,
+    failures: AtomicU64,
+}
+
+impl Instances {
+    pub(super) fn new(loaded: Arc<Loaded>, tenant: &TenantId) -> Self {
+        let sandbox = &loaded.sandbox;
+        let name = &loaded.manifest.name;
+        let (share, usage) = match loaded.trust {
+            Trust::BuiltIn => (None, sandbox.usages.of_built_in(name)),
+            Trust::Uploaded => (Some(sandbox.shares.of(tenant)), sandbox.usages.of_uploaded(tenant, name)),
+        };
+        Self {
+            tenant: tenant.clone(),
+            shelf: sandbox.idle.shelf(share.as_ref().map(|share| share.account.clone())),
+            share,
+            breaker: Breaker::new(sandbox.limits.breaker),
+            usage,
+            log: Arc::default(),
+            failures: AtomicU64::new(0),
+            loaded,
+        }
+    }
+
+    /// What the guest printed, and where it trapped. For its tenant alone.
+    pub fn log(&self) -> &Arc<GuestLog> {
+        &self.log
+    }
+
+    /// How many calls ended in a trap, a time-out or a limit, or with an answer that breaks the contract.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// How long the component is still quarantined, if it is.
+    pub fn quarantined(&self) -> Option<Duration> {
+        self.breaker.remaining()
+    }
+
+    /// Ends a quarantine before its time.
+    pub fn release(&self) {
+        self.breaker.reset();
+    }
+
+    /// How many warm instances wait for a call.
+    pub fn idle(&self) -> usize {
+        self.shelf.len()
+    }
+
+    /// Runs `call`, which calls this component, where it can't keep others waiting. A built-in component is
+    /// called at once on this thread. For an uploaded one the call waits for the tenant's turn, in a task of
+    /// its own: so a turn is never held by somebody who does not go on.
+    pub async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> Result<T, ProviderError> + Send + 'static,
+    ) -> Result<T, ProviderError> {
+        let Some(share) = self.share.clone() else { return call(self) };
+        if let Some(retry_after) = self.quarantined() {
+            return Err(ProviderError::Quarantined { retry_after });
+        }
+        let instances = self.clone();
+        let waiting = tokio::spawn(async move {
+            let permit = share.permit().await?;
+            permit.run(move || call(&instances)).await.unwrap_or(Err(ProviderError::Exhausted))
+        });
+        joined(waiting.await)
+    }
+
+    /// Are the settings of this application complete and sound? `Ok(Err(…))`: no, and why.
+    pub fn check_application(
+        &self,
+        context: &Context,
+        application: &Application,
+    ) -> Result<Result<(), Rejection>, ProviderError> {
+        self.call(context, 1, async |codec, store| codec.call_check_application(store, application).await)
+            .map(|answer| answer.map_err(check::rejection))
+    }
+
+    /// The requests that deliver `notification` to `targets`, checked.
+    pub fn encode(
+        &self,
+        context: &Context,
+        application: &Application,
+        notification: &Notification,
+        targets: &[Target],
+    ) -> Result<Prepared, ProviderError> {
+        #[cfg(feature = "native")]
+        if let Some(codec) = self.loaded.native {
+            let encoded = self.guarded(|| Ok(codec.encode(context, application, notification, targets)))?;
+            let (manifest, environment) = (&self.loaded.manifest, application.environment);
+            return self.checked(check::encoded(manifest, environment, targets.len(), encoded));
+        }
+        let encoded = self.call(context, targets.len(), async |codec, store| {
+            codec.call_encode(store, context, application, notification, targets).await
+        })?;
+        check::encoded(&self.loaded.manifest, application.environment, targets.len(), encoded)
+            .inspect_err(|error| self.note(error))
+    }
+
+    /// What became of the targets of each answer, checked.
+    pub fn decode(
+        &self,
+        context: &Context,
+        application: &Application,
+        answers: &[Answer],
+        native: bool,
+    ) -> Result<Vec<Reply>, ProviderError> {
+        #[cfg(feature = "native")]
+        if let Some(codec) = self.loaded.native {
+            let replies = self.guarded(|| Ok(codec.decode(context, application, answers, native)))?;
+            return self.checked(check::replies(answers, replies));
+        }
+        let targets = answers.iter().map(|answer| answer.targets.len()).sum();
+        let replies = self.call(context, targets, async |codec, store| {
+            codec.call_decode(store, context, application, answers, native).await
+        })?;
+        check::replies(answers, replies).inspect_err(|error| self.note(error))
+    }
+
+    /// A call of the guest, if the breaker and the tenant's CPU budget let it pass.
+    fn call<T>(
+        &self,
+        context: &Context,
+        targets: usize,
+        call: impl AsyncFnOnce(&codec::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, ProviderError> {
+        self.guarded(|| self.call_instance(context, targets, call))
+    }
+
+    /// The same for the interface `management`, in an instance of its own.
+    pub(super) fn manage<T>(
+        &self,
+        context: &Context,
+        targets: usize,
+        call: impl AsyncFnOnce(&management::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, ProviderError> {
+        let Loaded { sandbox, manager, .. } = &*self.loaded;
+        let manager = manager.as_ref().ok_or(ProviderError::Refused("management".into()))?;
+        self.guarded(|| {
+            let bounds = self.bounds();
+            let mut instance = manager.instantiate(sandbox, &bounds, &self.log)?;
+            instance.guest().observe_context(context);
+            instance.call(&sandbox.limits, &bounds, targets, call)
+        })
+    }
+
+    pub(super) fn manifest(&self) -> &ProviderManifest {
+        &self.loaded.manifest
+    }
+
+    /// Counts an answer that breaks the contract.
+    pub(super) fn checked<T>(&self, checked: Result<T, ProviderError>) -> Result<T, ProviderError> {
+        checked.inspect_err(|error| self.note(error))
+    }
+
+    fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
+        let pass = self.breaker.admit().map_err(|retry_after| ProviderError::Quarantined { retry_after })?;
+        let meter = self.share.as_ref().map(Share::meter).transpose();
+        let result = meter.and_then(|_meter| self.timed(call));
+        let verdict = match &result {
+            Ok(_) => Verdict::Good,
+            Err(error) if error.is_components_fault() => Verdict::Failed,
+            Err(_) => Verdict::Void,
+        };
+        if let Err(error) = &result {
+            self.note(error);
+        }
+        if self.breaker.report(pass, verdict) {
+            self.usage.quarantined();
+            let Loaded { sandbox, manifest, digest, .. } = &*self.loaded;
+            sandbox.quarantined(&self.tenant, &manifest.name, digest);
+        }
+        result
+    }
+
+    fn bounds(&self) -> Bounds {
+        let limits = &self.loaded.sandbox.limits;
+        self.share.as_ref().map_or_else(|| Bounds::of(limits), |share| share.bounds(limits))
+    }
+
+    fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = call();
+        self.usage.called(start.elapsed());
+        result
+    }
+
+    fn call_instance<T>(
+        &self,
+        context: &Context,
+        targets: usize,
+        call: impl AsyncFnOnce(&codec::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, ProviderError> {
+        let Loaded { sandbox, component, codec, .. } = &*self.loaded;
+        let limits = &sandbox.limits;
+        let bounds = self.bounds();
+        // One from before the tenant's limits changed is of no use.
+        let warm = self.shelf.take().filter(|warm| warm.guest().memory_limit() == bounds.memory);
+        let look_up = |store: &mut Store<Guest>, instance: &_| codec.load(store, instance);
+        let fresh = || sandbox.instantiate(component, &bounds, &self.log, look_up);
+        let mut instance = warm.map_or_else(fresh, Ok)?;
+        instance.guest().observe_context(context);
+        let value = instance.call(limits, &bounds, targets, call).inspect_err(|error| {
+            if *error == ProviderError::MemoryLimit {
+                sandbox.idle.clear(bounds.account.as_ref());
+            }
+        })?;
+        if limits.isolation == Isolation::Warm && instance.calls < limits.calls_per_instance {
+            self.shelf.put(instance, limits);
+        }
+        Ok(value)
+    }
+
+    fn note(&self, error: &ProviderError) {
+        if error.is_components_fault() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            self.share.iter().for_each(|share| share.failed());
+            self.usage.failed(error);
+        }
+    }
+}
+
+/// A panic of ours goes on where it was waited for.
+fn joined<T>(result: Result<Result<T, ProviderError>, JoinError>) -> Result<T, ProviderError> {
+    result.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime is going down.
+        Err(_) => Err(ProviderError::Exhausted),
+    })
+}

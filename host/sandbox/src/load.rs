@@ -1,0 +1,282 @@
+//! From the bytes of a component to a [`Provider`] that can be called.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre};
+
+use super::bounds::Bounds;
+use super::guest::Guest;
+use super::inspect::{self, CONTRACT, Interfaces};
+use super::log::GuestLog;
+use super::management::Manager;
+use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape, types};
+use pushlet_model::contract::codec;
+use pushlet_model::contract::management::Collection;
+use pushlet_model::contract::manifest::{GuestIndices, ProviderManifest};
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::Reservation;
+
+/// How a compiled component (`.cwasm`) begins.
+const ELF: &[u8] = b"\x7fELF";
+
+/// Why a component is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    #[error("the component has {size} bytes, more than the {limit} allowed")]
+    TooLarge { size: usize, limit: usize },
+    #[error("the component has more than {limit} {what}")]
+    TooComplex { what: &'static str, limit: usize },
+    #[error("not a valid WebAssembly component: {0}")]
+    Invalid(String),
+    #[error("the component imports {0}, which a provider may not have")]
+    ForbiddenImport(String),
+    #[error("the component exports no {0}: it is not built for the world http-provider")]
+    WrongWorld(&'static str),
+    #[error("the component is built for version {built} of pushlet:provider; this server speaks {CONTRACT}")]
+    WrongVersion { built: String },
+    #[error("the component's manifest is not sound: {0}")]
+    BadManifest(String),
+    #[error("the component's types are not those of the contract: {0}")]
+    WrongTypes(String),
+    #[error("compiling the component takes {0}")]
+    TooCostly(String),
+    #[error("the compiler can not run: {0}")]
+    NoCompiler(String),
+    #[error("the component does not run: {0}")]
+    Broken(#[from] ProviderError),
+    /// There is no memory left for its code.
+    #[error("{}", .0.message)]
+    NoRoom(Box<Error>),
+}
+
+impl LoadError {
+    /// For programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "component_too_large",
+            Self::TooComplex { .. } | Self::TooCostly(_) => "component_too_complex",
+            Self::Invalid(_) => "invalid_component",
+            Self::ForbiddenImport(_) => "forbidden_import",
+            Self::WrongWorld(_) => "wrong_world",
+            Self::WrongVersion { .. } => "wrong_contract_version",
+            Self::BadManifest(_) => "invalid_manifest",
+            Self::WrongTypes(_) => "wrong_types",
+            Self::NoCompiler(_) => "unexpected_error",
+            Self::Broken(_) => "broken_component",
+            Self::NoRoom(_) => "no_room_for_code",
+        }
+    }
+
+    /// Says which type is not the contract's, if that is why the component does not run. The engine names none.
+    pub(super) fn naming_types(self, bytes: &[u8]) -> Self {
+        match &self {
+            Self::Broken(ProviderError::BadOutput(_)) => {
+                types::difference(bytes).map_or(self, |difference| Self::WrongTypes(excerpt(&difference)))
+            }
+            _ => self,
+        }
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        let kind = match &error {
+            LoadError::TooLarge { .. } => Kind::TooLarge,
+            LoadError::Broken(ProviderError::Exhausted) => Kind::Overloaded,
+            LoadError::NoCompiler(why) => return Self::internal(why),
+            LoadError::NoRoom(why) => return (**why).clone(),
+            _ => Kind::Invalid,
+        };
+        Self::new(kind, error.code(), error.to_string())
+    }
+}
+
+/// One component: compiled, its manifest read and checked.
+pub struct Provider {
+    pub(super) loaded: Arc<Loaded>,
+    tenants: RwLock<HashMap<TenantId, Arc<Instances>>>,
+    /// It was seen to make different requests of two spellings of a token.
+    tells_spellings_apart: AtomicBool,
+}
+
+/// What all instances of a component share.
+pub(super) struct Loaded {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) component: InstancePre<Guest>,
+    pub(super) codec: codec::GuestIndices,
+    pub(super) manifest: ProviderManifest,
+    pub(super) manager: Option<Manager>,
+    pub(super) trust: Trust,
+    pub(super) digest: String,
+    /// Its code, on the account of its tenant, for as long as anything may still call it.
+    _code: Option<Reservation>,
+    #[cfg(feature = "native")]
+    pub(super) native: Option<&'static dyn super::native::Codec>,
+}
+
+impl Provider {
+    /// Checks and compiles a component here and now, and asks it for its manifest. What it prints meanwhile,
+    /// and the frames of a trap, go to `log`.
+    pub fn load(
+        sandbox: &Arc<Sandbox>,
+        bytes: &[u8],
+        trust: Trust,
+        log: &Arc<GuestLog>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let interfaces = check(sandbox, bytes)?;
+        let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
+        Self::of(sandbox, &component, interfaces, digest(bytes), trust, log, None)
+            .map_err(|error| error.naming_types(bytes))
+    }
+
+    /// A provider of a component that is checked and compiled.
+    pub(super) fn of(
+        sandbox: &Arc<Sandbox>,
+        component: &Component,
+        interfaces: Interfaces,
+        digest: String,
+        trust: Trust,
+        log: &Arc<GuestLog>,
+        code: Option<Reservation>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let component = sandbox.linker.instantiate_pre(component).map_err(invalid)?;
+        let manager = match interfaces.management {
+            true => Some(Manager::load(sandbox, component.clone(), log)?),
+            false => None,
+        };
+        let codec = codec::GuestIndices::new(&component).map_err(invalid)?;
+        let manifest = describe(sandbox, &component, &codec, log)?;
+        if trust == Trust::BuiltIn {
+            // Before any upload can take the name.
+            sandbox.usages.of_built_in(&manifest.name);
+        }
+        let sandbox = sandbox.clone();
+        let loaded = Arc::new(Loaded {
+            #[cfg(feature = "native")]
+            native: super::native::linked(&manifest.name),
+            sandbox,
+            component,
+            codec,
+            manifest,
+            manager,
+            trust,
+            digest,
+            _code: code,
+        });
+        Ok(Arc::new(Self {
+            loaded,
+            tenants: RwLock::default(),
+            tells_spellings_apart: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn trust(&self) -> Trust {
+        self.loaded.trust
+    }
+
+    pub fn manifest(&self) -> &ProviderManifest {
+        &self.loaded.manifest
+    }
+
+    /// What the service keeps for an application beside its devices.
+    pub fn collections(&self) -> &[Collection] {
+        self.loaded.manager.as_ref().map(Manager::collections).unwrap_or_default()
+    }
+
+    /// SHA-256 of the component file, in hex.
+    pub fn digest(&self) -> &str {
+        &self.loaded.digest
+    }
+
+    /// Is a token in another spelling another token to it, for all that is known?
+    pub fn tells_spellings_apart(&self) -> bool {
+        self.tells_spellings_apart.load(Ordering::Relaxed)
+    }
+
+    /// Records that it made different requests of two spellings of a token.
+    pub fn told_spellings_apart(&self) {
+        self.tells_spellings_apart.store(true, Ordering::Relaxed);
+    }
+
+    /// The instances that belong to one tenant.
+    pub fn instances(&self, tenant: &TenantId) -> Arc<Instances> {
+        let known = self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
+        known.unwrap_or_else(|| {
+            let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+            tenants
+                .entry(tenant.clone())
+                .or_insert_with(|| Arc::new(Instances::new(self.loaded.clone(), tenant)))
+                .clone()
+        })
+    }
+
+    /// How many tenants have it in quarantine.
+    pub fn quarantined(&self) -> usize {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        tenants.values().filter(|instances| instances.quarantined().is_some()).count()
+    }
+
+    /// The sandbox that it runs in.
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.loaded.sandbox
+    }
+
+    /// Drops the instances and the log of a tenant that is no more.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    }
+}
+
+/// All that can be checked without compiling it.
+pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<Interfaces, LoadError> {
+    let limit = sandbox.limits.component;
+    if bytes.len() > limit {
+        return Err(LoadError::TooLarge { size: bytes.len(), limit });
+    }
+    if bytes.starts_with(ELF) {
+        return Err(LoadError::Invalid(
+            "it is compiled for a machine; give the component it was made of".into(),
+        ));
+    }
+    shape::check(bytes)?;
+    inspect::check(bytes)
+}
+
+/// SHA-256 of a component file, in hex.
+pub fn digest(bytes: &[u8]) -> String {
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
+}
+
+pub(super) fn invalid(error: wasmtime::Error) -> LoadError {
+    LoadError::Invalid(excerpt(&format!("{error:#}")))
+}
+
+/// The beginning of a text that is the component's, in part or in whole.
+pub(super) fn excerpt(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+fn describe(
+    sandbox: &Sandbox,
+    component: &InstancePre<Guest>,
+    codec: &codec::GuestIndices,
+    log: &Arc<GuestLog>,
+) -> Result<ProviderManifest, LoadError> {
+    let bounds = Bounds::of(&sandbox.limits);
+    let functions = GuestIndices::new(component).map_err(invalid)?;
+    // Looking a function up compares its types: those of the codec too, before anybody sends.
+    let look_up = |store: &mut Store<Guest>, instance: &_| {
+        codec.load(&mut *store, instance)?;
+        functions.load(store, instance)
+    };
+    let mut instance = sandbox.instantiate(component, &bounds, log, look_up)?;
+    instance.guest().observe(0, &[]);
+    let manifest = instance
+        .call(&sandbox.limits, &bounds, 1, async |manifest, store| manifest.call_describe(store).await)?;
+    manifest::check(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
+    Ok(manifest)
+}

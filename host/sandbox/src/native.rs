@@ -1,0 +1,43 @@
+//! A provider's codec as code of this program in place of its component, to measure what the sandbox costs.
+//! Compiled for `tests/bench/linked` alone.
+
+use std::sync::OnceLock;
+
+use pushlet_model::contract::codec::{Answer, Encoded, Reply};
+use pushlet_model::contract::{Application, Context, Notification, Target};
+
+/// The functions of the interface `codec` that every push takes.
+pub trait Codec: Sync {
+    /// The requests that deliver `notification` to `targets`.
+    fn encode(
+        &self,
+        context: &Context,
+        application: &Application,
+        notification: &Notification,
+        targets: &[Target],
+    ) -> Encoded;
+
+    /// One reply for each answer.
+    fn decode(
+        &self,
+        context: &Context,
+        application: &Application,
+        answers: &[Answer],
+        native: bool,
+    ) -> Vec<Reply>;
+}
+
+/// Names of providers, and what is called in place of their components.
+pub type Linked = &'static [(&'static str, &'static dyn Codec)];
+
+static LINKED: OnceLock<Linked> = OnceLock::new();
+
+/// From now on these are called, in whatever is loaded under their names. The first to say it.
+pub fn link(codecs: Linked) {
+    let _ = LINKED.set(codecs);
+}
+
+pub(super) fn linked(provider: &str) -> Option<&'static dyn Codec> {
+    let codecs = LINKED.get().copied().unwrap_or_default();
+    codecs.iter().find(|(name, _)| *name == provider).map(|(_, codec)| *codec)
+}

@@ -1,0 +1,211 @@
+//! From an origin to a TLS connection: look up, check, race the addresses, shake hands.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::error::Cause;
+use super::guard;
+use super::lookup::Lookups;
+use super::origin::Origin;
+use pushlet_model::tenant::TenantId;
+
+/// Head start of each address over the next (RFC 8305, section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses tried in one connect.
+const MOST_ADDRESSES: usize = 16;
+
+/// Why no connection came about.
+#[derive(Debug, Clone)]
+pub(super) struct DialError {
+    pub cause: Cause,
+    pub detail: String,
+}
+
+impl DialError {
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        DialError { cause, detail: detail.into() }
+    }
+
+    /// Whether trying again soon will not help.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.cause, Cause::Tls | Cause::ForbiddenAddress)
+    }
+}
+
+/// How the names of one peer are looked up.
+#[derive(Clone)]
+pub(super) struct Resolver {
+    pub lookups: Lookups,
+    /// Whose share a lookup comes out of.
+    pub tenant: TenantId,
+    /// Only public addresses are returned.
+    pub guarded: bool,
+}
+
+/// Opens a TLS connection that speaks HTTP/2.
+pub(super) async fn dial(
+    origin: &Origin,
+    tls: &Arc<ClientConfig>,
+    resolver: &Resolver,
+    within: Duration,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let stream = dial_any(origin, tls, resolver, within).await?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        let why = "the server does not speak HTTP/2: it chose no ALPN protocol";
+        return Err(DialError::new(Cause::Tls, why));
+    }
+    Ok(stream)
+}
+
+/// Opens a TLS connection that speaks what both sides like best.
+pub(super) async fn dial_any(
+    origin: &Origin,
+    tls: &Arc<ClientConfig>,
+    resolver: &Resolver,
+    within: Duration,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    timeout(within, connect(origin, tls, resolver)).await.unwrap_or_else(|_| {
+        Err(DialError::new(Cause::ConnectTimeout, format!("no connection within {within:?}")))
+    })
+}
+
+async fn connect(
+    origin: &Origin,
+    tls: &Arc<ClientConfig>,
+    resolver: &Resolver,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let addresses = resolver.resolve(&origin.host(), origin.port()).await?;
+    let socket = race(addresses).await?;
+    let failed = |error: &dyn std::fmt::Display| DialError::new(Cause::Tls, error.to_string());
+    socket.set_nodelay(true).map_err(|error| DialError::new(Cause::Connect, error.to_string()))?;
+    let name = origin.server_name().ok_or_else(|| failed(&"the host is no valid server name"))?;
+    TlsConnector::from(tls.clone()).connect(name, socket).await.map_err(|error| {
+        let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        if is_tls { failed(&error) } else { DialError::new(Cause::Connect, error.to_string()) }
+    })
+}
+
+impl Resolver {
+    /// The addresses of a host, freshly looked up, IPv6 and IPv4 by turns.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+        let found = match host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, port)],
+            Err(_) => self.lookups.addresses(&self.tenant, host, port).await?,
+        };
+        if found.is_empty() {
+            return Err(DialError::new(Cause::Dns, format!("{host} has no address")));
+        }
+        let may = |address: &SocketAddr| !self.guarded || guard::may_be_dialled(address.ip());
+        let allowed = found.iter().copied().filter(may);
+        let addresses = by_turns(allowed);
+        if addresses.is_empty() {
+            return Err(DialError::new(Cause::ForbiddenAddress, format!("{host} has no public address")));
+        }
+        Ok(addresses)
+    }
+}
+
+fn by_turns(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let (v6, v4): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv6);
+    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
+    std::iter::from_fn(|| Some([v6.next(), v4.next()]).filter(|pair| pair.iter().any(Option::is_some)))
+        .flatten()
+        .flatten()
+        .take(MOST_ADDRESSES)
+        .collect()
+}
+
+/// The first socket that opens. An address that fails makes way for the next at once.
+async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+    let mut left = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last = DialError::new(Cause::Connect, "no address");
+    loop {
+        attempts
+            .extend(left.next().map(|address| async move { (address, TcpStream::connect(address).await) }));
+        tokio::select! {
+            biased;
+            Some((address, result)) = attempts.next() => match result {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = DialError::new(cause_of(&error), format!("{address}: {error}")),
+            },
+            () = sleep(STAGGER), if left.len() > 0 => {}
+            else => return Err(last),
+        }
+        if attempts.is_empty() && left.len() == 0 {
+            return Err(last);
+        }
+    }
+}
+
+/// The system may give up before we do.
+fn cause_of(error: &std::io::Error) -> Cause {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut => Cause::ConnectTimeout,
+        _ => Cause::Connect,
+    }
+}
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.cause, self.detail)
+    }
+}
+
+impl std::error::Error for DialError {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// An address that refuses connections.
+    async fn closed() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    /// An address whose backlog is full, so that connects hang.
+    async fn silent() -> (SocketAddr, TcpListener, TcpStream) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, listener, TcpStream::connect(address).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_wins() {
+        let (silent, _listener, _queued) = silent().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let socket = race(vec![closed().await, silent, closed().await, open]).await.unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), open);
+    }
+
+    #[tokio::test]
+    async fn when_none_answers_the_last_reason_is_told() {
+        let (one, two) = (closed().await, closed().await);
+        let error = race(vec![one, two]).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Connect);
+        assert!(error.detail.starts_with(&two.to_string()), "{error}");
+    }
+
+    #[test]
+    fn families_take_turns_and_the_number_is_bounded() {
+        let v6 = |n: u16| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, n], 1));
+        let v4 = |n: u8| SocketAddr::from(([127, 0, 0, n], 1));
+        let given = [v4(1), v4(2), v4(3), v6(1)];
+        assert_eq!(by_turns(given.into_iter()), [v6(1), v4(1), v4(2), v4(3)]);
+        assert_eq!(by_turns((0..100).map(v4)).len(), MOST_ADDRESSES);
+    }
+}

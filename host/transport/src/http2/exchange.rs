@@ -1,0 +1,258 @@
+//! One request over one stream, and the truth about its fate.
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Uri, Version};
+use tokio::time::timeout_at;
+
+use super::StreamOrigin;
+use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
+use super::observer::Record;
+use super::pool::Lease;
+use crate::answer_body::AnswerBody;
+use crate::error::{Cause, Delivery, SendError};
+use crate::message::{ConnectionHandle, Request, Response};
+use pushlet_quota::account::{Account, Reservation};
+
+/// Sends the request over the leased stream.
+pub async fn exchange(lease: Lease, request: &Request, path: &PathAndQuery) -> Result<Response, SendError> {
+    let mut stream = Stream::open(lease, request, path)?;
+    match timeout_at(request.deadline, stream.respond(request.payer.as_ref())).await {
+        Ok(Ok((status, headers, (body, reserved)))) => {
+            let connection = ConnectionHandle(Some(stream.finish()));
+            Ok(Response { status, headers, body, reserved, waited: Duration::ZERO, connection })
+        }
+        Ok(Err(error)) => {
+            stream.give_up();
+            Err(error)
+        }
+        Err(_) => Err(stream.overdue()),
+    }
+}
+
+/// An open stream. Dropped before its end, it is reset if the request is not wholly written, else the
+/// answer is awaited in the background, so that the peer sees no difference.
+struct Stream {
+    open: Option<Open>,
+    deadline: tokio::time::Instant,
+}
+
+struct Open {
+    sending: SendStream<Bytes>,
+    /// What h2 has not been given yet. Once it has the end of the request, that may leave at any time.
+    unsent: Bytes,
+    handed: bool,
+    response: ResponseFuture,
+    since: Instant,
+    id: u32,
+    lease: Lease,
+}
+
+impl Stream {
+    fn open(lease: Lease, request: &Request, path: &PathAndQuery) -> Result<Self, SendError> {
+        let head = head(request, path)?;
+        let lost = |detail: String| SendError::not_sent(Cause::ConnectionLost, detail);
+        let mut sender =
+            lease.connection.sender().ok_or_else(|| lost("the connection is retired".to_owned()))?;
+        let since = Instant::now();
+        let opened = sender.send_request(head, request.body.is_empty());
+        let (response, sending) = opened.map_err(|error| {
+            lease.pool.retire(lease.connection.id);
+            closing(&lease.connection.record, &error).unwrap_or_else(|| lost(error.to_string()))
+        })?;
+        let id = sending.stream_id().as_u32();
+        let (unsent, handed) = (request.body.clone(), request.body.is_empty());
+        let open = Some(Open { sending, unsent, handed, response, since, id, lease });
+        Ok(Stream { open, deadline: request.deadline })
+    }
+
+    async fn respond(&mut self, payer: Option<&Arc<Account>>) -> Result<(u16, HeaderMap, Read), SendError> {
+        let Some(open) = &mut self.open else {
+            return Err(SendError::unknown(Cause::ConnectionLost, "the stream has ended"));
+        };
+        let most = open.lease.pool.settings().max_response;
+        let result = async {
+            let head = tokio::select! {
+                biased;
+                never = write(&mut open.sending, &mut open.unsent, &mut open.handed) => match never {},
+                // It may come before the request is whole.
+                head = &mut open.response => head,
+            };
+            let (head, body) = head?.into_parts();
+            open.lease.answered = true;
+            let body = read(body, AnswerBody::new(most, payer)).await?;
+            Ok(body.map(|body| (head.status.as_u16(), head.headers, body)))
+        };
+        match result.await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(cause)) => Err(SendError::unknown(cause, format!("at most {most} bytes are read"))),
+            // Few fail: the room that this needs is not kept for all.
+            Err(error) => Err(Box::pin(open.fate(&error, self.deadline)).await),
+        }
+    }
+
+    /// The stream has ended in order.
+    fn finish(mut self) -> StreamOrigin {
+        let Some(open) = self.open.take() else { return StreamOrigin::default() };
+        let origin = StreamOrigin::new(&open.lease);
+        open.end();
+        origin
+    }
+
+    /// The stream has failed, or its answer is not wanted any more.
+    fn give_up(mut self) {
+        if let Some(open) = self.open.take() {
+            open.cancel();
+        }
+    }
+
+    /// The deadline passed. If the peer has been silent all the while, it may be dead.
+    fn overdue(mut self) -> SendError {
+        let Some(open) = self.open.take() else {
+            return SendError::unknown(Cause::Deadline, "the stream has ended");
+        };
+        let delivery = open.delivery();
+        if open.lease.connection.record.heard_at() <= open.since {
+            open.lease.pool.suspect(&open.lease.connection);
+        }
+        open.cancel();
+        SendError::new(delivery, Cause::Deadline, "no answer came in time")
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        let awaits_answer = open.delivery() == Delivery::Unknown && !open.lease.answered;
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if awaits_answer => {
+                let deadline = self.deadline;
+                runtime.spawn(async move {
+                    let answer = timeout_at(deadline, &mut open.response).await;
+                    open.lease.answered = matches!(answer, Ok(Ok(_)));
+                    open.cancel();
+                });
+            }
+            _ => open.cancel(),
+        }
+    }
+}
+
+impl Open {
+    /// What is known while the connection lives: what h2 has been given may lie in its buffer, and leave.
+    fn delivery(&self) -> Delivery {
+        if self.handed { Delivery::Unknown } else { Delivery::NotSent }
+    }
+
+    /// What is known once nothing more leaves.
+    fn delivery_at_end(&self) -> Delivery {
+        let written = self.handed && self.lease.connection.record.is_written(self.id);
+        if written { Delivery::Unknown } else { Delivery::NotSent }
+    }
+
+    /// Resets the stream if it has not ended.
+    fn cancel(mut self) {
+        self.sending.send_reset(Reason::CANCEL);
+        self.end();
+    }
+
+    /// Gives up the stream first and its place in the pool last.
+    fn end(self) {
+        let Open { sending, response, id, lease, .. } = self;
+        drop((sending, response));
+        lease.connection.record.forget(id);
+        drop(lease);
+    }
+
+    async fn fate(&self, error: &h2::Error, deadline: tokio::time::Instant) -> SendError {
+        let record = &self.lease.connection.record;
+        let detail = error.to_string();
+        if error.is_reset() {
+            let code = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
+            return match (error.is_remote(), code) {
+                (true, Reason::REFUSED_STREAM) => SendError::not_sent(Cause::Refused, detail),
+                // The peer has read all that it ever will of this stream.
+                (true, code) => SendError::new(self.delivery_at_end(), Cause::Reset(code.into()), detail),
+                (false, _) => SendError::unknown(Cause::Protocol, detail),
+            };
+        }
+        if refuses_certificate(record) {
+            return SendError::not_sent(Cause::Tls, CERTIFICATE_REFUSED);
+        }
+        let cause = match record.goaway() {
+            Some(goaway) if self.id > goaway.last_stream_id => {
+                return SendError::not_sent(goaway.cause(), detail);
+            }
+            Some(goaway) => goaway.cause(),
+            None if error.is_library() => Cause::Protocol,
+            None => Cause::ConnectionLost,
+        };
+        let ended = timeout_at(deadline, self.lease.connection.ended()).await.is_ok();
+        let delivery = if ended { self.delivery_at_end() } else { self.delivery() };
+        SendError::new(delivery, cause, detail)
+    }
+}
+
+/// Gives h2 as much of the body as the peer has room for, until it is whole. Never ends: if the stream does,
+/// the response says why.
+async fn write(sending: &mut SendStream<Bytes>, unsent: &mut Bytes, handed: &mut bool) -> Infallible {
+    while !*handed {
+        sending.reserve_capacity(unsent.len());
+        while sending.capacity() == 0 {
+            let Some(Ok(_)) = poll_fn(|cx| sending.poll_capacity(cx)).await else { return pending().await };
+        }
+        let piece = unsent.split_to(sending.capacity().min(unsent.len()));
+        let is_last = unsent.is_empty();
+        if sending.send_data(piece, is_last).is_err() {
+            return pending().await;
+        }
+        *handed = is_last;
+    }
+    pending().await
+}
+
+/// Why a connection takes no new stream, if the peer said so.
+fn closing(record: &Record, error: &h2::Error) -> Option<SendError> {
+    record.goaway().map(|goaway| SendError::not_sent(goaway.cause(), error.to_string()))
+}
+
+/// The head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
+/// table, and the latter is marked.
+fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, SendError> {
+    let invalid = |error: http::Error| SendError::not_sent(Cause::InvalidRequest, error.to_string());
+    let uri = Uri::builder()
+        .scheme("https")
+        .authority(request.origin.authority().clone())
+        .path_and_query(path.clone())
+        .build()
+        .map_err(invalid)?;
+    let mut head = http::Request::new(());
+    *head.uri_mut() = uri;
+    *head.method_mut() = request.method.clone();
+    *head.version_mut() = Version::HTTP_2;
+    *head.headers_mut() = request.all_headers();
+    Ok(head)
+}
+
+/// A body, and the memory that it has reserved.
+type Read = (Bytes, Option<Reservation>);
+
+/// The whole body, unless it is too large.
+async fn read(mut body: RecvStream, mut whole: AnswerBody<'_>) -> Result<Result<Read, Cause>, h2::Error> {
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        if let Err(cause) = whole.push(&piece) {
+            return Ok(Err(cause));
+        }
+        body.flow_control().release_capacity(piece.len())?;
+    }
+    Ok(Ok(whole.finish()))
+}

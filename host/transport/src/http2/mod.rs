@@ -1,0 +1,206 @@
+//! HTTP/2 over few connections that are kept: one pool per origin and identity.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::uri::PathAndQuery;
+use tokio::time::timeout;
+
+use super::dial::Resolver;
+use super::error::{Cause, SendError};
+use super::lookup::Lookups;
+use super::message::{IdentityKey, PeerKey, Request, Response};
+use super::tls::Tls;
+use super::{ConnectionStats, Settings};
+use pool::{Lease, Pool, Refusal};
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::fair::FairCache;
+use state::ConnectionId;
+
+pub(super) use state::Figures;
+
+mod connection;
+mod exchange;
+mod observer;
+mod pool;
+mod state;
+
+const SHARDS: usize = 16;
+/// How often pools that have ended are removed.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// All pools.
+pub(super) struct Http2 {
+    tls: Arc<Tls>,
+    settings: Arc<Settings>,
+    lookups: Lookups,
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+    /// No new pools are made.
+    draining: AtomicBool,
+}
+
+struct Shard {
+    pools: FairCache<TenantId, PeerKey, Arc<Pool>>,
+    /// When pools that have ended were removed last.
+    swept_at: Instant,
+}
+
+/// Where a stream was opened.
+#[derive(Default)]
+pub(super) struct StreamOrigin {
+    pool: Weak<Pool>,
+    connection: ConnectionId,
+}
+
+impl StreamOrigin {
+    fn new(lease: &Lease) -> Self {
+        StreamOrigin { pool: Arc::downgrade(&lease.pool), connection: lease.connection.id }
+    }
+
+    pub fn retire(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.retire(self.connection);
+        }
+    }
+}
+
+impl Http2 {
+    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>, lookups: Lookups) -> Self {
+        let (most, now) = (settings.max_peers.div_ceil(SHARDS), Instant::now());
+        let shard = |_| Mutex::new(Shard { pools: FairCache::new(most), swept_at: now });
+        Http2 {
+            tls,
+            settings,
+            lookups,
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(shard),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends the request, again where the peer certainly did not process it.
+    pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
+        let path = PathAndQuery::try_from(request.path.as_str())
+            .map_err(|error| SendError::not_sent(Cause::InvalidRequest, format!("path: {error}")))?;
+        let mut last: Option<SendError> = None;
+        let (mut attempt, mut waited) = (1, Duration::ZERO);
+        loop {
+            let asked = Instant::now();
+            let lease = match (self.acquire(key, request).await, last.take()) {
+                (Ok(lease), _) => lease,
+                // What the peer said to the request tells more than that there is no connection for another try.
+                (Err(error), Some(last)) if error.cause != Cause::Deadline => {
+                    return Err(SendError { retry_after: error.retry_after, ..last });
+                }
+                (Err(error), _) => return Err(error),
+            };
+            waited += asked.elapsed();
+            let error = match exchange::exchange(lease, request, &path).await {
+                Ok(response) => return Ok(Response { waited, ..response }),
+                Err(error) => error,
+            };
+            if !error.may_resend(attempt, request.deadline) {
+                return Err(error);
+            }
+            Box::pin(error.pause(attempt, request.deadline)).await;
+            last = Some(error);
+            attempt += 1;
+        }
+    }
+
+    pub fn snapshot(&self) -> Vec<ConnectionStats> {
+        self.pools()
+            .iter()
+            .map(|pool| ConnectionStats::of_pool(pool.tenant(), pool.key(), pool.figures()))
+            .collect()
+    }
+
+    /// Lets the streams of an identity end and closes its connections. A later request gets a new pool.
+    pub fn retire(&self, identity: &IdentityKey) {
+        self.pools().iter().filter(|pool| pool.key().identity == *identity).for_each(Pool::drain);
+    }
+
+    /// Lets all streams end and closes the connections; cuts what is left after `within`.
+    pub async fn drain(&self, within: Duration) {
+        // Set before the shards are read: a pool that is not among them is not made any more.
+        self.draining.store(true, Ordering::SeqCst);
+        let pools = self.pools();
+        pools.iter().for_each(Pool::drain);
+        let ended = join_all(pools.iter().map(|pool| pool.until_ended()));
+        if timeout(within, ended).await.is_err() {
+            pools.iter().for_each(|pool| pool.cut());
+        }
+    }
+
+    async fn acquire(&self, key: &PeerKey, request: &Request) -> Result<Lease, SendError> {
+        loop {
+            let pool = self.pool(key, request)?;
+            match pool.acquire(request.deadline).await {
+                Ok(lease) => return Ok(lease),
+                Err(Refusal::Error(error)) => return Err(error),
+                Err(Refusal::Ended) => {}
+            }
+        }
+    }
+
+    /// The pool of the key, made if there is none.
+    fn pool(&self, key: &PeerKey, request: &Request) -> Result<Arc<Pool>, SendError> {
+        if let Some(pool) = self.shard(key).pools.get_owned(&request.tenant, key)
+            && !pool.has_ended()
+        {
+            return Ok(pool.clone());
+        }
+        let (pool, evicted) = self.add_pool(key, request)?;
+        evicted.iter().for_each(Pool::drain);
+        Ok(pool)
+    }
+
+    /// The pool of the key for a further tenant, or a new one; and those that made room for it.
+    fn add_pool(&self, key: &PeerKey, request: &Request) -> Result<(Arc<Pool>, Vec<Arc<Pool>>), SendError> {
+        let tenant = &request.tenant;
+        let config = self.tls.config(&request.identity, &[b"h2"]);
+        let config = config.map_err(|error| SendError::not_sent(Cause::Tls, error.to_string()))?;
+        let (lookups, guarded) = (self.lookups.clone(), key.guarded);
+        let resolver = Resolver { lookups, tenant: tenant.clone(), guarded };
+        let mut shard = self.shard(key);
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
+        }
+        let now = Instant::now();
+        if shard.swept_at + SWEEP < now {
+            shard.swept_at = now;
+            shard.pools.retain(|_, pool| !pool.has_ended());
+        }
+        if shard.pools.get(key).is_some_and(|pool| pool.has_ended()) {
+            shard.pools.remove(key);
+        }
+        let make = || Pool::start(key.clone(), resolver, Arc::new(config), self.settings.clone());
+        let found = shard.pools.get_or_insert_with(tenant, key, 1, |pool| !pool.is_busy(), make);
+        found.map_err(|_| SendError::too_many_peers(&request.origin))
+    }
+
+    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(key);
+        let [first, ..] = &self.shards;
+        let shard = self.shards.get(hash as usize % SHARDS).unwrap_or(first);
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        let shard = |shard: &Mutex<Shard>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.pools.values().cloned().collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(shard).collect()
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        self.pools().iter().for_each(Pool::drain);
+    }
+}

@@ -1,0 +1,364 @@
+//! The decisions of a pool: which connection takes a request, who waits, when to connect, close or refuse.
+//!
+//! Pure: it knows no sockets, tasks or clocks. The shell reports events and then carries out what
+//! [`PoolState::next`] says until it says nothing more. `C` is a connection, `W` someone who waits for a stream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::breaker::{Backoff, Breaker, BreakerState};
+
+pub type ConnectionId = u64;
+pub type Ticket = u64;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub connections: usize,
+    pub streams: usize,
+    pub waiting: usize,
+    pub probation: Duration,
+    pub idle: Duration,
+    pub backoff: Backoff,
+}
+
+/// What becomes of a request for a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission<C> {
+    Stream(C),
+    Wait(Ticket),
+    QueueFull,
+    /// The breaker is open; the time after which trying again makes sense.
+    PeerDown(Duration),
+    /// The pool has ended; a new one must be made.
+    Ended,
+}
+
+/// What the shell must do now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<C, W> {
+    /// Give a stream of the connection to the waiter; if it has gone away, `release` the stream.
+    Grant(W, C),
+    /// Tell the waiter that no connection can be opened, and when to try again.
+    Refuse(W, Duration),
+    /// Open a connection of this id, then call `opened` or `open_failed`.
+    Connect(ConnectionId),
+    /// Open no further stream on it.
+    Retire(C),
+    /// It is retired and has no stream left: close it.
+    Finish(C),
+}
+
+/// Figures for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    pub connections: usize,
+    pub streams: usize,
+    pub waiting: usize,
+    pub breaker: BreakerState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// It may be dead: no new streams until it answers a PING.
+    Suspect,
+    /// It takes no new streams; those under way end.
+    Retired,
+}
+
+struct Slot<C> {
+    id: ConnectionId,
+    handle: C,
+    phase: Phase,
+    limit: usize,
+    streams: usize,
+    /// A response has come over it.
+    answered: bool,
+    /// We closed it: its end is no failure.
+    ours: bool,
+    opened_at: Instant,
+    used_at: Instant,
+}
+
+pub struct PoolState<C, W> {
+    bounds: Bounds,
+    slots: Vec<Slot<C>>,
+    waiting: BTreeMap<Ticket, W>,
+    refused: VecDeque<W>,
+    leaving: VecDeque<Action<C, W>>,
+    connecting: bool,
+    breaker: Breaker,
+    next_id: ConnectionId,
+    next_ticket: Ticket,
+    draining: bool,
+    ended: bool,
+}
+
+impl<C: Clone, W> PoolState<C, W> {
+    pub fn new(bounds: Bounds) -> Self {
+        PoolState {
+            bounds,
+            slots: Vec::new(),
+            waiting: BTreeMap::new(),
+            refused: VecDeque::new(),
+            leaving: VecDeque::new(),
+            connecting: false,
+            breaker: Breaker::new(bounds.backoff),
+            next_id: 0,
+            next_ticket: 0,
+            draining: false,
+            ended: false,
+        }
+    }
+
+    /// Someone wants a stream. The waiter is made only if it has to wait.
+    pub fn admit(&mut self, now: Instant, waiter: impl FnOnce() -> W) -> Admission<C> {
+        if self.ended {
+            return Admission::Ended;
+        }
+        if self.waiting.is_empty()
+            && let Some(handle) = self.take_stream(now)
+        {
+            return Admission::Stream(handle);
+        }
+        if let Some(pause) = self.peer_down(now) {
+            return Admission::PeerDown(pause);
+        }
+        if self.waiting.len() >= self.bounds.waiting {
+            return Admission::QueueFull;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, waiter());
+        Admission::Wait(ticket)
+    }
+
+    /// A waiter gives up. False if it does not wait any more: it was granted a stream, or refused.
+    pub fn withdraw(&mut self, ticket: Ticket) -> bool {
+        self.waiting.remove(&ticket).is_some()
+    }
+
+    /// A stream has ended; `answered` if a response came over it.
+    pub fn release(&mut self, now: Instant, id: ConnectionId, answered: bool) {
+        let is_new = self.slot(id).is_some_and(|slot| !slot.answered);
+        match answered {
+            true if is_new => self.breaker.succeeded(),
+            true => self.breaker.answered(),
+            false => {}
+        }
+        let Some(slot) = self.slot(id) else { return };
+        slot.streams = slot.streams.saturating_sub(1);
+        slot.answered |= answered;
+        slot.used_at = now;
+        if slot.phase == Phase::Retired && slot.streams == 0 {
+            let finish = Action::Finish(slot.handle.clone());
+            self.leaving.push_back(finish);
+        }
+    }
+
+    /// A connect succeeded. The peer allows one stream until it says otherwise.
+    pub fn opened(&mut self, now: Instant, id: ConnectionId, handle: C) {
+        self.connecting = false;
+        let phase = Phase::Open;
+        let (limit, streams, answered, ours) = (1, 0, false, false);
+        self.slots.push(Slot {
+            id,
+            handle,
+            phase,
+            limit,
+            streams,
+            answered,
+            ours,
+            opened_at: now,
+            used_at: now,
+        });
+    }
+
+    /// A connect failed. `lasting`: trying again soon will not help, as with a certificate that is refused.
+    pub fn open_failed(&mut self, now: Instant, jitter: u32, lasting: bool) {
+        self.connecting = false;
+        self.count_failure(now, jitter, lasting);
+    }
+
+    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
+    pub fn limit(&mut self, id: ConnectionId, limit: usize) {
+        let most = self.bounds.streams;
+        if let Some(slot) = self.slot(id) {
+            slot.limit = limit.min(most);
+        }
+    }
+
+    /// The connection must take no new streams: GOAWAY came, or its user is done with it.
+    pub fn retire(&mut self, id: ConnectionId) {
+        let Some(slot) = self.slot(id) else { return };
+        if slot.phase == Phase::Retired {
+            return;
+        }
+        slot.phase = Phase::Retired;
+        let (handle, idle) = (slot.handle.clone(), slot.streams == 0);
+        self.leaving.push_back(Action::Retire(handle.clone()));
+        if idle {
+            self.leaving.push_back(Action::Finish(handle));
+        }
+    }
+
+    /// A response is overdue and the peer is silent.
+    pub fn suspect(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot(id)
+            && slot.phase == Phase::Open
+        {
+            slot.phase = Phase::Suspect;
+        }
+    }
+
+    /// The peer is alive after all.
+    pub fn trust(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot(id)
+            && slot.phase == Phase::Suspect
+        {
+            slot.phase = Phase::Open;
+        }
+    }
+
+    /// The connection is gone. One that never answered anything counts as a failed connect.
+    pub fn closed(&mut self, now: Instant, id: ConnectionId, jitter: u32, lasting: bool) {
+        let Some(index) = self.slots.iter().position(|slot| slot.id == id) else { return };
+        let slot = self.slots.swap_remove(index);
+        if !slot.answered && !slot.ours {
+            self.count_failure(now, jitter, lasting);
+        }
+    }
+
+    /// Close every connection as soon as nobody uses or waits for it.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Nobody uses it or waits, and it has no connection.
+    pub fn is_unused(&self) -> bool {
+        self.slots.is_empty() && self.waiting.is_empty() && self.refused.is_empty() && !self.connecting
+    }
+
+    /// Ends the pool if it is unused, and either draining or `forgotten`.
+    pub fn end_if_unused(&mut self, forgotten: bool) -> bool {
+        self.ended |= self.is_unused() && (self.draining || forgotten);
+        self.ended
+    }
+
+    /// The next thing to do, or nothing until the next event or [`PoolState::wake_at`].
+    pub fn next(&mut self, now: Instant) -> Option<Action<C, W>> {
+        if let Some(action) = self.leaving.pop_front() {
+            return Some(action);
+        }
+        if let Some(waiter) = self.refused.pop_front() {
+            let pause = self.breaker.pause_until(now).map_or(Duration::ZERO, |until| until - now);
+            return Some(Action::Refuse(waiter, pause));
+        }
+        if !self.waiting.is_empty()
+            && let Some(handle) = self.take_stream(now)
+            && let Some((_, waiter)) = self.waiting.pop_first()
+        {
+            return Some(Action::Grant(waiter, handle));
+        }
+        if self.wants_connection() && self.connect_at(now) <= now {
+            self.connecting = true;
+            self.next_id += 1;
+            return Some(Action::Connect(self.next_id));
+        }
+        self.close_idle(now);
+        self.leaving.pop_front()
+    }
+
+    /// When to call [`PoolState::next`] again though no event came.
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let connect = self.wants_connection().then(|| self.connect_at(now));
+        let idle = self.slots.iter().filter(|slot| slot.phase == Phase::Open && slot.streams == 0);
+        idle.map(|slot| slot.used_at + self.bounds.idle).chain(connect).min()
+    }
+
+    pub fn figures(&self, now: Instant) -> Figures {
+        Figures {
+            connections: self.slots.len(),
+            streams: self.slots.iter().map(|slot| slot.streams).sum(),
+            waiting: self.waiting.len(),
+            breaker: self.breaker.state(now),
+        }
+    }
+
+    fn slot(&mut self, id: ConnectionId) -> Option<&mut Slot<C>> {
+        self.slots.iter_mut().find(|slot| slot.id == id)
+    }
+
+    fn usable(&self) -> impl Iterator<Item = &Slot<C>> {
+        self.slots.iter().filter(|slot| slot.phase == Phase::Open)
+    }
+
+    /// The oldest connection with a free stream, so that surplus ones fall idle when traffic falls.
+    fn take_stream(&mut self, now: Instant) -> Option<C> {
+        let free = |slot: &&mut Slot<C>| slot.phase == Phase::Open && slot.streams < slot.limit;
+        let slot = self.slots.iter_mut().filter(free).min_by_key(|slot| slot.id)?;
+        slot.streams += 1;
+        slot.used_at = now;
+        Some(slot.handle.clone())
+    }
+
+    /// How long to stay away, if the breaker is open and no connection works. The first request after the
+    /// pause passes: it is the probe.
+    fn peer_down(&self, now: Instant) -> Option<Duration> {
+        if self.usable().next().is_some() {
+            return None;
+        }
+        match self.breaker.state(now) {
+            BreakerState::Closed => None,
+            BreakerState::Open(pause) => Some(pause),
+            BreakerState::HalfOpen if self.connecting || !self.waiting.is_empty() => {
+                Some(self.breaker.probe_time())
+            }
+            BreakerState::HalfOpen => None,
+        }
+    }
+
+    /// Streams are short and another connection is allowed. Retired and suspect connections do not count
+    /// against the bound, but there may not be more of them than of others.
+    fn wants_connection(&self) -> bool {
+        !self.waiting.is_empty()
+            && !self.connecting
+            && self.usable().count() < self.bounds.connections
+            && self.slots.len() < 2 * self.bounds.connections
+    }
+
+    /// Not during a pause, and not while a fresh connection may still turn out to allow more streams. The pause does
+    /// not hold where the connections that answered after the failure are gone: the peer is not down.
+    fn connect_at(&self, now: Instant) -> Instant {
+        let is_needed = self.breaker.has_answered() && self.usable().next().is_none();
+        let pause = self.breaker.pause_until(now).filter(|_| !is_needed);
+        let fresh =
+            self.usable().filter(|slot| !slot.answered).map(|slot| slot.opened_at + self.bounds.probation);
+        fresh.chain(pause).max().unwrap_or(now)
+    }
+
+    fn close_idle(&mut self, now: Instant) {
+        let (idle, draining) = (self.bounds.idle, self.draining && self.waiting.is_empty());
+        let due = |slot: &Slot<C>| {
+            slot.phase == Phase::Open && slot.streams == 0 && (draining || slot.used_at + idle <= now)
+        };
+        if let Some(slot) = self.slots.iter_mut().find(|slot| due(slot)) {
+            slot.ours = true;
+            let id = slot.id;
+            self.retire(id);
+        }
+    }
+
+    fn count_failure(&mut self, now: Instant, jitter: u32, lasting: bool) {
+        self.breaker.failed(now, jitter);
+        let down = lasting || self.breaker.state(now) != BreakerState::Closed;
+        if down && self.usable().next().is_none() {
+            self.refused.extend(std::mem::take(&mut self.waiting).into_values());
+        }
+    }
+}
+
+#[cfg(test)]
+mod dial_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The sockets: from a request to the answer of a push service, or to the truth about why there is none.
+//!
+//! [`Transport::send`] never sends anything twice whose outcome is not known; what the peer certainly did
+//! not process it sends again by itself, within the deadline. It knows nothing of notifications.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pushlet_model::tenant::TenantId;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use http2::Http2;
+use https::Https;
+use lookup::Lookups;
+use message::PeerKey;
+use tls::Tls;
+
+pub use breaker::BreakerState;
+pub use error::{Cause, Delivery, SendError, SetupError};
+pub use message::{ClientCertificate, ConnectionHandle, Identity, Protocol, Request, Response};
+pub use origin::{Origin, OriginError};
+pub use settings::Settings;
+
+mod answer_body;
+mod breaker;
+mod connector;
+mod dial;
+mod error;
+mod frames;
+mod guard;
+mod handover;
+mod http2;
+pub mod http_client;
+mod https;
+mod lookup;
+mod message;
+mod origin;
+mod settings;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+/// Sends requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Transport(Arc<Inner>);
+
+struct Inner {
+    http2: Http2,
+    https: Https,
+    draining: AtomicBool,
+}
+
+/// Figures of one origin and identity, for metrics.
+#[derive(Debug, Clone)]
+pub struct ConnectionStats {
+    /// Of those that use it, the tenant that used it first.
+    pub tenant: TenantId,
+    pub origin: Origin,
+    /// `anonymous`, or `certificate:` or `token:` and the beginning of the digest.
+    pub identity: String,
+    pub protocol: Protocol,
+    /// Open connections; not known, and 0, for [`Protocol::Https`].
+    pub connections: usize,
+    /// Requests in flight.
+    pub streams: usize,
+    /// Requests that wait.
+    pub queued: usize,
+    pub breaker: BreakerState,
+}
+
+impl Transport {
+    /// Reads the trusted roots. Opens no connection; must be called in a Tokio runtime.
+    pub fn new(settings: Settings) -> Result<Transport, SetupError> {
+        let settings = Arc::new(settings);
+        let tls = Arc::new(Tls::new(&settings)?);
+        let lookups = Lookups::new();
+        let http2 = Http2::new(tls.clone(), settings.clone(), lookups.clone());
+        let https = Https::new(tls, settings, lookups);
+        Ok(Transport(Arc::new(Inner { http2, https, draining: AtomicBool::new(false) })))
+    }
+
+    /// Sends one request and waits for its answer, until the deadline at most.
+    ///
+    /// If the future is dropped after the request was written, the answer is still awaited in the background.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
+    pub fn send(&self, request: Request) -> impl Future<Output = Result<Response, SendError>> {
+        async move {
+            let inner = &*self.0;
+            if inner.draining.load(Ordering::Acquire) {
+                return Err(SendError::not_sent(Cause::ShuttingDown, ""));
+            }
+            check(&request)?;
+            let key = PeerKey {
+                origin: request.origin.clone(),
+                identity: request.identity.key(&request.tenant),
+                guarded: request.guarded,
+            };
+            match request.protocol {
+                Protocol::Http2 => inner.http2.send(&key, &request).await,
+                Protocol::Https => Box::pin(inner.https.send(&key, &request)).await,
+            }
+        }
+    }
+
+    /// What is open, in flight and waiting now.
+    pub fn snapshot(&self) -> Vec<ConnectionStats> {
+        let mut all = self.0.http2.snapshot();
+        all.extend(self.0.https.snapshot());
+        all
+    }
+
+    /// Nobody is this any more: closes its connections as soon as their streams have ended.
+    /// An anonymous identity is that of `tenant`.
+    pub fn retire(&self, tenant: &TenantId, identity: &Identity) {
+        let identity = identity.key(tenant);
+        self.0.http2.retire(&identity);
+        self.0.https.retire(&identity);
+    }
+
+    /// Refuses new requests with [`Cause::ShuttingDown`], lets those under way finish, and closes the
+    /// connections in order. Cuts what is left after `within`.
+    pub async fn drain(&self, within: Duration) {
+        self.0.draining.store(true, Ordering::Release);
+        tokio::join!(self.0.http2.drain(within), self.0.https.drain(within));
+    }
+}
+
+impl ConnectionStats {
+    fn of_pool(tenant: &TenantId, key: &PeerKey, figures: http2::Figures) -> Self {
+        ConnectionStats {
+            tenant: tenant.clone(),
+            origin: key.origin.clone(),
+            identity: key.identity.to_string(),
+            protocol: Protocol::Http2,
+            connections: figures.connections,
+            streams: figures.streams,
+            queued: figures.waiting,
+            breaker: figures.breaker,
+        }
+    }
+
+    fn of_https(tenant: &TenantId, key: &PeerKey, figures: https::Figures) -> Self {
+        ConnectionStats {
+            tenant: tenant.clone(),
+            origin: key.origin.clone(),
+            identity: key.identity.to_string(),
+            protocol: Protocol::Https,
+            connections: 0,
+            streams: figures.requests,
+            queued: figures.waiting,
+            breaker: figures.breaker,
+        }
+    }
+}
+
+/// Refuses what would not survive the way: a path that is none, fields that belong to the connection
+/// (RFC 9113, section 8.2.2), and fields that the transport writes itself.
+fn check(request: &Request) -> Result<(), SendError> {
+    let invalid = |detail: String| SendError::not_sent(Cause::InvalidRequest, detail);
+    if !request.path.starts_with('/') {
+        return Err(invalid("the path must start with '/'".to_owned()));
+    }
+    let mut names = request.common_headers.keys().chain(request.headers.iter().map(|(name, _)| name));
+    match names.find(|name| RESERVED_HEADERS.contains(&name.as_str())) {
+        Some(name) => Err(invalid(format!("the header {name} is reserved"))),
+        None => Ok(()),
+    }
+}
+
+const RESERVED_HEADERS: [&str; 8] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A random fraction of `u32::MAX`.
+fn jitter() -> u32 {
+    let mut bytes = [0; 4];
+    // Without randomness all pauses have their least length; nothing else depends on it.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    u32::from_be_bytes(bytes)
+}

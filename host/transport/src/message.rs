@@ -1,0 +1,166 @@
+//! Requests, responses, and who sends them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use rustls::sign::CertifiedKey;
+use tokio::time::Instant;
+
+use super::http2::StreamOrigin;
+use super::origin::Origin;
+use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{Account, Reservation};
+
+/// How a request travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/2 only, over few connections that are kept for hours to days (APNs).
+    Http2,
+    /// HTTP/1.1 or HTTP/2 as the peer likes.
+    Https,
+}
+
+/// Who speaks. Requests of different identities never share an [`Protocol::Http2`] connection.
+#[derive(Clone)]
+pub enum Identity {
+    Anonymous,
+    /// A TLS client certificate.
+    Certificate(Arc<ClientCertificate>),
+    /// A digest of what decides which provider tokens may share a connection. It is no secret.
+    Token([u8; 32]),
+}
+
+/// A TLS client certificate with its key.
+pub struct ClientCertificate {
+    /// A digest of the certificate and of whose it is: two with the same digest are the same identity.
+    pub digest: [u8; 32],
+    pub key: Arc<CertifiedKey>,
+}
+
+/// One request.
+#[derive(Clone)]
+pub struct Request {
+    /// Whose request it is: what connections and lookups take comes out of its share.
+    pub tenant: TenantId,
+    pub origin: Origin,
+    pub protocol: Protocol,
+    pub identity: Identity,
+    pub method: Method,
+    /// Path and query, with a leading `/`.
+    pub path: String,
+    /// Those that it has in common with others. No pseudo-headers, `host` or `content-length`.
+    pub common_headers: Arc<HeaderMap>,
+    /// Its own, which win over the common ones of the same name.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Bytes,
+    /// When the caller wants to know, come what may.
+    pub deadline: Instant,
+    /// Whether the origin came from outside, so that only public addresses are dialled.
+    pub guarded: bool,
+    /// The account that a large answer is counted on; None: nobody counts it.
+    pub payer: Option<Arc<Account>>,
+}
+
+impl Request {
+    /// All headers. A credential among them is marked as one, to be indexed by nobody on the way (RFC 7541,
+    /// section 7.1.3).
+    pub(super) fn all_headers(&self) -> HeaderMap {
+        let mut all = HeaderMap::with_capacity(self.common_headers.len() + self.headers.len());
+        let own = |name: &HeaderName| self.headers.iter().any(|(own, _)| own == name);
+        for (name, value) in self.common_headers.iter().filter(|(name, _)| !own(name)) {
+            all.append(name, value.clone());
+        }
+        for (name, value) in &self.headers {
+            all.append(name, value.clone());
+        }
+        if let Some(value) = all.get_mut(AUTHORIZATION) {
+            value.set_sensitive(true);
+        }
+        all
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// What the body takes on the account, if it is large.
+    pub reserved: Option<Reservation>,
+    /// How long the request waited for its place on a connection.
+    pub waited: Duration,
+    pub connection: ConnectionHandle,
+}
+
+/// The connection that an answer came over.
+pub struct ConnectionHandle(pub(super) Option<StreamOrigin>);
+
+impl ConnectionHandle {
+    /// Opens no further stream on this connection and closes it when its streams have ended.
+    /// For [`Protocol::Https`] this does nothing: no peer there ties its state to a connection.
+    pub fn close_after_use(self) {
+        if let Some(origin) = self.0 {
+            origin.retire();
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionHandle")
+    }
+}
+
+/// What tells identities apart.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum IdentityKey {
+    /// Each tenant has connections of its own, for nothing else tells whose they are.
+    Anonymous(TenantId),
+    Certificate([u8; 32]),
+    Token([u8; 32]),
+}
+
+/// Requests with the same key share connections, bounds and a circuit breaker.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct PeerKey {
+    pub origin: Origin,
+    pub identity: IdentityKey,
+    pub guarded: bool,
+}
+
+impl Identity {
+    pub(super) fn key(&self, tenant: &TenantId) -> IdentityKey {
+        match self {
+            Identity::Anonymous => IdentityKey::Anonymous(tenant.clone()),
+            Identity::Certificate(certificate) => IdentityKey::Certificate(certificate.digest),
+            Identity::Token(digest) => IdentityKey::Token(*digest),
+        }
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Identity::Anonymous, Identity::Anonymous) => true,
+            (Identity::Certificate(one), Identity::Certificate(other)) => one.digest == other.digest,
+            (Identity::Token(one), Identity::Token(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IdentityKey::Anonymous(_) => f.write_str("anonymous"),
+            // Half of a digest is enough to tell them apart.
+            IdentityKey::Certificate(digest) => write!(f, "certificate:{}", hex::encode(&digest[..16])),
+            IdentityKey::Token(digest) => write!(f, "token:{}", hex::encode(&digest[..16])),
+        }
+    }
+}
