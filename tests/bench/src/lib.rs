@@ -1,4 +1,4 @@
-//! Measures Pushlet: `cargo run --release -p pushlet-bench`.
+//! Measures Pushlet: `cargo run --profile dist -p pushlet-bench`.
 
 pub mod credentials;
 pub mod failure;

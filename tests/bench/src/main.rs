@@ -107,11 +107,11 @@ fn orders<T: DeserializeOwned>(arguments: &ArgMatches) -> Result<T, Failure> {
 fn built(name: &str) -> Result<PathBuf, Failure> {
     let program = if name == "gateway" { "pushlet" } else { "pushlet-linked" };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--release", "--package", program]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--profile", "dist", "--package", program]);
     if !cargo.status().map_err(at("cargo"))?.success() {
         return Err(Failure::new(format!("{program} could not be built")));
     }
     let myself = std::env::current_exe().map_err(at("this program"))?;
     let target = myself.parent().and_then(Path::parent).ok_or_else(|| Failure::new("no target directory"))?;
-    Ok(target.join("release").join(program))
+    Ok(target.join("dist").join(program))
 }
