@@ -73,8 +73,20 @@ impl Neighbour {
         }
     }
 
+    /// The same for an attack that cannot be repeated, in its one round.
+    pub async fn unharmed_by_one<T>(&self, attack: impl Future<Output = T>) -> T {
+        let quiet = self.median(QUIET).await;
+        let (result, beside) = self.beside(attack).await;
+        let most = quiet.mul_f64(RATIO) + NOISE;
+        assert!(
+            beside <= most,
+            "the neighbour's median suffers: {quiet:?} alone, {beside:?} beside the attack"
+        );
+        result
+    }
+
     /// Runs the attack to its end, with the median of the neighbour's pushes meanwhile.
-    pub async fn beside<T>(&self, attack: impl Future<Output = T>) -> (T, Duration) {
+    async fn beside<T>(&self, attack: impl Future<Output = T>) -> (T, Duration) {
         let (mut times, is_over) = (Vec::new(), Cell::new(false));
         let attack = async {
             let result = attack.await;
