@@ -10,7 +10,7 @@ use wit_parser::Resolve;
 
 use super::stage::{panicked, stage};
 
-const CONTRACT: &str = include_str!("../../../../../wit/provider.wit");
+const CONTRACT: &str = include_str!("../../../../wit/provider.wit");
 
 /// A core module with the exports of the contract: a manifest that is all zeros, and what `more` says.
 fn module(more: &str) -> Vec<u8> {

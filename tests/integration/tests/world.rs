@@ -202,7 +202,7 @@ async fn answer(response: Response) -> (u16, Value) {
 
 impl Directory {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("pushlet-it-{}", uuid::Uuid::new_v4()));
+        let path = std::env::temp_dir().join(format!("pushlet-integration-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }

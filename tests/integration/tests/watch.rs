@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::world::{DEVICE, Pushlet, World, expect, expect_error};
 
-const DASHBOARD: &str = include_str!("../../../../host/api/assets/grafana.json");
+const DASHBOARD: &str = include_str!("../../../host/api/assets/grafana.json");
 
 /// Some traffic of every kind that has metrics.
 async fn busy() -> World {

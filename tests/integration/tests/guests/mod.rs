@@ -21,10 +21,10 @@ use stage::GUESTS;
 #[test]
 fn every_guest_is_called_by_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let own = ["tests/it/guests", "tests/it/upload", "tests/it/tenants", "tests/it/secrets"];
+    let own = ["tests/guests", "tests/upload", "tests/tenants", "tests/secrets"];
     let sources: String = own
         .iter()
-        .chain(&["../attacks/tests/attacks"])
+        .chain(&["../attacks/tests"])
         .flat_map(|tests| fs::read_dir(folder.join(tests)).unwrap())
         .map(|file| file.unwrap().path())
         .filter(|path| path.is_file())

@@ -1,7 +1,7 @@
 //! All villains at once, each with a tenant of its own, at a running server; beside them two neighbours who go on
 //! as before: one with a built-in provider, one with a component of its own.
 //!
-//! `PUSHLET_ROUNDS=5 cargo test --release --workspace --test it -- --nocapture guests::together` measures their
+//! `PUSHLET_ROUNDS=5 cargo test --release --workspace --test integration -- --nocapture guests::together` measures their
 //! pace: in each round alone, then beside the villains. It fails where the median of the ratios is below 0.9.
 
 use std::collections::BTreeMap;

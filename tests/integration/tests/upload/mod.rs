@@ -19,7 +19,7 @@ pub use compiling::bomb;
 pub use receiver::Receiver;
 
 /// The program that compiles what is uploaded.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-it");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-integration");
 
 /// A server for uploads, and where the webhook provider's posts go.
 pub struct Scene {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::world::{DEVICE, World, expect, expect_error};
 
-const TABLE: &str = include_str!("../../../vectors/wire/cases.json");
+const TABLE: &str = include_str!("../../vectors/wire/cases.json");
 const ROUTES: [&str; 4] = ["form", "json", "v1", "stream"];
 
 /// What a caller was told.

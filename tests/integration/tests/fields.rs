@@ -17,7 +17,7 @@ use crate::world::{DEVICE, World, config, expect};
 const PROVIDERS: [(&str, Service); 3] =
     [("apns", Service::Apns), ("fcm", Service::Fcm), ("gcm", Service::Gcm)];
 const COLUMNS: [&str; 5] = ["Apple (APNs)", "FCM: Android", "FCM: Apple", "FCM: Web", "GCM"];
-const BEGIN: &str = "<!-- The table is written by tests/it/tests/it/fields.rs. -->\n";
+const BEGIN: &str = "<!-- The table is written by tests/integration/tests/fields.rs. -->\n";
 const END: &str = "<!-- End of the table. -->\n";
 /// The text of a notification that is there only to carry the field.
 const CARRIER: &str = "·";

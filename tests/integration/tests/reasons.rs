@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::world::{DEVICE, World, expect, expect_error};
 
 /// Status and reason of every documented answer to a device push, as the vendor's page lists them.
-const APNS: &str = include_str!("../../../simulator/data/apns_reasons.json");
+const APNS: &str = include_str!("../../simulator/data/apns_reasons.json");
 
 /// What the caller gets, by what Apple answered.
 fn classic_status(status: u16, reason: &str) -> u16 {
