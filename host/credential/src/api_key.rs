@@ -13,7 +13,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::secret::{Secret, Uploads};
+use crate::secret::{Secret, Uploads};
 use pushlet_model::digest::joined;
 
 /// How every key begins.

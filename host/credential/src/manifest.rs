@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use serde_json::Value;
 
-use super::access_tokens::parse_token_url;
+use crate::tokens::token_client::parse_token_url;
 use pushlet_model::contract::manifest::{
     Authentication, Credential as CredentialKind, Grant, HeaderPlacement, Property, SecretFormat,
     SignedToken, SigningAlgorithm, Source, TokenExchange,
@@ -40,12 +40,12 @@ pub fn check_manifest(kinds: &[CredentialKind]) -> Result<(), ManifestError> {
 }
 
 /// With which algorithm the key of a credential signs, if it does.
-pub(super) fn algorithm(kind: &CredentialKind) -> Option<SigningAlgorithm> {
+pub(crate) fn algorithm(kind: &CredentialKind) -> Option<SigningAlgorithm> {
     signed_token(&kind.authentication).map(|token| token.algorithm)
 }
 
 /// The properties of a service account that the manifest refers to.
-pub(super) fn needed_properties<'a>(kind: &'a CredentialKind, secret: &str) -> Vec<&'a str> {
+pub(crate) fn needed_properties<'a>(kind: &'a CredentialKind, secret: &str) -> Vec<&'a str> {
     let derived = kind.derivations.iter().filter_map(|derivation| match &derivation.property {
         Property::ServiceAccountProperty(name) => Some(name.as_str()),
         _ => None,

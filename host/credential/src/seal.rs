@@ -11,7 +11,7 @@ use ring::hkdf::{HKDF_SHA256, Prk};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::secret::{Secret, Uploads};
+use crate::secret::{Secret, Uploads};
 use pushlet_model::digest::joined;
 
 /// The first byte of what is sealed.

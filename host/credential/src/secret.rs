@@ -14,7 +14,7 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    pub(super) fn expose(&self) -> &[u8] {
+    pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
 }
@@ -31,7 +31,7 @@ impl Uploads {
         }
     }
 
-    pub(super) fn get(&self, field: &str) -> Option<&[u8]> {
+    pub(crate) fn get(&self, field: &str) -> Option<&[u8]> {
         self.0.get(field).map(Secret::expose)
     }
 
@@ -41,7 +41,7 @@ impl Uploads {
     }
 
     /// All of them, by name.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
     }
 }

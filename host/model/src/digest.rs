@@ -1,7 +1,7 @@
 //! Digests and encodings of several parts: each part is preceded by its length, so that no two lists of parts give
 //! the same bytes.
 
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, SHA256, digest};
 
 /// SHA-256 over parts, each preceded by its length.
 pub struct Parts(Context);
@@ -29,6 +29,13 @@ impl Parts {
         parts.iter().for_each(|part| all.add(part));
         all.finish()
     }
+}
+
+/// SHA-256 of some bytes.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
 }
 
 /// The parts themselves, each preceded by its length: what is authenticated together.

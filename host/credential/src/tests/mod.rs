@@ -13,11 +13,17 @@ mod signing;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
+use crate::files::identity::Identity;
+use crate::files::key::TokenKey;
+use crate::files::service_account::ServiceAccount;
+use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
-    Authentication, Grant, HeaderPlacement, SignedToken, SigningAlgorithm, Source, TokenExchange,
+    Authentication, Credential as CredentialKind, Derivation, Grant, HeaderPlacement, Property,
+    Secret as SecretField, SecretFormat, SignedToken, SigningAlgorithm, Source, TokenExchange,
 };
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts, WorkLimits};

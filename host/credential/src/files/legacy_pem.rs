@@ -7,10 +7,10 @@ use pkcs8::der::Tag;
 use zeroize::Zeroizing;
 
 use super::der::Reader;
-use super::fault::{Fault, Password};
+use crate::error::{Fault, Password};
 
 /// The lines above the base64 of an encrypted key, and that base64; None: the key is not encrypted this way.
-pub(super) fn split(body: &str) -> Option<(&str, &str)> {
+pub(crate) fn split(body: &str) -> Option<(&str, &str)> {
     if !body.contains("Proc-Type:") {
         return None;
     }
@@ -19,7 +19,7 @@ pub(super) fn split(body: &str) -> Option<(&str, &str)> {
 }
 
 /// Opens what the `DEK-Info` line among `headers` says how to open.
-pub(super) fn decrypt(
+pub(crate) fn decrypt(
     headers: &str,
     data: &[u8],
     password: Password<'_>,

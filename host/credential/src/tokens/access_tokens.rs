@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::authorizer::{AuthorizeError, TokenHandle};
-use super::cache::{Cache, Key, lock};
+use super::cache::{Cache, lock};
+use super::error::AuthorizeError;
+use super::handle::TokenId;
+use super::handle::{TokenHandle, sensitive};
 use super::moment::Moment;
-use super::secret::Secret;
 use super::signing::SigningJob;
+use super::token_client::{Form, TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
 use super::token_response;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
@@ -29,95 +30,27 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A form to be posted to a token endpoint.
-pub struct TokenRequest {
-    /// The tenant that needs the token.
-    pub tenant: TenantId,
-    pub url: Url,
-    /// `application/x-www-form-urlencoded`; holds secrets.
-    pub body: Zeroizing<String>,
-    pub deadline: Instant,
-    /// The URL came with an upload: only a public address may be behind it.
-    pub guarded: bool,
-}
-
-/// What a token endpoint answered.
-pub struct TokenResponse {
-    pub status: u16,
-    pub retry_after: Option<Duration>,
-    /// At most [`TokenResponse::LARGEST_BODY`] bytes.
-    pub body: Secret,
-}
-
-impl TokenResponse {
-    /// A larger answer is no answer of a token endpoint; the client stops reading there.
-    pub const LARGEST_BODY: usize = 64 << 10;
-}
-
-/// The token endpoint did not answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{reason} ({detail})")]
-pub struct TokenHttpError {
-    /// At which step it failed, for the caller: no address stands in it.
-    pub reason: String,
-    /// For the log.
-    pub detail: String,
-    /// The endpoint may not be asked at all, so that trying again does not help.
-    pub forbidden: bool,
-}
-
-impl TokenHttpError {
-    pub(super) fn new(reason: &str) -> Self {
-        Self { reason: reason.to_owned(), detail: String::new(), forbidden: false }
-    }
-}
-
-/// Says which token endpoints may have private addresses.
-pub trait TokenTrust: Send + Sync {
-    fn trusts(&self, url: &Url) -> bool;
-}
-
-/// How requests reach token endpoints. URLs come from manifests and uploads: the client must check
-/// them as it checks any target that it was not configured with, and follow no redirects.
-pub trait TokenClient: Send + Sync {
-    fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>>;
-}
-
-/// The URL of a token endpoint: `https`, no user, no fragment.
-pub(super) fn parse_token_url(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    let sound = url.scheme() == "https"
-        && url.host().is_some()
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.fragment().is_none();
-    sound.then_some(url)
-}
-
 /// How one token is fetched.
-pub(super) struct Fetch<'a> {
-    pub(super) tenant: &'a TenantId,
+pub(crate) struct Fetch<'a> {
+    pub(crate) tenant: &'a TenantId,
     /// Digest of everything that decides the token.
-    pub(super) id: Key,
-    pub(super) url: &'a Url,
+    pub(crate) id: TokenId,
+    pub(crate) url: &'a Url,
     /// Asked only when a request is really made.
-    pub(super) trust: &'a dyn TokenTrust,
+    pub(crate) trust: &'a dyn TokenTrust,
     /// Makes the form; called only when a request is really made.
-    pub(super) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
+    pub(crate) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
     /// Whose work it is to sign what the form needs; called only when a request is really made.
-    pub(super) account: &'a (dyn Fn() -> Arc<Account> + Sync),
-    pub(super) refresh_before: Duration,
+    pub(crate) account: &'a (dyn Fn() -> Arc<Account> + Sync),
+    pub(crate) refresh_before: Duration,
     /// What stands before the token in the header.
-    pub(super) prefix: &'a str,
+    pub(crate) prefix: &'a str,
 }
-
-/// The fields of a form.
-pub(super) type Form = Vec<(&'static str, Zeroizing<String>)>;
 
 /// A form whose assertion is not signed yet.
-pub(super) struct TokenForm {
-    pub(super) fields: Form,
-    pub(super) assertion: Option<SigningJob>,
+pub(crate) struct TokenForm {
+    pub(crate) fields: Form,
+    pub(crate) assertion: Option<SigningJob>,
 }
 
 impl TokenForm {
@@ -136,7 +69,7 @@ impl TokenForm {
 }
 
 /// The access tokens of the process.
-pub(super) struct AccessTokens {
+pub(crate) struct AccessTokens {
     client: Arc<dyn TokenClient>,
     slots: Arc<Cache<Slot>>,
     counts: Arc<Counts>,
@@ -182,13 +115,13 @@ enum Step {
 }
 
 impl AccessTokens {
-    pub(super) fn new(client: Arc<dyn TokenClient>) -> Self {
+    pub(crate) fn new(client: Arc<dyn TokenClient>) -> Self {
         Self { client, slots: Arc::new(Cache::new()), counts: Arc::default() }
     }
 
     /// The current token, fetched if need be. All callers share one request and its result; it goes on
     /// when a caller goes away. After a failure there is a short pause before the next request.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         fetch: Fetch<'_>,
         now: &Moment,
@@ -214,13 +147,13 @@ impl AccessTokens {
     }
 
     /// How many requests there were, and how many of them gave no token.
-    pub(super) fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         let Counts { fetches, failures, .. } = &*self.counts;
         (fetches.load(Ordering::Relaxed), failures.load(Ordering::Relaxed))
     }
 
     /// The service refused this token as expired. Answers whether another try has a chance.
-    pub(super) fn expired(&self, id: &Key, serial: u64, now: &Moment) -> bool {
+    pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &Moment) -> bool {
         let Some(slot) = self.slots.get(id) else { return true };
         let mut slot = lock(&slot);
         match &slot.token {
@@ -318,7 +251,7 @@ fn encoded(form: &Form) -> String {
 /// What is done with an answer.
 struct Landing {
     slots: Arc<Cache<Slot>>,
-    id: Key,
+    id: TokenId,
     slot: Arc<Mutex<Slot>>,
     counts: Arc<Counts>,
     serial: u64,
@@ -330,7 +263,7 @@ struct Landing {
 impl Landing {
     fn land(&self, answer: Result<token_response::AccessToken, AuthorizeError>) -> Fetched {
         let token = answer.and_then(|token| {
-            let value = super::authorizer::sensitive([self.prefix.as_str(), &token.text].concat())?;
+            let value = sensitive([self.prefix.as_str(), &token.text].concat())?;
             Ok((value, token.expires_in))
         });
         let mut slot = lock(&self.slot);

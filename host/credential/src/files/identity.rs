@@ -2,80 +2,26 @@
 
 use std::sync::Arc;
 
-use pkcs8::PrivateKeyInfoRef;
-use pkcs8::der::{Decode, Tag};
-use ring::digest;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
 use rustls::sign::{CertifiedKey, SigningKey};
-use zeroize::Zeroizing;
 
-use super::choice::{self, Candidate, Need};
-use super::der::Reader;
-use super::fault::Fault;
+use super::certificate_choice::{self, Candidate, Need};
 use super::key;
+use super::private_key::{KeyDer, KeyEncoding};
 use super::x509::CertificateInfo;
+use crate::error::Fault;
+use pushlet_model::digest::sha256;
 
 const MOST_CERTIFICATES: usize = 16;
 const MOST_KEYS: usize = 4;
 
-/// How the DER of a private key is to be read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyEncoding {
-    Pkcs8,
-    Pkcs1,
-    Sec1,
-}
-
-/// A private key as it stands in a file.
-pub(super) struct KeyDer {
-    pub(super) encoding: KeyEncoding,
-    pub(super) der: Zeroizing<Vec<u8>>,
-    /// What PKCS#12 calls it (localKeyID).
-    pub(super) local_id: Option<Vec<u8>>,
-}
-
-impl KeyDer {
-    pub(super) fn new(encoding: KeyEncoding, der: Zeroizing<Vec<u8>>) -> Self {
-        Self { encoding, der, local_id: None }
-    }
-
-    /// The EC key (RFC 5915) together with the point of a subject public key info, if it is one.
-    fn with_public_key(&self, public_key_info: &[u8]) -> Option<KeyDer> {
-        let info;
-        let ec_key = match self.encoding {
-            KeyEncoding::Sec1 => self.der.as_slice(),
-            KeyEncoding::Pkcs8 => {
-                info = PrivateKeyInfoRef::from_der(&self.der).ok()?;
-                info.private_key.as_bytes()
-            }
-            KeyEncoding::Pkcs1 => return None,
-        };
-        let mut ec_key = Reader::new(ec_key).enter(Tag::Sequence).ok()?;
-        ec_key.integer().ok().filter(|version| *version == 1)?;
-        let secret = Zeroizing::new(element(0x04, ec_key.value(Tag::OctetString).ok()?)?);
-        let mut public = Reader::new(public_key_info).enter(Tag::Sequence).ok()?;
-        public.value(Tag::Sequence).ok()?;
-        let point = element(0x03, public.value(Tag::BitString).ok()?)?;
-        let public = element(0xa1, &point)?;
-        let body = Zeroizing::new([&[0x02, 0x01, 0x01], secret.as_slice(), public.as_slice()].concat());
-        Some(KeyDer::new(KeyEncoding::Sec1, Zeroizing::new(element(0x30, &body)?)))
-    }
-}
-
-/// DER of an element with at most 255 bytes of content.
-fn element(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
-    let length = u8::try_from(content.len()).ok()?;
-    let head: &[u8] = if length < 0x80 { &[tag, length] } else { &[tag, 0x81, length] };
-    Some([head, content].concat())
-}
-
 /// What a file holds, in its order.
 #[derive(Default)]
-pub(super) struct Parts {
-    pub(super) keys: Vec<KeyDer>,
+pub(crate) struct Parts {
+    pub(crate) keys: Vec<KeyDer>,
     certificates: Vec<CertificateFile>,
 }
 
@@ -87,7 +33,7 @@ struct CertificateFile {
 }
 
 impl Parts {
-    pub(super) fn add_key(&mut self, key: KeyDer) -> Result<(), Fault> {
+    pub(crate) fn add_key(&mut self, key: KeyDer) -> Result<(), Fault> {
         if self.keys.len() == MOST_KEYS {
             return Err(format!("it holds more than {MOST_KEYS} private keys").into());
         }
@@ -95,7 +41,7 @@ impl Parts {
         Ok(())
     }
 
-    pub(super) fn add_certificate(&mut self, der: Vec<u8>, local_id: Option<Vec<u8>>) -> Result<(), Fault> {
+    pub(crate) fn add_certificate(&mut self, der: Vec<u8>, local_id: Option<Vec<u8>>) -> Result<(), Fault> {
         if self.certificates.len() == MOST_CERTIFICATES {
             return Err(format!("it holds more than {MOST_CERTIFICATES} certificates").into());
         }
@@ -113,14 +59,14 @@ pub struct ClientCertificate {
 }
 
 /// A client certificate and what is written in it.
-pub(super) struct Identity {
-    pub(super) certificate: ClientCertificate,
-    pub(super) info: CertificateInfo,
+pub(crate) struct Identity {
+    pub(crate) certificate: ClientCertificate,
+    pub(crate) info: CertificateInfo,
 }
 
 impl Identity {
     /// Finds the certificate that is needed and its key, checks its validity, and puts its issuers after it.
-    pub(super) fn assemble(parts: Parts, need: &Need<'_>) -> Result<Self, Fault> {
+    pub(crate) fn assemble(parts: Parts, need: &Need<'_>) -> Result<Self, Fault> {
         if parts.certificates.is_empty() {
             return Err("it holds no certificate".into());
         }
@@ -133,7 +79,7 @@ impl Identity {
             certificates.push(Certificate { info, der: der.into(), local_id });
         }
         let keys = load_all(&parts.keys, &certificates)?;
-        let leaf = choice::choose(candidates(&certificates, &keys), need)?;
+        let leaf = certificate_choice::choose(candidates(&certificates, &keys), need)?;
         let Certificate { info, der, .. } = certificates.swap_remove(leaf);
         info.check_validity(need.now)?;
         let key = keys.iter().find(|key| key.fits(&info)).ok_or_else(no_match)?;
@@ -142,12 +88,6 @@ impl Identity {
         let key = Arc::new(CertifiedKey::new(chain, key.signer.clone()));
         Ok(Self { certificate: ClientCertificate { fingerprint, key }, info })
     }
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    hash
 }
 
 struct Certificate {

@@ -10,9 +10,10 @@ use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
 use super::der::{Reader, context};
-use super::fault::{Fault, Password};
-use super::identity::{KeyDer, KeyEncoding, Parts};
+use super::identity::Parts;
 use super::pbe::{self, Budget};
+use super::private_key::{KeyDer, KeyEncoding};
+use crate::error::{Fault, Password};
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
@@ -27,7 +28,7 @@ const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
 /// The keys and certificates of a file, in its order.
-pub(super) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
+pub(crate) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
     let mut budget = Budget::new();
     if file.starts_with(&[0x30, 0x80]) {
         return Err("it is in BER with indefinite lengths; export it anew with openssl pkcs12".into());
@@ -138,7 +139,7 @@ fn read_bags(
 }
 
 /// Decrypts an `EncryptedPrivateKeyInfo` (RFC 5958 section 3).
-pub(super) fn open_key(
+pub(crate) fn open_key(
     encrypted: &[u8],
     password: Password<'_>,
     budget: &mut Budget,

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::fault::Fault;
 use super::x509::CertificateInfo;
+use crate::error::Fault;
 use pushlet_model::contract::Environment;
 
 /// What the certificate is needed for.
-pub(super) struct Need<'a> {
+pub(crate) struct Need<'a> {
     pub environment: Environment,
     pub now: SystemTime,
     /// The setting that a push certificate's UID is the default of, and its value if the caller gave one.
@@ -17,7 +17,7 @@ pub(super) struct Need<'a> {
 
 /// A certificate whose private key is in the same file.
 #[derive(Clone, Copy)]
-pub(super) struct Candidate<'a> {
+pub(crate) struct Candidate<'a> {
     /// Its place in the file.
     pub index: usize,
     pub info: &'a CertificateInfo,
@@ -27,7 +27,7 @@ pub(super) struct Candidate<'a> {
 
 /// The one that can push. Apple's marks decide before all else, because the same key also signs a team's
 /// code-signing certificate, which may end later.
-pub(super) fn choose(candidates: Vec<Candidate<'_>>, need: &Need<'_>) -> Result<usize, Fault> {
+pub(crate) fn choose(candidates: Vec<Candidate<'_>>, need: &Need<'_>) -> Result<usize, Fault> {
     let mut left = require(
         candidates,
         |one| one.info.is_for_clients,

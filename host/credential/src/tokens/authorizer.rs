@@ -7,22 +7,23 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::access_tokens::{AccessTokens, Fetch, TokenClient, TokenForm, TokenTrust, parse_token_url};
-use super::cache::Key;
-use super::identity::ClientCertificate;
+use super::access_tokens::{AccessTokens, Fetch, TokenForm};
+use super::error::AuthorizeError;
+use super::handle::{Origin, TokenHandle, TokenId, sensitive};
 use super::jwt::{self, Facts};
-use super::key::TokenKey;
 use super::moment::Moment;
 use super::provider_tokens::{Mint, ProviderTokens};
 use super::signing::{Frame, SigningJob};
-use super::{Credential, text_fingerprint};
+use super::token_client::{TokenClient, TokenTrust, parse_token_url};
+use crate::credential::{Credential, text_fingerprint};
+use crate::files::identity::ClientCertificate;
+use crate::files::key::TokenKey;
 use pushlet_model::contract::CredentialFault;
 use pushlet_model::contract::manifest::{
     Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
     TokenExchange,
 };
 use pushlet_model::digest::Parts;
-use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
 
@@ -37,82 +38,6 @@ pub enum Authorization {
         /// For [`Authorizer::refused`]; none for a secret that does not age.
         token: Option<TokenHandle>,
     },
-}
-
-/// Which token was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenHandle {
-    origin: Origin,
-    id: Key,
-    serial: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Minted,
-    Fetched,
-}
-
-impl TokenHandle {
-    pub(super) fn minted(id: Key, serial: u64) -> Self {
-        Self { origin: Origin::Minted, id, serial }
-    }
-
-    pub(super) fn fetched(id: Key, serial: u64) -> Self {
-        Self { origin: Origin::Fetched, id, serial }
-    }
-}
-
-/// Why an exchange cannot be authenticated, sorted by who must act.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthorizeError {
-    /// The caller: the application lacks a setting.
-    #[error("the setting {0} is missing")]
-    MissingSetting(String),
-    /// The provider's author: its manifest asks for what the credential cannot give.
-    #[error("the provider's manifest does not fit the credential: {0}")]
-    Manifest(String),
-    /// The operator: the token endpoint refuses the credential. The description is the endpoint's own, made harmless.
-    #[error("the token endpoint refused the credential: {code}{}", described(description.as_deref()))]
-    Refused { code: String, description: Option<String> },
-    /// Nobody: wait. The detail is for the log.
-    #[error("the token endpoint is not available: {reason}")]
-    Unavailable { reason: String, detail: String, retry_after: Option<Duration> },
-    /// The owner of the credential: it names a token endpoint that may not be asked. The detail is for the log.
-    #[error("the token endpoint may not be asked: {reason}")]
-    Forbidden { reason: String, detail: String },
-    /// The operator of the token endpoint.
-    #[error("the token endpoint cannot be understood: {0}")]
-    Malformed(&'static str),
-    /// The caller's deadline came before the token.
-    #[error("no token came in time")]
-    DeadlineExceeded,
-    /// The caller's tenant: its share of the tokens that are kept is in use, and none of them may be replaced yet.
-    #[error(
-        "this tenant uses as many tokens as its share of this server allows, and push services accept new ones \
-         only after a while (limit tokens)"
-    )]
-    TooManyTokens,
-    /// The system gives no random numbers.
-    #[error("a token could not be signed")]
-    Signing,
-    /// The tenant, or this server, has too much work to sign one now.
-    #[error("a token could not be signed now: {}", .0.message)]
-    NoCapacity(Error),
-}
-
-impl AuthorizeError {
-    pub(super) fn manifest(why: &str) -> Self {
-        Self::Manifest(why.to_owned())
-    }
-
-    pub(super) fn unavailable(reason: &str, retry_after: Option<Duration>) -> Self {
-        Self::Unavailable { reason: reason.to_owned(), detail: String::new(), retry_after }
-    }
-}
-
-fn described(description: Option<&str>) -> String {
-    description.map(|description| format!(" ({description})")).unwrap_or_default()
 }
 
 /// How many tokens there were since the process began.
@@ -224,7 +149,7 @@ impl Authorizer {
     ) -> Result<Authorization, AuthorizeError> {
         let key = token_key(exchange.credential, &token.key)?;
         let facts = exchange.facts();
-        let id = exchange.credential.last_token.id(&exchange, || {
+        let id = exchange.token_id(|| {
             Ok(Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame.name().as_bytes()]))
         })?;
         let (value, handle) = match self.provider_tokens.current(exchange.tenant, id, token, now)? {
@@ -252,7 +177,7 @@ impl Authorizer {
         let url = token_url(exchange, token)?;
         let grant = ResolvedGrant::new(&token.grant, exchange)?;
         let scope = token.scope.as_deref();
-        let id = exchange.credential.last_token.id(&exchange, || {
+        let id = exchange.token_id(|| {
             Ok(Parts::of(&[
                 exchange.credential.fingerprint(),
                 url.as_str().as_bytes(),
@@ -276,6 +201,13 @@ impl Authorizer {
 }
 
 impl<'a> Exchange<'a> {
+    fn token_id(
+        &self,
+        find: impl FnOnce() -> Result<TokenId, AuthorizeError>,
+    ) -> Result<TokenId, AuthorizeError> {
+        self.credential.last_token.id(self.kind, self.settings, self.origin, find)
+    }
+
     fn facts(&self) -> Facts<'a> {
         Facts { credential: self.credential, settings: self.settings, origin: self.origin }
     }
@@ -303,7 +235,7 @@ impl<'a> ResolvedGrant<'a> {
         }
     }
 
-    fn digest(&self) -> Result<Key, AuthorizeError> {
+    fn digest(&self) -> Result<TokenId, AuthorizeError> {
         Ok(match self {
             Self::Assertion { key, token, facts } => {
                 Parts::of(&[key.fingerprint(), &jwt::digest(token, *facts)?])
@@ -331,15 +263,6 @@ impl<'a> ResolvedGrant<'a> {
         fields.extend(scope.map(|scope| ("scope", plain(scope))));
         Ok(TokenForm { fields, assertion })
     }
-}
-
-/// A header value that is never shown. Its text is wiped.
-pub(super) fn sensitive(text: String) -> Result<HeaderValue, AuthorizeError> {
-    let text = Zeroizing::new(text);
-    let mut value = HeaderValue::from_bytes(text.as_bytes())
-        .map_err(|_| AuthorizeError::manifest("the token makes no header value"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 fn certificate(exchange: Exchange<'_>) -> Result<Authorization, AuthorizeError> {

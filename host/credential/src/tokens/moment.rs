@@ -18,19 +18,19 @@ impl Moment {
 
     /// The time since `earlier` by the clock that says more: neither a sleep nor a wall clock that is
     /// set back makes a token look younger than it is.
-    pub(super) fn since(&self, earlier: &Self) -> Duration {
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
         wall.max(self.steady.saturating_duration_since(earlier.steady))
     }
 
     /// Has the wall clock been set back, so that a token of `earlier` claims to be from the future?
-    pub(super) fn precedes(&self, earlier: &Self) -> bool {
+    pub(crate) fn precedes(&self, earlier: &Self) -> bool {
         /// Clock corrections smaller than this are normal.
         const SLACK: Duration = Duration::from_secs(60);
         earlier.wall.duration_since(self.wall).is_ok_and(|lead| lead > SLACK)
     }
 
-    pub(super) fn unix_seconds(&self) -> u64 {
+    pub(crate) fn unix_seconds(&self) -> u64 {
         self.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 }

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use super::authorizer::{AuthorizeError, TokenHandle, sensitive};
-use super::cache::{Cache, Key, lock};
+use super::cache::{Cache, lock};
+use super::error::AuthorizeError;
+use super::handle::TokenId;
+use super::handle::{TokenHandle, sensitive};
 use super::jwt;
 use super::moment::Moment;
 use super::signing::SigningJob;
@@ -22,7 +24,7 @@ use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
 
 /// The tokens of the process.
-pub(super) struct ProviderTokens {
+pub(crate) struct ProviderTokens {
     tokens: Arc<Cache<Slot>>,
     serials: Arc<AtomicU64>,
 }
@@ -45,34 +47,34 @@ struct Minted {
 }
 
 /// How one token is minted.
-pub(super) struct Mint<'a> {
+pub(crate) struct Mint<'a> {
     /// Stands for key, token and frame.
-    pub(super) id: Key,
-    pub(super) token: &'a SignedToken,
-    pub(super) tenant: &'a TenantId,
+    pub(crate) id: TokenId,
+    pub(crate) token: &'a SignedToken,
+    pub(crate) tenant: &'a TenantId,
     /// The tenant's: it is its work.
-    pub(super) account: Arc<Account>,
+    pub(crate) account: Arc<Account>,
     /// Finds what is to be signed; called only when something is.
-    pub(super) job: &'a (dyn Fn() -> Result<SigningJob, AuthorizeError> + Sync),
+    pub(crate) job: &'a (dyn Fn() -> Result<SigningJob, AuthorizeError> + Sync),
     /// What stands before and behind the token in the header.
-    pub(super) frame: (String, String),
+    pub(crate) frame: (String, String),
 }
 
 impl ProviderTokens {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { tokens: Arc::new(Cache::new()), serials: Arc::default() }
     }
 
     /// How many were signed.
-    pub(super) fn minted(&self) -> u64 {
+    pub(crate) fn minted(&self) -> u64 {
         self.serials.load(Ordering::Relaxed)
     }
 
     /// The current token under `id`, if there is one that has not reached its lifetime.
-    pub(super) fn current(
+    pub(crate) fn current(
         &self,
         tenant: &TenantId,
-        id: Key,
+        id: TokenId,
         token: &SignedToken,
         now: &Moment,
     ) -> Result<Option<(HeaderValue, TokenHandle)>, AuthorizeError> {
@@ -82,7 +84,7 @@ impl ProviderTokens {
     }
 
     /// The current token, signed if need be. All callers share one signature; it goes on when a caller goes away.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         mint: Mint<'_>,
         now: &Moment,
@@ -153,7 +155,12 @@ impl ProviderTokens {
         Ok(flight)
     }
 
-    fn slot(&self, tenant: &TenantId, id: &Key, now: &Moment) -> Result<Arc<Mutex<Slot>>, AuthorizeError> {
+    fn slot(
+        &self,
+        tenant: &TenantId,
+        id: &TokenId,
+        now: &Moment,
+    ) -> Result<Arc<Mutex<Slot>>, AuthorizeError> {
         let may_go = |slot: &Slot| slot.minted.as_ref().is_none_or(|token| token.may_be_replaced(now));
         self.tokens.entry(tenant, id, may_go)
     }
@@ -162,7 +169,7 @@ impl ProviderTokens {
     /// replaced meanwhile, or is old enough to be replaced now. A token younger than its minimum age
     /// stays: the service would refuse a second new one as well, and a fresh token that counts as
     /// expired means that this machine's clock is wrong.
-    pub(super) fn expired(&self, id: &Key, serial: u64, now: &Moment) -> bool {
+    pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &Moment) -> bool {
         let Some(slot) = self.tokens.get(id) else { return true };
         let mut slot = lock(&slot);
         match &slot.minted {

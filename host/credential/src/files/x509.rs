@@ -7,7 +7,7 @@ use x509_parser::asn1_rs::{Oid, oid};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::der::Reader;
-use super::fault::Fault;
+use crate::error::Fault;
 use pushlet_model::contract::Environment;
 
 /// More topics than Apple puts into any certificate.
@@ -18,28 +18,28 @@ const APPLE_PUSH: Oid<'static> = oid!(1.2.840.113635.100.6.3);
 const TEAM_ID: usize = 10;
 
 /// The facts of one certificate.
-pub(super) struct CertificateInfo {
+pub(crate) struct CertificateInfo {
     /// The subject's UID (RFC 4519 section 2.39): the topic of an Apple push certificate.
-    pub(super) uid: Option<String>,
-    pub(super) common_name: Option<String>,
+    pub(crate) uid: Option<String>,
+    pub(crate) common_name: Option<String>,
     /// Apple's extension 1.2.840.113635.100.6.3.6.
-    pub(super) topics: Vec<String>,
+    pub(crate) topics: Vec<String>,
     /// `development` and `production`, by Apple's extensions .6.3.1 and .6.3.2.
-    pub(super) environments: Vec<&'static str>,
+    pub(crate) environments: Vec<&'static str>,
     /// It has one of Apple's extensions 1.2.840.113635.100.6.3.x.
     is_marked: bool,
     /// Its extended key usage, if it has one, allows TLS clients.
-    pub(super) is_for_clients: bool,
+    pub(crate) is_for_clients: bool,
     not_before: ASN1Time,
     not_after: ASN1Time,
     /// DER of the subject public key info.
-    pub(super) public_key: Vec<u8>,
-    pub(super) subject: Vec<u8>,
-    pub(super) issuer: Vec<u8>,
+    pub(crate) public_key: Vec<u8>,
+    pub(crate) subject: Vec<u8>,
+    pub(crate) issuer: Vec<u8>,
 }
 
 impl CertificateInfo {
-    pub(super) fn parse(der: &[u8]) -> Result<Self, Fault> {
+    pub(crate) fn parse(der: &[u8]) -> Result<Self, Fault> {
         let (_, certificate) =
             X509Certificate::from_der(der).map_err(|_| Fault::from("its certificate is damaged"))?;
         let uid = oid!(0.9.2342.19200300.100.1.1);
@@ -63,13 +63,13 @@ impl CertificateInfo {
     }
 
     /// Does Apple mark it as a push certificate?
-    pub(super) fn is_for_push(&self) -> bool {
+    pub(crate) fn is_for_push(&self) -> bool {
         self.is_marked
     }
 
     /// Can it push in this environment? A certificate without marks of environments is none of Apple's, or is good
     /// for both.
-    pub(super) fn is_for(&self, environment: Environment) -> bool {
+    pub(crate) fn is_for(&self, environment: Environment) -> bool {
         let name = match environment {
             Environment::Production => "production",
             Environment::Development => "development",
@@ -78,18 +78,18 @@ impl CertificateInfo {
     }
 
     /// Is its UID a team's id, as in Apple's certificates for signing code?
-    pub(super) fn names_team(&self) -> bool {
+    pub(crate) fn names_team(&self) -> bool {
         let is_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
         self.uid.as_deref().is_some_and(|uid| uid.len() == TEAM_ID && uid.bytes().all(is_id))
     }
 
     /// Is this one of its topics?
-    pub(super) fn covers(&self, topic: &str) -> bool {
+    pub(crate) fn covers(&self, topic: &str) -> bool {
         self.uid.as_deref() == Some(topic) || self.topics.iter().any(|covered| covered == topic)
     }
 
     /// Is it valid at this time?
-    pub(super) fn check_validity(&self, now: SystemTime) -> Result<(), Fault> {
+    pub(crate) fn check_validity(&self, now: SystemTime) -> Result<(), Fault> {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         if now > self.not_after.timestamp() {
@@ -102,12 +102,12 @@ impl CertificateInfo {
     }
 
     /// Seconds since the epoch.
-    pub(super) fn ends_at(&self) -> i64 {
+    pub(crate) fn ends_at(&self) -> i64 {
         self.not_after.timestamp()
     }
 
     /// The end of its validity, as RFC 3339 writes it.
-    pub(super) fn not_after(&self) -> String {
+    pub(crate) fn not_after(&self) -> String {
         let time = self.not_after.to_datetime();
         format!("{}T{:02}:{:02}:{:02}Z", time.date(), time.hour(), time.minute(), time.second())
     }

@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::Credential;
-use super::authorizer::AuthorizeError;
-use super::cache::Key;
-use super::key::TokenKey;
+use super::error::AuthorizeError;
+use super::handle::TokenId;
 use super::moment::Moment;
+use crate::credential::Credential;
+use crate::files::key::TokenKey;
 use pushlet_model::contract::manifest::{SignedToken, SigningAlgorithm, Source};
 use pushlet_model::digest::Parts;
 
@@ -21,15 +21,15 @@ const LONGEST_TOKEN: usize = 6 << 10;
 
 /// Where the values of sources come from.
 #[derive(Clone, Copy)]
-pub(super) struct Facts<'a> {
-    pub(super) credential: &'a Credential,
-    pub(super) settings: &'a [(String, String)],
+pub(crate) struct Facts<'a> {
+    pub(crate) credential: &'a Credential,
+    pub(crate) settings: &'a [(String, String)],
     /// `https://host[:port]` of the exchange.
-    pub(super) origin: &'a str,
+    pub(crate) origin: &'a str,
 }
 
 /// A token whose values are all known but those that change with every mint.
-pub(super) struct Template {
+pub(crate) struct Template {
     algorithm: SigningAlgorithm,
     header: Vec<(String, Slot)>,
     claims: Vec<(String, Slot)>,
@@ -59,7 +59,7 @@ impl Facts<'_> {
     }
 
     /// The text of a source that does not change with time.
-    pub(super) fn text(&self, source: &Source) -> Result<String, AuthorizeError> {
+    pub(crate) fn text(&self, source: &Source) -> Result<String, AuthorizeError> {
         match self.slot(source)? {
             Slot::Fixed(Value::String(text)) => Ok(text),
             _ => Err(AuthorizeError::manifest("a source is not a text")),
@@ -101,7 +101,7 @@ impl Facts<'_> {
 
 /// Equal for tokens that differ in nothing but time and unique ids. It is asked for with every push, a
 /// [`Template`] only to mint.
-pub(super) fn digest(token: &SignedToken, facts: Facts<'_>) -> Result<Key, AuthorizeError> {
+pub(crate) fn digest(token: &SignedToken, facts: Facts<'_>) -> Result<TokenId, AuthorizeError> {
     let mut parts = Parts::new();
     parts.add(name(token.algorithm).as_bytes());
     for sources in [&token.header, &token.claims] {
@@ -117,7 +117,7 @@ pub(super) fn digest(token: &SignedToken, facts: Facts<'_>) -> Result<Key, Autho
 }
 
 /// How long a token is used. One that carries its own end is given up before that end.
-pub(super) fn use_for(token: &SignedToken) -> Duration {
+pub(crate) fn use_for(token: &SignedToken) -> Duration {
     let lifetime = Duration::from_millis(token.lifetime);
     let ends =
         token.header.iter().chain(&token.claims).any(|(_, source)| matches!(source, Source::ExpiresAt));
@@ -125,7 +125,7 @@ pub(super) fn use_for(token: &SignedToken) -> Duration {
 }
 
 impl Template {
-    pub(super) fn new(token: &SignedToken, facts: Facts<'_>) -> Result<Self, AuthorizeError> {
+    pub(crate) fn new(token: &SignedToken, facts: Facts<'_>) -> Result<Self, AuthorizeError> {
         Ok(Self {
             algorithm: token.algorithm,
             header: facts.slots(&token.header)?,
@@ -134,7 +134,7 @@ impl Template {
         })
     }
 
-    pub(super) fn mint(&self, key: &TokenKey, now: &Moment) -> Result<Zeroizing<String>, AuthorizeError> {
+    pub(crate) fn mint(&self, key: &TokenKey, now: &Moment) -> Result<Zeroizing<String>, AuthorizeError> {
         let mut header = Map::new();
         header.insert("alg".to_owned(), Value::from(name(self.algorithm)));
         self.fill(&self.header, now, &mut header);

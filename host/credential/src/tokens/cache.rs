@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::authorizer::AuthorizeError;
+use super::error::AuthorizeError;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 
 /// Keys are digests of everything that decides the value.
-pub(super) type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
 
 /// Bytes of all tokens of a kind.
 const MOST_BYTES: usize = 32 << 20;
@@ -15,10 +15,10 @@ const MOST_BYTES: usize = 32 << 20;
 const OVERHEAD: usize = 512;
 
 /// Values by digest. Tenants that need the same token own it together.
-pub(super) struct Cache<T>(RwLock<FairCache<TenantId, Key, Arc<Mutex<T>>>>);
+pub(crate) struct Cache<T>(RwLock<FairCache<TenantId, Key, Arc<Mutex<T>>>>);
 
 impl<T: Default> Cache<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_capacity(MOST_BYTES)
     }
 
@@ -28,7 +28,7 @@ impl<T: Default> Cache<T> {
 
     /// The value of this key, new if there is none. `may_go` says whether a value that is not in use may be
     /// evicted to make room; if none may, the newcomer is refused.
-    pub(super) fn entry(
+    pub(crate) fn entry(
         &self,
         tenant: &TenantId,
         key: &Key,
@@ -50,18 +50,18 @@ impl<T: Default> Cache<T> {
     }
 
     /// The value of this key, if it is still there.
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<Mutex<T>>> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Mutex<T>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// Notes how long the text of the token is that is now stored under this key.
-    pub(super) fn stored(&self, key: &Key, bytes: usize) {
+    pub(crate) fn stored(&self, key: &Key, bytes: usize) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).set_weight(key, OVERHEAD + bytes);
     }
 }
 
 /// Locks a mutex whose data stays whole even if a holder panicked.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -4,10 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::fault::{Fault, Password};
-use super::identity::{KeyDer, KeyEncoding, Parts};
+use super::identity::Parts;
 use super::pbe::Budget;
-use super::{pkcs12, traditional};
+use super::private_key::{KeyDer, KeyEncoding};
+use super::{legacy_pem, pkcs12};
+use crate::error::{Fault, Password};
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const DASHES: &[u8] = b"-----";
@@ -15,7 +16,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// The keys and certificates of a file, in its order.
-pub(super) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
+pub(crate) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
     let file = with_line_breaks(file);
     if UTF16.iter().any(|mark| file.starts_with(mark)) {
         return Err("it is in UTF-16; save it as UTF-8 or ASCII".into());
@@ -41,7 +42,7 @@ pub(super) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault>
 }
 
 /// The one private key of a `.p8` file: PEM, or its base64 without the frame, or DER.
-pub(super) fn parse_key(file: &[u8], password: Password<'_>) -> Result<KeyDer, Fault> {
+pub(crate) fn parse_key(file: &[u8], password: Password<'_>) -> Result<KeyDer, Fault> {
     let is_pem = find(file, BEGIN).is_some() || UTF16.iter().any(|mark| file.starts_with(mark));
     let mut parts = if is_pem {
         parse(file, password)?
@@ -75,10 +76,10 @@ impl Section<'_> {
 }
 
 fn read_key(section: &Section<'_>, password: Password<'_>, budget: &mut Budget) -> Result<KeyDer, Fault> {
-    let der = match traditional::split(section.body) {
+    let der = match legacy_pem::split(section.body) {
         Some((headers, body)) => {
             let data = Section { body, ..*section }.decode()?;
-            traditional::decrypt(headers, &data, password)?
+            legacy_pem::decrypt(headers, &data, password)?
         }
         None => section.decode()?,
     };

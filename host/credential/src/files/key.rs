@@ -6,9 +6,10 @@ use ring::rand::SystemRandom;
 use ring::rsa::KeyPair as RsaKeyPair;
 use ring::signature::{self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
-use super::fault::Fault;
-use super::identity::{KeyDer, KeyEncoding, sha256};
+use super::private_key::{KeyDer, KeyEncoding};
+use crate::error::Fault;
 use pushlet_model::contract::manifest::SigningAlgorithm;
+use pushlet_model::digest::sha256;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -16,7 +17,7 @@ const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 
 /// A key that signs tokens with one algorithm.
-pub(super) struct TokenKey {
+pub(crate) struct TokenKey {
     pair: Pair,
     random: SystemRandom,
     fingerprint: [u8; 32],
@@ -29,7 +30,7 @@ enum Pair {
 
 impl TokenKey {
     /// Checks that the key fits the algorithm; the fault says what it is instead.
-    pub(super) fn parse(key: &KeyDer, algorithm: SigningAlgorithm) -> Result<Self, Fault> {
+    pub(crate) fn parse(key: &KeyDer, algorithm: SigningAlgorithm) -> Result<Self, Fault> {
         let random = SystemRandom::new();
         let pair = match algorithm {
             SigningAlgorithm::Es256 => Pair::P256(p256(key, &random)?),
@@ -41,7 +42,7 @@ impl TokenKey {
     }
 
     /// A JWS signature (RFC 7518 sections 3.3 to 3.5); none if the system has no randomness.
-    pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match &self.pair {
             Pair::P256(pair) => Some(pair.sign(&self.random, message).ok()?.as_ref().to_vec()),
             Pair::Rsa(pair, padding) => {
@@ -53,12 +54,12 @@ impl TokenKey {
     }
 
     /// The uncompressed point of an EC key, the PKCS#1 structure of an RSA key.
-    pub(super) fn public_key(&self) -> &[u8] {
+    pub(crate) fn public_key(&self) -> &[u8] {
         public_key(&self.pair)
     }
 
     /// SHA-256 of the public key.
-    pub(super) fn fingerprint(&self) -> &[u8; 32] {
+    pub(crate) fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
 }
@@ -71,7 +72,7 @@ fn public_key(pair: &Pair) -> &[u8] {
 }
 
 /// Why no signer was made of a key.
-pub(super) fn why_refused(key: &KeyDer) -> Fault {
+pub(crate) fn why_refused(key: &KeyDer) -> Fault {
     match kind(key) {
         Kind::Rsa => match rsa(key) {
             Err(fault) => fault,

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::access_tokens::{Form, TokenHttpError, TokenResponse};
-use super::authorizer::AuthorizeError;
+use super::error::AuthorizeError;
+use super::token_client::{Form, TokenHttpError, TokenResponse};
 
 /// Common tokens take 1 to 2 KiB.
 const LONGEST_TOKEN: usize = 8 << 10;
@@ -16,15 +16,15 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 const COMMON_LIFE: Duration = Duration::from_secs(3600);
 const LONGEST_DESCRIPTION: usize = 200;
 
-pub(super) struct AccessToken {
+pub(crate) struct AccessToken {
     /// Visible ASCII.
-    pub(super) text: Zeroizing<String>,
+    pub(crate) text: Zeroizing<String>,
     /// More than none, at most a day.
-    pub(super) expires_in: Duration,
+    pub(crate) expires_in: Duration,
 }
 
 /// Sorts an answer. `form` is what was asked, so that no error repeats its secrets.
-pub(super) fn read(
+pub(crate) fn read(
     answer: Result<TokenResponse, TokenHttpError>,
     form: &Form,
 ) -> Result<AccessToken, AuthorizeError> {

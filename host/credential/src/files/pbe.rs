@@ -8,7 +8,7 @@ use ring::digest;
 use zeroize::Zeroizing;
 
 use super::der::Reader;
-use super::fault::{Fault, Password};
+use crate::error::{Fault, Password};
 
 /// RFC 7292 appendix C.
 const SHA1_3DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.3");
@@ -19,26 +19,26 @@ const SHA1_RC2_40: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1135
 /// three, Firefox for 600,000: the most that is common, and it fits.
 const MOST_ROUNDS: u64 = 2_000_000;
 /// A round of SHA-384 or SHA-512 costs about twice as much as one of SHA-1 or SHA-256, and counts so.
-pub(super) const WIDE_HASH: u64 = 2;
+pub(crate) const WIDE_HASH: u64 = 2;
 const MOST_SCRYPT_MEMORY: u64 = 64 << 20;
 
 /// The rounds of key derivation that one upload may still cost.
-pub(super) struct Budget(u64);
+pub(crate) struct Budget(u64);
 
 impl Budget {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(MOST_ROUNDS)
     }
 
     /// Asked before the work is done.
-    pub(super) fn spend(&mut self, rounds: u64) -> Result<(), Fault> {
+    pub(crate) fn spend(&mut self, rounds: u64) -> Result<(), Fault> {
         self.0 = self.0.checked_sub(rounds).ok_or("its key derivation asks for too many iterations")?;
         Ok(())
     }
 }
 
 /// Decrypts what `algorithm` (PBES2 of RFC 8018, or a SHA-1 scheme of RFC 7292) protects.
-pub(super) fn decrypt(
+pub(crate) fn decrypt(
     algorithm: AlgorithmIdentifierRef<'_>,
     password: Password<'_>,
     data: &[u8],
@@ -56,7 +56,7 @@ pub(super) fn decrypt(
 }
 
 /// The key derivation of RFC 7292 appendix B.2. `purpose` is 1 for a key, 2 for an IV, 3 for a MAC key.
-pub(super) fn pkcs12_key(
+pub(crate) fn pkcs12_key(
     hash: &'static digest::Algorithm,
     password: &[u8],
     salt: &[u8],
@@ -88,7 +88,7 @@ pub(super) fn pkcs12_key(
 }
 
 /// A password as RFC 7292 appendix B.1 wants it: big-endian UTF-16 with a terminating zero.
-pub(super) fn pkcs12_password(password: &str) -> Zeroizing<Vec<u8>> {
+pub(crate) fn pkcs12_password(password: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect())
 }
 

@@ -25,7 +25,7 @@ impl From<CredentialError> for Error {
 
 /// The cause of a [`CredentialError`], before it is known which field it is about.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It is not in the format at all.
     Unreadable,
     Because(Cow<'static, str>),
@@ -45,7 +45,7 @@ impl From<String> for Fault {
 
 impl Fault {
     /// The sentence that callers of the classic API know, and the cause where there is one.
-    pub(super) fn into_error(self, field: &str, format: SecretFormat) -> CredentialError {
+    pub(crate) fn into_error(self, field: &str, format: SecretFormat) -> CredentialError {
         let sentence = match format {
             SecretFormat::Pkcs12Identity => {
                 format!("could not process {field} certificate, check that it is in p12 format and is valid")
@@ -73,14 +73,14 @@ impl Fault {
 
 /// The password that came with a secret, and the field it came in.
 #[derive(Clone, Copy)]
-pub(super) struct Password<'a> {
-    pub(super) value: Option<&'a str>,
-    pub(super) field: Option<&'a str>,
+pub(crate) struct Password<'a> {
+    pub(crate) value: Option<&'a str>,
+    pub(crate) field: Option<&'a str>,
 }
 
 impl Password<'_> {
     /// The fault when the password does not open the secret.
-    pub(super) fn wrong(&self) -> Fault {
+    pub(crate) fn wrong(&self) -> Fault {
         match (self.value, self.field) {
             (Some(_), _) => "wrong password".into(),
             (None, Some(field)) => format!("it needs a password, given as {field}").into(),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::fault::{Fault, Password};
-use super::identity::sha256;
 use super::key::TokenKey;
 use super::pem;
+use crate::error::{Fault, Password};
 use pushlet_model::contract::manifest::SigningAlgorithm;
+use pushlet_model::digest::sha256;
 
 const MOST_PROPERTIES: usize = 64;
 const LONGEST_PROPERTY: usize = 2048;
@@ -18,15 +18,15 @@ const LONGEST_PROPERTY: usize = 2048;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A service account.
-pub(super) struct ServiceAccount {
-    pub(super) key: Arc<TokenKey>,
+pub(crate) struct ServiceAccount {
+    pub(crate) key: Arc<TokenKey>,
     /// The text properties without the private key.
     properties: BTreeMap<String, String>,
 }
 
 impl ServiceAccount {
     /// `needed`: the properties that the provider refers to.
-    pub(super) fn parse(file: &[u8], algorithm: SigningAlgorithm, needed: &[&str]) -> Result<Self, Fault> {
+    pub(crate) fn parse(file: &[u8], algorithm: SigningAlgorithm, needed: &[&str]) -> Result<Self, Fault> {
         let mut properties = read_properties(file)?;
         let private_key =
             properties.remove("private_key").map(Zeroizing::new).ok_or("it has no private_key")?;
@@ -36,7 +36,7 @@ impl ServiceAccount {
             }
         }
         if let Some(url) = properties.get("token_uri") {
-            super::access_tokens::parse_token_url(url)
+            crate::tokens::token_client::parse_token_url(url)
                 .ok_or("its token_uri is not the https URL of a token endpoint")?;
         }
         let no_password = Password { value: None, field: None };
@@ -48,12 +48,12 @@ impl ServiceAccount {
     }
 
     /// A property that is no secret.
-    pub(super) fn property(&self, name: &str) -> Option<&str> {
+    pub(crate) fn property(&self, name: &str) -> Option<&str> {
         self.properties.get(name).map(String::as_str)
     }
 
     /// Tells accounts apart: by the key and by all that is said about it.
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
         let mut text = hex::encode(self.key.public_key());
         for (name, value) in &self.properties {
             text.push_str(&Value::from(name.as_str()).to_string());

@@ -7,23 +7,23 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::authorizer::AuthorizeError;
+use super::error::AuthorizeError;
 use super::jwt::{Facts, Template};
-use super::key::TokenKey;
 use super::moment::Moment;
+use crate::files::key::TokenKey;
 use pushlet_model::contract::manifest::SignedToken;
 use pushlet_quota::account::{Account, Work};
 
 /// One token to be signed. An RSA signature takes milliseconds, and whoever wrote the provider's manifest decides how
 /// many there are: so they are made on the threads for heavy work, on the tenant's account.
-pub(super) struct SigningJob {
+pub(crate) struct SigningJob {
     template: Template,
     key: Arc<TokenKey>,
 }
 
 impl SigningJob {
     /// Finds all values of the token; signs nothing.
-    pub(super) fn new(
+    pub(crate) fn new(
         token: &SignedToken,
         key: &Arc<TokenKey>,
         facts: Facts<'_>,
@@ -32,7 +32,7 @@ impl SigningJob {
     }
 
     /// Signs the token when it is the tenant's turn, unless the deadline has passed by then.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
         account: &Arc<Account>,
         now: Moment,
@@ -48,7 +48,7 @@ impl SigningJob {
 
 /// What stands around a token in the header.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Frame<'a> {
+pub(crate) enum Frame<'a> {
     Prefix(&'a str),
     /// RFC 8292 section 3: `vapid t=TOKEN, k=KEY`.
     Vapid,
@@ -56,7 +56,7 @@ pub(super) enum Frame<'a> {
 
 impl Frame<'_> {
     /// Tells frames apart.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Prefix(prefix) => prefix,
             Self::Vapid => "vapid",
@@ -64,7 +64,7 @@ impl Frame<'_> {
     }
 
     /// What stands before and behind a token that this key signs.
-    pub(super) fn parts(&self, key: &TokenKey) -> (String, String) {
+    pub(crate) fn parts(&self, key: &TokenKey) -> (String, String) {
         match self {
             Self::Prefix(prefix) => ((*prefix).to_owned(), String::new()),
             Self::Vapid => {
