@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::world::{Pushlet, expect, expect_error};
+use crate::harness::{Pushlet, expect, expect_error};
 
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 

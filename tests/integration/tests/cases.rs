@@ -5,7 +5,7 @@ use pushlet_simulator::{Received, Service};
 use reqwest::multipart::Form;
 use serde_json::{Map, Value, json};
 
-use crate::world::{DEVICE, World, expect, expect_error};
+use crate::harness::{DEVICE, Harness, expect, expect_error};
 
 const TABLE: &str = include_str!("../../vectors/wire/cases.json");
 const ROUTES: [&str; 4] = ["form", "json", "v1", "stream"];
@@ -27,19 +27,19 @@ struct Row(Map<String, Value>);
 
 #[tokio::test]
 async fn each_input_means_the_same_on_every_route() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_apns_token("ios").await;
-    world.register_apns("certificate").await;
-    world.register_fcm("droid").await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_apns_token("ios").await;
+    harness.register_apns("certificate").await;
+    harness.register_fcm("droid").await;
     let key = Form::new().text("gcm_api_key", "KEY").text("application_id", "legacy");
-    expect(world.server.post("/register_application").multipart(key), 200).await;
+    expect(harness.server.post("/register_application").multipart(key), 200).await;
     let rows: Vec<Map<String, Value>> = serde_json::from_str(TABLE).unwrap();
     let mut wrong = Vec::new();
     let mut sent = 0;
     for row in rows.into_iter().map(Row) {
         for route in ROUTES.into_iter().filter(|route| row.takes(route)) {
             sent += 1;
-            if let Err(problem) = row.check(&world, route).await {
+            if let Err(problem) = row.check(&harness, route).await {
                 wrong.push(format!("{} ({}, {route}): {problem}", row.text("name"), row.text("app")));
             }
         }
@@ -88,10 +88,10 @@ impl Row {
         }
     }
 
-    async fn check(&self, world: &World, route: &str) -> Result<(), String> {
-        let before = world.received(self.service()).len();
-        let told = self.send(world, route).await;
-        let received = world.received(self.service());
+    async fn check(&self, harness: &Harness, route: &str) -> Result<(), String> {
+        let before = harness.received(self.service()).len();
+        let told = self.send(harness, route).await;
+        let received = harness.received(self.service());
         let arrived = received.get(before);
         match (self.get("error"), told) {
             (Some(_), _) if arrived.is_some() => Err(format!("{} arrived", received[before].body)),
@@ -130,15 +130,15 @@ impl Row {
         Ok(())
     }
 
-    async fn send(&self, world: &World, route: &str) -> Told {
+    async fn send(&self, harness: &Harness, route: &str) -> Told {
         let (app, notification) = (self.text("app"), self.notification());
         match route {
-            "form" | "json" => self.send_classic(world, route).await,
+            "form" | "json" => self.send_classic(harness, route).await,
             "v1" => {
                 let body = format!(
                     r#"{{"application_id":"{app}","target":"{DEVICE}","notification":{notification}}}"#
                 );
-                let request = world
+                let request = harness
                     .server
                     .post("/v1/notifications")
                     .header("content-type", "application/json")
@@ -150,14 +150,14 @@ impl Row {
                 let body = format!(
                     "{{\"application_id\":\"{app}\",\"notification\":{notification}}}\n{{\"target\":\"{DEVICE}\"}}\n"
                 );
-                let request = world.server.stream().body(body);
+                let request = harness.server.stream().body(body);
                 let answer = request.send().await.unwrap().text().await.unwrap();
                 told(&serde_json::from_str(answer.lines().next().unwrap()).unwrap())
             }
         }
     }
 
-    async fn send_classic(&self, world: &World, route: &str) -> Told {
+    async fn send_classic(&self, harness: &Harness, route: &str) -> Told {
         let mut fields: Vec<(String, Value)> = self.fields().into_iter().collect();
         let mut plain = |name: &str, value: &str| fields.push((name.to_owned(), value.into()));
         plain("application_id", self.text("app"));
@@ -165,7 +165,7 @@ impl Row {
         if self.get("type").is_some() {
             plain("type", self.text("type"));
         }
-        let request = world.server.post("/send_notification");
+        let request = harness.server.post("/send_notification");
         let request = if route == "form" {
             let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             request.form(&fields.iter().map(|(name, value)| (name, text(value))).collect::<Vec<_>>())
@@ -226,10 +226,10 @@ fn same(expected: &Value, actual: &Value) -> bool {
 
 #[tokio::test]
 async fn an_environment_is_one_that_there_is() {
-    let world = World::new().await;
-    let files = world.simulator.credentials();
+    let harness = Harness::new().await;
+    let files = harness.simulator.credentials();
     let register = |fields: &[(&str, &str)]| {
-        let key = String::from_utf8(world.file(&files.apns_p8)).unwrap();
+        let key = String::from_utf8(harness.file(&files.apns_p8)).unwrap();
         let form = Form::new()
             .text("apns_p8", key)
             .text("apns_key_id", files.apns_key_id.clone())
@@ -238,7 +238,7 @@ async fn an_environment_is_one_that_there_is() {
         let form = fields
             .iter()
             .fold(form, |form, (name, value)| form.text((*name).to_owned(), (*value).to_owned()));
-        world.server.post("/register_application").multipart(form)
+        harness.server.post("/register_application").multipart(form)
     };
     for (mode, environment) in [
         ("development", "development"),
@@ -247,7 +247,7 @@ async fn an_environment_is_one_that_there_is() {
         ("", "production"),
     ] {
         expect(register(&[("apns_mode", mode)]), 200).await;
-        let shown = expect(world.server.get("/v1/applications/app"), 200).await;
+        let shown = expect(harness.server.get("/v1/applications/app"), 200).await;
         assert_eq!(shown["environment"], environment, "{mode}");
     }
     for mode in ["dev", "Development", "prod", "PRODUCTION", "1", " production"] {
@@ -260,8 +260,8 @@ async fn an_environment_is_one_that_there_is() {
 
 #[tokio::test]
 async fn an_unknown_type_is_named() {
-    let world = World::new().await;
-    let send = |fields: &[(&str, &str)]| world.server.post("/send_notification").form(fields);
+    let harness = Harness::new().await;
+    let send = |fields: &[(&str, &str)]| harness.server.post("/send_notification").form(fields);
     for fields in [
         &[("type", "smoke"), ("gcm_api_key", "k")][..],
         &[("type", "smoke"), ("gcm_api_key", "k"), ("device_token", "t"), ("alert", "x")],
@@ -270,21 +270,21 @@ async fn an_unknown_type_is_named() {
         assert_eq!(message, "type must be one of apns, fcm, gcm");
     }
     let body = json!({"provider": "smoke"});
-    let answer = expect(world.server.put("/v1/applications/x").json(&body), 400).await;
+    let answer = expect(harness.server.put("/v1/applications/x").json(&body), 400).await;
     assert_eq!((&answer["error"], &answer["field"]), (&json!("invalid_provider"), &json!("provider")));
     assert_eq!(answer["message"], "provider must be one of apns, fcm, gcm");
 }
 
 #[tokio::test]
 async fn what_was_only_checked_is_not_counted_as_delivered() {
-    let world = World::new().await;
-    world.register_fcm("app").await;
+    let harness = Harness::new().await;
+    harness.register_fcm("app").await;
     let body =
         json!({"application_id": "app", "target": "t", "notification": {"body": "b", "validate_only": true}});
-    let answer = expect(world.server.post("/v1/notifications").json(&body), 200).await;
+    let answer = expect(harness.server.post("/v1/notifications").json(&body), 200).await;
     let summary = &answer["summary"];
     assert_eq!((&summary["valid"], &summary["delivered"]), (&json!(1), &json!(0)));
-    let metrics = world.server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let metrics = harness.server.get("/metrics").send().await.unwrap().text().await.unwrap();
     let counted = |status: &str| {
         metrics
             .lines()

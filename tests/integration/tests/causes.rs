@@ -8,10 +8,10 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::guests::stage::component;
+use crate::guests::fixture::component;
+use crate::harness::{DEVICE, Directory, Pushlet, client, expect, pointing_at};
 use crate::program::Program;
-use crate::upload::{Receiver, Scene, result};
-use crate::world::{DEVICE, Directory, Pushlet, client, expect, pointing_at};
+use crate::upload::{Receiver, UploadFixture, result};
 
 /// What a caller is told, and a word that only the log has.
 struct Case {
@@ -177,9 +177,9 @@ async fn a_private_endpoint_is_the_components_fault() {
     let receiver = Receiver::start().await;
     let server = Pushlet::start(&crate::upload::settings(&receiver, "").replace("endpoints", "#")).await;
     expect(crate::upload::upload(&server, "webhook", &bytes), 200).await;
-    let scene = Scene { receiver, server };
-    scene.register("app").await;
-    let (status, code) = result(scene.send(&json!({"body": "x"}))).await;
+    let fixture = UploadFixture { receiver, server };
+    fixture.register("app").await;
+    let (status, code) = result(fixture.send(&json!({"body": "x"}))).await;
     assert_eq!((status.as_str(), code.as_str()), ("failed", "provider_forbidden_address"));
 }
 

@@ -3,7 +3,7 @@
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::world::{DEVICE, Pushlet, World, expect};
+use crate::harness::{DEVICE, Harness, Pushlet, expect};
 use pushlet_simulator::{CertificateKind, CertificateSpec, Environment, Script, Service, Simulator};
 
 /// A server that finds each of Apple's environments where it belongs.
@@ -38,11 +38,11 @@ async fn refusal(request: reqwest::RequestBuilder, status: u16) -> Value {
 
 #[tokio::test]
 async fn a_certificate_pushes_in_the_environment_that_apple_made_it_for() {
-    let world = World::new().await;
-    let server = server(&world.simulator).await;
+    let harness = Harness::new().await;
+    let server = server(&harness.simulator).await;
     let only = |production: bool| {
         let spec = CertificateSpec::for_topic("com.example.app");
-        pem(&world.simulator, &CertificateSpec { production, development: !production, ..spec })
+        pem(&harness.simulator, &CertificateSpec { production, development: !production, ..spec })
     };
     let form = [("device_token", DEVICE), ("alert", "x"), ("application_id", "app")];
     for (production, mode, other) in
@@ -56,74 +56,75 @@ async fn a_certificate_pushes_in_the_environment_that_apple_made_it_for() {
         expect(register(&server, &pem, mode), 200).await;
         expect(server.post("/send_notification").form(&form), 200).await;
         let environment = if production { Environment::Production } else { Environment::Development };
-        assert_eq!(world.simulator.received().last().unwrap().environment, Some(environment));
+        assert_eq!(harness.simulator.received().last().unwrap().environment, Some(environment));
     }
     // Of two in one file, that of the environment; and a team's certificate beside them does not count.
     let team =
         CertificateSpec { production: false, development: false, ..CertificateSpec::for_topic("TEAM123456") };
-    let all = [pem(&world.simulator, &team), only(false), only(true)].concat();
+    let all = [pem(&harness.simulator, &team), only(false), only(true)].concat();
     for mode in ["production", "development"] {
         expect(register(&server, &all, mode), 200).await;
         expect(server.post("/send_notification").form(&form), 200).await;
     }
-    let error = refusal(register(&server, &pem(&world.simulator, &team), "production"), 400).await;
+    let error = refusal(register(&server, &pem(&harness.simulator, &team), "production"), 400).await;
     assert!(error["message"].as_str().unwrap().contains("not a push certificate"), "{error}");
 }
 
 #[tokio::test]
 async fn certificates_of_device_management_push_as_they_are() {
-    let world = World::new().await;
-    let server = server(&world.simulator).await;
+    let harness = Harness::new().await;
+    let server = server(&harness.simulator).await;
     let mdm = CertificateSpec::of_kind(CertificateKind::Mdm, "com.apple.mgmt.External.1");
-    expect(register(&server, &pem(&world.simulator, &mdm), "production"), 200).await;
+    expect(register(&server, &pem(&harness.simulator, &mdm), "production"), 200).await;
     let native = r#"{"mdm":"magic"}"#;
     let form = [("device_token", DEVICE), ("application_id", "app"), ("push_type", "mdm"), ("apns", native)];
     expect(server.post("/send_notification").form(&form), 200).await;
-    let push = world.simulator.received().pop().unwrap();
+    let push = harness.simulator.received().pop().unwrap();
     assert_eq!((push.body.as_str(), push.topic.as_deref()), (native, Some("com.apple.mgmt.External.1")));
 }
 
 #[tokio::test]
 async fn uploads_may_be_wrapped_marked_and_escaped() {
     use base64::Engine as _;
-    let world = World::new().await;
-    let files = world.simulator.credentials();
-    let p12 = base64::engine::general_purpose::STANDARD.encode(world.file(&files.apns_p12));
+    let harness = Harness::new().await;
+    let files = harness.simulator.credentials();
+    let p12 = base64::engine::general_purpose::STANDARD.encode(harness.file(&files.apns_p12));
     let wrapped =
         p12.as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line) + "\n").collect::<String>();
     let put = |body: Value| {
         let body = [b"\xef\xbb\xbf".to_vec(), body.to_string().into_bytes()].concat();
-        let request = world.server.client.put(world.server.url("/v1/applications/app"));
+        let request = harness.server.client.put(harness.server.url("/v1/applications/app"));
         request.header("content-type", "application/json").body(body)
     };
     expect(put(json!({"provider": "apns", "credentials": {"apns_p12": {"base64": wrapped}}})), 200).await;
-    let escaped = String::from_utf8(world.file(&files.apns_p8)).unwrap().replace('\n', "\\n");
+    let escaped = String::from_utf8(harness.file(&files.apns_p8)).unwrap().replace('\n', "\\n");
     let settings = json!({"apns_key_id": files.apns_key_id, "apns_team_id": files.apns_team_id, "apns_topic": "com.example.app"});
     expect(put(json!({"provider": "apns", "settings": settings, "credentials": {"apns_p8": escaped}})), 200)
         .await;
     let header = "\u{feff}{\"application_id\":\"app\",\"notification\":{\"body\":\"x\"}}\n";
     let lines = format!("{header}{{\"target\":{DEVICE:?}}}\n");
-    let stream = world.server.post("/v1/notifications:stream").header("content-type", "application/x-ndjson");
+    let stream =
+        harness.server.post("/v1/notifications:stream").header("content-type", "application/x-ndjson");
     let answer = stream.body(lines).send().await.unwrap().text().await.unwrap();
     assert!(answer.starts_with(r#"{"index":0,"status":"delivered""#), "{answer}");
-    let marked = [b"\xef\xbb\xbf".to_vec(), world.file(&files.fcm_service_account)].concat();
+    let marked = [b"\xef\xbb\xbf".to_vec(), harness.file(&files.fcm_service_account)].concat();
     let form = Form::new().part("fcm_service_account", Part::bytes(marked)).text("application_id", "droid");
-    expect(world.server.post("/register_application").multipart(form), 200).await;
+    expect(harness.server.post("/register_application").multipart(form), 200).await;
 }
 
 #[tokio::test]
 async fn json_without_its_content_type_is_named() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let body = format!(r#"{{"application_id":"app","device_token":"{DEVICE}","alert":"x"}}"#);
     let form = "application/x-www-form-urlencoded";
-    let request = world.server.post("/send_notification").header("content-type", form).body(body.clone());
+    let request = harness.server.post("/send_notification").header("content-type", form).body(body.clone());
     let error = refusal(request, 415).await;
     assert_eq!(
         error["message"],
         "the body is JSON but has the content type of a form (application/x-www-form-urlencoded); \
          send it with content-type: application/json"
     );
-    let error = refusal(world.server.post("/send_notification").body(body), 415).await;
+    let error = refusal(harness.server.post("/send_notification").body(body), 415).await;
     assert!(
         error["message"].as_str().unwrap().starts_with("the body is JSON but has no content type"),
         "{error}"
@@ -132,12 +133,12 @@ async fn json_without_its_content_type_is_named() {
 
 #[tokio::test]
 async fn what_a_token_endpoint_says_reaches_the_caller() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_fcm("droid").await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_fcm("droid").await;
     let body = Some(json!({"error": "invalid_grant", "error_description": "Invalid JWT Signature."}));
-    world.simulator.script(Script { status: Some(400), body, ..Script::new(Service::Oauth) }).unwrap();
+    harness.simulator.script(Script { status: Some(400), body, ..Script::new(Service::Oauth) }).unwrap();
     let form = [("device_token", "t"), ("alert", "x"), ("application_id", "droid")];
-    let error = refusal(world.server.post("/send_notification").form(&form), 403).await;
+    let error = refusal(harness.server.post("/send_notification").form(&form), 403).await;
     assert_eq!(
         error["message"],
         "the token endpoint refused the credential: invalid_grant (Invalid JWT Signature.)"
@@ -147,14 +148,14 @@ async fn what_a_token_endpoint_says_reaches_the_caller() {
 /// The account's token endpoint is asked over the open network, unless the operator named it.
 #[tokio::test]
 async fn a_private_token_endpoint_is_the_credentials_fault() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let mut account: Value =
-        serde_json::from_slice(&world.file(&world.simulator.credentials().fcm_service_account)).unwrap();
+        serde_json::from_slice(&harness.file(&harness.simulator.credentials().fcm_service_account)).unwrap();
     account["token_uri"] = json!("https://127.0.0.1:9/token");
     let form = Form::new().text("fcm_service_account", account.to_string()).text("application_id", "droid");
-    expect(world.server.post("/register_application").multipart(form), 200).await;
+    expect(harness.server.post("/register_application").multipart(form), 200).await;
     let form = [("device_token", "t"), ("alert", "x"), ("application_id", "droid")];
-    let error = refusal(world.server.post("/send_notification").form(&form), 400).await;
+    let error = refusal(harness.server.post("/send_notification").form(&form), 400).await;
     assert_eq!(error["error"], "token_endpoint_forbidden");
     assert_eq!(error["message"], "the token endpoint may not be asked: the address is not a public one");
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::world::{Pushlet, expect};
+use crate::harness::{Pushlet, expect};
 
 /// The error that it stands for is answered with the code of its cause.
 const NEVER_ANSWERED: &str = "no_room_for_code";

@@ -12,7 +12,7 @@ use pushlet_simulator::{Received, Service};
 use reqwest::multipart::Form;
 use serde_json::{Map, Value, json};
 
-use crate::world::{DEVICE, World, config, expect};
+use crate::harness::{DEVICE, Harness, config, expect};
 
 const PROVIDERS: [(&str, Service); 3] =
     [("apns", Service::Apns), ("fcm", Service::Fcm), ("gcm", Service::Gcm)];
@@ -27,11 +27,11 @@ type Places = BTreeMap<String, Value>;
 
 #[tokio::test]
 async fn the_tables_in_the_readmes_are_true() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_apns_token("apns").await;
-    world.register_fcm("fcm").await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_apns_token("apns").await;
+    harness.register_fcm("fcm").await;
     let key = Form::new().text("gcm_api_key", "KEY").text("application_id", "gcm");
-    expect(world.server.post("/register_application").multipart(key), 200).await;
+    expect(harness.server.post("/register_application").multipart(key), 200).await;
     let gateway = start::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
     let described = gateway.described(&TenantId::default_tenant());
     let manifests: Vec<&ProviderManifest> = described.iter().map(|provider| &provider.manifest).collect();
@@ -41,7 +41,7 @@ async fn the_tables_in_the_readmes_are_true() {
         let options = manifest.options.iter().map(|option| option.name.as_str());
         for field in COMMON.into_iter().chain(options.filter(|name| !COMMON.contains(name))).chain([provider])
         {
-            let columns = effect(&world, provider, service, field).await;
+            let columns = effect(&harness, provider, service, field).await;
             cells.insert((field.to_owned(), provider), columns);
         }
     }
@@ -113,13 +113,13 @@ fn table(manifest: &ProviderManifest, cells: &BTreeMap<(String, &str), Vec<Strin
 }
 
 /// What the field changes in what the service receives: a cell for each of the provider's columns.
-async fn effect(world: &World, provider: &str, service: Service, field: &str) -> Vec<String> {
+async fn effect(harness: &Harness, provider: &str, service: Service, field: &str) -> Vec<String> {
     let (carrier, value) = sample(provider, field);
     let Value::Object(carrier) = carrier else { panic!("an object") };
     let mut with = carrier.clone();
     with.insert(field.to_owned(), value.clone());
-    let before = places(&send(world, provider, service, carrier).await, field);
-    let after = places(&send(world, provider, service, with).await, field);
+    let before = places(&send(harness, provider, service, carrier).await, field);
+    let after = places(&send(harness, provider, service, with).await, field);
     let is_new = |(place, value): &(&String, &Value)| before.get(*place) != Some(value) && **value != CARRIER;
     let changed: Vec<(String, String)> = after
         .iter()
@@ -155,12 +155,12 @@ fn shown(now: &Value, sample: &Value) -> String {
     if is_time && !sample.to_string().contains(digits) { "…".into() } else { text }
 }
 
-async fn send(world: &World, app: &str, service: Service, notification: Map<String, Value>) -> Received {
+async fn send(harness: &Harness, app: &str, service: Service, notification: Map<String, Value>) -> Received {
     let body = json!({"application_id": app, "target": DEVICE, "notification": notification});
-    let answer = expect(world.server.post("/v1/notifications").json(&body), 200).await;
+    let answer = expect(harness.server.post("/v1/notifications").json(&body), 200).await;
     let status = &answer["results"][0]["status"];
     assert!(status == "delivered" || status == "valid", "{app} {body} {answer}");
-    world.received(service).pop().unwrap()
+    harness.received(service).pop().unwrap()
 }
 
 /// The leaves of the body, and Apple's headers.

@@ -10,12 +10,12 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 
-use crate::guests::stage::component;
+use crate::guests::fixture::component;
+use crate::harness::{Harness, expect};
 use crate::tenants::{admin, make, with_operator};
 use crate::upload::{PROGRAM, digest_of, upload};
-use crate::world::{World, expect};
 
-/// What only this world knows: credentials, and names that others gave.
+/// What only this harness knows: credentials, and names that others gave.
 struct Known {
     secrets: BTreeMap<&'static str, Vec<u8>>,
     channel: String,
@@ -30,32 +30,32 @@ struct Described<'a> {
     operation: &'a Value,
 }
 
-async fn world() -> (World, Known) {
+async fn harness() -> (Harness, Known) {
     let auth = "auth = { username = \"me\", password = \"secret\" }";
     let settings = with_operator(&format!("{auth}\nproviders.compiler = {PROGRAM:?}"));
-    let mut world = World::with(&settings).await;
+    let mut harness = Harness::with(&settings).await;
     let headers = [(AUTHORIZATION, HeaderValue::from_static("Basic bWU6c2VjcmV0"))].into_iter().collect();
-    world.server.client = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
-    let files = world.simulator.credentials();
+    harness.server.client = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
+    let files = harness.simulator.credentials();
     let secrets = BTreeMap::from([
-        ("apns_p12", world.file(&files.apns_p12)),
-        ("apns_pem", world.file(&files.apns_pem)),
-        ("apns_p8", world.file(&files.apns_p8)),
+        ("apns_p12", harness.file(&files.apns_p12)),
+        ("apns_pem", harness.file(&files.apns_pem)),
+        ("apns_p8", harness.file(&files.apns_p8)),
         ("apns_key_id", files.apns_key_id.clone().into_bytes()),
         ("apns_team_id", files.apns_team_id.clone().into_bytes()),
-        ("fcm_service_account", world.file(&files.fcm_service_account)),
+        ("fcm_service_account", harness.file(&files.fcm_service_account)),
     ]);
-    world.register_apns("my-apns-app").await;
-    world.register_fcm("my-fcm-app").await;
+    harness.register_apns("my-apns-app").await;
+    harness.register_fcm("my-fcm-app").await;
     let body = json!({"provider": "gcm", "credentials": {"gcm_api_key": "a key"}});
-    expect(world.server.put("/v1/applications/my-gcm-app").json(&body), 200).await;
+    expect(harness.server.put("/v1/applications/my-gcm-app").json(&body), 200).await;
     let path = "/v1/applications/my-apns-app/channels";
-    let channel = expect(world.server.post(path).json(&json!({"message_storage_policy": 1})), 201).await;
+    let channel = expect(harness.server.post(path).json(&json!({"message_storage_policy": 1})), 201).await;
     let channel = channel["id"].as_str().unwrap().to_owned();
-    make(&world.server, "acme", &json!({})).await;
-    let key = expect(admin(world.server.post("/v1/tenants/acme/keys")), 201).await;
+    make(&harness.server, "acme", &json!({})).await;
+    let key = expect(admin(harness.server.post("/v1/tenants/acme/keys")), 201).await;
     let key = key["id"].as_str().unwrap().to_owned();
-    (world, Known { secrets, channel, key })
+    (harness, Known { secrets, channel, key })
 }
 
 /// All requests, those that delete last, and the items of an application before it.
@@ -154,13 +154,13 @@ async fn check(request: RequestBuilder, described: &Described<'_>, what: &str) -
 
 #[tokio::test]
 async fn every_example_is_answered_with_a_documented_success() {
-    let (world, known) = world().await;
-    let document = expect(world.server.get("/openapi.json"), 200).await;
+    let (harness, known) = harness().await;
+    let document = expect(harness.server.get("/openapi.json"), 200).await;
     let mut sent = 0;
     for described in requests(&document) {
         let request = |body: &Value| {
-            let url = world.server.url(&known.path(&described, body));
-            let request = world.server.client.request(described.method.clone(), url);
+            let url = harness.server.url(&known.path(&described, body));
+            let request = harness.server.client.request(described.method.clone(), url);
             let is_operators = described.path.starts_with("/v1/tenants") || described.path == "/metrics";
             if is_operators { admin(request) } else { request }
         };
@@ -193,7 +193,7 @@ async fn every_example_is_answered_with_a_documented_success() {
     }
     assert!(sent > 60, "{sent}");
     for service in [Service::Apns, Service::Fcm, Service::Gcm] {
-        assert!(!world.received(service).is_empty(), "{service:?}");
+        assert!(!harness.received(service).is_empty(), "{service:?}");
     }
 }
 
@@ -217,9 +217,9 @@ fn check_results(path: &str, name: &str, text: &str) {
 
 #[tokio::test]
 async fn what_providers_say_of_themselves_is_in_the_document() {
-    let world = World::with(&format!("providers.compiler = {PROGRAM:?}")).await;
-    expect(upload(&world.server, "webhook", component("webhook")), 200).await;
-    let before = expect(world.server.get("/openapi.json"), 200).await;
+    let harness = Harness::with(&format!("providers.compiler = {PROGRAM:?}")).await;
+    expect(upload(&harness.server, "webhook", component("webhook")), 200).await;
+    let before = expect(harness.server.get("/openapi.json"), 200).await;
     let schemas = &before["components"]["schemas"];
     let option = &schemas["Notification"]["properties"]["interruption_level"];
     assert_eq!(option["x-providers"], json!(["apns"]));
@@ -231,17 +231,17 @@ async fn what_providers_say_of_themselves_is_in_the_document() {
     assert_eq!(schemas["Registration"]["properties"]["provider"]["enum"], names);
     assert!(schemas["Credentials"]["properties"].get("webhook_token").is_some());
     // A provider that goes takes its fields along.
-    let gone = world.server.delete("/v1/providers/webhook").send().await.unwrap();
+    let gone = harness.server.delete("/v1/providers/webhook").send().await.unwrap();
     assert_eq!(gone.status(), 204);
-    let after = expect(world.server.get("/openapi.json"), 200).await;
+    let after = expect(harness.server.get("/openapi.json"), 200).await;
     assert!(after["components"]["schemas"]["Credentials"]["properties"].get("webhook_token").is_none());
 }
 
 #[tokio::test]
 async fn providers_are_listed() {
-    let world = World::with(&format!("providers.compiler = {PROGRAM:?}")).await;
-    expect(upload(&world.server, "webhook", component("webhook")), 200).await;
-    let list = expect(world.server.get("/v1/providers"), 200).await;
+    let harness = Harness::with(&format!("providers.compiler = {PROGRAM:?}")).await;
+    expect(upload(&harness.server, "webhook", component("webhook")), 200).await;
+    let list = expect(harness.server.get("/v1/providers"), 200).await;
     let list = list["providers"].as_array().unwrap();
     let told: Vec<(&str, &str, &str)> = list
         .iter()
@@ -257,9 +257,9 @@ async fn providers_are_listed() {
 
 #[tokio::test]
 async fn paths_and_queries_that_can_not_be_read_are_told_like_everything() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     for path in ["/v1/applications/%FF", "/v1/applications/x/channels/%FF", "/v1/providers/%FF"] {
-        let answer = expect(world.server.get(path), 400).await;
+        let answer = expect(harness.server.get(path), 400).await;
         assert_eq!(answer["error"], "invalid_path", "{path}");
     }
 }

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::harness::Directory;
 use crate::upload::PROGRAM;
-use crate::world::Directory;
 
 /// A running `serve`. It is killed when this is dropped.
 pub struct Program {

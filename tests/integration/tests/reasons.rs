@@ -3,7 +3,7 @@
 use pushlet_simulator::{RetryAfter, Script, Service};
 use serde_json::{Value, json};
 
-use crate::world::{DEVICE, World, expect, expect_error};
+use crate::harness::{DEVICE, Harness, expect, expect_error};
 
 /// Status and reason of every documented answer to a device push, as the vendor's page lists them.
 const APNS: &str = include_str!("../../simulator/data/apns_reasons.json");
@@ -35,8 +35,8 @@ fn snake_case(reason: &str) -> String {
 
 #[tokio::test]
 async fn every_documented_apns_reason_has_its_status_and_code() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_apns("app").await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_apns("app").await;
     let golden: Value = serde_json::from_str(APNS).unwrap();
     let pairs = golden["device"].as_array().unwrap();
     assert_eq!(pairs.len(), 32);
@@ -44,10 +44,10 @@ async fn every_documented_apns_reason_has_its_status_and_code() {
         let (status, reason) = (pair[0].as_u64().unwrap(), pair[1].as_str().unwrap());
         let token = format!("bad0{index:02}{}", &DEVICE[6..]);
         let form = [("device_token", token.as_str()), ("alert", "x"), ("application_id", "app")];
-        let request = world.server.post("/send_notification").form(&form);
+        let request = harness.server.post("/send_notification").form(&form);
         let expected = classic_status(u16::try_from(status).unwrap(), reason);
         expect_error(request, expected, &snake_case(reason)).await;
-        let last = world.received(Service::Apns).pop().unwrap();
+        let last = harness.received(Service::Apns).pop().unwrap();
         assert_eq!(last.status, u16::try_from(status).unwrap(), "{reason}");
         assert!(last.answer.contains(reason), "{}", last.answer);
     }
@@ -55,21 +55,21 @@ async fn every_documented_apns_reason_has_its_status_and_code() {
 
 #[tokio::test]
 async fn an_unknown_reason_is_passed_through() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_apns("app").await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_apns("app").await;
     let script = Script {
         status: Some(400),
         body: Some(json!({"reason": "BrandNewReason"})),
         ..Script::new(Service::Apns)
     };
-    world.simulator.script(script).unwrap();
+    harness.simulator.script(script).unwrap();
     let form = [("device_token", DEVICE), ("alert", "x"), ("application_id", "app")];
-    expect_error(world.server.post("/send_notification").form(&form), 400, "brand_new_reason").await;
+    expect_error(harness.server.post("/send_notification").form(&form), 400, "brand_new_reason").await;
 }
 
 #[tokio::test]
 async fn every_gcm_error_is_handed_on_in_its_own_words() {
-    let world = World::with("delivery.retries = 0").await;
+    let harness = Harness::with("delivery.retries = 0").await;
     for error in [
         "MissingRegistration",
         "InvalidRegistration",
@@ -85,12 +85,12 @@ async fn every_gcm_error_is_handed_on_in_its_own_words() {
         "TopicsMessageRateExceeded",
         "InvalidApnsCredential",
     ] {
-        world.simulator.clear_scripts();
+        harness.simulator.clear_scripts();
         let body = Some(json!({"error": error}));
         let token = Some("token".to_owned());
-        world.simulator.script(Script { token, body, ..Script::new(Service::Gcm) }).unwrap();
+        harness.simulator.script(Script { token, body, ..Script::new(Service::Gcm) }).unwrap();
         let form = [("device_token", "token"), ("gcm_api_key", "key"), ("data", r#"{"a":"b"}"#)];
-        let answer = expect(world.server.post("/send_notification").form(&form), 200).await;
+        let answer = expect(harness.server.post("/send_notification").form(&form), 200).await;
         assert_eq!(answer["failure"], 1, "{answer}");
         assert_eq!(answer["results"], json!([{"error": error}]));
     }
@@ -98,9 +98,9 @@ async fn every_gcm_error_is_handed_on_in_its_own_words() {
 
 #[tokio::test]
 async fn a_gcm_server_that_refuses_the_key_or_is_in_trouble() {
-    let world = World::with("delivery.retries = 0").await;
+    let harness = Harness::with("delivery.retries = 0").await;
     let form = [("device_token", "token"), ("gcm_api_key", "bad-key"), ("data", r#"{"a":"b"}"#)];
-    let request = || world.server.post("/send_notification").form(&form);
+    let request = || harness.server.post("/send_notification").form(&form);
     let message = expect_error(request(), 403, "invalid_gcm_credentials").await;
     assert_eq!(message, "the provided credentials were rejected by google servers");
 
@@ -111,16 +111,16 @@ async fn a_gcm_server_that_refuses_the_key_or_is_in_trouble() {
         retry_after: Some(RetryAfter::Seconds(120)),
         ..Script::new(Service::Gcm)
     };
-    world.simulator.script(script).unwrap();
-    let response = world.server.post("/send_notification").form(&form).send().await.unwrap();
+    harness.simulator.script(script).unwrap();
+    let response = harness.server.post("/send_notification").form(&form).send().await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "120");
 }
 
 #[tokio::test]
 async fn every_fcm_error_code_has_its_status() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_fcm("app").await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_fcm("app").await;
     for (code, status, expected) in [
         ("UNSPECIFIED_ERROR", 500, 503),
         ("INVALID_ARGUMENT", 400, 400),
@@ -132,15 +132,15 @@ async fn every_fcm_error_code_has_its_status() {
         ("THIRD_PARTY_AUTH_ERROR", 401, 403),
         ("BRAND_NEW", 400, 400),
     ] {
-        world.simulator.clear_scripts();
+        harness.simulator.clear_scripts();
         let details =
             json!([{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code}]);
         let body =
             json!({"error": {"code": status, "message": "it is so", "status": "X", "details": details}});
         let script = Script { status: Some(status), body: Some(body), ..Script::new(Service::Fcm) };
-        world.simulator.script(script).unwrap();
+        harness.simulator.script(script).unwrap();
         let form = [("device_token", "token"), ("alert", "x"), ("application_id", "app")];
-        let answer = expect(world.server.post("/send_notification").form(&form), expected).await;
+        let answer = expect(harness.server.post("/send_notification").form(&form), expected).await;
         let name = answer["error"].as_str().unwrap();
         assert_eq!(name, code.to_lowercase(), "{answer}");
     }

@@ -12,30 +12,30 @@ use reqwest::RequestBuilder;
 use reqwest::multipart::Form;
 use tokio::time::sleep;
 
-use crate::world::{DEVICE, World, config, expect, expect_error};
+use crate::harness::{DEVICE, Harness, config, expect, expect_error};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A device whose pushes take their time.
 const SLOW: &str = "510035a27d5df3c34778defb1f4f3880265cc52c0c047682223be59fb68500a9";
 
-fn push(world: &World, id: &str, device: &str) -> RequestBuilder {
+fn push(harness: &Harness, id: &str, device: &str) -> RequestBuilder {
     let form = [("device_token", device), ("alert", "x"), ("application_id", id)];
-    world.server.post("/send_notification").form(&form)
+    harness.server.post("/send_notification").form(&form)
 }
 
 /// A push that is under way: the simulator has it and has not answered.
-async fn slow(world: &World, id: &str) -> tokio::task::JoinHandle<serde_json::Value> {
+async fn slow(harness: &Harness, id: &str) -> tokio::task::JoinHandle<serde_json::Value> {
     let script = Script { token: Some(SLOW.into()), delay_ms: 1500, ..Script::new(Service::Apns) };
-    world.simulator.script(script).unwrap();
-    let before = arrived(world);
-    let sent = tokio::spawn(expect(push(world, id, SLOW), 200));
-    until(|| arrived(world) > before).await;
+    harness.simulator.script(script).unwrap();
+    let before = arrived(harness);
+    let sent = tokio::spawn(expect(push(harness, id, SLOW), 200));
+    until(|| arrived(harness) > before).await;
     sent
 }
 
 /// Requests that came, answered or not.
-fn arrived(world: &World) -> u64 {
-    world.simulator.connections().list.iter().map(|connection| connection.requests).sum()
+fn arrived(harness: &Harness) -> u64 {
+    harness.simulator.connections().list.iter().map(|connection| connection.requests).sum()
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -48,62 +48,63 @@ async fn until(condition: impl Fn() -> bool) {
     panic!("it never came to be");
 }
 
-fn open(world: &World) -> Vec<ConnectionInfo> {
-    world.simulator.connections().list.into_iter().filter(|connection| connection.open).collect()
+fn open(harness: &Harness) -> Vec<ConnectionInfo> {
+    harness.simulator.connections().list.into_iter().filter(|connection| connection.open).collect()
 }
 
-async fn register_another_certificate(world: &World, id: &str) {
-    let other = world.simulator.issue_certificate(&CertificateSpec::for_topic("com.example.other")).unwrap();
+async fn register_another_certificate(harness: &Harness, id: &str) {
+    let other =
+        harness.simulator.issue_certificate(&CertificateSpec::for_topic("com.example.other")).unwrap();
     let pem = other.certificate_pem + &other.key_pem;
     let form = Form::new().text("apns_pem", pem).text("application_id", id.to_owned());
-    expect(world.server.post("/register_application").multipart(form), 200).await;
+    expect(harness.server.post("/register_application").multipart(form), 200).await;
 }
 
 #[tokio::test]
 async fn a_replaced_certificate_moves_new_pushes_while_old_ones_finish() {
-    let world = World::new().await;
-    world.register_apns("app").await;
-    let old = slow(&world, "app").await;
-    register_another_certificate(&world, "app").await;
-    expect(push(&world, "app", DEVICE), 200).await;
-    assert_eq!(open(&world).len(), 2, "the old push is still under way");
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    let old = slow(&harness, "app").await;
+    register_another_certificate(&harness, "app").await;
+    expect(push(&harness, "app", DEVICE), 200).await;
+    assert_eq!(open(&harness).len(), 2, "the old push is still under way");
     old.await.unwrap();
-    until(|| open(&world).len() == 1).await;
-    let left = open(&world).pop().unwrap().client_certificate.unwrap();
+    until(|| open(&harness).len() == 1).await;
+    let left = open(&harness).pop().unwrap().client_certificate.unwrap();
     assert!(left.subject.contains("com.example.other"), "{}", left.subject);
-    expect(push(&world, "app", DEVICE), 200).await;
-    assert_eq!(world.simulator.connections().apns.accepted, 2);
+    expect(push(&harness, "app", DEVICE), 200).await;
+    assert_eq!(harness.simulator.connections().apns.accepted, 2);
 }
 
 #[tokio::test]
 async fn a_certificate_that_another_application_uses_keeps_its_connection() {
-    let world = World::new().await;
-    world.register_apns("one").await;
-    world.register_apns("two").await;
-    expect(push(&world, "one", DEVICE), 200).await;
-    register_another_certificate(&world, "one").await;
+    let harness = Harness::new().await;
+    harness.register_apns("one").await;
+    harness.register_apns("two").await;
+    expect(push(&harness, "one", DEVICE), 200).await;
+    register_another_certificate(&harness, "one").await;
     // Longer than it takes to find out that nobody sends with the old one.
     sleep(Duration::from_secs(1)).await;
-    expect(push(&world, "two", DEVICE), 200).await;
-    assert_eq!(world.simulator.connections().apns.accepted, 1);
+    expect(push(&harness, "two", DEVICE), 200).await;
+    assert_eq!(harness.simulator.connections().apns.accepted, 1);
 
-    let removed = world.server.client.delete(world.server.url("/v1/applications/two"));
+    let removed = harness.server.client.delete(harness.server.url("/v1/applications/two"));
     assert_eq!(removed.send().await.unwrap().status(), 204);
-    until(|| open(&world).is_empty()).await;
+    until(|| open(&harness).is_empty()).await;
 }
 
 #[tokio::test]
 async fn one_application_leaves_room_for_others() {
-    let world = World::with("limits.application_requests = 1\n").await;
-    world.register_apns("one").await;
-    world.register_apns("two").await;
-    let under_way = slow(&world, "one").await;
-    let busy = push(&world, "one", DEVICE).send().await.unwrap();
+    let harness = Harness::with("limits.application_requests = 1\n").await;
+    harness.register_apns("one").await;
+    harness.register_apns("two").await;
+    let under_way = slow(&harness, "one").await;
+    let busy = push(&harness, "one", DEVICE).send().await.unwrap();
     assert!(busy.headers().contains_key("retry-after"));
-    expect_error(push(&world, "one", DEVICE), 503, "application_busy").await;
-    expect(push(&world, "two", DEVICE), 200).await;
+    expect_error(push(&harness, "one", DEVICE), 503, "application_busy").await;
+    expect(push(&harness, "two", DEVICE), 200).await;
     under_way.await.unwrap();
-    expect(push(&world, "one", DEVICE), 200).await;
+    expect(push(&harness, "one", DEVICE), 200).await;
 }
 
 /// Registers an application whose certificate ends after so long.

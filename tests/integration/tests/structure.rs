@@ -63,12 +63,12 @@ const CRATES: &[(&str, &[&str])] = &[
 /// What a provider must not depend on: a pure function has no use for it.
 const IMPURE: &[&str] = &["tokio", "reqwest", "hyper", "rustls", "wasmtime", "axum", "ring"];
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
 /// All Rust files below a folder, as paths relative to the workspace.
-fn rust_files(below: &str) -> Vec<PathBuf> {
+pub fn rust_files(below: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(below)];
     while let Some(folder) = folders.pop() {

@@ -3,7 +3,7 @@
 use pushlet_simulator::{Script, Service};
 use serde_json::{Value, json};
 
-use crate::world::{DEVICE, World, expect, expect_error};
+use crate::harness::{DEVICE, Harness, expect, expect_error};
 
 fn token(number: usize) -> String {
     format!("{number:08x}{}", &DEVICE[8..])
@@ -17,8 +17,8 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn stream(world: &World, body: String) -> Vec<Value> {
-    let response = world.server.stream().body(body).send().await.unwrap();
+async fn stream(harness: &Harness, body: String) -> Vec<Value> {
+    let response = harness.server.stream().body(body).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
     lines(&response.text().await.unwrap())
@@ -26,11 +26,11 @@ async fn stream(world: &World, body: String) -> Vec<Value> {
 
 #[tokio::test]
 async fn an_application_is_put_shown_listed_and_deleted_without_its_secrets() {
-    let world = World::new().await;
-    let files = world.simulator.credentials();
-    let key = String::from_utf8(world.file(&files.apns_p8)).unwrap();
+    let harness = Harness::new().await;
+    let files = harness.simulator.credentials();
+    let key = String::from_utf8(harness.file(&files.apns_p8)).unwrap();
     let put = |id: &str, body: Value| {
-        world.server.client.put(world.server.url(&format!("/v1/applications/{id}"))).json(&body)
+        harness.server.client.put(harness.server.url(&format!("/v1/applications/{id}"))).json(&body)
     };
     let body = json!({
         "provider": "apns", "apns_p8": key, "apns_key_id": files.apns_key_id, "apns_team_id": files.apns_team_id,
@@ -43,26 +43,26 @@ async fn an_application_is_put_shown_listed_and_deleted_without_its_secrets() {
     );
     assert_eq!(shown["settings"]["apns_topic"], files.apns_topic.as_str());
     assert_eq!(shown["credential"]["credential"], "token");
-    assert_eq!(expect(world.server.get("/v1/applications/app"), 200).await, shown);
-    let listed = expect(world.server.get("/v1/applications"), 200).await;
+    assert_eq!(expect(harness.server.get("/v1/applications/app"), 200).await, shown);
+    let listed = expect(harness.server.get("/v1/applications"), 200).await;
     assert_eq!(listed["applications"], json!([shown]));
     assert!(!listed.to_string().contains("PRIVATE"));
     let answer = expect(put("other", json!({"apns_p8": key, "apns_topik": "x"})), 400).await;
     assert_eq!((&answer["error"], &answer["field"]), (&json!("unknown_field"), &json!("apns_topik")));
-    let delete = || world.server.client.delete(world.server.url("/v1/applications/app"));
+    let delete = || harness.server.client.delete(harness.server.url("/v1/applications/app"));
     assert_eq!(delete().send().await.unwrap().status(), 204);
     expect_error(delete(), 404, "application_not_found").await;
-    expect_error(world.server.get("/v1/applications/app"), 404, "application_not_found").await;
+    expect_error(harness.server.get("/v1/applications/app"), 404, "application_not_found").await;
 }
 
 #[tokio::test]
 async fn one_notification_for_many_targets_has_one_result_for_each() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_apns("app").await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_apns("app").await;
     let targets = json!([token(1), dead(2), {"device": token(3)}, "not hex"]);
     let body =
         json!({"application_id": "app", "notification": {"title": "t", "body": "b"}, "targets": targets});
-    let answer = expect(world.server.post("/v1/notifications").json(&body), 200).await;
+    let answer = expect(harness.server.post("/v1/notifications").json(&body), 200).await;
     let statuses: Vec<&str> = answer["results"]
         .as_array()
         .unwrap()
@@ -79,19 +79,19 @@ async fn one_notification_for_many_targets_has_one_result_for_each() {
         (&summary["total"], &summary["delivered"], &summary["rejected"]),
         (&json!(4), &json!(2), &json!(1))
     );
-    assert_eq!(world.received(Service::Apns).len(), 3);
+    assert_eq!(harness.received(Service::Apns).len(), 3);
 }
 
 #[tokio::test]
 async fn different_notifications_for_different_targets() {
-    let world = World::new().await;
-    world.register_apns("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
     let body = json!({"application_id": "app", "notifications": [
         {"target": token(1), "notification": {"body": "one"}},
         {"target": token(2), "notification": {"bodi": "two"}},
         {"target": token(3), "notification": {"body": "three"}},
     ]});
-    let answer = expect(world.server.post("/v1/notifications").json(&body), 200).await;
+    let answer = expect(harness.server.post("/v1/notifications").json(&body), 200).await;
     assert_eq!(answer["results"][1]["code"], "unknown_field");
     assert_eq!(
         answer["results"][1]["message"],
@@ -102,9 +102,9 @@ async fn different_notifications_for_different_targets() {
 
 #[tokio::test]
 async fn what_is_wrong_with_the_whole_request_is_an_error() {
-    let world = World::new().await;
-    world.register_apns("app").await;
-    let send = |body: Value| world.server.post("/v1/notifications").json(&body);
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    let send = |body: Value| harness.server.post("/v1/notifications").json(&body);
     let notification = json!({"body": "b"});
     let targets = json!([token(1)]);
     expect_error(
@@ -136,13 +136,13 @@ async fn what_is_wrong_with_the_whole_request_is_an_error() {
         "invalid_deadline",
     )
     .await;
-    assert!(world.received(Service::Apns).is_empty());
+    assert!(harness.received(Service::Apns).is_empty());
 }
 
 #[tokio::test]
 async fn a_stream_gives_every_line_its_result_and_sums_up() {
-    let world = World::new().await;
-    world.register_apns("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
     let mut body = format!("{}\n", json!({"application_id": "app", "notification": {"title": "t"}}));
     for number in 0..3000 {
         body +=
@@ -150,7 +150,7 @@ async fn a_stream_gives_every_line_its_result_and_sums_up() {
     }
     body += "broken\n";
     body += &format!("{}\n", json!({"target": token(9000), "notification": {"title": "own"}}));
-    let answer = stream(&world, body).await;
+    let answer = stream(&harness, body).await;
     let (end, results) = answer.split_last().unwrap();
     assert_eq!(results.len(), 3002);
     let mut indices: Vec<u64> = results.iter().map(|result| result["index"].as_u64().unwrap()).collect();
@@ -169,35 +169,35 @@ async fn a_stream_gives_every_line_its_result_and_sums_up() {
     assert_eq!(end["summary"]["unregistered"], 30);
     assert!(end.get("interrupted").is_none());
     let own =
-        world.received(Service::Apns).into_iter().find(|push| push.path.contains(&token(9000))).unwrap();
+        harness.received(Service::Apns).into_iter().find(|push| push.path.contains(&token(9000))).unwrap();
     assert!(own.body.contains("own"), "{}", own.body);
 }
 
 #[tokio::test]
 async fn a_stream_whose_header_is_wrong_is_an_error_and_sends_nothing() {
-    let world = World::new().await;
-    world.register_apns("app").await;
-    let post = |body: &'static str| world.server.stream().body(body);
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    let post = |body: &'static str| harness.server.stream().body(body);
     expect_error(post(""), 400, "invalid_header").await;
     expect_error(post("nonsense\n"), 400, "invalid_header").await;
     expect_error(post("{\"application_id\":\"no\",\"notification\":{}}\n"), 404, "application_not_found")
         .await;
     expect_error(post("{\"application_id\":\"app\",\"notification\":{\"x\":1}}\n"), 400, "unknown_field")
         .await;
-    assert!(world.simulator.received().is_empty());
+    assert!(harness.simulator.received().is_empty());
 }
 
 #[tokio::test]
 async fn results_come_while_the_caller_is_still_writing() {
-    let world = World::new().await;
-    world.register_apns("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
     let (lines, body) = tokio::sync::mpsc::channel::<Result<String, std::io::Error>>(4);
     let stream = futures_util::stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
     lines
         .send(Ok(format!("{}\n", json!({"application_id": "app", "notification": {"body": "x"}}))))
         .await
         .unwrap();
-    let request = world.server.stream().body(reqwest::Body::wrap_stream(stream));
+    let request = harness.server.stream().body(reqwest::Body::wrap_stream(stream));
     let mut response = request.send().await.unwrap();
     for number in 0..3 {
         lines.send(Ok(format!("{}\n", json!({"target": token(number)})))).await.unwrap();
@@ -212,19 +212,19 @@ async fn results_come_while_the_caller_is_still_writing() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_a_stream_stops_the_sending() {
-    let world = World::new().await;
-    world.register_apns("app").await;
-    world.simulator.script(Script { delay_ms: 20, ..Script::new(Service::Apns) }).unwrap();
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    harness.simulator.script(Script { delay_ms: 20, ..Script::new(Service::Apns) }).unwrap();
     let header = format!("{}\n", json!({"application_id": "app", "notification": {"body": "x"}}));
     let endless = futures_util::stream::unfold(0, move |number| {
         let line =
             if number == 0 { header.clone() } else { format!("{}\n", json!({"target": token(number)})) };
         async move { Some((Ok::<_, std::io::Error>(line), number + 1)) }
     });
-    let request = world.server.stream().body(reqwest::Body::wrap_stream(endless));
+    let request = harness.server.stream().body(reqwest::Body::wrap_stream(endless));
     let mut response = request.send().await.unwrap();
     response.chunk().await.unwrap().unwrap();
     drop(response);
     // Ends only if the stream's sends do.
-    world.server.stop().await;
+    harness.server.stop().await;
 }

@@ -4,14 +4,14 @@ use pushlet_simulator::{Received, Script, Service};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::world::{DEVICE, World, expect, expect_error};
+use crate::harness::{DEVICE, Harness, expect, expect_error};
 
-fn channels(world: &World, rest: &str) -> String {
-    world.server.url(&format!("/v1/applications/app/channels{rest}"))
+fn channels(harness: &Harness, rest: &str) -> String {
+    harness.server.url(&format!("/v1/applications/app/channels{rest}"))
 }
 
-fn create(world: &World, body: Value) -> RequestBuilder {
-    world.server.client.post(channels(world, "")).json(&body)
+fn create(harness: &Harness, body: Value) -> RequestBuilder {
+    harness.server.client.post(channels(harness, "")).json(&body)
 }
 
 /// A channel's id as a segment of a path.
@@ -19,73 +19,77 @@ fn segment(id: &str) -> String {
     format!("/{}", id.replace('%', "%25").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D"))
 }
 
-async fn send(world: &World, target: Value, notification: Value) -> Value {
+async fn send(harness: &Harness, target: Value, notification: Value) -> Value {
     let body = json!({"application_id": "app", "target": target, "notification": notification});
-    expect(world.server.post("/v1/notifications").json(&body), 200).await["results"][0].clone()
+    expect(harness.server.post("/v1/notifications").json(&body), 200).await["results"][0].clone()
 }
 
 #[tokio::test]
 async fn a_channel_is_made_read_listed_used_and_deleted() {
-    let world = World::new().await;
-    world.register_apns_token("app").await;
-    let made = expect(create(&world, json!({"message_storage_policy": 1})), 201).await;
+    let harness = Harness::new().await;
+    harness.register_apns_token("app").await;
+    let made = expect(create(&harness, json!({"message_storage_policy": 1})), 201).await;
     assert_eq!(made["message_storage_policy"], 1);
     let id = made["id"].as_str().unwrap().to_owned();
-    let read = || world.server.client.get(channels(&world, &segment(&id)));
+    let read = || harness.server.client.get(channels(&harness, &segment(&id)));
     let shown = json!({"id": id, "message_storage_policy": 1, "push_type": "LiveActivity"});
     assert_eq!(expect(read(), 200).await, shown);
-    let list = || world.server.client.get(channels(&world, ""));
+    let list = || harness.server.client.get(channels(&harness, ""));
     assert_eq!(expect(list(), 200).await, json!({"channels": [{"id": id}]}));
     let update = json!({"event": "update", "content_state": {"score": "1:0"}, "priority": "high"});
-    let result = send(&world, json!({"channel": id}), update.clone()).await;
+    let result = send(&harness, json!({"channel": id}), update.clone()).await;
     assert_eq!(result["status"], "delivered", "{result}");
-    let broadcast = world.received(Service::Apns).pop().unwrap();
+    let broadcast = harness.received(Service::Apns).pop().unwrap();
     assert_eq!(broadcast.path, "/4/broadcasts/apps/com.example.app");
     assert_eq!(broadcast.header("apns-channel-id").unwrap(), id);
-    let deleted = world.server.client.delete(channels(&world, &segment(&id))).send().await.unwrap();
+    let deleted = harness.server.client.delete(channels(&harness, &segment(&id))).send().await.unwrap();
     assert_eq!(deleted.status(), 204);
     expect_error(read(), 404, "not_found").await;
     assert_eq!(expect(list(), 200).await, json!({"channels": []}));
-    let result = send(&world, json!({"channel": id}), update).await;
+    let result = send(&harness, json!({"channel": id}), update).await;
     assert_eq!((&result["status"], &result["code"]), (&json!("rejected"), &json!("ChannelNotRegistered")));
 }
 
 #[tokio::test]
 async fn a_provider_without_channels_says_so() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let key = json!({"provider": "gcm", "gcm_api_key": "KEY"});
-    expect(world.server.put("/v1/applications/g").json(&key), 200).await;
-    let message = expect_error(world.server.get("/v1/applications/g/channels"), 404, "not_found").await;
+    expect(harness.server.put("/v1/applications/g").json(&key), 200).await;
+    let message = expect_error(harness.server.get("/v1/applications/g/channels"), 404, "not_found").await;
     assert_eq!(message, "applications for gcm have no channels");
 }
 
 #[tokio::test]
 async fn channels_need_no_more_than_a_certificate() {
-    let world = World::new().await;
-    world.register_apns("app").await;
-    let made = expect(create(&world, json!({"message_storage_policy": 0})), 201).await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    let made = expect(create(&harness, json!({"message_storage_policy": 0})), 201).await;
     assert!(made["id"].is_string());
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_channel_is_told() {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_apns_token("app").await;
-    let world = &world;
-    let answer = expect(create(world, json!({})), 400).await;
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_apns_token("app").await;
+    let harness = &harness;
+    let answer = expect(create(harness, json!({})), 400).await;
     assert_eq!(
         (&answer["error"], &answer["field"]),
         (&json!("missing_message_storage_policy"), &json!("message_storage_policy"))
     );
-    let answer = expect(create(world, json!({"message_storage_polici": 1})), 400).await;
+    let answer = expect(create(harness, json!({"message_storage_polici": 1})), 400).await;
     assert!(answer["message"].as_str().unwrap().contains("did you mean message_storage_policy?"), "{answer}");
-    expect_error(create(world, json!({"message_storage_policy": 7})), 400, "invalid_message_storage_policy")
-        .await;
-    expect_error(world.server.client.get(channels(world, "/a%20b")), 400, "invalid_channel").await;
-    let elsewhere = world.server.url("/v1/applications/app/topics");
-    expect_error(world.server.client.get(elsewhere), 404, "not_found").await;
-    let nobody = world.server.url("/v1/applications/nobody/channels");
-    expect_error(world.server.client.get(nobody), 404, "application_not_found").await;
+    expect_error(
+        create(harness, json!({"message_storage_policy": 7})),
+        400,
+        "invalid_message_storage_policy",
+    )
+    .await;
+    expect_error(harness.server.client.get(channels(harness, "/a%20b")), 400, "invalid_channel").await;
+    let elsewhere = harness.server.url("/v1/applications/app/topics");
+    expect_error(harness.server.client.get(elsewhere), 404, "not_found").await;
+    let nobody = harness.server.url("/v1/applications/nobody/channels");
+    expect_error(harness.server.client.get(nobody), 404, "application_not_found").await;
     let refusal = |status, reason: &str| Script {
         status: Some(status),
         body: Some(json!({ "reason": reason })),
@@ -100,16 +104,16 @@ async fn what_is_wrong_with_a_channel_is_told() {
         (503, "ServiceUnavailable", 503, "service_unavailable"),
         (418, "Teapot", 400, "teapot"),
     ] {
-        world.simulator.script(refusal(status, reason)).unwrap();
-        expect_error(world.server.client.get(channels(world, "")), told, code).await;
+        harness.simulator.script(refusal(status, reason)).unwrap();
+        expect_error(harness.server.client.get(channels(harness, "")), told, code).await;
     }
-    expect(world.server.client.get(channels(world, "")), 200).await;
+    expect(harness.server.client.get(channels(harness, "")), 200).await;
 }
 
 #[tokio::test]
 async fn a_live_activity_is_started_updated_and_ended() {
-    let world = World::new().await;
-    world.register_apns_token("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns_token("app").await;
     let start = json!({
         "event": "start", "attributes_type": "Match", "attributes": {"home": "A"}, "content_state": {"score": "0:0"},
         "title": "Kick-off", "body": "It begins", "input_push_token": true, "input_push_channel": "YQ==",
@@ -117,10 +121,10 @@ async fn a_live_activity_is_started_updated_and_ended() {
     let update = json!({"event": "update", "content_state": {"score": "1:0"}, "stale_date": 1_900_000_000});
     let end = json!({"event": "end", "content_state": {"score": "1:0"}, "dismissal_date": 1_900_000_000});
     for notification in [start, update, end] {
-        let result = send(&world, json!(DEVICE), notification).await;
+        let result = send(&harness, json!(DEVICE), notification).await;
         assert_eq!(result["status"], "delivered", "{result}");
     }
-    let received = world.received(Service::Apns);
+    let received = harness.received(Service::Apns);
     for (push, event) in received.iter().zip(["start", "update", "end"]) {
         assert_eq!(push.header("apns-push-type").unwrap(), "liveactivity");
         assert_eq!(push.header("apns-topic").unwrap(), "com.example.app.push-type.liveactivity");
@@ -135,8 +139,8 @@ async fn a_live_activity_is_started_updated_and_ended() {
 
 #[tokio::test]
 async fn every_push_type_has_its_topic() {
-    let world = World::new().await;
-    world.register_apns_token("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns_token("app").await;
     let data = json!({"x": 1});
     for (push_type, suffix, notification) in [
         ("widgets", ".push-type.widgets", json!({"content_changed": true})),
@@ -153,9 +157,9 @@ async fn every_push_type_has_its_topic() {
         ("background", "", json!({"content_available": true})),
         ("alert", "", json!({"body": "x"})),
     ] {
-        let result = send(&world, json!(DEVICE), notification).await;
+        let result = send(&harness, json!(DEVICE), notification).await;
         assert_eq!(result["status"], "delivered", "{push_type} {result}");
-        let push = world.received(Service::Apns).pop().unwrap();
+        let push = harness.received(Service::Apns).pop().unwrap();
         assert_eq!(push.header("apns-push-type").unwrap(), push_type);
         assert_eq!(push.header("apns-topic").unwrap(), format!("com.example.app{suffix}"));
     }

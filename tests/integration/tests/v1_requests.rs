@@ -3,10 +3,10 @@
 use pushlet_simulator::Service;
 use serde_json::{Value, json};
 
-use crate::world::{DEVICE, World, expect};
+use crate::harness::{DEVICE, Harness, expect};
 
-fn send(world: &World, body: &Value) -> reqwest::RequestBuilder {
-    world.server.post("/v1/notifications").json(body)
+fn send(harness: &Harness, body: &Value) -> reqwest::RequestBuilder {
+    harness.server.post("/v1/notifications").json(body)
 }
 
 fn payload(body: &str) -> Value {
@@ -15,27 +15,27 @@ fn payload(body: &str) -> Value {
 
 #[tokio::test]
 async fn what_is_only_validated_is_not_sent() {
-    let world = World::new().await;
-    world.register_apns_token("ios").await;
-    world.register_fcm("android").await;
+    let harness = Harness::new().await;
+    harness.register_apns_token("ios").await;
+    harness.register_fcm("android").await;
     let body = |application: &str, targets: Value| json!({"application_id": application, "notification": {"body": "x"}, "targets": targets, "validate_only": true});
-    let answer = expect(send(&world, &body("ios", json!([DEVICE, "odd"]))), 200).await;
+    let answer = expect(send(&harness, &body("ios", json!([DEVICE, "odd"]))), 200).await;
     assert_eq!(answer["results"][0], json!({"index": 0, "target": DEVICE, "status": "valid"}));
     assert_eq!(
         (&answer["results"][1]["status"], &answer["summary"]["valid"]),
         (&json!("rejected"), &json!(1))
     );
-    let answer = expect(send(&world, &body("android", json!(["token"]))), 200).await;
+    let answer = expect(send(&harness, &body("android", json!(["token"]))), 200).await;
     assert_eq!(answer["summary"]["valid"], 1, "{answer}");
-    assert!(world.received(Service::Apns).is_empty() && world.received(Service::Fcm).is_empty());
+    assert!(harness.received(Service::Apns).is_empty() && harness.received(Service::Fcm).is_empty());
     // Nobody is asked: no token was fetched.
-    assert!(world.received(Service::Oauth).is_empty());
+    assert!(harness.received(Service::Oauth).is_empty());
 }
 
 #[tokio::test]
 async fn different_notifications_share_what_they_do_not_say() {
-    let world = World::new().await;
-    world.register_apns("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
     let body = json!({
         "application_id": "app",
         "notification": {"title": "shared", "body": "shared", "sound": "default"},
@@ -45,12 +45,12 @@ async fn different_notifications_share_what_they_do_not_say() {
             {"target": "dd"},
         ],
     });
-    let answer = expect(send(&world, &body), 200).await;
+    let answer = expect(send(&harness, &body), 200).await;
     assert_eq!(answer["summary"]["delivered"], 4, "{answer}");
     let targets: Vec<&Value> =
         answer["results"].as_array().unwrap().iter().map(|one| &one["target"]).collect();
     assert_eq!(targets, ["aa", "bb", "cc", "dd"]);
-    let received = world.received(Service::Apns);
+    let received = harness.received(Service::Apns);
     let alert = |token: &str| {
         let push = received.iter().find(|push| push.path.ends_with(token)).unwrap();
         let aps = payload(&push.body)["aps"].clone();
@@ -64,8 +64,8 @@ async fn different_notifications_share_what_they_do_not_say() {
 
 #[tokio::test]
 async fn the_wrong_field_is_named_where_it_stands() {
-    let world = World::with("limits.targets = 2").await;
-    world.register_apns("app").await;
+    let harness = Harness::with("limits.targets = 2").await;
+    harness.register_apns("app").await;
     let item = json!({"target": "aa", "notification": {"body": "x"}});
     let cases = [
         (json!({"aplication_id": "app"}), "unknown_field", "aplication_id"),
@@ -110,8 +110,8 @@ async fn the_wrong_field_is_named_where_it_stands() {
         ),
     ];
     for (body, code, field) in cases {
-        let answer = expect(send(&world, &body), 400).await;
+        let answer = expect(send(&harness, &body), 400).await;
         assert_eq!((&answer["error"], &answer["field"]), (&json!(code), &json!(field)), "{body} {answer}");
     }
-    assert!(world.simulator.received().is_empty());
+    assert!(harness.simulator.received().is_empty());
 }

@@ -4,7 +4,7 @@ use pushlet_simulator::{Script, Service};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::world::{World, expect_error};
+use crate::harness::{Harness, expect_error};
 
 type Feed = mpsc::Sender<Result<Vec<u8>, std::io::Error>>;
 
@@ -12,11 +12,11 @@ const HEADER: &str =
     "{\"application_id\":\"app\",\"notification\":{\"title\":\"shared\",\"body\":\"shared\"}}\n";
 
 /// A stream whose lines the test writes one by one.
-async fn open(world: &World) -> (Feed, reqwest::Response) {
+async fn open(harness: &Harness) -> (Feed, reqwest::Response) {
     let (feed, lines) = mpsc::channel(16);
     let body = futures_util::stream::unfold(lines, async |mut lines| Some((lines.recv().await?, lines)));
     feed.send(Ok(HEADER.into())).await.unwrap();
-    let request = world.server.stream().body(reqwest::Body::wrap_stream(body));
+    let request = harness.server.stream().body(reqwest::Body::wrap_stream(body));
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
     (feed, response)
@@ -37,8 +37,8 @@ fn sorted(text: &[u8]) -> (Vec<Value>, Value) {
 
 #[tokio::test]
 async fn a_broken_line_is_its_own_fault_alone() {
-    let world = World::with("limits.stream_line = 1024").await;
-    world.register_apns("app").await;
+    let harness = Harness::with("limits.stream_line = 1024").await;
+    harness.register_apns("app").await;
     let mut body = format!("\n{HEADER}\r\n").into_bytes();
     body.extend_from_slice(b"{\"target\":\"a0\"}\r\n");
     body.extend_from_slice(format!("{{\"target\":\"{}\"}}\n", "a".repeat(2000)).as_bytes());
@@ -48,7 +48,7 @@ async fn a_broken_line_is_its_own_fault_alone() {
     }
     body.extend_from_slice(br#"{"target":"a2","notification":{"bodi":"x"}}"#);
     body.extend_from_slice(b"\n{\"target\":\"a3\"}");
-    let response = world.server.stream().body(body).send().await.unwrap();
+    let response = harness.server.stream().body(body).send().await.unwrap();
     let (results, end) = sorted(&response.bytes().await.unwrap());
     let codes: Vec<&str> = results.iter().map(|result| result["code"].as_str().unwrap_or("-")).collect();
     assert_eq!(
@@ -72,18 +72,18 @@ async fn a_broken_line_is_its_own_fault_alone() {
 
 #[tokio::test]
 async fn a_line_says_what_differs_from_the_header() {
-    let world = World::new().await;
-    world.register_apns("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
     let body = format!(
         "{HEADER}{}\n{}\n{}\n",
         json!({"target": "a0", "notification": {"body": "own"}}),
         json!({"target": "a1", "notification": {"title": null}}),
         json!({"target": "a2"})
     );
-    let response = world.server.stream().body(body).send().await.unwrap();
+    let response = harness.server.stream().body(body).send().await.unwrap();
     let (_, end) = sorted(&response.bytes().await.unwrap());
     assert_eq!(end["summary"]["delivered"], 3, "{end}");
-    let received = world.received(Service::Apns);
+    let received = harness.received(Service::Apns);
     let alert = |token: &str| -> Value {
         let push = received.iter().find(|push| push.path.ends_with(token)).unwrap();
         serde_json::from_str::<Value>(&push.body).unwrap()["aps"]["alert"].clone()
@@ -95,36 +95,36 @@ async fn a_line_says_what_differs_from_the_header() {
 
 #[tokio::test]
 async fn what_is_only_validated_is_not_sent() {
-    let world = World::new().await;
-    world.register_apns("app").await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
     let header = json!({"application_id": "app", "notification": {"body": "x"}, "validate_only": true});
     let body = format!("{header}\n{}\n", json!({"target": "a0"}));
-    let response = world.server.stream().body(body).send().await.unwrap();
+    let response = harness.server.stream().body(body).send().await.unwrap();
     let (results, end) = sorted(&response.bytes().await.unwrap());
     assert_eq!((&results[0]["status"], &end["summary"]["valid"]), (&json!("valid"), &json!(1)));
-    assert!(world.received(Service::Apns).is_empty());
+    assert!(harness.received(Service::Apns).is_empty());
 }
 
 #[tokio::test]
 async fn a_stream_that_says_nothing_for_too_long_is_ended() {
-    let world = World::with("limits.stream_idle = \"200ms\"").await;
-    world.register_apns("app").await;
-    let (_feed, response) = open(&world).await;
+    let harness = Harness::with("limits.stream_idle = \"200ms\"").await;
+    harness.register_apns("app").await;
+    let (_feed, response) = open(&harness).await;
     let (results, end) = sorted(&response.bytes().await.unwrap());
     assert_eq!((results.len(), &end["interrupted"]), (0, &json!("idle")));
 }
 
 #[tokio::test]
 async fn at_shutdown_what_is_under_way_is_finished_and_told() {
-    let world = World::new().await;
-    world.register_apns("app").await;
-    world.simulator.script(Script { delay_ms: 300, ..Script::new(Service::Apns) }).unwrap();
-    let (feed, response) = open(&world).await;
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    harness.simulator.script(Script { delay_ms: 300, ..Script::new(Service::Apns) }).unwrap();
+    let (feed, response) = open(&harness).await;
     feed.send(Ok(b"{\"target\":\"a0\"}\n".to_vec())).await.unwrap();
-    while world.received(Service::Apns).is_empty() {
+    while harness.received(Service::Apns).is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    let stopped = tokio::spawn(world.server.stop());
+    let stopped = tokio::spawn(harness.server.stop());
     let (results, end) = sorted(&response.bytes().await.unwrap());
     assert_eq!((results.len(), &results[0]["status"]), (1, &json!("delivered")));
     assert_eq!((&end["interrupted"], &end["summary"]["total"]), (&json!("shutting_down"), &json!(1)));
@@ -134,15 +134,15 @@ async fn at_shutdown_what_is_under_way_is_finished_and_told() {
 
 #[tokio::test]
 async fn a_header_that_is_wrong_names_its_field() {
-    let world = World::with("limits.stream_line = 1024").await;
-    world.register_apns("app").await;
-    let post = |body: String| world.server.stream().body(body);
+    let harness = Harness::with("limits.stream_line = 1024").await;
+    harness.register_apns("app").await;
+    let post = |body: String| harness.server.stream().body(body);
     expect_error(post("{\"aplication_id\":\"app\"}\n".into()), 400, "unknown_field").await;
     expect_error(post("{\"notification\":{}}\n".into()), 400, "missing_application_id").await;
     expect_error(post("{\"application_id\":\"app\",\"deadline\":-1}\n".into()), 400, "invalid_deadline")
         .await;
     expect_error(post("x".repeat(5000)), 400, "invalid_header").await;
-    let untyped = || world.server.post("/v1/notifications:stream").body(HEADER);
+    let untyped = || harness.server.post("/v1/notifications:stream").body(HEADER);
     expect_error(untyped(), 415, "unsupported_media_type").await;
     expect_error(untyped().header("content-type", "text/plain"), 415, "unsupported_media_type").await;
 }

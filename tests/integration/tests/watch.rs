@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::world::{DEVICE, Pushlet, World, expect, expect_error};
+use crate::harness::{DEVICE, Harness, Pushlet, expect, expect_error};
 
 const DASHBOARD: &str = include_str!("../../../host/api/assets/grafana.json");
 
 /// Some traffic of every kind that has metrics.
-async fn busy() -> World {
-    let world = World::with("delivery.retries = 0").await;
-    world.register_apns("shop").await;
-    world.register_apns_token("news").await;
-    world.register_fcm("droid").await;
+async fn busy() -> Harness {
+    let harness = Harness::with("delivery.retries = 0").await;
+    harness.register_apns("shop").await;
+    harness.register_apns_token("news").await;
+    harness.register_fcm("droid").await;
     let dead = format!("dead{}", &DEVICE[4..]);
     for (application, token, status) in [
         ("shop", DEVICE, 200),
@@ -23,9 +23,9 @@ async fn busy() -> World {
         ("droid", "t", 200),
     ] {
         let form = [("device_token", token), ("alert", "x"), ("application_id", application)];
-        expect(world.server.post("/send_notification").form(&form), status).await;
+        expect(harness.server.post("/send_notification").form(&form), status).await;
     }
-    world
+    harness
 }
 
 async fn scrape(server: &Pushlet) -> String {
@@ -59,8 +59,8 @@ fn value(text: &str, name: &str, labels: &[&str]) -> f64 {
 
 #[tokio::test]
 async fn metrics_tell_what_happened() {
-    let world = busy().await;
-    let text = scrape(&world.server).await;
+    let harness = busy().await;
+    let text = scrape(&harness.server).await;
     assert!(text.ends_with("# EOF\n"));
     let shop = r#"application="shop""#;
     let pushes = |outcome| value(&text, "pushlet_pushes_total", &[shop, &format!("outcome=\"{outcome}\"")]);
@@ -78,7 +78,7 @@ async fn metrics_tell_what_happened() {
     assert_eq!(value(&text, "pushlet_limit_used", &["\"requests\""]), 1.0, "this one");
     assert!(value(&text, "pushlet_limit_used", &["connections"]) >= 1.0);
     assert!(
-        value(&text, "pushlet_connections{", &[&world.simulator.apns_url()]) >= 2.0,
+        value(&text, "pushlet_connections{", &[&harness.simulator.apns_url()]) >= 2.0,
         "one for each identity"
     );
     assert_eq!(
@@ -135,16 +135,16 @@ async fn metrics_are_for_those_who_may_call() {
 
 #[tokio::test]
 async fn readiness_has_reasons() {
-    let world = busy().await;
-    let ready = expect(world.server.get("/readyz"), 200).await;
+    let harness = busy().await;
+    let ready = expect(harness.server.get("/readyz"), 200).await;
     assert_eq!((&ready["status"], &ready["providers"]), (&"ok".into(), &3.into()));
     assert_eq!(ready["circuits"], serde_json::json!({"closed": 4, "open": 0, "half_open": 0}));
 }
 
 #[tokio::test]
 async fn a_tenants_status_has_outcomes_and_failures_in_the_vendors_words() {
-    let world = busy().await;
-    let status = expect(world.server.get("/v1/status"), 200).await;
+    let harness = busy().await;
+    let status = expect(harness.server.get("/v1/status"), 200).await;
     assert_eq!(status["outcomes"], serde_json::json!({"delivered": 4, "unregistered": 1}));
     let shop =
         status["applications"].as_array().unwrap().iter().find(|one| one["application"] == "shop").unwrap();

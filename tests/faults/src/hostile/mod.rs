@@ -1,16 +1,16 @@
-//! Every kind of attack at once on a server with default settings, with a neighbour that sends all the time.
+//! Every kind of attack at once on a server with default settings, with a victim that sends all the time.
 //!
 //! The server is a process of its own, the program itself. The attackers are tenants, callers without a credential,
-//! connections that do nothing, and push services. What must hold: the process lives, every push of the neighbour is
+//! connections that do nothing, and push services. What must hold: the process lives, every push of the victim is
 //! delivered, and once the attacks are over and the attackers' tenants are removed, the memory comes back.
 
 mod attackers;
 mod components;
 mod connections;
-mod neighbour;
 mod push_service;
 mod requests;
 mod server;
+mod victim;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,11 +21,11 @@ use tokio::time::sleep;
 use crate::ledger::Ledger;
 use crate::peer::{Certificate, Failure, Manner, Peer};
 use attackers::{Attackers, Outcomes};
-use neighbour::{Neighbour, Pushes};
 use push_service::PushService;
 use server::{Memory, Server};
+use victim::{Pushes, Victim};
 
-/// Pushes of the neighbour before anything is measured, so that connections, instances and buffers are there.
+/// Pushes of the victim before anything is measured, so that connections, instances and buffers are there.
 const WARM_UP: usize = 2000;
 /// How long the memory may take to come back after the last attack: HTTPS connections to push services are kept for 90 s,
 /// and pages that were freed for 10 s.
@@ -41,7 +41,7 @@ pub struct Report {
     idle: Memory,
     after: Option<Memory>,
     returned_after: Duration,
-    /// The neighbour's pushes before the attacks, and beside them.
+    /// The victim's pushes before the attacks, and beside them.
     alone: Pushes,
     beside: Pushes,
     outcomes: Outcomes,
@@ -55,9 +55,9 @@ pub async fn run(duration: Duration) -> Result<Report, Failure> {
     let peer = Peer::start(&certificate, 1, Manner::Calm, Arc::new(Ledger::new(0))).await?;
     let services = PushService::start(&certificate).await?;
     let server = Arc::new(Server::start(&certificate, peer.address, &services).await?);
-    let neighbour = Neighbour::new(&server).await?;
+    let victim = Victim::new(&server).await?;
     let mut alone = Pushes::default();
-    neighbour.push(WARM_UP, &mut alone).await;
+    victim.push(WARM_UP, &mut alone).await;
     alone.none_failed()?;
     let idle = server.memory()?;
     let mut attackers = Attackers::new(&server).await?;
@@ -65,7 +65,7 @@ pub async fn run(duration: Duration) -> Result<Report, Failure> {
     let beside = tokio::spawn(async move {
         let mut pushes = Pushes::default();
         while !*is_over.borrow_and_update() {
-            neighbour.push(1, &mut pushes).await;
+            victim.push(1, &mut pushes).await;
         }
         pushes
     });
@@ -75,7 +75,7 @@ pub async fn run(duration: Duration) -> Result<Report, Failure> {
     let took = started.elapsed();
     let ended = Instant::now();
     let outcomes = attackers.end().await;
-    // The end of the attacks, and the removal of who attacked, are part of what the neighbour must not notice.
+    // The end of the attacks, and the removal of who attacked, are part of what the victim must not notice.
     over.send_replace(true);
     let beside = beside.await?;
     let after = wait_for_return(&server, idle).await;
@@ -103,7 +103,7 @@ fn is_within(after: Memory, idle: Memory) -> bool {
 }
 
 impl Report {
-    /// The process lives, its memory came back, and the neighbour lost nothing.
+    /// The process lives, its memory came back, and the victim lost nothing.
     pub fn holds(&self) -> bool {
         let is_back = self.after.is_some_and(|after| is_within(after, self.idle));
         self.is_alive && is_back && !self.beside.times.is_empty() && self.beside.failures.is_empty()
@@ -117,7 +117,7 @@ impl std::fmt::Display for Report {
         writeln!(f, "all attacks for {:.0} s: the process {lives}", self.took.as_secs_f64())?;
         writeln!(
             f,
-            "the neighbour: {} pushes, {} not delivered; median {:.1?} before and {:.1?} meanwhile, p99 {:.1?} and {:.1?}, \
+            "the victim: {} pushes, {} not delivered; median {:.1?} before and {:.1?} meanwhile, p99 {:.1?} and {:.1?}, \
              slowest {:.1?}",
             beside.times.len(),
             beside.failures.values().sum::<u64>(),

@@ -2,11 +2,11 @@
 
 use pushlet_sandbox::ProviderError;
 
-use super::stage::{Call, Villain, bad, refused};
+use super::fixture::{Call, HostileGuest, bad, refused};
 
 #[test]
 fn headers_of_the_host_are_refused() {
-    let villain = Villain::new("headers");
+    let guest = HostileGuest::new("headers");
     let names = [
         "authorization",
         "host",
@@ -24,24 +24,24 @@ fn headers_of_the_host_are_refused() {
         for place in ["message", "exchange"] {
             let settings = [("do", name), ("value", "x"), ("where", place)];
             let error = refused(&format!("header {name} belongs to the host"));
-            villain.is_contained(Call::Encode, &settings, &error);
+            guest.is_contained(Call::Encode, &settings, &error);
         }
     }
 }
 
 #[test]
 fn the_header_of_a_credential_is_the_hosts() {
-    let villain = Villain::new("credential_header");
+    let guest = HostileGuest::new("credential_header");
     for place in ["message", "exchange"] {
         let settings = [("do", "x-token"), ("where", place)];
         let error = bad("header x-token belongs to a credential of its manifest");
-        villain.is_contained(Call::Encode, &settings, &error);
+        guest.is_contained(Call::Encode, &settings, &error);
     }
 }
 
 #[test]
 fn headers_inject_nothing() {
-    let villain = Villain::new("headers");
+    let guest = HostileGuest::new("headers");
     let (no_name, control) = ("its name cannot be one of HTTP", "its value has a control character");
     let cases = [
         (":authority", "x", no_name),
@@ -56,17 +56,13 @@ fn headers_inject_nothing() {
     ];
     for (name, value, rule) in cases {
         let settings = [("do", name), ("value", value), ("where", "exchange")];
-        villain.is_contained(
-            Call::Encode,
-            &settings,
-            &bad(&format!("header {name:?} is not allowed: {rule}")),
-        );
+        guest.is_contained(Call::Encode, &settings, &bad(&format!("header {name:?} is not allowed: {rule}")));
     }
 }
 
 #[test]
 fn paths_stay_on_the_server_and_do_not_climb() {
-    let villain = Villain::new("paths");
+    let guest = HostileGuest::new("paths");
     let encode = "spaces, controls and what is not ASCII must be percent-encoded";
     let paths = [
         ("", "it must begin with /"),
@@ -82,24 +78,24 @@ fn paths_stay_on_the_server_and_do_not_climb() {
         ("/\u{202e}", encode),
     ];
     for (path, rule) in paths {
-        villain.does(Call::Encode, path, &bad(&format!("path {path:?} is not allowed: {rule}")));
+        guest.fails_with(Call::Encode, path, &bad(&format!("path {path:?} is not allowed: {rule}")));
     }
 }
 
 #[test]
 fn only_endpoints_of_the_manifest_are_reached() {
-    let villain = Villain::new("endpoints");
+    let guest = HostileGuest::new("endpoints");
     for name in ["metadata", "push.example", "PUSH"] {
-        villain.does(Call::Encode, name, &refused(&format!("endpoint {name:?} is not in its manifest")));
+        guest.fails_with(Call::Encode, name, &refused(&format!("endpoint {name:?} is not in its manifest")));
     }
     for url in ["https://evil.example/", "http://169.254.169.254/latest", "file:///etc/passwd"] {
-        villain.does(Call::Encode, url, &refused("a URL of its own at a fixed endpoint"));
+        guest.fails_with(Call::Encode, url, &refused("a URL of its own at a fixed endpoint"));
     }
 }
 
 #[test]
 fn every_target_is_covered_once() {
-    let villain = Villain::new("covers");
+    let guest = HostileGuest::new("covers");
     let cases = [
         ("0", "target 1 is not covered"),
         ("0,1;1", "target 1 is covered twice"),
@@ -109,23 +105,23 @@ fn every_target_is_covered_once() {
         ("0,1;", "an exchange or refusal covers no target"),
     ];
     for (covers, error) in cases {
-        villain.does(Call::Encode, covers, &bad(error));
+        guest.fails_with(Call::Encode, covers, &bad(error));
     }
 }
 
 #[test]
 fn messages_are_there_and_are_used() {
-    let villain = Villain::new("covers");
+    let guest = HostileGuest::new("covers");
     let cases =
         [("unknown", "a message index is out of range"), ("unused", "it has more messages than targets")];
     for (message, error) in cases {
-        villain.is_contained(Call::Encode, &[("do", "0;1"), ("message", message)], &bad(error));
+        guest.is_contained(Call::Encode, &[("do", "0;1"), ("message", message)], &bad(error));
     }
 }
 
 #[test]
 fn there_is_one_outcome_for_every_target() {
-    let villain = Villain::new("outcomes");
+    let guest = HostileGuest::new("outcomes");
     let cases = [
         ("no_reply", "0 replies for 1 answers"),
         ("two_replies", "2 replies for 1 answers"),
@@ -138,9 +134,9 @@ fn there_is_one_outcome_for_every_target() {
         ("id", "an id is too long"),
     ];
     for (task, error) in cases {
-        villain.does(Call::Decode, task, &bad(error));
+        guest.fails_with(Call::Decode, task, &bad(error));
     }
-    let waits = villain.call(Call::Decode, &[("do", "for_ever")]).unwrap();
+    let waits = guest.call(Call::Decode, &[("do", "for_ever")]).unwrap();
     assert!(waits.contains("Unavailable(Some(86400000))"), "a wait of at most a day: {waits}");
 }
 

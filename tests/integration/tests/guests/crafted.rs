@@ -8,7 +8,7 @@ use wasm_encoder::{Component, InstanceSection, ModuleArg, RawSection};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use super::stage::{panicked, stage};
+use super::fixture::{panicked, shared_sandbox};
 
 const CONTRACT: &str = include_str!("../../../../wit/provider.wit");
 
@@ -95,8 +95,8 @@ pub fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 fn load(bytes: &[u8]) -> LoadError {
-    let stage = stage();
-    stage.beside_the_neighbour(|| stage.load(bytes).map(|_| ()).unwrap_err())
+    let shared = shared_sandbox();
+    shared.with_victim_running(|| shared.load(bytes).map(|_| ()).unwrap_err())
 }
 
 fn too_complex(what: &'static str, limit: usize) -> LoadError {
@@ -322,7 +322,7 @@ fn what_is_no_component_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is changed in a component, loading it ends, and the neighbour does not notice.
+    /// Whatever is changed in a component, loading it ends, and the victim does not notice.
     #[test]
     fn damaged_components_do_no_harm(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
         let mut bytes = provider("");
@@ -331,6 +331,6 @@ proptest! {
             bytes[place] = byte;
         }
         // Taken or not: an empty manifest is never sound, so it can't come to a provider.
-        prop_assert!(stage().load(&bytes).is_err());
+        prop_assert!(shared_sandbox().load(&bytes).is_err());
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use pushlet_sandbox::{LoadError, Provider, ProviderError, Trust};
 
-use super::stage::{bad, component, stage};
+use super::fixture::{bad, component, shared_sandbox};
 
 fn load(name: &str) -> LoadError {
-    let stage = stage();
-    stage.beside_the_neighbour(|| stage.load(component(name)).map(|_| ()).unwrap_err())
+    let shared = shared_sandbox();
+    shared.with_victim_running(|| shared.load(component(name)).map(|_| ()).unwrap_err())
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn files_sockets_and_requests_are_not_to_be_had() {
 fn another_version_of_the_contract_is_named() {
     let bytes = component("paths");
     let older = replaced(bytes, b"provider/codec@0.1.0", b"provider/codec@0.9.0");
-    let error = stage().load(&older).map(|_| ()).unwrap_err();
+    let error = shared_sandbox().load(&older).map(|_| ()).unwrap_err();
     assert_eq!(error, LoadError::WrongVersion { built: "0.9.0".into() });
 }
 
@@ -57,6 +57,6 @@ fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 fn what_a_component_prints_while_it_is_loaded_is_for_the_one_who_uploads_it() {
     let log = Arc::default();
     let broken = component("endless_manifest");
-    Provider::load(&stage().sandbox, broken, Trust::Uploaded, &log).map(|_| ()).unwrap_err();
+    Provider::load(&shared_sandbox().sandbox, broken, Trust::Uploaded, &log).map(|_| ()).unwrap_err();
     assert!(log.text().contains("wasm backtrace"), "{}", log.text());
 }

@@ -4,18 +4,18 @@
 mod answers;
 mod calls;
 pub mod crafted;
+pub mod fixture;
+mod hostile_guests;
 mod loading;
 mod managing;
 mod observing;
-pub mod stage;
 mod tenants;
 mod together;
-mod villains;
 
 use std::fs;
 use std::path::Path;
 
-use stage::GUESTS;
+use fixture::GUESTS;
 
 /// A guest that no test calls by its name is no test of anything.
 #[test]

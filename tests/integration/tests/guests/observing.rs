@@ -6,7 +6,9 @@ use pushlet_model::contract::Context;
 use pushlet_model::tenant::TenantId;
 use pushlet_sandbox::{Instances, Isolation, Limits, Provider, Sandbox, Trust};
 
-use super::stage::{accounts, application, component, context, devices, hello, limits, stage, work};
+use super::fixture::{
+    accounts, application, component, context, devices, hello, limits, shared_sandbox, work,
+};
 
 fn body(instances: &Instances, context: &Context, id: &str) -> String {
     let application = pushlet_model::contract::Application { id: id.into(), ..application(&[]) };
@@ -20,7 +22,7 @@ fn uploaded(sandbox: &Arc<Sandbox>, name: &str) -> Arc<Provider> {
 
 #[test]
 fn the_same_arguments_give_the_same_bytes_everywhere() {
-    let observer = uploaded(&stage().sandbox, "observer");
+    let observer = uploaded(&shared_sandbox().sandbox, "observer");
     let first = body(&observer.instances(&TenantId::new("observer")), &context(), "app");
     let facts =
         ["elapsed 0ns", "since the epoch 1700000000s", "environment []", "arguments []", "input Ok(0) \"\""];
@@ -36,7 +38,7 @@ fn the_same_arguments_give_the_same_bytes_everywhere() {
 
 #[test]
 fn time_and_randomness_are_the_contexts() {
-    let dice = uploaded(&stage().sandbox, "dice").instances(&TenantId::new("dice"));
+    let dice = uploaded(&shared_sandbox().sandbox, "dice").instances(&TenantId::new("dice"));
     let roll = |entropy: &[u8]| {
         let context = Context { entropy: entropy.to_vec(), ..context() };
         let application = application(&[("do", "16")]);
@@ -45,14 +47,14 @@ fn time_and_randomness_are_the_contexts() {
     };
     assert_eq!(roll(b"one"), roll(b"one"), "warm or fresh");
     assert_ne!(roll(b"one"), roll(b"two"));
-    let observer = uploaded(&stage().sandbox, "observer").instances(&TenantId::new("late observer"));
+    let observer = uploaded(&shared_sandbox().sandbox, "observer").instances(&TenantId::new("late observer"));
     let later = Context { now: 1_800_000_000_123, ..context() };
     assert!(body(&observer, &later, "app").contains("since the epoch 1800000000.123s"));
 }
 
 #[test]
 fn what_one_call_saw_no_other_tenant_learns() {
-    let provider = uploaded(&stage().sandbox, "memory_of_calls");
+    let provider = uploaded(&shared_sandbox().sandbox, "memory_of_calls");
     let (a, b) = (provider.instances(&TenantId::new("a")), provider.instances(&TenantId::new("b")));
     assert_eq!(body(&a, &context(), "first"), "first");
     assert_eq!(body(&a, &context(), "second"), "first second", "an instance is warm for its own tenant");

@@ -9,7 +9,9 @@ use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::WorkLimits;
 use pushlet_sandbox::{BreakerPolicy, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
 
-use super::stage::{Call, accounts, apns, application, call, component, limits, panicked, stage, work};
+use super::fixture::{
+    Call, accounts, apns, application, call, component, limits, panicked, shared_sandbox, work,
+};
 
 fn uploaded(sandbox: &Arc<Sandbox>, name: &str) -> Arc<Provider> {
     Provider::load(sandbox, component(name), Trust::Uploaded, &Arc::default()).unwrap()
@@ -97,7 +99,7 @@ fn a_tenant_that_uses_up_its_cpu_time_waits_and_nobody_else_does() {
 /// One worker thread, and a guest that spins on it: the other tasks go on meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_spinning_guest_does_not_hold_up_the_runtime() {
-    let endless = uploaded(&stage().sandbox, "endless").instances(&tenant(1));
+    let endless = uploaded(&shared_sandbox().sandbox, "endless").instances(&tenant(1));
     let spinning = tokio::spawn(async move { endless.run(|endless| encode(endless, "encode")).await });
     let mut turns = 0;
     while !spinning.is_finished() {
@@ -165,7 +167,7 @@ fn idle_instances_have_bounded_memory() {
 
 #[test]
 fn a_forgotten_tenant_holds_nothing() {
-    let provider = uploaded(&stage().sandbox, "memory_of_calls");
+    let provider = uploaded(&shared_sandbox().sandbox, "memory_of_calls");
     encode(&provider.instances(&tenant(77)), "").unwrap();
     assert_eq!(provider.instances(&tenant(77)).idle(), 1);
     provider.forget(&tenant(77));

@@ -1,8 +1,8 @@
-//! All villains at once, each with a tenant of its own, at a running server; beside them two neighbours who go on
-//! as before: one with a built-in provider, one with a component of its own.
+//! All hostile guests at once against one running server, each with a tenant of its own, while two victim tenants
+//! send: one with a built-in provider, one with a component of its own.
 //!
-//! `PUSHLET_ROUNDS=5 cargo test --release --workspace --test integration -- --nocapture guests::together` measures their
-//! pace: in each round alone, then beside the villains. It fails where the median of the ratios is below 0.9.
+//! `PUSHLET_ROUNDS=5 cargo test --release --workspace --test integration -- --nocapture guests::together` measures
+//! the victims' rates: in each round alone, then during the attack. It fails if the median ratio is below 0.9.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,42 +13,42 @@ use serde_json::json;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
-use super::stage::component;
-use super::villains::{Villain, villains};
+use super::fixture::component;
+use super::hostile_guests::{HostileTenant, hostile_tenants};
+use crate::harness::{Harness, expect, pointing_at};
 use crate::tenants::{make, register, with_operator};
 use crate::upload::{PROGRAM, Receiver, upload};
-use crate::world::{World, expect, pointing_at};
 
-/// How many requests each neighbour has under way: with these the processors have no rest.
+/// Requests that each victim has in flight: enough to keep the processors busy.
 const REQUESTS: [(&str, usize); 2] = [("built-in", 4), ("own", 1)];
-/// The least of its pace that a neighbour keeps.
-const LEAST: f64 = 0.9;
+/// The least share of its rate that a victim must keep.
+const LEAST_RATIO: f64 = 0.9;
 
-/// Codes by villain, and how often each was given.
-type Told = Arc<Mutex<BTreeMap<String, BTreeMap<String, usize>>>>;
+/// How often each tenant received each code.
+type CodeCounts = Arc<Mutex<BTreeMap<String, BTreeMap<String, usize>>>>;
 
-/// More than there are, so that each has somewhere to send.
-const VILLAINS: usize = 100;
+/// At least as many as there are: the endpoints are configured before the tenants are known.
+const HOSTILE_TENANTS: usize = 100;
 
-struct Scene {
-    world: World,
+struct AttackFixture {
+    harness: Harness,
     receiver: Receiver,
-    /// By neighbour.
+    /// API keys by victim.
     keys: BTreeMap<&'static str, String>,
-    told: Told,
-    /// Held by each villain while it acts, so that one who has it alone knows that they rest.
-    stage: Arc<RwLock<()>>,
+    codes: CodeCounts,
+    /// Each hostile tenant holds it for reading while it acts; the write lock stops all of them.
+    attacking: Arc<RwLock<()>>,
 }
 
-impl Scene {
+impl AttackFixture {
     async fn new() -> Self {
         let receiver = Receiver::start().await;
-        let world = World::configured(|simulator| {
+        let harness = Harness::configured(|simulator| {
             let here = format!("https://{}", receiver.address);
             let to_here = |name: &str| {
                 format!("endpoints.\"{name}\" = {{ production = {here:?}, development = {here:?} }}\n")
             };
-            let guests = (0..VILLAINS).map(|number| to_here(&format!("villain-{number}/guest")));
+            let guests = (0..HOSTILE_TENANTS).map(|number| to_here(&format!("hostile-{number}/guest")));
             let endpoints: String = guests.chain([to_here("own/webhook")]).collect();
             let more = with_operator(&format!("providers.compiler = {PROGRAM:?}\n{endpoints}"));
             pointing_at(simulator, &more)
@@ -57,24 +57,24 @@ impl Scene {
         .await;
         let mut keys = BTreeMap::new();
         for (name, _) in REQUESTS {
-            keys.insert(name, make(&world.server, name, &json!({})).await);
+            keys.insert(name, make(&harness.server, name, &json!({})).await);
         }
-        expect(register(&world, &keys["built-in"], "app"), 200).await;
-        expect(upload(&world.server, "webhook", component("webhook")).bearer_auth(&keys["own"]), 200).await;
+        expect(register(&harness, &keys["built-in"], "app"), 200).await;
+        expect(upload(&harness.server, "webhook", component("webhook")).bearer_auth(&keys["own"]), 200).await;
         let body = json!({"provider": "webhook", "webhook_token": "hush", "webhook_channel": "news"});
-        let application = world.server.put("/v1/applications/app").bearer_auth(&keys["own"]).json(&body);
+        let application = harness.server.put("/v1/applications/app").bearer_auth(&keys["own"]).json(&body);
         expect(application, 200).await;
-        Self { world, receiver, keys, told: Told::default(), stage: Arc::default() }
+        Self { harness, receiver, keys, codes: CodeCounts::default(), attacking: Arc::default() }
     }
 
-    /// What each neighbour sends in this time, all of it delivered.
-    async fn pace(self: &Arc<Self>, time: Duration) -> [usize; 2] {
+    /// Returns how many pushes each victim sends in this time. All of them must be delivered.
+    async fn rates(self: &Arc<Self>, time: Duration) -> [usize; 2] {
         let mut senders = JoinSet::new();
         let until = Instant::now() + time;
         for (place, (name, requests)) in REQUESTS.into_iter().enumerate() {
             for _ in 0..requests {
-                let scene = self.clone();
-                senders.spawn(async move { (place, scene.send_until(name, until).await) });
+                let fixture = self.clone();
+                senders.spawn(async move { (place, fixture.send_until(name, until).await) });
             }
         }
         let mut sent = [0; 2];
@@ -86,64 +86,64 @@ impl Scene {
         sent
     }
 
-    async fn send_until(&self, neighbour: &str, until: Instant) -> usize {
+    async fn send_until(&self, victim: &str, until: Instant) -> usize {
         let targets: Vec<String> = (0..20).map(|number| format!("token-{number}")).collect();
         let body = json!({"application_id": "app", "notification": {"body": "hello"}, "targets": targets});
         let mut sent = 0;
         while Instant::now() < until {
-            let request = self.world.server.post("/v1/notifications").bearer_auth(&self.keys[neighbour]);
+            let request = self.harness.server.post("/v1/notifications").bearer_auth(&self.keys[victim]);
             let answer = expect(request.json(&body), 200).await;
             let results = answer["results"].as_array().unwrap();
-            assert!(results.iter().all(|result| result["status"] == "delivered"), "{neighbour}: {answer}");
+            assert!(results.iter().all(|result| result["status"] == "delivered"), "{victim}: {answer}");
             sent += results.len();
         }
         sent
     }
 
-    /// A tenant that goes on with what it does. One who is told to wait does so, and no longer.
-    async fn villain(self: Arc<Self>, number: usize, villain: Villain, over: Arc<AtomicBool>) {
+    /// Repeats what a hostile tenant does, and waits as long as `retry-after` says.
+    async fn attack(self: Arc<Self>, number: usize, tenant: HostileTenant, over: Arc<AtomicBool>) {
         let limits = json!({"limits": {"requests_per_second": 5}});
-        let key = make(&self.world.server, &format!("villain-{number}"), &limits).await;
-        villain.settle(&self.world.server, &key).await;
+        let key = make(&self.harness.server, &format!("hostile-{number}"), &limits).await;
+        tenant.set_up(&self.harness.server, &key).await;
         while !over.load(Ordering::Relaxed) {
-            let acting = self.stage.read().await;
-            let (code, wait) = villain.act(&self.world.server, &key).await;
+            let acting = self.attacking.read().await;
+            let (code, wait) = tenant.act(&self.harness.server, &key).await;
             drop(acting);
-            *self.told.lock().unwrap().entry(villain.name.clone()).or_default().entry(code).or_default() += 1;
+            *self.codes.lock().unwrap().entry(tenant.name.clone()).or_default().entry(code).or_default() += 1;
             tokio::time::sleep(wait.unwrap_or(Duration::from_millis(5)).min(Duration::from_secs(2))).await;
         }
     }
 
-    /// Whether every villain got its own code by now.
-    fn all_had_theirs(&self, wanted: &[(String, &str)]) -> bool {
-        let told = self.told.lock().unwrap();
+    /// Returns true if each hostile tenant has received its expected code.
+    fn all_received(&self, wanted: &[(String, &str)]) -> bool {
+        let told = self.codes.lock().unwrap();
         wanted.iter().all(|(name, code)| told.get(name).is_some_and(|codes| codes.contains_key(*code)))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_neighbours_go_on_beside_all_of_them() {
+async fn the_victims_keep_sending_during_all_attacks() {
     let measured: Option<usize> = std::env::var("PUSHLET_ROUNDS").ok().map(|rounds| rounds.parse().unwrap());
     let time = Duration::from_secs(if measured.is_some() { 4 } else { 1 });
-    let scene = Arc::new(Scene::new().await);
+    let fixture = Arc::new(AttackFixture::new().await);
     let (over, mut acting) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
-    let resting = scene.stage.clone().write_owned().await;
-    let wanted: Vec<_> = villains().iter().map(|villain| (villain.name.clone(), villain.code)).collect();
-    for (number, villain) in villains().into_iter().enumerate() {
-        acting.spawn(scene.clone().villain(number, villain, over.clone()));
+    let resting = fixture.attacking.clone().write_owned().await;
+    let wanted: Vec<_> = hostile_tenants().iter().map(|tenant| (tenant.name.clone(), tenant.code)).collect();
+    for (number, tenant) in hostile_tenants().into_iter().enumerate() {
+        acting.spawn(fixture.clone().attack(number, tenant, over.clone()));
     }
     drop(resting);
-    while !scene.all_had_theirs(&wanted) {
+    while !fixture.all_received(&wanted) {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(acting.try_join_next().is_none(), "a villain was told something else");
+        assert!(acting.try_join_next().is_none(), "a hostile tenant received an unexpected code");
     }
     let mut ratios = [Vec::new(), Vec::new()];
     for round in 1..=measured.unwrap_or(1) {
         let alone = {
-            let _resting = scene.stage.write().await;
-            scene.pace(time).await
+            let _resting = fixture.attacking.write().await;
+            fixture.rates(time).await
         };
-        let beside = scene.pace(time).await;
+        let beside = fixture.rates(time).await;
         for (place, (name, _)) in REQUESTS.into_iter().enumerate() {
             let ratio = beside[place] as f64 / alone[place] as f64;
             println!(
@@ -157,13 +157,13 @@ async fn the_neighbours_go_on_beside_all_of_them() {
     while let Some(ended) = acting.join_next().await {
         ended.unwrap();
     }
-    for (codes, name) in scene.told.lock().unwrap().iter().map(|(name, codes)| (codes, name)) {
+    for (codes, name) in fixture.codes.lock().unwrap().iter().map(|(name, codes)| (codes, name)) {
         println!("{name:?}: {codes:?}");
     }
     for (ratios, (name, _)) in ratios.iter_mut().zip(REQUESTS) {
         ratios.sort_by(f64::total_cmp);
         let median = ratios[ratios.len() / 2];
-        println!("{name}: median ratio {median:.3} beside {} villains", wanted.len());
-        assert!(measured.is_none() || median >= LEAST, "{name}: {median:.3}");
+        println!("{name}: median ratio {median:.3} with {} hostile tenants", wanted.len());
+        assert!(measured.is_none() || median >= LEAST_RATIO, "{name}: {median:.3}");
     }
 }

@@ -2,22 +2,22 @@
 //! provider, and then nothing that comes out holds one of them: no answer, log line, metric, view, guest's log,
 //! nor what a guest was given.
 
-mod errands;
-mod planted;
-mod visitor;
+mod known_secrets;
+mod recording_client;
+mod requests;
 
 use std::process::Command;
 
 use pushlet_simulator::{Options, Service, Simulator};
 use serde_json::Value;
 
-use crate::guests::stage::component;
+use crate::guests::fixture::component;
+use crate::harness::Directory;
 use crate::program::Program;
 use crate::routes;
 use crate::upload::{PROGRAM, Receiver};
-use crate::world::Directory;
-use planted::Planted;
-use visitor::Visitor;
+use known_secrets::KnownSecrets;
+use recording_client::RecordingClient;
 
 pub const ADMIN: &str = "planted-admin-key-7f3a9c51d2e8";
 pub const PASSWORD: &str = "planted-basic-password-64be10a9";
@@ -61,17 +61,17 @@ impl Files {
         }
     }
 
-    fn plant(&self, planted: &mut Planted) {
-        planted.bytes("PKCS#12 file", &self.p12);
-        planted.pem("PEM key", &self.pem);
-        planted.pem("p8 key", &self.p8);
+    fn plant(&self, secrets: &mut KnownSecrets) {
+        secrets.bytes("PKCS#12 file", &self.p12);
+        secrets.pem("PEM key", &self.pem);
+        secrets.pem("p8 key", &self.p8);
         let account: Value = serde_json::from_slice(&self.account).unwrap();
-        planted.pem("service account's key", account["private_key"].as_str().unwrap().as_bytes());
+        secrets.pem("service account's key", account["private_key"].as_str().unwrap().as_bytes());
     }
 }
 
 /// A server as a process, and everything that it talks to.
-struct Scene {
+struct SecretsFixture {
     simulator: Simulator,
     receiver: Receiver,
     program: Program,
@@ -80,7 +80,7 @@ struct Scene {
     _directory: Directory,
 }
 
-impl Scene {
+impl SecretsFixture {
     async fn new() -> Self {
         let directory = Directory::new();
         let simulator =
@@ -106,7 +106,7 @@ impl Scene {
     }
 
     /// Tokens that were made of the secrets are secrets too: those that push services were shown.
-    fn plant_tokens(&self, planted: &mut Planted) {
+    fn plant_tokens(&self, secrets: &mut KnownSecrets) {
         let mut shown: Vec<String> = self.simulator.received().iter().flat_map(tokens).collect();
         shown.extend(self.receiver.posts().into_iter().map(|post| post.authorization));
         shown.sort();
@@ -114,7 +114,7 @@ impl Scene {
         for (number, text) in shown.iter().enumerate() {
             let token = text.rsplit([' ', '=']).next().unwrap();
             if token.len() > 12 {
-                planted.text(&format!("token {number}"), token);
+                secrets.text(&format!("token {number}"), token);
             }
         }
     }
@@ -136,8 +136,8 @@ fn tokens(received: &pushlet_simulator::Received) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_comes_out() {
-    let scene = Scene::new().await;
-    let mut planted = Planted::default();
+    let fixture = SecretsFixture::new().await;
+    let mut secrets = KnownSecrets::default();
     for (name, text) in [
         ("operator's key", ADMIN),
         ("basic password", PASSWORD),
@@ -145,20 +145,20 @@ async fn no_secret_comes_out() {
         ("GCM key", GCM_KEY),
         ("header token", ECHO_TOKEN),
     ] {
-        planted.text(name, text);
+        secrets.text(name, text);
     }
-    scene.files.plant(&mut planted);
-    let mut visitor = Visitor::new(&scene.program);
-    let keys = errands::run(&mut visitor, &scene.files, component("echo")).await;
-    keys.iter().for_each(|key| planted.text("API key", key.splitn(3, '_').nth(2).unwrap()));
-    scene.plant_tokens(&mut planted);
-    assert!(planted.names().len() > 14, "{:?}", planted.names());
-    assert_eq!(visitor.routes, routes::all(), "every route is called");
+    fixture.files.plant(&mut secrets);
+    let mut client = RecordingClient::new(&fixture.program);
+    let keys = requests::run(&mut client, &fixture.files, component("echo")).await;
+    keys.iter().for_each(|key| secrets.text("API key", key.splitn(3, '_').nth(2).unwrap()));
+    fixture.plant_tokens(&mut secrets);
+    assert!(secrets.names().len() > 14, "{:?}", secrets.names());
+    assert_eq!(client.routes, routes::all(), "every route is called");
 
-    let posts = scene.receiver.posts();
+    let posts = fixture.receiver.posts();
     let given: String = posts.iter().map(|post| format!("{} {}\n", post.path, post.body)).collect();
-    let log = scene.program.log();
-    let transcript = String::from_utf8_lossy(&visitor.transcript).into_owned();
+    let log = fixture.program.log();
+    let transcript = String::from_utf8_lossy(&client.transcript).into_owned();
     for (place, text, known) in [
         ("an answer", &transcript, "no application found"),
         ("an answer with metrics", &transcript, "pushlet_pushes_total"),
@@ -167,14 +167,14 @@ async fn no_secret_comes_out() {
         ("the log", &log, "/register_application"),
     ] {
         assert!(text.contains(known), "nothing was recorded of {place}");
-        let found = planted.found_in(text.as_bytes());
+        let found = secrets.found_in(text.as_bytes());
         assert!(found.is_empty(), "{place} holds {found:#?}");
     }
-    let found = planted.found_in(&visitor.transcript);
+    let found = secrets.found_in(&client.transcript);
     assert!(found.is_empty(), "an answer holds {found:#?}");
-    let shown = shown_configuration(&scene.settings);
+    let shown = shown_configuration(&fixture.settings);
     assert!(shown.contains("password"), "{shown}");
-    assert!(planted.found_in(shown.as_bytes()).is_empty());
+    assert!(secrets.found_in(shown.as_bytes()).is_empty());
 }
 
 fn shown_configuration(settings: &str) -> String {

@@ -5,8 +5,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{ADMIN, with_operator};
+use crate::harness::{Pushlet, expect};
 use crate::upload::PROGRAM;
-use crate::world::{Pushlet, expect};
 
 /// Runs the program; answers whether it went well, and what it printed.
 async fn run(server: &Pushlet, key: &str, line: &[&str]) -> (bool, String) {

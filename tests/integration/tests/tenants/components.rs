@@ -3,18 +3,18 @@
 use serde_json::{Value, json};
 
 use super::{admin, change, expect_limit, make, used, with_operator};
-use crate::guests::stage::component;
+use crate::guests::fixture::component;
+use crate::harness::{Pushlet, expect};
 use crate::upload::{PROGRAM, Receiver, upload};
-use crate::world::{Pushlet, expect};
 
 /// A tenant with an uploaded guest and an application of it, whose setting `do` says what it does wrong.
-struct Scene {
+struct ComponentFixture {
     receiver: Receiver,
     server: Pushlet,
     key: String,
 }
 
-impl Scene {
+impl ComponentFixture {
     async fn new(guest: &str) -> Self {
         let receiver = Receiver::start().await;
         let endpoint = format!("https://{}", receiver.address);
@@ -27,9 +27,9 @@ impl Scene {
         );
         let server = Pushlet::start(&with_operator(&settings)).await;
         let key = make(&server, "acme", &json!({})).await;
-        let scene = Self { receiver, server, key };
-        scene.uploaded("guest", component(guest)).await;
-        scene
+        let fixture = Self { receiver, server, key };
+        fixture.uploaded("guest", component(guest)).await;
+        fixture
     }
 
     async fn uploaded(&self, name: &str, component: &[u8]) {
@@ -81,97 +81,97 @@ fn is(result: (String, String), status: &str, code: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn time_of_one_call() {
-    let scene = Scene::new("endless").await;
+    let fixture = ComponentFixture::new("endless").await;
     // Without it the server's own would end the call, after a minute.
-    scene.limit(json!({"call_milliseconds": 200})).await;
+    fixture.limit(json!({"call_milliseconds": 200})).await;
     let start = std::time::Instant::now();
-    is(scene.does("encode").await, "failed", "provider_timeout");
+    is(fixture.does("encode").await, "failed", "provider_timeout");
     assert!(start.elapsed().as_secs() < 60);
-    is(scene.does("nothing").await, "delivered", "");
-    scene.others_go_on().await;
+    is(fixture.does("nothing").await, "delivered", "");
+    fixture.others_go_on().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cpu_time_per_second() {
-    let scene = Scene::new("busy").await;
-    is(scene.does("1").await, "delivered", "");
-    scene.limit(json!({"cpu_milliseconds_per_second": 1})).await;
-    let mut result = scene.does("3000000").await;
+    let fixture = ComponentFixture::new("busy").await;
+    is(fixture.does("1").await, "delivered", "");
+    fixture.limit(json!({"cpu_milliseconds_per_second": 1})).await;
+    let mut result = fixture.does("3000000").await;
     // Where it is used up after a push went out, what became of that is unknown.
     for _ in 0..1000 {
         if result.0 == "throttled" {
             break;
         }
-        result = scene.send("app-3000000").await;
+        result = fixture.send("app-3000000").await;
     }
     is(result, "throttled", "provider_cpu_limit");
     let form = [("application_id", "app-1"), ("device_token", "a"), ("alert", "x")];
-    let classic = scene.server.post("/send_notification").bearer_auth(&scene.key).form(&form);
+    let classic = fixture.server.post("/send_notification").bearer_auth(&fixture.key).form(&form);
     let classic = classic.send().await.unwrap();
     assert_eq!(classic.status(), 429);
     assert!(classic.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
     let text = classic.text().await.unwrap();
     assert!(text.contains("(limit cpu_milliseconds_per_second)"), "{text}");
-    let (used, most) = used(&scene.server, "acme", "cpu_milliseconds_per_second").await;
+    let (used, most) = used(&fixture.server, "acme", "cpu_milliseconds_per_second").await;
     assert!(used.as_u64().unwrap() >= 1 && most == 1, "{used} of {most}");
-    scene.others_go_on().await;
-    scene.limit(json!({"cpu_milliseconds_per_second": 1_000_000})).await;
+    fixture.others_go_on().await;
+    fixture.limit(json!({"cpu_milliseconds_per_second": 1_000_000})).await;
     // What is owed is paid off at the new rate.
-    while scene.send("app-1").await.0 != "delivered" {}
+    while fixture.send("app-1").await.0 != "delivered" {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_one_instance() {
-    let scene = Scene::new("hog").await;
-    is(scene.does("nothing").await, "delivered", "");
-    scene.limit(json!({"instance_memory_bytes": 4 << 20})).await;
-    is(scene.does("grow").await, "delivered", "");
-    let pages = scene.receiver.posts().last().unwrap().body.clone();
+    let fixture = ComponentFixture::new("hog").await;
+    is(fixture.does("nothing").await, "delivered", "");
+    fixture.limit(json!({"instance_memory_bytes": 4 << 20})).await;
+    is(fixture.does("grow").await, "delivered", "");
+    let pages = fixture.receiver.posts().last().unwrap().body.clone();
     assert_eq!(pages, 64, "4 MiB in pages of 64 KiB, also for a warm instance");
-    is(scene.does("hoard").await, "failed", "provider_memory");
-    is(scene.does("nothing").await, "delivered", "");
-    scene.others_go_on().await;
+    is(fixture.does("hoard").await, "failed", "provider_memory");
+    is(fixture.does("nothing").await, "delivered", "");
+    fixture.others_go_on().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_all_instances() {
-    let scene = Scene::new("hog").await;
-    scene.uploaded("webhook", component("webhook")).await;
+    let fixture = ComponentFixture::new("hog").await;
+    fixture.uploaded("webhook", component("webhook")).await;
     let body = json!({"provider": "webhook", "webhook_token": "hush", "webhook_channel": "news"});
-    expect(scene.server.put("/v1/applications/app").bearer_auth(&scene.key).json(&body), 200).await;
-    scene.limit(json!({"memory_bytes": 5 << 20})).await;
-    is(scene.does("hoard").await, "throttled", "provider_memory_limit");
-    is(scene.does("grow").await, "delivered", "");
-    let (held, most) = used(&scene.server, "acme", "memory_bytes").await;
+    expect(fixture.server.put("/v1/applications/app").bearer_auth(&fixture.key).json(&body), 200).await;
+    fixture.limit(json!({"memory_bytes": 5 << 20})).await;
+    is(fixture.does("hoard").await, "throttled", "provider_memory_limit");
+    is(fixture.does("grow").await, "delivered", "");
+    let (held, most) = used(&fixture.server, "acme", "memory_bytes").await;
     assert_eq!(most, 5 << 20);
     assert!(held.as_u64().unwrap() > 4 << 20 && held.as_u64() <= most.as_u64(), "{held}");
-    is(scene.send("app").await, "delivered", "");
-    let (held, _) = used(&scene.server, "acme", "memory_bytes").await;
+    is(fixture.send("app").await, "delivered", "");
+    let (held, _) = used(&fixture.server, "acme", "memory_bytes").await;
     assert!(held.as_u64().unwrap() < 4 << 20, "the idle one made room: {held}");
-    scene.others_go_on().await;
+    fixture.others_go_on().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn number_and_bytes_of_components() {
-    let scene = Scene::new("hog").await;
+    let fixture = ComponentFixture::new("hog").await;
     let webhook = component("webhook");
-    let put = |name: &str, bytes: &[u8]| upload(&scene.server, name, bytes).bearer_auth(&scene.key);
-    scene.limit(json!({"components": 1})).await;
+    let put = |name: &str, bytes: &[u8]| upload(&fixture.server, name, bytes).bearer_auth(&fixture.key);
+    fixture.limit(json!({"components": 1})).await;
     expect_limit(put("webhook", webhook), "components").await;
-    let (_, bytes) = (used(&scene.server, "acme", "components").await, component("hog").len());
-    assert_eq!(used(&scene.server, "acme", "component_bytes").await.0, bytes);
-    scene.limit(json!({"component_bytes": bytes + webhook.len() - 1})).await;
+    let (_, bytes) = (used(&fixture.server, "acme", "components").await, component("hog").len());
+    assert_eq!(used(&fixture.server, "acme", "component_bytes").await.0, bytes);
+    fixture.limit(json!({"component_bytes": bytes + webhook.len() - 1})).await;
     expect_limit(put("webhook", webhook), "component_bytes").await;
     expect(put("guest", component("hog")), 200).await;
-    scene.limit(json!({"component_bytes": bytes + webhook.len()})).await;
+    fixture.limit(json!({"component_bytes": bytes + webhook.len()})).await;
     expect(put("webhook", webhook), 200).await;
-    assert_eq!(used(&scene.server, "acme", "components").await, (2.into(), 20.into()));
-    let none = make(&scene.server, "none", &json!({"limits": {"components": 0}})).await;
-    expect_limit(upload(&scene.server, "webhook", webhook).bearer_auth(&none), "components").await;
-    let removed = admin(scene.server.delete("/v1/tenants/acme")).send().await.unwrap();
+    assert_eq!(used(&fixture.server, "acme", "components").await, (2.into(), 20.into()));
+    let none = make(&fixture.server, "none", &json!({"limits": {"components": 0}})).await;
+    expect_limit(upload(&fixture.server, "webhook", webhook).bearer_auth(&none), "components").await;
+    let removed = admin(fixture.server.delete("/v1/tenants/acme")).send().await.unwrap();
     assert_eq!(removed.status(), 204);
-    let next = make(&scene.server, "acme", &json!({})).await;
-    let shown = scene.server.get("/v1/providers/webhook").bearer_auth(&next);
-    crate::world::expect_error(shown, 404, "provider_not_found").await;
-    assert_eq!(used(&scene.server, "acme", "component_bytes").await.0, 0);
+    let next = make(&fixture.server, "acme", &json!({})).await;
+    let shown = fixture.server.get("/v1/providers/webhook").bearer_auth(&next);
+    crate::harness::expect_error(shown, 404, "provider_not_found").await;
+    assert_eq!(used(&fixture.server, "acme", "component_bytes").await.0, 0);
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{admin, change, make, with_operator};
-use crate::world::{Pushlet, expect, expect_error};
+use crate::harness::{Pushlet, expect, expect_error};
 
 async fn server() -> Pushlet {
     Pushlet::start(&format!("listen = \"127.0.0.1:0\"\n{}", with_operator(""))).await

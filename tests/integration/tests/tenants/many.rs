@@ -7,8 +7,8 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::{ADMIN, with_operator};
+use crate::harness::{client, expect};
 use crate::program::Program;
-use crate::world::{client, expect};
 
 const TENANTS: usize = 1000;
 /// Bytes above those of the empty server.

@@ -12,7 +12,7 @@ use pushlet_simulator::Service;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::world::{DEVICE, Pushlet, World, expect};
+use crate::harness::{DEVICE, Harness, Pushlet, expect};
 
 /// The operator's key.
 pub const ADMIN: &str = "the-operators-own-key";
@@ -23,8 +23,8 @@ pub fn with_operator(settings: &str) -> String {
 }
 
 /// A server with an operator, in front of simulators.
-pub async fn house(settings: &str) -> World {
-    World::with(&with_operator(settings)).await
+pub async fn harness_with_operator(settings: &str) -> Harness {
+    Harness::with(&with_operator(settings)).await
 }
 
 /// Makes a tenant; answers its key.
@@ -50,18 +50,18 @@ pub async fn used(server: &Pushlet, tenant: &str, limit: &str) -> (Value, Value)
 }
 
 /// Registers an FCM application for whoever has the key.
-pub fn register(world: &World, key: &str, id: &str) -> RequestBuilder {
-    let account = world.file(&world.simulator.credentials().fcm_service_account);
+pub fn register(harness: &Harness, key: &str, id: &str) -> RequestBuilder {
+    let account = harness.file(&harness.simulator.credentials().fcm_service_account);
     let account: Value = serde_json::from_slice(&account).unwrap();
     let body = json!({"provider": "fcm", "credentials": {"fcm_service_account": account}});
-    world.server.put(&format!("/v1/applications/{id}")).bearer_auth(key).json(&body)
+    harness.server.put(&format!("/v1/applications/{id}")).bearer_auth(key).json(&body)
 }
 
 /// Sends to so many devices.
-pub fn send(world: &World, key: &str, application: &str, targets: usize) -> RequestBuilder {
+pub fn send(harness: &Harness, key: &str, application: &str, targets: usize) -> RequestBuilder {
     let targets: Vec<String> = (0..targets).map(|number| format!("{number}{DEVICE}")).collect();
     let body = json!({"application_id": application, "notification": {"body": "hello"}, "targets": targets});
-    world.server.post("/v1/notifications").bearer_auth(key).json(&body)
+    harness.server.post("/v1/notifications").bearer_auth(key).json(&body)
 }
 
 /// Sends, and checks that the limit of this name refuses it.
@@ -77,6 +77,6 @@ pub async fn expect_limit(request: RequestBuilder, limit: &str) {
 }
 
 /// How many pushes the push service got.
-pub fn pushes(world: &World) -> usize {
-    world.received(Service::Fcm).len()
+pub fn pushes(harness: &Harness) -> usize {
+    harness.received(Service::Fcm).len()
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{ADMIN, admin, change, house, make, register, with_operator};
-use crate::world::{Pushlet, expect, expect_error};
+use super::{ADMIN, admin, change, harness_with_operator, make, register, with_operator};
+use crate::harness::{Pushlet, expect, expect_error};
 
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 
@@ -102,10 +102,10 @@ async fn tenants_are_listed_shown_and_changed() {
 
 #[tokio::test]
 async fn what_is_removed_leaves_nothing_to_the_next_of_its_name() {
-    let world = house("").await;
-    let server = &world.server;
+    let harness = harness_with_operator("").await;
+    let server = &harness.server;
     let key = make(server, "acme", &json!({})).await;
-    expect(register(&world, &key, "shop"), 200).await;
+    expect(register(&harness, &key, "shop"), 200).await;
     let send = |key: &str| {
         let body = json!({"application_id": "shop", "notification": {"body": "x"}, "targets": ["a"]});
         server.post("/v1/notifications").bearer_auth(key).header("idempotency-key", "one").json(&body)

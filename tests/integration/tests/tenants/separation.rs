@@ -6,11 +6,11 @@ use pushlet_simulator::Service;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{admin, house, make, register};
-use crate::guests::stage::component;
+use super::{admin, harness_with_operator, make, register};
+use crate::guests::fixture::component;
+use crate::harness::{DEVICE, Harness, expect};
 use crate::routes;
 use crate::upload::{PROGRAM, upload};
-use crate::world::{DEVICE, World, expect};
 
 /// Routes that name something of a tenant's, and a body that goes with each; `ID` stands for an application's
 /// id, and a provider's.
@@ -79,23 +79,23 @@ fn every_route_is_in_a_table() {
 }
 
 /// `shop` is an application, a provider and a tenant; the other tenant has nothing.
-async fn neighbours() -> (World, String, String) {
-    let world = house(&format!("providers.compiler = {PROGRAM:?}")).await;
-    let acme = make(&world.server, "shop", &json!({})).await;
-    let other = make(&world.server, "other", &json!({})).await;
-    let files = world.simulator.credentials();
+async fn victims() -> (Harness, String, String) {
+    let harness = harness_with_operator(&format!("providers.compiler = {PROGRAM:?}")).await;
+    let acme = make(&harness.server, "shop", &json!({})).await;
+    let other = make(&harness.server, "other", &json!({})).await;
+    let files = harness.simulator.credentials();
     let body = json!({
-        "provider": "apns", "apns_p8": String::from_utf8(world.file(&files.apns_p8)).unwrap(),
+        "provider": "apns", "apns_p8": String::from_utf8(harness.file(&files.apns_p8)).unwrap(),
         "apns_key_id": files.apns_key_id, "apns_team_id": files.apns_team_id, "apns_topic": files.apns_topic,
     });
-    expect(world.server.put("/v1/applications/shop").bearer_auth(&acme).json(&body), 200).await;
-    expect(upload(&world.server, "webhook", component("webhook")).bearer_auth(&acme), 200).await;
-    (world, acme, other)
+    expect(harness.server.put("/v1/applications/shop").bearer_auth(&acme).json(&body), 200).await;
+    expect(upload(&harness.server, "webhook", component("webhook")).bearer_auth(&acme), 200).await;
+    (harness, acme, other)
 }
 
-async fn ask(world: &World, key: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+async fn ask(harness: &Harness, key: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
-    let mut request = world.server.client.request(method, world.server.url(path)).bearer_auth(key);
+    let mut request = harness.server.client.request(method, harness.server.url(path)).bearer_auth(key);
     if !body.is_empty() {
         request = request.header("content-type", "application/json").body(body.to_owned());
     }
@@ -111,35 +111,35 @@ fn named(template: &str, application: &str, provider: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_anothers_is_answered_as_what_is_not_there() {
-    let (world, acme, other) = neighbours().await;
+    let (harness, acme, other) = victims().await;
     for (method, path, body) in NAMING {
         let (real_path, real_body) = (named(path, "shop", "webhook"), named(body, "shop", "webhook"));
-        let real = ask(&world, &other, method, &real_path, &real_body).await;
+        let real = ask(&harness, &other, method, &real_path, &real_body).await;
         let (path, body) = (named(path, "none", "nothing"), named(body, "none", "nothing"));
-        let (status, text) = ask(&world, &other, method, &path, &body).await;
+        let (status, text) = ask(&harness, &other, method, &path, &body).await;
         assert_eq!(real.0, 404, "{method} {real_path}: {}", real.1);
         let text = text.replace("none", "shop").replace("nothing", "webhook");
         assert_eq!(real, (status, text), "{method} {real_path}");
     }
     // And nothing of it has happened.
     for path in ["/v1/applications/shop", "/v1/providers/webhook", "/v1/tenants/shop"] {
-        expect(world.server.get(path).bearer_auth(&acme), 200).await;
+        expect(harness.server.get(path).bearer_auth(&acme), 200).await;
     }
-    assert!(world.received(Service::Apns).is_empty());
+    assert!(harness.received(Service::Apns).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_has_its_own_of_the_same_name() {
-    let (world, acme, other) = neighbours().await;
-    expect(register(&world, &other, "shop"), 200).await;
+    let (harness, acme, other) = victims().await;
+    expect(register(&harness, &other, "shop"), 200).await;
     let provider = async |key: &str| {
-        expect(world.server.get("/v1/applications/shop").bearer_auth(key), 200).await["provider"].clone()
+        expect(harness.server.get("/v1/applications/shop").bearer_auth(key), 200).await["provider"].clone()
     };
     assert_eq!((provider(&acme).await, provider(&other).await), (json!("apns"), json!("fcm")));
     let form = [("application_id", "classic"), ("gcm_api_key", "x"), ("type", "gcm")];
-    expect(world.server.post("/register_application").bearer_auth(&other).form(&form), 200).await;
+    expect(harness.server.post("/register_application").bearer_auth(&other).form(&form), 200).await;
     let list = async |key: &str| {
-        let all = expect(world.server.get("/v1/applications").bearer_auth(key), 200).await;
+        let all = expect(harness.server.get("/v1/applications").bearer_auth(key), 200).await;
         let all = all["applications"].as_array().unwrap().clone();
         all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
@@ -147,39 +147,39 @@ async fn each_has_its_own_of_the_same_name() {
     assert_eq!(list(&other).await, ["classic", "shop"]);
     for (path, name) in [("/v1/providers", "\"webhook\""), ("/openapi.json", "webhook_channel")] {
         let sees = async |key: &str| {
-            let shown = world.server.get(path).bearer_auth(key).send().await.unwrap();
+            let shown = harness.server.get(path).bearer_auth(key).send().await.unwrap();
             assert_eq!(shown.status(), 200);
             shown.text().await.unwrap().contains(name)
         };
         assert!(sees(&acme).await && !sees(&other).await, "{path}");
     }
     let next = component("webhook_next");
-    expect(upload(&world.server, "webhook", next).bearer_auth(&other), 200).await;
+    expect(upload(&harness.server, "webhook", next).bearer_auth(&other), 200).await;
     let digest = async |key: &str| {
-        expect(world.server.get("/v1/providers/webhook").bearer_auth(key), 200).await["digest"].clone()
+        expect(harness.server.get("/v1/providers/webhook").bearer_auth(key), 200).await["digest"].clone()
     };
     assert_ne!(digest(&acme).await, digest(&other).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_tokens_outcomes_and_repeats_are_ones_own() {
-    let (world, acme, other) = neighbours().await;
-    expect(register(&world, &other, "shop"), 200).await;
+    let (harness, acme, other) = victims().await;
+    expect(register(&harness, &other, "shop"), 200).await;
     let dead = format!("dead{}", &DEVICE[4..]);
     let send = |key: &str| {
         let body =
             json!({"application_id": "shop", "notification": {"body": "x"}, "targets": [dead, DEVICE]});
-        world.server.post("/v1/notifications").bearer_auth(key).header("idempotency-key", "one").json(&body)
+        harness.server.post("/v1/notifications").bearer_auth(key).header("idempotency-key", "one").json(&body)
     };
     let status = |answer: &Value| answer["results"][0]["status"].as_str().unwrap().to_owned();
     assert_eq!(status(&expect(send(&acme), 200).await), "unregistered");
     let repeated = send(&other).send().await.unwrap();
     assert!(repeated.headers().get("idempotency-replayed").is_none(), "the other's own first");
     let feedback = async |key: &str| {
-        let all = expect(world.server.post("/v1/applications/shop/feedback").bearer_auth(key), 200).await;
+        let all = expect(harness.server.post("/v1/applications/shop/feedback").bearer_auth(key), 200).await;
         all["dead_tokens"].as_array().unwrap().len()
     };
-    let own = async |key: &str| expect(world.server.get("/v1/status").bearer_auth(key), 200).await;
+    let own = async |key: &str| expect(harness.server.get("/v1/status").bearer_auth(key), 200).await;
     let (acmes, others) = (own(&acme).await, own(&other).await);
     assert_eq!((&acmes["tenant"], &acmes["outcomes"]["unregistered"]), (&json!("shop"), &json!(1)));
     assert_eq!(others["tenant"], "other");
@@ -188,6 +188,6 @@ async fn dead_tokens_outcomes_and_repeats_are_ones_own() {
     let taken = feedback(&other).await;
     assert!(taken <= 1);
     assert_eq!(feedback(&acme).await, 1, "reading the other's list takes nothing from this one");
-    let metrics = admin(world.server.get("/metrics")).send().await.unwrap().text().await.unwrap();
+    let metrics = admin(harness.server.get("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("tenant=\"shop\"") && metrics.contains("tenant=\"other\""));
 }

@@ -9,7 +9,7 @@ use pushlet_quota::account::{AccountSettings, Accounts};
 use pushlet_sandbox::{BUILT_IN, CompileLimits, Compiler, Limits, Loader, Provider, Sandbox, Trust, digest};
 
 use super::{PROGRAM, variant};
-use crate::world::Directory;
+use crate::harness::Directory;
 
 const ROOM: usize = 1 << 30;
 

@@ -7,10 +7,10 @@ use pushlet_quota::account::{AccountSettings, Accounts};
 use pushlet_sandbox::{CompileLimits, Compiler, Limits, LoadError, Loader, Sandbox, Trust};
 use serde_json::json;
 
-use super::{PROGRAM, Scene, result};
+use super::{PROGRAM, UploadFixture, result};
 use crate::guests::crafted::provider;
-use crate::guests::stage::component;
-use crate::world::expect;
+use crate::guests::fixture::component;
+use crate::harness::expect;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -78,13 +78,13 @@ fn a_program_that_is_no_compiler_is_our_fault() {
 
 #[tokio::test]
 async fn the_others_go_on_while_a_bomb_is_compiled() {
-    let scene = Scene::with("providers.compile_cpu = \"2s\"").await;
-    expect(scene.upload("webhook", component("webhook")), 200).await;
-    scene.register("app").await;
-    let bomb = tokio::spawn(scene.upload("guest", bomb()).send());
+    let fixture = UploadFixture::with("providers.compile_cpu = \"2s\"").await;
+    expect(fixture.upload("webhook", component("webhook")), 200).await;
+    fixture.register("app").await;
+    let bomb = tokio::spawn(fixture.upload("guest", bomb()).send());
     let mut sent = 0;
     while !bomb.is_finished() {
-        assert_eq!(result(scene.send(&json!({"body": "x"}))).await.0, "delivered");
+        assert_eq!(result(fixture.send(&json!({"body": "x"}))).await.0, "delivered");
         sent += 1;
     }
     let response = bomb.await.unwrap().unwrap();

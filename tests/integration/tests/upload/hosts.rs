@@ -4,9 +4,9 @@
 use pushlet::start;
 use serde_json::{Value, json};
 
-use super::{PROGRAM, Receiver, Scene, result, upload};
-use crate::guests::stage::component;
-use crate::world::{Directory, Pushlet, config, expect, expect_error};
+use super::{PROGRAM, Receiver, UploadFixture, result, upload};
+use crate::guests::fixture::component;
+use crate::harness::{Directory, Pushlet, config, expect, expect_error};
 
 fn secret_hosts(shown: &Value) -> &Value {
     &shown["manifest"]["secret_hosts"]
@@ -14,32 +14,32 @@ fn secret_hosts(shown: &Value) -> &Value {
 
 #[tokio::test]
 async fn a_version_that_sends_secrets_elsewhere_must_be_confirmed() {
-    let scene = Scene::new().await;
-    let first = expect(scene.upload("webhook", component("webhook")), 200).await;
+    let fixture = UploadFixture::new().await;
+    let first = expect(fixture.upload("webhook", component("webhook")), 200).await;
     let (production, development) = ("production", "development");
     let known = "https://hooks.example";
     let both = json!([{"host": known, "used_for": development}, {"host": known, "used_for": production}]);
     assert_eq!(*secret_hosts(&first), both);
-    expect(scene.upload("webhook", component("webhook_next")), 200).await;
+    expect(fixture.upload("webhook", component("webhook_next")), 200).await;
 
     let elsewhere = "https://elsewhere.example";
-    let refused = expect(scene.upload("webhook", component("webhook_elsewhere")), 409).await;
+    let refused = expect(fixture.upload("webhook", component("webhook_elsewhere")), 409).await;
     assert_eq!(refused["error"], "hosts_changed", "{refused}");
     assert_eq!(refused["hosts"], json!([{"host": elsewhere, "used_for": production}]));
     assert!(
         refused["message"].as_str().unwrap().contains(&format!("confirm_hosts={elsewhere}")),
         "{refused}"
     );
-    assert_eq!(scene.show("webhook").await["manifest"]["version"], "2", "nothing has changed");
+    assert_eq!(fixture.show("webhook").await["manifest"]["version"], "2", "nothing has changed");
 
     let put = |hosts: &str| {
-        scene.upload("webhook", component("webhook_elsewhere")).query(&[("confirm_hosts", hosts)])
+        fixture.upload("webhook", component("webhook_elsewhere")).query(&[("confirm_hosts", hosts)])
     };
     expect_error(put(known), 409, "hosts_changed").await;
     let taken = expect(put(&format!("{known}, {elsewhere}")), 200).await;
     assert_eq!(taken["manifest"]["version"], "3");
-    expect(scene.upload("webhook", component("webhook_elsewhere")), 200).await;
-    expect_error(scene.upload("webhook", component("webhook")), 409, "hosts_changed").await;
+    expect(fixture.upload("webhook", component("webhook_elsewhere")), 200).await;
+    expect_error(fixture.upload("webhook", component("webhook")), 409, "hosts_changed").await;
 }
 
 #[tokio::test]
@@ -50,9 +50,9 @@ async fn one_that_takes_the_place_of_a_shared_one_is_held_against_that() {
         "providers.dir = {:?}\nproviders.allow_shadowing = true",
         directory.path().display().to_string()
     );
-    let scene = Scene::with(&more).await;
-    expect_error(scene.upload("webhook", component("webhook_elsewhere")), 409, "hosts_changed").await;
-    expect(scene.upload("webhook", component("webhook_next")), 200).await;
+    let fixture = UploadFixture::with(&more).await;
+    expect_error(fixture.upload("webhook", component("webhook_elsewhere")), 409, "hosts_changed").await;
+    expect(fixture.upload("webhook", component("webhook_next")), 200).await;
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use pushlet_sandbox::digest;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::guests::stage::component;
-use crate::world::{Pushlet, expect};
+use crate::guests::fixture::component;
+use crate::harness::{Pushlet, expect};
 pub use compiling::bomb;
 pub use receiver::Receiver;
 
@@ -22,7 +22,7 @@ pub use receiver::Receiver;
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-integration");
 
 /// A server for uploads, and where the webhook provider's posts go.
-pub struct Scene {
+pub struct UploadFixture {
     pub receiver: Receiver,
     pub server: Pushlet,
 }
@@ -35,7 +35,7 @@ pub fn settings(receiver: &Receiver, more: &str) -> String {
     format!("listen = \"127.0.0.1:0\"\ndelivery.retries = 0\n{sandbox}\n{compiler}\n{endpoints}\n{more}\n")
 }
 
-impl Scene {
+impl UploadFixture {
     pub async fn new() -> Self {
         Self::with("").await
     }
@@ -49,10 +49,10 @@ impl Scene {
 
     /// With the first version of the webhook provider, and an application of it.
     pub async fn ready() -> Self {
-        let scene = Self::new().await;
-        expect(scene.upload("webhook", component("webhook")), 200).await;
-        scene.register("app").await;
-        scene
+        let fixture = Self::new().await;
+        expect(fixture.upload("webhook", component("webhook")), 200).await;
+        fixture.register("app").await;
+        fixture
     }
 
     pub fn upload(&self, name: &str, component: &[u8]) -> RequestBuilder {

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::world::Directory;
+use crate::harness::Directory;
 
 /// One post.
 #[derive(Debug, Clone)]

@@ -4,54 +4,54 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Scene, digest_of, result};
+use super::{UploadFixture, digest_of, result};
 use crate::guests::crafted::provider;
-use crate::guests::stage::{component, stage};
-use crate::world::{expect, expect_error};
+use crate::guests::fixture::{component, shared_sandbox};
+use crate::harness::{expect, expect_error};
 
 /// Refuses an upload under the name `guest`, and answers the message.
-async fn refused(scene: &Scene, bytes: &[u8], status: u16, code: &str) -> String {
-    let message = expect_error(scene.upload("guest", bytes), status, code).await;
-    expect_error(scene.server.get("/v1/providers/guest"), 404, "provider_not_found").await;
+async fn refused(fixture: &UploadFixture, bytes: &[u8], status: u16, code: &str) -> String {
+    let message = expect_error(fixture.upload("guest", bytes), status, code).await;
+    expect_error(fixture.server.get("/v1/providers/guest"), 404, "provider_not_found").await;
     message
 }
 
 #[tokio::test]
 async fn what_is_no_component() {
-    let scene = Scene::new().await;
-    refused(&scene, b"", 400, "invalid_component").await;
-    refused(&scene, b"text", 400, "invalid_component").await;
-    refused(&scene, b"\0asm\x01\0\0\0", 400, "invalid_component").await;
+    let fixture = UploadFixture::new().await;
+    refused(&fixture, b"", 400, "invalid_component").await;
+    refused(&fixture, b"text", 400, "invalid_component").await;
+    refused(&fixture, b"\0asm\x01\0\0\0", 400, "invalid_component").await;
     let whole = component("webhook");
-    refused(&scene, &whole[..whole.len() - 1], 400, "invalid_component").await;
+    refused(&fixture, &whole[..whole.len() - 1], 400, "invalid_component").await;
     let engine = wasmtime::Engine::new(wasmtime::Config::new().gc_support(false)).unwrap();
     let compiled = engine.precompile_component(whole).unwrap();
-    let message = refused(&scene, &compiled, 400, "invalid_component").await;
+    let message = refused(&fixture, &compiled, 400, "invalid_component").await;
     assert!(message.contains("compiled for a machine"), "{message}");
 }
 
 #[tokio::test]
 async fn what_is_too_large_or_no_wasm() {
-    let scene = Scene::with("providers.component_size = \"1MiB\"").await;
-    refused(&scene, &[0; (1 << 20) + 1], 413, "component_too_large").await;
+    let fixture = UploadFixture::with("providers.component_size = \"1MiB\"").await;
+    refused(&fixture, &[0; (1 << 20) + 1], 413, "component_too_large").await;
     let path = "/v1/providers/guest";
     let unsupported = "unsupported_media_type";
-    expect_error(scene.server.put(path).json(&json!({})), 415, unsupported).await;
+    expect_error(fixture.server.put(path).json(&json!({})), 415, unsupported).await;
 }
 
 #[tokio::test]
 async fn imports_worlds_and_versions() {
-    let scene = Scene::new().await;
+    let fixture = UploadFixture::new().await;
     for (guest, import) in
         [("sockets", "wasi:sockets/"), ("filesystem", "wasi:filesystem/"), ("http", "wasi:http/")]
     {
-        let message = refused(&scene, component(guest), 400, "forbidden_import").await;
+        let message = refused(&fixture, component(guest), 400, "forbidden_import").await;
         assert!(message.contains(import), "{message}");
     }
     let empty = b"\0asm\x0d\0\x01\0";
-    refused(&scene, empty, 400, "wrong_world").await;
+    refused(&fixture, empty, 400, "wrong_world").await;
     let newer = renamed(component("webhook"), b"@0.1.0", b"@9.1.0");
-    let message = refused(&scene, &newer, 400, "wrong_contract_version").await;
+    let message = refused(&fixture, &newer, 400, "wrong_contract_version").await;
     assert!(message.contains("9.1.0"), "{message}");
 }
 
@@ -67,13 +67,13 @@ fn renamed(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn manifests() {
-    let scene = Scene::with("providers.allowed_hosts = [\"*.example\", \"elsewhere.test\"]").await;
-    refused(&scene, component("unsound_manifest"), 400, "invalid_manifest").await;
-    let message = refused(&scene, component("webhook"), 400, "invalid_manifest").await;
+    let fixture = UploadFixture::with("providers.allowed_hosts = [\"*.example\", \"elsewhere.test\"]").await;
+    refused(&fixture, component("unsound_manifest"), 400, "invalid_manifest").await;
+    let message = refused(&fixture, component("webhook"), 400, "invalid_manifest").await;
     assert!(message.contains("its name is webhook, not guest"), "{message}");
-    expect(scene.upload("webhook", component("webhook")), 200).await;
+    expect(fixture.upload("webhook", component("webhook")), 200).await;
 
-    let strict = Scene::with("providers.allowed_hosts = [\"push.example\"]").await;
+    let strict = UploadFixture::with("providers.allowed_hosts = [\"push.example\"]").await;
     let request = strict.upload("webhook", component("webhook"));
     let message = expect_error(request, 400, "invalid_manifest").await;
     assert!(message.contains("https://hooks.example"), "{message}");
@@ -81,14 +81,14 @@ async fn manifests() {
 
 #[tokio::test]
 async fn components_that_do_not_run() {
-    let scene = Scene::new().await;
-    refused(&scene, component("endless_manifest"), 400, "broken_component").await;
-    let message = refused(&scene, component("bad_example"), 400, "dry_run_failed").await;
+    let fixture = UploadFixture::new().await;
+    refused(&fixture, component("endless_manifest"), 400, "broken_component").await;
+    let message = refused(&fixture, component("bad_example"), 400, "dry_run_failed").await;
     let call = "examples[0] of the manifest: encode: the provider stopped: wasm trap: ";
     assert!(message.starts_with(call), "{message}");
     let (_, printed) = message.split_once("; before that it printed: about to fail / ").unwrap();
     assert!(printed.contains("on the first call"), "{message}");
-    let log = expect(scene.server.get("/v1/providers/guest/log"), 200).await;
+    let log = expect(fixture.server.get("/v1/providers/guest/log"), 200).await;
     let refused = &log["refused_upload"];
     assert_eq!(refused["error"], "dry_run_failed");
     assert_eq!(refused["digest"], digest_of("bad_example"));
@@ -98,8 +98,8 @@ async fn components_that_do_not_run() {
 
 #[tokio::test]
 async fn a_trap_names_the_answer_that_it_was_about() {
-    let scene = Scene::new().await;
-    let message = refused(&scene, component("bad_answer"), 400, "dry_run_failed").await;
+    let fixture = UploadFixture::new().await;
+    let message = refused(&fixture, component("bad_answer"), 400, "dry_run_failed").await;
     let call =
         "examples[0] of the manifest: decode of an answer of status 503, body \"\": the provider stopped: ";
     assert!(message.starts_with(call), "{message}");
@@ -109,11 +109,11 @@ async fn a_trap_names_the_answer_that_it_was_about() {
 
 #[tokio::test]
 async fn an_application_in_an_environment_without_an_endpoint() {
-    let scene = Scene::new().await;
-    expect(scene.upload("guest", component("production_only")), 200).await;
+    let fixture = UploadFixture::new().await;
+    expect(fixture.upload("guest", component("production_only")), 200).await;
     let put = |environment: &str| {
         let body = json!({"provider": "guest", "environment": environment});
-        scene.server.put("/v1/applications/app").json(&body)
+        fixture.server.put("/v1/applications/app").json(&body)
     };
     let refused = expect(put("development"), 400).await;
     assert_eq!(
@@ -126,38 +126,38 @@ async fn an_application_in_an_environment_without_an_endpoint() {
 
 #[tokio::test]
 async fn a_refused_version_leaves_the_active_one_alone() {
-    let scene = Scene::ready().await;
-    expect_error(scene.upload("webhook", component("bad_example")), 400, "invalid_manifest").await;
-    assert_eq!(scene.show("webhook").await["digest"], digest_of("webhook"));
-    assert_eq!(result(scene.send(&json!({"body": "x"}))).await.0, "delivered");
+    let fixture = UploadFixture::ready().await;
+    expect_error(fixture.upload("webhook", component("bad_example")), 400, "invalid_manifest").await;
+    assert_eq!(fixture.show("webhook").await["digest"], digest_of("webhook"));
+    assert_eq!(result(fixture.send(&json!({"body": "x"}))).await.0, "delivered");
 }
 
 #[tokio::test]
 async fn names_of_others_and_too_many_of_them() {
-    let scene = Scene::with("limits.tenant.components = 1").await;
-    expect_error(scene.upload("apns", component("webhook")), 409, "provider_name_taken").await;
-    expect(scene.upload("webhook", component("webhook")), 200).await;
-    expect_error(scene.upload("guest", component("busy")), 429, "limit_components").await;
-    expect(scene.upload("webhook", component("webhook_next")), 200).await;
+    let fixture = UploadFixture::with("limits.tenant.components = 1").await;
+    expect_error(fixture.upload("apns", component("webhook")), 409, "provider_name_taken").await;
+    expect(fixture.upload("webhook", component("webhook")), 200).await;
+    expect_error(fixture.upload("guest", component("busy")), 429, "limit_components").await;
+    expect(fixture.upload("webhook", component("webhook_next")), 200).await;
 }
 
 #[tokio::test]
 async fn a_built_in_one_is_shadowed_where_the_operator_allows_it() {
     let apns = pushlet_sandbox::BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap().1;
-    let scene = Scene::with("providers.allow_shadowing = true").await;
-    assert_eq!(scene.show("apns").await["origin"], "built-in");
-    expect(scene.upload("apns", apns), 200).await;
-    assert_eq!(scene.show("apns").await["origin"], "own");
-    assert_eq!(scene.server.delete("/v1/providers/apns").send().await.unwrap().status(), 204);
-    assert_eq!(scene.show("apns").await["origin"], "built-in");
+    let fixture = UploadFixture::with("providers.allow_shadowing = true").await;
+    assert_eq!(fixture.show("apns").await["origin"], "built-in");
+    expect(fixture.upload("apns", apns), 200).await;
+    assert_eq!(fixture.show("apns").await["origin"], "own");
+    assert_eq!(fixture.server.delete("/v1/providers/apns").send().await.unwrap().status(), 204);
+    assert_eq!(fixture.show("apns").await["origin"], "built-in");
 }
 
 /// Every built-in provider would pass as an uploaded one.
 #[tokio::test]
 async fn the_built_in_ones_pass_all_steps() {
-    let scene = Scene::with("providers.allow_shadowing = true").await;
+    let fixture = UploadFixture::with("providers.allow_shadowing = true").await;
     for (name, component) in pushlet_sandbox::BUILT_IN {
-        expect(scene.upload(name, component), 200).await;
+        expect(fixture.upload(name, component), 200).await;
     }
     assert!(Path::new(super::PROGRAM).is_file());
 }
@@ -165,7 +165,7 @@ async fn the_built_in_ones_pass_all_steps() {
 /// What the check before compiling lets through is what the engine compiles, feature by feature.
 #[test]
 fn features() {
-    let load = |module: &str| stage().load(&provider(module)).err().unwrap().code();
+    let load = |module: &str| shared_sandbox().load(&provider(module)).err().unwrap().code();
     let on = [
         "(func (drop (v128.const i32x4 0 0 0 0)))",
         "(func $f (return_call $f))",

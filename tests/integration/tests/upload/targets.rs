@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::{Receiver, settings, upload};
-use crate::guests::stage::component;
-use crate::world::{Pushlet, expect};
+use crate::guests::fixture::component;
+use crate::harness::{Pushlet, expect};
 
 /// A server whose requests of the provider `origins` go to the receiver, and an application of it.
 async fn ready(receiver: &Receiver) -> Pushlet {

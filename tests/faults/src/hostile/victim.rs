@@ -10,11 +10,11 @@ use serde_json::json;
 use super::server::{Server, apns_application, client};
 use crate::peer::Failure;
 
-const APPLICATION: &str = "neighbours";
+const APPLICATION: &str = "victim-application";
 /// It registers once in so many pushes.
 const REGISTERS_EVERY: usize = 50;
 
-pub struct Neighbour {
+pub struct Victim {
     server: Arc<Server>,
     client: Client,
     api_key: String,
@@ -27,12 +27,12 @@ pub struct Pushes {
     pub failures: BTreeMap<String, u64>,
 }
 
-impl Neighbour {
+impl Victim {
     pub async fn new(server: &Arc<Server>) -> Result<Self, Failure> {
-        let api_key = server.make_tenant("neighbour").await?;
-        let neighbour = Self { server: server.clone(), client: client()?, api_key };
-        neighbour.register(APPLICATION)?.send().await?.error_for_status()?;
-        Ok(neighbour)
+        let api_key = server.make_tenant("victim").await?;
+        let victim = Self { server: server.clone(), client: client()?, api_key };
+        victim.register(APPLICATION)?.send().await?.error_for_status()?;
+        Ok(victim)
     }
 
     /// Sends pushes one after the other, by turns on each route, and registers from time to time.

@@ -1,4 +1,4 @@
-//! Every hostile guest and what it does over and over, as a tenant of a running server would have it done.
+//! Every hostile guest, and what a tenant of a running server makes it do again and again.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use super::crafted;
-use super::stage::component;
+use super::fixture::component;
+use crate::harness::Pushlet;
 use crate::upload::{bomb, upload};
-use crate::world::Pushlet;
 
-/// What it does, and the code that it gets for it; empty: what it does is no fault.
+/// What a hostile tenant does.
 pub enum Act {
-    /// It is uploaded once; then its application is registered with these settings and sent for.
+    /// Uploads the guest once, then registers its application with these settings and sends to it.
     Serve { guest: &'static str, settings: &'static [(&'static str, &'static str)] },
-    /// It is uploaded.
+    /// Uploads these bytes.
     Upload(Vec<u8>),
 }
 
-/// A tenant, and what it has its component do.
-pub struct Villain {
+/// A tenant, what it does, and the error code that it must receive. An empty code: the send succeeds.
+pub struct HostileTenant {
     pub name: String,
     pub act: Act,
     pub code: &'static str,
 }
 
-/// Guests that are taken.
+/// Guests whose upload is accepted: name, settings, expected code.
 const SERVED: &[(&str, &[(&str, &str)], &str)] = &[
     ("allocator", &[("do", "past_the_end")], "provider_bad_output"),
     ("allocator", &[("do", "crooked")], "provider_bad_output"),
@@ -73,7 +73,7 @@ const SERVED: &[(&str, &[(&str, &str)], &str)] = &[
     ("waits", &[("do", "year")], "provider_refused"),
 ];
 
-/// Guests that are not.
+/// Guests whose upload is refused, with the expected code.
 const REFUSED: &[(&str, &str)] = &[
     ("bad_example", "dry_run_failed"),
     ("endless_collections", "broken_component"),
@@ -86,7 +86,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("unsound_manifest", "invalid_manifest"),
 ];
 
-/// Answers that say that it is not served now, whatever it does. The first ends with an activation.
+/// Codes that any request of a hostile tenant may receive. An activation ends `provider_quarantined`.
 const NOT_NOW: &[&str] = &[
     "provider_quarantined",
     "provider_cpu_limit",
@@ -96,21 +96,21 @@ const NOT_NOW: &[&str] = &[
     "too_many_uploads",
     "compiler_busy",
     "unknown",
-    // It runs after all others, and a call or a manifest can run out of time where they keep the processors.
+    // All guests share the processors, so any call or manifest can run out of time.
     "provider_timeout",
     "broken_component",
 ];
 
-/// All of them.
-pub fn villains() -> Vec<Villain> {
+/// Returns all hostile tenants.
+pub fn hostile_tenants() -> Vec<HostileTenant> {
     let served = SERVED.iter().map(|&(guest, settings, code)| {
         let task = settings.iter().map(|(_, value)| *value).collect::<Vec<_>>().join(" ");
-        Villain { name: format!("{guest} {task}"), act: Act::Serve { guest, settings }, code }
+        HostileTenant { name: format!("{guest} {task}"), act: Act::Serve { guest, settings }, code }
     });
     let refused = REFUSED.iter().map(|&(guest, code)| (guest, component(guest).to_vec(), code));
     let crafted =
         crafted::bombs().into_iter().chain([("compile bomb", bomb().to_vec(), "component_too_complex")]);
-    let uploads = refused.chain(crafted).map(|(name, component, code)| Villain {
+    let uploads = refused.chain(crafted).map(|(name, component, code)| HostileTenant {
         name: name.to_owned(),
         act: Act::Upload(component),
         code,
@@ -118,18 +118,18 @@ pub fn villains() -> Vec<Villain> {
     served.chain(uploads).collect()
 }
 
-impl Villain {
-    /// Has its tenant ready.
-    pub async fn settle(&self, server: &Pushlet, key: &str) {
+impl HostileTenant {
+    /// Uploads the guest, if this tenant has one.
+    pub async fn set_up(&self, server: &Pushlet, key: &str) {
         if let Act::Serve { guest, .. } = self.act {
-            // The places for uploads are few.
+            // Few uploads are compiled at the same time.
             while !answer(upload(server, "guest", component(guest)).bearer_auth(key)).await.0.is_empty() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 
-    /// Does it once; answers the code, and how long it was told to wait.
+    /// Acts once; returns the code and the `retry-after` of the response.
     pub async fn act(&self, server: &Pushlet, key: &str) -> (String, Option<Duration>) {
         let (code, wait) = match &self.act {
             Act::Upload(component) => answer(upload(server, "guest", component).bearer_auth(key)).await,
@@ -158,7 +158,7 @@ impl Villain {
         answer(server.post("/v1/notifications").bearer_auth(key).json(&body)).await
     }
 
-    /// A tenant may end the quarantine of its own provider, and this one does.
+    /// Activates the version again, which ends the quarantine.
     async fn release(&self, server: &Pushlet, key: &str) {
         let Act::Serve { guest, .. } = self.act else { return };
         let body = json!({"digest": pushlet_sandbox::digest(component(guest))});
@@ -166,7 +166,7 @@ impl Villain {
     }
 }
 
-/// The code of a whole answer or of its first result.
+/// Sends; returns the error code of the response or of its first result.
 async fn answer(request: RequestBuilder) -> (String, Option<Duration>) {
     let response = request.send().await.unwrap();
     let wait = response.headers().get("retry-after").and_then(|wait| wait.to_str().unwrap().parse().ok());

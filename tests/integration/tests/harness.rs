@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 pub const DEVICE: &str = "00fe15a27d5df3c34778defb1f4f3880265cc52c0c047682223be59fb68500a9";
 
 /// A running server with simulators. Everything ends when it is dropped.
-pub struct World {
+pub struct Harness {
     pub simulator: Simulator,
     pub server: Pushlet,
     _directory: Directory,
@@ -38,7 +38,7 @@ pub struct Pushlet {
 /// A folder of its own, removed at the end.
 pub struct Directory(PathBuf);
 
-impl World {
+impl Harness {
     pub async fn new() -> Self {
         Self::with("").await
     }

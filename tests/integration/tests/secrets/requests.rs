@@ -6,9 +6,9 @@ use reqwest::RequestBuilder;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Map, Value, json};
 
-use super::visitor::Visitor;
+use super::recording_client::RecordingClient;
 use super::{ADMIN, ECHO_TOKEN, FILE_PASSWORD, Files, GCM_KEY, PASSWORD};
-use crate::world::DEVICE;
+use crate::harness::DEVICE;
 
 type Fields = Vec<(&'static str, Vec<u8>)>;
 
@@ -58,21 +58,21 @@ fn applications(files: &Files) -> Vec<Application> {
 }
 
 /// Answers the API keys that were made.
-pub async fn run(visitor: &mut Visitor, files: &Files, echo: &[u8]) -> Vec<String> {
-    let keys = tenants(visitor).await;
+pub async fn run(client: &mut RecordingClient, files: &Files, echo: &[u8]) -> Vec<String> {
+    let keys = tenants(client).await;
     let key = keys[0].as_str();
-    upload(visitor, key, echo).await;
+    upload(client, key, echo).await;
     for application in applications(files) {
-        register(visitor, key, &application).await;
-        send(visitor, key, &application).await;
+        register(client, key, &application).await;
+        send(client, key, &application).await;
     }
     let secrets = secrets(files, &keys);
-    wrong_fields(visitor, key, &secrets).await;
-    wrong_bodies(visitor, key, &secrets).await;
-    inline(visitor, key).await;
-    wrong_callers(visitor, &keys).await;
-    views(visitor, key).await;
-    ends(visitor, key).await;
+    wrong_fields(client, key, &secrets).await;
+    wrong_bodies(client, key, &secrets).await;
+    inline(client, key).await;
+    wrong_callers(client, &keys).await;
+    views(client, key).await;
+    ends(client, key).await;
     keys
 }
 
@@ -85,20 +85,20 @@ fn secrets(files: &Files, keys: &[String]) -> Vec<Vec<u8>> {
     all
 }
 
-async fn tenants(visitor: &mut Visitor) -> Vec<String> {
+async fn tenants(client: &mut RecordingClient) -> Vec<String> {
     let (tenant, keys) = ("/v1/tenants/{id}", "/v1/tenants/{id}/keys");
     let mut made = Vec::new();
-    let request = visitor.request("PUT", tenant, "/v1/tenants/acme").bearer_auth(ADMIN).json(&json!({}));
-    made.push(visitor.secretly(request).await["api_key"].as_str().unwrap().to_owned());
+    let request = client.request("PUT", tenant, "/v1/tenants/acme").bearer_auth(ADMIN).json(&json!({}));
+    made.push(client.secretly(request).await["api_key"].as_str().unwrap().to_owned());
     for expiry in [json!({}), json!({"expires_in": 1000})] {
-        let request = visitor.request("POST", keys, "/v1/tenants/acme/keys").bearer_auth(ADMIN).json(&expiry);
-        let key = visitor.secretly(request).await;
+        let request = client.request("POST", keys, "/v1/tenants/acme/keys").bearer_auth(ADMIN).json(&expiry);
+        let key = client.secretly(request).await;
         made.push(key["api_key"].as_str().unwrap().to_owned());
         let path = format!("/v1/tenants/acme/keys/{}", key["id"].as_str().unwrap());
-        let request = visitor.request("DELETE", "/v1/tenants/{id}/keys/{key}", &path).bearer_auth(ADMIN);
-        visitor.call(request).await;
-        let request = visitor.request("DELETE", "/v1/tenants/{id}/keys/{key}", &path).bearer_auth(ADMIN);
-        visitor.call(request).await;
+        let request = client.request("DELETE", "/v1/tenants/{id}/keys/{key}", &path).bearer_auth(ADMIN);
+        client.call(request).await;
+        let request = client.request("DELETE", "/v1/tenants/{id}/keys/{key}", &path).bearer_auth(ADMIN);
+        client.call(request).await;
     }
     for (method, route, path) in [
         ("GET", "/v1/tenants", "/v1/tenants"),
@@ -106,37 +106,37 @@ async fn tenants(visitor: &mut Visitor) -> Vec<String> {
         ("GET", keys, "/v1/tenants/acme/keys"),
         ("GET", "/v1/tenants/{id}/usage", "/v1/tenants/acme/usage"),
     ] {
-        let request = visitor.request(method, route, path).bearer_auth(ADMIN);
-        assert_eq!(visitor.call(request).await, 200);
+        let request = client.request(method, route, path).bearer_auth(ADMIN);
+        assert_eq!(client.call(request).await, 200);
     }
     for body in [json!({"limits": {"applications": PASSWORD}}), json!({"limits": GCM_KEY}), json!(ADMIN)] {
-        let request = visitor.request("PUT", tenant, "/v1/tenants/acme").bearer_auth(ADMIN).json(&body);
-        assert_eq!(visitor.call(request).await, 400);
-        let request = visitor.request("POST", keys, "/v1/tenants/acme/keys").bearer_auth(ADMIN);
-        assert_eq!(visitor.call(request.json(&body)).await, 400);
+        let request = client.request("PUT", tenant, "/v1/tenants/acme").bearer_auth(ADMIN).json(&body);
+        assert_eq!(client.call(request).await, 400);
+        let request = client.request("POST", keys, "/v1/tenants/acme/keys").bearer_auth(ADMIN);
+        assert_eq!(client.call(request.json(&body)).await, 400);
     }
     made
 }
 
-async fn upload(visitor: &mut Visitor, key: &str, echo: &[u8]) {
+async fn upload(client: &mut RecordingClient, key: &str, echo: &[u8]) {
     let route = "/v1/providers/{name}";
     for (name, bytes) in [("echo", echo), ("bad", GCM_KEY.as_bytes())] {
-        let request = visitor.request("PUT", route, &format!("/v1/providers/{name}")).bearer_auth(key);
+        let request = client.request("PUT", route, &format!("/v1/providers/{name}")).bearer_auth(key);
         let request = request.header("content-type", "application/wasm").body(bytes.to_vec());
-        let status = visitor.call(request).await;
+        let status = client.call(request).await;
         assert_eq!(status == 200, name == "echo", "{status}");
     }
     let digest = pushlet_sandbox::digest(echo);
     for (digest, expected) in [(digest.as_str(), 200), (ECHO_TOKEN, 404)] {
         let path = "/v1/providers/echo/activate";
-        let request = visitor.request("POST", "/v1/providers/{name}/activate", path).bearer_auth(key);
+        let request = client.request("POST", "/v1/providers/{name}/activate", path).bearer_auth(key);
         // What was asked for may be named in the answer; it is no place for a secret.
         let digest = if expected == 404 { "00" } else { digest };
-        assert_eq!(visitor.call(request.json(&json!({ "digest": digest }))).await, expected);
+        assert_eq!(client.call(request.json(&json!({ "digest": digest }))).await, expected);
     }
 }
 
-async fn register(visitor: &mut Visitor, key: &str, application: &Application) {
+async fn register(client: &mut RecordingClient, key: &str, application: &Application) {
     let mut form = Form::new().text("application_id", application.id).text("type", application.provider);
     for (name, value) in application.settings {
         form = form.text(*name, *value);
@@ -144,8 +144,8 @@ async fn register(visitor: &mut Visitor, key: &str, application: &Application) {
     for (name, value) in &application.secrets {
         form = form.part(*name, Part::bytes(value.clone()));
     }
-    let request = visitor.request("POST", "/register_application", "/register_application");
-    assert_eq!(visitor.call(request.bearer_auth(key).multipart(form)).await, 200, "{}", application.id);
+    let request = client.request("POST", "/register_application", "/register_application");
+    assert_eq!(client.call(request.bearer_auth(key).multipart(form)).await, 200, "{}", application.id);
     let secrets: Map<String, Value> = application
         .secrets
         .iter()
@@ -155,36 +155,36 @@ async fn register(visitor: &mut Visitor, key: &str, application: &Application) {
         application.settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let body = json!({"provider": application.provider, "settings": settings, "credentials": secrets});
     let path = format!("/v1/applications/{}", application.id);
-    let request = visitor.request("PUT", "/v1/applications/{id}", &path).bearer_auth(key).json(&body);
-    assert_eq!(visitor.call(request).await, 200, "{}", application.id);
-    let request = visitor.request("GET", "/v1/applications/{id}", &path).bearer_auth(key);
-    assert_eq!(visitor.call(request).await, 200);
+    let request = client.request("PUT", "/v1/applications/{id}", &path).bearer_auth(key).json(&body);
+    assert_eq!(client.call(request).await, 200, "{}", application.id);
+    let request = client.request("GET", "/v1/applications/{id}", &path).bearer_auth(key);
+    assert_eq!(client.call(request).await, 200);
 }
 
-async fn send(visitor: &mut Visitor, key: &str, application: &Application) {
+async fn send(client: &mut RecordingClient, key: &str, application: &Application) {
     let id = application.id;
     for token in [DEVICE, "dead", "short", ""] {
         let form = [("application_id", id), ("device_token", token), ("alert", "hello"), ("badge", "x")];
         for fields in [&form[..3], &form[..]] {
-            let request = visitor.request("POST", "/send_notification", "/send_notification");
-            visitor.call(request.bearer_auth(key).form(fields)).await;
+            let request = client.request("POST", "/send_notification", "/send_notification");
+            client.call(request.bearer_auth(key).form(fields)).await;
         }
         let body =
             json!({"application_id": id, "notification": {"body": "hello"}, "targets": [token, DEVICE]});
-        let request = visitor.request("POST", "/v1/notifications", "/v1/notifications").bearer_auth(key);
-        visitor.call(request.json(&body)).await;
+        let request = client.request("POST", "/v1/notifications", "/v1/notifications").bearer_auth(key);
+        client.call(request.json(&body)).await;
         let lines = format!(
             "{}\n{}\nnonsense\n",
             json!({"application_id": id, "notification": {"body": "hello"}}),
             json!({"target": token})
         );
         let route = "/v1/notifications:stream";
-        let request = visitor.request("POST", route, route).bearer_auth(key);
-        visitor.call(request.header("content-type", "application/x-ndjson").body(lines)).await;
+        let request = client.request("POST", route, route).bearer_auth(key);
+        client.call(request.header("content-type", "application/x-ndjson").body(lines)).await;
     }
     let feedback = [("application_id", id)];
-    let request = visitor.request("POST", "/application_feedback", "/application_feedback");
-    visitor.call(request.bearer_auth(key).form(&feedback)).await;
+    let request = client.request("POST", "/application_feedback", "/application_feedback");
+    client.call(request.bearer_auth(key).form(&feedback)).await;
     let path = format!("/v1/applications/{id}");
     for (method, route, end, body) in [
         ("GET", "/v1/applications/{id}/feedback", "/feedback", None),
@@ -195,36 +195,36 @@ async fn send(visitor: &mut Visitor, key: &str, application: &Application) {
         ("GET", "/v1/applications/{id}/{collection}/{item}", "/channels/abc", None),
         ("DELETE", "/v1/applications/{id}/{collection}/{item}", "/channels/abc", None),
     ] {
-        let request = visitor.request(method, route, &format!("{path}{end}")).bearer_auth(key);
+        let request = client.request(method, route, &format!("{path}{end}")).bearer_auth(key);
         let request = match body {
             Some(body) => request.json(&body),
             None => request,
         };
-        visitor.call(request).await;
+        client.call(request).await;
     }
 }
 
 /// Every secret in every place for one, and in some that are for none.
-async fn wrong_fields(visitor: &mut Visitor, key: &str, secrets: &[Vec<u8>]) {
+async fn wrong_fields(client: &mut RecordingClient, key: &str, secrets: &[Vec<u8>]) {
     for (provider, places) in PLACES {
         for place in places.iter().chain(&["no_such_field"]) {
             for secret in secrets {
                 let form = Form::new().text("application_id", "wrong").text("type", *provider);
                 let form = form.part(*place, Part::bytes(secret.clone()));
-                let request = visitor.request("POST", "/register_application", "/register_application");
-                visitor.call(request.bearer_auth(key).multipart(form)).await;
+                let request = client.request("POST", "/register_application", "/register_application");
+                client.call(request.bearer_auth(key).multipart(form)).await;
                 let secret = json!({ "base64": STANDARD.encode(secret) });
                 let body = json!({"provider": provider, "credentials": {*place: secret}});
                 let path = "/v1/applications/wrong";
-                let request = visitor.request("PUT", "/v1/applications/{id}", path).bearer_auth(key);
-                visitor.call(request.json(&body)).await;
+                let request = client.request("PUT", "/v1/applications/{id}", path).bearer_auth(key);
+                client.call(request.json(&body)).await;
             }
         }
     }
 }
 
 /// Every secret where the request has a shape of its own.
-async fn wrong_bodies(visitor: &mut Visitor, key: &str, secrets: &[Vec<u8>]) {
+async fn wrong_bodies(client: &mut RecordingClient, key: &str, secrets: &[Vec<u8>]) {
     for secret in secrets {
         let text = String::from_utf8_lossy(secret).into_owned();
         let bodies = [
@@ -240,18 +240,18 @@ async fn wrong_bodies(visitor: &mut Visitor, key: &str, secrets: &[Vec<u8>]) {
         ];
         for body in bodies {
             let path = "/v1/applications/wrong";
-            let put = |visitor: &mut Visitor| {
-                visitor.request("PUT", "/v1/applications/{id}", path).bearer_auth(key)
+            let put = |client: &mut RecordingClient| {
+                client.request("PUT", "/v1/applications/{id}", path).bearer_auth(key)
             };
-            let request = put(visitor).json(&body);
-            visitor.call(request).await;
+            let request = put(client).json(&body);
+            client.call(request).await;
             let cut = body.to_string();
             let cut = cut[..cut.floor_char_boundary(cut.len() - 2)].to_owned();
-            let request = put(visitor).header("content-type", "application/json").body(cut);
-            visitor.call(request).await;
+            let request = put(client).header("content-type", "application/json").body(cut);
+            client.call(request).await;
             for route in ["/v1/notifications", "/v1/notifications:stream", "/register_application"] {
-                let request = visitor.request("POST", route, route).bearer_auth(key).json(&body);
-                visitor.call(request).await;
+                let request = client.request("POST", route, route).bearer_auth(key).json(&body);
+                client.call(request).await;
             }
         }
         // As `curl -d @key.p8` sends it.
@@ -259,15 +259,15 @@ async fn wrong_bodies(visitor: &mut Visitor, key: &str, secrets: &[Vec<u8>]) {
             ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"]
         {
             for route in ["/register_application", "/send_notification", "/application_feedback"] {
-                let request = visitor.request("POST", route, route).bearer_auth(key);
-                visitor.call(request.header("content-type", content_type).body(secret.clone())).await;
+                let request = client.request("POST", route, route).bearer_auth(key);
+                client.call(request.header("content-type", content_type).body(secret.clone())).await;
             }
         }
     }
 }
 
 /// Secrets that come with a send, in the body and in the query.
-async fn inline(visitor: &mut Visitor, key: &str) {
+async fn inline(client: &mut RecordingClient, key: &str) {
     for secret in [GCM_KEY.to_owned(), format!("{GCM_KEY}\n"), format!("{GCM_KEY}\u{1}")] {
         for kind in ["gcm", "apns", "nonsense"] {
             let fields =
@@ -275,16 +275,16 @@ async fn inline(visitor: &mut Visitor, key: &str) {
             let query: String =
                 url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
             for route in ["/send_notification", "/register_application"] {
-                let request = visitor.request("POST", route, route).bearer_auth(key);
-                visitor.call(request.form(&fields)).await;
-                let request = visitor.request("POST", route, &format!("{route}?{query}")).bearer_auth(key);
-                visitor.call(request).await;
+                let request = client.request("POST", route, route).bearer_auth(key);
+                client.call(request.form(&fields)).await;
+                let request = client.request("POST", route, &format!("{route}?{query}")).bearer_auth(key);
+                client.call(request).await;
             }
         }
     }
 }
 
-async fn wrong_callers(visitor: &mut Visitor, keys: &[String]) {
+async fn wrong_callers(client: &mut RecordingClient, keys: &[String]) {
     let callers: Vec<Box<dyn Fn(RequestBuilder) -> RequestBuilder>> = vec![
         Box::new(|request| request),
         Box::new(|request| request.bearer_auth(PASSWORD)),
@@ -304,13 +304,13 @@ async fn wrong_callers(visitor: &mut Visitor, keys: &[String]) {
             ("POST", "/register_application"),
             ("GET", "/v1/tenants"),
         ] {
-            let request = visitor.request(method, route, route);
-            visitor.call(caller(request)).await;
+            let request = client.request(method, route, route);
+            client.call(caller(request)).await;
         }
     }
 }
 
-async fn views(visitor: &mut Visitor, key: &str) {
+async fn views(client: &mut RecordingClient, key: &str) {
     for (route, path) in [
         ("/v1/applications", "/v1/applications"),
         ("/v1/status", "/v1/status"),
@@ -327,17 +327,17 @@ async fn views(visitor: &mut Visitor, key: &str) {
         ("/healthz", "/healthz"),
         ("/readyz", "/readyz"),
     ] {
-        let request = visitor.request("GET", route, path).bearer_auth(key);
-        assert_eq!(visitor.call(request).await, 200, "{path}");
+        let request = client.request("GET", route, path).bearer_auth(key);
+        assert_eq!(client.call(request).await, 200, "{path}");
     }
-    let request = visitor.request("GET", "/metrics", "/metrics").bearer_auth(ADMIN);
-    assert_eq!(visitor.call(request).await, 200);
+    let request = client.request("GET", "/metrics", "/metrics").bearer_auth(ADMIN);
+    assert_eq!(client.call(request).await, 200);
     // Only browsers are led to the console.
-    let request = visitor.request("GET", "/", "/").header("accept", "text/html");
-    assert_eq!(visitor.call(request).await, 200);
+    let request = client.request("GET", "/", "/").header("accept", "text/html");
+    assert_eq!(client.call(request).await, 200);
 }
 
-async fn ends(visitor: &mut Visitor, key: &str) {
+async fn ends(client: &mut RecordingClient, key: &str) {
     for (route, path, caller) in [
         ("/v1/applications/{id}", "/v1/applications/p8", key),
         ("/v1/applications/{id}", "/v1/applications/p8", key),
@@ -345,7 +345,7 @@ async fn ends(visitor: &mut Visitor, key: &str) {
         ("/v1/tenants/{id}", "/v1/tenants/acme", ADMIN),
         ("/v1/tenants/{id}", "/v1/tenants/acme", ADMIN),
     ] {
-        let request = visitor.request("DELETE", route, path).bearer_auth(caller);
-        visitor.call(request).await;
+        let request = client.request("DELETE", route, path).bearer_auth(caller);
+        client.call(request).await;
     }
 }

@@ -1,4 +1,4 @@
-//! One sandbox for all villains, and in it a neighbour who must not notice them.
+//! One sandbox for all hostile guests, and in it a victim tenant whose results must not change.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,14 +16,14 @@ use pushlet_sandbox::{
 /// Name and component of each guest in `tests/guests/examples`.
 pub const GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 
-/// Limits under which one test does not trip over the failures of another.
+/// Limits with which the failures of one test do not affect another.
 pub fn limits() -> Limits {
     let breaker = BreakerPolicy { failures: usize::MAX, ..BreakerPolicy::default() };
-    // The machine may be busy with other tests, and the neighbour has to be done in this time.
+    // Other tests may keep the machine busy, and the victim must finish within this time.
     Limits { call_timeout: Duration::from_secs(1), breaker, ..Limits::default() }
 }
 
-/// The same for processor time.
+/// Limits on processor time with the same property.
 pub fn work() -> WorkLimits {
     WorkLimits { cpu_burst: Duration::from_secs(100_000), ..WorkLimits::default() }
 }
@@ -64,7 +64,7 @@ pub fn hello() -> Notification {
     Notification { alert: Some(alert), ..Notification::default() }
 }
 
-/// One answer for two devices.
+/// One response for two devices.
 pub fn answers() -> [Answer; 1] {
     let response = Response { status: 200, headers: Vec::new(), body: b"{}".to_vec() };
     [Answer { targets: devices(2), response }]
@@ -78,7 +78,7 @@ pub enum Call {
     Decode,
 }
 
-/// Calls it, for two devices, and tells in text what it answered.
+/// Calls an export for two devices; returns the result as text.
 pub fn call(instances: &Instances, call: Call, application: &Application) -> Result<String, ProviderError> {
     let context = context();
     match call {
@@ -94,55 +94,55 @@ pub fn call(instances: &Instances, call: Call, application: &Application) -> Res
     }
 }
 
-/// The sandbox that the villains share with the neighbour.
-pub struct Stage {
+/// The sandbox that the hostile guests share with the victim.
+pub struct SharedSandbox {
     pub sandbox: Arc<Sandbox>,
-    neighbour: Arc<Instances>,
+    victim: Arc<Instances>,
     expected: String,
 }
 
-pub fn stage() -> &'static Stage {
-    static STAGE: OnceLock<Stage> = OnceLock::new();
-    STAGE.get_or_init(|| {
+pub fn shared_sandbox() -> &'static SharedSandbox {
+    static SHARED: OnceLock<SharedSandbox> = OnceLock::new();
+    SHARED.get_or_init(|| {
         let sandbox = Sandbox::new(limits(), accounts(work())).unwrap();
-        let neighbour = apns(&sandbox).instances(&TenantId::new("neighbour"));
-        let expected = neighbours_results(&neighbour).unwrap();
-        Stage { sandbox, neighbour, expected }
+        let victim = apns(&sandbox).instances(&TenantId::new("victim"));
+        let expected = victim_results(&victim).unwrap();
+        SharedSandbox { sandbox, victim, expected }
     })
 }
 
-fn neighbours_results(neighbour: &Instances) -> Result<String, ProviderError> {
+fn victim_results(victim: &Instances) -> Result<String, ProviderError> {
     let application = application(&[("apns_topic", "com.example.app")]);
-    let encoded = call(neighbour, Call::Encode, &application)?;
-    Ok(encoded + &call(neighbour, Call::Decode, &application)?)
+    let encoded = call(victim, Call::Encode, &application)?;
+    Ok(encoded + &call(victim, Call::Decode, &application)?)
 }
 
-impl Stage {
+impl SharedSandbox {
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Provider>, LoadError> {
         Provider::load(&self.sandbox, bytes, Trust::Uploaded, &Arc::default())
     }
 
-    /// Does something while the neighbour goes on: its results stay the same, during and after.
-    pub fn beside_the_neighbour<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+    /// Runs `act` while the victim keeps calling: its results must not change, during or after.
+    pub fn with_victim_running<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            let neighbour = scope.spawn(|| {
+            let victim = scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    assert_eq!(neighbours_results(&self.neighbour).as_ref(), Ok(&self.expected));
+                    assert_eq!(victim_results(&self.victim).as_ref(), Ok(&self.expected));
                     thread::sleep(Duration::from_millis(1));
                 }
             });
             let end = End(&over);
             let result = act();
             drop(end);
-            neighbour.join().expect("the neighbour's results stay the same");
-            assert_eq!(neighbours_results(&self.neighbour).as_ref(), Ok(&self.expected));
+            victim.join().expect("the victim's results stay the same");
+            assert_eq!(victim_results(&self.victim).as_ref(), Ok(&self.expected));
             result
         })
     }
 }
 
-/// Tells the neighbour to stop, also after a panic.
+/// Stops the victim, also after a panic.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -151,29 +151,29 @@ impl Drop for End<'_> {
     }
 }
 
-/// A guest at the hands of a tenant of its own.
-pub struct Villain(pub Arc<Instances>);
+/// A guest that is used by a tenant of its own.
+pub struct HostileGuest(pub Arc<Instances>);
 
-impl Villain {
+impl HostileGuest {
     pub fn new(name: &str) -> Self {
         static TENANTS: AtomicU32 = AtomicU32::new(0);
-        let tenant = format!("villain {}", TENANTS.fetch_add(1, Ordering::Relaxed));
-        Self(stage().load(component(name)).unwrap().instances(&TenantId::new(&tenant)))
+        let tenant = format!("guest {}", TENANTS.fetch_add(1, Ordering::Relaxed));
+        Self(shared_sandbox().load(component(name)).unwrap().instances(&TenantId::new(&tenant)))
     }
 
-    /// Makes it do what `settings` say, beside the neighbour.
+    /// Calls an export with these settings while the victim runs.
     pub fn call(&self, export: Call, settings: &[(&str, &str)]) -> Result<String, ProviderError> {
-        stage().beside_the_neighbour(|| call(&self.0, export, &application(settings)))
+        shared_sandbox().with_victim_running(|| call(&self.0, export, &application(settings)))
     }
 
-    /// It does what `settings` say, gets this error for it, and is served again the next time.
+    /// Checks that a call with these settings fails with this error, and that the next call succeeds.
     pub fn is_contained(&self, export: Call, settings: &[(&str, &str)], error: &ProviderError) {
         assert_eq!(self.call(export, settings).as_ref(), Err(error), "{export:?} {settings:?}");
         self.call(export, &[]).unwrap_or_else(|error| panic!("a fresh instance after {settings:?}: {error}"));
     }
 
-    /// As [`Villain::is_contained`], with the setting `do`.
-    pub fn does(&self, export: Call, task: &str, error: &ProviderError) {
+    /// As [`HostileGuest::is_contained`], with the setting `do`.
+    pub fn fails_with(&self, export: Call, task: &str, error: &ProviderError) {
         self.is_contained(export, &[("do", task)], error);
     }
 }

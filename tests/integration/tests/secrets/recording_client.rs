@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
+use crate::harness::client;
 use crate::program::Program;
-use crate::world::client;
 
-pub struct Visitor {
+pub struct RecordingClient {
     client: Client,
     base: String,
     /// The routes that were called.
@@ -17,7 +17,7 @@ pub struct Visitor {
     pub transcript: Vec<u8>,
 }
 
-impl Visitor {
+impl RecordingClient {
     pub fn new(program: &Program) -> Self {
         Self { client: client(), base: program.base.clone(), routes: BTreeSet::new(), transcript: Vec::new() }
     }

@@ -10,9 +10,9 @@ const PIECES: usize = 6;
 
 /// All secrets, and what betrays each.
 #[derive(Default)]
-pub struct Planted(Vec<(String, Vec<String>)>);
+pub struct KnownSecrets(Vec<(String, Vec<String>)>);
 
-impl Planted {
+impl KnownSecrets {
     pub fn text(&mut self, name: &str, secret: &str) {
         self.bytes(name, secret.as_bytes());
     }
@@ -87,8 +87,8 @@ fn needles(piece: &[u8]) -> Vec<String> {
 #[test]
 fn a_secret_is_found_however_it_is_written() {
     let secret = b"a secret of some length, with / and + and \xff in it";
-    let mut planted = Planted::default();
-    planted.bytes("it", secret);
+    let mut secrets = KnownSecrets::default();
+    secrets.bytes("it", secret);
     let around = |middle: &[u8]| [b"before ", middle, b" after"].concat();
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let url: String = url::form_urlencoded::byte_serialize(secret).collect();
@@ -103,8 +103,8 @@ fn a_secret_is_found_however_it_is_written() {
         STANDARD_NO_PAD.encode([b"xy", &secret[..]].concat()).into_bytes(),
     ];
     for way in ways {
-        assert_eq!(planted.found_in(&around(&way)).len(), 1, "{}", String::from_utf8_lossy(&way));
+        assert_eq!(secrets.found_in(&around(&way)).len(), 1, "{}", String::from_utf8_lossy(&way));
     }
-    assert_eq!(planted.found_in(&around(&secret[10..40])).len(), 1, "a part of it");
-    assert!(planted.found_in(b"nothing of the kind, and no part of it").is_empty());
+    assert_eq!(secrets.found_in(&around(&secret[10..40])).len(), 1, "a part of it");
+    assert!(secrets.found_in(b"nothing of the kind, and no part of it").is_empty());
 }
