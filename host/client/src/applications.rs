@@ -9,8 +9,9 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::arguments::{confirm, deletion, given, id, pairs, split};
+use super::print;
 use super::server::Server;
-use super::{confirm, deletion, given, id, pairs, print, split};
 use pushlet_settings::Problem;
 
 const EXAMPLES: &str = "\

@@ -7,8 +7,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::arguments::{confirm, deletion, given, id};
+use super::print;
 use super::server::Server;
-use super::{confirm, deletion, given, id, print};
 use pushlet_settings::Problem;
 
 pub fn command() -> Command {

@@ -4,8 +4,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::arguments::{confirm, deletion, id, pairs};
+use super::print;
 use super::server::Server;
-use super::{confirm, deletion, id, pairs, print};
 use pushlet_settings::Problem;
 
 pub fn command() -> Command {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::Registry;
 use super::journal::Journal;
+use super::storage::cut_off;
 use super::storage::{Change, Key, Storage, StorageError, Table};
-use super::{Registry, cut_off, from_unix, unix_milliseconds};
+use super::time::{from_unix, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 
 /// An answer, and what it answered.

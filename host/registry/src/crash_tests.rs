@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::tests::{Folder, application, key, secrets, version};
+use super::time::from_unix;
 use super::*;
 
 const ROUNDS: u64 = 200;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::journal::Journal;
 use super::storage::{Change, Key, Table};
-use super::unix_milliseconds;
+use super::time::unix_milliseconds;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, MemoryUse, Reservation};
 

@@ -11,6 +11,7 @@
 //! sent for, so that a start takes no longer for thousands of applications, and an expired one hurts nobody.
 
 mod answers;
+mod application;
 mod authentic;
 mod components;
 mod feedback;
@@ -21,23 +22,25 @@ mod memory;
 mod record;
 mod storage;
 mod tenants;
+mod time;
+mod version;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::SystemTime;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
 use journal::Journal;
-use pushlet_credential::{Credential, KeyHasher, SealingKey, Uploads};
-use pushlet_model::contract;
+use pushlet_credential::{KeyHasher, SealingKey, Uploads};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use pushlet_model::warnings::Repeats;
 use record::Record;
+use storage::cut_off;
+use time::unix_milliseconds;
 
 pub use answers::{Answer, Answers};
-pub use components::Version;
+pub use application::{Application, ConnectionIdentity};
 pub use feedback::{DeadToken, Feedback};
 pub use file::File;
 pub use format::{FORMAT, rotate_key};
@@ -45,29 +48,7 @@ pub use memory::Memory;
 pub use record::Description;
 pub use storage::{Change, Key, Storage, StorageError, Table};
 pub use tenants::{KeyRecord, TenantRecord};
-
-/// A registered application, ready to send for.
-pub struct Application {
-    /// What components see of it.
-    pub record: contract::Application,
-    /// The name of its provider.
-    pub provider: String,
-    pub credential: Option<Credential>,
-    pub feedback: Arc<Feedback>,
-    /// One for each of its sends that may be under way at once.
-    pub places: Arc<Semaphore>,
-    /// Once it was asked for.
-    pub identity: OnceLock<ConnectionIdentity>,
-    /// Its push service, or the one that gives it tokens, could not be reached.
-    pub unreached: Repeats,
-}
-
-/// What decides which connections an application uses.
-pub struct ConnectionIdentity {
-    /// The settings that are part of it.
-    pub settings: Vec<String>,
-    pub digest: [u8; 32],
-}
+pub use version::Version;
 
 /// An application that is known; its secrets may not be opened yet.
 pub struct Entry {
@@ -85,7 +66,7 @@ pub struct Registry {
     hasher: KeyHasher,
     journal: Arc<Journal>,
     applications: RwLock<HashMap<TenantId, HashMap<String, Arc<Entry>>>>,
-    versions: RwLock<components::Versions>,
+    versions: RwLock<version::Versions>,
     /// Held from the check of a change to its end, so that what is kept and what is in memory agree.
     changing: Mutex<()>,
     /// Most dead tokens per application.
@@ -99,7 +80,7 @@ impl Registry {
         let hasher = format::hasher(&*storage, &key)?;
         let registry = Self {
             journal: Journal::new(storage.clone()),
-            versions: RwLock::new(components::read(&*storage, &hasher)?),
+            versions: RwLock::new(version::read(&*storage, &hasher)?),
             hasher,
             storage,
             key,
@@ -297,21 +278,6 @@ impl Entry {
 fn not_found() -> Error {
     let message = "no application found for the provided application_id";
     Error::new(Kind::NotFound, "application_not_found", message)
-}
-
-fn cut_off(what: &str) -> StorageError {
-    StorageError::Corrupt(format!("{what} can not be read"))
-}
-
-/// Milliseconds since the Unix epoch.
-fn unix_milliseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The time of so many milliseconds since the Unix epoch.
-fn from_unix(milliseconds: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::application::Application;
 use super::storage::StorageError;
-use super::{Application, from_unix};
+use super::time::from_unix;
 use pushlet_credential::{Credential, SealError, SealingKey, Summary, Uploads};
 use pushlet_model::contract::{self, Environment};
 use pushlet_model::tenant::TenantId;

@@ -185,6 +185,10 @@ impl From<StorageError> for Error {
     }
 }
 
+pub(super) fn cut_off(what: &str) -> StorageError {
+    StorageError::Corrupt(format!("{what} can not be read"))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

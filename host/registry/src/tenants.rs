@@ -4,8 +4,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::storage::cut_off;
 use super::storage::{Change, Key, StorageError, Table};
-use super::{Registry, authentic, cut_off};
+use super::time::from_unix;
+use super::{Registry, authentic};
 use pushlet_credential::{KeyHash, KeyId};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::{Limits, TenantId};
@@ -116,12 +118,12 @@ impl TenantRecord {
             Some(KeyRecord {
                 id: KeyId::parse(&key.id)?,
                 hash,
-                created: super::from_unix(key.created),
-                expires: key.expires.map(super::from_unix),
+                created: from_unix(key.created),
+                expires: key.expires.map(from_unix),
             })
         };
         Some(Self {
-            created: super::from_unix(written.created),
+            created: from_unix(written.created),
             suspended: written.suspended,
             limits: written.limits,
             keys: written.keys.into_iter().map(key).collect::<Option<_>>()?,

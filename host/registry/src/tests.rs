@@ -1,11 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ring::digest::{SHA256, digest};
+use tokio::sync::Semaphore;
 
+use super::time::from_unix;
 use super::*;
 use pushlet_credential::{ApiKey, Secret};
+use pushlet_model::contract;
 use pushlet_model::contract::Environment;
 use pushlet_model::tenant::Limits;
 

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use ring::rand::{SecureRandom, SystemRandom};
+
 /// The pauses between failures.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
@@ -87,6 +89,14 @@ impl Breaker {
     pub fn probe_time(&self) -> Duration {
         self.backoff.base.max(Duration::from_secs(1))
     }
+}
+
+/// A random fraction of `u32::MAX`.
+pub(super) fn jitter() -> u32 {
+    let mut bytes = [0; 4];
+    // Without randomness all pauses have their least length; nothing else depends on it.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    u32::from_be_bytes(bytes)
 }
 
 #[cfg(test)]

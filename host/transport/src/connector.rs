@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
-use super::dial::{DialError, Resolver, dial_any};
+use super::dial::{Resolver, dial_any};
+use super::error::DialError;
 use super::frames::{Heads, MOST_INFORMATIONAL, Scanner};
 use super::origin::Origin;
 

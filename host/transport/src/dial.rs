@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::error::Cause;
+use super::error::{Cause, DialError};
 use super::guard;
 use super::lookup::Lookups;
 use super::origin::Origin;
@@ -21,24 +21,6 @@ use pushlet_model::tenant::TenantId;
 const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses tried in one connect.
 const MOST_ADDRESSES: usize = 16;
-
-/// Why no connection came about.
-#[derive(Debug, Clone)]
-pub(super) struct DialError {
-    pub cause: Cause,
-    pub detail: String,
-}
-
-impl DialError {
-    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        DialError { cause, detail: detail.into() }
-    }
-
-    /// Whether trying again soon will not help.
-    pub fn is_lasting(&self) -> bool {
-        matches!(self.cause, Cause::Tls | Cause::ForbiddenAddress)
-    }
-}
 
 /// How the names of one peer are looked up.
 #[derive(Clone)]
@@ -153,14 +135,6 @@ fn cause_of(error: &std::io::Error) -> Cause {
         _ => Cause::Connect,
     }
 }
-
-impl std::fmt::Display for DialError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.cause, self.detail)
-    }
-}
-
-impl std::error::Error for DialError {}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::dial::DialError;
 use super::origin::Origin;
 
 /// How often a request that the peer certainly did not process is sent.
@@ -87,6 +86,32 @@ impl Cause {
         matches!(self, Self::Connect | Self::ConnectTimeout | Self::Dns | Self::Tls)
     }
 }
+
+/// Why no connection came about.
+#[derive(Debug, Clone)]
+pub(super) struct DialError {
+    pub cause: Cause,
+    pub detail: String,
+}
+
+impl DialError {
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        DialError { cause, detail: detail.into() }
+    }
+
+    /// Whether trying again soon will not help.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.cause, Cause::Tls | Cause::ForbiddenAddress)
+    }
+}
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.cause, self.detail)
+    }
+}
+
+impl std::error::Error for DialError {}
 
 /// A send without an answer.
 #[derive(Debug, Clone)]

@@ -15,16 +15,20 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
 use super::answer_body::AnswerBody;
+use super::breaker::jitter;
 use super::breaker::{Backoff, Breaker, BreakerState};
 use super::connector::{Connector, limit_informational};
-use super::dial::{DialError, Resolver};
+use super::dial::Resolver;
+use super::error::DialError;
 use super::error::{Cause, Delivery, SendError};
 use super::guard;
 use super::handover::Body;
 use super::lookup::Lookups;
-use super::message::{ConnectionHandle, Identity, IdentityKey, PeerKey, Request, Response};
+use super::message::{Identity, IdentityKey, PeerKey, Protocol, Request};
+use super::response::{ConnectionHandle, Response};
+use super::settings::Settings;
+use super::stats::{ConnectionStats, PeerLoad};
 use super::tls::Tls;
-use super::{ConnectionStats, Settings, jitter};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 
@@ -97,7 +101,8 @@ impl Https {
 
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
         let now = Instant::now();
-        let of = |peer: &Arc<Peer>| ConnectionStats::of_https(&peer.tenant, &peer.key, peer.figures(now));
+        let of =
+            |peer: &Arc<Peer>| ConnectionStats::new(&peer.tenant, &peer.key, Protocol::Https, peer.load(now));
         self.all().iter().map(of).collect()
     }
 
@@ -161,13 +166,6 @@ async fn forget_idle(peers: Weak<Peers>, after: Duration) {
     }
 }
 
-/// Figures for metrics: requests in flight, requests that wait, the breaker.
-pub(super) struct Figures {
-    pub requests: usize,
-    pub waiting: usize,
-    pub breaker: BreakerState,
-}
-
 impl Peer {
     fn new(key: PeerKey, tenant: TenantId, client: Client, settings: &Settings) -> Self {
         let backoff = Backoff {
@@ -228,9 +226,10 @@ impl Peer {
         }
     }
 
-    fn figures(&self, now: Instant) -> Figures {
-        Figures {
-            requests: self.most - self.permits.available_permits(),
+    fn load(&self, now: Instant) -> PeerLoad {
+        PeerLoad {
+            connections: 0,
+            streams: self.most - self.permits.available_permits(),
             waiting: self.waiting.load(Ordering::Relaxed),
             breaker: self.fate().breaker.state(now),
         }

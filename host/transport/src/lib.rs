@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pushlet_model::tenant::TenantId;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use http2::Http2;
 use https::Https;
@@ -18,9 +17,11 @@ use tls::Tls;
 
 pub use breaker::BreakerState;
 pub use error::{Cause, Delivery, SendError, SetupError};
-pub use message::{ClientCertificate, ConnectionHandle, Identity, Protocol, Request, Response};
+pub use message::{ClientCertificate, Identity, Protocol, Request};
 pub use origin::{Origin, OriginError};
+pub use response::{ConnectionHandle, Response};
 pub use settings::Settings;
+pub use stats::ConnectionStats;
 
 mod answer_body;
 mod breaker;
@@ -36,7 +37,9 @@ mod https;
 mod lookup;
 mod message;
 mod origin;
+mod response;
 mod settings;
+mod stats;
 mod tls;
 
 #[cfg(test)]
@@ -50,24 +53,6 @@ struct Inner {
     http2: Http2,
     https: Https,
     draining: AtomicBool,
-}
-
-/// Figures of one origin and identity, for metrics.
-#[derive(Debug, Clone)]
-pub struct ConnectionStats {
-    /// Of those that use it, the tenant that used it first.
-    pub tenant: TenantId,
-    pub origin: Origin,
-    /// `anonymous`, or `certificate:` or `token:` and the beginning of the digest.
-    pub identity: String,
-    pub protocol: Protocol,
-    /// Open connections; not known, and 0, for [`Protocol::Https`].
-    pub connections: usize,
-    /// Requests in flight.
-    pub streams: usize,
-    /// Requests that wait.
-    pub queued: usize,
-    pub breaker: BreakerState,
 }
 
 impl Transport {
@@ -127,34 +112,6 @@ impl Transport {
     }
 }
 
-impl ConnectionStats {
-    fn of_pool(tenant: &TenantId, key: &PeerKey, figures: http2::Figures) -> Self {
-        ConnectionStats {
-            tenant: tenant.clone(),
-            origin: key.origin.clone(),
-            identity: key.identity.to_string(),
-            protocol: Protocol::Http2,
-            connections: figures.connections,
-            streams: figures.streams,
-            queued: figures.waiting,
-            breaker: figures.breaker,
-        }
-    }
-
-    fn of_https(tenant: &TenantId, key: &PeerKey, figures: https::Figures) -> Self {
-        ConnectionStats {
-            tenant: tenant.clone(),
-            origin: key.origin.clone(),
-            identity: key.identity.to_string(),
-            protocol: Protocol::Https,
-            connections: 0,
-            streams: figures.requests,
-            queued: figures.waiting,
-            breaker: figures.breaker,
-        }
-    }
-}
-
 /// Refuses what would not survive the way: a path that is none, fields that belong to the connection
 /// (RFC 9113, section 8.2.2), and fields that the transport writes itself.
 fn check(request: &Request) -> Result<(), SendError> {
@@ -179,11 +136,3 @@ const RESERVED_HEADERS: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-/// A random fraction of `u32::MAX`.
-fn jitter() -> u32 {
-    let mut bytes = [0; 4];
-    // Without randomness all pauses have their least length; nothing else depends on it.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    u32::from_be_bytes(bytes)
-}

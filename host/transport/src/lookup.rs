@@ -9,8 +9,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
-use super::dial::DialError;
-use super::error::Cause;
+use super::error::{Cause, DialError};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairPermits;
 

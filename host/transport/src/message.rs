@@ -1,8 +1,7 @@
-//! Requests, responses, and who sends them.
+//! Requests, and who sends them.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -10,10 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rustls::sign::CertifiedKey;
 use tokio::time::Instant;
 
-use super::http2::StreamOrigin;
 use super::origin::Origin;
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::{Account, Reservation};
+use pushlet_quota::account::Account;
 
 /// How a request travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,38 +79,6 @@ impl Request {
             value.set_sensitive(true);
         }
         all
-    }
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    /// What the body takes on the account, if it is large.
-    pub reserved: Option<Reservation>,
-    /// How long the request waited for its place on a connection.
-    pub waited: Duration,
-    pub connection: ConnectionHandle,
-}
-
-/// The connection that an answer came over.
-pub struct ConnectionHandle(pub(super) Option<StreamOrigin>);
-
-impl ConnectionHandle {
-    /// Opens no further stream on this connection and closes it when its streams have ended.
-    /// For [`Protocol::Https`] this does nothing: no peer there ties its state to a connection.
-    pub fn close_after_use(self) {
-        if let Some(origin) = self.0 {
-            origin.retire();
-        }
-    }
-}
-
-impl fmt::Debug for ConnectionHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ConnectionHandle")
     }
 }
 

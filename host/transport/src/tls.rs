@@ -8,7 +8,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
-use super::{Identity, Settings, SetupError};
+use super::error::SetupError;
+use super::message::Identity;
+use super::settings::Settings;
 
 /// The trusted roots, read once.
 pub(super) struct Tls {

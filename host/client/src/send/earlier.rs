@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::results::{Key, key};
+use super::target::{Key, key};
 
 /// Lines that are remembered: as many different targets as the server compares with.
 const MOST: usize = 229_376;

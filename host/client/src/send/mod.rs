@@ -6,6 +6,7 @@ mod progress;
 mod results;
 mod stop;
 mod stream;
+mod target;
 mod targets;
 
 use std::io::Write as _;
@@ -16,8 +17,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
+use super::print;
 use super::server::Server;
-use super::{given, print};
 use progress::Progress;
 use pushlet_settings::Problem;
 use results::Results;
@@ -173,13 +174,4 @@ fn report(end: &stream::End, progress: &Progress, as_json: bool) -> Result<(), P
     }
     print::line(&progress.summary())?;
     end.examples.iter().try_for_each(|example| print::line(&format!("  {example}")))
-}
-
-/// What a target is told apart by: its line without space around it.
-fn trimmed(line: &str) -> &str {
-    line.trim_matches(|letter: char| letter.is_ascii_whitespace() || letter == '\u{feff}')
-}
-
-fn application(matches: &ArgMatches) -> &str {
-    given(matches, "application")
 }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use serde_json::{Map, Value, json};
 
-use super::super::pairs;
-use super::application;
+use crate::arguments::{given, pairs};
 use pushlet_settings::Problem;
 
 /// Flag and name of the fields that are texts.
@@ -77,7 +76,7 @@ pub fn header(matches: &ArgMatches) -> Result<Value, Problem> {
         }
     }
     notification.extend(pairs(matches, "set")?);
-    let mut header = json!({ "application_id": application(matches), "notification": notification });
+    let mut header = json!({ "application_id": given(matches, "application"), "notification": notification });
     if matches.get_flag("validate-only") {
         header["validate_only"] = true.into();
     }

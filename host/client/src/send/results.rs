@@ -1,6 +1,5 @@
 //! The results file: a line of JSON for each target, from which a later run knows what is done.
 
-use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
@@ -8,8 +7,7 @@ use std::path::Path;
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
-use super::targets::Target;
-use super::trimmed;
+use super::target::{Done, Target};
 use pushlet_settings::Problem;
 
 /// Results after which another try makes no sense, or might be a second push.
@@ -21,19 +19,6 @@ const WHAT: &str = "notification_digest";
 /// The field of a duplicate whose target is an earlier one, written otherwise. Its text is in no other line, so it is
 /// done; one in the same spelling has the fate of the first.
 pub const OTHER_SPELLING: &str = "other_spelling";
-
-/// What a target is told apart by: the beginning of a digest.
-pub type Key = [u8; 16];
-
-/// Targets that have a final result: 16 bytes for each, however long it is.
-#[derive(Default)]
-pub struct Done(HashSet<Key>);
-
-impl Done {
-    pub fn contains(&self, target: &str) -> bool {
-        !self.0.is_empty() && self.0.contains(&key(target))
-    }
-}
 
 /// Where results go.
 pub struct Results {
@@ -111,10 +96,10 @@ fn read(file: &mut File, what: &str) -> std::io::Result<Option<Done>> {
         }
         let is_final = result["status"].as_str().is_some_and(|status| FINAL.contains(&status));
         if is_final || result[OTHER_SPELLING] == true {
-            done.0.insert(match &result["target"] {
-                Value::String(text) => key(text),
-                other => key(&other.to_string()),
-            });
+            match &result["target"] {
+                Value::String(text) => done.insert(text),
+                other => done.insert(&other.to_string()),
+            }
         }
         line.clear();
     }
@@ -127,18 +112,6 @@ fn read(file: &mut File, what: &str) -> std::io::Result<Option<Done>> {
         }
     }
     Ok(Some(done))
-}
-
-/// A JSON line may be written with other spaces.
-pub fn key(target: &str) -> Key {
-    let text = trimmed(target);
-    let plain = match Target::shown(text) {
-        Value::String(_) => text.to_owned(),
-        object => object.to_string(),
-    };
-    let mut key = [0; 16];
-    key.copy_from_slice(&digest(&SHA256, plain.as_bytes()).as_ref()[..16]);
-    key
 }
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::super::print;
-use super::super::server::Server;
 use super::earlier::Earlier;
 use super::progress::{self, Progress};
 use super::results::{OTHER_SPELLING, Results};
 use super::stop::Stop;
-use super::targets::{Target, Targets};
+use super::target::Target;
+use super::targets::Targets;
+use crate::print;
+use crate::server::Server;
 use pushlet_settings::Problem;
 
 /// Targets that are read ahead.

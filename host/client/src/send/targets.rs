@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-use super::results::Done;
-use super::trimmed;
+use super::target::{Done, Target, trimmed};
 use pushlet_settings::Problem;
 
 pub struct Targets {
@@ -22,14 +21,6 @@ pub struct Targets {
     total: Option<u64>,
     done: Done,
     skipped: Arc<AtomicU64>,
-}
-
-/// A target on its way.
-pub struct Target {
-    /// As it stood in the file.
-    pub text: String,
-    /// As a line of the stream, without its end.
-    pub line: String,
 }
 
 impl Targets {
@@ -102,14 +93,6 @@ impl Targets {
                 if text.starts_with('{') { text.to_owned() } else { json!({ "target": text }).to_string() };
             return Ok(Some(Target { text: text.to_owned(), line }));
         }
-    }
-}
-
-impl Target {
-    /// For the results: a token as a text, a JSON line as what it is.
-    pub fn shown(text: &str) -> Value {
-        let object = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
-        object.unwrap_or_else(|| text.into())
     }
 }
 

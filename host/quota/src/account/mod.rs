@@ -11,6 +11,8 @@
 mod budget;
 mod machine;
 mod memory;
+mod reservation;
+mod scheduling;
 mod work;
 mod workers;
 
@@ -21,8 +23,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 pub use machine::default_memory;
-pub use memory::{MemoryUse, Reservation};
-pub use work::{Meter, Work, WorkLimits, WorkPermit};
+pub use memory::MemoryUse;
+pub use reservation::Reservation;
+pub use scheduling::{Meter, WorkPermit};
+pub use work::{Work, WorkLimits};
 pub use workers::thread_cpu_time;
 
 use memory::{ProcessMemory, TenantMemory};

@@ -13,13 +13,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri, Version};
 use tokio::time::timeout_at;
 
-use super::StreamOrigin;
 use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
 use super::observer::Record;
-use super::pool::Lease;
+use super::pool::{Lease, StreamOrigin};
 use crate::answer_body::AnswerBody;
 use crate::error::{Cause, Delivery, SendError};
-use crate::message::{ConnectionHandle, Request, Response};
+use crate::message::Request;
+use crate::response::{ConnectionHandle, Response};
 use pushlet_quota::account::{Account, Reservation};
 
 /// Sends the request over the leased stream.

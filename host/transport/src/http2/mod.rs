@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -12,18 +12,21 @@ use tokio::time::timeout;
 use super::dial::Resolver;
 use super::error::{Cause, SendError};
 use super::lookup::Lookups;
-use super::message::{IdentityKey, PeerKey, Request, Response};
+use super::message::{IdentityKey, PeerKey, Protocol, Request};
+use super::response::Response;
+use super::settings::Settings;
+use super::stats::ConnectionStats;
 use super::tls::Tls;
-use super::{ConnectionStats, Settings};
 use pool::{Lease, Pool, Refusal};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
-use state::ConnectionId;
 
-pub(super) use state::Figures;
+pub(super) use pool::StreamOrigin;
 
 mod connection;
+mod driver;
 mod exchange;
+mod keeper;
 mod observer;
 mod pool;
 mod state;
@@ -47,25 +50,6 @@ struct Shard {
     pools: FairCache<TenantId, PeerKey, Arc<Pool>>,
     /// When pools that have ended were removed last.
     swept_at: Instant,
-}
-
-/// Where a stream was opened.
-#[derive(Default)]
-pub(super) struct StreamOrigin {
-    pool: Weak<Pool>,
-    connection: ConnectionId,
-}
-
-impl StreamOrigin {
-    fn new(lease: &Lease) -> Self {
-        StreamOrigin { pool: Arc::downgrade(&lease.pool), connection: lease.connection.id }
-    }
-
-    pub fn retire(self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.retire(self.connection);
-        }
-    }
 }
 
 impl Http2 {
@@ -115,7 +99,7 @@ impl Http2 {
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
         self.pools()
             .iter()
-            .map(|pool| ConnectionStats::of_pool(pool.tenant(), pool.key(), pool.figures()))
+            .map(|pool| ConnectionStats::new(pool.tenant(), pool.key(), Protocol::Http2, pool.load()))
             .collect()
     }
 
@@ -178,7 +162,7 @@ impl Http2 {
         if shard.pools.get(key).is_some_and(|pool| pool.has_ended()) {
             shard.pools.remove(key);
         }
-        let make = || Pool::start(key.clone(), resolver, Arc::new(config), self.settings.clone());
+        let make = || keeper::start(key.clone(), resolver, Arc::new(config), self.settings.clone());
         let found = shard.pools.get_or_insert_with(tenant, key, 1, |pool| !pool.is_busy(), make);
         found.map_err(|_| SendError::too_many_peers(&request.origin))
     }

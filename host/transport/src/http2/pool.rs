@@ -1,51 +1,52 @@
 //! The pool of one origin and identity: a lock and tasks around [`PoolState`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::timeout_at;
 
-use super::connection::{self, Connection};
-use super::state::{Action, Admission, Bounds, ConnectionId, Figures, PoolState, Ticket};
+use super::connection::Connection;
+use super::state::{Action, Admission, Bounds, ConnectionId, PoolState, Ticket};
 use crate::breaker::Backoff;
-use crate::dial::{DialError, Resolver, dial};
-use crate::error::{Cause, SendError};
+use crate::breaker::jitter;
+use crate::dial::Resolver;
+use crate::error::{Cause, DialError, SendError};
 use crate::message::PeerKey;
-use crate::{Settings, jitter};
+use crate::settings::Settings;
+use crate::stats::PeerLoad;
 use pushlet_model::tenant::TenantId;
 use pushlet_model::warnings::Repeats;
-
-/// An unused pool is dropped after this long.
-const KEEP_UNUSED: Duration = Duration::from_secs(60);
 
 type Answer = Result<Arc<Connection>, Duration>;
 type State = PoolState<Arc<Connection>, oneshot::Sender<Answer>>;
 
 pub struct Pool {
-    key: PeerKey,
-    resolver: Resolver,
-    tls: Arc<ClientConfig>,
-    settings: Arc<Settings>,
+    pub(super) key: PeerKey,
+    pub(super) resolver: Resolver,
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) settings: Arc<Settings>,
     shared: Mutex<Shared>,
     /// The keeper must look at the state anew.
-    changed: Notify,
+    pub(super) changed: Notify,
     /// Becomes true when the keeper leaves.
-    ended: watch::Sender<bool>,
+    pub(super) ended: watch::Sender<bool>,
     /// A peer that refuses connections does so as often as we try.
-    failed_connects: Repeats,
+    pub(super) failed_connects: Repeats,
+    /// Starts the task that opens a connection.
+    connect: fn(Arc<Pool>, ConnectionId),
 }
 
-struct Shared {
-    state: State,
-    connections: Vec<Arc<Connection>>,
+pub(super) struct Shared {
+    pub(super) state: State,
+    pub(super) connections: Vec<Arc<Connection>>,
     /// When the keeper wakes by itself.
-    wake_at: Option<Instant>,
+    pub(super) wake_at: Option<Instant>,
     /// Why the last connect failed.
-    last_failure: Option<DialError>,
+    pub(super) last_failure: Option<DialError>,
     /// No new connection is opened any more.
-    cut: bool,
+    pub(super) cut: bool,
 }
 
 /// Why no stream was had.
@@ -56,21 +57,20 @@ pub enum Refusal {
 }
 
 impl Pool {
-    /// Makes a pool and starts its keeper. No connection is opened before the first request.
-    pub fn start(
+    /// Makes a pool without a keeper. No connection is opened before the first request.
+    pub fn new(
         key: PeerKey,
         resolver: Resolver,
         tls: Arc<ClientConfig>,
         settings: Arc<Settings>,
-    ) -> Arc<Pool> {
+        connect: fn(Arc<Pool>, ConnectionId),
+    ) -> Pool {
         let state = PoolState::new(bounds(&settings));
         let (connections, wake_at, last_failure, cut) = (Vec::new(), None, None, false);
         let shared = Mutex::new(Shared { state, connections, wake_at, last_failure, cut });
         let (changed, ended) = (Notify::new(), watch::Sender::new(false));
         let failed_connects = Repeats::default();
-        let pool = Arc::new(Pool { key, resolver, tls, settings, shared, changed, ended, failed_connects });
-        tokio::spawn(keep(pool.clone()));
-        pool
+        Pool { key, resolver, tls, settings, shared, changed, ended, failed_connects, connect }
     }
 
     pub fn key(&self) -> &PeerKey {
@@ -84,7 +84,7 @@ impl Pool {
 
     /// Whether requests are in flight or wait.
     pub fn is_busy(&self) -> bool {
-        let Figures { streams, waiting, .. } = self.figures();
+        let PeerLoad { streams, waiting, .. } = self.load();
         streams > 0 || waiting > 0
     }
 
@@ -122,8 +122,8 @@ impl Pool {
         }
     }
 
-    pub fn figures(&self) -> Figures {
-        self.lock().state.figures(Instant::now())
+    pub fn load(&self) -> PeerLoad {
+        self.lock().state.load(Instant::now())
     }
 
     /// Closes connections as they fall idle; requests that wait are still served.
@@ -201,7 +201,7 @@ impl Pool {
     }
 
     /// Reports an event to the state and carries out what it decides.
-    fn with<T>(self: &Arc<Self>, now: Instant, event: impl FnOnce(&mut Shared) -> T) -> T {
+    pub(super) fn with<T>(self: &Arc<Self>, now: Instant, event: impl FnOnce(&mut Shared) -> T) -> T {
         let mut shared = self.lock();
         let result = event(&mut shared);
         while let Some(action) = shared.state.next(now) {
@@ -228,86 +228,9 @@ impl Pool {
             }
             // A waiter that has gone away needs no answer.
             Action::Refuse(waiter, pause) => drop(waiter.send(Err(pause))),
-            Action::Connect(id) => drop(tokio::spawn(connect(self.clone(), id))),
+            Action::Connect(id) => (self.connect)(self.clone(), id),
             Action::Retire(connection) => connection.retire(),
             Action::Finish(connection) => connection.finish(),
-        }
-    }
-}
-
-fn bounds(settings: &Settings) -> Bounds {
-    Bounds {
-        connections: settings.max_connections.max(1),
-        streams: settings.max_streams,
-        waiting: settings.max_waiting,
-        probation: settings.probation,
-        idle: settings.idle_timeout,
-        backoff: Backoff {
-            threshold: settings.breaker_failures,
-            base: settings.backoff_base,
-            max: settings.backoff_max,
-        },
-    }
-}
-
-/// Opens one connection and drives it to its end.
-async fn connect(pool: Arc<Pool>, id: ConnectionId) {
-    let key = &pool.key;
-    let opened = match dial(&key.origin, &pool.tls, &pool.resolver, pool.settings.connect_timeout).await {
-        Ok(stream) => connection::start(id, stream)
-            .await
-            .map_err(|error| DialError::new(Cause::Connect, error.to_string())),
-        Err(error) => Err(error),
-    };
-    let now = Instant::now();
-    match opened {
-        Ok((connection, driver)) => {
-            pool.with(now, |shared| {
-                if shared.cut {
-                    connection.kill();
-                }
-                shared.last_failure = None;
-                shared.connections.push(connection.clone());
-                shared.state.opened(now, id, connection.clone());
-            });
-            connection::drive(pool, connection, driver).await;
-        }
-        Err(error) => {
-            if let Some(repeated) = pool.failed_connects.due(now) {
-                let (origin, identity) = (&key.origin, &key.identity);
-                tracing::warn!(%origin, %identity, cause = %error.cause, detail = error.detail, repeated, "connect failed");
-            }
-            pool.with(now, |shared| {
-                shared.state.open_failed(now, jitter(), error.is_lasting());
-                shared.last_failure = Some(error);
-            });
-            pool.changed.notify_one();
-        }
-    }
-}
-
-/// Looks after what comes with time: pauses that end, idle connections, the end of the pool.
-async fn keep(pool: Arc<Pool>) {
-    let mut unused_since = None;
-    loop {
-        let now = Instant::now();
-        let (wake_at, ended) = pool.with(now, |shared| {
-            let unused = shared.state.is_unused();
-            let since = unused.then(|| *unused_since.get_or_insert(now));
-            unused_since = since;
-            let due = since.map(|since| since + KEEP_UNUSED);
-            let ended = shared.state.end_if_unused(due.is_some_and(|due| due <= now));
-            shared.wake_at = shared.state.wake_at(now).into_iter().chain(due).min();
-            (shared.wake_at, ended)
-        });
-        if ended {
-            pool.ended.send_replace(true);
-            return;
-        }
-        let forever = now + Duration::from_secs(24 * 3600);
-        tokio::select! {
-            () = pool.changed.notified() => {}
-            () = sleep_until(wake_at.unwrap_or(forever).into()) => {}
         }
     }
 }
@@ -362,5 +285,39 @@ impl Drop for Waiting<'_> {
                 shared.state.release(now, connection.id, false);
             }
         });
+    }
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        connections: settings.max_connections.max(1),
+        streams: settings.max_streams,
+        waiting: settings.max_waiting,
+        probation: settings.probation,
+        idle: settings.idle_timeout,
+        backoff: Backoff {
+            threshold: settings.breaker_failures,
+            base: settings.backoff_base,
+            max: settings.backoff_max,
+        },
+    }
+}
+
+/// Where a stream was opened.
+#[derive(Default)]
+pub struct StreamOrigin {
+    pool: Weak<Pool>,
+    connection: ConnectionId,
+}
+
+impl StreamOrigin {
+    pub fn new(lease: &Lease) -> Self {
+        StreamOrigin { pool: Arc::downgrade(&lease.pool), connection: lease.connection.id }
+    }
+
+    pub fn retire(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.retire(self.connection);
+        }
     }
 }

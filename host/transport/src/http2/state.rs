@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::breaker::{Backoff, Breaker, BreakerState};
+use crate::stats::PeerLoad;
 
 pub type ConnectionId = u64;
 pub type Ticket = u64;
@@ -46,15 +47,6 @@ pub enum Action<C, W> {
     Retire(C),
     /// It is retired and has no stream left: close it.
     Finish(C),
-}
-
-/// Figures for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
-    pub connections: usize,
-    pub streams: usize,
-    pub waiting: usize,
-    pub breaker: BreakerState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,8 +268,8 @@ impl<C: Clone, W> PoolState<C, W> {
         idle.map(|slot| slot.used_at + self.bounds.idle).chain(connect).min()
     }
 
-    pub fn figures(&self, now: Instant) -> Figures {
-        Figures {
+    pub fn load(&self, now: Instant) -> PeerLoad {
+        PeerLoad {
             connections: self.slots.len(),
             streams: self.slots.iter().map(|slot| slot.streams).sum(),
             waiting: self.waiting.len(),

@@ -218,10 +218,10 @@ impl Run {
         }
         assert_eq!(self.pool.next(now), None, "it never comes to rest");
         self.model.assert_nothing_left(self.pool.wake_at(now));
-        let figures = self.pool.figures(now);
+        let load = self.pool.load(now);
         let streams: usize = self.model.connections.values().map(|c| c.streams).sum();
         assert_eq!(
-            (figures.connections, figures.streams, figures.waiting),
+            (load.connections, load.streams, load.waiting),
             (self.model.connections.len(), streams, self.model.queue.len())
         );
     }

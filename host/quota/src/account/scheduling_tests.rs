@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use futures_util::FutureExt as _;
 
+use super::super::work::WorkLimits;
 use super::super::{AccountSettings, Accounts};
 use super::*;
 use pushlet_model::tenant::TenantId;

@@ -1,0 +1,166 @@
+//! When a tenant's work may begin, on which threads it runs, and who is charged with it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::work::{Work, overloaded};
+use super::workers::{WorkerPool, join, thread_cpu_time};
+use super::{Account, Common};
+use pushlet_model::error::Error;
+
+/// Jobs of one tenant that wait for a thread or run.
+const MOST_WAITING: usize = 64;
+
+impl Account {
+    /// May the tenant begin such work now? `Err`: it used up its processor time (429).
+    pub fn admit_work(&self, work: Work) -> Result<(), Error> {
+        self.cpu_wait(work).map_or(Ok(()), |wait| {
+            let message = "the tenant's processor time is used up (limit cpu_milliseconds_per_second)";
+            Err(self.over_limit("cpu_milliseconds_per_second", message.to_owned()).after(wait))
+        })
+    }
+
+    /// How long the tenant must wait before it may begin such work. None: not at all.
+    pub fn cpu_wait(&self, work: Work) -> Option<Duration> {
+        let mut budgets = self.work.budgets();
+        let budget = match work {
+            Work::Compiling => &mut budgets.compiling,
+            _ => &mut budgets.requests,
+        };
+        budget.admit(Instant::now()).err()
+    }
+
+    /// Charges processor time that was used.
+    pub fn charge_work(&self, work: Work, used: Duration) {
+        self.work.totals.add(work, used);
+        self.common.work.add(work, used);
+        let mut budgets = self.work.budgets();
+        if work == Work::Compiling {
+            return budgets.compiling.charge(used);
+        }
+        budgets.requests.charge(used);
+        budgets.light.charge(used);
+    }
+
+    /// Charges, when dropped, the processor time that this thread used meanwhile.
+    pub fn meter(&self, work: Work) -> Meter<'_> {
+        Meter { account: self, work, start: thread_cpu_time() }
+    }
+
+    /// The tenant's work kept its place for long without an end: it is served after others for a while.
+    pub fn defer(&self) {
+        self.work.budgets().light.charge_all();
+    }
+
+    /// Milliseconds of processor time per second, over the last seconds; compiling is not in it.
+    pub fn cpu_milliseconds_per_second(&self) -> u64 {
+        self.work.budgets().requests.rate_of_use(Instant::now())
+    }
+
+    /// Processor time since this account was made.
+    pub fn work_by_kind(&self) -> [(Work, Duration); Work::ALL.len()] {
+        self.work.totals.all()
+    }
+
+    /// Runs a job that takes long on a low-priority thread, and charges the tenant with it. It waits among the
+    /// tenant's own jobs first, then among all tenants'; not for ever, and not with any number of others.
+    ///
+    /// When the future is dropped, a job that has not begun does not begin; one that has runs to its end.
+    pub async fn run_heavy<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: Work,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.admit_work(work)?;
+        let queued = self.queue()?;
+        let permit = self.permit_within(self.work.heavy_wait).await.ok_or_else(overloaded)?;
+        let account = self.clone();
+        let job = move || {
+            let _queued = queued;
+            let _meter = account.meter(work);
+            job()
+        };
+        permit.run(job).await.ok_or_else(overloaded)
+    }
+
+    /// Waits for the right to call an uploaded component. None: it took too long.
+    pub async fn permit(self: &Arc<Self>) -> Option<WorkPermit> {
+        self.permit_within(self.work.wait).await
+    }
+
+    async fn permit_within(self: &Arc<Self>, wait: Duration) -> Option<WorkPermit> {
+        let both = async {
+            // Among the tenant's own first, so that no tenant has more than a few places in the common queue, which
+            // is served in order.
+            let own = self.work.own.clone().acquire_owned().await.ok()?;
+            let is_light = self.work.budgets().light.admit(Instant::now()).is_ok();
+            let place = pool(&self.common, is_light).place().await?;
+            Some(WorkPermit { common: self.common.clone(), is_light, _own: own, _place: place })
+        };
+        tokio::time::timeout(wait, both).await.ok()?
+    }
+
+    fn queue(self: &Arc<Self>) -> Result<Queued, Error> {
+        // From here on, dropping it gives the place back.
+        let queued = Queued(self.clone());
+        if self.work.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+            let message =
+                format!("{MOST_WAITING} jobs of this tenant wait for the processor (limit queued_work)");
+            return Err(self.over_limit("queued_work", message).after(Duration::from_secs(1)));
+        }
+        Ok(queued)
+    }
+}
+
+/// One of the tenant's jobs, from its queue to its end.
+struct Queued(Arc<Account>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.work.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The right to run one job on a low-priority thread.
+pub struct WorkPermit {
+    common: Arc<Common>,
+    is_light: bool,
+    _own: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
+}
+
+impl WorkPermit {
+    /// Runs the job; the permit ends with it. None: the process is going down.
+    pub async fn run<T: Send + 'static>(self, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let common = self.common.clone();
+        let running = pool(&common, self.is_light).run(move || {
+            let _permit = self;
+            job()
+        });
+        join(running).await
+    }
+}
+
+fn pool(common: &Common, is_light: bool) -> &WorkerPool {
+    if is_light { &common.pools.light } else { &common.pools.heavy }
+}
+
+/// See [`Account::meter`].
+pub struct Meter<'a> {
+    account: &'a Account,
+    work: Work,
+    start: Duration,
+}
+
+impl Drop for Meter<'_> {
+    fn drop(&mut self) {
+        self.account.charge_work(self.work, thread_cpu_time().saturating_sub(self.start));
+    }
+}
+
+#[cfg(test)]
+#[path = "scheduling_tests.rs"]
+mod tests;

@@ -1,0 +1,33 @@
+//! A registered application.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Semaphore;
+
+use super::feedback::Feedback;
+use pushlet_credential::Credential;
+use pushlet_model::contract;
+use pushlet_model::warnings::Repeats;
+
+/// A registered application, ready to send for.
+pub struct Application {
+    /// What components see of it.
+    pub record: contract::Application,
+    /// The name of its provider.
+    pub provider: String,
+    pub credential: Option<Credential>,
+    pub feedback: Arc<Feedback>,
+    /// One for each of its sends that may be under way at once.
+    pub places: Arc<Semaphore>,
+    /// Once it was asked for.
+    pub identity: OnceLock<ConnectionIdentity>,
+    /// Its push service, or the one that gives it tokens, could not be reached.
+    pub unreached: Repeats,
+}
+
+/// What decides which connections an application uses.
+pub struct ConnectionIdentity {
+    /// The settings that are part of it.
+    pub settings: Vec<String>,
+    pub digest: [u8; 32],
+}
