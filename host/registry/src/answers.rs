@@ -5,8 +5,7 @@ use std::time::SystemTime;
 
 use super::Registry;
 use super::journal::Journal;
-use super::storage::cut_off;
-use super::storage::{Change, Key, Storage, StorageError, Table};
+use super::storage::{Change, Key, Storage, StorageError, Table, cut_off};
 use super::time::{from_unix, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 

@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::storage::cut_off;
-use super::storage::{Change, Key, StorageError, Table};
+use super::storage::{Change, Key, StorageError, Table, cut_off};
 use super::time::from_unix;
 use super::{Registry, authentic};
 use pushlet_credential::{KeyHash, KeyId};

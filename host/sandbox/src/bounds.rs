@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Limits;
+use super::limits::Limits;
 use pushlet_model::tenant;
 use pushlet_quota::account::Account;
 

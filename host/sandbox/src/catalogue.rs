@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::built_in::BUILT_IN;
+use super::error::LoadError;
+use super::limits::Trust;
+use super::load::Provider;
 use super::loader::Loader;
-use super::{LoadError, Provider, Trust};
 use pushlet_model::tenant::TenantId;
-
-/// Name and component file of each built-in provider, made by `build.rs` from `providers/`.
-pub const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
 /// All providers that requests can name. Looking one up takes no lock.
 pub struct Catalogue {

@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use url::Url;
 
-use super::ProviderError;
+use super::error::ProviderError;
 use pushlet_model::contract::codec::{self, Answer, Encoded, Method, Reply};
 use pushlet_model::contract::management;
 use pushlet_model::contract::manifest::{Authentication, Endpoint, Origin, ProviderManifest};

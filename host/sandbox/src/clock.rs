@@ -5,12 +5,10 @@
 
 use std::time::Duration;
 
-use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+use wasmtime::component::{HasData, Resource, ResourceTable};
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::{self, Datetime};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
-
-use super::guest::Guest;
 
 /// The clocks of one guest.
 pub(super) struct Clocks<'a> {
@@ -19,16 +17,8 @@ pub(super) struct Clocks<'a> {
     pub(super) table: &'a mut ResourceTable,
 }
 
-/// Links both clocks in place of those that are there.
-pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    monotonic_clock::add_to_linker::<_, HasClocks>(linker, Guest::clocks)?;
-    wall_clock::add_to_linker::<_, HasClocks>(linker, Guest::clocks)?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-struct HasClocks;
+/// What wasmtime calls the clocks of a store by.
+pub(super) struct HasClocks;
 
 impl HasData for HasClocks {
     type Data<'a> = Clocks<'a>;

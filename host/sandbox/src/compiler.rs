@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
-use super::LoadError;
-use super::load::excerpt;
+use super::error::{LoadError, excerpt};
 use super::worker::{INVALID, NOTE, OUT_OF_MEMORY};
 
 /// How often a running child is looked at.

@@ -10,7 +10,7 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-use super::Limits;
+use super::limits::Limits;
 
 /// How often a running guest looks whether its time is up.
 pub(super) const TICK: Duration = Duration::from_millis(2);

@@ -15,10 +15,10 @@ use wasmtime_wasi::p2::bindings;
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::Limits;
 use super::bounds::Bounds;
-use super::clock::{self, Clocks};
-use super::instance::CallTime;
+use super::call_time::CallTime;
+use super::clock::{Clocks, HasClocks};
+use super::limits::Limits;
 use super::log::{GuestLog, GuestOutput};
 use pushlet_model::contract::Context;
 use pushlet_quota::account::{MemoryUse, Reservation};
@@ -105,7 +105,7 @@ impl WasiView for Guest {
 /// gives control back to us instead of blocking the thread (see `instance::now_or_never`).
 pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
-    clock::link(linker)?;
+    link_clocks(linker)?;
     bindings::random::insecure::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
     bindings::random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
     bindings::cli::exit::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
@@ -115,6 +115,15 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     bindings::cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
     bindings::cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
     bindings::cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, Guest::cli)
+}
+
+/// Links both clocks in place of those that are there.
+fn link_clocks(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    bindings::clocks::monotonic_clock::add_to_linker::<_, HasClocks>(linker, Guest::clocks)?;
+    bindings::clocks::wall_clock::add_to_linker::<_, HasClocks>(linker, Guest::clocks)?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// Time and randomness of one call.

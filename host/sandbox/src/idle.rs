@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::Limits;
 use super::instance::Instance;
+use super::limits::Limits;
 use pushlet_quota::account::Account;
 
 /// All shelves, and what they hold together.

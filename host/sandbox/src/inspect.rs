@@ -3,12 +3,9 @@
 use wasmparser::types::Types;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
-use super::LoadError;
+use super::error::{CONTRACT, LoadError, excerpt};
 use super::guest::ALLOWED_IMPORTS;
-use super::load::excerpt;
 
-/// The version of `wit/provider.wit` that this host serves.
-pub(super) const CONTRACT: &str = "0.1.0";
 /// What it may export.
 const MANAGEMENT: &str = "pushlet:provider/management";
 /// What a component must export.

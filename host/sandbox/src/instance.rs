@@ -2,20 +2,23 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::component::{self, InstancePre, ResourceTableError};
-use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Engine, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::bounds::Bounds;
+use super::call_time::CallTime;
+use super::engine;
+use super::error::ProviderError;
 use super::guest::Guest;
+use super::limits::Limits;
 use super::log::GuestLog;
 use super::usage::Alive;
-use super::{Limits, ProviderError, Sandbox, engine};
 use pushlet_model::contract::codec;
-use pushlet_quota::account::thread_cpu_time;
 
 /// `F`: the functions of the interface that it is made for.
 pub(super) struct Instance<F = codec::Guest> {
@@ -29,14 +32,15 @@ pub(super) struct Instance<F = codec::Guest> {
 impl<F> Instance<F> {
     /// `look_up` finds the functions, which costs as much as a small call: those of one interface, not of all.
     pub(super) fn new(
-        sandbox: &Sandbox,
+        engine: &Engine,
+        limits: &Limits,
+        alive: &Arc<AtomicUsize>,
         component: &InstancePre<Guest>,
         bounds: &Bounds,
         log: &Arc<GuestLog>,
         look_up: impl FnOnce(&mut Store<Guest>, &component::Instance) -> wasmtime::Result<F>,
     ) -> Result<Self, ProviderError> {
-        let limits = &sandbox.limits;
-        let mut store = Store::new(&sandbox.engine, Guest::new(limits, bounds, log));
+        let mut store = Store::new(engine, Guest::new(limits, bounds, log));
         store.limiter(|guest| &mut guest.limiter);
         store.set_max_component_handles(limits.handles);
         store.epoch_deadline_callback(|mut store| {
@@ -49,9 +53,7 @@ impl<F> Instance<F> {
             look_up(&mut store, &instance)
         };
         match now_or_never(start) {
-            Some(Ok(functions)) => {
-                Ok(Self { store, functions, calls: 0, _alive: Alive::new(&sandbox.alive) })
-            }
+            Some(Ok(functions)) => Ok(Self { store, functions, calls: 0, _alive: Alive::new(alive) }),
             Some(Err(error)) => Err(explain(&store, error)),
             None => Err(waited()),
         }
@@ -92,46 +94,6 @@ fn budget(store: &mut Store<Guest>, limits: &Limits, bounds: &Bounds, targets: u
 
 fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(engine::TICK.as_millis())).unwrap_or(u64::MAX).max(1)
-}
-
-/// A call's time is processor time, so that a sound guest is not punished where others keep the processors; but
-/// no call takes longer than this many times as much.
-const PATIENCE: u32 = 4;
-
-/// How long a call on this thread may go on.
-pub(super) struct CallTime {
-    timeout: Duration,
-    /// None until the first tick: nearly every call ends before it, and reading a thread's processor time costs a
-    /// system call.
-    end: Option<End>,
-}
-
-struct End {
-    /// As [`thread_cpu_time`] tells it.
-    cpu: Duration,
-    /// None: as good as never.
-    wall: Option<Instant>,
-}
-
-impl CallTime {
-    pub(super) fn of(timeout: Duration) -> Self {
-        Self { timeout, end: None }
-    }
-
-    /// None: nothing is left. Counts from the first time that it is asked.
-    fn left(&mut self) -> Option<Duration> {
-        let end = self.end.get_or_insert_with(|| End::after(self.timeout));
-        let cpu = end.cpu.checked_sub(thread_cpu_time())?;
-        let wall = end.wall.map_or(Some(cpu), |wall| wall.checked_duration_since(Instant::now()))?;
-        Some(cpu.min(wall)).filter(|left| !left.is_zero())
-    }
-}
-
-impl End {
-    fn after(timeout: Duration) -> Self {
-        let wall = Instant::now().checked_add(timeout.saturating_mul(PATIENCE));
-        Self { cpu: thread_cpu_time().saturating_add(timeout), wall }
-    }
 }
 
 /// A guest that waits for anything would block a thread that others need, and time stands still for it.

@@ -9,17 +9,20 @@ use wasmtime::Store;
 
 use super::bounds::Bounds;
 use super::breaker::{Breaker, Verdict};
-use super::check::{self, Prepared};
+use super::check::{self, Exchange, Message, Prepared};
+use super::error::ProviderError;
 use super::guest::Guest;
 use super::idle::Shelf;
-use super::load::Loaded;
+use super::limits::{Isolation, Trust};
+use super::loaded::Loaded;
 use super::log::GuestLog;
+use super::management::{Items, items};
 use super::share::Share;
 use super::usage::Usage;
-use super::{Isolation, ProviderError, Trust};
 use pushlet_model::contract::codec::{Answer, Reply};
+use pushlet_model::contract::management::{self, Operation, Response};
 use pushlet_model::contract::manifest::ProviderManifest;
-use pushlet_model::contract::{Application, Context, Notification, Rejection, Target, codec, management};
+use pushlet_model::contract::{Application, Context, Notification, Outcome, Rejection, Target, codec};
 use pushlet_model::tenant::TenantId;
 
 /// One component for one tenant.
@@ -264,4 +267,45 @@ fn joined<T>(result: Result<Result<T, ProviderError>, JoinError>) -> Result<T, P
         // The runtime is going down.
         Err(_) => Err(ProviderError::Exhausted),
     })
+}
+
+impl Instances {
+    /// The request that does it, checked. `Ok(Err(…))`: the provider will not, and why.
+    pub fn encode_operation(
+        &self,
+        context: &Context,
+        application: &Application,
+        collection: &str,
+        operation: &Operation,
+    ) -> Result<Result<(Message, Exchange), Rejection>, ProviderError> {
+        let request = self.manage(context, 1, async |management, store| {
+            management.call_encode(store, context, application, collection, operation).await
+        })?;
+        match request {
+            Ok(request) => {
+                self.checked(check::request(self.manifest(), application.environment, request)).map(Ok)
+            }
+            Err(rejection) => Ok(Err(check::rejection(rejection))),
+        }
+    }
+
+    /// What the service said, checked. `Ok(Err(…))`: it did not do it.
+    pub fn decode_operation(
+        &self,
+        context: &Context,
+        application: &Application,
+        collection: &str,
+        operation: &Operation,
+        response: &Response,
+    ) -> Result<Result<Items, Outcome>, ProviderError> {
+        // An item is about as large in the answer as in the response.
+        let size = response.body.len() / 1024 + 1;
+        let answer = self.manage(context, size, async |management, store| {
+            management.call_decode(store, context, application, collection, operation, response).await
+        })?;
+        match answer {
+            Ok(found) => self.checked(items(operation, found)).map(Ok),
+            Err(mut outcome) => self.checked(check::outcome(&mut outcome)).map(|()| Err(outcome)),
+        }
+    }
 }

@@ -8,92 +8,24 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
 use super::bounds::Bounds;
+use super::error::{LoadError, ProviderError, excerpt, invalid};
 use super::guest::Guest;
-use super::inspect::{self, CONTRACT, Interfaces};
+use super::inspect::{self, Interfaces};
+use super::instances::Instances;
+use super::limits::Trust;
+use super::loaded::Loaded;
 use super::log::GuestLog;
 use super::management::Manager;
-use super::{Instances, ProviderError, Sandbox, Trust, manifest, shape, types};
+use super::sandbox::Sandbox;
+use super::{manifest, shape, types};
 use pushlet_model::contract::codec;
 use pushlet_model::contract::management::Collection;
 use pushlet_model::contract::manifest::{GuestIndices, ProviderManifest};
-use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Reservation;
 
 /// How a compiled component (`.cwasm`) begins.
 const ELF: &[u8] = b"\x7fELF";
-
-/// Why a component is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LoadError {
-    #[error("the component has {size} bytes, more than the {limit} allowed")]
-    TooLarge { size: usize, limit: usize },
-    #[error("the component has more than {limit} {what}")]
-    TooComplex { what: &'static str, limit: usize },
-    #[error("not a valid WebAssembly component: {0}")]
-    Invalid(String),
-    #[error("the component imports {0}, which a provider may not have")]
-    ForbiddenImport(String),
-    #[error("the component exports no {0}: it is not built for the world http-provider")]
-    WrongWorld(&'static str),
-    #[error("the component is built for version {built} of pushlet:provider; this server speaks {CONTRACT}")]
-    WrongVersion { built: String },
-    #[error("the component's manifest is not sound: {0}")]
-    BadManifest(String),
-    #[error("the component's types are not those of the contract: {0}")]
-    WrongTypes(String),
-    #[error("compiling the component takes {0}")]
-    TooCostly(String),
-    #[error("the compiler can not run: {0}")]
-    NoCompiler(String),
-    #[error("the component does not run: {0}")]
-    Broken(#[from] ProviderError),
-    /// There is no memory left for its code.
-    #[error("{}", .0.message)]
-    NoRoom(Box<Error>),
-}
-
-impl LoadError {
-    /// For programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "component_too_large",
-            Self::TooComplex { .. } | Self::TooCostly(_) => "component_too_complex",
-            Self::Invalid(_) => "invalid_component",
-            Self::ForbiddenImport(_) => "forbidden_import",
-            Self::WrongWorld(_) => "wrong_world",
-            Self::WrongVersion { .. } => "wrong_contract_version",
-            Self::BadManifest(_) => "invalid_manifest",
-            Self::WrongTypes(_) => "wrong_types",
-            Self::NoCompiler(_) => "unexpected_error",
-            Self::Broken(_) => "broken_component",
-            Self::NoRoom(_) => "no_room_for_code",
-        }
-    }
-
-    /// Says which type is not the contract's, if that is why the component does not run. The engine names none.
-    pub(super) fn naming_types(self, bytes: &[u8]) -> Self {
-        match &self {
-            Self::Broken(ProviderError::BadOutput(_)) => {
-                types::difference(bytes).map_or(self, |difference| Self::WrongTypes(excerpt(&difference)))
-            }
-            _ => self,
-        }
-    }
-}
-
-impl From<LoadError> for Error {
-    fn from(error: LoadError) -> Self {
-        let kind = match &error {
-            LoadError::TooLarge { .. } => Kind::TooLarge,
-            LoadError::Broken(ProviderError::Exhausted) => Kind::Overloaded,
-            LoadError::NoCompiler(why) => return Self::internal(why),
-            LoadError::NoRoom(why) => return (**why).clone(),
-            _ => Kind::Invalid,
-        };
-        Self::new(kind, error.code(), error.to_string())
-    }
-}
 
 /// One component: compiled, its manifest read and checked.
 pub struct Provider {
@@ -101,21 +33,6 @@ pub struct Provider {
     tenants: RwLock<HashMap<TenantId, Arc<Instances>>>,
     /// It was seen to make different requests of two spellings of a token.
     tells_spellings_apart: AtomicBool,
-}
-
-/// What all instances of a component share.
-pub(super) struct Loaded {
-    pub(super) sandbox: Arc<Sandbox>,
-    pub(super) component: InstancePre<Guest>,
-    pub(super) codec: codec::GuestIndices,
-    pub(super) manifest: ProviderManifest,
-    pub(super) manager: Option<Manager>,
-    pub(super) trust: Trust,
-    pub(super) digest: String,
-    /// Its code, on the account of its tenant, for as long as anything may still call it.
-    _code: Option<Reservation>,
-    #[cfg(feature = "native")]
-    pub(super) native: Option<&'static dyn super::native::Codec>,
 }
 
 impl Provider {
@@ -130,7 +47,7 @@ impl Provider {
         let interfaces = check(sandbox, bytes)?;
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
         Self::of(sandbox, &component, interfaces, digest(bytes), trust, log, None)
-            .map_err(|error| error.naming_types(bytes))
+            .map_err(|error| naming_types(error, bytes))
     }
 
     /// A provider of a component that is checked and compiled.
@@ -157,7 +74,7 @@ impl Provider {
         let sandbox = sandbox.clone();
         let loaded = Arc::new(Loaded {
             #[cfg(feature = "native")]
-            native: super::native::linked(&manifest.name),
+            native: crate::native::linked(&manifest.name),
             sandbox,
             component,
             codec,
@@ -251,15 +168,6 @@ pub fn digest(bytes: &[u8]) -> String {
     hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
 }
 
-pub(super) fn invalid(error: wasmtime::Error) -> LoadError {
-    LoadError::Invalid(excerpt(&format!("{error:#}")))
-}
-
-/// The beginning of a text that is the component's, in part or in whole.
-pub(super) fn excerpt(text: &str) -> String {
-    text.chars().take(300).collect()
-}
-
 fn describe(
     sandbox: &Sandbox,
     component: &InstancePre<Guest>,
@@ -279,4 +187,14 @@ fn describe(
         .call(&sandbox.limits, &bounds, 1, async |manifest, store| manifest.call_describe(store).await)?;
     manifest::check(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
     Ok(manifest)
+}
+
+/// Says which type is not the contract's, if that is why the component does not run. The engine names none.
+pub(super) fn naming_types(error: LoadError, bytes: &[u8]) -> LoadError {
+    match &error {
+        LoadError::Broken(ProviderError::BadOutput(_)) => {
+            types::difference(bytes).map_or(error, |difference| LoadError::WrongTypes(excerpt(&difference)))
+        }
+        _ => error,
+    }
 }

@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::artefacts::{Artefact, Artefacts};
 use super::compiler::{Compiled, Compiler};
+use super::error::{LoadError, invalid};
 use super::inspect::Interfaces;
-use super::load::{check, digest, invalid};
-use super::{GuestLog, LoadError, Provider, Sandbox, Trust};
+use super::limits::Trust;
+use super::load::{Provider, check, digest, naming_types};
+use super::log::GuestLog;
+use super::sandbox::Sandbox;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, MemoryUse, Work};
@@ -146,7 +149,7 @@ impl Loader {
         let Checked { interfaces, digest, trust, log, .. } = component;
         let (interfaces, digest) = (*interfaces, digest.clone());
         let provider = Provider::of(&self.sandbox, &compiled, interfaces, digest, *trust, log, code)
-            .map_err(|error| error.naming_types(component.bytes))?;
+            .map_err(|error| naming_types(error, component.bytes))?;
         let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
         alive.retain(|_, provider| provider.strong_count() > 0);
         alive.insert(component.place(), Arc::downgrade(&provider));

@@ -9,13 +9,13 @@ use wasmtime::component::InstancePre;
 
 use super::bounds::Bounds;
 use super::check;
+use super::error::{LoadError, ProviderError, invalid};
 use super::guest::Guest;
 use super::instance::Instance;
-use super::load::{LoadError, invalid};
 use super::log::GuestLog;
-use super::{Exchange, Instances, Message, ProviderError, Sandbox, manifest};
-use pushlet_model::contract::management::{Action, Collection, Item, Operation, Response};
-use pushlet_model::contract::{Application, Context, Outcome, Rejection, management};
+use super::manifest;
+use super::sandbox::Sandbox;
+use pushlet_model::contract::management::{self, Action, Collection, Item, Operation};
 
 const MOST_COLLECTIONS: usize = 20;
 const MOST_PARAMETERS: usize = 50;
@@ -70,47 +70,6 @@ impl Manager {
     }
 }
 
-impl Instances {
-    /// The request that does it, checked. `Ok(Err(…))`: the provider will not, and why.
-    pub fn encode_operation(
-        &self,
-        context: &Context,
-        application: &Application,
-        collection: &str,
-        operation: &Operation,
-    ) -> Result<Result<(Message, Exchange), Rejection>, ProviderError> {
-        let request = self.manage(context, 1, async |management, store| {
-            management.call_encode(store, context, application, collection, operation).await
-        })?;
-        match request {
-            Ok(request) => {
-                self.checked(check::request(self.manifest(), application.environment, request)).map(Ok)
-            }
-            Err(rejection) => Ok(Err(check::rejection(rejection))),
-        }
-    }
-
-    /// What the service said, checked. `Ok(Err(…))`: it did not do it.
-    pub fn decode_operation(
-        &self,
-        context: &Context,
-        application: &Application,
-        collection: &str,
-        operation: &Operation,
-        response: &Response,
-    ) -> Result<Result<Items, Outcome>, ProviderError> {
-        // An item is about as large in the answer as in the response.
-        let size = response.body.len() / 1024 + 1;
-        let answer = self.manage(context, size, async |management, store| {
-            management.call_decode(store, context, application, collection, operation, response).await
-        })?;
-        match answer {
-            Ok(found) => self.checked(items(operation, found)).map(Ok),
-            Err(mut outcome) => self.checked(check::outcome(&mut outcome)).map(|()| Err(outcome)),
-        }
-    }
-}
-
 /// Says in one sentence what is wrong with the collections.
 fn sound(collections: &[Collection]) -> Result<(), String> {
     if collections.len() > MOST_COLLECTIONS {
@@ -150,7 +109,7 @@ pub fn action(operation: &Operation) -> Action {
     }
 }
 
-fn items(operation: &Operation, items: Vec<Item>) -> Result<Items, ProviderError> {
+pub(super) fn items(operation: &Operation, items: Vec<Item>) -> Result<Items, ProviderError> {
     let bad = |what: &str| Err(ProviderError::BadOutput(what.into()));
     let (least, most) = match operation {
         Operation::Create(_) | Operation::Read(_) => (1, 1),

@@ -3,7 +3,7 @@
 
 use wasmparser::{Chunk, Parser, Payload};
 
-use super::LoadError;
+use super::error::LoadError;
 
 /// Components and modules inside a component; one made from Python has about 40.
 const MOST_PARTS: usize = 256;

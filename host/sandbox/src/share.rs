@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::bounds::Bounds;
-use super::{Limits, ProviderError};
+use super::error::ProviderError;
+use super::limits::Limits;
 use pushlet_model::tenant::{self, TenantId};
 use pushlet_quota::account::{Account, Accounts, Meter, Work, WorkPermit};
 

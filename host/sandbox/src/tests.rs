@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use super::*;
 use pushlet_model::contract::codec::{Answer, Response};
 use pushlet_model::contract::{Alert, Application, Context, Disposition, Environment, Notification, Target};
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::AccountSettings;
+use pushlet_quota::account::{AccountSettings, Accounts};
 
 fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Provider>, LoadError> {
     Provider::load(sandbox, bytes, Trust::BuiltIn, &Arc::default())

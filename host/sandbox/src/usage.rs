@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ProviderError;
+use super::error::ProviderError;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 

@@ -15,12 +15,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
 use super::answer_body::AnswerBody;
-use super::breaker::jitter;
-use super::breaker::{Backoff, Breaker, BreakerState};
+use super::breaker::{Backoff, Breaker, BreakerState, jitter};
 use super::connector::{Connector, limit_informational};
 use super::dial::Resolver;
-use super::error::DialError;
-use super::error::{Cause, Delivery, SendError};
+use super::error::{Cause, Delivery, DialError, SendError};
 use super::guard;
 use super::handover::Body;
 use super::lookup::Lookups;

@@ -12,8 +12,7 @@ use zeroize::Zeroizing;
 
 use super::cache::{Cache, lock};
 use super::error::AuthorizeError;
-use super::handle::TokenId;
-use super::handle::{TokenHandle, sensitive};
+use super::handle::{TokenHandle, TokenId, sensitive};
 use super::moment::Moment;
 use super::signing::SigningJob;
 use super::token_client::{Form, TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};

@@ -14,8 +14,7 @@ use tokio::sync::watch;
 
 use super::cache::{Cache, lock};
 use super::error::AuthorizeError;
-use super::handle::TokenId;
-use super::handle::{TokenHandle, sensitive};
+use super::handle::{TokenHandle, TokenId, sensitive};
 use super::jwt;
 use super::moment::Moment;
 use super::signing::SigningJob;

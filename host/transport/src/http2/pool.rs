@@ -9,8 +9,7 @@ use tokio::time::timeout_at;
 
 use super::connection::Connection;
 use super::state::{Action, Admission, Bounds, ConnectionId, PoolState, Ticket};
-use crate::breaker::Backoff;
-use crate::breaker::jitter;
+use crate::breaker::{Backoff, jitter};
 use crate::dial::Resolver;
 use crate::error::{Cause, DialError, SendError};
 use crate::message::PeerKey;

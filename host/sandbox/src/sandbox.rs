@@ -1,0 +1,125 @@
+//! The engine, and everything that all components share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use wasmtime::component::{self, InstancePre, Linker};
+use wasmtime::{Engine, Store};
+
+use super::bounds::Bounds;
+use super::engine;
+use super::error::ProviderError;
+use super::guest::{self, Guest};
+use super::idle::Idle;
+use super::instance::Instance;
+use super::limits::Limits;
+use super::log::GuestLog;
+use super::share::Shares;
+use super::usage::{SandboxFigures, Usages};
+use pushlet_model::error::Error;
+use pushlet_model::tenant::{self, TenantId};
+use pushlet_quota::account::Accounts;
+
+/// How often idle instances are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Told of a quarantine: the tenant, the provider's name, the component's digest.
+type OnQuarantine = Box<dyn Fn(&TenantId, &str, &str) + Send + Sync>;
+
+/// The engine with everything that all components share.
+pub struct Sandbox {
+    pub(super) engine: Engine,
+    pub(super) linker: Linker<Guest>,
+    pub(super) limits: Limits,
+    pub(super) idle: Arc<Idle>,
+    pub(super) shares: Shares,
+    pub(super) usages: Usages,
+    /// Instances that live.
+    pub(super) alive: Arc<AtomicUsize>,
+    on_quarantine: OnceLock<OnQuarantine>,
+    _tickers: [engine::Ticker; 2],
+}
+
+impl Sandbox {
+    /// Fails only where the machine can't run the sandbox (no memory to reserve, no thread to be had).
+    /// `accounts`: what uploaded components use is charged there.
+    pub fn new(limits: Limits, accounts: Arc<Accounts>) -> Result<Arc<Self>, Error> {
+        let engine = engine::new(&limits).map_err(Error::internal)?;
+        let mut linker = Linker::new(&engine);
+        guest::link(&mut linker).map_err(Error::internal)?;
+        let idle = Arc::<Idle>::default();
+        let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
+        let makes_room = idle.clone();
+        accounts.on_full(move |account| makes_room.clear(Some(account)) > 0);
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            limits,
+            idle,
+            shares: Shares::new(accounts),
+            usages: Usages::new(),
+            alive: Arc::default(),
+            on_quarantine: OnceLock::new(),
+            _tickers: tickers,
+        }))
+    }
+
+    pub fn figures(&self) -> SandboxFigures {
+        let (idle, idle_memory) = self.idle.held();
+        SandboxFigures {
+            instances: self.alive.load(Ordering::Relaxed),
+            most_instances: self.limits.instances as usize,
+            idle,
+            idle_memory,
+            usage: self.usages.figures(),
+        }
+    }
+
+    /// Where the tenants' own limits are found; those that are narrower than this sandbox's hold for uploaded
+    /// components. The first to tell.
+    pub fn limits_of(&self, limits: impl Fn(&TenantId) -> tenant::Limits + Send + Sync + 'static) {
+        self.shares.limits_of(Box::new(limits));
+    }
+
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        self.shares.accounts()
+    }
+
+    /// Who shall be told when a component is quarantined, on the thread of its last call. The first to ask.
+    pub fn on_quarantine(&self, act: impl Fn(&TenantId, &str, &str) + Send + Sync + 'static) {
+        let _ = self.on_quarantine.set(Box::new(act));
+    }
+
+    pub(super) fn quarantined(&self, tenant: &TenantId, provider: &str, digest: &str) {
+        tracing::warn!(%tenant, provider, digest, "provider quarantined: it keeps failing");
+        if let Some(act) = self.on_quarantine.get() {
+            act(tenant, provider, digest);
+        }
+    }
+
+    /// A fresh instance. When there is no room, idle ones have to go.
+    pub(super) fn instantiate<F>(
+        &self,
+        component: &InstancePre<Guest>,
+        bounds: &Bounds,
+        log: &Arc<GuestLog>,
+        look_up: impl Fn(&mut Store<Guest>, &component::Instance) -> wasmtime::Result<F>,
+    ) -> Result<Instance<F>, ProviderError> {
+        let new = || Instance::new(&self.engine, &self.limits, &self.alive, component, bounds, log, &look_up);
+        match new() {
+            Err(ProviderError::Exhausted) if self.idle.evict(self.limits.eviction()) > 0 => new(),
+            Err(ProviderError::MemoryLimit) if self.idle.clear(bounds.account.as_ref()) > 0 => new(),
+            instance => instance,
+        }
+    }
+}
+
+/// The two threads of a sandbox, however many tenants there are.
+fn tickers(engine: &Engine, idle: &Arc<Idle>, idle_for: Duration) -> std::io::Result<[engine::Ticker; 2]> {
+    let engine = engine.clone();
+    let epoch = engine::Ticker::start("epoch", engine::TICK, move || engine.increment_epoch())?;
+    let sweeps = u32::try_from(idle_for.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX);
+    let idle = idle.clone();
+    Ok([epoch, engine::Ticker::start("idle", SWEEP, move || idle.sweep(sweeps))?])
+}
