@@ -1,5 +1,6 @@
 //! Responses to outcomes.
 
+use crate::errors::{details, error_code, is_type};
 use crate::multicast;
 use pushlet_sdk::time::retry_after;
 use pushlet_sdk::{
@@ -35,28 +36,6 @@ fn outcome(response: &Response, body: &Value, now: u64) -> Outcome {
     let disposition = known.unwrap_or_else(|| by_status(response.status, wait));
     let text = error.get("message").and_then(Value::as_str).map(String::from);
     reply::failed(disposition, code, text.or_else(|| reply::excerpt(&response.body)))
-}
-
-/// FCM's own code, or else the general one of Google's APIs.
-fn error_code(error: &Value) -> Option<&str> {
-    let specific = fcm_error(error).and_then(|detail| detail.get("errorCode")).and_then(Value::as_str);
-    specific.or_else(|| error.get("status").and_then(Value::as_str))
-}
-
-/// The detail of the type `FcmError`.
-pub fn fcm_error(error: &Value) -> Option<&Value> {
-    details(error).find(|detail| is_type(detail, "google.firebase.fcm.v1.FcmError"))
-}
-
-/// The details of an error.
-pub fn details(error: &Value) -> impl Iterator<Item = &Value> {
-    error.get("details").and_then(Value::as_array).into_iter().flatten()
-}
-
-/// Is the detail of this protobuf type?
-pub fn is_type(detail: &Value, name: &str) -> bool {
-    let url = detail.get("@type").and_then(Value::as_str).unwrap_or_default();
-    url.rsplit('/').next() == Some(name)
 }
 
 /// The codes that say something else than their status.

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod errors;
 mod manifest;
 mod message;
 mod multicast;

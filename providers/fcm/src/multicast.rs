@@ -1,7 +1,7 @@
 //! The answer that a legacy caller expects: `{"multicast_id", "success", "failure", "canonical_ids", "results"}` for
 //! a device, `{"message_id"}` or `{"error"}` for a topic or condition.
 
-use crate::decode::{details, fcm_error, is_type};
+use crate::errors::{details, fcm_error, is_type};
 use pushlet_sdk::{Disposition, Outcome, Target, json};
 use serde_json::Value;
 

@@ -1,43 +1,9 @@
 //! Reading settings, options and targets, with errors that name the field.
 
-use crate::{Application, Notification, Rejection, Target, json};
+pub use crate::rejection::{invalid, missing, too_large, unsupported};
+
+use crate::{Application, Notification, Rejection, json};
 use serde_json::{Map, Number, Value};
-
-/// A value that is there but wrong: `invalid_{field}`.
-pub fn invalid(field: &str, message: impl Into<String>) -> Rejection {
-    Rejection { code: format!("invalid_{field}"), message: message.into(), field: Some(field.into()) }
-}
-
-/// A value that must be there and is not: `missing_{field}`.
-pub fn missing(field: &str, message: impl Into<String>) -> Rejection {
-    Rejection { code: format!("missing_{field}"), message: message.into(), field: Some(field.into()) }
-}
-
-/// A payload above the service's limit, and the field that takes the most of it.
-pub fn too_large(field: &str, message: impl Into<String>) -> Rejection {
-    Rejection { code: "payload_too_large".into(), message: message.into(), field: Some(field.into()) }
-}
-
-/// A kind of target that the provider's manifest does not list.
-pub fn unsupported(target: &Target) -> Rejection {
-    let name = target_field(target);
-    Rejection {
-        code: "unsupported_target".into(),
-        message: format!("this provider has no targets of the kind {name}"),
-        field: Some(name.into()),
-    }
-}
-
-/// The field in which a caller gives a target of this kind.
-pub fn target_field(target: &Target) -> &'static str {
-    match target {
-        Target::Device(_) => "device_token",
-        Target::Topic(_) => "topic",
-        Target::Condition(_) => "condition",
-        Target::Channel(_) => "channel",
-        Target::Url(_) => "url",
-    }
-}
 
 /// A setting of the application; an empty one counts as absent.
 pub fn setting<'a>(application: &'a Application, name: &str) -> Option<&'a str> {

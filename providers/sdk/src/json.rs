@@ -1,6 +1,7 @@
 //! JSON objects: parsing and merging.
 
-use crate::{Rejection, Response, input::invalid};
+use crate::rejection::invalid;
+use crate::{Rejection, Response};
 use serde_json::{Map, Value};
 
 /// A JSON object.

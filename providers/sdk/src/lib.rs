@@ -14,6 +14,7 @@ mod allocator;
 pub mod input;
 pub mod json;
 pub mod manifest;
+mod rejection;
 pub mod reply;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -11,6 +11,7 @@ mod credentials;
 mod error_codes;
 mod exchanges;
 mod fields;
+mod file_circles;
 mod guests;
 mod harness;
 mod openapi;

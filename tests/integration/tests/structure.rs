@@ -158,12 +158,33 @@ fn modules_of_the_program_use_only_whom_they_may() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The names of a manifest's dependencies of every kind.
+/// The packages that a manifest depends on: of every kind, for every platform, under whatever name.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let manifest: toml::Table = manifest.parse().unwrap();
-    let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
-    let tables = tables.iter().filter_map(|name| manifest.get(*name)?.as_table());
-    tables.flat_map(|table| table.keys().cloned()).collect()
+    let platforms = manifest.get("target").and_then(toml::Value::as_table);
+    let platforms =
+        platforms.into_iter().flat_map(|platforms| platforms.values()).filter_map(toml::Value::as_table);
+    let mut packages = BTreeSet::new();
+    for tables in platforms.chain([&manifest]) {
+        for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let table = tables.get(kind).and_then(toml::Value::as_table);
+            packages.extend(table.into_iter().flatten().map(|(name, value)| {
+                let renamed = value.get("package").and_then(toml::Value::as_str);
+                renamed.unwrap_or(name).to_owned()
+            }));
+        }
+    }
+    packages
+}
+
+#[test]
+fn a_dependency_is_found_wherever_it_stands() {
+    let manifest = r#"
+        dependencies.a = "1"
+        dev-dependencies = { x = { package = "b", path = "b" } }
+        target."cfg(unix)".build-dependencies.c = { workspace = true }
+    "#;
+    assert_eq!(dependencies(manifest).into_iter().collect::<String>(), "abc");
 }
 
 #[test]
