@@ -14,10 +14,10 @@
 //! [`pushlet_settings`] (what an operator can set), [`pushlet_model`] (the nouns). [`pushlet_client`] has the commands
 //! that talk to a running server. `Cargo.toml` of each crate has its edges.
 
+pub mod bootstrap;
 pub mod cli;
 pub mod server;
-pub mod simulated;
-pub mod start;
+pub mod simulator;
 
 /// After a burst of large requests the C library's allocator keeps what was freed: each of its arenas only shrinks at
 /// its end. This one returns it within seconds. See `docs/reliability.md` for the figures.

@@ -26,7 +26,7 @@ use super::{admission, answer};
 use pushlet_gateway::tenants::{Permission, Tenant, Tenants, looks_like_a_key};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use pushlet_settings::{Callers, Limits, Login};
+use pushlet_settings::{CallerConfig, LimitsConfig, Login};
 
 /// Whom to let in.
 ///
@@ -92,8 +92,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 impl Access {
     pub fn new(
         tenants: Arc<Tenants>,
-        callers: &Callers,
-        limits: &Limits,
+        callers: &CallerConfig,
+        limits: &LimitsConfig,
         under_way: &UnderWay,
         watch: &Watch,
     ) -> Self {

@@ -14,7 +14,7 @@ fn login(password: &str) -> Option<Login> {
 
 fn access(login: Option<Login>, admin: Option<&str>) -> Access {
     let admin = admin.map(|key| Hidden::new(key.into()));
-    let callers = Callers { login, admin, ..Callers::default() };
+    let callers = CallerConfig { login, admin, ..CallerConfig::default() };
     let tenants = Arc::new(Tenants::in_memory().unwrap());
     Access::new(tenants, &callers, &limits(), &UnderWay::at_most(1), &watch())
 }
@@ -139,7 +139,7 @@ fn from(address: &str, authorization: &str) -> Request {
 
 #[tokio::test(start_paused = true)]
 async fn who_shows_wrong_credentials_again_and_again_must_wait_and_the_right_ones_work() {
-    let callers = Callers { login: login("x"), ..Callers::default() };
+    let callers = CallerConfig { login: login("x"), ..CallerConfig::default() };
     let router = super::super::router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0;
     let (right, wrong) = (format!("Basic {}", encoded("me:x")), format!("Basic {}", encoded("me:y")));
     for _ in 0..limits().wrong_credentials {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use pushlet_gateway::tenants::RequestPlace;
 use pushlet_model::error::{Error, Kind};
-use pushlet_quota::account::{Account, MemoryUse, Reservation};
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
 /// Routes that answer when all places are taken: without them nobody sees that they are.
 const KEPT_FREE: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -43,8 +43,8 @@ struct Occupied {
 /// Memory that the request has reserved.
 #[derive(Default)]
 struct Held {
-    body: Option<Reservation>,
-    parsed: Option<Reservation>,
+    body: Option<MemoryReservation>,
+    parsed: Option<MemoryReservation>,
 }
 
 /// Why the server turns a request away; it puts this into the request's extensions.

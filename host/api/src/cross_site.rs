@@ -12,7 +12,7 @@ use axum::response::Response;
 
 use super::answer;
 use pushlet_model::error::{Error, Kind};
-use pushlet_settings::Callers;
+use pushlet_settings::CallerConfig;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -34,7 +34,7 @@ enum Refusal {
 }
 
 impl SiteGuard {
-    pub fn new(callers: &Callers) -> Self {
+    pub fn new(callers: &CallerConfig) -> Self {
         let names = callers.allowed_hosts.iter().map(|name| name.to_ascii_lowercase()).collect();
         Self { is_open: callers.login.is_none() && callers.admin.is_none(), names }
     }
@@ -140,12 +140,12 @@ mod tests {
 
     fn open(names: &[&str]) -> SiteGuard {
         let allowed_hosts = names.iter().map(|name| (*name).to_owned()).collect();
-        SiteGuard::new(&Callers { allowed_hosts, ..Callers::default() })
+        SiteGuard::new(&CallerConfig { allowed_hosts, ..CallerConfig::default() })
     }
 
     fn guarded() -> SiteGuard {
         let login = Some(Login { username: "me".into(), password: Hidden::new("a:b".into()) });
-        SiteGuard::new(&Callers { login, ..Callers::default() })
+        SiteGuard::new(&CallerConfig { login, ..CallerConfig::default() })
     }
 
     fn request(method: &str, headers: &[(&str, &str)]) -> Request {

@@ -15,7 +15,7 @@ use super::admission::Place;
 use super::json_body::JsonBody;
 use pushlet_model::error::{Error, Kind};
 use pushlet_quota::account::MemoryUse;
-use pushlet_settings::Limits;
+use pushlet_settings::LimitsConfig;
 
 /// The largest request that is read.
 #[derive(Clone, Copy)]
@@ -59,8 +59,8 @@ impl Bounds {
     }
 }
 
-impl From<&Limits> for Bounds {
-    fn from(limits: &Limits) -> Self {
+impl From<&LimitsConfig> for Bounds {
+    fn from(limits: &LimitsConfig) -> Self {
         Self {
             body: limits.request_body,
             fields: limits.fields,

@@ -18,12 +18,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admission::Place;
 use super::{access, answer, form};
-use pushlet_gateway::{self as gateway, Answer};
-use pushlet_model::digest::Parts;
+use pushlet_gateway::{self as gateway, StoredAnswer};
+use pushlet_model::digest::DigestParts;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::{Account, MemoryUse, Reservation};
-use pushlet_settings::Limits;
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
+use pushlet_settings::LimitsConfig;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -141,7 +141,7 @@ where
     let (parts, body) = request.into_parts();
     let body = form::read_body(&parts, body, idempotency.bounds).await?;
     let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let digest = Parts::of(&[
+    let digest = DigestParts::of(&[
         parts.uri.path().as_bytes(),
         parts.uri.query().unwrap_or_default().as_bytes(),
         content_type.unwrap_or_default(),
@@ -219,7 +219,7 @@ pub struct Answers {
     /// Bytes per tenant.
     memory: usize,
     /// None: they end with the process.
-    durable: Option<gateway::Answers>,
+    durable: Option<gateway::AnswerStore>,
 }
 
 #[derive(Default)]
@@ -230,12 +230,12 @@ struct Tenant {
     next: u64,
     size: usize,
     /// The same on the tenant's account, from the first answer on that this process gave.
-    reserved: Option<Reservation>,
+    reserved: Option<MemoryReservation>,
 }
 
 impl Answers {
     /// With those that an earlier process kept. Blocks where they are durable.
-    pub fn open(limits: &Limits, durable: Option<gateway::Answers>) -> Self {
+    pub fn open(limits: &LimitsConfig, durable: Option<gateway::AnswerStore>) -> Self {
         let answers = Self {
             tenants: Mutex::default(),
             window: limits.idempotency_window,
@@ -257,7 +257,7 @@ impl Answers {
     /// It is on the disk when this returns, where answers are durable. If the disk fails, it is kept for as
     /// long as the process runs.
     async fn put(&self, tenant: &TenantId, key: &str, kept: Kept, payer: Option<&Arc<Account>>) {
-        let answer = Answer {
+        let answer = StoredAnswer {
             at: SystemTime::now(),
             request: kept.request,
             status: kept.status.as_u16(),
@@ -320,7 +320,7 @@ impl Answers {
 
 impl Kept {
     /// None: it is none of ours.
-    fn of(answer: Answer) -> Option<Self> {
+    fn of(answer: StoredAnswer) -> Option<Self> {
         let content_type = match answer.content_type.as_slice() {
             [] => None,
             bytes => Some(HeaderValue::from_bytes(bytes).ok()?),

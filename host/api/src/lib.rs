@@ -54,7 +54,7 @@ use pushlet_gateway::{
 };
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use pushlet_settings::{Callers, Limits};
+use pushlet_settings::{CallerConfig, LimitsConfig};
 
 pub use admission::{Refusal, UnderWay, refused};
 pub use peer::Peer;
@@ -76,7 +76,7 @@ pub trait Backend: Send + Sync {
     /// None: this backend takes no components.
     fn uploads(&self) -> Option<Uploads>;
     /// None: answers are kept until the process ends.
-    fn answers(&self) -> Option<gateway::Answers>;
+    fn answers(&self) -> Option<gateway::AnswerStore>;
     fn described(&self, tenant: &TenantId) -> Vec<Described>;
     fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
     fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
@@ -124,7 +124,7 @@ impl Backend for Gateway {
         Some(Gateway::uploads(self).clone())
     }
 
-    fn answers(&self) -> Option<gateway::Answers> {
+    fn answers(&self) -> Option<gateway::AnswerStore> {
         Gateway::answers(self)
     }
 
@@ -184,7 +184,7 @@ type Managed = Result<Vec<(String, Map<String, Value>)>, Error>;
 struct Api {
     backend: Arc<dyn Backend>,
     form: form::Bounds,
-    limits: Arc<Limits>,
+    limits: Arc<LimitsConfig>,
     under_way: UnderWay,
     idempotency: Idempotency,
     watch: Watch,
@@ -195,7 +195,7 @@ impl Api {
     fn new(
         backend: Arc<dyn Backend>,
         answers: Answers,
-        limits: &Limits,
+        limits: &LimitsConfig,
         under_way: &UnderWay,
         watch: &Watch,
     ) -> Self {
@@ -229,8 +229,8 @@ impl Api {
 /// `callers`: whom to let in, beside the tenants' keys.
 pub fn router(
     backend: Arc<dyn Backend>,
-    limits: &Limits,
-    callers: &Callers,
+    limits: &LimitsConfig,
+    callers: &CallerConfig,
     watch: &Watch,
 ) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
@@ -265,7 +265,7 @@ pub fn router(
 /// The routes of the operator's own address: metrics and health, for everybody who can reach it.
 pub fn watch_router(
     backend: Arc<dyn Backend>,
-    limits: &Limits,
+    limits: &LimitsConfig,
     watch: &Watch,
     under_way: &UnderWay,
 ) -> Router {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::{HeaderMap, HeaderName};
 
-use pushlet_settings::Networks;
+use pushlet_settings::IpNetworks;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -14,13 +14,13 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct Peer {
     address: IpAddr,
     /// The proxies, if this is one of them.
-    proxies: Option<Arc<Networks>>,
+    proxies: Option<Arc<IpNetworks>>,
     /// A request with the right credentials came over this connection.
     authenticated: AtomicBool,
 }
 
 impl Peer {
-    pub fn new(address: IpAddr, proxies: &Arc<Networks>) -> Self {
+    pub fn new(address: IpAddr, proxies: &Arc<IpNetworks>) -> Self {
         let address = address.to_canonical();
         let proxies = proxies.contains(address).then(|| proxies.clone());
         Self { address, proxies, authenticated: AtomicBool::new(false) }
@@ -75,10 +75,10 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-    use pushlet_settings::Layers;
+    use pushlet_settings::ConfigLayers;
 
     fn peer(address: &str) -> Peer {
-        let mut layers = Layers::new().unwrap();
+        let mut layers = ConfigLayers::new().unwrap();
         let toml = "limits.trusted_proxies = [\"10.0.0.0/8\", \"127.0.0.1\"]";
         layers.text("test.toml".as_ref(), toml).unwrap();
         let proxies = Arc::new(layers.finish().unwrap().limits.trusted_proxies);

@@ -302,7 +302,7 @@ mod tests {
     async fn nothing_that_the_caller_sent_is_logged() {
         let (lines, _guard) = Lines::listen();
         let login = Some(Login { username: "PLANTED".into(), password: Hidden::new("PLANTED".into()) });
-        let callers = Callers { login, ..Callers::default() };
+        let callers = CallerConfig { login, ..CallerConfig::default() };
         let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
         for authorization in ["Basic UExBTlRFRDpQTEFOVEVE", "Basic PLANTED", "PLANTED"] {
             for (uri, content_type, body) in [

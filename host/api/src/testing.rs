@@ -17,7 +17,7 @@ use super::*;
 use pushlet_gateway::tenants::Held;
 use pushlet_gateway::{DeliveryResult, Fate, Fields, Via};
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome, Target};
-use pushlet_settings::Layers;
+use pushlet_settings::ConfigLayers;
 
 #[derive(Default)]
 pub struct Fake {
@@ -100,7 +100,7 @@ impl Backend for Fake {
         Err(no_application())
     }
 
-    fn answers(&self) -> Option<gateway::Answers> {
+    fn answers(&self) -> Option<gateway::AnswerStore> {
         None
     }
 
@@ -146,12 +146,12 @@ pub fn report_of(provider: &str, disposition: Disposition) -> Report {
     }
 }
 
-pub fn limits() -> Limits {
-    Layers::new().unwrap().finish().unwrap().limits
+pub fn limits() -> LimitsConfig {
+    ConfigLayers::new().unwrap().finish().unwrap().limits
 }
 
 pub fn open_router(fake: &Arc<Fake>) -> (Router, UnderWay) {
-    router(fake.clone(), &limits(), &Callers::default(), &watch())
+    router(fake.clone(), &limits(), &CallerConfig::default(), &watch())
 }
 
 pub fn watch() -> Watch {

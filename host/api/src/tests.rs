@@ -15,7 +15,7 @@ fn request(method: &str, uri: &str) -> Request<Body> {
 
 fn guarded() -> Router {
     let login = Some(Login { username: "me".into(), password: Hidden::new("a:b".into()) });
-    let callers = Callers { login, ..Callers::default() };
+    let callers = CallerConfig { login, ..CallerConfig::default() };
     router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
 }
 
@@ -129,7 +129,7 @@ async fn large_and_odd_bodies_are_refused_on_every_route() {
 async fn a_body_may_be_as_large_as_the_operator_says() {
     let mut limits = limits();
     limits.request_body = 4 << 20;
-    let router = router(Arc::new(Fake::default()), &limits, &Callers::default(), &watch()).0;
+    let router = router(Arc::new(Fake::default()), &limits, &CallerConfig::default(), &watch()).0;
     let file = "x".repeat(3 << 20);
     let body = format!(
         "--XX\r\ncontent-disposition: form-data; name=a; filename=a\r\n\r\n{file}\r\n--XX\r\ncontent-disposition: form-data; name=application_id\r\n\r\nid\r\n--XX--\r\n"
@@ -143,8 +143,8 @@ async fn a_body_may_be_as_large_as_the_operator_says() {
 async fn requests_beyond_the_limit_are_turned_away() {
     let gate = Arc::new(Semaphore::new(0));
     let fake = Arc::new(Fake { gate: Some(gate.clone()), ..Fake::default() });
-    let limits = Limits { requests: 2, ..limits() };
-    let (router, under_way) = router(fake.clone(), &limits, &Callers::default(), &watch());
+    let limits = LimitsConfig { requests: 2, ..limits() };
+    let (router, under_way) = router(fake.clone(), &limits, &CallerConfig::default(), &watch());
     let send = || {
         let router = router.clone();
         tokio::spawn(async move {

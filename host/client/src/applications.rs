@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::arguments::{confirm, deletion, given, id, pairs, split};
 use super::print;
-use super::server::Server;
+use super::server::ApiClient;
 use pushlet_settings::Problem;
 
 const EXAMPLES: &str = "\
@@ -63,7 +63,7 @@ pub fn command() -> Command {
         .after_help(EXAMPLES)
 }
 
-pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
+pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem> {
     let (name, inner) = matches.subcommand().unwrap_or(("list", matches));
     let application = inner.try_get_one::<String>("id").ok().flatten().map_or("", String::as_str);
     let shown = match name {
@@ -94,7 +94,7 @@ fn listed(answer: &Value, name: &str, columns: &[(&str, &str)], as_json: bool) -
     print::table(answer[name].as_array().map(Vec::as_slice).unwrap_or_default(), columns)
 }
 
-async fn list(server: &Server, as_json: bool) -> Result<(), Problem> {
+async fn list(server: &ApiClient, as_json: bool) -> Result<(), Problem> {
     let all = server.all("applications").await?;
     if as_json {
         return print::json(&json!({ "applications": all, "next": null }));

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use pushlet_settings::Problem;
-use server::Server;
+use server::ApiClient;
 
 /// All commands, each with the flags that say which server is meant.
 pub fn commands() -> Vec<Command> {
@@ -26,7 +26,7 @@ pub fn commands() -> Vec<Command> {
 
 /// Runs the command of this name.
 pub async fn run(name: &str, matches: &ArgMatches) -> Result<ExitCode, Problem> {
-    let server = Server::new(matches)?;
+    let server = ApiClient::new(matches)?;
     match name {
         "send" => return send::run(&server, matches).await,
         "app" => applications::run(&server, matches).await?,

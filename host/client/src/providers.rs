@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{confirm, deletion, given, id};
 use super::print;
-use super::server::Server;
+use super::server::ApiClient;
 use pushlet_settings::Problem;
 
 pub fn command() -> Command {
@@ -46,7 +46,7 @@ pub fn command() -> Command {
         .after_help("Example:\n  pushlet provider upload webhook target/wasm32-wasip2/release/webhook.wasm")
 }
 
-pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
+pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem> {
     let (command, inner) = matches.subcommand().unwrap_or(("list", matches));
     let name = inner.try_get_one::<String>("name").ok().flatten().map_or("", String::as_str);
     let as_json = inner.get_flag("json");

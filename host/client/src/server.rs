@@ -15,19 +15,19 @@ use pushlet_transport::http_client;
 /// Items in one answer.
 const PAGE: usize = 1000;
 
-pub struct Server {
+pub struct ApiClient {
     client: Client,
     base: String,
-    access: Access,
+    access: ServerAccess,
 }
 
-enum Access {
+enum ServerAccess {
     Open,
     Key(Zeroizing<String>),
     Basic(String, Zeroizing<String>),
 }
 
-impl Server {
+impl ApiClient {
     pub fn new(matches: &ArgMatches) -> Result<Self, Problem> {
         let base = given(matches, "server").trim_end_matches('/').to_owned();
         let url = url::Url::parse(&base);
@@ -38,9 +38,9 @@ impl Server {
         }
         let secret = |name| Zeroizing::new(given(matches, name).to_owned());
         let access = match (given(matches, "api-key"), given(matches, "username")) {
-            ("", "") => Access::Open,
-            ("", username) => Access::Basic(username.to_owned(), secret("password")),
-            (_, _) => Access::Key(secret("api-key")),
+            ("", "") => ServerAccess::Open,
+            ("", username) => ServerAccess::Basic(username.to_owned(), secret("password")),
+            (_, _) => ServerAccess::Key(secret("api-key")),
         };
         let roots: Vec<PathBuf> = matches.get_one("ca").cloned().into_iter().collect();
         Ok(Self { client: http_client::client(&roots).map_err(Problem::new)?, base, access })
@@ -59,9 +59,9 @@ impl Server {
     pub fn plain(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.access {
-            Access::Open => request,
-            Access::Key(key) => request.bearer_auth(key.as_str()),
-            Access::Basic(username, password) => request.basic_auth(username, Some(password.as_str())),
+            ServerAccess::Open => request,
+            ServerAccess::Key(key) => request.bearer_auth(key.as_str()),
+            ServerAccess::Basic(username, password) => request.basic_auth(username, Some(password.as_str())),
         }
     }
 
@@ -139,7 +139,7 @@ impl Server {
         };
         if status == StatusCode::UNAUTHORIZED {
             let why = match self.access {
-                Access::Open => {
+                ServerAccess::Open => {
                     "lets nobody in without credentials: give --api-key, or --username and --password"
                 }
                 _ => "does not know these credentials",

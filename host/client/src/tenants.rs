@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{confirm, deletion, id, pairs};
 use super::print;
-use super::server::Server;
+use super::server::ApiClient;
 use pushlet_settings::Problem;
 
 pub fn command() -> Command {
@@ -47,7 +47,7 @@ pub fn command() -> Command {
         .after_help("Examples:\n  pushlet tenant put acme --api-key OPERATORS_KEY\n  pushlet tenant put acme --set suspended=true\n  pushlet tenant put acme --set 'limits={\"pushes_per_second\": 100}'")
 }
 
-pub async fn run(server: &Server, matches: &ArgMatches) -> Result<(), Problem> {
+pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem> {
     let (name, inner) = matches.subcommand().unwrap_or(("list", matches));
     let tenant = inner.try_get_one::<String>("id").ok().flatten().map_or("", String::as_str);
     let as_json = inner.get_flag("json");

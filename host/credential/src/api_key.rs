@@ -13,7 +13,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use crate::secret::{Secret, Uploads};
+use crate::secret::{Secret, UploadedSecrets};
 use pushlet_model::digest::joined;
 
 /// How every key begins.
@@ -42,7 +42,7 @@ pub struct KeyHasher {
     key: hmac::Key,
     /// For records.
     records: hmac::Key,
-    secret: Uploads,
+    secret: UploadedSecrets,
 }
 
 /// The system gives no random numbers.
@@ -90,14 +90,14 @@ impl fmt::Display for KeyId {
 
 impl KeyHasher {
     pub fn generate() -> Result<Self, NoRandomness> {
-        let mut secret = Uploads::default();
+        let mut secret = UploadedSecrets::default();
         secret.insert(FIELD, Secret::new(random::<SECRET>()?.to_vec()));
         Self::begin_to_authenticate(&mut secret);
         Self::new(secret).ok_or(NoRandomness)
     }
 
     /// From the secret of an earlier one. None: it is not such a secret.
-    pub fn new(secret: Uploads) -> Option<Self> {
+    pub fn new(secret: UploadedSecrets) -> Option<Self> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.get(FIELD)?);
         // No API key is hashed as this is: its tenant's name comes first, and has no NUL in it.
         let records = hmac::sign(&key, b"\0records");
@@ -105,7 +105,7 @@ impl KeyHasher {
     }
 
     /// Notes in a secret that records are authenticated with it. False: that is noted already.
-    pub fn begin_to_authenticate(secret: &mut Uploads) -> bool {
+    pub fn begin_to_authenticate(secret: &mut UploadedSecrets) -> bool {
         let is_new = secret.get(AUTHENTICATES).is_none();
         secret.insert(AUTHENTICATES, Secret::new(b"1".to_vec()));
         is_new
@@ -124,7 +124,7 @@ impl KeyHasher {
     }
 
     /// To be sealed.
-    pub fn secret(&self) -> &Uploads {
+    pub fn secret(&self) -> &UploadedSecrets {
         &self.secret
     }
 
@@ -180,7 +180,7 @@ mod tests {
         assert!(hasher.is_authentic(&[b"tenants", b"acme"], &mac));
         assert!(!hasher.is_authentic(&[b"tenantsa", b"cme"], &mac));
         assert!(!KeyHasher::generate().unwrap().is_authentic(&[b"tenants", b"acme"], &mac));
-        let mut copy = Uploads::default();
+        let mut copy = UploadedSecrets::default();
         copy.insert(FIELD, Secret::new(hasher.secret().get(FIELD).unwrap().to_vec()));
         assert!(KeyHasher::new(copy).unwrap().matches("acme", key.reveal(), &hash));
     }

@@ -8,14 +8,14 @@ use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::{CredentialError, Fault, Password};
-use crate::files::certificate_choice::Need;
-use crate::files::identity::{ClientCertificate, Identity};
+use crate::error::{CredentialError, FileFault, FilePassword};
+use crate::files::certificate_choice::CertificateNeed;
+use crate::files::identity::{CertificateIdentity, ClientCertificate};
 use crate::files::key::TokenKey;
 use crate::files::service_account::ServiceAccount;
 use crate::files::{pem, pkcs12};
 use crate::manifest;
-use crate::secret::{Secret, Uploads};
+use crate::secret::{Secret, UploadedSecrets};
 use crate::tokens::memo::TokenMemo;
 use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
@@ -34,7 +34,7 @@ pub fn upload_fields(kinds: &[CredentialKind]) -> impl Iterator<Item = &str> {
 }
 
 /// What a credential must be good for. A file may hold several certificates, and not all can push.
-pub struct Purpose {
+pub struct CredentialPurpose {
     pub environment: Environment,
     /// Decides whether a certificate is valid.
     pub now: SystemTime,
@@ -42,8 +42,8 @@ pub struct Purpose {
     pub settings: Vec<(String, String)>,
 }
 
-impl Purpose {
-    fn need<'a>(&'a self, kind: &'a CredentialKind) -> Need<'a> {
+impl CredentialPurpose {
+    fn need<'a>(&'a self, kind: &'a CredentialKind) -> CertificateNeed<'a> {
         let of_uid = |derivation: &&Derivation| derivation.property == Property::CertificateSubjectUid;
         let setting = kind.derivations.iter().find(of_uid).map(|derivation| derivation.setting.as_str());
         let given = |setting| {
@@ -51,7 +51,7 @@ impl Purpose {
             value.map(|(_, value)| value.as_str())
         };
         let topic = setting.map(|setting| (setting, given(setting)));
-        Need { environment: self.environment, now: self.now, topic }
+        CertificateNeed { environment: self.environment, now: self.now, topic }
     }
 }
 
@@ -59,13 +59,13 @@ impl Purpose {
 pub struct Credential {
     kind: String,
     field: String,
-    material: Material,
+    material: CredentialMaterial,
     fingerprint: [u8; 32],
     pub(crate) last_token: TokenMemo,
 }
 
-enum Material {
-    Identity(Box<Identity>),
+enum CredentialMaterial {
+    Identity(Box<CertificateIdentity>),
     Key(Arc<TokenKey>),
     ServiceAccount(Box<ServiceAccount>),
     Text(Secret),
@@ -73,8 +73,7 @@ enum Material {
 
 /// What may be told about a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = CredentialSummary)]
-pub struct Summary {
+pub struct CredentialSummary {
     /// The manifest's name of the credential kind.
     pub credential: String,
     /// The field that the secret was uploaded in.
@@ -94,7 +93,7 @@ pub struct Summary {
 impl Credential {
     /// May it take long to parse what was uploaded? Only a text never does: a file may ask for any number of rounds of
     /// key derivation within the bounds, and a key is checked with arithmetic.
-    pub fn is_costly(kinds: &[CredentialKind], uploads: &Uploads) -> bool {
+    pub fn is_costly(kinds: &[CredentialKind], uploads: &UploadedSecrets) -> bool {
         let first =
             kinds.iter().flat_map(|kind| &kind.secrets).find(|secret| uploads.get(&secret.name).is_some());
         first.is_some_and(|secret| secret.format != SecretFormat::Text)
@@ -106,8 +105,8 @@ impl Credential {
     /// Takes up to a second for a file with a costly key derivation: not for an async thread.
     pub fn parse(
         kinds: &[CredentialKind],
-        uploads: &Uploads,
-        purpose: &Purpose,
+        uploads: &UploadedSecrets,
+        purpose: &CredentialPurpose,
     ) -> Result<Option<Self>, CredentialError> {
         let mut fields = kinds.iter().flat_map(|kind| kind.secrets.iter().map(move |secret| (kind, secret)));
         let Some((kind, secret, bytes)) =
@@ -136,11 +135,13 @@ impl Credential {
     /// The value of a setting that is read from the credential, if it is there.
     pub fn derive(&self, derivation: &Derivation) -> Option<String> {
         match (&derivation.property, &self.material) {
-            (Property::CertificateSubjectUid, Material::Identity(identity)) => identity.info.uid.clone(),
-            (Property::CertificateTopics, Material::Identity(identity)) => {
+            (Property::CertificateSubjectUid, CredentialMaterial::Identity(identity)) => {
+                identity.info.uid.clone()
+            }
+            (Property::CertificateTopics, CredentialMaterial::Identity(identity)) => {
                 Some(identity.info.topics.join(",")).filter(|topics| !topics.is_empty())
             }
-            (Property::ServiceAccountProperty(name), Material::ServiceAccount(account)) => {
+            (Property::ServiceAccountProperty(name), CredentialMaterial::ServiceAccount(account)) => {
                 account.property(name).map(str::to_owned)
             }
             _ => None,
@@ -148,8 +149,8 @@ impl Credential {
     }
 
     /// What may be told about it.
-    pub fn summary(&self) -> Summary {
-        let mut summary = Summary {
+    pub fn summary(&self) -> CredentialSummary {
+        let mut summary = CredentialSummary {
             credential: self.kind.clone(),
             field: self.field.clone(),
             fingerprint: Some(hex::encode(self.fingerprint)),
@@ -159,7 +160,7 @@ impl Credential {
             not_after: None,
         };
         match &self.material {
-            Material::Identity(identity) => {
+            CredentialMaterial::Identity(identity) => {
                 let info = &identity.info;
                 summary.subject = info.common_name.clone();
                 summary.topics = if info.topics.is_empty() {
@@ -170,11 +171,11 @@ impl Credential {
                 summary.environments = info.environments.iter().map(|name| (*name).to_owned()).collect();
                 summary.not_after = Some(info.not_after());
             }
-            Material::ServiceAccount(account) => {
+            CredentialMaterial::ServiceAccount(account) => {
                 summary.subject = account.property("client_email").map(str::to_owned);
             }
-            Material::Key(_) => {}
-            Material::Text(_) => summary.fingerprint = None,
+            CredentialMaterial::Key(_) => {}
+            CredentialMaterial::Text(_) => summary.fingerprint = None,
         }
         summary
     }
@@ -182,7 +183,7 @@ impl Credential {
     /// The end of the certificate's validity, in seconds since the Unix epoch; None: it is no certificate.
     pub fn ends_at(&self) -> Option<i64> {
         match &self.material {
-            Material::Identity(identity) => Some(identity.info.ends_at()),
+            CredentialMaterial::Identity(identity) => Some(identity.info.ends_at()),
             _ => None,
         }
     }
@@ -190,7 +191,7 @@ impl Credential {
     /// The TLS client certificate, if it is one.
     pub fn client_certificate(&self) -> Option<&ClientCertificate> {
         match &self.material {
-            Material::Identity(identity) => Some(&identity.certificate),
+            CredentialMaterial::Identity(identity) => Some(&identity.certificate),
             _ => None,
         }
     }
@@ -199,28 +200,28 @@ impl Credential {
     pub(crate) fn token_key(&self, secret: &str) -> Option<&Arc<TokenKey>> {
         match &self.material {
             _ if secret != self.field => None,
-            Material::Key(key) => Some(key),
-            Material::ServiceAccount(account) => Some(&account.key),
+            CredentialMaterial::Key(key) => Some(key),
+            CredentialMaterial::ServiceAccount(account) => Some(&account.key),
             _ => None,
         }
     }
 
     pub(crate) fn property(&self, secret: &str, name: &str) -> Option<&str> {
         match &self.material {
-            Material::ServiceAccount(account) if secret == self.field => account.property(name),
+            CredentialMaterial::ServiceAccount(account) if secret == self.field => account.property(name),
             _ => None,
         }
     }
 
     pub(crate) fn text(&self, secret: &str) -> Option<&[u8]> {
         match &self.material {
-            Material::Text(text) if secret == self.field => Some(text.expose()),
+            CredentialMaterial::Text(text) if secret == self.field => Some(text.expose()),
             _ => None,
         }
     }
 }
 
-impl Material {
+impl CredentialMaterial {
     fn fingerprint(&self) -> [u8; 32] {
         match self {
             Self::Identity(identity) => identity.certificate.fingerprint,
@@ -246,41 +247,43 @@ fn read(
     kind: &CredentialKind,
     secret: &SecretField,
     bytes: &[u8],
-    uploads: &Uploads,
-    purpose: &Purpose,
-) -> Result<Material, Fault> {
+    uploads: &UploadedSecrets,
+    purpose: &CredentialPurpose,
+) -> Result<CredentialMaterial, FileFault> {
     if bytes.len() > LARGEST_FILE {
         return Err(format!("it is larger than {} KiB", LARGEST_FILE >> 10).into());
     }
     let field = secret.password.as_deref();
     let value = field.and_then(|field| uploads.get(field)).map(std::str::from_utf8).transpose();
-    let password = Password { value: value.map_err(|_| Fault::from("its password is not UTF-8"))?, field };
+    let password =
+        FilePassword { value: value.map_err(|_| FileFault::from("its password is not UTF-8"))?, field };
     match secret.format {
         SecretFormat::Pkcs12Identity => {
-            let identity = Identity::assemble(pkcs12::parse(bytes, password)?, &purpose.need(kind))?;
-            Ok(Material::Identity(Box::new(identity)))
+            let identity =
+                CertificateIdentity::assemble(pkcs12::parse(bytes, password)?, &purpose.need(kind))?;
+            Ok(CredentialMaterial::Identity(Box::new(identity)))
         }
         SecretFormat::PemIdentity => {
-            let identity = Identity::assemble(pem::parse(bytes, password)?, &purpose.need(kind))?;
-            Ok(Material::Identity(Box::new(identity)))
+            let identity = CertificateIdentity::assemble(pem::parse(bytes, password)?, &purpose.need(kind))?;
+            Ok(CredentialMaterial::Identity(Box::new(identity)))
         }
         SecretFormat::Pkcs8Key => {
-            let algorithm = manifest::algorithm(kind).ok_or(Fault::Unreadable)?;
+            let algorithm = manifest::algorithm(kind).ok_or(FileFault::Unreadable)?;
             let key = TokenKey::parse(&pem::parse_key(bytes, password)?, algorithm)?;
-            Ok(Material::Key(Arc::new(key)))
+            Ok(CredentialMaterial::Key(Arc::new(key)))
         }
         SecretFormat::ServiceAccount => {
-            let algorithm = manifest::algorithm(kind).ok_or(Fault::Unreadable)?;
+            let algorithm = manifest::algorithm(kind).ok_or(FileFault::Unreadable)?;
             let needed = manifest::needed_properties(kind, &secret.name);
             let account = ServiceAccount::parse(bytes, algorithm, &needed)?;
-            Ok(Material::ServiceAccount(Box::new(account)))
+            Ok(CredentialMaterial::ServiceAccount(Box::new(account)))
         }
         SecretFormat::Text => read_text(bytes),
     }
 }
 
 /// It becomes a part of a header, so it must be printable.
-fn read_text(bytes: &[u8]) -> Result<Material, Fault> {
+fn read_text(bytes: &[u8]) -> Result<CredentialMaterial, FileFault> {
     let text = bytes.trim_ascii();
     if text.is_empty() {
         return Err("it is empty".into());
@@ -291,5 +294,5 @@ fn read_text(bytes: &[u8]) -> Result<Material, Fault> {
     if !text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
         return Err("it holds characters other than printable ASCII".into());
     }
-    Ok(Material::Text(Secret::new(text.to_vec())))
+    Ok(CredentialMaterial::Text(Secret::new(text.to_vec())))
 }

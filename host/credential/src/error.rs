@@ -25,25 +25,25 @@ impl From<CredentialError> for Error {
 
 /// The cause of a [`CredentialError`], before it is known which field it is about.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum FileFault {
     /// It is not in the format at all.
     Unreadable,
     Because(Cow<'static, str>),
 }
 
-impl From<&'static str> for Fault {
+impl From<&'static str> for FileFault {
     fn from(cause: &'static str) -> Self {
         Self::Because(Cow::Borrowed(cause))
     }
 }
 
-impl From<String> for Fault {
+impl From<String> for FileFault {
     fn from(cause: String) -> Self {
         Self::Because(Cow::Owned(cause))
     }
 }
 
-impl Fault {
+impl FileFault {
     /// The sentence that callers of the classic API know, and the cause where there is one.
     pub(crate) fn into_error(self, field: &str, format: SecretFormat) -> CredentialError {
         let sentence = match format {
@@ -73,14 +73,14 @@ impl Fault {
 
 /// The password that came with a secret, and the field it came in.
 #[derive(Clone, Copy)]
-pub(crate) struct Password<'a> {
+pub(crate) struct FilePassword<'a> {
     pub(crate) value: Option<&'a str>,
     pub(crate) field: Option<&'a str>,
 }
 
-impl Password<'_> {
+impl FilePassword<'_> {
     /// The fault when the password does not open the secret.
-    pub(crate) fn wrong(&self) -> Fault {
+    pub(crate) fn wrong(&self) -> FileFault {
         match (self.value, self.field) {
             (Some(_), _) => "wrong password".into(),
             (None, Some(field)) => format!("it needs a password, given as {field}").into(),

@@ -23,14 +23,14 @@ mod tests;
 mod tokens;
 
 pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, PREFIX as API_KEY_PREFIX};
-pub use self::credential::{Credential, Purpose, Summary, upload_fields};
+pub use self::credential::{Credential, CredentialPurpose, CredentialSummary, upload_fields};
 pub use self::error::CredentialError;
 pub use self::files::identity::ClientCertificate;
 pub use self::manifest::{ManifestError, check_manifest, sources};
 pub use self::seal::{SealError, SealingKey};
-pub use self::secret::{Secret, Uploads};
-pub use self::tokens::authorizer::{Authorization, Authorizer, Exchange, TokenCounts};
+pub use self::secret::{Secret, UploadedSecrets};
+pub use self::tokens::authorizer::{Authorization, AuthorizeRequest, Authorizer, TokenCounts};
 pub use self::tokens::error::AuthorizeError;
 pub use self::tokens::handle::TokenHandle;
-pub use self::tokens::moment::Moment;
+pub use self::tokens::moment::ClockReading;
 pub use self::tokens::token_client::{TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};

@@ -57,13 +57,13 @@ pub(crate) fn needed_properties<'a>(kind: &'a CredentialKind, secret: &str) -> V
     derived.chain(sources).collect()
 }
 
-type Check = Result<(), String>;
+type ManifestCheck = Result<(), String>;
 
-fn ensure(sound: bool, otherwise: &str) -> Check {
+fn ensure(sound: bool, otherwise: &str) -> ManifestCheck {
     if sound { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-fn check_kind(kind: &CredentialKind) -> Check {
+fn check_kind(kind: &CredentialKind) -> ManifestCheck {
     ensure(is_name(&kind.name), "its name is not a name")?;
     ensure((1..=MOST_SECRETS).contains(&kind.secrets.len()), "it has no secrets, or too many")?;
     for (index, secret) in kind.secrets.iter().enumerate() {
@@ -85,7 +85,7 @@ fn check_kind(kind: &CredentialKind) -> Check {
     check_authentication(kind)
 }
 
-fn check_authentication(kind: &CredentialKind) -> Check {
+fn check_authentication(kind: &CredentialKind) -> ManifestCheck {
     let names_secret = |name: &str| kind.secrets.iter().any(|secret| secret.name == name);
     if let Some(token) = signed_token(&kind.authentication) {
         ensure(names_secret(&token.key), "the key of its token is not one of its secrets")?;
@@ -109,7 +109,7 @@ fn check_authentication(kind: &CredentialKind) -> Check {
     }
 }
 
-fn check_token(token: &SignedToken) -> Check {
+fn check_token(token: &SignedToken) -> ManifestCheck {
     ensure(token.header.len() <= MOST_SOURCES, "its token has too many headers")?;
     ensure(token.claims.len() <= MOST_SOURCES, "its token has too many claims")?;
     let names = token.header.iter().chain(&token.claims).map(|(name, _)| name);
@@ -120,7 +120,7 @@ fn check_token(token: &SignedToken) -> Check {
     ensure(token.minimum_age <= token.lifetime, "the minimum age of its token is more than its lifetime")
 }
 
-fn check_exchange(exchange: &TokenExchange, names_secret: &dyn Fn(&str) -> bool) -> Check {
+fn check_exchange(exchange: &TokenExchange, names_secret: &dyn Fn(&str) -> bool) -> ManifestCheck {
     if let Source::Literal(json) = &exchange.token_url {
         let url: Option<String> = serde_json::from_str(json).ok();
         let sound = url.is_some_and(|url| parse_token_url(&url).is_some());
@@ -136,7 +136,7 @@ fn check_exchange(exchange: &TokenExchange, names_secret: &dyn Fn(&str) -> bool)
     }
 }
 
-fn check_source(source: &Source, kind: &CredentialKind) -> Check {
+fn check_source(source: &Source, kind: &CredentialKind) -> ManifestCheck {
     match source {
         Source::Literal(json) => {
             let sound = json.len() <= LONGEST_TEXT && serde_json::from_str::<Value>(json).is_ok();
@@ -154,7 +154,7 @@ fn check_source(source: &Source, kind: &CredentialKind) -> Check {
 }
 
 /// Whether the header may carry a secret is for the module to say that checks components' headers.
-fn check_placement(place: &HeaderPlacement) -> Check {
+fn check_placement(place: &HeaderPlacement) -> ManifestCheck {
     let sound = place.prefix.len() <= LONGEST_NAME && HeaderValue::from_str(&place.prefix).is_ok();
     ensure(sound, "the prefix of its header makes no header value")
 }

@@ -11,7 +11,7 @@ use ring::hkdf::{HKDF_SHA256, Prk};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use crate::secret::{Secret, Uploads};
+use crate::secret::{Secret, UploadedSecrets};
 use pushlet_model::digest::joined;
 
 /// The first byte of what is sealed.
@@ -65,12 +65,12 @@ impl SealingKey {
     }
 
     /// Seals secrets for the record of this identity.
-    pub fn seal(&self, secrets: &Uploads, identity: &[&[u8]]) -> Result<Vec<u8>, SealError> {
+    pub fn seal(&self, secrets: &UploadedSecrets, identity: &[&[u8]]) -> Result<Vec<u8>, SealError> {
         self.seal_text(&written(secrets), identity)
     }
 
     /// The secrets that were sealed for the record of this identity.
-    pub fn open(&self, sealed: &[u8], identity: &[&[u8]]) -> Result<Uploads, SealError> {
+    pub fn open(&self, sealed: &[u8], identity: &[&[u8]]) -> Result<UploadedSecrets, SealError> {
         read(&self.open_text(sealed, identity)?).ok_or(SealError::NotOurs)
     }
 
@@ -135,7 +135,7 @@ fn associated(identity: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Names and values, each with its length before it.
-fn written(secrets: &Uploads) -> Zeroizing<Vec<u8>> {
+fn written(secrets: &UploadedSecrets) -> Zeroizing<Vec<u8>> {
     let size = secrets.fields().map(|(name, value)| 8 + name.len() + value.len()).sum();
     let mut text = Zeroizing::new(Vec::with_capacity(size));
     for (name, value) in secrets.fields() {
@@ -147,8 +147,8 @@ fn written(secrets: &Uploads) -> Zeroizing<Vec<u8>> {
     text
 }
 
-fn read(mut text: &[u8]) -> Option<Uploads> {
-    let mut secrets = Uploads::default();
+fn read(mut text: &[u8]) -> Option<UploadedSecrets> {
+    let mut secrets = UploadedSecrets::default();
     while !text.is_empty() {
         let name = std::str::from_utf8(part(&mut text)?).ok()?;
         secrets.insert(name, Secret::new(part(&mut text)?.to_vec()));
@@ -174,8 +174,8 @@ mod tests {
         SealingKey::from_hex(&digit.to_string().repeat(64)).unwrap()
     }
 
-    fn secrets() -> Uploads {
-        let mut secrets = Uploads::default();
+    fn secrets() -> UploadedSecrets {
+        let mut secrets = UploadedSecrets::default();
         secrets.insert("apns_p12", Secret::new(vec![0, 1, 2, 255]));
         secrets.insert("apns_p12_pass", Secret::new(b"sesame".to_vec()));
         secrets

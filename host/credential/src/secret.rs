@@ -21,9 +21,9 @@ impl Secret {
 
 /// What a caller uploaded for a credential: field name → value, passwords included.
 #[derive(Default)]
-pub struct Uploads(BTreeMap<String, Secret>);
+pub struct UploadedSecrets(BTreeMap<String, Secret>);
 
-impl Uploads {
+impl UploadedSecrets {
     /// Adds a field. An empty value counts as not given, as an HTML form sends it.
     pub fn insert(&mut self, field: &str, value: Secret) {
         if !value.expose().is_empty() {

@@ -15,16 +15,17 @@ use pushlet_credential::{
     TokenRequest, TokenResponse,
 };
 use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
-use pushlet_model::digest::Parts;
+use pushlet_model::digest::DigestParts;
 use pushlet_model::tenant::TenantId;
-use pushlet_registry::{Application, ConnectionIdentity};
+use pushlet_registry::{ConnectionIdentity, RegisteredApplication};
 use pushlet_transport::{
-    Cause, ClientCertificate, Identity, Origin, OriginError, Protocol, Request, SendError, Transport,
+    ClientIdentity, FailureCause, Origin, OriginError, Protocol, Request, SendError, TlsCertificate,
+    Transport,
 };
 
 /// What an authorization means for the request.
 pub(super) struct Authorized {
-    pub identity: Identity,
+    pub identity: ClientIdentity,
     pub header: Option<(HeaderName, HeaderValue)>,
     pub token: Option<TokenHandle>,
 }
@@ -32,13 +33,13 @@ pub(super) struct Authorized {
 impl Authorized {
     /// For an exchange that needs no credential.
     pub fn anonymous() -> Self {
-        Self { identity: Identity::Anonymous, header: None, token: None }
+        Self { identity: ClientIdentity::Anonymous, header: None, token: None }
     }
 
     pub fn new(
         authorization: Authorization,
         tenant: &TenantId,
-        application: &Application,
+        application: &RegisteredApplication,
         kind: &CredentialKind,
     ) -> Self {
         let digest = connection_digest(tenant, application, kind);
@@ -47,7 +48,7 @@ impl Authorized {
                 Self { identity: certificate_identity(certificate, digest), header: None, token: None }
             }
             Authorization::Header { name, value, token } => {
-                Self { identity: Identity::Token(digest), header: Some((name, value)), token }
+                Self { identity: ClientIdentity::Token(digest), header: Some((name, value)), token }
             }
         }
     }
@@ -56,26 +57,30 @@ impl Authorized {
 /// Who an application is to the push service.
 pub(super) fn identity(
     tenant: &TenantId,
-    application: &Application,
+    application: &RegisteredApplication,
     manifest: &ProviderManifest,
-) -> Identity {
-    let Some(kind) = kind_of(manifest, application) else { return Identity::Anonymous };
+) -> ClientIdentity {
+    let Some(kind) = kind_of(manifest, application) else { return ClientIdentity::Anonymous };
     let digest = connection_digest(tenant, application, kind);
     match application.credential.as_ref().map(Credential::client_certificate) {
         Some(Some(certificate)) => certificate_identity(certificate.clone(), digest),
-        Some(None) => Identity::Token(digest),
-        None => Identity::Anonymous,
+        Some(None) => ClientIdentity::Token(digest),
+        None => ClientIdentity::Anonymous,
     }
 }
 
-fn certificate_identity(certificate: credential::ClientCertificate, digest: [u8; 32]) -> Identity {
-    Identity::Certificate(Arc::new(ClientCertificate { digest, key: certificate.key }))
+fn certificate_identity(certificate: credential::ClientCertificate, digest: [u8; 32]) -> ClientIdentity {
+    ClientIdentity::Certificate(Arc::new(TlsCertificate { digest, key: certificate.key }))
 }
 
 /// Which applications share connections: those of one tenant and provider, with the same credential and the same
 /// connection settings. The credential is in it so that nobody can spoil another's connection by naming the same
 /// team. It is computed once for each application, since every push asks for it.
-fn connection_digest(tenant: &TenantId, application: &Application, kind: &CredentialKind) -> [u8; 32] {
+fn connection_digest(
+    tenant: &TenantId,
+    application: &RegisteredApplication,
+    kind: &CredentialKind,
+) -> [u8; 32] {
     let of = || connection_identity(tenant, application, kind);
     let known = application.identity.get_or_init(of);
     // A new version of the provider may name other settings.
@@ -84,10 +89,10 @@ fn connection_digest(tenant: &TenantId, application: &Application, kind: &Creden
 
 fn connection_identity(
     tenant: &TenantId,
-    application: &Application,
+    application: &RegisteredApplication,
     kind: &CredentialKind,
 ) -> ConnectionIdentity {
-    let mut parts = Parts::new();
+    let mut parts = DigestParts::new();
     for part in [tenant.as_str(), &application.provider, &kind.name] {
         parts.add(part.as_bytes());
     }
@@ -103,7 +108,7 @@ fn connection_identity(
 /// The manifest's credential that the application holds.
 pub(super) fn kind_of<'a>(
     manifest: &'a ProviderManifest,
-    application: &Application,
+    application: &RegisteredApplication,
 ) -> Option<&'a CredentialKind> {
     let name = application.record.credential.as_ref()?;
     manifest.credentials.iter().find(|kind| kind.name == *name)
@@ -135,7 +140,7 @@ impl TokenClient for Tokens {
                 tenant: request.tenant,
                 origin,
                 protocol: Protocol::Https,
-                identity: Identity::Anonymous,
+                identity: ClientIdentity::Anonymous,
                 method: Method::POST,
                 path: request.url[Position::BeforePath..Position::AfterQuery].to_owned(),
                 common_headers: Arc::default(),
@@ -158,7 +163,7 @@ impl TokenClient for Tokens {
 }
 
 fn unanswered(error: SendError) -> TokenHttpError {
-    let forbidden = error.cause == Cause::ForbiddenAddress;
+    let forbidden = error.cause == FailureCause::ForbiddenAddress;
     TokenHttpError { reason: error.reason(), detail: error.to_string(), forbidden }
 }
 
@@ -180,7 +185,7 @@ mod tests {
     use super::*;
     use pushlet_model::contract::manifest::Authentication;
     use pushlet_model::contract::{self, Environment};
-    use pushlet_registry::Feedback;
+    use pushlet_registry::FeedbackList;
 
     fn kind(name: &str, connection_settings: &[&str]) -> CredentialKind {
         CredentialKind {
@@ -194,9 +199,9 @@ mod tests {
         }
     }
 
-    fn application(provider: &str, settings: &[(&str, &str)]) -> Application {
+    fn application(provider: &str, settings: &[(&str, &str)]) -> RegisteredApplication {
         let setting = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Application {
+        RegisteredApplication {
             record: contract::Application {
                 id: "app".to_owned(),
                 environment: Environment::Production,
@@ -205,10 +210,10 @@ mod tests {
             },
             provider: provider.to_owned(),
             credential: None,
-            feedback: Arc::new(Feedback::new(1)),
+            feedback: Arc::new(FeedbackList::new(1)),
             places: Arc::new(Semaphore::new(1)),
             identity: OnceLock::new(),
-            unreached: pushlet_model::warnings::Repeats::default(),
+            unreached: pushlet_model::warnings::RepeatedWarning::default(),
         }
     }
 

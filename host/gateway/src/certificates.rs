@@ -7,8 +7,8 @@ use tokio::time::sleep;
 
 use super::{Inner, authorize};
 use pushlet_model::tenant::TenantId;
-use pushlet_registry::{Application, Entry};
-use pushlet_transport::Identity;
+use pushlet_registry::{ApplicationEntry, RegisteredApplication};
+use pushlet_transport::ClientIdentity;
 
 /// Days before its end from which a certificate is warned of.
 const WARN_DAYS: i64 = 30;
@@ -28,7 +28,7 @@ pub struct Expiring {
 
 impl Expiring {
     /// None: the application has no certificate, or one that is good for longer.
-    pub(super) fn of(tenant: &TenantId, entry: &Entry, now: SystemTime) -> Option<Self> {
+    pub(super) fn of(tenant: &TenantId, entry: &ApplicationEntry, now: SystemTime) -> Option<Self> {
         let days = days_left(entry.description.certificate_ends?, now);
         let application = entry.id.clone();
         (days < WARN_DAYS).then(|| Self { tenant: tenant.clone(), application, days })
@@ -54,22 +54,22 @@ impl Inner {
     /// The certificates that end soon, the soonest first.
     pub(super) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
         let all = self.registry.all();
-        let of = |(tenant, entry): &(TenantId, Arc<Entry>)| Expiring::of(tenant, entry, now);
+        let of = |(tenant, entry): &(TenantId, Arc<ApplicationEntry>)| Expiring::of(tenant, entry, now);
         let mut expiring: Vec<_> = all.iter().filter_map(of).collect();
         expiring.sort_by_key(|one| one.days);
         expiring
     }
 
-    fn identity(&self, tenant: &TenantId, application: &Application) -> Option<Identity> {
+    fn identity(&self, tenant: &TenantId, application: &RegisteredApplication) -> Option<ClientIdentity> {
         let providers = self.catalogue.of_tenant(tenant);
         let provider = providers.get(&application.provider)?;
         Some(authorize::identity(tenant, application, provider.manifest()))
     }
 
     /// An application that was not opened yet has no connections.
-    fn is_used(&self, identity: &Identity) -> bool {
+    fn is_used(&self, identity: &ClientIdentity) -> bool {
         let all = self.registry.all();
-        let uses = |(tenant, entry): &(TenantId, Arc<Entry>)| {
+        let uses = |(tenant, entry): &(TenantId, Arc<ApplicationEntry>)| {
             let application = entry.opened();
             application.and_then(|application| self.identity(tenant, application)).as_ref() == Some(identity)
         };
@@ -90,7 +90,7 @@ pub(super) fn watch(gateway: Weak<Inner>) {
 
 /// Closes the connections of an application that was replaced or removed once the last send with it has
 /// finished, unless another application is the same to the push service.
-pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, entry: Arc<Entry>) {
+pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, entry: Arc<ApplicationEntry>) {
     tokio::spawn(async move {
         let is_needed = || {
             let sends = entry.opened().map_or(0, Arc::strong_count);

@@ -17,7 +17,7 @@ use pushlet_model::contract::{Context, Disposition, Notification, Outcome, Targe
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
-use pushlet_registry::Application;
+use pushlet_registry::RegisteredApplication;
 use pushlet_sandbox::{Exchange, Instances, Message, Provider};
 
 /// Targets in one call of `encode`, where an exchange covers fewer.
@@ -38,7 +38,7 @@ pub(super) struct Campaign {
     /// Did the tenant upload the provider? Else it is everybody's.
     is_own: bool,
     pub(super) instances: Arc<Instances>,
-    pub(super) application: Arc<Application>,
+    pub(super) application: Arc<RegisteredApplication>,
     pub(super) purpose: Purpose,
     pub(super) counters: DeliveryCounters,
     pub(super) undecoded: Waiting,
@@ -112,7 +112,7 @@ impl Campaign {
         provider: Arc<Provider>,
         is_own: bool,
         tenant: &TenantId,
-        application: Arc<Application>,
+        application: Arc<RegisteredApplication>,
         purpose: Purpose,
     ) -> Result<Self, Error> {
         let place = application.places.clone().try_acquire_owned().map_err(|_| {

@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 use super::deliver::{BATCH, Campaign};
 use super::unix_milliseconds;
 use pushlet_model::contract::{Context, Notification, Target};
-use pushlet_quota::account::{Account, MemoryUse, Reservation};
-use pushlet_sandbox::{Exchange, Instances, Prepared};
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
+use pushlet_sandbox::{Exchange, Instances, PreparedRequests};
 
 /// What becomes of a target that comes again with the same notification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -44,7 +44,7 @@ pub(super) struct Seen {
     young: Generation,
     old: Generation,
     /// What both tables take, apart from small ones.
-    reserved: Reservation,
+    reserved: MemoryReservation,
 }
 
 /// By the first hash: the second one, and the index. A hash of 96 bits stands for a target, since its text would take
@@ -198,7 +198,7 @@ enum Covered<'a> {
     Alone(&'a Exchange),
 }
 
-fn requests(prepared: &Prepared, targets: usize) -> Vec<Covered<'_>> {
+fn requests(prepared: &PreparedRequests, targets: usize) -> Vec<Covered<'_>> {
     let mut requests = vec![Covered::Not; targets];
     for exchange in &prepared.exchanges {
         let covered = match exchange.covers.len() {
@@ -210,7 +210,7 @@ fn requests(prepared: &Prepared, targets: usize) -> Vec<Covered<'_>> {
     requests
 }
 
-fn same(prepared: &Prepared, one: &Exchange, other: &Exchange) -> bool {
+fn same(prepared: &PreparedRequests, one: &Exchange, other: &Exchange) -> bool {
     let (first, second) = (&prepared.messages[one.message], &prepared.messages[other.message]);
     let same_message = one.message == other.message
         || (first.endpoint == second.endpoint

@@ -29,13 +29,13 @@ pub(super) struct Destination {
 const MOST_KNOWN: usize = 4096;
 
 pub(super) struct Destinations {
-    overrides: config::Endpoints,
+    overrides: config::EndpointsConfig,
     /// By their text in the configuration or the manifest: reading a URL costs more than encoding a push.
     known: RwLock<FairCache<TenantId, String, Origin>>,
 }
 
 impl Destinations {
-    pub fn new(overrides: config::Endpoints) -> Self {
+    pub fn new(overrides: config::EndpointsConfig) -> Self {
         Self { overrides, known: RwLock::new(FairCache::new(MOST_KNOWN)) }
     }
 
@@ -114,11 +114,11 @@ fn bare(base: &BaseUrl) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use pushlet_settings::Layers;
+    use pushlet_settings::ConfigLayers;
 
     #[test]
     fn a_token_url_is_trusted_for_the_same_provider_and_prefix_only() {
-        let mut layers = Layers::new().unwrap();
+        let mut layers = ConfigLayers::new().unwrap();
         let text = "endpoints.fcm.production = \"https://inside:8443/fcm\"\n\
                     endpoints.\"acme/hook\".development = \"https://inside\"";
         layers.text(std::path::Path::new("test.toml"), text).unwrap();

@@ -7,7 +7,7 @@ use url::Url;
 use super::authorize::{self, Authorized};
 use super::deliver::{Attempt, Batch, Campaign, Work};
 use super::{Fate, failure};
-use pushlet_credential::{self as credential, Moment, TokenHandle, TokenTrust};
+use pushlet_credential::{self as credential, ClockReading, TokenHandle, TokenTrust};
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
 use pushlet_model::error::Error;
 use pushlet_sandbox::{Exchange, Message};
@@ -120,8 +120,8 @@ impl Campaign {
         error: &transport::SendError,
         token: Option<TokenHandle>,
     ) -> Option<Attempt> {
-        let transport::Cause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
-        if error.delivery != transport::Delivery::NotSent {
+        let transport::FailureCause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        if error.delivery != transport::RequestState::NotSent {
             return None;
         }
         let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
@@ -144,7 +144,7 @@ impl Campaign {
             return Ok(Authorized::anonymous());
         };
         let deadline = deadline.into_std();
-        let authorization = self.gateway.authorizer.authorize(exchange, &Moment::now(), deadline).await;
+        let authorization = self.gateway.authorizer.authorize(exchange, &ClockReading::now(), deadline).await;
         let authorization = authorization.map_err(|error| {
             self.warn_of_token_endpoint(&error);
             failure::not_authorized(error)
@@ -162,7 +162,7 @@ impl Campaign {
         &'a self,
         message: &Message,
         origin: &'a transport::Origin,
-    ) -> Option<credential::Exchange<'a>> {
+    ) -> Option<credential::AuthorizeRequest<'a>> {
         if !message.authenticate {
             return None;
         }
@@ -170,7 +170,7 @@ impl Campaign {
         let credential = self.application.credential.as_ref()?;
         let settings = &self.application.record.settings;
         let (tenant, origin) = (&self.tenant, origin.as_str());
-        Some(credential::Exchange { tenant, credential, kind, settings, origin, token_trust: self })
+        Some(credential::AuthorizeRequest { tenant, credential, kind, settings, origin, token_trust: self })
     }
 
     fn warn_of_token_endpoint(&self, error: &credential::AuthorizeError) {
@@ -193,7 +193,9 @@ impl Campaign {
             _ => None,
         });
         match (fault, token) {
-            (Some(fault), Some(token)) => self.gateway.authorizer.refused(&token, fault, &Moment::now()),
+            (Some(fault), Some(token)) => {
+                self.gateway.authorizer.refused(&token, fault, &ClockReading::now())
+            }
             // A provider that calls a certificate or a key "expired" gets no second try.
             _ => false,
         }

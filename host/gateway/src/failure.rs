@@ -6,7 +6,7 @@ use std::time::Duration;
 use pushlet_credential::AuthorizeError;
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
 use pushlet_model::error::{Error, Kind};
-use pushlet_transport::{Cause, Delivery, SendError};
+use pushlet_transport::{FailureCause, RequestState, SendError};
 
 use super::Fate;
 
@@ -16,47 +16,47 @@ const TOKENS_PAUSE: Duration = Duration::from_secs(60);
 /// A send that got no answer. `by_target`: the target named where it goes, not the provider.
 pub(super) fn no_answer(error: &SendError, by_target: bool) -> Fate {
     let inner = error.to_string();
-    if error.delivery == Delivery::Unknown {
+    if error.delivery == RequestState::Unknown {
         tracing::info!(cause = inner, "outcome unknown");
         return Fate::Settled(unknown(match error.cause {
-            Cause::OutOfMemory => {
+            FailureCause::OutOfMemory => {
                 "there is no memory left for the response (limit memory_bytes); it may or may not have been delivered"
             }
-            Cause::TooLarge => "the response is too large; it may or may not have been delivered",
+            FailureCause::TooLarge => "the response is too large; it may or may not have been delivered",
             _ => "the push service did not answer; it may or may not have been delivered",
         }));
     }
     let unreached =
         |when: &str| format!("the push service could not be reached{when}: {}", error.reason()).into();
     let (kind, code, message): (_, _, Cow<'static, str>) = match error.cause {
-        Cause::Overloaded => {
+        FailureCause::Overloaded => {
             (Kind::Overloaded, "overloaded", "too many pushes are waiting for the push service".into())
         }
-        Cause::TooManyPeers => (
+        FailureCause::TooManyPeers => (
             Kind::Throttled,
             "limit_peers",
             "this tenant sends to as many servers and credentials at the same time as its share of this server \
              allows (limit peers)"
                 .into(),
         ),
-        Cause::ShuttingDown => (Kind::Overloaded, "shutting_down", "the server is shutting down".into()),
-        Cause::PeerDown => (Kind::Unavailable, "vendor_unreachable", unreached(" lately")),
-        Cause::Deadline if error.is_unreached() => {
+        FailureCause::ShuttingDown => (Kind::Overloaded, "shutting_down", "the server is shutting down".into()),
+        FailureCause::PeerDown => (Kind::Unavailable, "vendor_unreachable", unreached(" lately")),
+        FailureCause::Deadline if error.is_unreached() => {
             let message = format!("it could not be sent in time: {}", error.reason());
             (Kind::TimedOut, "deadline_exceeded", message.into())
         }
-        Cause::Deadline => {
+        FailureCause::Deadline => {
             return Fate::Failed(deadline_exceeded().after(error.retry_after).caused_by(inner));
         }
-        Cause::ForbiddenAddress if by_target => {
+        FailureCause::ForbiddenAddress if by_target => {
             (Kind::Invalid, "forbidden_address", "the target is not on the public internet".into())
         }
-        Cause::ForbiddenAddress => {
+        FailureCause::ForbiddenAddress => {
             let message = "the provider's endpoint is not on the public internet; \
                            only an endpoint that the operator configured may have a private address";
             (Kind::Provider, "provider_forbidden_address", message.into())
         }
-        Cause::InvalidRequest => return Fate::Failed(Error::internal(inner)),
+        FailureCause::InvalidRequest => return Fate::Failed(Error::internal(inner)),
         _ => (Kind::Unreachable, "vendor_unreachable", unreached("")),
     };
     Fate::Failed(Error::new(kind, code, message).after(error.retry_after).caused_by(inner))
@@ -115,19 +115,20 @@ mod tests {
 
     use super::*;
     use pushlet_model::tenant::TenantId;
-    use pushlet_transport::{Identity, Protocol, Request, Settings, Transport};
+    use pushlet_transport::{ClientIdentity, Protocol, Request, Transport, TransportSettings};
 
     /// A push to this machine, which is not on the public internet.
     async fn guarded() -> SendError {
         let key = rcgen::KeyPair::generate().unwrap();
         let root = rcgen::CertificateParams::default().self_signed(&key).unwrap();
         let extra_roots = vec![root.der().clone()];
-        let transport = Transport::new(Settings { extra_roots, ..Settings::default() }).unwrap();
+        let transport =
+            Transport::new(TransportSettings { extra_roots, ..TransportSettings::default() }).unwrap();
         let request = Request {
             tenant: TenantId::new("acme"),
             origin: "https://127.0.0.1:9".parse().unwrap(),
             protocol: Protocol::Http2,
-            identity: Identity::Anonymous,
+            identity: ClientIdentity::Anonymous,
             method: Method::POST,
             path: "/".to_owned(),
             common_headers: Arc::default(),

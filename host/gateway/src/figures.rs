@@ -20,8 +20,8 @@ use pushlet_credential::TokenCounts;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
 use pushlet_quota::fair::FairCache;
-use pushlet_registry::Entry;
-use pushlet_sandbox::{Provider, SandboxFigures, UsageFigures};
+use pushlet_registry::ApplicationEntry;
+use pushlet_sandbox::{Provider, SandboxStats, UsageStats};
 use pushlet_transport::{BreakerState, ConnectionStats};
 
 /// Servers of one tenant with figures of their own; the others are counted together.
@@ -285,12 +285,12 @@ impl Moment {
         self.one_counter("token_fetch_failures", help, counts.failed_fetches);
     }
 
-    fn sandbox(&mut self, figures: &SandboxFigures) {
+    fn sandbox(&mut self, figures: &SandboxStats) {
         self.one_gauge("sandbox_instances", "Provider instances alive", figures.instances);
         self.one_gauge("sandbox_instances_idle", "Provider instances that wait for a call", figures.idle);
         let help = "Linear memory of idle provider instances";
         self.one_gauge("sandbox_idle_memory_bytes", help, figures.idle_memory);
-        let by_name = |of: fn(&UsageFigures) -> f64| {
+        let by_name = |of: fn(&UsageStats) -> f64| {
             figures.usage.iter().map(move |usage| (vec![("provider", usage.provider.clone())], of(usage)))
         };
         self.counter("sandbox_calls", "Calls into providers", by_name(|usage| usage.calls as f64));
@@ -306,7 +306,7 @@ impl Moment {
     }
 
     /// Of those that end first, if a tenant has too many.
-    fn certificates(&mut self, applications: &[(TenantId, Arc<Entry>)], most: usize) {
+    fn certificates(&mut self, applications: &[(TenantId, Arc<ApplicationEntry>)], most: usize) {
         let ends = applications.iter().filter_map(|(tenant, entry)| {
             Some((entry.description.certificate_ends?, tenant, entry.id.as_str()))
         });

@@ -45,14 +45,14 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::tenants::{Tenants, Usage};
-use pushlet_credential::{Authorizer, Summary};
+use pushlet_credential::{Authorizer, CredentialSummary};
 use pushlet_model::contract::management::Collection;
 use pushlet_model::contract::manifest::ProviderManifest;
 use pushlet_model::contract::{Environment, Target};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
-use pushlet_registry::{Entry, Registry};
-use pushlet_sandbox::{Catalogue, Items};
+use pushlet_registry::{ApplicationEntry, Registry};
+use pushlet_sandbox::{CollectionItems, ProviderCatalogue};
 use pushlet_settings as config;
 use pushlet_transport::Transport;
 
@@ -62,7 +62,7 @@ use endpoints::Destinations;
 pub use figures::{LimitUse, Readiness, Standing};
 pub use manage::{Errand, Work};
 use meters::Meters;
-pub use pushlet_registry::{Answer, Answers, DeadToken};
+pub use pushlet_registry::{AnswerStore, DeadToken, StoredAnswer};
 use recent::Recent;
 pub use recent::RecentFailure;
 pub use status::{DeliveryResult, Fate, Status};
@@ -97,7 +97,7 @@ pub struct ApplicationView {
     /// `production` or `development`.
     pub environment: &'static str,
     pub settings: BTreeMap<String, String>,
-    pub credential: Option<Summary>,
+    pub credential: Option<CredentialSummary>,
 }
 
 /// All that a provider says of itself.
@@ -176,8 +176,8 @@ pub struct Report {
 
 /// How the gateway behaves.
 pub struct Settings {
-    pub delivery: config::Delivery,
-    pub endpoints: config::Endpoints,
+    pub delivery: config::DeliveryConfig,
+    pub endpoints: config::EndpointsConfig,
     /// Most dead tokens kept per application.
     pub feedback: usize,
     /// Most sends of one application at a time.
@@ -193,13 +193,13 @@ pub struct Settings {
 pub struct Gateway(Arc<Inner>);
 
 struct Inner {
-    catalogue: Arc<Catalogue>,
+    catalogue: Arc<ProviderCatalogue>,
     uploads: Uploads,
     registry: Arc<Registry>,
     transport: Transport,
     authorizer: Authorizer,
     destinations: Destinations,
-    delivery: config::Delivery,
+    delivery: config::DeliveryConfig,
     feedback: usize,
     places: usize,
     stream_window: usize,
@@ -284,7 +284,7 @@ impl Gateway {
     }
 
     /// Makes, reads or deletes what the push service keeps for an application. The error names the provider.
-    pub async fn manage(&self, tenant: &TenantId, errand: Errand) -> Result<Items, (String, Fate)> {
+    pub async fn manage(&self, tenant: &TenantId, errand: Errand) -> Result<CollectionItems, (String, Fate)> {
         self.0.manage(tenant, errand).await
     }
 
@@ -324,7 +324,7 @@ impl Gateway {
     }
 
     /// Where answers are kept that shall outlive the process; None: nothing does.
-    pub fn answers(&self) -> Option<Answers> {
+    pub fn answers(&self) -> Option<AnswerStore> {
         self.0.registry.answers()
     }
 
@@ -371,7 +371,7 @@ impl Gateway {
 }
 
 impl ApplicationView {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &ApplicationEntry) -> Self {
         let description = &entry.description;
         Self {
             id: entry.id.clone(),

@@ -16,8 +16,8 @@ use pushlet_model::contract::management::{Collection, Operation, Parameter, Para
 use pushlet_model::contract::{ConnectionHint, Context, Disposition};
 use pushlet_model::error::{Error, Kind, nearest};
 use pushlet_model::tenant::TenantId;
-use pushlet_registry::Application;
-use pushlet_sandbox::{Instances, Items, ProviderError, action};
+use pushlet_registry::RegisteredApplication;
+use pushlet_sandbox::{CollectionItems, Instances, ProviderError, action};
 use pushlet_transport as transport;
 
 /// What shall be done, and where.
@@ -41,7 +41,7 @@ pub enum Work {
 /// What the calls about one operation are about.
 #[derive(Clone)]
 struct Call {
-    application: Arc<Application>,
+    application: Arc<RegisteredApplication>,
     collection: String,
 }
 
@@ -51,7 +51,7 @@ impl Inner {
         self: &Arc<Self>,
         tenant: &TenantId,
         errand: Errand,
-    ) -> Result<Items, (String, Fate)> {
+    ) -> Result<CollectionItems, (String, Fate)> {
         let nobody = |error| (String::new(), Fate::Failed(error));
         let application = self.opened(tenant, &errand.application_id).await.map_err(nobody)?;
         let providers = self.providers(tenant, &application.provider).await.map_err(nobody)?;
@@ -79,7 +79,7 @@ impl Campaign {
         collection: &Collection,
         operation: &Operation,
         deadline: Instant,
-    ) -> Result<Items, Box<Fate>> {
+    ) -> Result<CollectionItems, Box<Fate>> {
         let (fate, new_token) = match self.attempt_operation(collection, operation, deadline).await {
             Ok(items) => return Ok(items),
             Err(failed) => failed,
@@ -96,7 +96,7 @@ impl Campaign {
         collection: &Collection,
         operation: &Operation,
         deadline: Instant,
-    ) -> Result<Items, (Box<Fate>, bool)> {
+    ) -> Result<CollectionItems, (Box<Fate>, bool)> {
         let failed = |error: Error| (Box::new(Fate::Failed(error)), false);
         let mut entropy = vec![0; self.provider.manifest().entropy as usize];
         SystemRandom::new().fill(&mut entropy).map_err(|_| failed(Error::internal("no randomness")))?;

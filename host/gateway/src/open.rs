@@ -6,16 +6,20 @@ use tokio::sync::Semaphore;
 
 use super::Inner;
 use super::send::provider_of;
-use pushlet_credential::Purpose;
+use pushlet_credential::CredentialPurpose;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
-use pushlet_model::warnings::Repeats;
-use pushlet_registry::{Application, Entry};
-use pushlet_sandbox::Providers;
+use pushlet_model::warnings::RepeatedWarning;
+use pushlet_registry::{ApplicationEntry, RegisteredApplication};
+use pushlet_sandbox::TenantProviders;
 
 impl Inner {
     /// The providers that a tenant has; that of this name is loaded, if it can be.
-    pub(super) async fn providers(&self, tenant: &TenantId, name: &str) -> Result<Arc<Providers>, Error> {
+    pub(super) async fn providers(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Arc<TenantProviders>, Error> {
         let providers = self.catalogue.of_tenant(tenant);
         if !providers.lacks(name) {
             return Ok(providers);
@@ -25,7 +29,7 @@ impl Inner {
     }
 
     /// The providers that a tenant has; all that can be are loaded.
-    pub(super) async fn all_providers(&self, tenant: &TenantId) -> Result<Arc<Providers>, Error> {
+    pub(super) async fn all_providers(&self, tenant: &TenantId) -> Result<Arc<TenantProviders>, Error> {
         let providers = self.catalogue.of_tenant(tenant);
         if !providers.lacks_some() {
             return Ok(providers);
@@ -35,13 +39,21 @@ impl Inner {
     }
 
     /// A registered application, ready to send for.
-    pub(super) async fn opened(&self, tenant: &TenantId, id: &str) -> Result<Arc<Application>, Error> {
+    pub(super) async fn opened(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+    ) -> Result<Arc<RegisteredApplication>, Error> {
         let entry = self.registry.get(tenant, id)?;
         entry.application(|| self.open_entry(tenant, entry.clone())).await
     }
 
     /// What was registered is checked already; its secrets are read as they were read then.
-    async fn open_entry(&self, tenant: &TenantId, entry: Arc<Entry>) -> Result<Application, Error> {
+    async fn open_entry(
+        &self,
+        tenant: &TenantId,
+        entry: Arc<ApplicationEntry>,
+    ) -> Result<RegisteredApplication, Error> {
         let description = &entry.description;
         let provider =
             provider_of(&description.provider, &*self.providers(tenant, &description.provider).await?)?;
@@ -50,16 +62,16 @@ impl Inner {
         let secrets = secrets.await.map_err(Error::internal)??;
         let record = description.record(&entry.id);
         let (environment, settings) = (record.environment, record.settings.clone());
-        let purpose = Purpose { environment, now: description.updated(), settings };
+        let purpose = CredentialPurpose { environment, now: description.updated(), settings };
         let (credential, _) = self.parse_credential(&provider, tenant, secrets, purpose).await?;
-        Ok(Application {
+        Ok(RegisteredApplication {
             record,
             provider: description.provider.clone(),
             credential,
             feedback: entry.feedback.clone(),
             places: Arc::new(Semaphore::new(self.places)),
             identity: OnceLock::new(),
-            unreached: Repeats::default(),
+            unreached: RepeatedWarning::default(),
         })
     }
 }

@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use super::certificates::Expiring;
 use super::{Inner, Registration, unix_milliseconds};
-use pushlet_credential::{Credential, Purpose, Secret, Uploads, upload_fields};
+use pushlet_credential::{Credential, CredentialPurpose, Secret, UploadedSecrets, upload_fields};
 use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use pushlet_model::contract::{self, Context, Environment};
 use pushlet_model::error::{Error, Kind, nearest};
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
-use pushlet_model::warnings::Repeats;
+use pushlet_model::warnings::RepeatedWarning;
 use pushlet_quota::account::Work;
-use pushlet_registry::{Application, Entry, Feedback};
-use pushlet_sandbox::{Provider, Providers};
+use pushlet_registry::{ApplicationEntry, FeedbackList, RegisteredApplication};
+use pushlet_sandbox::{Provider, TenantProviders};
 
 /// The provider of a registration that names none and brings no credential.
 const DEFAULT_PROVIDER: &str = "apns";
@@ -32,7 +32,7 @@ impl Inner {
         &self,
         tenant: &TenantId,
         registration: Registration,
-    ) -> Result<(String, Option<Arc<Entry>>), Error> {
+    ) -> Result<(String, Option<Arc<ApplicationEntry>>), Error> {
         let Registration { application_id, provider, environment, mut fields, strict } = registration;
         let most = self.tenants.limits(tenant)?.applications;
         let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
@@ -68,7 +68,7 @@ impl Inner {
         tenant: &TenantId,
         id: String,
         mut fields: BTreeMap<String, Vec<u8>>,
-    ) -> Result<(Application, Uploads), Error> {
+    ) -> Result<(RegisteredApplication, UploadedSecrets), Error> {
         let manifest = provider.manifest();
         let uploads = take_uploads(manifest, &mut fields);
         let now = SystemTime::now();
@@ -78,7 +78,7 @@ impl Inner {
             let message = format!("{} has no endpoint for development", manifest.name);
             return Err(Error::field("invalid_environment", "environment", message));
         }
-        let purpose = Purpose { environment, now, settings: given(manifest, &fields) };
+        let purpose = CredentialPurpose { environment, now, settings: given(manifest, &fields) };
         let (credential, uploads) = self.parse_credential(provider, tenant, uploads, purpose).await?;
         if credential.is_none() && !manifest.credentials.is_empty() {
             return Err(missing_credential(manifest));
@@ -96,11 +96,14 @@ impl Inner {
         let instances = provider.instances(tenant);
         let checked = record.clone();
         instances.run(move |instances| instances.check_application(&context, &checked)).await??;
-        let feedback = Arc::new(Feedback::new(self.feedback));
+        let feedback = Arc::new(FeedbackList::new(self.feedback));
         let places = Arc::new(Semaphore::new(self.places));
         let provider = manifest.name.clone();
-        let (identity, unreached) = (OnceLock::new(), Repeats::default());
-        Ok((Application { record, provider, credential, feedback, places, identity, unreached }, uploads))
+        let (identity, unreached) = (OnceLock::new(), RepeatedWarning::default());
+        Ok((
+            RegisteredApplication { record, provider, credential, feedback, places, identity, unreached },
+            uploads,
+        ))
     }
 
     /// The credential among some secrets; and those. A file decides how much work it takes to read it, so that is
@@ -109,9 +112,9 @@ impl Inner {
         &self,
         provider: &Arc<Provider>,
         tenant: &TenantId,
-        uploads: Uploads,
-        purpose: Purpose,
-    ) -> Result<(Option<Credential>, Uploads), Error> {
+        uploads: UploadedSecrets,
+        purpose: CredentialPurpose,
+    ) -> Result<(Option<Credential>, UploadedSecrets), Error> {
         let is_costly = Credential::is_costly(&provider.manifest().credentials, &uploads);
         let provider = provider.clone();
         let parse =
@@ -146,7 +149,7 @@ impl Inner {
     }
 }
 
-fn named(providers: &Providers, name: &str) -> Result<Arc<Provider>, Error> {
+fn named(providers: &TenantProviders, name: &str) -> Result<Arc<Provider>, Error> {
     providers.get(name).cloned().ok_or_else(|| {
         let names: Vec<_> = providers.all().map(|provider| provider.manifest().name.as_str()).collect();
         Error::field("invalid_type", "type", format!("type must be one of {}", names.join(", ")))
@@ -189,8 +192,8 @@ fn known<'a>(
     }
 }
 
-fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u8>>) -> Uploads {
-    let mut uploads = Uploads::default();
+fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u8>>) -> UploadedSecrets {
+    let mut uploads = UploadedSecrets::default();
     for secret in manifest.credentials.iter().flat_map(|kind| &kind.secrets) {
         for name in std::iter::once(&secret.name).chain(&secret.password) {
             if let Some(value) = fields.remove(name) {

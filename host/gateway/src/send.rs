@@ -14,15 +14,15 @@ use pushlet_model::contract::{Notification, Target};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
-use pushlet_registry::Application;
-use pushlet_sandbox::{Provider, Providers, target_url};
+use pushlet_registry::RegisteredApplication;
+use pushlet_sandbox::{Provider, TenantProviders, target_url};
 
 /// A send whose application, provider and notification are found and sound.
 pub(super) struct Opened {
     pub campaign: Campaign,
     pub provider: Arc<Provider>,
     /// All that the tenant has.
-    pub providers: Arc<Providers>,
+    pub providers: Arc<TenantProviders>,
     pub notification: Arc<Notification>,
     /// For each target.
     pub timeout: Duration,
@@ -49,7 +49,7 @@ impl Inner {
         tenant: &TenantId,
         named: Option<&str>,
         via: Via,
-    ) -> Result<Arc<Application>, Error> {
+    ) -> Result<Arc<RegisteredApplication>, Error> {
         match via {
             Via::Application(id) => self.opened(tenant, &id).await,
             Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
@@ -59,7 +59,7 @@ impl Inner {
     pub(super) async fn open(
         self: &Arc<Self>,
         tenant: &TenantId,
-        application: Arc<Application>,
+        application: Arc<RegisteredApplication>,
         named: Option<&str>,
         fields: Fields,
         purpose: Purpose,
@@ -81,7 +81,7 @@ impl Inner {
         tenant: &TenantId,
         named: Option<&str>,
         fields: BTreeMap<String, Vec<u8>>,
-    ) -> Result<Application, Error> {
+    ) -> Result<RegisteredApplication, Error> {
         let takes = |provider: &&Arc<Provider>| {
             let manifest = provider.manifest();
             let inline =
@@ -160,7 +160,7 @@ impl Opened {
 fn notification(
     fields: Fields,
     manifest: &ProviderManifest,
-    providers: &Providers,
+    providers: &TenantProviders,
 ) -> Result<Notification, Error> {
     match fields {
         Fields::Classic(fields, typed) => {
@@ -175,7 +175,7 @@ fn notification(
 }
 
 /// The provider that an application is registered for, among those that the tenant has.
-pub(super) fn provider_of(name: &str, providers: &Providers) -> Result<Arc<Provider>, Error> {
+pub(super) fn provider_of(name: &str, providers: &TenantProviders) -> Result<Arc<Provider>, Error> {
     providers.get(name).cloned().ok_or_else(|| {
         let message = format!("the application's provider {name} is not there");
         Error::new(Kind::NotFound, "provider_not_found", message)

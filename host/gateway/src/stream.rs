@@ -21,7 +21,7 @@ use crate::tenants::{Permission, SendPlace, Withdrawal};
 use pushlet_model::contract::{Notification, Target};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::{Account, MemoryUse, Reservation};
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
 /// Bytes that the lines of one stream may take which are in flight, of those that are large or have a notification of
 /// their own: as much as some hundred notifications of the size that push services take.
@@ -89,7 +89,7 @@ pub struct Gate {
 /// The room that a line takes, and its bytes on the tenant's account.
 pub struct HeldLine {
     _room: OwnedSemaphorePermit,
-    _reserved: Reservation,
+    _reserved: MemoryReservation,
 }
 
 impl Gate {

@@ -4,9 +4,9 @@
 use ring::digest::{Context, SHA256, digest};
 
 /// SHA-256 over parts, each preceded by its length.
-pub struct Parts(Context);
+pub struct DigestParts(Context);
 
-impl Parts {
+impl DigestParts {
     #[expect(clippy::new_without_default, reason = "a digest of nothing is no default of anything")]
     pub fn new() -> Self {
         Self(Context::new(&SHA256))
@@ -58,7 +58,7 @@ mod tests {
             [&[b"ab", b"c"], &[b"a", b"bc"], &[b"abc"], &[b"abc", b""], &[b"", b"abc"]];
         for (index, one) in lists.iter().enumerate() {
             for other in &lists[index + 1..] {
-                assert_ne!(Parts::of(one), Parts::of(other), "{one:?} {other:?}");
+                assert_ne!(DigestParts::of(one), DigestParts::of(other), "{one:?} {other:?}");
                 assert_ne!(joined(one), joined(other), "{one:?} {other:?}");
             }
         }
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn the_form_is_what_is_on_disks() {
         assert_eq!(joined(&[b"ab", b""]), [0, 0, 0, 0, 0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0]);
-        let digest = hex::encode(Parts::of(&[b"ab", b""]));
+        let digest = hex::encode(DigestParts::of(&[b"ab", b""]));
         assert_eq!(digest, hex::encode(ring::digest::digest(&SHA256, &joined(&[b"ab", b""]))));
     }
 }

@@ -7,13 +7,13 @@ pub struct Escaped<T>(pub T);
 
 impl<T: Display> Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Writer(f), "{}", self.0)
+        write!(EscapingWriter(f), "{}", self.0)
     }
 }
 
 impl<T: fmt::Debug> fmt::Debug for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Writer(f), "{:?}", self.0)
+        write!(EscapingWriter(f), "{:?}", self.0)
     }
 }
 
@@ -40,9 +40,9 @@ pub fn is_harmful(letter: char) -> bool {
 }
 
 /// Writes on what is harmless, and escapes the rest.
-struct Writer<'a, W>(&'a mut W);
+struct EscapingWriter<'a, W>(&'a mut W);
 
-impl<W: Write> Write for Writer<'_, W> {
+impl<W: Write> Write for EscapingWriter<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
         while let Some(at) = rest.find(is_harmful) {

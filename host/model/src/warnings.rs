@@ -8,16 +8,16 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// Decides for one kind of warning whether it is logged.
 #[derive(Default)]
-pub struct Repeats(Mutex<State>);
+pub struct RepeatedWarning(Mutex<RepeatCount>);
 
 #[derive(Default)]
-struct State {
+struct RepeatCount {
     logged_at: Option<Instant>,
     /// Since then.
     counted: u64,
 }
 
-impl Repeats {
+impl RepeatedWarning {
     /// It happened again. If it is to be logged: how often it happened since the last line and was only counted.
     pub fn due(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_first_is_logged_and_the_next_are_counted_for_a_while() {
-        let (repeats, start) = (Repeats::default(), Instant::now());
+        let (repeats, start) = (RepeatedWarning::default(), Instant::now());
         assert_eq!(repeats.due(start), Some(0));
         for seconds in [0, 1, 59] {
             assert_eq!(repeats.due(start + Duration::from_secs(seconds)), None);

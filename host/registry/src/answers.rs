@@ -5,13 +5,13 @@ use std::time::SystemTime;
 
 use super::Registry;
 use super::journal::Journal;
-use super::storage::{Change, Key, Storage, StorageError, Table, cut_off};
+use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table, cut_off};
 use super::time::{from_unix, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 
 /// An answer, and what it answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct StoredAnswer {
     pub at: SystemTime,
     /// SHA-256 of the request.
     pub request: [u8; 32],
@@ -24,45 +24,45 @@ pub struct Answer {
 
 /// All answers that are kept. Cheap to clone.
 #[derive(Clone)]
-pub struct Answers {
+pub struct AnswerStore {
     storage: Arc<dyn Storage>,
     journal: Arc<Journal>,
 }
 
 impl Registry {
     /// None: answers would end with the process.
-    pub fn answers(&self) -> Option<Answers> {
-        let answers = || Answers { storage: self.storage.clone(), journal: self.journal.clone() };
+    pub fn answers(&self) -> Option<AnswerStore> {
+        let answers = || AnswerStore { storage: self.storage.clone(), journal: self.journal.clone() };
         self.storage.is_durable().then(answers)
     }
 }
 
-impl Answers {
+impl AnswerStore {
     /// Those of all tenants, with their keys, the oldest first. Blocks.
-    pub fn all(&self) -> Result<Vec<(TenantId, String, Answer)>, StorageError> {
-        let read = |(key, bytes): (Key, Vec<u8>)| {
+    pub fn all(&self) -> Result<Vec<(TenantId, String, StoredAnswer)>, StorageError> {
+        let read = |(key, bytes): (RecordKey, Vec<u8>)| {
             let [tenant, key] = key.parts().ok_or_else(|| cut_off("an answer's key"))?;
-            let answer = Answer::read(&bytes).ok_or_else(|| cut_off("an answer"))?;
+            let answer = StoredAnswer::read(&bytes).ok_or_else(|| cut_off("an answer"))?;
             Ok((TenantId::new(&tenant), key, answer))
         };
-        let all = self.storage.scan(Table::Answers, &Key::new(&[]))?.into_iter().map(read);
+        let all = self.storage.scan(Table::Answers, &RecordKey::new(&[]))?.into_iter().map(read);
         let mut all = all.collect::<Result<Vec<_>, StorageError>>()?;
         all.sort_by_key(|(_, _, answer)| answer.at);
         Ok(all)
     }
 
     /// Keeps an answer in place of one with the same key. It is on the disk when this returns.
-    pub async fn put(&self, tenant: &TenantId, key: &str, answer: &Answer) -> Result<(), StorageError> {
-        self.journal.keep([Change::Put(Table::Answers, place(tenant, key), answer.written())]).await
+    pub async fn put(&self, tenant: &TenantId, key: &str, answer: &StoredAnswer) -> Result<(), StorageError> {
+        self.journal.keep([StorageChange::Put(Table::Answers, place(tenant, key), answer.written())]).await
     }
 
     /// Forgets some, soon.
     pub fn forget(&self, tenant: &TenantId, keys: &[String]) {
-        self.journal.add(keys.iter().map(|key| Change::Delete(Table::Answers, place(tenant, key))));
+        self.journal.add(keys.iter().map(|key| StorageChange::Delete(Table::Answers, place(tenant, key))));
     }
 }
 
-impl Answer {
+impl StoredAnswer {
     /// Milliseconds since the Unix epoch (8 bytes), the request's digest, the status (2 bytes), the length of
     /// the content type (2 bytes), the content type, the body. Numbers are big-endian.
     fn written(&self) -> Vec<u8> {
@@ -95,8 +95,8 @@ impl Answer {
     }
 }
 
-fn place(tenant: &TenantId, key: &str) -> Key {
-    Key::new(&[tenant.as_str(), key])
+fn place(tenant: &TenantId, key: &str) -> RecordKey {
+    RecordKey::new(&[tenant.as_str(), key])
 }
 
 #[cfg(test)]
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_as_it_was_written() {
-        let answer = Answer {
+        let answer = StoredAnswer {
             at: from_unix(1_234_567),
             request: [7; 32],
             status: 200,
@@ -114,9 +114,9 @@ mod tests {
             body: b"{}".to_vec(),
         };
         let written = answer.written();
-        assert_eq!(Answer::read(&written).unwrap(), answer);
+        assert_eq!(StoredAnswer::read(&written).unwrap(), answer);
         for length in 0..written.len() - 2 {
-            assert_eq!(Answer::read(&written[..length]), None, "{length}");
+            assert_eq!(StoredAnswer::read(&written[..length]), None, "{length}");
         }
     }
 }

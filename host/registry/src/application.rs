@@ -4,25 +4,25 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
-use super::feedback::Feedback;
+use super::feedback::FeedbackList;
 use pushlet_credential::Credential;
 use pushlet_model::contract;
-use pushlet_model::warnings::Repeats;
+use pushlet_model::warnings::RepeatedWarning;
 
 /// A registered application, ready to send for.
-pub struct Application {
+pub struct RegisteredApplication {
     /// What components see of it.
     pub record: contract::Application,
     /// The name of its provider.
     pub provider: String,
     pub credential: Option<Credential>,
-    pub feedback: Arc<Feedback>,
+    pub feedback: Arc<FeedbackList>,
     /// One for each of its sends that may be under way at once.
     pub places: Arc<Semaphore>,
     /// Once it was asked for.
     pub identity: OnceLock<ConnectionIdentity>,
     /// Its push service, or the one that gives it tokens, could not be reached.
-    pub unreached: Repeats,
+    pub unreached: RepeatedWarning,
 }
 
 /// What decides which connections an application uses.

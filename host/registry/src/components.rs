@@ -5,15 +5,15 @@ use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
 
-use super::storage::{Change, Key, StorageError, Table};
-use super::version::{Version, Versions, written};
+use super::storage::{RecordKey, StorageChange, StorageError, Table};
+use super::version::{ComponentVersion, ComponentVersions, written};
 use super::{Registry, authentic};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 
 impl Registry {
     /// What is kept of components, of all tenants.
-    pub fn versions(&self) -> Vec<Version> {
+    pub fn versions(&self) -> Vec<ComponentVersion> {
         self.all_versions().values().cloned().collect()
     }
 
@@ -25,12 +25,12 @@ impl Registry {
     }
 
     /// Keeps a version with its file; one with the same digest is replaced. Blocks.
-    pub fn put_component(&self, version: &Version, component: &[u8]) -> Result<(), Error> {
+    pub fn put_component(&self, version: &ComponentVersion, component: &[u8]) -> Result<(), Error> {
         let _order = self.changing();
         let place = (version.tenant.clone(), version.name.clone(), version.digest.clone());
         let key = key(&version.tenant, &version.name, &version.digest);
         self.journal.commit(vec![
-            Change::Put(Table::Components, key.clone(), component.to_vec()),
+            StorageChange::Put(Table::Components, key.clone(), component.to_vec()),
             authentic::put(&self.hasher, Table::Versions, key, &written(version)?),
         ])?;
         self.all_versions_mut().insert(place, version.clone());
@@ -75,7 +75,7 @@ impl Registry {
         let _order = self.changing();
         let key = key(tenant, name, digest);
         let tables = [Table::Components, Table::Versions];
-        self.journal.commit(tables.map(|table| Change::Delete(table, key.clone())).into())?;
+        self.journal.commit(tables.map(|table| StorageChange::Delete(table, key.clone())).into())?;
         self.all_versions_mut().remove(&(tenant.clone(), name.to_owned(), digest.to_owned()));
         Ok(())
     }
@@ -84,15 +84,15 @@ impl Registry {
         self.all_versions_mut().retain(|(owner, ..), _| owner != tenant);
     }
 
-    fn all_versions(&self) -> std::sync::RwLockReadGuard<'_, Versions> {
+    fn all_versions(&self) -> std::sync::RwLockReadGuard<'_, ComponentVersions> {
         self.versions.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn all_versions_mut(&self) -> std::sync::RwLockWriteGuard<'_, Versions> {
+    fn all_versions_mut(&self) -> std::sync::RwLockWriteGuard<'_, ComponentVersions> {
         self.versions.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn key(tenant: &TenantId, name: &str, digest: &str) -> Key {
-    Key::new(&[tenant.as_str(), name, digest])
+fn key(tenant: &TenantId, name: &str, digest: &str) -> RecordKey {
+    RecordKey::new(&[tenant.as_str(), name, digest])
 }

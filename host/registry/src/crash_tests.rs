@@ -91,7 +91,7 @@ impl State {
 
     /// What is in the folder.
     fn kept(folder: &Path) -> Self {
-        let storage: Arc<dyn Storage> = Arc::new(File::open(folder).unwrap());
+        let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(folder).unwrap());
         let registry = Registry::open(storage.clone(), key(), REPORTS).unwrap();
         let mut state = Self::default();
         for entry in registry.list(&tenant()) {
@@ -100,7 +100,7 @@ impl State {
             let readable = entry.description.settings.first().unwrap().1.clone();
             state.applications.insert(entry.id.clone(), (readable, secret));
         }
-        for (key, value) in storage.scan(Table::Feedback, &Key::new(&[])).unwrap() {
+        for (key, value) in storage.scan(Table::Feedback, &RecordKey::new(&[])).unwrap() {
             let [_, id, _] = key.parts().unwrap();
             state.feedback.insert((id, DeadToken::read(&value).unwrap().device_token));
         }
@@ -109,7 +109,7 @@ impl State {
             let text = String::from_utf8(component.unwrap()).unwrap();
             state.components.insert(text.split(' ').next().unwrap().to_owned());
         }
-        let files = storage.scan(Table::Components, &Key::new(&[])).unwrap().len();
+        let files = storage.scan(Table::Components, &RecordKey::new(&[])).unwrap().len();
         assert_eq!(files, state.components.len(), "a component without its version");
         state
     }
@@ -141,7 +141,7 @@ fn take(registry: &Registry, number: u64) {
 #[test]
 fn writer() {
     let (Ok(folder), Ok(first)) = (std::env::var(FOLDER), std::env::var(FIRST)) else { return };
-    let storage = Arc::new(File::open(Path::new(&folder)).unwrap());
+    let storage = Arc::new(FileStorage::open(Path::new(&folder)).unwrap());
     let registry = Registry::open(storage, key(), REPORTS).unwrap();
     let mut output = std::io::stdout();
     for number in first.parse().unwrap().. {

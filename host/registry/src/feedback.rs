@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::journal::Journal;
-use super::storage::{Change, Key, Table};
+use super::storage::{RecordKey, StorageChange, Table};
 use super::time::unix_milliseconds;
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::{Account, MemoryUse, Reservation};
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
 /// A dead token, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,24 +29,24 @@ const PART: usize = 4;
 
 /// A bounded list: each token once, with its newest time. When it is full, by number or by bytes, the oldest report
 /// goes; so it does when all lists of the tenant take too much of its memory.
-pub struct Feedback {
-    tokens: Mutex<Reports>,
+pub struct FeedbackList {
+    tokens: Mutex<FeedbackReports>,
     most: usize,
     /// None: it is not kept.
-    kept: Option<Kept>,
+    kept: Option<FeedbackLocation>,
     /// The application is gone: what is still reported is not kept. Written under the lock of `tokens`.
     retired: AtomicBool,
 }
 
 /// Where a list is kept.
-pub(super) struct Kept {
+pub(super) struct FeedbackLocation {
     pub journal: Arc<Journal>,
     pub tenant: TenantId,
     pub application: String,
 }
 
 #[derive(Default)]
-struct Reports {
+struct FeedbackReports {
     next: u64,
     /// Token → (order of its report, since when).
     by_token: HashMap<String, (u64, SystemTime)>,
@@ -54,16 +54,16 @@ struct Reports {
     by_order: BTreeMap<u64, String>,
     bytes: usize,
     /// The same on the tenant's account, from the first report on.
-    reserved: Option<Reservation>,
+    reserved: Option<MemoryReservation>,
 }
 
-impl Feedback {
+impl FeedbackList {
     /// A list that ends with the process.
     pub fn new(most: usize) -> Self {
         Self { tokens: Mutex::default(), most, kept: None, retired: AtomicBool::new(false) }
     }
 
-    pub(super) fn kept(most: usize, kept: Kept) -> Self {
+    pub(super) fn kept(most: usize, kept: FeedbackLocation) -> Self {
         Self { kept: Some(kept), ..Self::new(most) }
     }
 
@@ -142,16 +142,16 @@ impl Feedback {
         }
     }
 
-    fn is_over(&self, reports: &Reports) -> bool {
+    fn is_over(&self, reports: &FeedbackReports) -> bool {
         reports.by_order.len() > self.most || reports.bytes > self.most.saturating_mul(BYTES_EACH)
     }
 
-    fn reports(&self) -> MutexGuard<'_, Reports> {
+    fn reports(&self) -> MutexGuard<'_, FeedbackReports> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reports {
+impl FeedbackReports {
     /// Returns the order of an older report of the token, which is gone.
     fn insert(&mut self, order: u64, device_token: String, since: SystemTime) -> Option<u64> {
         self.bytes += size(&device_token);
@@ -185,29 +185,29 @@ fn size(device_token: &str) -> usize {
     2 * device_token.len() + OVERHEAD
 }
 
-impl Kept {
+impl FeedbackLocation {
     fn note(&self, order: u64, device_token: &str, since: SystemTime, gone: &[u64]) {
         let value = format!("{} {device_token}", unix_milliseconds(since)).into_bytes();
-        let gone = gone.iter().map(|order| Change::Delete(Table::Feedback, self.key(*order)));
-        self.journal.add(gone.chain([Change::Put(Table::Feedback, self.key(order), value)]));
+        let gone = gone.iter().map(|order| StorageChange::Delete(Table::Feedback, self.key(*order)));
+        self.journal.add(gone.chain([StorageChange::Put(Table::Feedback, self.key(order), value)]));
     }
 
     fn forget(&self, order: u64) {
-        self.journal.add([Change::Delete(Table::Feedback, self.key(order))]);
+        self.journal.add([StorageChange::Delete(Table::Feedback, self.key(order))]);
     }
 
     fn clear(&self) {
-        let all = Key::new(&[self.tenant.as_str(), &self.application]);
-        self.journal.add([Change::DeleteAll(Table::Feedback, all)]);
+        let all = RecordKey::new(&[self.tenant.as_str(), &self.application]);
+        self.journal.add([StorageChange::DeleteAll(Table::Feedback, all)]);
     }
 
-    fn key(&self, order: u64) -> Key {
-        Key::new(&[self.tenant.as_str(), &self.application, &format!("{order:016x}")])
+    fn key(&self, order: u64) -> RecordKey {
+        RecordKey::new(&[self.tenant.as_str(), &self.application, &format!("{order:016x}")])
     }
 }
 
 impl DeadToken {
-    /// As [`Kept::note`] writes it.
+    /// As [`FeedbackLocation::note`] writes it.
     pub(super) fn read(value: &[u8]) -> Option<Self> {
         let (since, device_token) = std::str::from_utf8(value).ok()?.split_once(' ')?;
         let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since.parse().ok()?))?;
@@ -225,13 +225,13 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn tokens(feedback: &Feedback) -> Vec<(String, SystemTime)> {
+    fn tokens(feedback: &FeedbackList) -> Vec<(String, SystemTime)> {
         feedback.take().into_iter().map(|dead| (dead.device_token, dead.since)).collect()
     }
 
     #[test]
     fn reading_clears_it() {
-        let feedback = Feedback::new(10);
+        let feedback = FeedbackList::new(10);
         feedback.report("a", at(1), None);
         feedback.report("b", at(2), None);
         assert_eq!(tokens(&feedback), [("a".into(), at(1)), ("b".into(), at(2))]);
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_token_is_listed_once_and_the_newest_are_kept() {
-        let feedback = Feedback::new(2);
+        let feedback = FeedbackList::new(2);
         feedback.report("a", at(1), None);
         feedback.report("b", at(2), None);
         feedback.report("a", at(3), None);
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn reports_are_bounded_by_their_bytes_too() {
-        let feedback = Feedback::new(4);
+        let feedback = FeedbackList::new(4);
         let token = |number: usize| format!("{number}{}", "x".repeat(1500));
         (0..4).for_each(|number| feedback.report(&token(number), at(1), None));
         feedback.report(&"x".repeat(LONGEST_TOKEN + 1), at(2), None);
@@ -264,7 +264,7 @@ mod tests {
     fn all_lists_of_a_tenant_together_take_no_more_than_their_part() {
         let settings = AccountSettings { tenant_memory: 100 << 10, ..AccountSettings::default() };
         let account = Accounts::new(settings).unwrap().of(&TenantId::new("a"));
-        let lists: Vec<_> = (0..10).map(|_| Feedback::new(1000)).collect();
+        let lists: Vec<_> = (0..10).map(|_| FeedbackList::new(1000)).collect();
         for number in 0..1000 {
             lists.iter().for_each(|list| list.report(&format!("{number:0100}"), at(1), Some(&account)));
         }

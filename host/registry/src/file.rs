@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition, TableError};
 
-use super::storage::{Change, Key, Storage, StorageError, Table};
+use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 
 /// In the folder that the operator chose.
 const FILE: &str = "registry.redb";
@@ -18,19 +18,19 @@ const PROBE_SIZE: usize = 64 << 10;
 /// Bytes of the file that are held in memory; redb's own choice is 1 GiB.
 const CACHE: usize = 8 << 20;
 
-type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
-type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+type RecordTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type StorageOpener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// The storage that outlives the process.
-pub struct File {
+pub struct FileStorage {
     /// None: it must be opened again.
     database: RwLock<Option<Database>>,
-    opener: Opener,
+    opener: StorageOpener,
     /// None: it is in no folder.
     folder: Option<PathBuf>,
 }
 
-impl File {
+impl FileStorage {
     /// Opens the file in this folder; both are made if they are not there.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         make_private(folder).map_err(|error| of_io(&error))?;
@@ -52,7 +52,7 @@ impl File {
         }
     }
 
-    fn with(opener: Opener) -> Result<Self, StorageError> {
+    fn with(opener: StorageOpener) -> Result<Self, StorageError> {
         let file = Self { database: RwLock::new(None), opener, folder: None };
         file.reopen()?;
         Ok(file)
@@ -93,15 +93,15 @@ impl File {
     }
 }
 
-impl Storage for File {
-    fn get(&self, table: Table, key: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+impl Storage for FileStorage {
+    fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError> {
         self.run(|database| {
             let table = database.begin_read()?.open_table(definition(table))?;
             Ok(table.get(key.as_bytes())?.map(|value| value.value().to_vec()))
         })
     }
 
-    fn scan(&self, table: Table, prefix: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError> {
+    fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
         self.run(|database| {
             let table = database.begin_read()?.open_table(definition(table))?;
             let end = prefix.end();
@@ -112,13 +112,13 @@ impl Storage for File {
             let mut found = Vec::new();
             for record in range {
                 let (key, value) = record?;
-                found.push((Key::from_bytes(key.value()), value.value().to_vec()));
+                found.push((RecordKey::from_bytes(key.value()), value.value().to_vec()));
             }
             Ok(found)
         })
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<(), StorageError> {
+    fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
         self.run(|database| {
             let mut transaction = database.begin_write()?;
             // So that opening the file after a crash takes no time, however large it is.
@@ -149,15 +149,15 @@ fn probe(path: &Path) -> std::io::Result<()> {
     std::fs::remove_file(path)
 }
 
-fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), redb::Error> {
+fn apply(transaction: &redb::WriteTransaction, change: &StorageChange) -> Result<(), redb::Error> {
     match change {
-        Change::Put(table, key, value) => {
+        StorageChange::Put(table, key, value) => {
             transaction.open_table(definition(*table))?.insert(key.as_bytes(), value.as_slice())?;
         }
-        Change::Delete(table, key) => {
+        StorageChange::Delete(table, key) => {
             transaction.open_table(definition(*table))?.remove(key.as_bytes())?;
         }
-        Change::DeleteAll(table, prefix) => {
+        StorageChange::DeleteAll(table, prefix) => {
             let mut table = transaction.open_table(definition(*table))?;
             match prefix.end() {
                 Some(end) => table.retain_in(prefix.as_bytes()..end.as_bytes(), |_, _| false)?,
@@ -174,8 +174,8 @@ fn builder() -> Builder {
     builder
 }
 
-fn definition(table: Table) -> Definition {
-    TableDefinition::new(table.name())
+fn definition(table: Table) -> RecordTable {
+    RecordTable::new(table.name())
 }
 
 /// A table that no record was put into yet could not be read.

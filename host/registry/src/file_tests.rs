@@ -10,42 +10,42 @@ use super::super::tests::{Folder, key};
 use super::super::{FORMAT, Registry};
 use super::*;
 
-fn place(name: &str) -> Key {
-    Key::new(&[name])
+fn place(name: &str) -> RecordKey {
+    RecordKey::new(&[name])
 }
 
-fn put(name: &str, value: &[u8]) -> Change {
-    Change::Put(Table::Meta, place(name), value.to_vec())
+fn put(name: &str, value: &[u8]) -> StorageChange {
+    StorageChange::Put(Table::Meta, place(name), value.to_vec())
 }
 
 #[test]
 fn a_batch_is_made_in_its_order() {
     let folder = Folder::new();
-    let file = File::open(folder.path()).unwrap();
-    let tenants = |parts: &[&str]| Change::Put(Table::Tenants, Key::new(parts), b"x".to_vec());
+    let file = FileStorage::open(folder.path()).unwrap();
+    let tenants = |parts: &[&str]| StorageChange::Put(Table::Tenants, RecordKey::new(parts), b"x".to_vec());
     file.commit(&[
         tenants(&["a", "1"]),
         tenants(&["a", "2"]),
         tenants(&["b", "1"]),
         tenants(&["c", "1"]),
-        Change::DeleteAll(Table::Tenants, Key::new(&["a"])),
+        StorageChange::DeleteAll(Table::Tenants, RecordKey::new(&["a"])),
         tenants(&["a", "3"]),
-        Change::Delete(Table::Tenants, Key::new(&["b", "1"])),
+        StorageChange::Delete(Table::Tenants, RecordKey::new(&["b", "1"])),
     ])
     .unwrap();
-    let all = file.scan(Table::Tenants, &Key::new(&[])).unwrap();
-    let wanted = [&["a", "3"], &["c", "1"]].map(|parts| (Key::new(parts), b"x".to_vec()));
+    let all = file.scan(Table::Tenants, &RecordKey::new(&[])).unwrap();
+    let wanted = [&["a", "3"], &["c", "1"]].map(|parts| (RecordKey::new(parts), b"x".to_vec()));
     assert_eq!(all, wanted);
-    file.commit(&[Change::DeleteAll(Table::Tenants, Key::new(&[]))]).unwrap();
-    assert!(file.scan(Table::Tenants, &Key::new(&[])).unwrap().is_empty());
+    file.commit(&[StorageChange::DeleteAll(Table::Tenants, RecordKey::new(&[]))]).unwrap();
+    assert!(file.scan(Table::Tenants, &RecordKey::new(&[])).unwrap().is_empty());
 }
 
 #[test]
 fn one_at_a_time_uses_it_and_nobody_else_can_look_inside() {
     let folder = Folder::new();
     let below = folder.path().join("new");
-    let file = File::open(&below).unwrap();
-    assert_eq!(File::open(&below).err(), Some(StorageError::InUse));
+    let file = FileStorage::open(&below).unwrap();
+    assert_eq!(FileStorage::open(&below).err(), Some(StorageError::InUse));
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
@@ -53,22 +53,22 @@ fn one_at_a_time_uses_it_and_nobody_else_can_look_inside() {
         assert_eq!((mode(&below), mode(&below.join(FILE))), (0o700, 0o600));
     }
     drop(file);
-    assert!(File::open(&below).is_ok());
+    assert!(FileStorage::open(&below).is_ok());
 }
 
 #[test]
 fn what_is_no_registry_is_told() {
     let folder = Folder::new();
-    assert!(matches!(File::open_existing(folder.path()), Err(StorageError::Io(_))));
+    assert!(matches!(FileStorage::open_existing(folder.path()), Err(StorageError::Io(_))));
     std::fs::write(folder.path().join(FILE), b"something else").unwrap();
-    assert!(matches!(File::open(folder.path()), Err(StorageError::Corrupt(_) | StorageError::Io(_))));
-    assert!(matches!(File::open(&folder.path().join(FILE)), Err(StorageError::Io(_))));
+    assert!(matches!(FileStorage::open(folder.path()), Err(StorageError::Corrupt(_) | StorageError::Io(_))));
+    assert!(matches!(FileStorage::open(&folder.path().join(FILE)), Err(StorageError::Io(_))));
 }
 
 #[test]
 fn an_older_file_is_brought_up_and_a_newer_one_refused() {
     let folder = Folder::new();
-    let file = Arc::new(File::open(folder.path()).unwrap());
+    let file = Arc::new(FileStorage::open(folder.path()).unwrap());
     assert_eq!(file.get(Table::Meta, &place("format")).unwrap(), None);
     Registry::open(file.clone(), key(), 1).unwrap();
     let format = file.get(Table::Meta, &place("format")).unwrap().unwrap();
@@ -121,7 +121,7 @@ fn a_full_disk_loses_nothing_and_is_got_over() {
         let disk = Disk { content: Arc::default(), room: Arc::new(AtomicUsize::new(1000)) };
         let opened = disk.clone();
         let opener = move || builder().create_with_backend(opened.clone());
-        let file = File::with(Box::new(opener)).unwrap();
+        let file = FileStorage::with(Box::new(opener)).unwrap();
         file.commit(&[put("old", b"1")]).unwrap();
         disk.room.store(room, Ordering::Relaxed);
         let mut kept = 0;
@@ -135,7 +135,7 @@ fn a_full_disk_loses_nothing_and_is_got_over() {
         disk.room.store(1000, Ordering::Relaxed);
         let old = file.get(Table::Meta, &place("old")).unwrap().unwrap();
         assert_eq!(old, if kept == 0 { b"1" } else { b"2" }, "room for {room}");
-        let all = file.scan(Table::Meta, &Key::new(&[])).unwrap().len();
+        let all = file.scan(Table::Meta, &RecordKey::new(&[])).unwrap().len();
         assert_eq!(all, 1 + kept, "as a whole or not at all");
         file.commit(&[put("old", b"3")]).unwrap();
         assert_eq!(file.get(Table::Meta, &place("old")).unwrap().unwrap(), b"3");
@@ -147,7 +147,7 @@ fn a_full_disk_loses_nothing_and_is_got_over() {
 fn a_full_disk_and_a_folder_that_is_gone_are_seen() {
     let folder = Folder::new();
     let below = folder.path().join("data");
-    let file = File::open(&below).unwrap();
+    let file = FileStorage::open(&below).unwrap();
     file.check().unwrap();
     assert!(!below.join(PROBE).exists());
     // A device that is always full.

@@ -1,8 +1,8 @@
 //! What the registry knows of itself: its format's version, and the key that it is sealed with.
 
 use super::authentic;
-use super::record::Record;
-use super::storage::{Change, Key, Storage, StorageError, Table};
+use super::record::ApplicationRecord;
+use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 use pushlet_credential::{KeyHasher, SealError, SealingKey};
 use pushlet_model::tenant::TenantId;
 
@@ -10,9 +10,9 @@ use pushlet_model::tenant::TenantId;
 pub const FORMAT: u32 = 2;
 
 /// Brings a registry of format `n` (its index) to format `n + 1`; the new number is written with it.
-type Step = fn(&dyn Storage, &SealingKey) -> Result<Vec<Change>, StorageError>;
+type FormatStep = fn(&dyn Storage, &SealingKey) -> Result<Vec<StorageChange>, StorageError>;
 /// Format 0 is a file that nothing was written to yet.
-const STEPS: [Step; FORMAT as usize] = [|_, _| Ok(Vec::new()), authenticate];
+const STEPS: [FormatStep; FORMAT as usize] = [|_, _| Ok(Vec::new()), authenticate];
 
 const FORMAT_KEY: &str = "format";
 const HASH_KEY: &str = "key";
@@ -23,7 +23,7 @@ pub(super) fn migrate(storage: &dyn Storage, key: &SealingKey) -> Result<(), Sto
     migrate_by(storage, key, &STEPS)
 }
 
-fn migrate_by(storage: &dyn Storage, key: &SealingKey, steps: &[Step]) -> Result<(), StorageError> {
+fn migrate_by(storage: &dyn Storage, key: &SealingKey, steps: &[FormatStep]) -> Result<(), StorageError> {
     let found = version(storage)?;
     let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
     if found > known {
@@ -32,22 +32,26 @@ fn migrate_by(storage: &dyn Storage, key: &SealingKey, steps: &[Step]) -> Result
     for (number, step) in (1..).zip(steps).skip(found as usize) {
         let mut changes = step(storage, key)?;
         let number: u32 = number;
-        changes.push(Change::Put(Table::Meta, Key::new(&[FORMAT_KEY]), number.to_string().into_bytes()));
+        changes.push(StorageChange::Put(
+            Table::Meta,
+            RecordKey::new(&[FORMAT_KEY]),
+            number.to_string().into_bytes(),
+        ));
         storage.commit(&changes)?;
     }
     Ok(())
 }
 
 fn version(storage: &dyn Storage) -> Result<u32, StorageError> {
-    let Some(bytes) = storage.get(Table::Meta, &Key::new(&[FORMAT_KEY]))? else { return Ok(0) };
+    let Some(bytes) = storage.get(Table::Meta, &RecordKey::new(&[FORMAT_KEY]))? else { return Ok(0) };
     let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| StorageError::Corrupt("the version of its format can not be read".into()))
 }
 
 /// Format 2: records that grant something are authenticated. What is sealed says from then on that they are, so
 /// that nobody can have records of their own authenticated by calling the file an older one.
-fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<Change>, StorageError> {
-    let (place, records) = (Key::new(&[HASH_KEY]), authentic::bare(storage)?);
+fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<StorageChange>, StorageError> {
+    let (place, records) = (RecordKey::new(&[HASH_KEY]), authentic::bare(storage)?);
     let Some(sealed) = storage.get(Table::Meta, &place)? else {
         let is_new = records.is_empty().then(Vec::new);
         return is_new
@@ -58,22 +62,23 @@ fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<Change>, 
         return Err(StorageError::Corrupt("it is not of the format that it says".into()));
     }
     let hasher = KeyHasher::new(secret).ok_or(StorageError::WrongKey)?;
-    let mut changes = vec![Change::Put(Table::Meta, place, key.seal(hasher.secret(), IDENTITY)?)];
-    let put = |(table, key, record): (Table, Key, Vec<u8>)| authentic::put(&hasher, table, key, &record);
+    let mut changes = vec![StorageChange::Put(Table::Meta, place, key.seal(hasher.secret(), IDENTITY)?)];
+    let put =
+        |(table, key, record): (Table, RecordKey, Vec<u8>)| authentic::put(&hasher, table, key, &record);
     changes.extend(records.into_iter().map(put));
     Ok(changes)
 }
 
 /// The secret that API keys are hashed with, and records authenticated. That it opens tells that `key` is the right one.
 pub(super) fn hasher(storage: &dyn Storage, key: &SealingKey) -> Result<KeyHasher, StorageError> {
-    let place = Key::new(&[HASH_KEY]);
+    let place = RecordKey::new(&[HASH_KEY]);
     if let Some(sealed) = storage.get(Table::Meta, &place)? {
         let secret = key.open(&sealed, IDENTITY).map_err(wrong_key)?;
         return KeyHasher::new(secret).ok_or(StorageError::WrongKey);
     }
     let hasher = KeyHasher::generate().map_err(|_| SealError::NoRandomness)?;
     let sealed = key.seal(hasher.secret(), IDENTITY)?;
-    storage.commit(&[Change::Put(Table::Meta, place, sealed)])?;
+    storage.commit(&[StorageChange::Put(Table::Meta, place, sealed)])?;
     Ok(hasher)
 }
 
@@ -82,14 +87,14 @@ pub fn rotate_key(storage: &dyn Storage, old: &SealingKey, new: &SealingKey) -> 
     migrate(storage, old)?;
     hasher(storage, old)?;
     let mut changes = Vec::new();
-    let place = Key::new(&[HASH_KEY]);
+    let place = RecordKey::new(&[HASH_KEY]);
     if let Some(sealed) = storage.get(Table::Meta, &place)? {
-        changes.push(Change::Put(Table::Meta, place, old.reseal(&sealed, IDENTITY, new)?));
+        changes.push(StorageChange::Put(Table::Meta, place, old.reseal(&sealed, IDENTITY, new)?));
     }
-    for (key, bytes) in storage.scan(Table::Applications, &Key::new(&[]))? {
+    for (key, bytes) in storage.scan(Table::Applications, &RecordKey::new(&[]))? {
         let [tenant, id] = key.parts().ok_or_else(|| StorageError::Corrupt("a key is cut off".into()))?;
-        let record = Record::from_bytes(&bytes)?.reseal(&TenantId::new(&tenant), &id, old, new)?;
-        changes.push(Change::Put(Table::Applications, key, record.to_bytes()));
+        let record = ApplicationRecord::from_bytes(&bytes)?.reseal(&TenantId::new(&tenant), &id, old, new)?;
+        changes.push(StorageChange::Put(Table::Applications, key, record.to_bytes()));
     }
     storage.commit(&changes)?;
     Ok(changes.len())
@@ -105,16 +110,16 @@ fn wrong_key(error: SealError) -> StorageError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::Memory;
+    use super::super::MemoryStorage;
     use super::*;
 
-    fn put(storage: &Memory, key: &str, value: &[u8]) {
-        storage.commit(&[Change::Put(Table::Meta, Key::new(&[key]), value.to_vec())]).unwrap();
+    fn put(storage: &MemoryStorage, key: &str, value: &[u8]) {
+        storage.commit(&[StorageChange::Put(Table::Meta, RecordKey::new(&[key]), value.to_vec())]).unwrap();
     }
 
     #[test]
     fn a_new_registry_gets_this_format() {
-        let (storage, key) = (Memory::default(), SealingKey::generate().unwrap());
+        let (storage, key) = (MemoryStorage::default(), SealingKey::generate().unwrap());
         migrate(&storage, &key).unwrap();
         assert_eq!(version(&storage).unwrap(), FORMAT);
         migrate(&storage, &key).unwrap();
@@ -122,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_with_a_sentence() {
-        let (storage, key) = (Memory::default(), SealingKey::generate().unwrap());
+        let (storage, key) = (MemoryStorage::default(), SealingKey::generate().unwrap());
         put(&storage, FORMAT_KEY, b"9");
         let error = migrate(&storage, &key).unwrap_err();
         assert_eq!(
@@ -137,25 +142,25 @@ mod tests {
 
     #[test]
     fn every_step_is_taken_once_and_with_its_number() {
-        let rename: Step = |storage, _| {
-            let value = storage.get(Table::Meta, &Key::new(&["old"]))?.unwrap_or_default();
-            let new = Change::Put(Table::Meta, Key::new(&["new"]), value);
-            Ok(vec![new, Change::Delete(Table::Meta, Key::new(&["old"]))])
+        let rename: FormatStep = |storage, _| {
+            let value = storage.get(Table::Meta, &RecordKey::new(&["old"]))?.unwrap_or_default();
+            let new = StorageChange::Put(Table::Meta, RecordKey::new(&["new"]), value);
+            Ok(vec![new, StorageChange::Delete(Table::Meta, RecordKey::new(&["old"]))])
         };
-        let fails: Step = |_, _| Err(StorageError::Io("full".into()));
-        let (storage, key) = (Memory::default(), SealingKey::generate().unwrap());
+        let fails: FormatStep = |_, _| Err(StorageError::Io("full".into()));
+        let (storage, key) = (MemoryStorage::default(), SealingKey::generate().unwrap());
         put(&storage, "old", b"value");
         put(&storage, FORMAT_KEY, b"1");
         assert!(migrate_by(&storage, &key, &[fails, rename, fails]).is_err());
         assert_eq!(version(&storage).unwrap(), 2, "what was done is kept");
-        assert_eq!(storage.get(Table::Meta, &Key::new(&["new"])).unwrap().unwrap(), b"value");
-        assert_eq!(storage.get(Table::Meta, &Key::new(&["old"])).unwrap(), None);
+        assert_eq!(storage.get(Table::Meta, &RecordKey::new(&["new"])).unwrap().unwrap(), b"value");
+        assert_eq!(storage.get(Table::Meta, &RecordKey::new(&["old"])).unwrap(), None);
         migrate_by(&storage, &key, &[fails, fails]).unwrap();
     }
 
     #[test]
     fn another_key_is_told_at_once() {
-        let storage = Memory::default();
+        let storage = MemoryStorage::default();
         let (key, other) = (SealingKey::generate().unwrap(), SealingKey::generate().unwrap());
         migrate(&storage, &key).unwrap();
         let hash = hasher(&storage, &key).unwrap().hash("acme", "key");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::storage::{Change, Storage, StorageError};
+use super::storage::{Storage, StorageChange, StorageError};
 
 /// Bytes of changes that may wait at a time; beyond that, as while the disk is full, new ones are lost.
 const MOST_WAITING: usize = 64 << 20;
@@ -12,14 +12,14 @@ const MOST_WAITING: usize = 64 << 20;
 /// Keeps changes in their order.
 pub(super) struct Journal {
     storage: Arc<dyn Storage>,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingChanges>,
     /// Held while something is being kept, so that the order holds.
     keeping: Mutex<()>,
 }
 
 #[derive(Default)]
-struct Waiting {
-    changes: Vec<Change>,
+struct PendingChanges {
+    changes: Vec<StorageChange>,
     /// Bytes of the changes.
     size: usize,
     /// Who wants to know what became of them.
@@ -35,14 +35,14 @@ impl Journal {
     }
 
     /// Takes changes on that nobody waits for. Does not block where there is a Tokio runtime.
-    pub(super) fn add(self: &Arc<Self>, changes: impl IntoIterator<Item = Change>) {
+    pub(super) fn add(self: &Arc<Self>, changes: impl IntoIterator<Item = StorageChange>) {
         self.take_on(changes, None);
     }
 
     /// Keeps changes together with those of others; an error says that they are not kept yet.
     pub(super) async fn keep(
         self: &Arc<Self>,
-        changes: impl IntoIterator<Item = Change>,
+        changes: impl IntoIterator<Item = StorageChange>,
     ) -> Result<(), StorageError> {
         if !self.storage.is_durable() {
             return Ok(());
@@ -53,7 +53,7 @@ impl Journal {
     }
 
     /// Keeps what waits, and these changes after it. Blocks.
-    pub(super) fn commit(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+    pub(super) fn commit(&self, changes: Vec<StorageChange>) -> Result<(), StorageError> {
         let _order = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         self.keep_with(changes)
     }
@@ -65,7 +65,7 @@ impl Journal {
 
     fn take_on(
         self: &Arc<Self>,
-        changes: impl IntoIterator<Item = Change>,
+        changes: impl IntoIterator<Item = StorageChange>,
         caller: Option<oneshot::Sender<Result<(), StorageError>>>,
     ) {
         if !self.storage.is_durable() {
@@ -87,7 +87,7 @@ impl Journal {
         }
     }
 
-    fn keep_with(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+    fn keep_with(&self, changes: Vec<StorageChange>) -> Result<(), StorageError> {
         let (waited, callers) = {
             let mut waiting = self.waiting();
             waiting.size = 0;
@@ -122,14 +122,14 @@ impl Journal {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, PendingChanges> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
+impl PendingChanges {
     /// False: there was no room for some.
-    fn take_on(&mut self, changes: impl IntoIterator<Item = Change>) -> bool {
+    fn take_on(&mut self, changes: impl IntoIterator<Item = StorageChange>) -> bool {
         let mut all = true;
         for change in changes {
             let size = self.size + change.size();
@@ -145,8 +145,8 @@ impl Waiting {
     }
 
     /// Puts changes before all others.
-    fn put_back(&mut self, mut changes: Vec<Change>) {
-        self.size += changes.iter().map(Change::size).sum::<usize>();
+    fn put_back(&mut self, mut changes: Vec<StorageChange>) {
+        self.size += changes.iter().map(StorageChange::size).sum::<usize>();
         changes.append(&mut self.changes);
         self.changes = changes;
     }
@@ -158,31 +158,31 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use super::super::storage::{Key, Table};
+    use super::super::storage::{RecordKey, Table};
     use super::*;
 
     /// Notes which keys were put, in their order.
     #[derive(Default)]
     struct Disk {
-        kept: Mutex<Vec<Key>>,
+        kept: Mutex<Vec<RecordKey>>,
         broken: AtomicBool,
     }
 
     impl Storage for Disk {
-        fn get(&self, _: Table, _: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+        fn get(&self, _: Table, _: &RecordKey) -> Result<Option<Vec<u8>>, StorageError> {
             Ok(None)
         }
 
-        fn scan(&self, _: Table, _: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError> {
+        fn scan(&self, _: Table, _: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
             Ok(Vec::new())
         }
 
-        fn commit(&self, changes: &[Change]) -> Result<(), StorageError> {
+        fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
             if self.broken.load(Ordering::Relaxed) {
                 return Err(full());
             }
             let keys = changes.iter().filter_map(|change| match change {
-                Change::Put(_, key, _) => Some(key.clone()),
+                StorageChange::Put(_, key, _) => Some(key.clone()),
                 _ => None,
             });
             self.kept.lock().unwrap().extend(keys);
@@ -198,12 +198,12 @@ mod tests {
         StorageError::Full("no room".into())
     }
 
-    fn put(name: &str, size: usize) -> [Change; 1] {
-        [Change::Put(Table::Meta, Key::new(&[name]), vec![0; size])]
+    fn put(name: &str, size: usize) -> [StorageChange; 1] {
+        [StorageChange::Put(Table::Meta, RecordKey::new(&[name]), vec![0; size])]
     }
 
-    fn keys(names: &[&str]) -> Vec<Key> {
-        names.iter().map(|name| Key::new(&[name])).collect()
+    fn keys(names: &[&str]) -> Vec<RecordKey> {
+        names.iter().map(|name| RecordKey::new(&[name])).collect()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the server knows: tenants, their applications with sealed secrets, their dead tokens, their uploaded
 //! components. It is kept by a [`Storage`]; what every request needs is in memory too.
 //!
-//! With [`File`] it outlives the process: what was acknowledged is on the disk, whenever the process is killed.
+//! With [`FileStorage`] it outlives the process: what was acknowledged is on the disk, whenever the process is killed.
 //! Reports of dead tokens are kept within moments, and in order; a kill in between can lose the newest ones,
 //! which the answers to their sends have told already. Of what is kept, the secrets of applications and the
 //! key that API keys are hashed with are sealed; device tokens, settings and answers are readable. Who may write to
@@ -32,31 +32,31 @@ use std::time::SystemTime;
 use tokio::sync::OnceCell;
 
 use journal::Journal;
-use pushlet_credential::{KeyHasher, SealingKey, Uploads};
+use pushlet_credential::{KeyHasher, SealingKey, UploadedSecrets};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use record::Record;
+use record::ApplicationRecord;
 use storage::cut_off;
 use time::unix_milliseconds;
 
-pub use answers::{Answer, Answers};
-pub use application::{Application, ConnectionIdentity};
-pub use feedback::{DeadToken, Feedback};
-pub use file::File;
+pub use answers::{AnswerStore, StoredAnswer};
+pub use application::{ConnectionIdentity, RegisteredApplication};
+pub use feedback::{DeadToken, FeedbackList};
+pub use file::FileStorage;
 pub use format::{FORMAT, rotate_key};
-pub use memory::Memory;
-pub use record::Description;
-pub use storage::{Change, Key, Storage, StorageError, Table};
+pub use memory::MemoryStorage;
+pub use record::ApplicationDescription;
+pub use storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 pub use tenants::{KeyRecord, TenantRecord};
-pub use version::Version;
+pub use version::ComponentVersion;
 
 /// An application that is known; its secrets may not be opened yet.
-pub struct Entry {
+pub struct ApplicationEntry {
     pub id: String,
-    pub description: Description,
-    pub feedback: Arc<Feedback>,
+    pub description: ApplicationDescription,
+    pub feedback: Arc<FeedbackList>,
     /// Once somebody has opened them.
-    ready: OnceCell<Arc<Application>>,
+    ready: OnceCell<Arc<RegisteredApplication>>,
 }
 
 /// All that is known, of all tenants.
@@ -65,8 +65,8 @@ pub struct Registry {
     key: SealingKey,
     hasher: KeyHasher,
     journal: Arc<Journal>,
-    applications: RwLock<HashMap<TenantId, HashMap<String, Arc<Entry>>>>,
-    versions: RwLock<version::Versions>,
+    applications: RwLock<HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>>,
+    versions: RwLock<version::ComponentVersions>,
     /// Held from the check of a change to its end, so that what is kept and what is in memory agree.
     changing: Mutex<()>,
     /// Most dead tokens per application.
@@ -95,7 +95,7 @@ impl Registry {
 
     /// One that ends with the process.
     pub fn in_memory(feedback: usize) -> Result<Self, StorageError> {
-        Self::open(Arc::new(Memory::default()), SealingKey::generate()?, feedback)
+        Self::open(Arc::new(MemoryStorage::default()), SealingKey::generate()?, feedback)
     }
 
     /// Can changes be kept? What waits for a disk that works again is kept now. Blocks.
@@ -114,10 +114,10 @@ impl Registry {
     pub fn put(
         &self,
         tenant: &TenantId,
-        mut application: Application,
-        secrets: &Uploads,
+        mut application: RegisteredApplication,
+        secrets: &UploadedSecrets,
         most: usize,
-    ) -> Result<(Arc<Entry>, Option<Arc<Entry>>), Error> {
+    ) -> Result<(Arc<ApplicationEntry>, Option<Arc<ApplicationEntry>>), Error> {
         let _order = self.changing();
         let id = application.record.id.clone();
         let old = self.get(tenant, &id).ok();
@@ -127,33 +127,33 @@ impl Registry {
             return Err(Error::new(Kind::Throttled, "limit_applications", message));
         }
         let now = unix_milliseconds(SystemTime::now());
-        let mut description = Description::new(&application, now);
+        let mut description = ApplicationDescription::new(&application, now);
         if let Some(old) = &old {
             description.created = old.description.created;
         }
-        let record = Record::new(tenant, &id, &description, secrets, &self.key)?;
-        let place = Key::new(&[tenant.as_str(), &id]);
-        self.journal.commit(vec![Change::Put(Table::Applications, place, record.to_bytes())])?;
+        let record = ApplicationRecord::new(tenant, &id, &description, secrets, &self.key)?;
+        let place = RecordKey::new(&[tenant.as_str(), &id]);
+        self.journal.commit(vec![StorageChange::Put(Table::Applications, place, record.to_bytes())])?;
         let feedback = old.as_ref().map(|old| old.feedback.clone());
         let feedback = feedback.unwrap_or_else(|| self.new_feedback(tenant, &id));
         application.feedback = feedback.clone();
         let ready = OnceCell::new_with(Some(Arc::new(application)));
-        let entry = Arc::new(Entry { id: id.clone(), description, feedback, ready });
+        let entry = Arc::new(ApplicationEntry { id: id.clone(), description, feedback, ready });
         self.applications_mut().entry(tenant.clone()).or_default().insert(id, entry.clone());
         Ok((entry, old))
     }
 
     /// The applications of all tenants.
-    pub fn all(&self) -> Vec<(TenantId, Arc<Entry>)> {
+    pub fn all(&self) -> Vec<(TenantId, Arc<ApplicationEntry>)> {
         let all = self.applications();
-        let of = |(tenant, own): (&TenantId, &HashMap<String, Arc<Entry>>)| {
+        let of = |(tenant, own): (&TenantId, &HashMap<String, Arc<ApplicationEntry>>)| {
             own.values().map(|entry| (tenant.clone(), entry.clone())).collect::<Vec<_>>()
         };
         all.iter().flat_map(of).collect()
     }
 
     /// The tenant's applications, by id.
-    pub fn list(&self, tenant: &TenantId) -> Vec<Arc<Entry>> {
+    pub fn list(&self, tenant: &TenantId) -> Vec<Arc<ApplicationEntry>> {
         let mut own: Vec<_> =
             self.applications().get(tenant).into_iter().flat_map(HashMap::values).cloned().collect();
         own.sort_by(|one, other| one.id.cmp(&other.id));
@@ -165,18 +165,18 @@ impl Registry {
         self.applications().get(tenant).map_or(0, HashMap::len)
     }
 
-    pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<Entry>, Error> {
+    pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<ApplicationEntry>, Error> {
         self.applications().get(tenant).and_then(|own| own.get(id)).cloned().ok_or_else(not_found)
     }
 
     /// Forgets an application, and answers it; sends under way finish with it. Blocks.
-    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<Arc<Entry>, Error> {
+    pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<Arc<ApplicationEntry>, Error> {
         let _order = self.changing();
         let entry = self.get(tenant, id)?;
-        let place = Key::new(&[tenant.as_str(), id]);
+        let place = RecordKey::new(&[tenant.as_str(), id]);
         let changes = vec![
-            Change::Delete(Table::Applications, place.clone()),
-            Change::DeleteAll(Table::Feedback, place),
+            StorageChange::Delete(Table::Applications, place.clone()),
+            StorageChange::DeleteAll(Table::Feedback, place),
         ];
         self.retiring(std::slice::from_ref(&entry), changes)?;
         if let Some(own) = self.applications_mut().get_mut(tenant) {
@@ -186,10 +186,10 @@ impl Registry {
     }
 
     /// The secrets that an application was registered with. Blocks.
-    pub fn secrets(&self, tenant: &TenantId, entry: &Entry) -> Result<Uploads, Error> {
-        let place = Key::new(&[tenant.as_str(), &entry.id]);
+    pub fn secrets(&self, tenant: &TenantId, entry: &ApplicationEntry) -> Result<UploadedSecrets, Error> {
+        let place = RecordKey::new(&[tenant.as_str(), &entry.id]);
         let bytes = self.storage.get(Table::Applications, &place)?.ok_or_else(not_found)?;
-        let record = Record::from_bytes(&bytes)?;
+        let record = ApplicationRecord::from_bytes(&bytes)?;
         if record.description()? != entry.description {
             let message = "the application is being replaced, try again";
             return Err(Error::new(Kind::Overloaded, "application_replaced", message));
@@ -204,19 +204,19 @@ impl Registry {
 
     fn read_applications(&self) -> Result<(), StorageError> {
         let mut all = self.applications_mut();
-        for (key, bytes) in self.storage.scan(Table::Applications, &Key::new(&[]))? {
+        for (key, bytes) in self.storage.scan(Table::Applications, &RecordKey::new(&[]))? {
             let [tenant, id] = key.parts().ok_or_else(|| cut_off("an application's key"))?;
             let tenant = TenantId::new(&tenant);
-            let description = Record::from_bytes(&bytes)?.description()?;
+            let description = ApplicationRecord::from_bytes(&bytes)?.description()?;
             let feedback = self.new_feedback(&tenant, &id);
-            let entry = Entry { id: id.clone(), description, feedback, ready: OnceCell::new() };
+            let entry = ApplicationEntry { id: id.clone(), description, feedback, ready: OnceCell::new() };
             all.entry(tenant).or_default().insert(id, Arc::new(entry));
         }
         Ok(())
     }
 
     fn read_feedback(&self) -> Result<(), StorageError> {
-        for (key, value) in self.storage.scan(Table::Feedback, &Key::new(&[]))? {
+        for (key, value) in self.storage.scan(Table::Feedback, &RecordKey::new(&[]))? {
             let [tenant, id, order] = key.parts().ok_or_else(|| cut_off("a report's key"))?;
             let order = u64::from_str_radix(&order, 16).map_err(|_| cut_off("a report's order"))?;
             let dead = DeadToken::read(&value).ok_or_else(|| cut_off("a report"))?;
@@ -228,7 +228,11 @@ impl Registry {
     }
 
     /// Makes the changes that forget these applications; what is reported meanwhile is not kept.
-    fn retiring(&self, entries: &[Arc<Entry>], changes: Vec<Change>) -> Result<(), StorageError> {
+    fn retiring(
+        &self,
+        entries: &[Arc<ApplicationEntry>],
+        changes: Vec<StorageChange>,
+    ) -> Result<(), StorageError> {
         entries.iter().for_each(|entry| entry.feedback.retire(true));
         let kept = self.journal.commit(changes);
         if kept.is_err() {
@@ -237,40 +241,42 @@ impl Registry {
         kept
     }
 
-    fn new_feedback(&self, tenant: &TenantId, id: &str) -> Arc<Feedback> {
-        let kept = feedback::Kept {
+    fn new_feedback(&self, tenant: &TenantId, id: &str) -> Arc<FeedbackList> {
+        let kept = feedback::FeedbackLocation {
             journal: self.journal.clone(),
             tenant: tenant.clone(),
             application: id.to_owned(),
         };
-        Arc::new(Feedback::kept(self.feedback, kept))
+        Arc::new(FeedbackList::kept(self.feedback, kept))
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn applications(&self) -> RwLockReadGuard<'_, HashMap<TenantId, HashMap<String, Arc<Entry>>>> {
+    fn applications(&self) -> RwLockReadGuard<'_, HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>> {
         self.applications.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn applications_mut(&self) -> RwLockWriteGuard<'_, HashMap<TenantId, HashMap<String, Arc<Entry>>>> {
+    fn applications_mut(
+        &self,
+    ) -> RwLockWriteGuard<'_, HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>> {
         self.applications.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl ApplicationEntry {
     /// The application, ready to send for; `open` makes it so, and only one caller at a time does.
-    pub async fn application<F>(&self, open: impl FnOnce() -> F) -> Result<Arc<Application>, Error>
+    pub async fn application<F>(&self, open: impl FnOnce() -> F) -> Result<Arc<RegisteredApplication>, Error>
     where
-        F: Future<Output = Result<Application, Error>>,
+        F: Future<Output = Result<RegisteredApplication, Error>>,
     {
         let opened = || async { open().await.map(Arc::new) };
         self.ready.get_or_try_init(opened).await.cloned()
     }
 
     /// The application, if it was opened already.
-    pub fn opened(&self) -> Option<&Arc<Application>> {
+    pub fn opened(&self) -> Option<&Arc<RegisteredApplication>> {
         self.ready.get()
     }
 }

@@ -4,36 +4,36 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
-use super::storage::{Change, Key, Storage, StorageError, Table};
+use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 
 /// The default storage.
 #[derive(Default)]
-pub struct Memory(RwLock<Records>);
+pub struct MemoryStorage(RwLock<MemoryRecords>);
 
-type Records = BTreeMap<(Table, Key), Vec<u8>>;
+type MemoryRecords = BTreeMap<(Table, RecordKey), Vec<u8>>;
 
-impl Storage for Memory {
-    fn get(&self, table: Table, key: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+impl Storage for MemoryStorage {
+    fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError> {
         let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Ok(records.get(&(table, key.clone())).cloned())
     }
 
-    fn scan(&self, table: Table, prefix: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError> {
+    fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
         let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Ok(within(&records, table, prefix).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<(), StorageError> {
+    fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
         let mut records = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
             match change {
-                Change::Put(table, key, value) => {
+                StorageChange::Put(table, key, value) => {
                     records.insert((*table, key.clone()), value.clone());
                 }
-                Change::Delete(table, key) => {
+                StorageChange::Delete(table, key) => {
                     records.remove(&(*table, key.clone()));
                 }
-                Change::DeleteAll(table, prefix) => {
+                StorageChange::DeleteAll(table, prefix) => {
                     let keys: Vec<_> = within(&records, *table, prefix).map(|(key, _)| key.clone()).collect();
                     keys.iter().for_each(|key| drop(records.remove(key)));
                 }
@@ -48,10 +48,10 @@ impl Storage for Memory {
 }
 
 fn within<'a>(
-    records: &'a Records,
+    records: &'a MemoryRecords,
     table: Table,
-    prefix: &Key,
-) -> impl Iterator<Item = (&'a (Table, Key), &'a Vec<u8>)> {
+    prefix: &RecordKey,
+) -> impl Iterator<Item = (&'a (Table, RecordKey), &'a Vec<u8>)> {
     let end = prefix.end().map(|end| (table, end));
     let all = records.range((Bound::Included((table, prefix.clone())), Bound::Unbounded));
     all.take_while(move |(key, _)| key.0 == table && end.as_ref().is_none_or(|end| *key < end))

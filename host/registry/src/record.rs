@@ -7,22 +7,22 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::application::Application;
+use super::application::RegisteredApplication;
 use super::storage::StorageError;
 use super::time::from_unix;
-use pushlet_credential::{Credential, SealError, SealingKey, Summary, Uploads};
+use pushlet_credential::{Credential, CredentialSummary, SealError, SealingKey, UploadedSecrets};
 use pushlet_model::contract::{self, Environment};
 use pushlet_model::tenant::TenantId;
 
 /// What may be read of an application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
+pub struct ApplicationDescription {
     /// The name of its provider.
     pub provider: String,
     /// `production` or `development`.
     environment: String,
     pub settings: Vec<(String, String)>,
-    pub credential: Option<Summary>,
+    pub credential: Option<CredentialSummary>,
     /// The end of its certificate's validity, if it has one, in seconds since the Unix epoch.
     pub certificate_ends: Option<i64>,
     /// Milliseconds since the Unix epoch.
@@ -33,9 +33,9 @@ pub struct Description {
 
 const DEVELOPMENT: &str = "development";
 
-impl Description {
+impl ApplicationDescription {
     /// Of an application that is registered now, `now` in milliseconds since the Unix epoch.
-    pub(super) fn new(application: &Application, now: u64) -> Self {
+    pub(super) fn new(application: &RegisteredApplication, now: u64) -> Self {
         let record = &application.record;
         let environment = match record.environment {
             Environment::Production => "production",
@@ -76,17 +76,17 @@ impl Description {
 }
 
 /// An application as it is written down.
-pub(super) struct Record {
+pub(super) struct ApplicationRecord {
     readable: Vec<u8>,
     sealed: Vec<u8>,
 }
 
-impl Record {
+impl ApplicationRecord {
     pub(super) fn new(
         tenant: &TenantId,
         id: &str,
-        description: &Description,
-        secrets: &Uploads,
+        description: &ApplicationDescription,
+        secrets: &UploadedSecrets,
         key: &SealingKey,
     ) -> Result<Self, StorageError> {
         let readable = serde_json::to_vec(description).map_err(corrupt)?;
@@ -106,7 +106,7 @@ impl Record {
         [&length.to_be_bytes(), self.readable.as_slice(), &self.sealed].concat()
     }
 
-    pub(super) fn description(&self) -> Result<Description, StorageError> {
+    pub(super) fn description(&self) -> Result<ApplicationDescription, StorageError> {
         serde_json::from_slice(&self.readable).map_err(corrupt)
     }
 
@@ -115,7 +115,7 @@ impl Record {
         tenant: &TenantId,
         id: &str,
         key: &SealingKey,
-    ) -> Result<Uploads, SealError> {
+    ) -> Result<UploadedSecrets, SealError> {
         key.open(&self.sealed, &identity(tenant, id, &self.readable))
     }
 
@@ -147,7 +147,7 @@ mod tests {
 
     use tokio::sync::Semaphore;
 
-    use super::super::Feedback;
+    use super::super::FeedbackList;
     use super::*;
     use pushlet_credential::Secret;
 
@@ -155,7 +155,7 @@ mod tests {
     fn a_record_opens_as_itself_alone() {
         let tenant = TenantId::new("acme");
         let key = SealingKey::generate().unwrap();
-        let mut secrets = Uploads::default();
+        let mut secrets = UploadedSecrets::default();
         secrets.insert("gcm_api_key", Secret::new(b"sesame".to_vec()));
         let record = contract::Application {
             id: "app".into(),
@@ -163,18 +163,18 @@ mod tests {
             settings: vec![("apns_topic".into(), "com.example".into())],
             credential: None,
         };
-        let application = Application {
+        let application = RegisteredApplication {
             record: record.clone(),
             provider: "gcm".into(),
             credential: None,
-            feedback: Arc::new(Feedback::new(1)),
+            feedback: Arc::new(FeedbackList::new(1)),
             places: Arc::new(Semaphore::new(1)),
             identity: OnceLock::new(),
             unreached: Default::default(),
         };
-        let description = Description::new(&application, 7);
-        let bytes = Record::new(&tenant, "app", &description, &secrets, &key).unwrap().to_bytes();
-        let read = Record::from_bytes(&bytes).unwrap();
+        let description = ApplicationDescription::new(&application, 7);
+        let bytes = ApplicationRecord::new(&tenant, "app", &description, &secrets, &key).unwrap().to_bytes();
+        let read = ApplicationRecord::from_bytes(&bytes).unwrap();
         assert_eq!(read.description().unwrap(), description);
         assert_eq!(read.description().unwrap().record("app"), record);
         assert!(read.secrets(&tenant, "app", &key).is_ok());
@@ -186,10 +186,10 @@ mod tests {
         let at = text.find("development").unwrap();
         let mut changed = bytes.clone();
         changed[at] = b'D';
-        let changed = Record::from_bytes(&changed).unwrap();
+        let changed = ApplicationRecord::from_bytes(&changed).unwrap();
         assert!(changed.description().is_ok() && changed.secrets(&tenant, "app", &key).is_err());
         for length in 0..bytes.len() {
-            let cut = Record::from_bytes(&bytes[..length]);
+            let cut = ApplicationRecord::from_bytes(&bytes[..length]);
             assert!(cut.is_err() || cut.unwrap().secrets(&tenant, "app", &key).is_err());
         }
     }

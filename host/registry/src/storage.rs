@@ -7,13 +7,13 @@ use pushlet_model::error::{Error, Kind};
 
 /// Keeps records, for as long as the implementation promises. All methods block.
 pub trait Storage: Send + Sync {
-    fn get(&self, table: Table, key: &Key) -> Result<Option<Vec<u8>>, StorageError>;
+    fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError>;
 
     /// All records whose key begins with the parts of `prefix`, in the order of their keys.
-    fn scan(&self, table: Table, prefix: &Key) -> Result<Vec<(Key, Vec<u8>)>, StorageError>;
+    fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError>;
 
     /// Makes all changes, in their order, or none. When it returns they are kept.
-    fn commit(&self, changes: &[Change]) -> Result<(), StorageError>;
+    fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError>;
 
     /// Is there room for changes, and can they be written?
     fn check(&self) -> Result<(), StorageError> {
@@ -71,12 +71,12 @@ impl Table {
 /// Some parts in a row; sorted by the first, then the second. Each part ends with a byte 0, so that the
 /// key of the first parts is the beginning of the whole one; a 0 or 1 within a part is written as two bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key(Vec<u8>);
+pub struct RecordKey(Vec<u8>);
 
 const END: u8 = 0;
 const ESCAPE: u8 = 1;
 
-impl Key {
+impl RecordKey {
     pub fn new(parts: &[&str]) -> Self {
         let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
         for part in parts {
@@ -128,14 +128,14 @@ fn unescaped(part: &[u8]) -> Vec<u8> {
 
 /// One change of a batch.
 #[derive(Debug, Clone)]
-pub enum Change {
-    Put(Table, Key, Vec<u8>),
-    Delete(Table, Key),
+pub enum StorageChange {
+    Put(Table, RecordKey, Vec<u8>),
+    Delete(Table, RecordKey),
     /// All records whose key begins with these parts.
-    DeleteAll(Table, Key),
+    DeleteAll(Table, RecordKey),
 }
 
-impl Change {
+impl StorageChange {
     /// Bytes that it takes in memory, about.
     pub(super) fn size(&self) -> usize {
         let (key, value) = match self {
@@ -197,27 +197,28 @@ mod tests {
     #[test]
     fn keys_sort_by_their_parts_and_come_apart_again() {
         let parts = ["a\0b\u{1}c".to_owned(), String::new(), "ü".to_owned()];
-        let key = Key::new(&[&parts[0], &parts[1], &parts[2]]);
+        let key = RecordKey::new(&[&parts[0], &parts[1], &parts[2]]);
         assert_eq!(key.parts::<3>().unwrap(), parts);
         assert_eq!(key.parts::<2>(), None);
-        let mut keys = [&["a", "b"][..], &["a\0", "a"], &["a", "a", "z"], &["a!", "a"], &["b"]].map(Key::new);
+        let mut keys =
+            [&["a", "b"][..], &["a\0", "a"], &["a", "a", "z"], &["a!", "a"], &["b"]].map(RecordKey::new);
         keys.sort();
         assert_eq!(
             keys,
-            [&["a", "a", "z"][..], &["a", "b"], &["a\0", "a"], &["a!", "a"], &["b"]].map(Key::new)
+            [&["a", "a", "z"][..], &["a", "b"], &["a\0", "a"], &["a!", "a"], &["b"]].map(RecordKey::new)
         );
     }
 
     #[test]
     fn a_prefix_covers_its_own_and_no_namesake() {
-        let prefix = Key::new(&["acme"]);
-        let within = |key: &Key| *key >= prefix && *key < prefix.end().unwrap();
+        let prefix = RecordKey::new(&["acme"]);
+        let within = |key: &RecordKey| *key >= prefix && *key < prefix.end().unwrap();
         for own in [&["acme"][..], &["acme", ""], &["acme", "\0"], &["acme", "\u{10ffff}"]] {
-            assert!(within(&Key::new(own)), "{own:?}");
+            assert!(within(&RecordKey::new(own)), "{own:?}");
         }
         for other in [&["acm"][..], &["acme2"], &["acme\0", "a"], &["acme\u{1}", "a"], &["b"]] {
-            assert!(!within(&Key::new(other)), "{other:?}");
+            assert!(!within(&RecordKey::new(other)), "{other:?}");
         }
-        assert_eq!(Key::new(&[]).end(), None);
+        assert_eq!(RecordKey::new(&[]).end(), None);
     }
 }

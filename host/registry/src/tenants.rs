@@ -4,12 +4,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::storage::{Change, Key, StorageError, Table, cut_off};
+use super::storage::{RecordKey, StorageChange, StorageError, Table, cut_off};
 use super::time::from_unix;
 use super::{Registry, authentic};
 use pushlet_credential::{KeyHash, KeyId};
 use pushlet_model::error::Error;
-use pushlet_model::tenant::{Limits, TenantId};
+use pushlet_model::tenant::{TenantId, TenantLimits};
 
 /// One tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct TenantRecord {
     pub created: SystemTime,
     pub suspended: bool,
     /// In place of the server's own.
-    pub limits: Limits,
+    pub limits: TenantLimits,
     pub keys: Vec<KeyRecord>,
 }
 
@@ -33,12 +33,12 @@ pub struct KeyRecord {
 
 /// As it is written, in JSON. Times in milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct StoredTenant {
     created: u64,
     #[serde(default)]
     suspended: bool,
     #[serde(default)]
-    limits: Limits,
+    limits: TenantLimits,
     #[serde(default)]
     keys: Vec<WrittenKey>,
 }
@@ -54,7 +54,7 @@ struct WrittenKey {
 impl Registry {
     /// All tenants that were kept.
     pub fn tenants(&self) -> Result<Vec<(TenantId, TenantRecord)>, StorageError> {
-        let read = |(key, bytes): (Key, Vec<u8>)| {
+        let read = |(key, bytes): (RecordKey, Vec<u8>)| {
             let [id] = key.parts().ok_or_else(|| cut_off("a tenant's key"))?;
             let record = TenantRecord::read(&bytes).ok_or_else(|| cut_off("a tenant"))?;
             Ok((TenantId::new(&id), record))
@@ -65,16 +65,16 @@ impl Registry {
     /// Keeps a tenant. Blocks.
     pub fn put_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> Result<(), Error> {
         let bytes = record.written().map_err(Error::internal)?;
-        let place = Key::new(&[tenant.as_str()]);
+        let place = RecordKey::new(&[tenant.as_str()]);
         Ok(self.journal.commit(vec![authentic::put(&self.hasher, Table::Tenants, place, &bytes)])?)
     }
 
     /// Forgets a tenant and all that belongs to it. Blocks.
     pub fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         let _order = self.changing();
-        let all = Key::new(&[tenant.as_str()]);
+        let all = RecordKey::new(&[tenant.as_str()]);
         let owned = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
-        let changes = owned.map(|table| Change::DeleteAll(table, all.clone())).collect();
+        let changes = owned.map(|table| StorageChange::DeleteAll(table, all.clone())).collect();
         self.retiring(&self.list(tenant), changes)?;
         self.applications_mut().remove(tenant);
         self.forget_versions(tenant);
@@ -91,7 +91,7 @@ impl KeyRecord {
 impl TenantRecord {
     /// A tenant without limits of its own or keys.
     pub fn new(created: SystemTime) -> Self {
-        Self { created, suspended: false, limits: Limits::default(), keys: Vec::new() }
+        Self { created, suspended: false, limits: TenantLimits::default(), keys: Vec::new() }
     }
 
     fn written(&self) -> Result<Vec<u8>, serde_json::Error> {
@@ -101,7 +101,7 @@ impl TenantRecord {
             created: super::unix_milliseconds(key.created),
             expires: key.expires.map(super::unix_milliseconds),
         };
-        serde_json::to_vec(&Written {
+        serde_json::to_vec(&StoredTenant {
             created: super::unix_milliseconds(self.created),
             suspended: self.suspended,
             limits: self.limits,
@@ -110,7 +110,7 @@ impl TenantRecord {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let written: Written = serde_json::from_slice(bytes).ok()?;
+        let written: StoredTenant = serde_json::from_slice(bytes).ok()?;
         let key = |key: WrittenKey| {
             let mut hash = KeyHash::default();
             hex::decode_to_slice(key.hash, &mut hash).ok()?;

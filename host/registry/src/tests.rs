@@ -11,7 +11,7 @@ use super::*;
 use pushlet_credential::{ApiKey, Secret};
 use pushlet_model::contract;
 use pushlet_model::contract::Environment;
-use pushlet_model::tenant::Limits;
+use pushlet_model::tenant::TenantLimits;
 
 /// A folder that is gone at the end.
 pub(super) struct Folder(PathBuf);
@@ -38,8 +38,8 @@ pub(super) fn key() -> SealingKey {
     SealingKey::from_hex(&"5e".repeat(32)).unwrap()
 }
 
-pub(super) fn application(id: &str, setting: &str) -> Application {
-    Application {
+pub(super) fn application(id: &str, setting: &str) -> RegisteredApplication {
+    RegisteredApplication {
         record: contract::Application {
             id: id.to_owned(),
             environment: Environment::Development,
@@ -48,21 +48,21 @@ pub(super) fn application(id: &str, setting: &str) -> Application {
         },
         provider: "gcm".into(),
         credential: None,
-        feedback: Arc::new(Feedback::new(3)),
+        feedback: Arc::new(FeedbackList::new(3)),
         places: Arc::new(Semaphore::new(1)),
         identity: OnceLock::new(),
         unreached: Default::default(),
     }
 }
 
-pub(super) fn secrets(value: &str) -> Uploads {
-    let mut secrets = Uploads::default();
+pub(super) fn secrets(value: &str) -> UploadedSecrets {
+    let mut secrets = UploadedSecrets::default();
     secrets.insert("secret", Secret::new(value.as_bytes().to_vec()));
     secrets
 }
 
-pub(super) fn version(tenant: &TenantId, component: &[u8], activated: u64) -> Version {
-    Version {
+pub(super) fn version(tenant: &TenantId, component: &[u8], activated: u64) -> ComponentVersion {
+    ComponentVersion {
         tenant: tenant.clone(),
         name: "webhook".into(),
         digest: hex::encode(digest(&SHA256, component)),
@@ -86,9 +86,9 @@ fn tokens(dead: &[DeadToken]) -> Vec<&str> {
 
 /// Runs a test with both kinds of storage.
 fn with_both(test: impl Fn(Arc<dyn Storage>)) {
-    test(Arc::new(Memory::default()));
+    test(Arc::new(MemoryStorage::default()));
     let folder = Folder::new();
-    test(Arc::new(File::open(folder.path()).unwrap()));
+    test(Arc::new(FileStorage::open(folder.path()).unwrap()));
 }
 
 #[test]
@@ -102,9 +102,10 @@ fn applications_are_there_after_a_restart() {
         assert_eq!(old.description.settings[0].1, "old");
         assert_eq!(new.description.created, old.description.created);
         assert!(new.description.updated() >= old.description.updated());
-        registry.put(&acme(), application("a", "x"), &Uploads::default(), 2).unwrap();
-        registry.put(&other, application("a", "theirs"), &Uploads::default(), 2).unwrap();
-        let full = registry.put(&acme(), application("c", "x"), &Uploads::default(), 2).err().unwrap();
+        registry.put(&acme(), application("a", "x"), &UploadedSecrets::default(), 2).unwrap();
+        registry.put(&other, application("a", "theirs"), &UploadedSecrets::default(), 2).unwrap();
+        let full =
+            registry.put(&acme(), application("c", "x"), &UploadedSecrets::default(), 2).err().unwrap();
         assert_eq!(full.code, "limit_applications");
 
         let registry = open(&storage);
@@ -125,8 +126,8 @@ fn applications_are_there_after_a_restart() {
 
 #[tokio::test]
 async fn an_application_is_opened_once_and_an_error_is_tried_again() {
-    let storage: Arc<dyn Storage> = Arc::new(Memory::default());
-    open(&storage).put(&acme(), application("a", "x"), &Uploads::default(), 1).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    open(&storage).put(&acme(), application("a", "x"), &UploadedSecrets::default(), 1).unwrap();
     let registry = open(&storage);
     let entry = registry.get(&acme(), "a").unwrap();
     let failed = entry.application(|| async { Err(Error::internal("no")) }).await;
@@ -138,7 +139,7 @@ async fn an_application_is_opened_once_and_an_error_is_tried_again() {
 
 #[test]
 fn secrets_of_a_replaced_application_are_not_taken_for_the_old_one() {
-    let storage: Arc<dyn Storage> = Arc::new(Memory::default());
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     let registry = open(&storage);
     let (old, _) = registry.put(&acme(), application("a", "old"), &secrets("one"), 1).unwrap();
     registry.put(&acme(), application("a", "new"), &secrets("two"), 1).unwrap();
@@ -148,17 +149,17 @@ fn secrets_of_a_replaced_application_are_not_taken_for_the_old_one() {
 #[test]
 fn feedback_is_there_after_a_restart_until_it_is_read() {
     let folder = Folder::new();
-    let storage: Arc<dyn Storage> = Arc::new(File::open(folder.path()).unwrap());
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(folder.path()).unwrap());
     let registry = open(&storage);
-    registry.put(&acme(), application("a", "x"), &Uploads::default(), 1).unwrap();
+    registry.put(&acme(), application("a", "x"), &UploadedSecrets::default(), 1).unwrap();
     for (token, since) in [("one", 1), ("two", 2), ("three", 3), ("four", 4), ("two", 5)] {
         registry.get(&acme(), "a").unwrap().feedback.report(token, from_unix(since), None);
     }
     // A new registration of the application keeps them.
-    registry.put(&acme(), application("a", "y"), &Uploads::default(), 1).unwrap();
+    registry.put(&acme(), application("a", "y"), &UploadedSecrets::default(), 1).unwrap();
 
     let fewer = Registry::open(storage.clone(), key(), 2).unwrap();
-    assert_eq!(storage.scan(Table::Feedback, &Key::new(&[])).unwrap().len(), 2, "the newest stay");
+    assert_eq!(storage.scan(Table::Feedback, &RecordKey::new(&[])).unwrap().len(), 2, "the newest stay");
     fewer.get(&acme(), "a").unwrap().feedback.report("five", from_unix(6), None);
     let dead = open(&storage).get(&acme(), "a").unwrap().feedback.take();
     assert_eq!(tokens(&dead), ["two", "five"]);
@@ -169,12 +170,12 @@ fn feedback_is_there_after_a_restart_until_it_is_read() {
 #[test]
 fn what_is_reported_of_a_removed_application_is_not_kept() {
     let folder = Folder::new();
-    let storage: Arc<dyn Storage> = Arc::new(File::open(folder.path()).unwrap());
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(folder.path()).unwrap());
     let registry = open(&storage);
-    registry.put(&acme(), application("a", "x"), &Uploads::default(), 1).unwrap();
+    registry.put(&acme(), application("a", "x"), &UploadedSecrets::default(), 1).unwrap();
     let removed = registry.remove(&acme(), "a").unwrap();
     removed.feedback.report("late", from_unix(1), None);
-    registry.put(&acme(), application("a", "x"), &Uploads::default(), 1).unwrap();
+    registry.put(&acme(), application("a", "x"), &UploadedSecrets::default(), 1).unwrap();
     assert!(open(&storage).get(&acme(), "a").unwrap().feedback.take().is_empty());
 }
 
@@ -204,12 +205,12 @@ fn components_are_there_after_a_restart() {
 
 #[test]
 fn a_component_that_was_changed_is_not_loaded() {
-    let storage: Arc<dyn Storage> = Arc::new(Memory::default());
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     let registry = open(&storage);
     let one = version(&acme(), b"one", 1);
     registry.put_component(&one, b"one").unwrap();
-    let place = Key::new(&["acme", "webhook", &one.digest]);
-    storage.commit(&[Change::Put(Table::Components, place, b"two".to_vec())]).unwrap();
+    let place = RecordKey::new(&["acme", "webhook", &one.digest]);
+    storage.commit(&[StorageChange::Put(Table::Components, place, b"two".to_vec())]).unwrap();
     assert!(registry.component(&acme(), "webhook", &one.digest).is_err());
 }
 
@@ -222,13 +223,13 @@ fn a_tenant_goes_with_all_that_is_its_own() {
         let hash = registry.hasher().hash("acme", key.reveal());
         let record = TenantRecord {
             suspended: true,
-            limits: Limits { components: Some(7), ..Limits::default() },
+            limits: TenantLimits { components: Some(7), ..TenantLimits::default() },
             keys: vec![KeyRecord { id: key.id(), hash, created: from_unix(5), expires: Some(from_unix(9)) }],
             ..TenantRecord::new(from_unix(5))
         };
         for tenant in [&acme, &other] {
             registry.put_tenant(tenant, &record).unwrap();
-            registry.put(tenant, application("a", "x"), &Uploads::default(), 1).unwrap();
+            registry.put(tenant, application("a", "x"), &UploadedSecrets::default(), 1).unwrap();
             registry.get(tenant, "a").unwrap().feedback.report("dead", from_unix(1), None);
             registry.put_component(&version(tenant, b"one", 1), b"one").unwrap();
         }
@@ -242,7 +243,7 @@ fn a_tenant_goes_with_all_that_is_its_own() {
         registry.remove_tenant(&acme).unwrap();
         assert_eq!((registry.count(&acme), registry.component_usage(&acme)), (0, (0, 0)));
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
-            assert!(storage.scan(table, &Key::new(&["acme"])).unwrap().is_empty(), "{table:?}");
+            assert!(storage.scan(table, &RecordKey::new(&["acme"])).unwrap().is_empty(), "{table:?}");
         }
         let registry = open(&storage);
         assert_eq!(registry.tenants().unwrap(), [(other.clone(), record.clone())]);
@@ -262,19 +263,19 @@ fn who_has_no_key_grants_nothing() {
             registry.put_component(&version(&acme(), component, 1), component).unwrap();
         }
         drop(registry);
-        let refused = |table: Table, place: &Key, record: Vec<u8>| {
+        let refused = |table: Table, place: &RecordKey, record: Vec<u8>| {
             let before = storage.get(table, place).unwrap();
-            storage.commit(&[Change::Put(table, place.clone(), record)]).unwrap();
+            storage.commit(&[StorageChange::Put(table, place.clone(), record)]).unwrap();
             let opened = Registry::open(storage.clone(), key(), 3).and_then(|registry| registry.tenants());
             assert_eq!(opened.err(), Some(StorageError::Changed(table.name())));
-            let back = before.map_or(Change::Delete(table, place.clone()), |before| {
-                Change::Put(table, place.clone(), before)
+            let back = before.map_or(StorageChange::Delete(table, place.clone()), |before| {
+                StorageChange::Put(table, place.clone(), before)
             });
             storage.commit(&[back]).unwrap();
             assert!(Registry::open(storage.clone(), key(), 3).unwrap().tenants().is_ok());
         };
         for table in [Table::Tenants, Table::Versions] {
-            let all = storage.scan(table, &Key::new(&[])).unwrap();
+            let all = storage.scan(table, &RecordKey::new(&[])).unwrap();
             let [(place, record), (_, other)] = &all[..] else { panic!("two of each") };
             for at in 0..record.len() {
                 let mut changed = record.clone();
@@ -284,15 +285,17 @@ fn who_has_no_key_grants_nothing() {
             if record != other {
                 refused(table, place, other.clone());
             }
-            refused(table, &Key::new(&["planted"]), record.clone());
+            refused(table, &RecordKey::new(&["planted"]), record.clone());
             refused(table, place, record[32..].to_vec());
             refused(table, place, Vec::new());
         }
         // Nor by having the file brought up to this format once more, nor by taking what is sealed away.
-        storage.commit(&[Change::Put(Table::Meta, Key::new(&["format"]), b"1".to_vec())]).unwrap();
+        storage
+            .commit(&[StorageChange::Put(Table::Meta, RecordKey::new(&["format"]), b"1".to_vec())])
+            .unwrap();
         let again = Registry::open(storage.clone(), key(), 3).err();
         assert!(matches!(again, Some(StorageError::Corrupt(_))), "{again:?}");
-        storage.commit(&[Change::Delete(Table::Meta, Key::new(&["key"]))]).unwrap();
+        storage.commit(&[StorageChange::Delete(Table::Meta, RecordKey::new(&["key"]))]).unwrap();
         let anew = Registry::open(storage.clone(), key(), 3).err();
         assert!(matches!(anew, Some(StorageError::Corrupt(_))), "{anew:?}");
     });
@@ -307,18 +310,18 @@ fn records_of_the_first_format_are_authenticated_once() {
         drop(registry);
         // As the first format had them: bare, and the secret without a note.
         for table in [Table::Tenants, Table::Versions] {
-            for (place, record) in storage.scan(table, &Key::new(&[])).unwrap() {
-                storage.commit(&[Change::Put(table, place, record[32..].to_vec())]).unwrap();
+            for (place, record) in storage.scan(table, &RecordKey::new(&[])).unwrap() {
+                storage.commit(&[StorageChange::Put(table, place, record[32..].to_vec())]).unwrap();
             }
         }
-        let (place, identity): (_, &[&[u8]]) = (Key::new(&["key"]), &[b"meta", b"key"]);
+        let (place, identity): (_, &[&[u8]]) = (RecordKey::new(&["key"]), &[b"meta", b"key"]);
         let sealed = storage.get(Table::Meta, &place).unwrap().unwrap();
-        let mut first = Uploads::default();
+        let mut first = UploadedSecrets::default();
         let secret = key().open(&sealed, identity).unwrap();
         first.insert("api_key_hash_key", Secret::new(secret.reveal("api_key_hash_key").unwrap().to_vec()));
-        let format = Change::Put(Table::Meta, Key::new(&["format"]), b"1".to_vec());
+        let format = StorageChange::Put(Table::Meta, RecordKey::new(&["format"]), b"1".to_vec());
         let sealed = key().seal(&first, identity).unwrap();
-        storage.commit(&[Change::Put(Table::Meta, place, sealed), format]).unwrap();
+        storage.commit(&[StorageChange::Put(Table::Meta, place, sealed), format]).unwrap();
 
         let registry = open(&storage);
         assert_eq!(registry.tenants().unwrap(), [(acme(), TenantRecord::new(from_unix(5)))]);
@@ -331,14 +334,14 @@ fn records_of_the_first_format_are_authenticated_once() {
 async fn answers_are_there_after_a_restart() {
     assert!(Registry::in_memory(1).unwrap().answers().is_none());
     let folder = Folder::new();
-    let answer = |at: u64, body: &str| Answer {
+    let answer = |at: u64, body: &str| StoredAnswer {
         at: from_unix(at),
         request: [1; 32],
         status: 200,
         content_type: Vec::new(),
         body: body.as_bytes().to_vec(),
     };
-    let storage: Arc<dyn Storage> = Arc::new(File::open(folder.path()).unwrap());
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(folder.path()).unwrap());
     let registry = open(&storage);
     let answers = registry.answers().unwrap();
     answers.put(&acme(), "a", &answer(9, "old")).await.unwrap();
@@ -382,7 +385,7 @@ fn another_key_opens_after_rotation_and_the_old_one_does_not() {
 #[test]
 fn no_secret_stands_in_the_file() {
     let folder = Folder::new();
-    let registry = open(&(Arc::new(File::open(folder.path()).unwrap()) as Arc<dyn Storage>));
+    let registry = open(&(Arc::new(FileStorage::open(folder.path()).unwrap()) as Arc<dyn Storage>));
     registry.put(&acme(), application("a", "in the clear"), &secrets("open sesame"), 1).unwrap();
     drop(registry);
     let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());

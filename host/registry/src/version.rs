@@ -14,7 +14,7 @@ use pushlet_model::tenant::TenantId;
 
 /// One version of a tenant's provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
+pub struct ComponentVersion {
     pub tenant: TenantId,
     pub name: String,
     /// SHA-256 of the component file, in hex.
@@ -27,31 +27,34 @@ pub struct Version {
 }
 
 /// By tenant, name and digest.
-pub(super) type Versions = BTreeMap<(TenantId, String, String), Version>;
+pub(super) type ComponentVersions = BTreeMap<(TenantId, String, String), ComponentVersion>;
 
 /// As it is written, in JSON. Times in milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct StoredVersion {
     size: u64,
     uploaded: u64,
     activated: u64,
 }
 
-pub(super) fn read(storage: &dyn Storage, hasher: &KeyHasher) -> Result<Versions, StorageError> {
-    let mut versions = Versions::new();
+pub(super) fn read(storage: &dyn Storage, hasher: &KeyHasher) -> Result<ComponentVersions, StorageError> {
+    let mut versions = ComponentVersions::new();
     for (key, bytes) in authentic::scan(storage, hasher, Table::Versions)? {
         let [tenant, name, digest] = key.parts().ok_or_else(|| cut_off("a version's key"))?;
-        let written: Written = serde_json::from_slice(&bytes).map_err(|_| cut_off("a version"))?;
+        let written: StoredVersion = serde_json::from_slice(&bytes).map_err(|_| cut_off("a version"))?;
         let tenant = TenantId::new(&tenant);
         let (uploaded, activated) = (from_unix(written.uploaded), from_unix(written.activated));
         let place = (tenant.clone(), name.clone(), digest.clone());
-        versions.insert(place, Version { tenant, name, digest, size: written.size, uploaded, activated });
+        versions.insert(
+            place,
+            ComponentVersion { tenant, name, digest, size: written.size, uploaded, activated },
+        );
     }
     Ok(versions)
 }
 
-pub(super) fn written(version: &Version) -> Result<Vec<u8>, Error> {
-    let written = Written {
+pub(super) fn written(version: &ComponentVersion) -> Result<Vec<u8>, Error> {
+    let written = StoredVersion {
         size: version.size,
         uploaded: unix_milliseconds(version.uploaded),
         activated: unix_milliseconds(version.activated),

@@ -36,9 +36,9 @@ const MARK: usize = 16;
 const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 
 /// What this program compiled, in this process, its child, or one before it.
-pub(super) struct Artefact(Vec<u8>);
+pub(super) struct CompiledArtefact(Vec<u8>);
 
-impl Artefact {
+impl CompiledArtefact {
     /// `bytes` must be what our compiler gave us.
     pub(super) fn compiled(bytes: Vec<u8>) -> Self {
         Self(bytes)
@@ -51,14 +51,14 @@ impl Artefact {
 
     #[allow(unsafe_code)]
     pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: deserializing is unsafe because the bytes become machine code. An `Artefact` is made in two
+        // SAFETY: deserializing is unsafe because the bytes become machine code. An `CompiledArtefact` is made in two
         // places: of what our own compiler gave us, and of a file whose tag proves that it was the first.
         unsafe { Component::deserialize(engine, &self.0) }
     }
 }
 
 /// A folder of artefacts.
-pub struct Artefacts {
+pub struct ArtefactCache {
     directory: PathBuf,
     key: hmac::Key,
     /// Digest of all that decides what compiled code looks like.
@@ -69,7 +69,7 @@ pub struct Artefacts {
     used: Mutex<HashSet<PathBuf>>,
 }
 
-impl Artefacts {
+impl ArtefactCache {
     /// Opens a folder; what is missing of it is made. `key`: 32 secret bytes, else some are kept in the folder.
     pub(super) fn open(
         directory: &Path,
@@ -93,7 +93,7 @@ impl Artefacts {
 
     /// The artefact of the component with this digest, if there is one that can be trusted. `owner`: the tenant
     /// whose component it is; None: it is the server's own.
-    pub(super) fn get(&self, owner: Option<&TenantId>, component: &str) -> Option<Artefact> {
+    pub(super) fn get(&self, owner: Option<&TenantId>, component: &str) -> Option<CompiledArtefact> {
         let path = self.path(owner, component);
         let mut bytes = Vec::new();
         let file = File::open(&path).ok()?;
@@ -104,7 +104,7 @@ impl Artefacts {
             // The file that was not used for longest goes first. Where it cannot be written, it is the oldest one.
             let _ = file.set_modified(SystemTime::now());
             self.note_use(owner, &path);
-            return Some(Artefact(artefact));
+            return Some(CompiledArtefact(artefact));
         }
         tracing::warn!(component, "an artefact is old or was tampered with; it is made anew");
         let _ = fs::remove_file(path);
@@ -116,7 +116,7 @@ impl Artefacts {
         &self,
         owner: Option<&TenantId>,
         component: &str,
-        artefact: &Artefact,
+        artefact: &CompiledArtefact,
     ) -> io::Result<()> {
         let path = self.path(owner, component);
         let tag = hmac::sign(&self.key, &self.signed(component, &artefact.0));
@@ -149,7 +149,7 @@ impl Artefacts {
     }
 
     /// All files that are ours.
-    fn files(&self) -> io::Result<Vec<Kept>> {
+    fn files(&self) -> io::Result<Vec<StoredArtefact>> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -165,7 +165,7 @@ impl Artefacts {
                 }
                 owner => owner,
             };
-            files.push(Kept { owner, modified, size: data.len(), path });
+            files.push(StoredArtefact { owner, modified, size: data.len(), path });
         }
         Ok(files)
     }
@@ -193,7 +193,7 @@ impl Artefacts {
 }
 
 /// A file of ours.
-struct Kept {
+struct StoredArtefact {
     owner: FileOwner,
     modified: SystemTime,
     size: u64,
@@ -230,8 +230,8 @@ fn owner_of(path: &Path) -> Option<FileOwner> {
 
 /// Which file goes when there is no room for the newest one: what nobody uses, then what its owner did not use for
 /// longest, then the same of the tenant who has the most.
-fn next_to_go(files: &[Kept], newest: &Path) -> Option<usize> {
-    let oldest = |may_go: &dyn Fn(&Kept) -> bool| {
+fn next_to_go(files: &[StoredArtefact], newest: &Path) -> Option<usize> {
+    let oldest = |may_go: &dyn Fn(&StoredArtefact) -> bool| {
         let all = files.iter().enumerate().filter(|(_, file)| may_go(file));
         all.min_by_key(|(_, file)| file.modified).map(|(number, _)| number)
     };
@@ -301,7 +301,7 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 fn settings(engine: &Engine) -> Vec<u8> {
-    let mut sha256 = Sha256(digest::Context::new(&SHA256));
+    let mut sha256 = Sha256Hasher(digest::Context::new(&SHA256));
     env!("WASMTIME_VERSION").hash(&mut sha256);
     // The target and the CPU's features are in it too.
     engine.precompile_compatibility_hash().hash(&mut sha256);
@@ -309,9 +309,9 @@ fn settings(engine: &Engine) -> Vec<u8> {
 }
 
 /// What others give to a hash table's hash.
-struct Sha256(digest::Context);
+struct Sha256Hasher(digest::Context);
 
-impl Hasher for Sha256 {
+impl Hasher for Sha256Hasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -326,13 +326,13 @@ impl Hasher for Sha256 {
 mod tests {
     use super::*;
 
-    fn kept(name: &str, modified: u64, size: u64) -> Kept {
+    fn kept(name: &str, modified: u64, size: u64) -> StoredArtefact {
         let path = PathBuf::from(name);
         let owner = match owner_of(&path).unwrap() {
             FileOwner::Server => FileOwner::InUse,
             owner => owner,
         };
-        Kept { owner, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified), size, path }
+        StoredArtefact { owner, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified), size, path }
     }
 
     fn of_tenant(tenant: &str, number: u8) -> String {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     /// The files that are left when there is room for so many bytes, the newest among them.
-    fn left(mut files: Vec<Kept>, newest: &str, most: u64) -> Vec<String> {
+    fn left(mut files: Vec<StoredArtefact>, newest: &str, most: u64) -> Vec<String> {
         while files.iter().map(|file| file.size).sum::<u64>() > most
             && let Some(next) = next_to_go(&files, Path::new(newest))
         {

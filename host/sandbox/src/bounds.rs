@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limits::Limits;
+use super::limits::SandboxLimits;
 use pushlet_model::tenant;
 use pushlet_quota::account::Account;
 
 /// The bounds of one call and of the instance that answers it.
 #[derive(Clone)]
-pub(super) struct Bounds {
+pub(super) struct CallBounds {
     /// Bytes of linear memory, summed over the instance's memories.
     pub memory: usize,
     pub call_timeout: Duration,
@@ -17,14 +17,14 @@ pub(super) struct Bounds {
     pub account: Option<Arc<Account>>,
 }
 
-impl Bounds {
+impl CallBounds {
     /// What holds for everybody.
-    pub fn of(limits: &Limits) -> Self {
+    pub fn of(limits: &SandboxLimits) -> Self {
         Self { memory: limits.memory, call_timeout: limits.call_timeout, account: None }
     }
 
     /// What holds for a tenant with these limits.
-    pub fn of_tenant(limits: &Limits, own: &tenant::Limits, account: &Arc<Account>) -> Self {
+    pub fn of_tenant(limits: &SandboxLimits, own: &tenant::TenantLimits, account: &Arc<Account>) -> Self {
         let bytes = |most: std::num::NonZeroU64| usize::try_from(most.get()).unwrap_or(usize::MAX);
         Self {
             memory: own.instance_memory_bytes.map_or(limits.memory, bytes).min(limits.memory),
@@ -48,17 +48,21 @@ mod tests {
 
     #[test]
     fn a_tenants_limits_hold_where_they_are_narrower() {
-        let limits = Limits { memory: 1000, call_timeout: Duration::from_millis(100), ..Limits::default() };
+        let limits = SandboxLimits {
+            memory: 1000,
+            call_timeout: Duration::from_millis(100),
+            ..SandboxLimits::default()
+        };
         let accounts = Accounts::new(AccountSettings::default()).unwrap();
         let account = accounts.of(&TenantId::default_tenant());
-        let own = |memory, time| tenant::Limits {
+        let own = |memory, time| tenant::TenantLimits {
             instance_memory_bytes: NonZeroU64::new(memory),
             call_milliseconds: NonZeroU64::new(time),
-            ..tenant::Limits::default()
+            ..tenant::TenantLimits::default()
         };
-        let bounds = Bounds::of_tenant(&limits, &own(10, 20), &account);
+        let bounds = CallBounds::of_tenant(&limits, &own(10, 20), &account);
         assert_eq!((bounds.memory, bounds.call_timeout), (10, Duration::from_millis(20)));
-        let bounds = Bounds::of_tenant(&limits, &own(5000, 5000), &account);
+        let bounds = CallBounds::of_tenant(&limits, &own(5000, 5000), &account);
         assert_eq!((bounds.memory, bounds.call_timeout), (1000, Duration::from_millis(100)));
     }
 }

@@ -34,13 +34,13 @@ impl Default for BreakerPolicy {
 
 /// The right to make one call, to be given back with what came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pass {
+pub(super) struct CallPass {
     trial: bool,
 }
 
 /// What came of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum CallVerdict {
     Good,
     Failed,
     /// The call was not made, or its end was nobody's fault.
@@ -49,71 +49,71 @@ pub(super) enum Verdict {
 
 /// The state machine; time is an argument.
 #[derive(Debug)]
-struct Machine {
+struct BreakerMachine {
     policy: BreakerPolicy,
-    state: State,
+    state: BreakerPhase,
 }
 
 #[derive(Debug)]
-enum State {
+enum BreakerPhase {
     Closed { failures: VecDeque<Instant> },
     Open { until: Instant, pause: Duration },
 }
 
-impl Machine {
+impl BreakerMachine {
     fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed { failures: VecDeque::new() } }
+        Self { policy, state: BreakerPhase::Closed { failures: VecDeque::new() } }
     }
 
     /// How long it stays open.
     fn remaining(&self, now: Instant) -> Option<Duration> {
         match self.state {
-            State::Open { until, .. } if now < until => Some(until - now),
+            BreakerPhase::Open { until, .. } if now < until => Some(until - now),
             _ => None,
         }
     }
 
     /// `Err`: the time until the next try.
-    fn admit(&mut self, now: Instant) -> Result<Pass, Duration> {
+    fn admit(&mut self, now: Instant) -> Result<CallPass, Duration> {
         if let Some(remaining) = self.remaining(now) {
             return Err(remaining);
         }
         match &mut self.state {
-            State::Closed { failures } => {
+            BreakerPhase::Closed { failures } => {
                 drop_old(failures, self.policy.window, now);
-                Ok(Pass { trial: false })
+                Ok(CallPass { trial: false })
             }
-            State::Open { until, pause } => {
+            BreakerPhase::Open { until, pause } => {
                 // Nobody else passes while the trial is under way, or for one more pause if it gets lost.
                 *until = now + *pause;
-                Ok(Pass { trial: true })
+                Ok(CallPass { trial: true })
             }
         }
     }
 
     /// Did this open it?
-    fn report(&mut self, pass: Pass, verdict: Verdict, now: Instant) -> bool {
+    fn report(&mut self, pass: CallPass, verdict: CallVerdict, now: Instant) -> bool {
         match (&mut self.state, verdict) {
-            (State::Open { .. }, Verdict::Good) if pass.trial => {
-                self.state = State::Closed { failures: VecDeque::new() };
+            (BreakerPhase::Open { .. }, CallVerdict::Good) if pass.trial => {
+                self.state = BreakerPhase::Closed { failures: VecDeque::new() };
                 false
             }
-            (State::Open { until, .. }, Verdict::Void) if pass.trial => {
+            (BreakerPhase::Open { until, .. }, CallVerdict::Void) if pass.trial => {
                 *until = now;
                 false
             }
-            (State::Open { until, pause }, Verdict::Failed) if pass.trial => {
+            (BreakerPhase::Open { until, pause }, CallVerdict::Failed) if pass.trial => {
                 *pause = (*pause * 2).min(self.policy.longest_pause);
                 *until = now + *pause;
                 true
             }
-            (State::Closed { failures }, Verdict::Failed) => {
+            (BreakerPhase::Closed { failures }, CallVerdict::Failed) => {
                 drop_old(failures, self.policy.window, now);
                 failures.push_back(now);
                 let opens = failures.len() >= self.policy.failures;
                 if opens {
                     let pause = self.policy.pause;
-                    self.state = State::Open { until: now + pause, pause };
+                    self.state = BreakerPhase::Open { until: now + pause, pause };
                 }
                 opens
             }
@@ -123,7 +123,7 @@ impl Machine {
     }
 
     fn quiet(&self) -> bool {
-        matches!(&self.state, State::Closed { failures } if failures.is_empty())
+        matches!(&self.state, BreakerPhase::Closed { failures } if failures.is_empty())
     }
 }
 
@@ -134,31 +134,31 @@ fn drop_old(failures: &mut VecDeque<Instant>, window: Duration, now: Instant) {
 }
 
 /// A breaker for many threads. As long as nothing fails it costs one atomic load per call.
-pub(super) struct Breaker {
-    machine: Mutex<Machine>,
+pub(super) struct QuarantineBreaker {
+    machine: Mutex<BreakerMachine>,
     /// Is there anything that the machine must be asked about?
     disturbed: AtomicBool,
 }
 
-impl Breaker {
+impl QuarantineBreaker {
     pub(super) fn new(policy: BreakerPolicy) -> Self {
-        Self { machine: Mutex::new(Machine::new(policy)), disturbed: AtomicBool::new(false) }
+        Self { machine: Mutex::new(BreakerMachine::new(policy)), disturbed: AtomicBool::new(false) }
     }
 
     pub(super) fn remaining(&self) -> Option<Duration> {
         self.disturbed.load(Ordering::Relaxed).then(|| self.machine().remaining(Instant::now())).flatten()
     }
 
-    pub(super) fn admit(&self) -> Result<Pass, Duration> {
+    pub(super) fn admit(&self) -> Result<CallPass, Duration> {
         if !self.disturbed.load(Ordering::Relaxed) {
-            return Ok(Pass { trial: false });
+            return Ok(CallPass { trial: false });
         }
         self.with(|machine| machine.admit(Instant::now()))
     }
 
     /// Did this open it?
-    pub(super) fn report(&self, pass: Pass, verdict: Verdict) -> bool {
-        if verdict != Verdict::Failed && !pass.trial {
+    pub(super) fn report(&self, pass: CallPass, verdict: CallVerdict) -> bool {
+        if verdict != CallVerdict::Failed && !pass.trial {
             return false;
         }
         self.with(|machine| machine.report(pass, verdict, Instant::now()))
@@ -166,17 +166,17 @@ impl Breaker {
 
     /// Forgets all failures.
     pub(super) fn reset(&self) {
-        self.with(|machine| machine.state = State::Closed { failures: VecDeque::new() });
+        self.with(|machine| machine.state = BreakerPhase::Closed { failures: VecDeque::new() });
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut BreakerMachine) -> T) -> T {
         let mut machine = self.machine();
         let result = act(&mut machine);
         self.disturbed.store(!machine.quiet(), Ordering::Relaxed);
         result
     }
 
-    fn machine(&self) -> MutexGuard<'_, Machine> {
+    fn machine(&self) -> MutexGuard<'_, BreakerMachine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -188,15 +188,15 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn machine() -> (Machine, Instant) {
+    fn machine() -> (BreakerMachine, Instant) {
         let policy =
             BreakerPolicy { failures: 3, window: 10 * SECOND, pause: 5 * SECOND, longest_pause: 15 * SECOND };
-        (Machine::new(policy), Instant::now())
+        (BreakerMachine::new(policy), Instant::now())
     }
 
-    fn fail(machine: &mut Machine, now: Instant) -> bool {
+    fn fail(machine: &mut BreakerMachine, now: Instant) -> bool {
         let pass = machine.admit(now).unwrap();
-        machine.report(pass, Verdict::Failed, now)
+        machine.report(pass, CallVerdict::Failed, now)
     }
 
     #[test]
@@ -227,11 +227,11 @@ mod tests {
         let trial = machine.admit(later).unwrap();
         assert_eq!(machine.admit(later), Err(5 * SECOND), "others wait for the trial");
         assert!(
-            !machine.report(Pass { trial: false }, Verdict::Good, later),
+            !machine.report(CallPass { trial: false }, CallVerdict::Good, later),
             "an old call's end is no trial"
         );
         assert!(machine.remaining(later).is_some());
-        machine.report(trial, Verdict::Good, later);
+        machine.report(trial, CallVerdict::Good, later);
         assert!(machine.quiet());
     }
 
@@ -253,18 +253,18 @@ mod tests {
         (0..3).for_each(|_| _ = fail(&mut machine, start));
         let later = start + 5 * SECOND;
         let trial = machine.admit(later).unwrap();
-        machine.report(trial, Verdict::Void, later);
+        machine.report(trial, CallVerdict::Void, later);
         assert!(machine.admit(later).unwrap().trial);
         assert!(machine.admit(later + 5 * SECOND).unwrap().trial);
     }
 
     #[test]
     fn good_calls_alone_never_reach_the_machine() {
-        let breaker = Breaker::new(BreakerPolicy { failures: 1, ..BreakerPolicy::default() });
+        let breaker = QuarantineBreaker::new(BreakerPolicy { failures: 1, ..BreakerPolicy::default() });
         let pass = breaker.admit().unwrap();
-        assert!(!breaker.report(pass, Verdict::Good));
+        assert!(!breaker.report(pass, CallVerdict::Good));
         assert!(!breaker.disturbed.load(Ordering::Relaxed));
-        assert!(breaker.report(pass, Verdict::Failed));
+        assert!(breaker.report(pass, CallVerdict::Failed));
         assert!(breaker.admit().is_err() && breaker.remaining().is_some());
     }
 }

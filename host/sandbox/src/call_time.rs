@@ -13,10 +13,10 @@ pub(super) struct CallTime {
     timeout: Duration,
     /// None until the first tick: nearly every call ends before it, and reading a thread's processor time costs a
     /// system call.
-    end: Option<End>,
+    end: Option<CallDeadline>,
 }
 
-struct End {
+struct CallDeadline {
     /// As [`thread_cpu_time`] tells it.
     cpu: Duration,
     /// None: as good as never.
@@ -30,14 +30,14 @@ impl CallTime {
 
     /// None: nothing is left. Counts from the first time that it is asked.
     pub(super) fn left(&mut self) -> Option<Duration> {
-        let end = self.end.get_or_insert_with(|| End::after(self.timeout));
+        let end = self.end.get_or_insert_with(|| CallDeadline::after(self.timeout));
         let cpu = end.cpu.checked_sub(thread_cpu_time())?;
         let wall = end.wall.map_or(Some(cpu), |wall| wall.checked_duration_since(Instant::now()))?;
         Some(cpu.min(wall)).filter(|left| !left.is_zero())
     }
 }
 
-impl End {
+impl CallDeadline {
     fn after(timeout: Duration) -> Self {
         let wall = Instant::now().checked_add(timeout.saturating_mul(WALL_CLOCK_FACTOR));
         Self { cpu: thread_cpu_time().saturating_add(timeout), wall }

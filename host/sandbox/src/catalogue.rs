@@ -7,23 +7,23 @@ use arc_swap::ArcSwap;
 
 use super::built_in::BUILT_IN;
 use super::error::LoadError;
-use super::limits::Trust;
+use super::limits::ComponentTrust;
 use super::load::Provider;
-use super::loader::Loader;
+use super::loader::ProviderLoader;
 use pushlet_model::tenant::TenantId;
 
 /// All providers that requests can name. Looking one up takes no lock.
-pub struct Catalogue {
+pub struct ProviderCatalogue {
     /// What everybody sees.
-    shared: Arc<Providers>,
+    shared: Arc<TenantProviders>,
     /// What those see that have some of their own.
-    own: ArcSwap<HashMap<TenantId, Arc<Providers>>>,
+    own: ArcSwap<HashMap<TenantId, Arc<TenantProviders>>>,
     changes: Mutex<()>,
 }
 
 /// The providers that one tenant sees.
 #[derive(Default)]
-pub struct Providers {
+pub struct TenantProviders {
     /// Those of everybody, in the order of their names, then the tenant's own in that of theirs.
     all: Vec<Arc<Provider>>,
     /// Names of the tenant's own that have nothing behind them that can be called now.
@@ -33,9 +33,9 @@ pub struct Providers {
 }
 
 /// A tenant's name, and the component behind it; None: it can't be called now, and nothing else is in its place.
-pub type Own = (String, Option<Arc<Provider>>);
+pub type OwnProvider = (String, Option<Arc<Provider>>);
 
-impl Providers {
+impl TenantProviders {
     pub fn get(&self, name: &str) -> Option<&Arc<Provider>> {
         self.all.iter().find(|provider| provider.manifest().name == name)
     }
@@ -61,10 +61,10 @@ impl Providers {
     }
 }
 
-impl Catalogue {
+impl ProviderCatalogue {
     /// Loads the built-in components, each on a thread of its own: compiling takes its time.
-    pub fn built_in(loader: &Loader) -> Result<Self, (String, LoadError)> {
-        let load = |bytes| loader.load(bytes, Trust::BuiltIn, &Arc::default());
+    pub fn built_in(loader: &ProviderLoader) -> Result<Self, (String, LoadError)> {
+        let load = |bytes| loader.load(bytes, ComponentTrust::BuiltIn, &Arc::default());
         let loaded: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 BUILT_IN.iter().map(|(name, bytes)| (*name, scope.spawn(move || load(bytes)))).collect();
@@ -82,7 +82,7 @@ impl Catalogue {
 
     /// With these for everybody.
     fn of(all: Vec<Arc<Provider>>) -> Self {
-        let mut providers = Providers { shared: all.len(), all, missing: Vec::new() };
+        let mut providers = TenantProviders { shared: all.len(), all, missing: Vec::new() };
         providers.all.sort_by(|one, other| one.manifest().name.cmp(&other.manifest().name));
         Self { shared: Arc::new(providers), own: ArcSwap::default(), changes: Mutex::default() }
     }
@@ -96,7 +96,7 @@ impl Catalogue {
     }
 
     /// Those that everybody sees.
-    pub fn shared(&self) -> &Arc<Providers> {
+    pub fn shared(&self) -> &Arc<TenantProviders> {
         &self.shared
     }
 
@@ -111,7 +111,7 @@ impl Catalogue {
     }
 
     /// Those that a tenant sees.
-    pub fn of_tenant(&self, tenant: &TenantId) -> Arc<Providers> {
+    pub fn of_tenant(&self, tenant: &TenantId) -> Arc<TenantProviders> {
         self.own.load().get(tenant).unwrap_or(&self.shared).clone()
     }
 
@@ -119,12 +119,12 @@ impl Catalogue {
     pub fn uploaded(&self) -> Vec<Arc<Provider>> {
         let own = self.own.load();
         let all = own.values().flat_map(|providers| providers.all());
-        all.filter(|provider| provider.trust() == Trust::Uploaded).cloned().collect()
+        all.filter(|provider| provider.trust() == ComponentTrust::Uploaded).cloned().collect()
     }
 
     /// Sets all providers of a tenant's own, in the order of their names. Calls under way finish with those
     /// that they began with.
-    pub fn set_own(&self, tenant: &TenantId, own: &[Own]) {
+    pub fn set_own(&self, tenant: &TenantId, own: &[OwnProvider]) {
         let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let shadowed = |name: &str| own.iter().any(|(other, _)| other == name);
         let mut all = HashMap::clone(&self.own.load());
@@ -137,7 +137,7 @@ impl Catalogue {
             providers.extend(own.iter().filter_map(|(_, provider)| provider.clone()));
             let missing = own.iter().filter(|(_, provider)| provider.is_none());
             let missing = missing.map(|(name, _)| name.clone()).collect();
-            all.insert(tenant.clone(), Arc::new(Providers { all: providers, missing, shared }));
+            all.insert(tenant.clone(), Arc::new(TenantProviders { all: providers, missing, shared }));
         }
         self.own.store(Arc::new(all));
     }

@@ -42,7 +42,7 @@ const HOST_HEADERS: [HeaderName; 12] = [
 
 /// What `encode` answered, checked and ready to be sent.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedRequests {
     pub messages: Vec<Message>,
     pub exchanges: Vec<Exchange>,
     /// Indices of targets, and why the provider will not take them.
@@ -82,7 +82,7 @@ pub fn encoded(
     environment: Environment,
     targets: usize,
     encoded: Encoded,
-) -> Result<Prepared, ProviderError> {
+) -> Result<PreparedRequests, ProviderError> {
     let covers = encoded.exchanges.iter().map(|exchange| &exchange.covers);
     cover_once(targets, covers.chain(encoded.refusals.iter().map(|refusal| &refusal.covers)))?;
     if encoded.messages.len() > targets {
@@ -99,7 +99,7 @@ pub fn encoded(
         .map(|raw| exchange(manifest, &messages, raw))
         .collect::<Result<Vec<_>, _>>()?;
     let refusals = encoded.refusals.into_iter().map(|raw| (raw.covers, rejection(raw.rejection))).collect();
-    Ok(Prepared { messages, exchanges, refusals })
+    Ok(PreparedRequests { messages, exchanges, refusals })
 }
 
 /// Checks what `management.encode` answered.

@@ -59,7 +59,7 @@ fn one(message: codec::Message, exchange: codec::Exchange) -> Encoded {
     Encoded { messages: vec![message], exchanges: vec![exchange], refusals: vec![] }
 }
 
-fn check(targets: usize, encoded: Encoded) -> Result<Prepared, ProviderError> {
+fn check(targets: usize, encoded: Encoded) -> Result<PreparedRequests, ProviderError> {
     super::encoded(&manifest(), PRODUCTION, targets, encoded)
 }
 

@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::bindings::clocks::wall_clock::{self, Datetime};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 /// The clocks of one guest.
-pub(super) struct Clocks<'a> {
+pub(super) struct FrozenClocks<'a> {
     /// Since the Unix epoch.
     pub(super) now: Duration,
     pub(super) table: &'a mut ResourceTable,
@@ -21,21 +21,21 @@ pub(super) struct Clocks<'a> {
 pub(super) struct HasClocks;
 
 impl HasData for HasClocks {
-    type Data<'a> = Clocks<'a>;
+    type Data<'a> = FrozenClocks<'a>;
 }
 
-impl Clocks<'_> {
+impl FrozenClocks<'_> {
     fn nanoseconds(&self) -> u64 {
         u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn wait(&mut self, over: bool) -> wasmtime::Result<Resource<DynPollable>> {
-        let wait = self.table.push(Wait { over })?;
+        let wait = self.table.push(ClockWait { over })?;
         subscribe(self.table, wait)
     }
 }
 
-impl wall_clock::Host for Clocks<'_> {
+impl wall_clock::Host for FrozenClocks<'_> {
     fn now(&mut self) -> wasmtime::Result<Datetime> {
         Ok(Datetime { seconds: self.now.as_secs(), nanoseconds: self.now.subsec_nanos() })
     }
@@ -45,7 +45,7 @@ impl wall_clock::Host for Clocks<'_> {
     }
 }
 
-impl monotonic_clock::Host for Clocks<'_> {
+impl monotonic_clock::Host for FrozenClocks<'_> {
     fn now(&mut self) -> wasmtime::Result<u64> {
         Ok(self.nanoseconds())
     }
@@ -63,12 +63,12 @@ impl monotonic_clock::Host for Clocks<'_> {
     }
 }
 
-struct Wait {
+struct ClockWait {
     over: bool,
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Wait {
+impl Pollable for ClockWait {
     async fn ready(&mut self) {
         if !self.over {
             std::future::pending().await

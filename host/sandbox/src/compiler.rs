@@ -21,7 +21,7 @@ const LONGEST_COMPLAINT: u64 = 4 << 10;
 
 /// Compiles components in child processes.
 #[derive(Debug, Clone)]
-pub struct Compiler {
+pub struct ComponentCompiler {
     /// The program to run, which is this one; it is called as `PROGRAM compile --memory BYTES --cpu SECONDS`.
     pub program: PathBuf,
     pub limits: CompileLimits,
@@ -39,14 +39,14 @@ pub struct CompileLimits {
 }
 
 /// What a compilation came to, and what it cost.
-pub(super) struct Compiled {
+pub(super) struct CompileOutcome {
     pub artefact: Result<Vec<u8>, LoadError>,
     /// Processor time of the child.
     pub cpu: Duration,
 }
 
 /// What a child came to.
-struct Ended {
+struct ChildExit {
     /// None: it was killed because its time was up.
     status: Option<ExitStatus>,
     cpu: Duration,
@@ -54,24 +54,25 @@ struct Ended {
     complaint: String,
 }
 
-impl Compiler {
+impl ComponentCompiler {
     /// This program, even when its file is replaced meanwhile.
     pub fn this_program() -> io::Result<PathBuf> {
         if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
     }
 
     /// The compiled form of a component that was checked. Blocks this thread for as long as it takes.
-    pub(super) fn compile(&self, component: &[u8]) -> Compiled {
+    pub(super) fn compile(&self, component: &[u8]) -> CompileOutcome {
         match self.run(component) {
-            Ok(ended) => Compiled { cpu: ended.cpu, artefact: self.artefact(ended) },
-            Err(error) => {
-                Compiled { artefact: Err(LoadError::NoCompiler(error.to_string())), cpu: Duration::ZERO }
-            }
+            Ok(ended) => CompileOutcome { cpu: ended.cpu, artefact: self.artefact(ended) },
+            Err(error) => CompileOutcome {
+                artefact: Err(LoadError::NoCompiler(error.to_string())),
+                cpu: Duration::ZERO,
+            },
         }
     }
 
-    fn artefact(&self, ended: Ended) -> Result<Vec<u8>, LoadError> {
-        let Ended { status, output, complaint, .. } = ended;
+    fn artefact(&self, ended: ChildExit) -> Result<Vec<u8>, LoadError> {
+        let ChildExit { status, output, complaint, .. } = ended;
         let (notes, complaint): (Vec<&str>, Vec<&str>) =
             complaint.lines().partition(|line| line.starts_with(NOTE));
         let complaint = complaint.join("\n");
@@ -102,7 +103,7 @@ impl Compiler {
         }
     }
 
-    fn run(&self, component: &[u8]) -> io::Result<Ended> {
+    fn run(&self, component: &[u8]) -> io::Result<ChildExit> {
         let mut child = Command::new(&self.program)
             .arg("compile")
             .arg(format!("--memory={}", self.limits.memory))
@@ -124,7 +125,7 @@ impl Compiler {
             let (status, cpu) = wait(&mut child, deadline)?;
             let panicked = |_| Err(io::Error::other("a reader panicked"));
             let complaint = complaint.join().unwrap_or_else(panicked).unwrap_or_default();
-            Ok(Ended {
+            Ok(ChildExit {
                 status,
                 cpu,
                 output: output.join().unwrap_or_else(panicked),

@@ -10,7 +10,7 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-use super::limits::Limits;
+use super::limits::SandboxLimits;
 
 /// How often a running guest looks whether its time is up.
 pub(super) const TICK: Duration = Duration::from_millis(2);
@@ -21,7 +21,7 @@ const KEPT_SLOTS: u32 = 64;
 const KEPT_PER_SLOT: usize = 512 << 10;
 
 /// Makes the engine. Everything that is not needed is off: threads, GC, exceptions, 64-bit memories.
-pub(super) fn new(limits: &Limits) -> wasmtime::Result<Engine> {
+pub(super) fn new(limits: &SandboxLimits) -> wasmtime::Result<Engine> {
     match Engine::new(&config(limits, Enabled::Yes)) {
         Ok(engine) => Ok(engine),
         // PAGEMAP_SCAN came with Linux 6.7; without it a fresh instance costs more, and nothing else changes.
@@ -34,7 +34,7 @@ pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
     Engine::new(code_config().parallel_compilation(false))
 }
 
-fn config(limits: &Limits, pagemap_scan: Enabled) -> Config {
+fn config(limits: &SandboxLimits, pagemap_scan: Enabled) -> Config {
     let mut config = code_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, pagemap_scan)));
     config
@@ -67,7 +67,7 @@ fn code_config() -> Config {
     config
 }
 
-fn pool(limits: &Limits, pagemap_scan: Enabled) -> PoolingAllocationConfig {
+fn pool(limits: &SandboxLimits, pagemap_scan: Enabled) -> PoolingAllocationConfig {
     let instances = limits.instances;
     let mut pool = PoolingAllocationConfig::new();
     // A component made from Python has 38 core instances, one from QuickJS three memories.

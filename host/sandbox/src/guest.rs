@@ -15,45 +15,45 @@ use wasmtime_wasi::p2::bindings;
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::bounds::Bounds;
+use super::bounds::CallBounds;
 use super::call_time::CallTime;
-use super::clock::{Clocks, HasClocks};
-use super::limits::Limits;
+use super::clock::{FrozenClocks, HasClocks};
+use super::limits::SandboxLimits;
 use super::log::{GuestLog, GuestOutput};
 use pushlet_model::contract::Context;
-use pushlet_quota::account::{MemoryUse, Reservation};
+use pushlet_quota::account::{MemoryReservation, MemoryUse};
 
 /// Interfaces that a component may import. Anything else makes it refused when it is loaded.
 pub(super) const ALLOWED_IMPORTS: [&str; 5] =
     ["pushlet:provider/types", "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/"];
 
 /// The data of a guest's store.
-pub(super) struct Guest {
+pub(super) struct GuestState {
     wasi: WasiCtx,
     table: ResourceTable,
-    surroundings: Arc<Mutex<Surroundings>>,
+    surroundings: Arc<Mutex<CallContext>>,
     pub(super) log: Arc<GuestLog>,
-    pub(super) limiter: Limiter,
+    pub(super) limiter: MemoryLimiter,
     /// Of the call that it is in.
     pub(super) time: CallTime,
     /// Bytes that this call may return.
     pub(super) most_returned: usize,
 }
 
-impl Guest {
-    pub(super) fn new(limits: &Limits, bounds: &Bounds, log: &Arc<GuestLog>) -> Self {
-        let surroundings = Arc::new(Mutex::new(Surroundings::default()));
+impl GuestState {
+    pub(super) fn new(limits: &SandboxLimits, bounds: &CallBounds, log: &Arc<GuestLog>) -> Self {
+        let surroundings = Arc::new(Mutex::new(CallContext::default()));
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         let output = GuestOutput::new(log);
         let mut wasi = WasiCtx::builder();
-        wasi.secure_random(Seeded(surroundings.clone()))
-            .insecure_random(Seeded(surroundings.clone()))
+        wasi.secure_random(SeededRandom(surroundings.clone()))
+            .insecure_random(SeededRandom(surroundings.clone()))
             .insecure_random_seed(0)
             .max_random_size(limits.result as u64)
             .stdout(output.clone())
             .stderr(output);
-        let limiter = Limiter::new(limits, bounds);
+        let limiter = MemoryLimiter::new(limits, bounds);
         let time = CallTime::of(bounds.call_timeout);
         Self {
             wasi: wasi.build(),
@@ -89,13 +89,13 @@ impl Guest {
         self.limiter.memory
     }
 
-    pub(super) fn clocks(&mut self) -> Clocks<'_> {
+    pub(super) fn clocks(&mut self) -> FrozenClocks<'_> {
         let now = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner).now;
-        Clocks { now, table: &mut self.table }
+        FrozenClocks { now, table: &mut self.table }
     }
 }
 
-impl WasiView for Guest {
+impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
@@ -103,39 +103,39 @@ impl WasiView for Guest {
 
 /// Links the allowed interfaces and no others. The asynchronous variants, so that a guest that waits
 /// gives control back to us instead of blocking the thread (see `instance::now_or_never`).
-pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
     link_clocks(linker)?;
     bindings::random::insecure::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
     bindings::random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
-    bindings::cli::exit::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
-    bindings::cli::environment::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
-    bindings::cli::terminal_input::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
-    bindings::cli::terminal_output::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
-    bindings::cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
-    bindings::cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, Guest::cli)?;
-    bindings::cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, Guest::cli)
+    bindings::cli::exit::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
+    bindings::cli::environment::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
+    bindings::cli::terminal_input::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
+    bindings::cli::terminal_output::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
+    bindings::cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
+    bindings::cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
+    bindings::cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, GuestState::cli)
 }
 
 /// Links both clocks in place of those that are there.
-fn link_clocks(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+fn link_clocks(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    bindings::clocks::monotonic_clock::add_to_linker::<_, HasClocks>(linker, Guest::clocks)?;
-    bindings::clocks::wall_clock::add_to_linker::<_, HasClocks>(linker, Guest::clocks)?;
+    bindings::clocks::monotonic_clock::add_to_linker::<_, HasClocks>(linker, GuestState::clocks)?;
+    bindings::clocks::wall_clock::add_to_linker::<_, HasClocks>(linker, GuestState::clocks)?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
 /// Time and randomness of one call.
 #[derive(Default)]
-struct Surroundings {
+struct CallContext {
     now: Duration,
     entropy: Vec<u8>,
     /// Made from `entropy` when the guest first asks.
     random: Option<StdRng>,
 }
 
-impl Surroundings {
+impl CallContext {
     fn random(&mut self) -> &mut StdRng {
         self.random.get_or_insert_with(|| {
             let digest = ring::digest::digest(&ring::digest::SHA256, &self.entropy);
@@ -147,15 +147,15 @@ impl Surroundings {
 }
 
 /// Randomness that the call's entropy determines.
-struct Seeded(Arc<Mutex<Surroundings>>);
+struct SeededRandom(Arc<Mutex<CallContext>>);
 
-impl Seeded {
+impl SeededRandom {
     fn with<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> Result<T, Infallible> {
         Ok(draw(self.0.lock().unwrap_or_else(PoisonError::into_inner).random()))
     }
 }
 
-impl TryRng for Seeded {
+impl TryRng for SeededRandom {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
@@ -173,20 +173,20 @@ impl TryRng for Seeded {
 
 /// Bounds the memory of a store as a sum over all its memories, and those of all stores of a tenant;
 /// wasmtime's own limit is per memory.
-pub(super) struct Limiter {
+pub(super) struct MemoryLimiter {
     memory: usize,
     memory_left: usize,
     table_elements_left: usize,
     /// On the tenant's account; None: nobody counts it.
-    reserved: Option<Reservation>,
+    reserved: Option<MemoryReservation>,
     /// Was growth refused? Tells a memory limit from other traps.
     pub(super) refused: bool,
     /// Was it refused because of what the tenant's other instances have?
     pub(super) refused_by_account: bool,
 }
 
-impl Limiter {
-    fn new(limits: &Limits, bounds: &Bounds) -> Self {
+impl MemoryLimiter {
+    fn new(limits: &SandboxLimits, bounds: &CallBounds) -> Self {
         Self {
             memory: bounds.memory,
             memory_left: bounds.memory,
@@ -204,7 +204,7 @@ impl Limiter {
     }
 }
 
-impl wasmtime::ResourceLimiter for Limiter {
+impl wasmtime::ResourceLimiter for MemoryLimiter {
     fn memory_growing(
         &mut self,
         current: usize,

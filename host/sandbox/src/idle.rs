@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::instance::Instance;
-use super::limits::Limits;
+use super::instance::GuestInstance;
+use super::limits::SandboxLimits;
 use pushlet_quota::account::Account;
 
 /// All shelves, and what they hold together.
 #[derive(Default)]
-pub(super) struct Idle {
-    shelves: Mutex<Vec<Weak<Shelf>>>,
+pub(super) struct IdlePool {
+    shelves: Mutex<Vec<Weak<IdleInstances>>>,
     /// Counts sweeps: a clock that costs nothing to read.
     now: AtomicU32,
     /// Bytes of linear memory on all shelves.
@@ -20,22 +20,22 @@ pub(super) struct Idle {
 }
 
 /// The idle instances of one tenant and component.
-pub(super) struct Shelf {
-    idle: Arc<Idle>,
+pub(super) struct IdleInstances {
+    idle: Arc<IdlePool>,
     account: Option<Arc<Account>>,
-    instances: Mutex<VecDeque<Waiting>>,
+    instances: Mutex<VecDeque<IdleInstance>>,
 }
 
-struct Waiting {
-    instance: Instance,
+struct IdleInstance {
+    instance: GuestInstance,
     memory: usize,
     /// The sweep after which it was put here.
     since: u32,
 }
 
-impl Idle {
-    pub(super) fn shelf(self: &Arc<Self>, account: Option<Arc<Account>>) -> Arc<Shelf> {
-        let shelf = Arc::new(Shelf { idle: self.clone(), account, instances: Mutex::default() });
+impl IdlePool {
+    pub(super) fn shelf(self: &Arc<Self>, account: Option<Arc<Account>>) -> Arc<IdleInstances> {
+        let shelf = Arc::new(IdleInstances { idle: self.clone(), account, instances: Mutex::default() });
         self.shelves().push(Arc::downgrade(&shelf));
         shelf
     }
@@ -52,7 +52,8 @@ impl Idle {
     /// Retires about `count` instances, those first that waited longest. How many they were.
     pub(super) fn evict(&self, count: usize) -> usize {
         let now = self.now.load(Ordering::Relaxed);
-        let age = |shelf: &Shelf| shelf.instances().front().map(|waiting| now.wrapping_sub(waiting.since));
+        let age =
+            |shelf: &IdleInstances| shelf.instances().front().map(|waiting| now.wrapping_sub(waiting.since));
         let mut shelves: Vec<_> =
             self.alive().into_iter().filter_map(|shelf| Some((age(&shelf)?, shelf))).collect();
         shelves.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
@@ -69,7 +70,8 @@ impl Idle {
     /// Retires all instances that are paid for by one account. How many they were.
     pub(super) fn clear(&self, account: Option<&Arc<Account>>) -> usize {
         let Some(account) = account else { return 0 };
-        let pays = |shelf: &Arc<Shelf>| shelf.account.as_ref().is_some_and(|own| Arc::ptr_eq(own, account));
+        let pays =
+            |shelf: &Arc<IdleInstances>| shelf.account.as_ref().is_some_and(|own| Arc::ptr_eq(own, account));
         self.alive().iter().filter(|shelf| pays(shelf)).map(|shelf| shelf.clear()).sum()
     }
 
@@ -79,25 +81,25 @@ impl Idle {
         (count, self.memory.load(Ordering::Relaxed))
     }
 
-    fn alive(&self) -> Vec<Arc<Shelf>> {
+    fn alive(&self) -> Vec<Arc<IdleInstances>> {
         self.shelves().iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Vec<Weak<Shelf>>> {
+    fn shelves(&self) -> MutexGuard<'_, Vec<Weak<IdleInstances>>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shelf {
+impl IdleInstances {
     /// The instance that was used last.
-    pub(super) fn take(&self) -> Option<Instance> {
+    pub(super) fn take(&self) -> Option<GuestInstance> {
         let waiting = self.instances().pop_back()?;
         self.idle.memory.fetch_sub(waiting.memory, Ordering::Relaxed);
         Some(waiting.instance)
     }
 
     /// Keeps the instance if there is room for it.
-    pub(super) fn put(&self, instance: Instance, limits: &Limits) {
+    pub(super) fn put(&self, instance: GuestInstance, limits: &SandboxLimits) {
         let memory = instance.guest().memory();
         let total = self.idle.memory.load(Ordering::Relaxed).saturating_add(memory);
         if total > limits.idle_memory_in_all && self.idle.evict(limits.eviction()) == 0 {
@@ -108,7 +110,7 @@ impl Shelf {
         let own: usize = instances.iter().map(|waiting| waiting.memory).sum();
         if instances.len() < limits.idle && own.saturating_add(memory) <= limits.idle_memory {
             self.idle.memory.fetch_add(memory, Ordering::Relaxed);
-            instances.push_back(Waiting { instance, memory, since });
+            instances.push_back(IdleInstance { instance, memory, since });
         }
     }
 
@@ -122,7 +124,7 @@ impl Shelf {
 
     /// Takes instances out from the oldest on, for the caller to drop: that takes its time, and no lock
     /// shall be held meanwhile.
-    fn remove_oldest(&self, goes: impl Fn(&Waiting) -> bool, most: usize) -> Vec<Waiting> {
+    fn remove_oldest(&self, goes: impl Fn(&IdleInstance) -> bool, most: usize) -> Vec<IdleInstance> {
         let mut instances = self.instances();
         let count = instances.iter().take(most).take_while(|waiting| goes(waiting)).count();
         let removed: Vec<_> = instances.drain(..count).collect();
@@ -131,12 +133,12 @@ impl Shelf {
         removed
     }
 
-    fn instances(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+    fn instances(&self) -> MutexGuard<'_, VecDeque<IdleInstance>> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Shelf {
+impl Drop for IdleInstances {
     fn drop(&mut self) {
         drop(self.remove_oldest(|_| true, usize::MAX));
     }

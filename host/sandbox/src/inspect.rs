@@ -27,9 +27,9 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT
 );
 
 /// Validates a component, then holds its imports against the allow-list and its exports against the world.
-pub(super) fn check(bytes: &[u8]) -> Result<Interfaces, LoadError> {
+pub(super) fn check(bytes: &[u8]) -> Result<ComponentInterfaces, LoadError> {
     Validator::new_with_features(FEATURES).validate_all(bytes).map_err(invalid)?;
-    let names = Names::of(bytes)?;
+    let names = InterfaceNames::of(bytes)?;
     let allowed = |name: &str| ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed));
     if let Some(name) = names.imports.iter().find(|name| !allowed(name)) {
         return Err(LoadError::ForbiddenImport(excerpt(name)));
@@ -40,20 +40,20 @@ pub(super) fn check(bytes: &[u8]) -> Result<Interfaces, LoadError> {
     }
     let management = names.version(MANAGEMENT);
     management.map_or(Ok(()), ensure_served)?;
-    Ok(Interfaces { management: management.is_some() })
+    Ok(ComponentInterfaces { management: management.is_some() })
 }
 
 /// The types of a component, and the names of its exports and imports.
-pub(super) struct Exported {
+pub(super) struct ComponentTypes {
     pub types: Types,
     pub names: Vec<String>,
 }
 
-impl Exported {
+impl ComponentTypes {
     /// None: it is not valid.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let types = Validator::new_with_features(FEATURES).validate_all(bytes).ok()?;
-        let names = Names::of(bytes).ok()?;
+        let names = InterfaceNames::of(bytes).ok()?;
         let names = names.exports.into_iter().chain(names.imports);
         Some(Self { types, names: names.map(str::to_owned).collect() })
     }
@@ -61,18 +61,18 @@ impl Exported {
 
 /// What a component exports beside what it must.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Interfaces {
+pub(super) struct ComponentInterfaces {
     pub management: bool,
 }
 
 /// The names in the outermost component.
 #[derive(Default)]
-struct Names<'a> {
+struct InterfaceNames<'a> {
     imports: Vec<&'a str>,
     exports: Vec<&'a str>,
 }
 
-impl<'a> Names<'a> {
+impl<'a> InterfaceNames<'a> {
     /// `bytes` are valid already.
     fn of(bytes: &'a [u8]) -> Result<Self, LoadError> {
         let mut names = Self::default();

@@ -10,37 +10,37 @@ use wasmtime::component::{self, InstancePre, ResourceTableError};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::bounds::Bounds;
+use super::bounds::CallBounds;
 use super::call_time::CallTime;
 use super::engine;
 use super::error::ProviderError;
-use super::guest::Guest;
-use super::limits::Limits;
+use super::guest::GuestState;
+use super::limits::SandboxLimits;
 use super::log::GuestLog;
-use super::usage::Alive;
+use super::usage::InstanceGuard;
 use pushlet_model::contract::codec;
 
 /// `F`: the functions of the interface that it is made for.
-pub(super) struct Instance<F = codec::Guest> {
-    store: Store<Guest>,
+pub(super) struct GuestInstance<F = codec::Guest> {
+    store: Store<GuestState>,
     functions: F,
     /// How many calls it has answered.
     pub(super) calls: u32,
-    _alive: Alive,
+    _alive: InstanceGuard,
 }
 
-impl<F> Instance<F> {
+impl<F> GuestInstance<F> {
     /// `look_up` finds the functions, which costs as much as a small call: those of one interface, not of all.
     pub(super) fn new(
         engine: &Engine,
-        limits: &Limits,
+        limits: &SandboxLimits,
         alive: &Arc<AtomicUsize>,
-        component: &InstancePre<Guest>,
-        bounds: &Bounds,
+        component: &InstancePre<GuestState>,
+        bounds: &CallBounds,
         log: &Arc<GuestLog>,
-        look_up: impl FnOnce(&mut Store<Guest>, &component::Instance) -> wasmtime::Result<F>,
+        look_up: impl FnOnce(&mut Store<GuestState>, &component::Instance) -> wasmtime::Result<F>,
     ) -> Result<Self, ProviderError> {
-        let mut store = Store::new(engine, Guest::new(limits, bounds, log));
+        let mut store = Store::new(engine, GuestState::new(limits, bounds, log));
         store.limiter(|guest| &mut guest.limiter);
         store.set_max_component_handles(limits.handles);
         store.epoch_deadline_callback(|mut store| {
@@ -53,7 +53,7 @@ impl<F> Instance<F> {
             look_up(&mut store, &instance)
         };
         match now_or_never(start) {
-            Some(Ok(functions)) => Ok(Self { store, functions, calls: 0, _alive: Alive::new(alive) }),
+            Some(Ok(functions)) => Ok(Self { store, functions, calls: 0, _alive: InstanceGuard::new(alive) }),
             Some(Err(error)) => Err(explain(&store, error)),
             None => Err(waited()),
         }
@@ -62,10 +62,10 @@ impl<F> Instance<F> {
     /// Runs one exported function to its end on this thread. After an error the instance is unusable.
     pub(super) fn call<T>(
         &mut self,
-        limits: &Limits,
-        bounds: &Bounds,
+        limits: &SandboxLimits,
+        bounds: &CallBounds,
         targets: usize,
-        call: impl AsyncFnOnce(&F, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&F, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
         self.calls += 1;
         budget(&mut self.store, limits, bounds, targets);
@@ -76,13 +76,13 @@ impl<F> Instance<F> {
         }
     }
 
-    pub(super) fn guest(&self) -> &Guest {
+    pub(super) fn guest(&self) -> &GuestState {
         self.store.data()
     }
 }
 
 /// Time and result size of one call.
-fn budget(store: &mut Store<Guest>, limits: &Limits, bounds: &Bounds, targets: usize) {
+fn budget(store: &mut Store<GuestState>, limits: &SandboxLimits, bounds: &CallBounds, targets: usize) {
     store.data_mut().time = CallTime::of(bounds.call_timeout);
     store.set_epoch_deadline(1);
     let per_target = limits.result_per_target.saturating_mul(targets);
@@ -109,7 +109,7 @@ fn waited() -> ProviderError {
 }
 
 /// Sorts what wasmtime says into what happened. The guest's frames go to its own log and nowhere else.
-fn explain(store: &Store<Guest>, error: wasmtime::Error) -> ProviderError {
+fn explain(store: &Store<GuestState>, error: wasmtime::Error) -> ProviderError {
     let guest = store.data();
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return ProviderError::Exhausted;

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 use wasmtime::Store;
 
-use super::bounds::Bounds;
-use super::breaker::{Breaker, Verdict};
-use super::check::{self, Exchange, Message, Prepared};
+use super::bounds::CallBounds;
+use super::breaker::{CallVerdict, QuarantineBreaker};
+use super::check::{self, Exchange, Message, PreparedRequests};
 use super::error::ProviderError;
-use super::guest::Guest;
-use super::idle::Shelf;
-use super::limits::{Isolation, Trust};
-use super::loaded::Loaded;
+use super::guest::GuestState;
+use super::idle::IdleInstances;
+use super::limits::{ComponentTrust, InstanceIsolation};
+use super::loaded::LoadedComponent;
 use super::log::GuestLog;
-use super::management::{Items, items};
-use super::share::Share;
-use super::usage::Usage;
+use super::management::{CollectionItems, items};
+use super::tenant_quota::TenantQuota;
+use super::usage::ProviderUsage;
 use pushlet_model::contract::codec::{Answer, Reply};
 use pushlet_model::contract::management::{self, Operation, Response};
 use pushlet_model::contract::manifest::ProviderManifest;
@@ -31,30 +31,32 @@ use pushlet_model::tenant::TenantId;
 /// across an await, so no more instances are in use at once than there are threads that call. From async
 /// code, call them inside [`Instances::run`].
 pub struct Instances {
-    loaded: Arc<Loaded>,
+    loaded: Arc<LoadedComponent>,
     tenant: TenantId,
-    shelf: Arc<Shelf>,
+    shelf: Arc<IdleInstances>,
     /// What the tenant may use; None: the component is built in.
-    share: Option<Share>,
-    breaker: Breaker,
-    usage: Arc<Usage>,
+    share: Option<TenantQuota>,
+    breaker: QuarantineBreaker,
+    usage: Arc<ProviderUsage>,
     log: Arc<GuestLog>,
     failures: AtomicU64,
 }
 
 impl Instances {
-    pub(super) fn new(loaded: Arc<Loaded>, tenant: &TenantId) -> Self {
+    pub(super) fn new(loaded: Arc<LoadedComponent>, tenant: &TenantId) -> Self {
         let sandbox = &loaded.sandbox;
         let name = &loaded.manifest.name;
         let (share, usage) = match loaded.trust {
-            Trust::BuiltIn => (None, sandbox.usages.of_built_in(name)),
-            Trust::Uploaded => (Some(sandbox.shares.of(tenant)), sandbox.usages.of_uploaded(tenant, name)),
+            ComponentTrust::BuiltIn => (None, sandbox.usages.of_built_in(name)),
+            ComponentTrust::Uploaded => {
+                (Some(sandbox.shares.of(tenant)), sandbox.usages.of_uploaded(tenant, name))
+            }
         };
         Self {
             tenant: tenant.clone(),
             shelf: sandbox.idle.shelf(share.as_ref().map(|share| share.account.clone())),
             share,
-            breaker: Breaker::new(sandbox.limits.breaker),
+            breaker: QuarantineBreaker::new(sandbox.limits.breaker),
             usage,
             log: Arc::default(),
             failures: AtomicU64::new(0),
@@ -123,7 +125,7 @@ impl Instances {
         application: &Application,
         notification: &Notification,
         targets: &[Target],
-    ) -> Result<Prepared, ProviderError> {
+    ) -> Result<PreparedRequests, ProviderError> {
         #[cfg(feature = "native")]
         if let Some(codec) = self.loaded.native {
             let encoded = self.guarded(|| Ok(codec.encode(context, application, notification, targets)))?;
@@ -162,7 +164,7 @@ impl Instances {
         &self,
         context: &Context,
         targets: usize,
-        call: impl AsyncFnOnce(&codec::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&codec::Guest, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
         self.guarded(|| self.call_instance(context, targets, call))
     }
@@ -172,9 +174,9 @@ impl Instances {
         &self,
         context: &Context,
         targets: usize,
-        call: impl AsyncFnOnce(&management::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&management::Guest, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
-        let Loaded { sandbox, manager, .. } = &*self.loaded;
+        let LoadedComponent { sandbox, manager, .. } = &*self.loaded;
         let manager = manager.as_ref().ok_or(ProviderError::Refused("management".into()))?;
         self.guarded(|| {
             let bounds = self.bounds();
@@ -195,27 +197,27 @@ impl Instances {
 
     fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
         let pass = self.breaker.admit().map_err(|retry_after| ProviderError::Quarantined { retry_after })?;
-        let meter = self.share.as_ref().map(Share::meter).transpose();
+        let meter = self.share.as_ref().map(TenantQuota::meter).transpose();
         let result = meter.and_then(|_meter| self.timed(call));
         let verdict = match &result {
-            Ok(_) => Verdict::Good,
-            Err(error) if error.is_components_fault() => Verdict::Failed,
-            Err(_) => Verdict::Void,
+            Ok(_) => CallVerdict::Good,
+            Err(error) if error.is_components_fault() => CallVerdict::Failed,
+            Err(_) => CallVerdict::Void,
         };
         if let Err(error) = &result {
             self.note(error);
         }
         if self.breaker.report(pass, verdict) {
             self.usage.quarantined();
-            let Loaded { sandbox, manifest, digest, .. } = &*self.loaded;
+            let LoadedComponent { sandbox, manifest, digest, .. } = &*self.loaded;
             sandbox.quarantined(&self.tenant, &manifest.name, digest);
         }
         result
     }
 
-    fn bounds(&self) -> Bounds {
+    fn bounds(&self) -> CallBounds {
         let limits = &self.loaded.sandbox.limits;
-        self.share.as_ref().map_or_else(|| Bounds::of(limits), |share| share.bounds(limits))
+        self.share.as_ref().map_or_else(|| CallBounds::of(limits), |share| share.bounds(limits))
     }
 
     fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
@@ -229,14 +231,14 @@ impl Instances {
         &self,
         context: &Context,
         targets: usize,
-        call: impl AsyncFnOnce(&codec::Guest, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&codec::Guest, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
-        let Loaded { sandbox, component, codec, .. } = &*self.loaded;
+        let LoadedComponent { sandbox, component, codec, .. } = &*self.loaded;
         let limits = &sandbox.limits;
         let bounds = self.bounds();
         // One from before the tenant's limits changed is of no use.
         let warm = self.shelf.take().filter(|warm| warm.guest().memory_limit() == bounds.memory);
-        let look_up = |store: &mut Store<Guest>, instance: &_| codec.load(store, instance);
+        let look_up = |store: &mut Store<GuestState>, instance: &_| codec.load(store, instance);
         let fresh = || sandbox.instantiate(component, &bounds, &self.log, look_up);
         let mut instance = warm.map_or_else(fresh, Ok)?;
         instance.guest().observe_context(context);
@@ -245,7 +247,7 @@ impl Instances {
                 sandbox.idle.clear(bounds.account.as_ref());
             }
         })?;
-        if limits.isolation == Isolation::Warm && instance.calls < limits.calls_per_instance {
+        if limits.isolation == InstanceIsolation::Warm && instance.calls < limits.calls_per_instance {
             self.shelf.put(instance, limits);
         }
         Ok(value)
@@ -297,7 +299,7 @@ impl Instances {
         collection: &str,
         operation: &Operation,
         response: &Response,
-    ) -> Result<Result<Items, Outcome>, ProviderError> {
+    ) -> Result<Result<CollectionItems, Outcome>, ProviderError> {
         // An item is about as large in the answer as in the response.
         let size = response.body.len() / 1024 + 1;
         let answer = self.manage(context, size, async |management, store| {

@@ -8,7 +8,7 @@
 //! - [`shape`] and [`inspect`]: size, validity, imports, world and version, before anything is compiled
 //! - [`compiler`] and [`worker`]: a process of its own that compiles, and can be killed
 //! - [`artefacts`]: what is compiled, and the proof that it is ours
-//! - [`breaker`] and [`share`]: whether, how many at once, and after whom its calls run at all
+//! - [`breaker`] and [`tenant_quota`]: whether, how many at once, and after whom its calls run at all
 //! - [`bounds`]: what its tenant may use
 //! - [`engine`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
 //! - [`check`]: what it returns
@@ -42,28 +42,28 @@ mod manifest;
 pub mod native;
 mod sandbox;
 mod shape;
-mod share;
+mod tenant_quota;
 mod types;
 mod usage;
 mod worker;
 
 pub use breaker::BreakerPolicy;
 pub use built_in::BUILT_IN;
-pub use catalogue::{Catalogue, Own, Providers};
+pub use catalogue::{OwnProvider, ProviderCatalogue, TenantProviders};
 pub use check::{
-    Exchange, Message, Prepared, encoded as check_encoded, replies as check_replies, target_url,
+    Exchange, Message, PreparedRequests, encoded as check_encoded, replies as check_replies, target_url,
 };
-pub use compiler::{CompileLimits, Compiler};
+pub use compiler::{CompileLimits, ComponentCompiler};
 pub use error::{LoadError, ProviderError};
 pub use instances::Instances;
-pub use limits::{Isolation, Limits, Trust};
+pub use limits::{ComponentTrust, InstanceIsolation, SandboxLimits};
 pub use load::{Provider, digest};
-pub use loader::Loader;
+pub use loader::ProviderLoader;
 pub use log::GuestLog;
-pub use management::{Items, action};
+pub use management::{CollectionItems, action};
 pub use manifest::check as check_manifest;
 pub use sandbox::Sandbox;
-pub use usage::{SandboxFigures, UsageFigures};
+pub use usage::{SandboxStats, UsageStats};
 pub use worker::compile;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::breaker::BreakerPolicy;
 
 /// What a component may use.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct SandboxLimits {
     /// Bytes of linear memory per instance, summed over its memories.
     pub memory: usize,
     /// Table elements per instance, summed over its tables.
@@ -33,11 +33,11 @@ pub struct Limits {
     pub calls_per_instance: u32,
     /// Bytes of a component file.
     pub component: usize,
-    pub isolation: Isolation,
+    pub isolation: InstanceIsolation,
     pub breaker: BreakerPolicy,
 }
 
-impl Limits {
+impl SandboxLimits {
     /// How many idle instances go at once when there is no room for another.
     pub(super) fn eviction(&self) -> usize {
         (self.instances as usize / 16).max(1)
@@ -46,7 +46,7 @@ impl Limits {
 
 /// Whose code a component is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum ComponentTrust {
     /// This server's own. Its calls are short, and run wherever they are made.
     BuiltIn,
     /// Anyone's. Its calls wait for their turn, and their CPU time is counted.
@@ -55,14 +55,14 @@ pub enum Trust {
 
 /// When an instance is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
+pub enum InstanceIsolation {
     /// For many calls of one tenant.
     Warm,
     /// Never: every call gets a fresh instance.
     PerCall,
 }
 
-impl Default for Limits {
+impl Default for SandboxLimits {
     fn default() -> Self {
         Self {
             memory: 64 << 20,
@@ -78,7 +78,7 @@ impl Default for Limits {
             idle_for: Duration::from_secs(60),
             calls_per_instance: 100_000,
             component: 32 << 20,
-            isolation: Isolation::Warm,
+            isolation: InstanceIsolation::Warm,
             breaker: BreakerPolicy::default(),
         }
     }

@@ -7,29 +7,29 @@ use std::sync::{Arc, PoisonError, RwLock};
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
-use super::bounds::Bounds;
+use super::bounds::CallBounds;
 use super::error::{LoadError, ProviderError, excerpt, invalid};
-use super::guest::Guest;
-use super::inspect::{self, Interfaces};
+use super::guest::GuestState;
+use super::inspect::{self, ComponentInterfaces};
 use super::instances::Instances;
-use super::limits::Trust;
-use super::loaded::Loaded;
+use super::limits::ComponentTrust;
+use super::loaded::LoadedComponent;
 use super::log::GuestLog;
-use super::management::Manager;
+use super::management::CollectionManager;
 use super::sandbox::Sandbox;
 use super::{manifest, shape, types};
 use pushlet_model::contract::codec;
 use pushlet_model::contract::management::Collection;
 use pushlet_model::contract::manifest::{GuestIndices, ProviderManifest};
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::Reservation;
+use pushlet_quota::account::MemoryReservation;
 
 /// How a compiled component (`.cwasm`) begins.
 const ELF: &[u8] = b"\x7fELF";
 
 /// One component: compiled, its manifest read and checked.
 pub struct Provider {
-    pub(super) loaded: Arc<Loaded>,
+    pub(super) loaded: Arc<LoadedComponent>,
     tenants: RwLock<HashMap<TenantId, Arc<Instances>>>,
     /// It was seen to make different requests of two spellings of a token.
     tells_spellings_apart: AtomicBool,
@@ -41,7 +41,7 @@ impl Provider {
     pub fn load(
         sandbox: &Arc<Sandbox>,
         bytes: &[u8],
-        trust: Trust,
+        trust: ComponentTrust,
         log: &Arc<GuestLog>,
     ) -> Result<Arc<Self>, LoadError> {
         let interfaces = check(sandbox, bytes)?;
@@ -54,25 +54,25 @@ impl Provider {
     pub(super) fn of(
         sandbox: &Arc<Sandbox>,
         component: &Component,
-        interfaces: Interfaces,
+        interfaces: ComponentInterfaces,
         digest: String,
-        trust: Trust,
+        trust: ComponentTrust,
         log: &Arc<GuestLog>,
-        code: Option<Reservation>,
+        code: Option<MemoryReservation>,
     ) -> Result<Arc<Self>, LoadError> {
         let component = sandbox.linker.instantiate_pre(component).map_err(invalid)?;
         let manager = match interfaces.management {
-            true => Some(Manager::load(sandbox, component.clone(), log)?),
+            true => Some(CollectionManager::load(sandbox, component.clone(), log)?),
             false => None,
         };
         let codec = codec::GuestIndices::new(&component).map_err(invalid)?;
         let manifest = describe(sandbox, &component, &codec, log)?;
-        if trust == Trust::BuiltIn {
+        if trust == ComponentTrust::BuiltIn {
             // Before any upload can take the name.
             sandbox.usages.of_built_in(&manifest.name);
         }
         let sandbox = sandbox.clone();
-        let loaded = Arc::new(Loaded {
+        let loaded = Arc::new(LoadedComponent {
             #[cfg(feature = "native")]
             native: crate::native::linked(&manifest.name),
             sandbox,
@@ -91,7 +91,7 @@ impl Provider {
         }))
     }
 
-    pub fn trust(&self) -> Trust {
+    pub fn trust(&self) -> ComponentTrust {
         self.loaded.trust
     }
 
@@ -101,7 +101,7 @@ impl Provider {
 
     /// What the service keeps for an application beside its devices.
     pub fn collections(&self) -> &[Collection] {
-        self.loaded.manager.as_ref().map(Manager::collections).unwrap_or_default()
+        self.loaded.manager.as_ref().map(CollectionManager::collections).unwrap_or_default()
     }
 
     /// SHA-256 of the component file, in hex.
@@ -149,7 +149,7 @@ impl Provider {
 }
 
 /// All that can be checked without compiling it.
-pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<Interfaces, LoadError> {
+pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<ComponentInterfaces, LoadError> {
     let limit = sandbox.limits.component;
     if bytes.len() > limit {
         return Err(LoadError::TooLarge { size: bytes.len(), limit });
@@ -170,14 +170,14 @@ pub fn digest(bytes: &[u8]) -> String {
 
 fn describe(
     sandbox: &Sandbox,
-    component: &InstancePre<Guest>,
+    component: &InstancePre<GuestState>,
     codec: &codec::GuestIndices,
     log: &Arc<GuestLog>,
 ) -> Result<ProviderManifest, LoadError> {
-    let bounds = Bounds::of(&sandbox.limits);
+    let bounds = CallBounds::of(&sandbox.limits);
     let functions = GuestIndices::new(component).map_err(invalid)?;
     // Looking a function up compares its types: those of the codec too, before anybody sends.
-    let look_up = |store: &mut Store<Guest>, instance: &_| {
+    let look_up = |store: &mut Store<GuestState>, instance: &_| {
         codec.load(&mut *store, instance)?;
         functions.load(store, instance)
     };

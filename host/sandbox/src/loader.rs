@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::artefacts::{Artefact, Artefacts};
-use super::compiler::{Compiled, Compiler};
+use super::artefacts::{ArtefactCache, CompiledArtefact};
+use super::compiler::{CompileOutcome, ComponentCompiler};
 use super::error::{LoadError, invalid};
-use super::inspect::Interfaces;
-use super::limits::Trust;
+use super::inspect::ComponentInterfaces;
+use super::limits::ComponentTrust;
 use super::load::{Provider, check, digest, naming_types};
 use super::log::GuestLog;
 use super::sandbox::Sandbox;
@@ -19,26 +19,26 @@ use pushlet_quota::account::{Account, MemoryUse, Work};
 
 /// Loads components. One that is loaded is not loaded again for the same tenant; each tenant has code of its own,
 /// and it counts on that tenant's account.
-pub struct Loader {
+pub struct ProviderLoader {
     sandbox: Arc<Sandbox>,
-    compiler: Compiler,
-    artefacts: Option<Artefacts>,
+    compiler: ComponentCompiler,
+    artefacts: Option<ArtefactCache>,
     alive: Mutex<HashMap<(Option<TenantId>, String), Weak<Provider>>>,
 }
 
 /// A component that passed all checks that need no compiler.
-struct Checked<'a> {
+struct CheckedComponent<'a> {
     bytes: &'a [u8],
-    interfaces: Interfaces,
+    interfaces: ComponentInterfaces,
     digest: String,
-    trust: Trust,
+    trust: ComponentTrust,
     /// None: the server's own.
     owner: Option<&'a Arc<Account>>,
     log: &'a Arc<GuestLog>,
 }
 
-impl Loader {
-    pub fn new(sandbox: Arc<Sandbox>, compiler: Compiler) -> Self {
+impl ProviderLoader {
+    pub fn new(sandbox: Arc<Sandbox>, compiler: ComponentCompiler) -> Self {
         Self { sandbox, compiler, artefacts: None, alive: Mutex::default() }
     }
 
@@ -50,7 +50,8 @@ impl Loader {
         key: Option<&[u8; 32]>,
         most: usize,
     ) -> Result<(), Error> {
-        let opened = Artefacts::open(directory, key, most, &self.sandbox.engine).map_err(Error::internal)?;
+        let opened =
+            ArtefactCache::open(directory, key, most, &self.sandbox.engine).map_err(Error::internal)?;
         self.artefacts = Some(opened);
         Ok(())
     }
@@ -66,7 +67,12 @@ impl Loader {
 
     /// Loads a component of the server's own: checks it, compiles it if need be, and asks it for its manifest. What
     /// it prints meanwhile, and the frames of a trap, go to `log`. May take long: not for an async thread.
-    pub fn load(&self, bytes: &[u8], trust: Trust, log: &Arc<GuestLog>) -> Result<Arc<Provider>, LoadError> {
+    pub fn load(
+        &self,
+        bytes: &[u8],
+        trust: ComponentTrust,
+        log: &Arc<GuestLog>,
+    ) -> Result<Arc<Provider>, LoadError> {
         let component = self.checked(bytes, trust, None, log)?;
         match self.found(&component)? {
             Some(provider) => Ok(provider),
@@ -82,7 +88,7 @@ impl Loader {
         bytes: &[u8],
         log: &Arc<GuestLog>,
     ) -> Result<Option<Arc<Provider>>, LoadError> {
-        self.found(&self.checked(bytes, Trust::Uploaded, Some(owner), log)?)
+        self.found(&self.checked(bytes, ComponentTrust::Uploaded, Some(owner), log)?)
     }
 
     /// Compiles a tenant's component, and loads it. `charge`: is it the tenant that made it necessary? May take long:
@@ -93,21 +99,21 @@ impl Loader {
         bytes: &[u8],
         log: &Arc<GuestLog>,
     ) -> Result<Arc<Provider>, LoadError> {
-        self.compiled(&self.checked(bytes, Trust::Uploaded, Some(owner), log)?)
+        self.compiled(&self.checked(bytes, ComponentTrust::Uploaded, Some(owner), log)?)
     }
 
     fn checked<'a>(
         &self,
         bytes: &'a [u8],
-        trust: Trust,
+        trust: ComponentTrust,
         owner: Option<&'a Arc<Account>>,
         log: &'a Arc<GuestLog>,
-    ) -> Result<Checked<'a>, LoadError> {
+    ) -> Result<CheckedComponent<'a>, LoadError> {
         let interfaces = check(&self.sandbox, bytes)?;
-        Ok(Checked { bytes, interfaces, digest: digest(bytes), trust, owner, log })
+        Ok(CheckedComponent { bytes, interfaces, digest: digest(bytes), trust, owner, log })
     }
 
-    fn found(&self, component: &Checked<'_>) -> Result<Option<Arc<Provider>>, LoadError> {
+    fn found(&self, component: &CheckedComponent<'_>) -> Result<Option<Arc<Provider>>, LoadError> {
         let alive = {
             let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
             alive.get(&component.place()).and_then(Weak::upgrade)
@@ -120,16 +126,18 @@ impl Loader {
         kept.map(|artefact| self.provider(component, &artefact)).transpose()
     }
 
-    fn compiled(&self, component: &Checked<'_>) -> Result<Arc<Provider>, LoadError> {
+    fn compiled(&self, component: &CheckedComponent<'_>) -> Result<Arc<Provider>, LoadError> {
         let artefact = match component.trust {
-            Trust::BuiltIn => self.sandbox.engine.precompile_component(component.bytes).map_err(invalid)?,
-            Trust::Uploaded => {
-                let Compiled { artefact, cpu } = self.compiler.compile(component.bytes);
+            ComponentTrust::BuiltIn => {
+                self.sandbox.engine.precompile_component(component.bytes).map_err(invalid)?
+            }
+            ComponentTrust::Uploaded => {
+                let CompileOutcome { artefact, cpu } = self.compiler.compile(component.bytes);
                 component.owner.iter().for_each(|owner| owner.charge_work(Work::Compiling, cpu));
                 artefact?
             }
         };
-        let artefact = Artefact::compiled(artefact);
+        let artefact = CompiledArtefact::compiled(artefact);
         let provider = self.provider(component, &artefact)?;
         let tenant = component.owner.map(|owner| owner.tenant());
         let kept =
@@ -140,13 +148,17 @@ impl Loader {
         Ok(provider)
     }
 
-    fn provider(&self, component: &Checked<'_>, artefact: &Artefact) -> Result<Arc<Provider>, LoadError> {
+    fn provider(
+        &self,
+        component: &CheckedComponent<'_>,
+        artefact: &CompiledArtefact,
+    ) -> Result<Arc<Provider>, LoadError> {
         // Counted before it is there.
         let reserve = |owner: &Arc<Account>| owner.reserve(MemoryUse::Code, artefact.size());
         let code =
             component.owner.map(reserve).transpose().map_err(|why| LoadError::NoRoom(Box::new(why)))?;
         let compiled = artefact.load(&self.sandbox.engine).map_err(invalid)?;
-        let Checked { interfaces, digest, trust, log, .. } = component;
+        let CheckedComponent { interfaces, digest, trust, log, .. } = component;
         let (interfaces, digest) = (*interfaces, digest.clone());
         let provider = Provider::of(&self.sandbox, &compiled, interfaces, digest, *trust, log, code)
             .map_err(|error| naming_types(error, component.bytes))?;
@@ -157,7 +169,7 @@ impl Loader {
     }
 }
 
-impl Checked<'_> {
+impl CheckedComponent<'_> {
     fn place(&self) -> (Option<TenantId>, String) {
         (self.owner.map(|owner| owner.tenant().clone()), self.digest.clone())
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use wasmtime::component::InstancePre;
 
-use super::bounds::Bounds;
+use super::bounds::CallBounds;
 use super::check;
 use super::error::{LoadError, ProviderError, invalid};
-use super::guest::Guest;
-use super::instance::Instance;
+use super::guest::GuestState;
+use super::instance::GuestInstance;
 use super::log::GuestLog;
 use super::manifest;
 use super::sandbox::Sandbox;
@@ -26,23 +26,23 @@ const LONGEST_PROPERTIES: usize = 16 << 10;
 const RESERVED: [&str; 1] = ["feedback"];
 
 /// The part of a component that manages.
-pub(super) struct Manager {
-    component: InstancePre<Guest>,
+pub(super) struct CollectionManager {
+    component: InstancePre<GuestState>,
     functions: management::GuestIndices,
     collections: Vec<Collection>,
 }
 
 /// Items that the service keeps, their properties parsed.
-pub type Items = Vec<(String, Map<String, Value>)>;
+pub type CollectionItems = Vec<(String, Map<String, Value>)>;
 
-impl Manager {
+impl CollectionManager {
     /// Asks the component what it manages.
     pub fn load(
         sandbox: &Sandbox,
-        component: InstancePre<Guest>,
+        component: InstancePre<GuestState>,
         log: &Arc<GuestLog>,
     ) -> Result<Self, LoadError> {
-        let bounds = Bounds::of(&sandbox.limits);
+        let bounds = CallBounds::of(&sandbox.limits);
         let functions = management::GuestIndices::new(&component).map_err(invalid)?;
         let mut manager = Self { component, functions, collections: Vec::new() };
         let mut instance = manager.instantiate(sandbox, &bounds, log)?;
@@ -62,9 +62,9 @@ impl Manager {
     pub fn instantiate(
         &self,
         sandbox: &Sandbox,
-        bounds: &Bounds,
+        bounds: &CallBounds,
         log: &Arc<GuestLog>,
-    ) -> Result<Instance<management::Guest>, ProviderError> {
+    ) -> Result<GuestInstance<management::Guest>, ProviderError> {
         sandbox
             .instantiate(&self.component, bounds, log, |store, instance| self.functions.load(store, instance))
     }
@@ -109,7 +109,7 @@ pub fn action(operation: &Operation) -> Action {
     }
 }
 
-pub(super) fn items(operation: &Operation, items: Vec<Item>) -> Result<Items, ProviderError> {
+pub(super) fn items(operation: &Operation, items: Vec<Item>) -> Result<CollectionItems, ProviderError> {
     let bad = |what: &str| Err(ProviderError::BadOutput(what.into()));
     let (least, most) = match operation {
         Operation::Create(_) | Operation::Read(_) => (1, 1),

@@ -7,7 +7,7 @@ use pushlet_model::contract::codec::{Answer, Encoded, Reply};
 use pushlet_model::contract::{Application, Context, Notification, Target};
 
 /// The functions of the interface `codec` that every push takes.
-pub trait Codec: Sync {
+pub trait NativeCodec: Sync {
     /// The requests that deliver `notification` to `targets`.
     fn encode(
         &self,
@@ -28,16 +28,16 @@ pub trait Codec: Sync {
 }
 
 /// Names of providers, and what is called in place of their components.
-pub type Linked = &'static [(&'static str, &'static dyn Codec)];
+pub type LinkedCodecs = &'static [(&'static str, &'static dyn NativeCodec)];
 
-static LINKED: OnceLock<Linked> = OnceLock::new();
+static LINKED: OnceLock<LinkedCodecs> = OnceLock::new();
 
 /// From now on these are called, in whatever is loaded under their names. The first to say it.
-pub fn link(codecs: Linked) {
+pub fn link(codecs: LinkedCodecs) {
     let _ = LINKED.set(codecs);
 }
 
-pub(super) fn linked(provider: &str) -> Option<&'static dyn Codec> {
+pub(super) fn linked(provider: &str) -> Option<&'static dyn NativeCodec> {
     let codecs = LINKED.get().copied().unwrap_or_default();
     codecs.iter().find(|(name, _)| *name == provider).map(|(_, codec)| *codec)
 }

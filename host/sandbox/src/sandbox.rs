@@ -7,16 +7,16 @@ use std::time::Duration;
 use wasmtime::component::{self, InstancePre, Linker};
 use wasmtime::{Engine, Store};
 
-use super::bounds::Bounds;
+use super::bounds::CallBounds;
 use super::engine;
 use super::error::ProviderError;
-use super::guest::{self, Guest};
-use super::idle::Idle;
-use super::instance::Instance;
-use super::limits::Limits;
+use super::guest::{self, GuestState};
+use super::idle::IdlePool;
+use super::instance::GuestInstance;
+use super::limits::SandboxLimits;
 use super::log::GuestLog;
-use super::share::Shares;
-use super::usage::{SandboxFigures, Usages};
+use super::tenant_quota::TenantQuotas;
+use super::usage::{ProviderUsages, SandboxStats};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::{self, TenantId};
 use pushlet_quota::account::Accounts;
@@ -30,11 +30,11 @@ type OnQuarantine = Box<dyn Fn(&TenantId, &str, &str) + Send + Sync>;
 /// The engine with everything that all components share.
 pub struct Sandbox {
     pub(super) engine: Engine,
-    pub(super) linker: Linker<Guest>,
-    pub(super) limits: Limits,
-    pub(super) idle: Arc<Idle>,
-    pub(super) shares: Shares,
-    pub(super) usages: Usages,
+    pub(super) linker: Linker<GuestState>,
+    pub(super) limits: SandboxLimits,
+    pub(super) idle: Arc<IdlePool>,
+    pub(super) shares: TenantQuotas,
+    pub(super) usages: ProviderUsages,
     /// Instances that live.
     pub(super) alive: Arc<AtomicUsize>,
     on_quarantine: OnceLock<OnQuarantine>,
@@ -44,11 +44,11 @@ pub struct Sandbox {
 impl Sandbox {
     /// Fails only where the machine can't run the sandbox (no memory to reserve, no thread to be had).
     /// `accounts`: what uploaded components use is charged there.
-    pub fn new(limits: Limits, accounts: Arc<Accounts>) -> Result<Arc<Self>, Error> {
+    pub fn new(limits: SandboxLimits, accounts: Arc<Accounts>) -> Result<Arc<Self>, Error> {
         let engine = engine::new(&limits).map_err(Error::internal)?;
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker).map_err(Error::internal)?;
-        let idle = Arc::<Idle>::default();
+        let idle = Arc::<IdlePool>::default();
         let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
         let makes_room = idle.clone();
         accounts.on_full(move |account| makes_room.clear(Some(account)) > 0);
@@ -57,17 +57,17 @@ impl Sandbox {
             linker,
             limits,
             idle,
-            shares: Shares::new(accounts),
-            usages: Usages::new(),
+            shares: TenantQuotas::new(accounts),
+            usages: ProviderUsages::new(),
             alive: Arc::default(),
             on_quarantine: OnceLock::new(),
             _tickers: tickers,
         }))
     }
 
-    pub fn figures(&self) -> SandboxFigures {
+    pub fn figures(&self) -> SandboxStats {
         let (idle, idle_memory) = self.idle.held();
-        SandboxFigures {
+        SandboxStats {
             instances: self.alive.load(Ordering::Relaxed),
             most_instances: self.limits.instances as usize,
             idle,
@@ -78,7 +78,7 @@ impl Sandbox {
 
     /// Where the tenants' own limits are found; those that are narrower than this sandbox's hold for uploaded
     /// components. The first to tell.
-    pub fn limits_of(&self, limits: impl Fn(&TenantId) -> tenant::Limits + Send + Sync + 'static) {
+    pub fn limits_of(&self, limits: impl Fn(&TenantId) -> tenant::TenantLimits + Send + Sync + 'static) {
         self.shares.limits_of(Box::new(limits));
     }
 
@@ -101,12 +101,13 @@ impl Sandbox {
     /// A fresh instance. When there is no room, idle ones have to go.
     pub(super) fn instantiate<F>(
         &self,
-        component: &InstancePre<Guest>,
-        bounds: &Bounds,
+        component: &InstancePre<GuestState>,
+        bounds: &CallBounds,
         log: &Arc<GuestLog>,
-        look_up: impl Fn(&mut Store<Guest>, &component::Instance) -> wasmtime::Result<F>,
-    ) -> Result<Instance<F>, ProviderError> {
-        let new = || Instance::new(&self.engine, &self.limits, &self.alive, component, bounds, log, &look_up);
+        look_up: impl Fn(&mut Store<GuestState>, &component::Instance) -> wasmtime::Result<F>,
+    ) -> Result<GuestInstance<F>, ProviderError> {
+        let new =
+            || GuestInstance::new(&self.engine, &self.limits, &self.alive, component, bounds, log, &look_up);
         match new() {
             Err(ProviderError::Exhausted) if self.idle.evict(self.limits.eviction()) > 0 => new(),
             Err(ProviderError::MemoryLimit) if self.idle.clear(bounds.account.as_ref()) > 0 => new(),
@@ -116,7 +117,11 @@ impl Sandbox {
 }
 
 /// The two threads of a sandbox, however many tenants there are.
-fn tickers(engine: &Engine, idle: &Arc<Idle>, idle_for: Duration) -> std::io::Result<[engine::Ticker; 2]> {
+fn tickers(
+    engine: &Engine,
+    idle: &Arc<IdlePool>,
+    idle_for: Duration,
+) -> std::io::Result<[engine::Ticker; 2]> {
     let engine = engine.clone();
     let epoch = engine::Ticker::start("epoch", engine::TICK, move || engine.increment_epoch())?;
     let sweeps = u32::try_from(idle_for.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX);

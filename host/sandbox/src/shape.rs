@@ -26,7 +26,7 @@ const MOST_SEGMENTS: usize = 100_000;
 
 /// Counts over all parts of a component.
 #[derive(Default)]
-struct Shape {
+struct ComponentShape {
     parts: usize,
     component_items: usize,
     module_items: usize,
@@ -40,7 +40,7 @@ struct Shape {
 
 /// Refuses a component that is too large in any way.
 pub(super) fn check(bytes: &[u8]) -> Result<(), LoadError> {
-    let mut shape = Shape::default();
+    let mut shape = ComponentShape::default();
     let mut parents = Vec::new();
     let mut parser = Parser::new(0);
     let mut rest = bytes;
@@ -67,7 +67,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-impl Shape {
+impl ComponentShape {
     fn add(&mut self, payload: &Payload<'_>) -> Result<(), LoadError> {
         match payload {
             Payload::ComponentImportSection(items) => self.component_items += items.count() as usize,

@@ -9,10 +9,10 @@ use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts};
 
 fn load(sandbox: &Arc<Sandbox>, bytes: &[u8]) -> Result<Arc<Provider>, LoadError> {
-    Provider::load(sandbox, bytes, Trust::BuiltIn, &Arc::default())
+    Provider::load(sandbox, bytes, ComponentTrust::BuiltIn, &Arc::default())
 }
 
-fn apns(limits: Limits) -> Arc<Provider> {
+fn apns(limits: SandboxLimits) -> Arc<Provider> {
     let sandbox = Sandbox::new(limits, Accounts::new(AccountSettings::default()).unwrap()).unwrap();
     let (_, bytes) = BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap();
     load(&sandbox, bytes).unwrap()
@@ -36,14 +36,14 @@ fn hello() -> Notification {
     Notification { alert: Some(alert), ..Notification::default() }
 }
 
-fn encode(instances: &Instances) -> Prepared {
+fn encode(instances: &Instances) -> PreparedRequests {
     let targets = [Target::Device("aa".repeat(32)), Target::Device("bb".repeat(32))];
     instances.encode(&context(), &application(), &hello(), &targets).unwrap()
 }
 
 #[test]
 fn the_built_in_apns_component_encodes_and_decodes() {
-    let provider = apns(Limits::default());
+    let provider = apns(SandboxLimits::default());
     assert_eq!(provider.manifest().name, "apns");
     let instances = provider.instances(&TenantId::default_tenant());
     let prepared = encode(&instances);
@@ -63,8 +63,8 @@ fn the_built_in_apns_component_encodes_and_decodes() {
 
 #[test]
 fn the_same_call_gives_the_same_bytes_warm_or_fresh() {
-    let warm = apns(Limits::default()).instances(&TenantId::default_tenant());
-    let limits = Limits { isolation: Isolation::PerCall, ..Limits::default() };
+    let warm = apns(SandboxLimits::default()).instances(&TenantId::default_tenant());
+    let limits = SandboxLimits { isolation: InstanceIsolation::PerCall, ..SandboxLimits::default() };
     let fresh = apns(limits).instances(&TenantId::default_tenant());
     let expected = format!("{:?}", encode(&warm));
     for _ in 0..3 {
@@ -75,7 +75,7 @@ fn the_same_call_gives_the_same_bytes_warm_or_fresh() {
 
 #[test]
 fn a_file_that_is_no_component_is_refused_with_a_reason() {
-    let limits = Limits { component: 100, ..Limits::default() };
+    let limits = SandboxLimits { component: 100, ..SandboxLimits::default() };
     let sandbox = Sandbox::new(limits, Accounts::new(AccountSettings::default()).unwrap()).unwrap();
     assert!(matches!(load(&sandbox, &[0; 101]), Err(LoadError::TooLarge { size: 101, limit: 100 })));
     assert!(matches!(load(&sandbox, b"\0asm\x01\0\0\0"), Err(LoadError::Invalid(_))), "a core module");
@@ -87,7 +87,7 @@ fn a_file_that_is_no_component_is_refused_with_a_reason() {
 
 #[test]
 fn idle_instances_go_after_some_sweeps_and_the_last_used_stay() {
-    let provider = apns(Limits::default());
+    let provider = apns(SandboxLimits::default());
     let (a, b) = (provider.instances(&TenantId::new("a")), provider.instances(&TenantId::new("b")));
     let sandbox = &provider.loaded.sandbox;
     encode(&a);

@@ -11,7 +11,7 @@ use wasmparser::component_types::{
 use wasmparser::types::TypesRef;
 
 use super::built_in::BUILT_IN;
-use super::inspect::{Exported, INTERFACES, TYPES};
+use super::inspect::{ComponentTypes, INTERFACES, TYPES};
 
 /// Types of an interface that are written out.
 const MOST_PARTS: usize = 10_000;
@@ -19,23 +19,23 @@ const MOST_PARTS: usize = 10_000;
 /// Says which type of which interface is not the contract's, and which functions use it; None: none is known. The
 /// contract is read from a built-in provider.
 pub(super) fn difference(bytes: &[u8]) -> Option<String> {
-    let contracts: Vec<_> = BUILT_IN.iter().filter_map(|(_, bytes)| Exported::of(bytes)).collect();
-    let found = Exported::of(bytes)?;
+    let contracts: Vec<_> = BUILT_IN.iter().filter_map(|(_, bytes)| ComponentTypes::of(bytes)).collect();
+    let found = ComponentTypes::of(bytes)?;
     INTERFACES.into_iter().find_map(|name| {
-        let contract = contracts.iter().find_map(|contract| Interface::of(contract, name))?;
-        Interface::of(&found, name)?.differs(name, &contract)
+        let contract = contracts.iter().find_map(|contract| InterfaceTypes::of(contract, name))?;
+        InterfaceTypes::of(&found, name)?.differs(name, &contract)
     })
 }
 
 /// What an interface exports, by name: parts as `name: type`, where a type that has a name is written as its name.
 #[derive(Default)]
-struct Interface {
-    types: BTreeMap<String, Shape>,
-    functions: BTreeMap<String, Shape>,
+struct InterfaceTypes {
+    types: BTreeMap<String, TypeShape>,
+    functions: BTreeMap<String, TypeShape>,
 }
 
 #[derive(Default, PartialEq, Eq)]
-struct Shape {
+struct TypeShape {
     /// `record`, `variant`, `function` and the like.
     kind: &'static str,
     parts: Vec<String>,
@@ -43,14 +43,14 @@ struct Shape {
     uses: BTreeSet<String>,
 }
 
-impl Interface {
+impl InterfaceTypes {
     /// With the types that it uses of the interface `types`, which a component imports or exports.
-    fn of(component: &Exported, name: &str) -> Option<Self> {
+    fn of(component: &ComponentTypes, name: &str) -> Option<Self> {
         let types = component.types.as_ref();
         let exports = exports(component, name)?;
         let shared = self::exports(component, TYPES);
         let all = || shared.into_iter().flatten().chain(exports);
-        let mut reader = Reader { types, names: HashMap::new(), left: Cell::new(MOST_PARTS) };
+        let mut reader = TypeReader { types, names: HashMap::new(), left: Cell::new(MOST_PARTS) };
         for (name, item) in all() {
             if let ComponentEntityType::Type { created: ComponentAnyTypeId::Defined(id), .. } = item.ty {
                 reader.names.insert(reader.root(id), name.clone());
@@ -105,7 +105,7 @@ impl Interface {
     }
 }
 
-impl Shape {
+impl TypeShape {
     fn differs(&self, contract: &Self) -> Option<String> {
         if self == contract {
             return None;
@@ -125,7 +125,7 @@ impl Shape {
 }
 
 /// What the interface of this name, in whatever version, has in it.
-fn exports<'a>(component: &'a Exported, name: &str) -> Option<&'a IndexMap<String, ComponentItem>> {
+fn exports<'a>(component: &'a ComponentTypes, name: &str) -> Option<&'a IndexMap<String, ComponentItem>> {
     let types = component.types.as_ref();
     let versioned = |other: &&String| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
     let name = component.names.iter().find(versioned)?;
@@ -136,7 +136,7 @@ fn exports<'a>(component: &'a Exported, name: &str) -> Option<&'a IndexMap<Strin
     }
 }
 
-struct Reader<'a> {
+struct TypeReader<'a> {
     types: TypesRef<'a>,
     /// Of the types that the interface exports.
     names: HashMap<ComponentDefinedTypeId, String>,
@@ -144,7 +144,7 @@ struct Reader<'a> {
     left: Cell<usize>,
 }
 
-impl Reader<'_> {
+impl TypeReader<'_> {
     /// The type that one is another name of.
     fn root(&self, mut id: ComponentDefinedTypeId) -> ComponentDefinedTypeId {
         while let Some(next) = self.types.peel_alias(id) {
@@ -180,16 +180,16 @@ impl Reader<'_> {
         }
     }
 
-    fn function(&self, function: &ComponentFuncType) -> Shape {
+    fn function(&self, function: &ComponentFuncType) -> TypeShape {
         let mut uses = BTreeSet::new();
         let parameter = |(name, ty): &(_, ComponentValType)| format!("{name}: {}", self.name(*ty, &mut uses));
         let mut parts: Vec<String> = function.params.iter().map(parameter).collect();
         parts.extend(function.result.map(|result| format!("-> {}", self.name(result, &mut uses))));
-        Shape { kind: "function", parts, uses }
+        TypeShape { kind: "function", parts, uses }
     }
 
     /// The parts of a type that has a name.
-    fn defined(&self, id: ComponentDefinedTypeId) -> Shape {
+    fn defined(&self, id: ComponentDefinedTypeId) -> TypeShape {
         let mut uses = BTreeSet::new();
         let (kind, parts) = match &self.types[id] {
             ComponentDefinedType::Record(record) => {
@@ -209,6 +209,6 @@ impl Reader<'_> {
             ComponentDefinedType::Flags(names) => ("flags", names.iter().map(ToString::to_string).collect()),
             _ => ("type", Vec::new()),
         };
-        Shape { kind, parts, uses }
+        TypeShape { kind, parts, uses }
     }
 }

@@ -19,7 +19,7 @@ const FAULTS: [&str; 5] =
 
 /// The counters of one provider.
 #[derive(Default)]
-pub(super) struct Usage {
+pub(super) struct ProviderUsage {
     calls: AtomicU64,
     /// Nanoseconds.
     time: AtomicU64,
@@ -29,7 +29,7 @@ pub(super) struct Usage {
 
 /// What one provider's components used since this process began.
 #[derive(Debug, Clone)]
-pub struct UsageFigures {
+pub struct UsageStats {
     pub provider: String,
     pub calls: u64,
     /// Wall-clock time of all calls.
@@ -42,17 +42,17 @@ pub struct UsageFigures {
 
 /// What the sandbox holds now.
 #[derive(Debug, Clone)]
-pub struct SandboxFigures {
+pub struct SandboxStats {
     /// Instances alive, in use or idle.
     pub instances: usize,
     pub most_instances: usize,
     pub idle: usize,
     /// Bytes of linear memory of the idle ones.
     pub idle_memory: usize,
-    pub usage: Vec<UsageFigures>,
+    pub usage: Vec<UsageStats>,
 }
 
-impl Usage {
+impl ProviderUsage {
     pub(super) fn called(&self, time: Duration) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.time.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -79,9 +79,9 @@ impl Usage {
         add(&self.quarantines, &other.quarantines);
     }
 
-    fn figures(&self, provider: &str) -> UsageFigures {
+    fn figures(&self, provider: &str) -> UsageStats {
         let faults = FAULTS.into_iter().zip(&self.faults);
-        UsageFigures {
+        UsageStats {
             provider: provider.to_owned(),
             calls: self.calls.load(Ordering::Relaxed),
             time: Duration::from_nanos(self.time.load(Ordering::Relaxed)),
@@ -92,37 +92,37 @@ impl Usage {
 }
 
 /// The counters of all providers.
-pub(super) struct Usages(Mutex<Counters>);
+pub(super) struct ProviderUsages(Mutex<UsageCounters>);
 
-struct Counters {
+struct UsageCounters {
     /// Those of this server's own providers, by name.
-    built_in: BTreeMap<String, Arc<Usage>>,
+    built_in: BTreeMap<String, Arc<ProviderUsage>>,
     /// Those of uploaded ones, by name, divided among tenants; those of one name are counted together.
-    uploaded: FairCache<TenantId, String, Arc<Usage>>,
+    uploaded: FairCache<TenantId, String, Arc<ProviderUsage>>,
     /// Those beyond the bound, and what is left of those that made room for others.
-    other: Arc<Usage>,
+    other: Arc<ProviderUsage>,
 }
 
-impl Usages {
+impl ProviderUsages {
     pub(super) fn new() -> Self {
         let (built_in, other) = (BTreeMap::new(), Arc::default());
-        Self(Mutex::new(Counters { built_in, uploaded: FairCache::with_share(MOST), other }))
+        Self(Mutex::new(UsageCounters { built_in, uploaded: FairCache::with_share(MOST), other }))
     }
 
-    pub(super) fn of_built_in(&self, provider: &str) -> Arc<Usage> {
+    pub(super) fn of_built_in(&self, provider: &str) -> Arc<ProviderUsage> {
         self.lock().built_in.entry(provider.to_owned()).or_default().clone()
     }
 
     /// The counters of a provider that a tenant uploaded.
-    pub(super) fn of_uploaded(&self, tenant: &TenantId, provider: &str) -> Arc<Usage> {
+    pub(super) fn of_uploaded(&self, tenant: &TenantId, provider: &str) -> Arc<ProviderUsage> {
         let mut all = self.lock();
-        let Counters { built_in, uploaded, other } = &mut *all;
+        let UsageCounters { built_in, uploaded, other } = &mut *all;
         // A provider of this name that everybody has, or that another tenant has too.
         if let Some(known) = built_in.get(provider).or_else(|| uploaded.get(provider)) {
             return known.clone();
         }
         // Held by instances: they are still counting.
-        let unused = |usage: &Arc<Usage>| Arc::strong_count(usage) == 1;
+        let unused = |usage: &Arc<ProviderUsage>| Arc::strong_count(usage) == 1;
         match uploaded.get_or_insert_with(tenant, &provider.to_owned(), 1, unused, Arc::default) {
             Ok((usage, evicted)) => {
                 evicted.iter().for_each(|usage| other.add(usage));
@@ -132,13 +132,13 @@ impl Usages {
         }
     }
 
-    pub(super) fn figures(&self) -> Vec<UsageFigures> {
+    pub(super) fn figures(&self) -> Vec<UsageStats> {
         let all = self.lock();
         let built_in = all.built_in.iter().map(|(provider, usage)| usage.figures(provider));
         let uploaded = all.uploaded.iter().filter(|(provider, _)| *provider != OTHER);
         let mut figures: Vec<_> =
             built_in.chain(uploaded.map(|(provider, usage)| usage.figures(provider))).collect();
-        let other = Usage::default();
+        let other = ProviderUsage::default();
         other.add(&all.other);
         all.uploaded.get(OTHER).into_iter().for_each(|usage| other.add(usage));
         if other.calls.load(Ordering::Relaxed) > 0 {
@@ -148,22 +148,22 @@ impl Usages {
         figures
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counters> {
+    fn lock(&self) -> MutexGuard<'_, UsageCounters> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Counts an instance for as long as it lives.
-pub(super) struct Alive(Arc<AtomicUsize>);
+pub(super) struct InstanceGuard(Arc<AtomicUsize>);
 
-impl Alive {
+impl InstanceGuard {
     pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count.clone())
     }
 }
 
-impl Drop for Alive {
+impl Drop for InstanceGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -173,13 +173,13 @@ impl Drop for Alive {
 mod tests {
     use super::*;
 
-    fn sum(figures: &[UsageFigures], of: fn(&UsageFigures) -> u64) -> u64 {
+    fn sum(figures: &[UsageStats], of: fn(&UsageStats) -> u64) -> u64 {
         figures.iter().map(of).sum()
     }
 
     #[test]
     fn names_beyond_the_bound_share_counters() {
-        let usages = Usages::new();
+        let usages = ProviderUsages::new();
         usages.of_built_in("apns").called(Duration::from_millis(1));
         let tenant = TenantId::new("flood");
         let held: Vec<_> =
@@ -192,7 +192,7 @@ mod tests {
         let figures = usages.figures();
         assert_eq!(figures.len(), 1 + MOST + 1);
         assert_eq!(sum(&figures, |usage| usage.calls), 1 + 2 * MOST as u64);
-        let faults = |usage: &UsageFigures| usage.faults.iter().map(|(_, count)| count).sum();
+        let faults = |usage: &UsageStats| usage.faults.iter().map(|(_, count)| count).sum();
         assert_eq!(sum(&figures, faults), 2 * MOST as u64);
         let neighbours = usages.of_uploaded(&TenantId::new("neighbour"), "webhook");
         neighbours.called(Duration::from_millis(1));
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn names_that_are_no_longer_used_make_room_and_nothing_that_they_counted_is_lost() {
-        let usages = Usages::new();
+        let usages = ProviderUsages::new();
         let tenant = TenantId::new("acme");
         for number in 0..10 * MOST {
             usages.of_uploaded(&tenant, &format!("p{number}")).called(Duration::from_millis(1));

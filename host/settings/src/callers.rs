@@ -14,7 +14,7 @@ const SHORTEST_KEY: usize = 16;
 /// Who may call.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Auth {
+pub struct AuthConfig {
     pub username: Option<String>,
     pub password: Option<Hidden>,
     pub password_file: Option<PathBuf>,
@@ -23,14 +23,14 @@ pub struct Auth {
 /// The operator, as a caller.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Admin {
+pub struct AdminConfig {
     pub key: Option<Hidden>,
     pub key_file: Option<PathBuf>,
 }
 
 /// Whom the configuration lets in, beside the tenants' keys.
 #[derive(Default)]
-pub struct Callers {
+pub struct CallerConfig {
     /// Who is the default tenant.
     pub login: Option<Login>,
     /// The operator's key.
@@ -48,8 +48,8 @@ pub struct Login {
 impl Config {
     /// Who may call. Without a login and an operator everybody may, which is only allowed where nobody else can
     /// reach the port.
-    pub fn callers(&self) -> Result<Callers, Problem> {
-        let callers = Callers {
+    pub fn callers(&self) -> Result<CallerConfig, Problem> {
+        let callers = CallerConfig {
             login: self.auth.login()?,
             admin: self.admin.key()?,
             allowed_hosts: self.allowed_hosts.iter().map(|name| host_name(name)).collect::<Result<_, _>>()?,
@@ -65,7 +65,7 @@ impl Config {
     }
 }
 
-impl Auth {
+impl AuthConfig {
     fn login(&self) -> Result<Option<Login>, Problem> {
         let password = secret("auth.password", self.password.as_ref(), self.password_file.as_deref())?;
         match (&self.username, password) {
@@ -82,7 +82,7 @@ impl Auth {
     }
 }
 
-impl Admin {
+impl AdminConfig {
     fn key(&self) -> Result<Option<Hidden>, Problem> {
         let key = secret("admin.key", self.key.as_ref(), self.key_file.as_deref())?;
         let long = |key: &Hidden| key.reveal().len() >= SHORTEST_KEY;

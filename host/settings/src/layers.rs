@@ -10,9 +10,9 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use super::keys::{KEYS, Key};
+use super::keys::{ConfigKey, KEYS};
 use super::names;
-use super::value::Kind;
+use super::value::ValueKind;
 use super::{Config, Problem};
 
 /// Variables that begin as ours do and are no keys: the file's place, and what builds read.
@@ -27,17 +27,17 @@ pub const OTHER_VARIABLES: &[&str] = &[
 ];
 
 /// All that was said about the configuration so far.
-pub struct Layers(Table);
+pub struct ConfigLayers(Table);
 
 /// Where a value was found; for messages.
-enum Origin<'a> {
+enum ValueOrigin<'a> {
     Default,
     File { path: &'a Path, line: Option<usize> },
     Variable(&'a str),
     Flag(&'a str),
 }
 
-impl Layers {
+impl ConfigLayers {
     /// The defaults alone.
     pub fn new() -> Result<Self, Problem> {
         let mut layers = Self(Table::new());
@@ -46,7 +46,7 @@ impl Layers {
                 let value =
                     Value::deserialize(toml::de::ValueDeserializer::parse(default).map_err(Problem::new)?)
                         .map_err(Problem::new)?;
-                layers.set(key.path, key, value, &Origin::Default)?;
+                layers.set(key.path, key, value, &ValueOrigin::Default)?;
             }
         }
         Ok(layers)
@@ -64,13 +64,13 @@ impl Layers {
         // The error's own text quotes the line, which may hold a password.
         let unreadable = |error: toml::de::Error| {
             let line = error.span().map(|span| line_of(text, span.start));
-            Problem::new(format_args!("{}: {}", Origin::File { path, line }, error.message().trim_end()))
+            Problem::new(format_args!("{}: {}", ValueOrigin::File { path, line }, error.message().trim_end()))
         };
         let document = DeTable::parse(text).map_err(unreadable)?;
         let mut lines = BTreeMap::new();
         find_lines(text, "", document.get_ref(), &mut lines);
         let table: Table = toml::from_str(text).map_err(unreadable)?;
-        self.table("", table, &|key| Origin::File { path, line: lines.get(key).copied() })
+        self.table("", table, &|key| ValueOrigin::File { path, line: lines.get(key).copied() })
     }
 
     /// Lays the variables that begin with `PUSHLET_` over what is there.
@@ -80,10 +80,10 @@ impl Layers {
             if OTHER_VARIABLES.contains(&name) || is_from_kubernetes(name, &value) {
                 continue;
             }
-            let origin = Origin::Variable(name);
+            let origin = ValueOrigin::Variable(name);
             let words = name.trim_start_matches("PUSHLET_").to_lowercase();
             let Some(path) = names::from_words(&words, '_') else {
-                let known = KEYS.iter().filter(|key| !key.is_pattern()).map(Key::variable);
+                let known = KEYS.iter().filter(|key| !key.is_pattern()).map(ConfigKey::variable);
                 return Err(unknown(&origin, name, known));
             };
             let Some(text) = value.to_str() else {
@@ -97,9 +97,9 @@ impl Layers {
 
     /// Lays a flag with its values over what is there. `name`: without dashes.
     pub fn flag(&mut self, name: &str, values: &[String]) -> Result<(), Problem> {
-        let origin = Origin::Flag(name);
+        let origin = ValueOrigin::Flag(name);
         let Some(path) = names::from_words(name, '-') else {
-            return Err(unknown(&origin, name, KEYS.iter().map(Key::flag)));
+            return Err(unknown(&origin, name, KEYS.iter().map(ConfigKey::flag)));
         };
         let last = values.last().map(String::as_str).unwrap_or_default();
         self.texts(&path, &origin, values.iter().map(String::as_str), last)
@@ -113,7 +113,7 @@ impl Layers {
     /// What results, as the text of a file, without secrets.
     pub fn shown(&self) -> Result<String, Problem> {
         let mut table = self.0.clone();
-        for key in KEYS.iter().filter(|key| matches!(key.kind, Kind::Secret)) {
+        for key in KEYS.iter().filter(|key| matches!(key.kind, ValueKind::Secret)) {
             hide(&mut table, key.path);
         }
         toml::to_string_pretty(&table).map_err(Problem::new)
@@ -123,7 +123,7 @@ impl Layers {
         &mut self,
         path: &str,
         table: Table,
-        origin: &dyn Fn(&str) -> Origin<'a>,
+        origin: &dyn Fn(&str) -> ValueOrigin<'a>,
     ) -> Result<(), Problem> {
         for (name, value) in table {
             let path = names::join(path, &name);
@@ -148,7 +148,7 @@ impl Layers {
     fn texts<'a>(
         &mut self,
         path: &str,
-        origin: &Origin<'_>,
+        origin: &ValueOrigin<'_>,
         many: impl Iterator<Item = &'a str>,
         one: &str,
     ) -> Result<(), Problem> {
@@ -157,7 +157,7 @@ impl Layers {
             return Err(unknown(origin, path, known_paths(&segments)));
         };
         let value = match key.kind {
-            Kind::Paths | Kind::Texts => {
+            ValueKind::Paths | ValueKind::Texts => {
                 Value::Array(many.map(|text| Value::String(text.to_owned())).collect())
             }
             kind => kind.of_text(one),
@@ -165,7 +165,13 @@ impl Layers {
         self.set(path, key, value, origin)
     }
 
-    fn set(&mut self, path: &str, key: &Key, value: Value, origin: &Origin<'_>) -> Result<(), Problem> {
+    fn set(
+        &mut self,
+        path: &str,
+        key: &ConfigKey,
+        value: Value,
+        origin: &ValueOrigin<'_>,
+    ) -> Result<(), Problem> {
         key.kind.check(&value).map_err(|wrong| Problem::new(format_args!("{origin}: {path}: {wrong}")))?;
         let segments = names::segments(path);
         let Some((name, sections)) = segments.split_last() else { return Ok(()) };
@@ -181,14 +187,14 @@ impl Layers {
     }
 }
 
-impl fmt::Display for Origin<'_> {
+impl fmt::Display for ValueOrigin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Default => f.write_str("default"),
-            Origin::File { path, line: Some(line) } => write!(f, "{}, line {line}", path.display()),
-            Origin::File { path, line: None } => write!(f, "{}", path.display()),
-            Origin::Variable(name) => f.write_str(name),
-            Origin::Flag(name) => write!(f, "--{name}"),
+            ValueOrigin::Default => f.write_str("default"),
+            ValueOrigin::File { path, line: Some(line) } => write!(f, "{}, line {line}", path.display()),
+            ValueOrigin::File { path, line: None } => write!(f, "{}", path.display()),
+            ValueOrigin::Variable(name) => f.write_str(name),
+            ValueOrigin::Flag(name) => write!(f, "--{name}"),
         }
     }
 }
@@ -209,10 +215,10 @@ fn is_from_kubernetes(name: &str, value: &OsStr) -> bool {
     })
 }
 
-fn unknown(origin: &Origin<'_>, name: &str, known: impl Iterator<Item = String>) -> Problem {
+fn unknown(origin: &ValueOrigin<'_>, name: &str, known: impl Iterator<Item = String>) -> Problem {
     let what = match origin {
-        Origin::Variable(_) => "unknown variable".to_owned(),
-        Origin::Flag(_) => "unknown flag".to_owned(),
+        ValueOrigin::Variable(_) => "unknown variable".to_owned(),
+        ValueOrigin::Flag(_) => "unknown flag".to_owned(),
         _ => format!("unknown key {name}"),
     };
     match names::nearest(name, known) {

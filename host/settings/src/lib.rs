@@ -1,6 +1,6 @@
 //! The configuration: from a TOML file, `PUSHLET_…` variables and flags, each over the one before it.
 //!
-//! [`keys::KEYS`] lists every key with its default; [`Layers`] puts the sources over each other and makes a
+//! [`keys::KEYS`] lists every key with its default; [`ConfigLayers`] puts the sources over each other and makes a
 //! [`Config`], whose parts the other crates read. [`private`] checks who else can read or write a file.
 
 mod callers;
@@ -21,10 +21,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-pub use callers::{Admin, Auth, Callers, Login, read_secret};
-pub use layers::Layers;
-pub use networks::Networks;
-pub use registry::Registry;
+pub use callers::{AdminConfig, AuthConfig, CallerConfig, Login, read_secret};
+pub use layers::ConfigLayers;
+pub use networks::IpNetworks;
+pub use registry::RegistryConfig;
 pub use value::{BaseUrl, Hidden};
 
 use pushlet_model::contract::Environment;
@@ -39,26 +39,26 @@ pub struct Config {
     /// None: what is registered and uploaded ends with the server.
     pub data_dir: Option<PathBuf>,
     #[serde(default)]
-    pub registry: Registry,
+    pub registry: RegistryConfig,
     #[serde(default)]
-    pub auth: Auth,
+    pub auth: AuthConfig,
     #[serde(default)]
-    pub admin: Admin,
-    pub tls: Tls,
+    pub admin: AdminConfig,
+    pub tls: TlsConfig,
     #[serde(default)]
-    pub endpoints: Endpoints,
-    pub delivery: Delivery,
-    pub limits: Limits,
-    pub sandbox: Sandbox,
-    pub metrics: Metrics,
-    pub telemetry: Telemetry,
-    pub providers: Providers,
-    pub log: Log,
+    pub endpoints: EndpointsConfig,
+    pub delivery: DeliveryConfig,
+    pub limits: LimitsConfig,
+    pub sandbox: SandboxConfig,
+    pub metrics: MetricsConfig,
+    pub telemetry: TelemetryConfig,
+    pub providers: ProvidersConfig,
+    pub log: LogConfig,
 }
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
+pub struct TlsConfig {
     /// With `key`: what callers see.
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -70,11 +70,11 @@ pub struct Tls {
 /// `tenant/name` one that a tenant uploaded.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub struct Endpoints(BTreeMap<String, Overrides>);
+pub struct EndpointsConfig(BTreeMap<String, EndpointOverrides>);
 
 /// The overrides of one provider.
 #[derive(Clone, Default, Deserialize)]
-pub struct Overrides {
+pub struct EndpointOverrides {
     pub production: Option<BaseUrl>,
     pub development: Option<BaseUrl>,
     /// By name of an endpoint; wins over the two above.
@@ -91,7 +91,7 @@ pub struct PerEnvironment {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Delivery {
+pub struct DeliveryConfig {
     #[serde(deserialize_with = "value::duration")]
     pub deadline: Duration,
     #[serde(deserialize_with = "value::duration")]
@@ -107,7 +107,7 @@ pub struct Delivery {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Bytes.
     #[serde(deserialize_with = "value::size")]
     pub request_body: usize,
@@ -137,7 +137,7 @@ pub struct Limits {
     /// From one address; an IPv6 network of 64 bits is one.
     pub connections_per_address: usize,
     /// In front of this server: many callers behind one address.
-    pub trusted_proxies: Networks,
+    pub trusted_proxies: IpNetworks,
     /// From one address within a minute.
     pub wrong_credentials: u32,
     pub requests: usize,
@@ -161,13 +161,13 @@ pub struct Limits {
     /// Bytes, of all tenants; None: as much as the machine allows.
     #[serde(default, deserialize_with = "value::some_size")]
     pub memory_bytes: Option<usize>,
-    pub tenant: TenantLimits,
+    pub tenant: TenantLimitsConfig,
 }
 
 /// For tenants that have no limits of their own; None: there is none.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TenantLimits {
+pub struct TenantLimitsConfig {
     pub requests_per_second: Option<u64>,
     /// Targets.
     pub pushes_per_second: Option<u64>,
@@ -187,20 +187,20 @@ pub struct TenantLimits {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sandbox {
+pub struct SandboxConfig {
     /// Bytes per instance.
     #[serde(deserialize_with = "value::size")]
     pub memory: usize,
     #[serde(deserialize_with = "value::duration")]
     pub call_timeout: Duration,
     pub instances: usize,
-    pub isolation: Isolation,
+    pub isolation: IsolationMode,
 }
 
 /// Components that are uploaded, or lie in a directory.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Providers {
+pub struct ProvidersConfig {
     pub allow_shadowing: bool,
     /// Names, `*.example.com`, or `*`.
     pub allowed_hosts: Vec<String>,
@@ -226,14 +226,14 @@ pub struct Providers {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Isolation {
+pub enum IsolationMode {
     Warm,
     PerCall,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Metrics {
+pub struct MetricsConfig {
     /// None: on the common address, for those who may call.
     pub listen: Option<SocketAddr>,
     /// Of one tenant, with metrics of their own.
@@ -243,7 +243,7 @@ pub struct Metrics {
 /// Traces, as OpenTelemetry has them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Telemetry {
+pub struct TelemetryConfig {
     /// None: nothing is exported.
     pub otlp_endpoint: Option<Url>,
     pub service_name: String,
@@ -253,7 +253,7 @@ pub struct Telemetry {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     pub format: LogFormat,
     pub level: LogLevel,
 }
@@ -293,7 +293,7 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-impl Endpoints {
+impl EndpointsConfig {
     /// Where requests for this endpoint go instead, if the operator says so. `owner`: the tenant that uploaded the
     /// provider; None: all tenants share it.
     pub fn get(
@@ -318,7 +318,7 @@ impl Endpoints {
     /// Sends everything of a provider to one place for each environment.
     pub fn redirect(&mut self, provider: &str, production: &BaseUrl, development: &BaseUrl) {
         let (production, development) = (Some(production.clone()), Some(development.clone()));
-        let all = Overrides { production, development, named: BTreeMap::new() };
+        let all = EndpointOverrides { production, development, named: BTreeMap::new() };
         self.0.insert(provider.to_owned(), all);
     }
 
@@ -360,7 +360,7 @@ impl Endpoints {
         Ok(())
     }
 
-    fn of(&self, owner: Option<&str>, provider: &str) -> Option<&Overrides> {
+    fn of(&self, owner: Option<&str>, provider: &str) -> Option<&EndpointOverrides> {
         match owner {
             None => self.0.get(provider),
             // Few servers have any, and they pay for the text.

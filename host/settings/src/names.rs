@@ -1,9 +1,9 @@
 //! What keys are called: their paths in the file, their flags and their variables, and which one was meant.
 
-use super::keys::{KEYS, Key};
-use super::value::{self, Kind};
+use super::keys::{ConfigKey, KEYS};
+use super::value::{self, ValueKind};
 
-impl Key {
+impl ConfigKey {
     /// Does it stand for many keys, one for each name?
     pub fn is_pattern(&self) -> bool {
         self.path.contains('<')
@@ -52,13 +52,13 @@ pub fn join(path: &str, name: &str) -> String {
 }
 
 /// The key at a real path.
-pub fn find(path: &[&str]) -> Option<&'static Key> {
+pub fn find(path: &[&str]) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.covers(path))
 }
 
 /// Is the key at this path a list, whose members may hold colons?
 pub fn is_list_of_texts(path: &str) -> bool {
-    find(&segments(path)).is_some_and(|key| matches!(key.kind, Kind::Texts))
+    find(&segments(path)).is_some_and(|key| matches!(key.kind, ValueKind::Texts))
 }
 
 /// Is it the path of a table that holds keys?

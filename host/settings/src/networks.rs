@@ -6,23 +6,23 @@ use serde::{Deserialize, Deserializer, de};
 
 /// The proxies in front of this server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Networks(Vec<Network>);
+pub struct IpNetworks(Vec<IpNetwork>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Network {
+struct IpNetwork {
     address: u128,
     /// Bits of `address` that count, of 128.
     prefix: u32,
 }
 
-impl Networks {
+impl IpNetworks {
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = bits(address);
         self.0.iter().any(|network| mask(address, network.prefix) == mask(network.address, network.prefix))
     }
 }
 
-impl<'de> Deserialize<'de> for Networks {
+impl<'de> Deserialize<'de> for IpNetworks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;
         let networks: Result<_, _> = texts.iter().map(|text| parse(text)).collect();
@@ -30,7 +30,7 @@ impl<'de> Deserialize<'de> for Networks {
     }
 }
 
-fn parse(text: &str) -> Result<Network, String> {
+fn parse(text: &str) -> Result<IpNetwork, String> {
     let wrong = || format!("{text:?} is neither an IP address nor a network as \"10.0.0.0/8\"");
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix.parse::<u32>().map_err(|_| wrong())?)),
@@ -43,7 +43,7 @@ fn parse(text: &str) -> Result<Network, String> {
     if prefix > length {
         return Err(wrong());
     }
-    Ok(Network { address: bits(address), prefix: skipped + prefix })
+    Ok(IpNetwork { address: bits(address), prefix: skipped + prefix })
 }
 
 fn bits(address: IpAddr) -> u128 {
@@ -63,8 +63,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn networks(texts: &[&str]) -> Networks {
-        Networks(texts.iter().map(|text| parse(text).unwrap()).collect())
+    fn networks(texts: &[&str]) -> IpNetworks {
+        IpNetworks(texts.iter().map(|text| parse(text).unwrap()).collect())
     }
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
         for outside in ["11.0.0.1", "192.0.2.8", "2001:db9::1", "::2", "127.0.0.1"] {
             assert!(!networks.contains(outside.parse().unwrap()), "{outside}");
         }
-        assert!(!Networks::default().contains("10.0.0.1".parse().unwrap()));
+        assert!(!IpNetworks::default().contains("10.0.0.1".parse().unwrap()));
     }
 
     #[test]

@@ -37,12 +37,12 @@ pub fn check_folder(name: &str, path: &Path) -> Result<(), Problem> {
     Ok(())
 }
 
-struct Mode {
+struct FileMode {
     bits: u32,
     owner: u32,
 }
 
-impl Mode {
+impl FileMode {
     fn others_write(&self) -> bool {
         self.bits & 0o022 != 0
     }
@@ -50,20 +50,20 @@ impl Mode {
 
 /// Of what a path leads to, through links. None: it is not there, or not of that kind, such as a terminal or a pipe.
 #[cfg(unix)]
-fn mode(path: &Path, is_wanted: impl Fn(&std::fs::Metadata) -> bool) -> Option<Mode> {
+fn mode(path: &Path, is_wanted: impl Fn(&std::fs::Metadata) -> bool) -> Option<FileMode> {
     use std::os::unix::fs::MetadataExt as _;
 
     let metadata = std::fs::metadata(path).ok().filter(is_wanted)?;
-    Some(Mode { bits: metadata.mode() & 0o7777, owner: metadata.uid() })
+    Some(FileMode { bits: metadata.mode() & 0o7777, owner: metadata.uid() })
 }
 
 #[cfg(not(unix))]
-fn mode(_: &Path, _: impl Fn(&std::fs::Metadata) -> bool) -> Option<Mode> {
+fn mode(_: &Path, _: impl Fn(&std::fs::Metadata) -> bool) -> Option<FileMode> {
     None
 }
 
 /// Its owner can always change it. In containers it often belongs to a user of the host, so this is no refusal.
-fn warn_of_owner(name: &str, path: &Path, mode: &Mode) {
+fn warn_of_owner(name: &str, path: &Path, mode: &FileMode) {
     let own = rustix::process::geteuid().as_raw();
     if mode.owner != own && mode.owner != 0 {
         let (file, owner) = (path.display(), mode.owner);

@@ -9,12 +9,12 @@ use super::{Hidden, Problem};
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Registry {
+pub struct RegistryConfig {
     pub key: Option<Hidden>,
     pub key_file: Option<PathBuf>,
 }
 
-impl Registry {
+impl RegistryConfig {
     /// The key as it was written, wherever it stands.
     pub fn key(&self) -> Result<Option<Hidden>, Problem> {
         secret("registry.key", self.key.as_ref(), self.key_file.as_deref())

@@ -8,8 +8,8 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../pushlet.example.toml");
 
-fn layers(text: &str) -> Result<Layers, Problem> {
-    let mut layers = Layers::new()?;
+fn layers(text: &str) -> Result<ConfigLayers, Problem> {
+    let mut layers = ConfigLayers::new()?;
     layers.text(Path::new("pushlet.toml"), text)?;
     Ok(layers)
 }
@@ -32,7 +32,7 @@ fn defaults_are_complete() {
     assert_eq!(config.listen, "127.0.0.1:9292".parse().unwrap());
     assert_eq!(config.delivery.deadline, Duration::from_secs(10));
     assert_eq!(config.limits.request_body, 1 << 20);
-    assert_eq!(config.sandbox.isolation, Isolation::Warm);
+    assert_eq!(config.sandbox.isolation, IsolationMode::Warm);
     assert!(config.callers().unwrap().login.is_none());
     // Load balancers close idle connections after 60 s. One that is closed here first would cost a request.
     assert!(config.limits.keep_alive > Duration::from_secs(60));
@@ -131,7 +131,7 @@ fn flags_win_over_variables_and_those_over_the_file() {
 
 #[test]
 fn variables_hold_every_kind_of_value() {
-    let mut layers = Layers::new().unwrap();
+    let mut layers = ConfigLayers::new().unwrap();
     let pairs = [
         ("PUSHLET_LIMITS_FIELDS", "99"),
         ("PUSHLET_DELIVERY_RESEND_UNKNOWN", "true"),
@@ -155,7 +155,7 @@ fn variables_hold_every_kind_of_value() {
 
 #[test]
 fn an_unknown_variable_is_an_error_unless_kubernetes_made_it() {
-    let mut layers = Layers::new().unwrap();
+    let mut layers = ConfigLayers::new().unwrap();
     assert_eq!(
         problem(layers.variables(variables(&[("PUSHLET_AUTH_USERNAM", "x")]))),
         "PUSHLET_AUTH_USERNAM: unknown variable; did you mean PUSHLET_AUTH_USERNAME?"

@@ -12,7 +12,7 @@ use pushlet_model::tenant::TenantId;
 
 /// How a value is written.
 #[derive(Clone, Copy)]
-pub enum Kind {
+pub enum ValueKind {
     Text,
     /// Text that is never shown.
     Secret,
@@ -45,41 +45,41 @@ pub enum Kind {
     Choice(&'static [&'static str]),
 }
 
-impl Kind {
+impl ValueKind {
     /// Is the value of this kind, and within its bounds? The error completes "KEY: ".
     pub fn check(self, value: &Value) -> Result<(), String> {
         match (self, value) {
-            (Kind::Text | Kind::Secret | Kind::Path, Value::String(text)) => not_empty(text),
-            (Kind::Address, Value::String(text)) => text
+            (ValueKind::Text | ValueKind::Secret | ValueKind::Path, Value::String(text)) => not_empty(text),
+            (ValueKind::Address, Value::String(text)) => text
                 .parse::<SocketAddr>()
                 .map(drop)
                 .map_err(|_| "expected an IP address and port, as \"127.0.0.1:9292\"".to_owned()),
-            (Kind::Paths, Value::Array(paths)) => paths.iter().try_for_each(|path| match path {
+            (ValueKind::Paths, Value::Array(paths)) => paths.iter().try_for_each(|path| match path {
                 Value::String(text) => not_empty(text),
                 _ => Err("expected a list of paths".to_owned()),
             }),
-            (Kind::Texts, Value::Array(texts)) => texts.iter().try_for_each(|text| match text {
+            (ValueKind::Texts, Value::Array(texts)) => texts.iter().try_for_each(|text| match text {
                 Value::String(text) => not_empty(text),
                 _ => Err("expected a list of texts".to_owned()),
             }),
-            (Kind::Switch, Value::Boolean(_)) => Ok(()),
-            (Kind::Count { least, most }, Value::Integer(count)) => within(*count, least, most),
-            (Kind::Size { least, most }, Value::Integer(_) | Value::String(_)) => {
+            (ValueKind::Switch, Value::Boolean(_)) => Ok(()),
+            (ValueKind::Count { least, most }, Value::Integer(count)) => within(*count, least, most),
+            (ValueKind::Size { least, most }, Value::Integer(_) | Value::String(_)) => {
                 within(read_size(value)?, least, most)
             }
-            (Kind::Duration { least, most }, Value::String(text)) => check_duration(text, least, most),
-            (Kind::Url, Value::String(text)) => BaseUrl::parse(text).map(drop),
-            (Kind::WebUrl, Value::String(text)) => web_url(text),
-            (Kind::Choice(choices), Value::String(text)) if choices.contains(&text.as_str()) => Ok(()),
+            (ValueKind::Duration { least, most }, Value::String(text)) => check_duration(text, least, most),
+            (ValueKind::Url, Value::String(text)) => BaseUrl::parse(text).map(drop),
+            (ValueKind::WebUrl, Value::String(text)) => web_url(text),
+            (ValueKind::Choice(choices), Value::String(text)) if choices.contains(&text.as_str()) => Ok(()),
             _ => Err(format!("expected {}", self.expected())),
         }
     }
 
-    /// The value of a flag or variable, which is always text; [`Kind::check`] tells whether it is right.
+    /// The value of a flag or variable, which is always text; [`ValueKind::check`] tells whether it is right.
     pub fn of_text(self, text: &str) -> Value {
         match self {
-            Kind::Switch => text.parse().map(Value::Boolean).ok(),
-            Kind::Count { .. } => text.parse().map(Value::Integer).ok(),
+            ValueKind::Switch => text.parse().map(Value::Boolean).ok(),
+            ValueKind::Count { .. } => text.parse().map(Value::Integer).ok(),
             _ => None,
         }
         .unwrap_or_else(|| Value::String(text.to_owned()))
@@ -88,32 +88,32 @@ impl Kind {
     /// The word for it in the help text.
     pub fn placeholder(self) -> &'static str {
         match self {
-            Kind::Text | Kind::Texts => "TEXT",
-            Kind::Secret => "SECRET",
-            Kind::Address => "ADDRESS:PORT",
-            Kind::Path | Kind::Paths => "FILE",
-            Kind::Switch => "true|false",
-            Kind::Count { .. } => "NUMBER",
-            Kind::Size { .. } => "SIZE",
-            Kind::Duration { .. } => "DURATION",
-            Kind::Url | Kind::WebUrl => "URL",
-            Kind::Choice(_) => "CHOICE",
+            ValueKind::Text | ValueKind::Texts => "TEXT",
+            ValueKind::Secret => "SECRET",
+            ValueKind::Address => "ADDRESS:PORT",
+            ValueKind::Path | ValueKind::Paths => "FILE",
+            ValueKind::Switch => "true|false",
+            ValueKind::Count { .. } => "NUMBER",
+            ValueKind::Size { .. } => "SIZE",
+            ValueKind::Duration { .. } => "DURATION",
+            ValueKind::Url | ValueKind::WebUrl => "URL",
+            ValueKind::Choice(_) => "CHOICE",
         }
     }
 
     fn expected(self) -> String {
         match self {
-            Kind::Text | Kind::Secret | Kind::Address | Kind::Url | Kind::WebUrl => {
+            ValueKind::Text | ValueKind::Secret | ValueKind::Address | ValueKind::Url | ValueKind::WebUrl => {
                 "a text in quotes".to_owned()
             }
-            Kind::Path => "a path in quotes".to_owned(),
-            Kind::Paths => "a list of paths".to_owned(),
-            Kind::Texts => "a list of texts".to_owned(),
-            Kind::Switch => "true or false".to_owned(),
-            Kind::Count { least, most } => format!("a number from {least} to {most}"),
-            Kind::Size { .. } => "a number of bytes, or a size as \"64KiB\"".to_owned(),
-            Kind::Duration { .. } => "a duration as \"10s\"".to_owned(),
-            Kind::Choice(choices) => format!("one of {}", choices.join(", ")),
+            ValueKind::Path => "a path in quotes".to_owned(),
+            ValueKind::Paths => "a list of paths".to_owned(),
+            ValueKind::Texts => "a list of texts".to_owned(),
+            ValueKind::Switch => "true or false".to_owned(),
+            ValueKind::Count { least, most } => format!("a number from {least} to {most}"),
+            ValueKind::Size { .. } => "a number of bytes, or a size as \"64KiB\"".to_owned(),
+            ValueKind::Duration { .. } => "a duration as \"10s\"".to_owned(),
+            ValueKind::Choice(choices) => format!("one of {}", choices.join(", ")),
         }
     }
 }
@@ -310,17 +310,17 @@ mod tests {
 
     #[test]
     fn bounds_hold() {
-        let wait = Kind::Duration { least: Duration::from_secs(1), most: Duration::from_secs(60) };
+        let wait = ValueKind::Duration { least: Duration::from_secs(1), most: Duration::from_secs(60) };
         assert!(wait.check(&text("1m")).is_ok());
         for wrong in ["0s", "61s", "ten", "10"] {
             assert!(wait.check(&text(wrong)).is_err(), "{wrong}");
         }
-        let count = Kind::Count { least: 1, most: 4 };
+        let count = ValueKind::Count { least: 1, most: 4 };
         assert!(count.check(&count.of_text("4")).is_ok());
         assert!(count.check(&count.of_text("5")).is_err());
         assert!(count.check(&count.of_text("four")).unwrap_err().contains("a number from 1 to 4"));
-        assert!(Kind::Switch.check(&Kind::Switch.of_text("yes")).is_err());
-        assert!(Kind::Choice(&["a", "b"]).check(&text("c")).unwrap_err().contains("one of a, b"));
-        assert!(Kind::Text.check(&text("")).is_err());
+        assert!(ValueKind::Switch.check(&ValueKind::Switch.of_text("yes")).is_err());
+        assert!(ValueKind::Choice(&["a", "b"]).check(&text("c")).unwrap_err().contains("one of a, b"));
+        assert!(ValueKind::Text.check(&text("")).is_err());
     }
 }

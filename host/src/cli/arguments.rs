@@ -9,26 +9,26 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
-use crate::simulated;
+use crate::simulator;
 use pushlet_client as client;
-use pushlet_settings::keys::{KEYS, Key};
+use pushlet_settings::keys::{ConfigKey, KEYS};
 use pushlet_settings::names;
-use pushlet_settings::value::Kind;
+use pushlet_settings::value::ValueKind;
 
 /// A command line that was understood.
 pub struct Arguments {
-    pub action: Action,
+    pub action: CommandAction,
     pub config: Option<PathBuf>,
     /// Flags of configuration keys, without dashes, each with its values.
     pub flags: Vec<(String, Vec<String>)>,
 }
 
-pub enum Action {
+pub enum CommandAction {
     /// `simulator`: how it runs, if it shall run too.
     Serve {
-        simulator: Option<simulated::Options>,
+        simulator: Option<simulator::Options>,
     },
-    Simulator(simulated::Options),
+    Simulator(simulator::Options),
     CheckConfig,
     /// Seals the registry with another key.
     RotateKey {
@@ -70,25 +70,25 @@ impl Arguments {
         let arguments: Vec<OsString> = arguments.collect();
         let matches = command(&endpoint_flags(&arguments)).try_get_matches_from(arguments)?;
         let (action, matches) = match matches.subcommand() {
-            Some(("simulator", inner)) => (Action::Simulator(simulator_options(inner)), inner),
-            Some(("check-config", inner)) => (Action::CheckConfig, inner),
+            Some(("simulator", inner)) => (CommandAction::Simulator(simulator_options(inner)), inner),
+            Some(("check-config", inner)) => (CommandAction::CheckConfig, inner),
             Some(("rotate-key", inner)) => {
                 let new_key_file = inner.get_one::<PathBuf>("new-key-file").cloned().unwrap_or_default();
-                (Action::RotateKey { new_key_file }, inner)
+                (CommandAction::RotateKey { new_key_file }, inner)
             }
             Some(("completions", inner)) => {
-                (Action::Completions(inner.get_one("shell").copied().unwrap_or(Shell::Bash)), inner)
+                (CommandAction::Completions(inner.get_one("shell").copied().unwrap_or(Shell::Bash)), inner)
             }
             Some((name @ ("send" | "app" | "tenant" | "provider"), inner)) => {
-                (Action::Client(name.to_owned(), inner.clone()), inner)
+                (CommandAction::Client(name.to_owned(), inner.clone()), inner)
             }
             Some(("compile", inner)) => {
                 let number = |name| inner.get_one(name).copied().unwrap_or_default();
-                (Action::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
+                (CommandAction::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
             }
             Some((_, inner)) => {
                 let simulator = inner.get_flag("simulator").then(|| simulator_options(inner));
-                (Action::Serve { simulator }, inner)
+                (CommandAction::Serve { simulator }, inner)
             }
             None => {
                 return Err(
@@ -201,13 +201,13 @@ fn configurable(command: Command, endpoints: &[String]) -> Command {
         .help("The configuration file, in TOML");
     let keys = KEYS.iter().filter(|key| !key.is_pattern()).map(flag_of);
     let endpoints = endpoints.iter().map(|name| {
-        let value = Kind::Url.placeholder();
+        let value = ValueKind::Url.placeholder();
         Arg::new(name.clone()).long(name.clone()).value_name(value).hide(true).overrides_with(name.clone())
     });
     command.arg(file).args(keys).args(endpoints)
 }
 
-fn flag_of(key: &Key) -> Arg {
+fn flag_of(key: &ConfigKey) -> Arg {
     let default = key.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
     let name = key.flag();
     let arg = Arg::new(name.clone())
@@ -215,13 +215,15 @@ fn flag_of(key: &Key) -> Arg {
         .value_name(key.kind.placeholder())
         .help(format!("{}{default}", key.help));
     match key.kind {
-        Kind::Paths | Kind::Texts => arg.action(ArgAction::Append),
-        Kind::Switch => {
+        ValueKind::Paths | ValueKind::Texts => arg.action(ArgAction::Append),
+        ValueKind::Switch => {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true").overrides_with(name)
         }
-        Kind::Choice(choices) => arg.value_parser(PossibleValuesParser::new(choices)).overrides_with(name),
+        ValueKind::Choice(choices) => {
+            arg.value_parser(PossibleValuesParser::new(choices)).overrides_with(name)
+        }
         // Two addresses look as if both were listened on.
-        Kind::Address => arg,
+        ValueKind::Address => arg,
         _ => arg.overrides_with(name),
     }
 }
@@ -248,16 +250,16 @@ fn flags(matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
 }
 
 /// All of them have defaults.
-fn simulator_options(matches: &ArgMatches) -> simulated::Options {
-    let default = simulated::Options::default();
+fn simulator_options(matches: &ArgMatches) -> simulator::Options {
+    let default = simulator::Options::default();
     let address = |name: &str, otherwise| matches.get_one::<SocketAddr>(name).copied().unwrap_or(otherwise);
-    simulated::Options {
+    simulator::Options {
         directory: matches.get_one::<PathBuf>("simulator-dir").cloned().unwrap_or(default.directory),
         apns: address("simulator-apns", default.apns),
         apns_production: address("simulator-apns-production", default.apns_production),
         google: address("simulator-google", default.google),
         control: address("simulator-control", default.control),
-        ..simulated::Options::default()
+        ..simulator::Options::default()
     }
 }
 

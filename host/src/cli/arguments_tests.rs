@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 
 use super::*;
-use pushlet_settings::Layers;
+use pushlet_settings::ConfigLayers;
 
 fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
     Arguments::parse(std::iter::once("pushlet").chain(line.iter().copied()).map(OsString::from))
@@ -22,20 +22,20 @@ fn the_command_is_sound() {
 
 #[test]
 fn every_key_is_a_flag() {
-    let layers = || Layers::new().unwrap();
+    let layers = || ConfigLayers::new().unwrap();
     for key in KEYS.iter().filter(|key| !key.is_pattern()) {
         let sample = match key.kind {
-            Kind::Address => "127.0.0.1:1",
-            Kind::WebUrl => "http://x",
-            Kind::Count { .. } => "1",
-            Kind::Size { .. } => "64KiB",
+            ValueKind::Address => "127.0.0.1:1",
+            ValueKind::WebUrl => "http://x",
+            ValueKind::Count { .. } => "1",
+            ValueKind::Size { .. } => "64KiB",
             _ => "x",
         };
         let flag = format!("--{}={}", key.flag(), key.default.unwrap_or(sample).trim_matches('"'));
         let arguments = parse(&["serve", &flag]).unwrap();
         let (name, values) = &arguments.flags[0];
         assert_eq!((arguments.flags.len(), name), (1, &key.flag()));
-        if !matches!(key.kind, Kind::Paths | Kind::Texts) {
+        if !matches!(key.kind, ValueKind::Paths | ValueKind::Texts) {
             layers().flag(name, values).unwrap();
         }
     }
@@ -61,7 +61,7 @@ fn flags_and_their_values() {
     ];
     let arguments = parse(&line).unwrap();
     assert_eq!(arguments.config.as_deref(), Some(Path::new("file")));
-    let mut layers = Layers::new().unwrap();
+    let mut layers = ConfigLayers::new().unwrap();
     for (name, values) in &arguments.flags {
         layers.flag(name, values).unwrap();
     }
@@ -77,8 +77,9 @@ fn flags_and_their_values() {
 
 #[test]
 fn the_commands() {
-    assert!(matches!(parse(&["serve"]).unwrap().action, Action::Serve { simulator: None }));
-    let Action::Serve { simulator: Some(options) } = parse(&["serve", "--simulator"]).unwrap().action else {
+    assert!(matches!(parse(&["serve"]).unwrap().action, CommandAction::Serve { simulator: None }));
+    let CommandAction::Serve { simulator: Some(options) } = parse(&["serve", "--simulator"]).unwrap().action
+    else {
         panic!()
     };
     assert_eq!(options.directory, Path::new("./simulator"));
@@ -88,7 +89,8 @@ fn the_commands() {
     let flags =
         ["--simulator-dir", "d", "--simulator-apns=127.0.0.2:443", "--simulator-apns-production=[::1]:0"];
     let more = ["--simulator-google", "127.0.0.4:443", "--simulator-control", "127.0.0.1:1"];
-    let Action::Simulator(options) = parse(&[&["simulator"], &flags[..], &more[..]].concat()).unwrap().action
+    let CommandAction::Simulator(options) =
+        parse(&[&["simulator"], &flags[..], &more[..]].concat()).unwrap().action
     else {
         panic!()
     };
@@ -97,7 +99,7 @@ fn the_commands() {
     let expected = ["127.0.0.2:443", "[::1]:0", "127.0.0.4:443", "127.0.0.1:1"];
     assert_eq!(addresses.map(|address| address.to_string()), expected);
     assert_eq!(refused(&["simulator", "--simulator-apns", "443"]), ErrorKind::ValueValidation);
-    assert!(matches!(parse(&["check-config", "--config=f"]).unwrap().action, Action::CheckConfig));
+    assert!(matches!(parse(&["check-config", "--config=f"]).unwrap().action, CommandAction::CheckConfig));
     assert!(parse(&["serve"]).unwrap().flags.is_empty());
 }
 

@@ -8,12 +8,12 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::{server, simulated, start};
-use arguments::{Action, Arguments};
+use crate::{bootstrap, server, simulator};
+use arguments::{Arguments, CommandAction};
 use pushlet_client as client;
 use pushlet_model::escape::Escaped;
 use pushlet_sandbox as provider;
-use pushlet_settings::{self as config, Config, Layers, Problem};
+use pushlet_settings::{self as config, Config, ConfigLayers, Problem};
 
 /// Runs the program with the arguments of its command line, of which the first is its name. Exit code 0: done;
 /// 1: it could not start; 2: the command line is wrong.
@@ -47,19 +47,19 @@ fn run(
             .map_err(|error| Problem::new(format_args!("cannot start threads: {error}")))
     };
     match &arguments.action {
-        Action::Simulator(options) => runtime()?.block_on(run_simulator(options))?,
-        Action::Client(name, matches) => {
+        CommandAction::Simulator(options) => runtime()?.block_on(run_simulator(options))?,
+        CommandAction::Client(name, matches) => {
             let runtime = runtime()?;
             let code = runtime.block_on(client::run(name, matches));
             // A thread may still wait for standard input.
             runtime.shutdown_background();
             return code;
         }
-        Action::Completions(shell) => {
+        CommandAction::Completions(shell) => {
             std::io::stdout().write_all(&arguments::complete(*shell)).map_err(Problem::new)?;
         }
-        Action::Compile { memory, cpu } => return Ok(provider::compile(*memory, *cpu)),
-        Action::CheckConfig => {
+        CommandAction::Compile { memory, cpu } => return Ok(provider::compile(*memory, *cpu)),
+        CommandAction::CheckConfig => {
             let layers = layers(&arguments, variables)?;
             let shown = layers.shown()?;
             let config = layers.finish()?;
@@ -67,19 +67,19 @@ fn run(
             // Threads of the sandbox.
             let runtime = runtime()?;
             let _here = runtime.enter();
-            start::check_endpoints(&config)?;
+            bootstrap::check_endpoints(&config)?;
             std::io::stdout().write_all(shown.as_bytes()).map_err(Problem::new)?;
         }
-        Action::RotateKey { new_key_file } => {
+        CommandAction::RotateKey { new_key_file } => {
             let config = layers(&arguments, variables)?.finish()?;
             let new = config::read_secret("--new-key-file", new_key_file)?;
-            let count = start::rotate_key(&config, &new)?;
+            let count = bootstrap::rotate_key(&config, &new)?;
             let told = format!(
                 "{count} records are sealed with the new key: set registry.key or registry.key_file to it\n"
             );
             std::io::stdout().write_all(told.as_bytes()).map_err(Problem::new)?;
         }
-        Action::Serve { simulator } => {
+        CommandAction::Serve { simulator } => {
             let config = layers(&arguments, variables)?.finish()?;
             runtime()?.block_on(serve::run(config, simulator.as_ref()))?;
         }
@@ -90,8 +90,8 @@ fn run(
 fn layers(
     arguments: &Arguments,
     variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Layers, Problem> {
-    let mut layers = Layers::new()?;
+) -> Result<ConfigLayers, Problem> {
+    let mut layers = ConfigLayers::new()?;
     if let Some(file) = &arguments.config {
         layers.file(file)?;
     }
@@ -106,13 +106,13 @@ fn layers(
 fn check(config: &Config) -> Result<(), Problem> {
     config.callers()?;
     server::acceptor(&config.tls)?;
-    start::sealing_key(config)?;
+    bootstrap::sealing_key(config)?;
     Ok(())
 }
 
-async fn run_simulator(options: &simulated::Options) -> Result<(), Problem> {
+async fn run_simulator(options: &simulator::Options) -> Result<(), Problem> {
     let stop = signals::stop()?;
-    let _running = simulated::alone(options).await?;
+    let _running = simulator::alone(options).await?;
     stop.await;
     Ok(())
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::signals;
 use crate::server::{self, Server};
-use crate::{simulated, start};
+use crate::{bootstrap, simulator};
 use pushlet_api::log;
 use pushlet_api::telemetry::Tracer;
 use pushlet_api::{self as http, UnderWay, Watch};
@@ -22,17 +22,17 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 const EXPORT_TIME: Duration = Duration::from_secs(2);
 
 /// `simulator`: how it runs, if it shall run too.
-pub async fn run(mut config: Config, simulator: Option<&simulated::Options>) -> Result<(), Problem> {
+pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> Result<(), Problem> {
     let _flush = log::start(&config.log);
     config.limits.connections = server::connections_that_fit(config.limits.connections);
     let callers = config.callers()?;
     let tls = server::acceptor(&config.tls)?;
     let stop = signals::stop()?;
     let _simulator = match simulator {
-        Some(options) => Some(simulated::start(&mut config, options).await?),
+        Some(options) => Some(simulator::start(&mut config, options).await?),
         None => None,
     };
-    let gateway = start::gateway(&config)?;
+    let gateway = bootstrap::gateway(&config)?;
     let client = http_client::client(&config.tls.extra_roots).map_err(Problem::new)?;
     let (tracer, exporting) = Tracer::start(&config.telemetry, client)?.unzip();
     let watch = Watch::new(tracer, config.metrics.listen.is_some());

@@ -17,7 +17,7 @@ const ONE: u64 = 1 << 32 | 1;
 
 /// What the tasks of one connection share with the table of all connections. Nothing here reads a clock: the table
 /// looks from time to time whether something has changed.
-pub struct Connection {
+pub struct ConnectionState {
     pub peer: Arc<Peer>,
     requests: AtomicU64,
     /// HTTP/2: what comes in between requests (PING, WINDOW_UPDATE) is no beginning of another.
@@ -29,18 +29,18 @@ pub struct Connection {
 }
 
 /// A request, until its answer has been written.
-pub struct InFlight(Arc<Connection>);
+pub struct InFlight(Arc<ConnectionState>);
 
 /// What a connection does. If it is the same at two looks, nothing happened between them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Activity {
+pub struct ConnectionActivity {
     requests: u64,
     pub is_http2: bool,
     /// A request's head has begun to arrive.
     pub head: bool,
 }
 
-impl Connection {
+impl ConnectionState {
     pub fn new(peer: Arc<Peer>) -> Self {
         let (requests, http2, head, closing, waker) = Default::default();
         Self { peer, requests, http2, head, closing, waker }
@@ -64,8 +64,8 @@ impl Connection {
         self.head.store(false, Ordering::Relaxed);
     }
 
-    pub fn activity(&self) -> Activity {
-        Activity {
+    pub fn activity(&self) -> ConnectionActivity {
+        ConnectionActivity {
             requests: self.requests.load(Ordering::Relaxed),
             is_http2: self.http2.load(Ordering::Relaxed),
             head: self.head.load(Ordering::Relaxed),
@@ -83,7 +83,7 @@ impl Connection {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Runs the protocol to its end, which comes early if [`Connection::close`] is called.
+    /// Runs the protocol to its end, which comes early if [`ConnectionState::close`] is called.
     pub async fn drive<C: GracefulConnection>(&self, protocol: C) -> Result<(), C::Error> {
         let mut protocol = pin!(protocol);
         let mut closed = false;
@@ -108,12 +108,12 @@ impl Connection {
 }
 
 impl InFlight {
-    pub fn connection(&self) -> &Connection {
+    pub fn connection(&self) -> &ConnectionState {
         &self.0
     }
 }
 
-impl Activity {
+impl ConnectionActivity {
     pub fn in_flight(self) -> bool {
         self.requests as u32 > 0
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::connection::{Activity, Connection};
+use super::connection::{ConnectionActivity, ConnectionState};
 use pushlet_api::{Peer, Refusal};
-use pushlet_settings::Limits;
+use pushlet_settings::LimitsConfig;
 
 /// Connections beyond the limit. They get an answer, which is 503 but for the health checks.
 const SPARE: usize = 64;
@@ -19,40 +19,40 @@ const STRANGER_IDLE: Duration = Duration::from_secs(10);
 /// How long a caller has to close an idle connection that it was told is closing.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-pub struct Connections {
+pub struct ConnectionTable {
     most: usize,
     per_address: usize,
     keep_alive: Duration,
     header_timeout: Duration,
     stranger_idle: Duration,
-    table: Mutex<Table>,
+    table: Mutex<ConnectionEntries>,
 }
 
 #[derive(Default)]
-struct Table {
+struct ConnectionEntries {
     /// In the order in which they were accepted.
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, ConnectionEntry>,
     next: u64,
     served: usize,
     spare: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-struct Entry {
-    connection: Arc<Connection>,
+struct ConnectionEntry {
+    connection: Arc<ConnectionState>,
     /// None: it is being started.
     task: Option<AbortHandle>,
-    place: Place,
+    place: ConnectionPlace,
     /// What it is counted as among those of one address.
     address: Option<IpAddr>,
     /// What it did at the last look, and since when it has done nothing else.
-    seen: Activity,
+    seen: ConnectionActivity,
     since: Instant,
     told_to_close: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ConnectionPlace {
     Served,
     /// Beyond the limit.
     Spare,
@@ -61,16 +61,16 @@ enum Place {
 }
 
 /// A place in the table, for as long as this lives.
-pub struct Admitted {
-    pub connection: Arc<Connection>,
+pub struct AdmittedConnection {
+    pub connection: Arc<ConnectionState>,
     /// What its requests are answered, if it is beyond a limit.
     pub refusal: Option<Refusal>,
     id: u64,
-    all: Arc<Connections>,
+    all: Arc<ConnectionTable>,
 }
 
-impl Connections {
-    pub fn new(limits: &Limits) -> Arc<Self> {
+impl ConnectionTable {
+    pub fn new(limits: &LimitsConfig) -> Arc<Self> {
         Arc::new(Self {
             most: limits.connections,
             per_address: limits.connections_per_address,
@@ -83,21 +83,28 @@ impl Connections {
 
     /// Takes a connection on. Where there are too many, one that is idle makes room for it; where none is idle, it
     /// gets nothing but refusals.
-    pub fn admit(self: &Arc<Self>, peer: Peer) -> Admitted {
+    pub fn admit(self: &Arc<Self>, peer: Peer) -> AdmittedConnection {
         let address = peer.counted_as();
-        let connection = Arc::new(Connection::new(Arc::new(peer)));
+        let connection = Arc::new(ConnectionState::new(Arc::new(peer)));
         let mut table = self.table();
         let refusal = self.make_room(&mut table, address);
-        let place = if refusal.is_some() { Place::Spare } else { Place::Served };
+        let place = if refusal.is_some() { ConnectionPlace::Spare } else { ConnectionPlace::Served };
         let id = table.next;
         table.next += 1;
         let seen = connection.activity();
         let (task, since, told_to_close) = (None, Instant::now(), None);
-        let entry =
-            Entry { connection: connection.clone(), task, place, address, seen, since, told_to_close };
+        let entry = ConnectionEntry {
+            connection: connection.clone(),
+            task,
+            place,
+            address,
+            seen,
+            since,
+            told_to_close,
+        };
         table.insert(id, entry);
         drop(table);
-        Admitted { connection, refusal, id, all: self.clone() }
+        AdmittedConnection { connection, refusal, id, all: self.clone() }
     }
 
     /// Tells which task serves the connection.
@@ -149,7 +156,7 @@ impl Connections {
         }
     }
 
-    fn idle_limit(&self, entry: &Entry) -> Duration {
+    fn idle_limit(&self, entry: &ConnectionEntry) -> Duration {
         if entry.connection.peer.is_authenticated() {
             self.keep_alive
         } else if entry.seen.is_fresh() && !entry.seen.is_http2 {
@@ -160,7 +167,7 @@ impl Connections {
     }
 
     /// Why there is no room, if there is none.
-    fn make_room(&self, table: &mut Table, address: Option<IpAddr>) -> Option<Refusal> {
+    fn make_room(&self, table: &mut ConnectionEntries, address: Option<IpAddr>) -> Option<Refusal> {
         let of_address = address.and_then(|address| table.by_address.get(&address)).copied().unwrap_or(0);
         if of_address >= self.per_address && !table.evict(|entry| entry.address == address) {
             return Some(Refusal::TooManyFromThisAddress);
@@ -171,27 +178,27 @@ impl Connections {
         None
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ConnectionEntries> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    fn insert(&mut self, id: u64, entry: Entry) {
+impl ConnectionEntries {
+    fn insert(&mut self, id: u64, entry: ConnectionEntry) {
         match entry.place {
-            Place::Served => {
+            ConnectionPlace::Served => {
                 self.served += 1;
                 if let Some(address) = entry.address {
                     *self.by_address.entry(address).or_insert(0) += 1;
                 }
             }
-            Place::Spare => {
+            ConnectionPlace::Spare => {
                 if self.spare >= SPARE {
                     self.evict_spare();
                 }
                 self.spare += 1;
             }
-            Place::Gone => {}
+            ConnectionPlace::Gone => {}
         }
         self.entries.insert(id, entry);
     }
@@ -202,9 +209,9 @@ impl Table {
         }
     }
 
-    fn release(&mut self, place: Place, address: Option<IpAddr>) {
+    fn release(&mut self, place: ConnectionPlace, address: Option<IpAddr>) {
         match place {
-            Place::Served => {
+            ConnectionPlace::Served => {
                 self.served -= 1;
                 if let Some(address) = address
                     && let Some(count) = self.by_address.get_mut(&address)
@@ -215,16 +222,17 @@ impl Table {
                     }
                 }
             }
-            Place::Spare => self.spare -= 1,
-            Place::Gone => {}
+            ConnectionPlace::Spare => self.spare -= 1,
+            ConnectionPlace::Gone => {}
         }
     }
 
     /// Ends one of those that are served and may make room: first who never showed that he may call, the oldest of
     /// them, whatever it does; then the one that has been idle longest.
-    fn evict(&mut self, may: impl Fn(&Entry) -> bool) -> bool {
+    fn evict(&mut self, may: impl Fn(&ConnectionEntry) -> bool) -> bool {
         let now = Instant::now();
-        let served = self.entries.iter().filter(|(_, entry)| entry.place == Place::Served && may(entry));
+        let served =
+            self.entries.iter().filter(|(_, entry)| entry.place == ConnectionPlace::Served && may(entry));
         let candidates = served.filter_map(|(id, entry)| match entry.connection.peer.is_authenticated() {
             false => Some(((false, None), *id)),
             true if entry.connection.activity().in_flight() => None,
@@ -236,7 +244,8 @@ impl Table {
     }
 
     fn evict_spare(&mut self) {
-        let oldest = self.entries.iter().find(|(_, entry)| entry.place == Place::Spare).map(|(id, _)| *id);
+        let oldest =
+            self.entries.iter().find(|(_, entry)| entry.place == ConnectionPlace::Spare).map(|(id, _)| *id);
         if let Some(id) = oldest {
             self.end(id);
         }
@@ -244,7 +253,7 @@ impl Table {
 
     fn end(&mut self, id: u64) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let (place, address) = (std::mem::replace(&mut entry.place, Place::Gone), entry.address);
+        let (place, address) = (std::mem::replace(&mut entry.place, ConnectionPlace::Gone), entry.address);
         if entry.connection.peer.is_authenticated() {
             // It may be sending a request just now, which is answered then.
             entry.close(Instant::now());
@@ -255,7 +264,7 @@ impl Table {
     }
 }
 
-impl Entry {
+impl ConnectionEntry {
     /// Orders connections without a request by their last use. Looks may be far between: of those that were used since
     /// the last one, the busiest counts as used last.
     fn last_use(&self, now: Instant) -> (Instant, u32) {
@@ -276,13 +285,13 @@ impl Entry {
     }
 }
 
-impl Admitted {
+impl AdmittedConnection {
     pub fn id(&self) -> u64 {
         self.id
     }
 }
 
-impl Drop for Admitted {
+impl Drop for AdmittedConnection {
     fn drop(&mut self) {
         self.all.table().remove(self.id);
     }

@@ -3,32 +3,32 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use pushlet_settings::Layers;
+use pushlet_settings::ConfigLayers;
 
-fn limits() -> Limits {
-    let limits = Layers::new().unwrap().finish().unwrap().limits;
-    Limits { connections: 3, connections_per_address: 2, ..limits }
+fn limits() -> LimitsConfig {
+    let limits = ConfigLayers::new().unwrap().finish().unwrap().limits;
+    LimitsConfig { connections: 3, connections_per_address: 2, ..limits }
 }
 
-fn all() -> Arc<Connections> {
-    Connections::new(&limits())
+fn all() -> Arc<ConnectionTable> {
+    ConnectionTable::new(&limits())
 }
 
 /// A connection from this address that does nothing until it is aborted.
 struct Caller {
-    admitted: Admitted,
+    admitted: AdmittedConnection,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Caller {
-    fn new(all: &Arc<Connections>, last: u8) -> Self {
+    fn new(all: &Arc<ConnectionTable>, last: u8) -> Self {
         let admitted = all.admit(Peer::new(Ipv4Addr::new(192, 0, 2, last).into(), &Arc::default()));
         let task = tokio::spawn(std::future::pending());
         all.started(admitted.id(), task.abort_handle());
         Self { admitted, task }
     }
 
-    fn authenticated(all: &Arc<Connections>, last: u8) -> Self {
+    fn authenticated(all: &Arc<ConnectionTable>, last: u8) -> Self {
         let caller = Self::new(all, last);
         caller.admitted.connection.peer.authenticate();
         caller
@@ -45,7 +45,7 @@ impl Caller {
 }
 
 /// Lets time pass, with the sweeps that belong into it.
-async fn pass(all: &Connections, time: Duration) {
+async fn pass(all: &ConnectionTable, time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end {
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -134,7 +134,7 @@ async fn of_those_beyond_the_limit_the_oldest_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_and_a_strangers_much_sooner() {
-    let (all, limits) = (Connections::new(&Limits { connections: 9, ..limits() }), limits());
+    let (all, limits) = (ConnectionTable::new(&LimitsConfig { connections: 9, ..limits() }), limits());
     let (known, stranger, silent, working) = (
         Caller::authenticated(&all, 1),
         Caller::new(&all, 2),

@@ -3,10 +3,10 @@
 mod connection;
 mod connections;
 mod descriptors;
-mod pace;
-mod patience;
+mod stall_timeout;
 mod stream;
 mod tls;
+mod transfer_pace;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,11 +35,11 @@ pub use descriptors::that_fit as connections_that_fit;
 pub use tls::acceptor;
 
 use connection::InFlight;
-use connections::{Admitted, Connections};
-use patience::Patience;
+use connections::{AdmittedConnection, ConnectionTable};
 use pushlet_api::{Peer, Refusal, UnderWay};
-use pushlet_settings::{Config, Limits, Networks};
-use stream::{Outgoing, Streams};
+use pushlet_settings::{Config, IpNetworks, LimitsConfig};
+use stall_timeout::StallTimeout;
+use stream::{AnswerStreams, OutgoingBody};
 
 /// Bytes of a body that are read with its head.
 const READ_AHEAD: u64 = 32 << 10;
@@ -56,19 +56,19 @@ pub struct Server {
     pub under_way: UnderWay,
     /// None: plain HTTP.
     pub tls: Option<TlsAcceptor>,
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// At shutdown: how long to wait for what is under way.
     pub drain: Duration,
 }
 
 /// What all connections share.
-struct Shared {
+struct ServerShared {
     router: Router,
     tls: Option<TlsAcceptor>,
-    limits: Limits,
-    proxies: Arc<Networks>,
+    limits: LimitsConfig,
+    proxies: Arc<IpNetworks>,
     stopping: AtomicBool,
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionTable>,
     under_way: UnderWay,
 }
 
@@ -80,10 +80,10 @@ impl Server {
     /// Serves until `shutdown`, then stops to accept, lets what is under way finish for as long as
     /// `drain`, and returns. New requests on open connections get 503 from then on.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerShared {
             router: self.router,
             tls: self.tls,
-            connections: Connections::new(&self.limits),
+            connections: ConnectionTable::new(&self.limits),
             proxies: Arc::new(self.limits.trusted_proxies.clone()),
             under_way: self.under_way.clone(),
             limits: self.limits,
@@ -115,7 +115,11 @@ impl Server {
     }
 }
 
-async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Infallible {
+async fn accept_all(
+    listener: &TcpListener,
+    shared: &Arc<ServerShared>,
+    tasks: &mut JoinSet<()>,
+) -> Infallible {
     loop {
         while tasks.try_join_next().is_some() {}
         match listener.accept().await {
@@ -134,7 +138,12 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, tasks: &mut Jo
 }
 
 /// Serves one connection to its end. One beyond the limit is served by turning its requests away.
-async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, admitted: Admitted) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<ServerShared>,
+    admitted: AdmittedConnection,
+) {
     let _counted = admitted.refusal.is_none().then(|| shared.under_way.connected());
     let _ = stream.set_nodelay(true);
     let served = match &shared.tls {
@@ -152,12 +161,12 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, ad
 
 async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
-    shared: &Arc<Shared>,
-    admitted: &Admitted,
+    shared: &Arc<ServerShared>,
+    admitted: &AdmittedConnection,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (limits, refusal) = (&shared.limits, admitted.refusal);
-    let stream = Patience::new(stream, admitted.connection.clone(), limits);
-    let streams = Streams::new(limits.write_timeout, limits.min_data_rate);
+    let stream = StallTimeout::new(stream, admitted.connection.clone(), limits);
+    let streams = AnswerStreams::new(limits.write_timeout, limits.min_data_rate);
     let (shared, connection) = (shared.clone(), admitted.connection.clone());
     let builder = builder(limits, streams.clone());
     let service = service_fn(move |request: Request<Incoming>| {
@@ -166,7 +175,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         let shared = shared.clone();
         async move {
             let response = respond(&shared, &in_flight, request.map(Body::new), refusal).await;
-            Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, stream, in_flight)))
+            Ok::<_, Infallible>(response.map(|body| OutgoingBody::new(body, stream, in_flight)))
         }
     });
     let protocol = builder.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -175,7 +184,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 
 /// `beyond`: why the connection is refused, if it is.
 async fn respond(
-    shared: &Shared,
+    shared: &ServerShared,
     in_flight: &InFlight,
     mut request: Request<Body>,
     beyond: Option<Refusal>,
@@ -216,9 +225,9 @@ fn has_one_host(request: &Request<Body>) -> bool {
     }
 }
 
-fn builder(limits: &Limits, streams: Streams) -> Builder<Streams> {
+fn builder(limits: &LimitsConfig, streams: AnswerStreams) -> Builder<AnswerStreams> {
     let mut builder = Builder::new(streams);
-    // The library has one time for a request's head and for the wait for it: `Connections` has two.
+    // The library has one time for a request's head and for the wait for it: `ConnectionTable` has two.
     builder.http1().header_read_timeout(None).max_buf_size(64 << 10).half_close(true);
     builder
         .http2()

@@ -16,7 +16,7 @@ use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::InFlight;
-use super::pace::Pace;
+use super::transfer_pace::TransferPace;
 
 /// Bytes that are handed over at once.
 const PIECE: usize = 16 << 10;
@@ -28,19 +28,19 @@ const LAST_PIECE: usize = 1 << 10;
 const CHUNK: usize = 64 << 10;
 
 /// A body on its way to the caller.
-pub struct Outgoing {
+pub struct OutgoingBody {
     body: Body,
     /// Of what the body gave last.
     rest: Bytes,
     /// Bytes that are not cut.
     whole: usize,
-    stream: Option<Arc<Stream>>,
+    stream: Option<Arc<AnswerStream>>,
     _in_flight: InFlight,
 }
 
 /// What is known of one HTTP/2 stream's answer.
 #[derive(Default)]
-pub struct Stream {
+pub struct AnswerStream {
     /// Bytes that the library took. It asks for more once the last of them found room in the caller's window.
     taken: AtomicUsize,
     /// A piece waits for room.
@@ -48,15 +48,15 @@ pub struct Stream {
     piece: AtomicUsize,
 }
 
-impl Outgoing {
-    pub fn new(body: Body, stream: Option<Arc<Stream>>, in_flight: InFlight) -> Self {
+impl OutgoingBody {
+    pub fn new(body: Body, stream: Option<Arc<AnswerStream>>, in_flight: InFlight) -> Self {
         let is_chunked = stream.is_none() && body.size_hint().exact().is_none();
         let whole = if is_chunked { CHUNK } else { LAST_PIECE };
         Self { body, rest: Bytes::new(), whole, stream, _in_flight: in_flight }
     }
 }
 
-impl hyper::body::Body for Outgoing {
+impl hyper::body::Body for OutgoingBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -108,7 +108,7 @@ fn cut(rest: &mut Bytes, whole: usize) -> Bytes {
     rest.split_to((rest.len() - LAST_PIECE).min(PIECE))
 }
 
-impl Stream {
+impl AnswerStream {
     fn handed(&self, bytes: usize) {
         self.piece.store(bytes, Ordering::Relaxed);
         self.waiting.store(true, Ordering::Relaxed);
@@ -123,32 +123,32 @@ impl Stream {
 
 /// Runs the streams of one HTTP/2 connection, and resets those whose answers are not read.
 #[derive(Clone)]
-pub struct Streams {
+pub struct AnswerStreams {
     /// The stream that the library makes next: it calls the service and hands the future that waits for it here,
     /// with nothing in between.
-    next: Arc<Mutex<Option<Arc<Stream>>>>,
+    next: Arc<Mutex<Option<Arc<AnswerStream>>>>,
     grace: Duration,
     rate: usize,
 }
 
-impl Streams {
+impl AnswerStreams {
     /// `grace`: how far an answer may lag behind. `rate`: bytes per second.
     pub fn new(grace: Duration, rate: usize) -> Self {
         Self { next: Arc::default(), grace, rate }
     }
 
     /// For the request that the service is called with now.
-    pub fn begin(&self) -> Arc<Stream> {
-        let stream = Arc::new(Stream::default());
+    pub fn begin(&self) -> Arc<AnswerStream> {
+        let stream = Arc::new(AnswerStream::default());
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream.clone());
         stream
     }
 }
 
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for AnswerStreams {
     fn execute(&self, future: F) {
         let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let pace = Pace::new(self.grace, self.rate);
+        let pace = TransferPace::new(self.grace, self.rate);
         match next {
             Some(stream) => drop(tokio::spawn(until_stalled(future, stream, pace))),
             None => drop(tokio::spawn(future)),
@@ -157,7 +157,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
 }
 
 /// Runs the future until the answer is not read any more: dropping it resets the stream.
-async fn until_stalled<F: Future>(future: F, stream: Arc<Stream>, mut pace: Pace) {
+async fn until_stalled<F: Future>(future: F, stream: Arc<AnswerStream>, mut pace: TransferPace) {
     let mut future = pin!(future);
     let mut counted = 0;
     let mut timer: Option<Pin<Box<Sleep>>> = None;

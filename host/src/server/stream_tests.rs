@@ -5,15 +5,15 @@ use std::net::Ipv4Addr;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
-use super::super::connection::Connection;
+use super::super::connection::ConnectionState;
 use super::*;
 use pushlet_api::Peer;
 
-fn outgoing(body: impl Into<Body>) -> (Outgoing, Arc<Connection>, Arc<Stream>) {
+fn outgoing(body: impl Into<Body>) -> (OutgoingBody, Arc<ConnectionState>, Arc<AnswerStream>) {
     let peer = Peer::new(Ipv4Addr::LOCALHOST.into(), &Arc::default());
-    let connection = Arc::new(Connection::new(Arc::new(peer)));
-    let stream = Arc::new(Stream::default());
-    let outgoing = Outgoing::new(body.into(), Some(stream.clone()), connection.begin());
+    let connection = Arc::new(ConnectionState::new(Arc::new(peer)));
+    let stream = Arc::new(AnswerStream::default());
+    let outgoing = OutgoingBody::new(body.into(), Some(stream.clone()), connection.begin());
     (outgoing, connection, stream)
 }
 
@@ -51,7 +51,7 @@ async fn a_body_that_comes_in_pieces_is_the_same() {
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A stream whose caller has room for so many bytes every so often, as the library would write it.
-async fn written(mut body: Outgoing, mut pause: impl FnMut(usize) -> Duration) {
+async fn written(mut body: OutgoingBody, mut pause: impl FnMut(usize) -> Duration) {
     let mut pieces = 0;
     while let Some(Ok(_piece)) = body.frame().await {
         tokio::time::sleep(pause(pieces)).await;
@@ -71,7 +71,7 @@ async fn run(pause: impl FnMut(usize) -> Duration + Send + 'static, rate: usize)
             ended.store(true, Ordering::Relaxed);
         }
     };
-    until_stalled(whole, stream, Pace::new(GRACE, rate)).await;
+    until_stalled(whole, stream, TransferPace::new(GRACE, rate)).await;
     assert!(!connection.activity().in_flight(), "nothing is kept of it");
     (start.elapsed().as_secs(), !ended.load(Ordering::Relaxed))
 }
@@ -99,6 +99,6 @@ async fn one_that_has_nothing_to_say_is_waited_for() {
     });
     let (body, _, stream) = outgoing(Body::from_stream(pieces));
     let start = Instant::now();
-    until_stalled(written(body, |_| Duration::ZERO), stream, Pace::new(GRACE, 1)).await;
+    until_stalled(written(body, |_| Duration::ZERO), stream, TransferPace::new(GRACE, 1)).await;
     assert_eq!(start.elapsed(), GRACE * 12);
 }

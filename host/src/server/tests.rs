@@ -17,13 +17,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use super::connection::Connection;
+use super::connection::ConnectionState;
 use super::*;
 use pushlet_api::refused;
-use pushlet_settings::{Layers, Tls};
+use pushlet_settings::{ConfigLayers, TlsConfig};
 
 /// A server whose `/slow` waits until it is told, and whose `/echo` answers with the body.
-struct Running {
+struct RunningSimulator {
     address: SocketAddr,
     slow_began: Arc<Notify>,
     go_on: Arc<Notify>,
@@ -32,11 +32,11 @@ struct Running {
     served: JoinHandle<()>,
 }
 
-fn limits() -> Limits {
-    Layers::new().unwrap().finish().unwrap().limits
+fn limits() -> LimitsConfig {
+    ConfigLayers::new().unwrap().finish().unwrap().limits
 }
 
-async fn start(limits: Limits, drain: Duration, tls: Option<TlsAcceptor>) -> Running {
+async fn start(limits: LimitsConfig, drain: Duration, tls: Option<TlsAcceptor>) -> RunningSimulator {
     let (slow_began, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (began, going_on) = (slow_began.clone(), go_on.clone());
     let slow = async move || {
@@ -58,17 +58,17 @@ async fn start(limits: Limits, drain: Duration, tls: Option<TlsAcceptor>) -> Run
     let served = tokio::spawn(server.run(listener, async {
         let _ = stopped.await;
     }));
-    Running { address, slow_began, go_on, under_way, stop: Mutex::new(Some(stop)), served }
+    RunningSimulator { address, slow_began, go_on, under_way, stop: Mutex::new(Some(stop)), served }
 }
 
-async fn start_plain() -> Running {
+async fn start_plain() -> RunningSimulator {
     start(limits(), PATIENT, None).await
 }
 
 /// Longer than any test may take.
 const PATIENT: Duration = Duration::from_secs(30);
 
-impl Running {
+impl RunningSimulator {
     fn stop(&self) {
         let _ = self.stop.lock().unwrap().take().unwrap().send(());
     }
@@ -175,7 +175,7 @@ async fn tls_chooses_the_protocol_by_alpn() {
 fn wrong_certificates_are_told() {
     let files = Certificate::new();
     let told = |cert: Option<&PathBuf>, key: Option<&PathBuf>| {
-        let tls = Tls { cert: cert.cloned(), key: key.cloned(), extra_roots: Vec::new() };
+        let tls = TlsConfig { cert: cert.cloned(), key: key.cloned(), extra_roots: Vec::new() };
         acceptor(&tls).err().unwrap().to_string()
     };
     let (cert, key) = (files.tls.cert.as_ref(), files.tls.key.as_ref());
@@ -247,7 +247,7 @@ async fn a_request_that_comes_after_the_end_began_is_turned_away() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_are_turned_away() {
-    let server = start(Limits { connections: 1, ..limits() }, PATIENT, None).await;
+    let server = start(LimitsConfig { connections: 1, ..limits() }, PATIENT, None).await;
     let mut first = server.http1().await;
     let slow = tokio::spawn(first.send_request(request("GET", "/slow", "")));
     server.slow_began.notified().await;
@@ -276,7 +276,7 @@ async fn slow_callers_are_disconnected() {
     let short = Duration::from_millis(50);
     let files = Certificate::new();
     let tls = acceptor(&files.tls).unwrap();
-    let quick = Limits { header_timeout: short, write_timeout: short, ..limits() };
+    let quick = LimitsConfig { header_timeout: short, write_timeout: short, ..limits() };
     let plain = start(quick.clone(), PATIENT, None).await;
     let secure = start(quick, PATIENT, tls).await;
     for (server, sent) in [
@@ -315,13 +315,13 @@ async fn huge_heads_are_refused() {
     assert!(answer.is_err() || answer.unwrap().status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
 }
 
-fn shared_by(router: Router, stopping: bool) -> Shared {
+fn shared_by(router: Router, stopping: bool) -> ServerShared {
     let limits = limits();
-    Shared {
+    ServerShared {
         under_way: UnderWay::at_most(1),
         router,
         tls: None,
-        connections: Connections::new(&limits),
+        connections: ConnectionTable::new(&limits),
         proxies: Arc::default(),
         limits,
         stopping: AtomicBool::new(stopping),
@@ -329,9 +329,9 @@ fn shared_by(router: Router, stopping: bool) -> Shared {
 }
 
 /// What is said to a request of each protocol.
-async fn refused_by(shared: &Shared) -> Vec<(Version, (StatusCode, HeaderMap, String))> {
+async fn refused_by(shared: &ServerShared) -> Vec<(Version, (StatusCode, HeaderMap, String))> {
     let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
-    let in_flight = Arc::new(Connection::new(Arc::new(peer))).begin();
+    let in_flight = Arc::new(ConnectionState::new(Arc::new(peer))).begin();
     let mut answers = Vec::new();
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let request = Request::builder().version(version).body(Body::empty()).unwrap();
@@ -346,7 +346,7 @@ async fn refused_by(shared: &Shared) -> Vec<(Version, (StatusCode, HeaderMap, St
 /// A self-signed certificate in files.
 struct Certificate {
     directory: PathBuf,
-    tls: Tls,
+    tls: TlsConfig,
     der: CertificateDer<'static>,
 }
 
@@ -358,7 +358,7 @@ impl Certificate {
         let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let tls = Tls { cert: Some(cert), key: Some(key), extra_roots: Vec::new() };
+        let tls = TlsConfig { cert: Some(cert), key: Some(key), extra_roots: Vec::new() };
         Self { directory, tls, der: made.cert.der().clone() }
     }
 

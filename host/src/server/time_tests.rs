@@ -11,8 +11,8 @@ async fn closed<T>(connection: impl Future<Output = T>) {
 
 #[tokio::test]
 async fn an_idle_http2_connection_is_closed_though_it_answers_pings() {
-    let strangers = Limits { header_timeout: SHORT, ..limits() };
-    let known = Limits { keep_alive: SHORT, ..limits() };
+    let strangers = LimitsConfig { header_timeout: SHORT, ..limits() };
+    let known = LimitsConfig { keep_alive: SHORT, ..limits() };
     for (limits, path) in
         [(strangers.clone(), None), (strangers, Some("/stranger")), (known, Some("/version"))]
     {
@@ -30,7 +30,7 @@ async fn an_idle_http2_connection_is_closed_though_it_answers_pings() {
 
 #[tokio::test]
 async fn a_connection_is_kept_longer_than_a_head_may_take() {
-    let server = start(Limits { header_timeout: SHORT, ..limits() }, PATIENT, None).await;
+    let server = start(LimitsConfig { header_timeout: SHORT, ..limits() }, PATIENT, None).await;
     let mut kept = server.http1().await;
     for _ in 0..2 {
         let answer = read(kept.send_request(request("GET", "/version", "")).await.unwrap()).await;
@@ -50,7 +50,7 @@ async fn a_connection_is_kept_longer_than_a_head_may_take() {
 
 #[tokio::test]
 async fn an_idle_http1_connection_is_closed_in_the_end() {
-    let server = start(Limits { keep_alive: SHORT, ..limits() }, PATIENT, None).await;
+    let server = start(LimitsConfig { keep_alive: SHORT, ..limits() }, PATIENT, None).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -60,7 +60,7 @@ async fn an_idle_http1_connection_is_closed_in_the_end() {
 
 #[tokio::test]
 async fn an_http2_answer_that_is_not_read_is_reset_and_others_go_on() {
-    let server = start(Limits { write_timeout: SHORT, ..limits() }, PATIENT, None).await;
+    let server = start(LimitsConfig { write_timeout: SHORT, ..limits() }, PATIENT, None).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     // The window of the connection has room for others when that of a stream is full.
     let (mut sender, connection) = h2::client::Builder::new()
@@ -90,7 +90,7 @@ async fn an_http2_answer_that_is_not_read_is_reset_and_others_go_on() {
 }
 
 /// The status of what is sent as it stands.
-async fn status_of(server: &Running, request: &str) -> String {
+async fn status_of(server: &RunningSimulator, request: &str) -> String {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = [0; 12];

@@ -9,10 +9,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use pushlet_settings::{Problem, Tls, private};
+use pushlet_settings::{Problem, TlsConfig, private};
 
 /// What accepts TLS, if it is configured. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1.
-pub fn acceptor(config: &Tls) -> Result<Option<TlsAcceptor>, Problem> {
+pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, Problem> {
     let (cert, key) = match (&config.cert, &config.key) {
         (None, None) => return Ok(None),
         (Some(cert), Some(key)) => (cert, key),

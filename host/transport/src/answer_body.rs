@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::error::Cause;
-use pushlet_quota::account::{Account, MemoryUse, Reservation};
+use super::error::FailureCause;
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
 /// Bytes of an answer that are not counted: more than nearly all answers have, and as many as one that is awaited may
 /// cost.
@@ -16,7 +16,7 @@ pub(super) struct AnswerBody<'a> {
     bytes: BytesMut,
     most: usize,
     payer: Option<&'a Arc<Account>>,
-    reserved: Option<Reservation>,
+    reserved: Option<MemoryReservation>,
 }
 
 impl<'a> AnswerBody<'a> {
@@ -24,24 +24,24 @@ impl<'a> AnswerBody<'a> {
         Self { bytes: BytesMut::new(), most, payer, reserved: None }
     }
 
-    pub fn push(&mut self, piece: &[u8]) -> Result<(), Cause> {
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), FailureCause> {
         let length = self.bytes.len() + piece.len();
         if length > self.most {
-            return Err(Cause::TooLarge);
+            return Err(FailureCause::TooLarge);
         }
         if let Some(payer) = self.payer.filter(|_| length > SMALL) {
             let reserved = self.reserved.get_or_insert_with(|| payer.reserve_nothing(MemoryUse::Answers));
             // The buffer grows by doubling.
             let all = length.max(self.bytes.capacity());
             let more = all.saturating_sub(reserved.bytes());
-            reserved.grow(more).map_err(|_| Cause::OutOfMemory)?;
+            reserved.grow(more).map_err(|_| FailureCause::OutOfMemory)?;
         }
         self.bytes.extend_from_slice(piece);
         Ok(())
     }
 
     /// The whole of it, and the memory that it has reserved.
-    pub fn finish(self) -> (Bytes, Option<Reservation>) {
+    pub fn finish(self) -> (Bytes, Option<MemoryReservation>) {
         (self.bytes.freeze(), self.reserved)
     }
 }
@@ -68,12 +68,12 @@ mod tests {
                 Err(cause) => break cause,
             }
         };
-        assert!(cause == Cause::OutOfMemory && (50..=102).contains(&pushed), "{cause} after {pushed}");
+        assert!(cause == FailureCause::OutOfMemory && (50..=102).contains(&pushed), "{cause} after {pushed}");
         assert!(account.memory_used_for(MemoryUse::Answers) >= pushed * 1000);
         let (body, reserved) = large.finish();
         assert_eq!(body.len(), pushed * 1000);
         drop(reserved);
         assert_eq!(account.memory_used(), 0);
-        assert_eq!(AnswerBody::new(10, None).push(&[0; 11]), Err(Cause::TooLarge));
+        assert_eq!(AnswerBody::new(10, None).push(&[0; 11]), Err(FailureCause::TooLarge));
     }
 }

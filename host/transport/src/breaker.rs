@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 /// The pauses between failures.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
+pub(super) struct BackoffPolicy {
     /// Failures in a row that open the breaker.
     pub threshold: u32,
     pub base: Duration,
@@ -17,8 +17,8 @@ pub(super) struct Backoff {
 
 /// Counts failures in a row.
 #[derive(Debug, Clone)]
-pub(super) struct Breaker {
-    backoff: Backoff,
+pub(super) struct CircuitBreaker {
+    backoff: BackoffPolicy,
     /// Since the peer last answered anything.
     failures: u32,
     /// Since a connection that was opened last turned out good: the pauses grow with these.
@@ -37,9 +37,9 @@ pub enum BreakerState {
     HalfOpen,
 }
 
-impl Breaker {
-    pub fn new(backoff: Backoff) -> Self {
-        Breaker { backoff, failures: 0, failed_connects: 0, retry_at: None }
+impl CircuitBreaker {
+    pub fn new(backoff: BackoffPolicy) -> Self {
+        CircuitBreaker { backoff, failures: 0, failed_connects: 0, retry_at: None }
     }
 
     /// `jitter` is a random fraction of `u32::MAX`: the pause is between half and the whole of its nominal
@@ -103,13 +103,13 @@ pub(super) fn jitter() -> u32 {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff =
-        Backoff { threshold: 3, base: Duration::from_millis(100), max: Duration::from_secs(1) };
+    const BACKOFF: BackoffPolicy =
+        BackoffPolicy { threshold: 3, base: Duration::from_millis(100), max: Duration::from_secs(1) };
 
     #[test]
     fn opens_after_the_threshold_and_closes_on_success() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(BACKOFF);
+        let mut breaker = CircuitBreaker::new(BACKOFF);
         breaker.failed(now, u32::MAX);
         breaker.failed(now, u32::MAX);
         assert_eq!(breaker.state(now), BreakerState::Closed);
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn an_answer_elsewhere_says_that_the_peer_is_up_and_leaves_the_pause() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(BACKOFF);
+        let mut breaker = CircuitBreaker::new(BACKOFF);
         for _ in 0..3 {
             breaker.failed(now, u32::MAX);
         }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn the_pause_doubles_up_to_its_maximum_with_jitter() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(BACKOFF);
+        let mut breaker = CircuitBreaker::new(BACKOFF);
         let mut pause = |jitter| {
             breaker.failed(now, jitter);
             breaker.pause_until(now).map(|until| (until - now).as_millis())

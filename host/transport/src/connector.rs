@@ -19,30 +19,30 @@ use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
-use super::dial::{Resolver, dial_any};
+use super::dial::{HostResolver, dial_any};
 use super::error::DialError;
-use super::frames::{Heads, MOST_INFORMATIONAL, Scanner};
+use super::frames::{FrameScanner, HeaderCounts, MOST_INFORMATIONAL};
 use super::origin::Origin;
 
 /// Opens connections to one origin as one identity.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Dialled>);
+pub(super) struct TlsConnector(Arc<DialTarget>);
 
-struct Dialled {
+struct DialTarget {
     origin: Origin,
     tls: Arc<ClientConfig>,
-    resolver: Resolver,
+    resolver: HostResolver,
     within: Duration,
 }
 
-impl Connector {
-    pub fn new(origin: Origin, tls: Arc<ClientConfig>, resolver: Resolver, within: Duration) -> Self {
-        Self(Arc::new(Dialled { origin, tls, resolver, within }))
+impl TlsConnector {
+    pub fn new(origin: Origin, tls: Arc<ClientConfig>, resolver: HostResolver, within: Duration) -> Self {
+        Self(Arc::new(DialTarget { origin, tls, resolver, within }))
     }
 }
 
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Counted>;
+impl Service<Uri> for TlsConnector {
+    type Response = TokioIo<CountedStream>;
     type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
 
@@ -53,11 +53,11 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let Self(dialled) = self.clone();
         Box::pin(async move {
-            let Dialled { origin, tls, resolver, within } = &*dialled;
+            let DialTarget { origin, tls, resolver, within } = &*dialled;
             let stream = dial_any(origin, tls, resolver, *within).await?;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let frames = is_http2.then(|| Box::new((Scanner::new(0, false), Heads::default())));
-            Ok(TokioIo::new(Counted { stream, frames }))
+            let frames = is_http2.then(|| Box::new((FrameScanner::new(0, false), HeaderCounts::default())));
+            Ok(TokioIo::new(CountedStream { stream, frames }))
         })
     }
 }
@@ -76,18 +76,18 @@ pub(super) fn limit_informational<B>(request: &mut http::Request<B>) -> Arc<Noti
 }
 
 /// A TLS connection that fails where a stream of HTTP/2 gets too many informational answers.
-pub(super) struct Counted {
+pub(super) struct CountedStream {
     stream: TlsStream<TcpStream>,
-    frames: Option<Box<(Scanner, Heads)>>,
+    frames: Option<Box<(FrameScanner, HeaderCounts)>>,
 }
 
-impl Connection for Counted {
+impl Connection for CountedStream {
     fn connected(&self) -> Connected {
         if self.frames.is_some() { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -107,7 +107,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -11,9 +11,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::error::{Cause, DialError};
+use super::error::{DialError, FailureCause};
 use super::guard;
-use super::lookup::Lookups;
+use super::lookup::DnsLookups;
 use super::origin::Origin;
 use pushlet_model::tenant::TenantId;
 
@@ -24,8 +24,8 @@ const MOST_ADDRESSES: usize = 16;
 
 /// How the names of one peer are looked up.
 #[derive(Clone)]
-pub(super) struct Resolver {
-    pub lookups: Lookups,
+pub(super) struct HostResolver {
+    pub lookups: DnsLookups,
     /// Whose share a lookup comes out of.
     pub tenant: TenantId,
     /// Only public addresses are returned.
@@ -36,13 +36,13 @@ pub(super) struct Resolver {
 pub(super) async fn dial(
     origin: &Origin,
     tls: &Arc<ClientConfig>,
-    resolver: &Resolver,
+    resolver: &HostResolver,
     within: Duration,
 ) -> Result<TlsStream<TcpStream>, DialError> {
     let stream = dial_any(origin, tls, resolver, within).await?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         let why = "the server does not speak HTTP/2: it chose no ALPN protocol";
-        return Err(DialError::new(Cause::Tls, why));
+        return Err(DialError::new(FailureCause::Tls, why));
     }
     Ok(stream)
 }
@@ -51,31 +51,31 @@ pub(super) async fn dial(
 pub(super) async fn dial_any(
     origin: &Origin,
     tls: &Arc<ClientConfig>,
-    resolver: &Resolver,
+    resolver: &HostResolver,
     within: Duration,
 ) -> Result<TlsStream<TcpStream>, DialError> {
     timeout(within, connect(origin, tls, resolver)).await.unwrap_or_else(|_| {
-        Err(DialError::new(Cause::ConnectTimeout, format!("no connection within {within:?}")))
+        Err(DialError::new(FailureCause::ConnectTimeout, format!("no connection within {within:?}")))
     })
 }
 
 async fn connect(
     origin: &Origin,
     tls: &Arc<ClientConfig>,
-    resolver: &Resolver,
+    resolver: &HostResolver,
 ) -> Result<TlsStream<TcpStream>, DialError> {
     let addresses = resolver.resolve(&origin.host(), origin.port()).await?;
     let socket = race(addresses).await?;
-    let failed = |error: &dyn std::fmt::Display| DialError::new(Cause::Tls, error.to_string());
-    socket.set_nodelay(true).map_err(|error| DialError::new(Cause::Connect, error.to_string()))?;
+    let failed = |error: &dyn std::fmt::Display| DialError::new(FailureCause::Tls, error.to_string());
+    socket.set_nodelay(true).map_err(|error| DialError::new(FailureCause::Connect, error.to_string()))?;
     let name = origin.server_name().ok_or_else(|| failed(&"the host is no valid server name"))?;
     TlsConnector::from(tls.clone()).connect(name, socket).await.map_err(|error| {
         let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-        if is_tls { failed(&error) } else { DialError::new(Cause::Connect, error.to_string()) }
+        if is_tls { failed(&error) } else { DialError::new(FailureCause::Connect, error.to_string()) }
     })
 }
 
-impl Resolver {
+impl HostResolver {
     /// The addresses of a host, freshly looked up, IPv6 and IPv4 by turns.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
         let found = match host.parse::<IpAddr>() {
@@ -83,13 +83,16 @@ impl Resolver {
             Err(_) => self.lookups.addresses(&self.tenant, host, port).await?,
         };
         if found.is_empty() {
-            return Err(DialError::new(Cause::Dns, format!("{host} has no address")));
+            return Err(DialError::new(FailureCause::Dns, format!("{host} has no address")));
         }
         let may = |address: &SocketAddr| !self.guarded || guard::may_be_dialled(address.ip());
         let allowed = found.iter().copied().filter(may);
         let addresses = by_turns(allowed);
         if addresses.is_empty() {
-            return Err(DialError::new(Cause::ForbiddenAddress, format!("{host} has no public address")));
+            return Err(DialError::new(
+                FailureCause::ForbiddenAddress,
+                format!("{host} has no public address"),
+            ));
         }
         Ok(addresses)
     }
@@ -109,7 +112,7 @@ fn by_turns(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
     let mut left = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
-    let mut last = DialError::new(Cause::Connect, "no address");
+    let mut last = DialError::new(FailureCause::Connect, "no address");
     loop {
         attempts
             .extend(left.next().map(|address| async move { (address, TcpStream::connect(address).await) }));
@@ -129,10 +132,10 @@ async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
 }
 
 /// The system may give up before we do.
-fn cause_of(error: &std::io::Error) -> Cause {
+fn cause_of(error: &std::io::Error) -> FailureCause {
     match error.kind() {
-        std::io::ErrorKind::TimedOut => Cause::ConnectTimeout,
-        _ => Cause::Connect,
+        std::io::ErrorKind::TimedOut => FailureCause::ConnectTimeout,
+        _ => FailureCause::Connect,
     }
 }
 
@@ -170,7 +173,7 @@ mod tests {
     async fn when_none_answers_the_last_reason_is_told() {
         let (one, two) = (closed().await, closed().await);
         let error = race(vec![one, two]).await.unwrap_err();
-        assert_eq!(error.cause, Cause::Connect);
+        assert_eq!(error.cause, FailureCause::Connect);
         assert!(error.detail.starts_with(&two.to_string()), "{error}");
     }
 

@@ -19,7 +19,7 @@ const LONGEST_REASON: usize = 300;
 
 /// What is known of a request that got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub enum RequestState {
     /// The peer has not processed it and never will: it is safe to send again.
     NotSent,
     /// It was handed to the socket whole and no answer came: it may or may not have been processed.
@@ -28,7 +28,7 @@ pub enum Delivery {
 
 /// Why a send failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
+pub enum FailureCause {
     #[error("the request cannot be put on the wire")]
     InvalidRequest,
     #[error("the host name does not resolve")]
@@ -80,7 +80,7 @@ pub enum Cause {
     ShuttingDown,
 }
 
-impl Cause {
+impl FailureCause {
     /// Whether a dial failed, so that nothing was sent.
     pub(super) fn is_failed_connect(&self) -> bool {
         matches!(self, Self::Connect | Self::ConnectTimeout | Self::Dns | Self::Tls)
@@ -90,18 +90,18 @@ impl Cause {
 /// Why no connection came about.
 #[derive(Debug, Clone)]
 pub(super) struct DialError {
-    pub cause: Cause,
+    pub cause: FailureCause,
     pub detail: String,
 }
 
 impl DialError {
-    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+    pub fn new(cause: FailureCause, detail: impl Into<String>) -> Self {
         DialError { cause, detail: detail.into() }
     }
 
     /// Whether trying again soon will not help.
     pub fn is_lasting(&self) -> bool {
-        matches!(self.cause, Cause::Tls | Cause::ForbiddenAddress)
+        matches!(self.cause, FailureCause::Tls | FailureCause::ForbiddenAddress)
     }
 }
 
@@ -116,8 +116,8 @@ impl std::error::Error for DialError {}
 /// A send without an answer.
 #[derive(Debug, Clone)]
 pub struct SendError {
-    pub delivery: Delivery,
-    pub cause: Cause,
+    pub delivery: RequestState,
+    pub cause: FailureCause,
     /// When to try again, where that is known.
     pub retry_after: Option<Duration>,
     /// For the log of the operator, not for callers. Holds no secret.
@@ -127,21 +127,21 @@ pub struct SendError {
 }
 
 impl SendError {
-    pub(super) fn new(delivery: Delivery, cause: Cause, detail: impl Into<String>) -> Self {
+    pub(super) fn new(delivery: RequestState, cause: FailureCause, detail: impl Into<String>) -> Self {
         SendError { delivery, cause, retry_after: None, detail: detail.into(), behind: None }
     }
 
-    pub(super) fn not_sent(cause: Cause, detail: impl Into<String>) -> Self {
-        Self::new(Delivery::NotSent, cause, detail)
+    pub(super) fn not_sent(cause: FailureCause, detail: impl Into<String>) -> Self {
+        Self::new(RequestState::NotSent, cause, detail)
     }
 
     /// No peer could be made for this origin: the tenant's share is in use.
     pub(super) fn too_many_peers(origin: &Origin) -> Self {
-        Self::not_sent(Cause::TooManyPeers, origin.to_string()).retry_after(PEERS_PAUSE)
+        Self::not_sent(FailureCause::TooManyPeers, origin.to_string()).retry_after(PEERS_PAUSE)
     }
 
-    pub(super) fn unknown(cause: Cause, detail: impl Into<String>) -> Self {
-        Self::new(Delivery::Unknown, cause, detail)
+    pub(super) fn unknown(cause: FailureCause, detail: impl Into<String>) -> Self {
+        Self::new(RequestState::Unknown, cause, detail)
     }
 
     /// Whether the request may be sent again by itself after so many attempts: only what is no fault of the
@@ -149,13 +149,16 @@ impl SendError {
     pub(super) fn may_resend(&self, attempts: u32, deadline: Instant) -> bool {
         attempts < ATTEMPTS
             && Instant::now() < deadline
-            && self.delivery == Delivery::NotSent
-            && matches!(self.cause, Cause::GoAway { .. } | Cause::Refused | Cause::ConnectionLost)
+            && self.delivery == RequestState::NotSent
+            && matches!(
+                self.cause,
+                FailureCause::GoAway { .. } | FailureCause::Refused | FailureCause::ConnectionLost
+            )
     }
 
     /// Waits before the next attempt: not at all, or longer each time where the peer refuses.
     pub(super) async fn pause(&self, attempts: u32, deadline: Instant) {
-        if self.cause == Cause::Refused {
+        if self.cause == FailureCause::Refused {
             sleep_until(deadline.min(Instant::now() + REFUSED_PAUSE * (1 << attempts))).await;
         }
     }
@@ -175,13 +178,17 @@ impl SendError {
 
     /// Whether the peer could not be reached at all.
     pub fn is_unreached(&self) -> bool {
-        let step = |cause: &Cause| {
+        let step = |cause: &FailureCause| {
             matches!(
                 cause,
-                Cause::Dns | Cause::Connect | Cause::ConnectTimeout | Cause::Tls | Cause::ForbiddenAddress
+                FailureCause::Dns
+                    | FailureCause::Connect
+                    | FailureCause::ConnectTimeout
+                    | FailureCause::Tls
+                    | FailureCause::ForbiddenAddress
             )
         };
-        self.cause == Cause::PeerDown
+        self.cause == FailureCause::PeerDown
             || step(&self.cause)
             || self.behind.as_ref().is_some_and(|one| step(&one.cause))
     }
@@ -194,8 +201,8 @@ impl SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fate = match self.delivery {
-            Delivery::NotSent => "not sent",
-            Delivery::Unknown => "outcome unknown",
+            RequestState::NotSent => "not sent",
+            RequestState::Unknown => "outcome unknown",
         };
         write!(f, "{} ({fate})", self.cause)?;
         if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
@@ -205,9 +212,9 @@ impl fmt::Display for SendError {
 impl std::error::Error for SendError {}
 
 /// What the TLS library says names no address and tells more than that the handshake failed.
-fn step(cause: &Cause, detail: &str) -> String {
+fn step(cause: &FailureCause, detail: &str) -> String {
     let said = match cause {
-        Cause::Tls if !detail.is_empty() => format!("{cause}: {detail}"),
+        FailureCause::Tls if !detail.is_empty() => format!("{cause}: {detail}"),
         _ => cause.to_string(),
     };
     // A certificate's names, or the reason of a GOAWAY, are the peer's words.

@@ -17,7 +17,7 @@ pub const MOST_INFORMATIONAL: u8 = 8;
 const MOST_STREAMS: usize = 10_000;
 
 /// One frame that has passed whole. `payload` is kept only where it is needed.
-pub struct Frame {
+pub struct WireFrame {
     pub kind: u8,
     pub flags: u8,
     pub stream: u32,
@@ -25,7 +25,7 @@ pub struct Frame {
 }
 
 /// Splits a byte stream into frames, one direction.
-pub struct Scanner {
+pub struct FrameScanner {
     /// Bytes of the current frame's payload that are still to come.
     left: usize,
     /// Bytes before the first frame that are still to come: the client preface.
@@ -33,15 +33,15 @@ pub struct Scanner {
     /// Whether the payload of GOAWAY is kept.
     keep: bool,
     header: Vec<u8>,
-    frame: Option<Frame>,
+    frame: Option<WireFrame>,
 }
 
-impl Scanner {
+impl FrameScanner {
     pub fn new(preface: usize, keep: bool) -> Self {
-        Scanner { left: 0, preface, keep, header: Vec::with_capacity(HEADER), frame: None }
+        FrameScanner { left: 0, preface, keep, header: Vec::with_capacity(HEADER), frame: None }
     }
 
-    pub fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(&Frame)) {
+    pub fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(&WireFrame)) {
         let skipped = take(&mut bytes, self.preface);
         self.preface -= skipped.len();
         while !bytes.is_empty() {
@@ -73,7 +73,7 @@ impl Scanner {
         self.header.clear();
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let stream = u32::from_be_bytes([s & 0x7f, t, u, v]);
-        self.frame = Some(Frame { kind, flags, stream, payload: Vec::new() });
+        self.frame = Some(WireFrame { kind, flags, stream, payload: Vec::new() });
     }
 }
 
@@ -87,11 +87,11 @@ pub fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
 /// Counts the answers to each request that are not its last. They cost the peer a few bytes each and us as much as an
 /// answer, and there is no end of them unless one is set.
 #[derive(Default)]
-pub struct Heads(HashMap<u32, u8>);
+pub struct HeaderCounts(HashMap<u32, u8>);
 
-impl Heads {
+impl HeaderCounts {
     /// False: there were too many on this frame's stream.
-    pub fn received(&mut self, frame: &Frame) -> bool {
+    pub fn received(&mut self, frame: &WireFrame) -> bool {
         let ends = frame.flags & END_STREAM != 0;
         match frame.kind {
             HEADERS if !ends => {
@@ -116,13 +116,13 @@ impl Heads {
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, flags: u8, stream: u32) -> Frame {
-        Frame { kind, flags, stream, payload: Vec::new() }
+    fn frame(kind: u8, flags: u8, stream: u32) -> WireFrame {
+        WireFrame { kind, flags, stream, payload: Vec::new() }
     }
 
     #[test]
     fn so_many_informational_answers_and_no_more() {
-        let mut heads = Heads::default();
+        let mut heads = HeaderCounts::default();
         for _ in 0..=MOST_INFORMATIONAL {
             assert!(heads.received(&frame(HEADERS, 4, 1)));
         }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_what_has_been_answered() {
-        let mut heads = Heads::default();
+        let mut heads = HeaderCounts::default();
         for (stream, (kind, flags)) in
             (1..).step_by(2).zip([(DATA, 0), (DATA, END_STREAM), (HEADERS, END_STREAM), (RST_STREAM, 0)])
         {

@@ -14,20 +14,20 @@ const TAKEN: u8 = 1;
 const REVOKED: u8 = 2;
 
 /// A body in one piece. As long as it is not taken the request is not whole, and no peer processes it.
-pub(super) struct Body {
+pub(super) struct HandoverBody {
     left: Option<Bytes>,
     whose: Arc<AtomicU8>,
 }
 
-/// The other end of a [`Body`].
+/// The other end of a [`HandoverBody`].
 pub(super) struct Handover(Arc<AtomicU8>);
 
-impl Body {
+impl HandoverBody {
     pub fn new(bytes: Bytes) -> (Self, Handover) {
         // Of a request without a body nobody is asked for one.
         let (whose, left) = if bytes.is_empty() { (TAKEN, None) } else { (OURS, Some(bytes)) };
         let whose = Arc::new(AtomicU8::new(whose));
-        (Body { left, whose: whose.clone() }, Handover(whose))
+        (HandoverBody { left, whose: whose.clone() }, Handover(whose))
     }
 }
 
@@ -38,7 +38,7 @@ impl Handover {
     }
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for HandoverBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -69,15 +69,15 @@ mod tests {
 
     #[tokio::test]
     async fn it_belongs_to_the_one_who_takes_it_first() {
-        let (body, handover) = Body::new(Bytes::from_static(b"abc"));
+        let (body, handover) = HandoverBody::new(Bytes::from_static(b"abc"));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
         assert!(!handover.revoke());
 
-        let (body, handover) = Body::new(Bytes::from_static(b"abc"));
+        let (body, handover) = HandoverBody::new(Bytes::from_static(b"abc"));
         assert!(handover.revoke());
         assert!(body.collect().await.is_err());
 
-        let (_, handover) = Body::new(Bytes::new());
+        let (_, handover) = HandoverBody::new(Bytes::new());
         assert!(!handover.revoke());
     }
 }

@@ -15,18 +15,18 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
 use super::answer_body::AnswerBody;
-use super::breaker::{Backoff, Breaker, BreakerState, jitter};
-use super::connector::{Connector, limit_informational};
-use super::dial::Resolver;
-use super::error::{Cause, Delivery, DialError, SendError};
+use super::breaker::{BackoffPolicy, BreakerState, CircuitBreaker, jitter};
+use super::connector::{TlsConnector, limit_informational};
+use super::dial::HostResolver;
+use super::error::{DialError, FailureCause, RequestState, SendError};
 use super::guard;
-use super::handover::Body;
-use super::lookup::Lookups;
-use super::message::{Identity, IdentityKey, PeerKey, Protocol, Request};
+use super::handover::HandoverBody;
+use super::lookup::DnsLookups;
+use super::message::{ClientIdentity, IdentityKey, PeerKey, Protocol, Request};
 use super::response::{ConnectionHandle, Response};
-use super::settings::Settings;
+use super::settings::TransportSettings;
 use super::stats::{ConnectionStats, PeerLoad};
-use super::tls::Tls;
+use super::tls::TlsConfigs;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 
@@ -35,48 +35,48 @@ const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// How often a peer with requests in flight over HTTP/2 is tested.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-type Client = legacy::Client<Connector, Body>;
+type HttpsClient = legacy::Client<TlsConnector, HandoverBody>;
 
 /// A client with connections of its own, and a bulkhead, for each origin and identity.
-pub(super) struct Https {
-    tls: Arc<Tls>,
-    settings: Arc<Settings>,
-    lookups: Lookups,
-    peers: Arc<Peers>,
+pub(super) struct HttpsPeers {
+    tls: Arc<TlsConfigs>,
+    settings: Arc<TransportSettings>,
+    lookups: DnsLookups,
+    peers: Arc<PeerTable>,
 }
 
-type Peers = RwLock<FairCache<TenantId, PeerKey, Arc<Peer>>>;
+type PeerTable = RwLock<FairCache<TenantId, PeerKey, Arc<HttpsPeer>>>;
 
 /// What keeps one origin and identity from taking more than its share. Streams of a connection are a share
 /// too, which is why it has connections of its own.
-struct Peer {
+struct HttpsPeer {
     key: PeerKey,
     tenant: TenantId,
-    client: Client,
+    client: HttpsClient,
     permits: Semaphore,
     most: usize,
     waiting: AtomicUsize,
-    fate: Mutex<Fate>,
+    fate: Mutex<PeerHealth>,
 }
 
-struct Fate {
-    breaker: Breaker,
+struct PeerHealth {
+    breaker: CircuitBreaker,
     /// A request is under way that shall tell whether the peer is back.
     probing: bool,
     last_failure: Option<DialError>,
     used_at: Instant,
 }
 
-impl Https {
-    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>, lookups: Lookups) -> Self {
+impl HttpsPeers {
+    pub fn new(tls: Arc<TlsConfigs>, settings: Arc<TransportSettings>, lookups: DnsLookups) -> Self {
         let peers = Arc::new(RwLock::new(FairCache::new(settings.max_peers)));
         tokio::spawn(forget_idle(Arc::downgrade(&peers), settings.https_idle_timeout));
-        Https { tls, settings, lookups, peers }
+        HttpsPeers { tls, settings, lookups, peers }
     }
 
     pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
         if key.guarded && request.origin.address().is_some_and(|address| !guard::may_be_dialled(address)) {
-            return Err(SendError::not_sent(Cause::ForbiddenAddress, request.origin.to_string()));
+            return Err(SendError::not_sent(FailureCause::ForbiddenAddress, request.origin.to_string()));
         }
         let peer = self.peer(key, request)?;
         let asked = Instant::now();
@@ -99,8 +99,9 @@ impl Https {
 
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
         let now = Instant::now();
-        let of =
-            |peer: &Arc<Peer>| ConnectionStats::new(&peer.tenant, &peer.key, Protocol::Https, peer.load(now));
+        let of = |peer: &Arc<HttpsPeer>| {
+            ConnectionStats::new(&peer.tenant, &peer.key, Protocol::Https, peer.load(now))
+        };
         self.all().iter().map(of).collect()
     }
 
@@ -123,7 +124,7 @@ impl Https {
         peers.iter().for_each(|peer| peer.permits.close());
     }
 
-    fn peer(&self, key: &PeerKey, request: &Request) -> Result<Arc<Peer>, SendError> {
+    fn peer(&self, key: &PeerKey, request: &Request) -> Result<Arc<HttpsPeer>, SendError> {
         let tenant = &request.tenant;
         {
             let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
@@ -134,48 +135,48 @@ impl Https {
         // Made before the lock is taken, since that takes a while; it is dropped if another one was faster.
         let client = self.client(key, request)?;
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Peer::new(key.clone(), tenant.clone(), client, &self.settings));
+        let make = || Arc::new(HttpsPeer::new(key.clone(), tenant.clone(), client, &self.settings));
         let found = peers.get_or_insert_with(tenant, key, 1, |peer| !peer.is_busy(), make);
         let (peer, _evicted) = found.map_err(|_| SendError::too_many_peers(&request.origin))?;
         Ok(peer)
     }
 
-    fn client(&self, key: &PeerKey, request: &Request) -> Result<Client, SendError> {
+    fn client(&self, key: &PeerKey, request: &Request) -> Result<HttpsClient, SendError> {
         let (lookups, tenant, guarded) = (self.lookups.clone(), request.tenant.clone(), key.guarded);
-        let resolver = Resolver { lookups, tenant, guarded };
+        let resolver = HostResolver { lookups, tenant, guarded };
         client(&self.tls, &self.settings, key, &request.identity, resolver)
-            .map_err(|error| SendError::not_sent(Cause::Tls, error))
+            .map_err(|error| SendError::not_sent(FailureCause::Tls, error))
     }
 
-    fn all(&self) -> Vec<Arc<Peer>> {
+    fn all(&self) -> Vec<Arc<HttpsPeer>> {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
 /// Forgets peers without requests, for as long as there is a transport. A client takes some kilobytes, and a tenant
 /// that sent to thousands of origins may never send again.
-async fn forget_idle(peers: Weak<Peers>, after: Duration) {
+async fn forget_idle(peers: Weak<PeerTable>, after: Duration) {
     loop {
         tokio::time::sleep(after / 6).await;
         let Some(peers) = peers.upgrade() else { return };
         let now = Instant::now();
-        let is_used = |peer: &Peer| peer.is_busy() || peer.fate().used_at + after > now;
+        let is_used = |peer: &HttpsPeer| peer.is_busy() || peer.fate().used_at + after > now;
         peers.write().unwrap_or_else(PoisonError::into_inner).retain(|_, peer| is_used(peer));
     }
 }
 
-impl Peer {
-    fn new(key: PeerKey, tenant: TenantId, client: Client, settings: &Settings) -> Self {
-        let backoff = Backoff {
+impl HttpsPeer {
+    fn new(key: PeerKey, tenant: TenantId, client: HttpsClient, settings: &TransportSettings) -> Self {
+        let backoff = BackoffPolicy {
             threshold: settings.breaker_failures,
             base: settings.backoff_base,
             max: settings.backoff_max,
         };
-        let breaker = Breaker::new(backoff);
-        let fate = Fate { breaker, probing: false, last_failure: None, used_at: Instant::now() };
+        let breaker = CircuitBreaker::new(backoff);
+        let fate = PeerHealth { breaker, probing: false, last_failure: None, used_at: Instant::now() };
         let most = settings.max_requests.clamp(1, Semaphore::MAX_PERMITS);
         let (permits, waiting, fate) = (Semaphore::new(most), AtomicUsize::new(0), Mutex::new(fate));
-        Peer { key, tenant, client, permits, most, waiting, fate }
+        HttpsPeer { key, tenant, client, permits, most, waiting, fate }
     }
 
     /// Waits for this request's turn.
@@ -187,21 +188,21 @@ impl Peer {
         if let Ok(permit) = self.permits.try_acquire() {
             return Ok(permit);
         }
-        let place = Place::take(&self.waiting);
+        let place = QueuePlace::take(&self.waiting);
         if place.before >= max_waiting {
-            let error = SendError::not_sent(Cause::Overloaded, "the wait queue is full");
+            let error = SendError::not_sent(FailureCause::Overloaded, "the wait queue is full");
             return Err(error.retry_after(Duration::from_secs(1)));
         }
         match timeout_at(deadline, self.permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is closed when the transport has been drained.
-            Ok(Err(_)) => Err(SendError::not_sent(Cause::ShuttingDown, "")),
-            Err(_) => Err(SendError::not_sent(Cause::Deadline, "its turn did not come")),
+            Ok(Err(_)) => Err(SendError::not_sent(FailureCause::ShuttingDown, "")),
+            Err(_) => Err(SendError::not_sent(FailureCause::Deadline, "its turn did not come")),
         }
     }
 
     /// Asks the breaker; after a pause one request at a time passes.
-    fn trial(&self) -> Result<Trial<'_>, SendError> {
+    fn trial(&self) -> Result<RequestTrial<'_>, SendError> {
         let now = Instant::now();
         let mut fate = self.fate();
         fate.used_at = now;
@@ -210,17 +211,17 @@ impl Peer {
             BreakerState::HalfOpen if fate.probing => Some(fate.breaker.probe_time()),
             BreakerState::HalfOpen => {
                 fate.probing = true;
-                return Ok(Trial { peer: self, is_probe: true });
+                return Ok(RequestTrial { peer: self, is_probe: true });
             }
             BreakerState::Closed => None,
         };
         match pause {
             Some(pause) => {
-                let error =
-                    SendError::not_sent(Cause::PeerDown, "the last connects failed").retry_after(pause);
+                let error = SendError::not_sent(FailureCause::PeerDown, "the last connects failed")
+                    .retry_after(pause);
                 Err(error.behind(fate.last_failure.clone()))
             }
-            None => Ok(Trial { peer: self, is_probe: false }),
+            None => Ok(RequestTrial { peer: self, is_probe: false }),
         }
     }
 
@@ -237,36 +238,36 @@ impl Peer {
         self.permits.available_permits() < self.most
     }
 
-    fn fate(&self) -> MutexGuard<'_, Fate> {
+    fn fate(&self) -> MutexGuard<'_, PeerHealth> {
         self.fate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place among those that wait.
-struct Place<'a> {
+struct QueuePlace<'a> {
     waiting: &'a AtomicUsize,
     before: usize,
 }
 
-impl<'a> Place<'a> {
+impl<'a> QueuePlace<'a> {
     fn take(waiting: &'a AtomicUsize) -> Self {
-        Place { waiting, before: waiting.fetch_add(1, Ordering::AcqRel) }
+        QueuePlace { waiting, before: waiting.fetch_add(1, Ordering::AcqRel) }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// A request that the breaker let pass.
-struct Trial<'a> {
-    peer: &'a Peer,
+struct RequestTrial<'a> {
+    peer: &'a HttpsPeer,
     is_probe: bool,
 }
 
-impl Trial<'_> {
+impl RequestTrial<'_> {
     /// Notes whether the peer could be reached, if the request tells.
     fn end<T>(self, result: &Result<T, SendError>) {
         let mut fate = self.peer.fate();
@@ -281,7 +282,7 @@ impl Trial<'_> {
     }
 }
 
-impl Drop for Trial<'_> {
+impl Drop for RequestTrial<'_> {
     fn drop(&mut self) {
         if self.is_probe {
             self.peer.fate().probing = false;
@@ -290,14 +291,14 @@ impl Drop for Trial<'_> {
 }
 
 fn client(
-    tls: &Tls,
-    settings: &Settings,
+    tls: &TlsConfigs,
+    settings: &TransportSettings,
     key: &PeerKey,
-    identity: &Identity,
-    resolver: Resolver,
-) -> Result<Client, String> {
+    identity: &ClientIdentity,
+    resolver: HostResolver,
+) -> Result<HttpsClient, String> {
     let tls = Arc::new(tls.config(identity, ALPN).map_err(|error| error.to_string())?);
-    let connector = Connector::new(key.origin.clone(), tls, resolver, settings.connect_timeout);
+    let connector = TlsConnector::new(key.origin.clone(), tls, resolver, settings.connect_timeout);
     let mut client = legacy::Client::builder(TokioExecutor::new());
     client
         .timer(TokioTimer::new())
@@ -309,20 +310,25 @@ fn client(
     Ok(client.build(connector))
 }
 
-async fn exchange(client: &Client, request: &Request, most: usize) -> Result<Response, SendError> {
-    let (body, handover) = Body::new(request.body.clone());
+async fn exchange(client: &HttpsClient, request: &Request, most: usize) -> Result<Response, SendError> {
+    let (body, handover) = HandoverBody::new(request.body.clone());
     let result = match timeout_at(request.deadline, respond(client, request, body, most)).await {
         Ok(result) => result,
-        Err(_) => Err(SendError::unknown(Cause::Deadline, "no answer came in time")),
+        Err(_) => Err(SendError::unknown(FailureCause::Deadline, "no answer came in time")),
     };
     result.map_err(|error| match handover.revoke() {
-        true => SendError { delivery: Delivery::NotSent, ..error },
+        true => SendError { delivery: RequestState::NotSent, ..error },
         false => error,
     })
 }
 
-async fn respond(client: &Client, request: &Request, body: Body, most: usize) -> Result<Response, SendError> {
-    let invalid = |error: http::Error| SendError::not_sent(Cause::InvalidRequest, error.to_string());
+async fn respond(
+    client: &HttpsClient,
+    request: &Request,
+    body: HandoverBody,
+    most: usize,
+) -> Result<Response, SendError> {
+    let invalid = |error: http::Error| SendError::not_sent(FailureCause::InvalidRequest, error.to_string());
     let url = format!("{}{}", request.origin, request.path);
     let url = Uri::try_from(url).map_err(|error| invalid(error.into()))?;
     let mut sent = http::Request::new(body);
@@ -334,7 +340,7 @@ async fn respond(client: &Client, request: &Request, body: Body, most: usize) ->
         biased;
         // The connection ends with the request that is given up here.
         () = too_many.notified() => {
-            return Err(SendError::unknown(Cause::Protocol, "too many informational answers"));
+            return Err(SendError::unknown(FailureCause::Protocol, "too many informational answers"));
         }
         response = client.request(sent) => response.map_err(|error| fate(&error))?,
     };
@@ -365,21 +371,21 @@ fn fate(error: &(dyn Error + 'static)) -> SendError {
         return SendError::not_sent(error.cause.clone(), error.detail.clone());
     }
     if find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect) {
-        return SendError::not_sent(Cause::Connect, detail);
+        return SendError::not_sent(FailureCause::Connect, detail);
     }
     if let Some(error) = find::<h2::Error>(error).filter(|error| error.is_remote()) {
         match error.reason() {
             Some(Reason::REFUSED_STREAM) if error.is_reset() => {
-                return SendError::not_sent(Cause::Refused, detail);
+                return SendError::not_sent(FailureCause::Refused, detail);
             }
             // h2 tells it of the streams above the last one that the peer looked at.
             Some(Reason::NO_ERROR) if error.is_go_away() => {
-                return SendError::not_sent(Cause::GoAway { code: 0, reason: None }, detail);
+                return SendError::not_sent(FailureCause::GoAway { code: 0, reason: None }, detail);
             }
             _ => {}
         }
     }
-    SendError::unknown(Cause::ConnectionLost, detail)
+    SendError::unknown(FailureCause::ConnectionLost, detail)
 }
 
 /// An error and all that caused it, with what `io::Error` hides inside.

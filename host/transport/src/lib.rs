@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use pushlet_model::tenant::TenantId;
 
-use http2::Http2;
-use https::Https;
-use lookup::Lookups;
+use http2::Http2Pools;
+use https::HttpsPeers;
+use lookup::DnsLookups;
 use message::PeerKey;
-use tls::Tls;
+use tls::TlsConfigs;
 
 pub use breaker::BreakerState;
-pub use error::{Cause, Delivery, SendError, SetupError};
-pub use message::{ClientCertificate, Identity, Protocol, Request};
+pub use error::{FailureCause, RequestState, SendError, SetupError};
+pub use message::{ClientIdentity, Protocol, Request, TlsCertificate};
 pub use origin::{Origin, OriginError};
 pub use response::{ConnectionHandle, Response};
-pub use settings::Settings;
+pub use settings::TransportSettings;
 pub use stats::ConnectionStats;
 
 mod answer_body;
@@ -47,23 +47,23 @@ mod tests;
 
 /// Sends requests. Cheap to clone.
 #[derive(Clone)]
-pub struct Transport(Arc<Inner>);
+pub struct Transport(Arc<TransportInner>);
 
-struct Inner {
-    http2: Http2,
-    https: Https,
+struct TransportInner {
+    http2: Http2Pools,
+    https: HttpsPeers,
     draining: AtomicBool,
 }
 
 impl Transport {
     /// Reads the trusted roots. Opens no connection; must be called in a Tokio runtime.
-    pub fn new(settings: Settings) -> Result<Transport, SetupError> {
+    pub fn new(settings: TransportSettings) -> Result<Transport, SetupError> {
         let settings = Arc::new(settings);
-        let tls = Arc::new(Tls::new(&settings)?);
-        let lookups = Lookups::new();
-        let http2 = Http2::new(tls.clone(), settings.clone(), lookups.clone());
-        let https = Https::new(tls, settings, lookups);
-        Ok(Transport(Arc::new(Inner { http2, https, draining: AtomicBool::new(false) })))
+        let tls = Arc::new(TlsConfigs::new(&settings)?);
+        let lookups = DnsLookups::new();
+        let http2 = Http2Pools::new(tls.clone(), settings.clone(), lookups.clone());
+        let https = HttpsPeers::new(tls, settings, lookups);
+        Ok(Transport(Arc::new(TransportInner { http2, https, draining: AtomicBool::new(false) })))
     }
 
     /// Sends one request and waits for its answer, until the deadline at most.
@@ -74,7 +74,7 @@ impl Transport {
         async move {
             let inner = &*self.0;
             if inner.draining.load(Ordering::Acquire) {
-                return Err(SendError::not_sent(Cause::ShuttingDown, ""));
+                return Err(SendError::not_sent(FailureCause::ShuttingDown, ""));
             }
             check(&request)?;
             let key = PeerKey {
@@ -98,13 +98,13 @@ impl Transport {
 
     /// Nobody is this any more: closes its connections as soon as their streams have ended.
     /// An anonymous identity is that of `tenant`.
-    pub fn retire(&self, tenant: &TenantId, identity: &Identity) {
+    pub fn retire(&self, tenant: &TenantId, identity: &ClientIdentity) {
         let identity = identity.key(tenant);
         self.0.http2.retire(&identity);
         self.0.https.retire(&identity);
     }
 
-    /// Refuses new requests with [`Cause::ShuttingDown`], lets those under way finish, and closes the
+    /// Refuses new requests with [`FailureCause::ShuttingDown`], lets those under way finish, and closes the
     /// connections in order. Cuts what is left after `within`.
     pub async fn drain(&self, within: Duration) {
         self.0.draining.store(true, Ordering::Release);
@@ -115,7 +115,7 @@ impl Transport {
 /// Refuses what would not survive the way: a path that is none, fields that belong to the connection
 /// (RFC 9113, section 8.2.2), and fields that the transport writes itself.
 fn check(request: &Request) -> Result<(), SendError> {
-    let invalid = |detail: String| SendError::not_sent(Cause::InvalidRequest, detail);
+    let invalid = |detail: String| SendError::not_sent(FailureCause::InvalidRequest, detail);
     if !request.path.starts_with('/') {
         return Err(invalid("the path must start with '/'".to_owned()));
     }

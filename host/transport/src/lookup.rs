@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
-use super::error::{Cause, DialError};
+use super::error::{DialError, FailureCause};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairPermits;
 
@@ -18,16 +18,16 @@ const MOST_AT_ONCE: usize = 64;
 /// Lookups of one tenant that wait.
 const MOST_WAITING: usize = 10_000;
 
-type System = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+type SystemLookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Lookups {
+pub(super) struct DnsLookups {
     permits: FairPermits<TenantId>,
-    system: Arc<System>,
+    system: Arc<SystemLookup>,
 }
 
-impl Lookups {
+impl DnsLookups {
     /// Through the system's resolver.
     pub fn new() -> Self {
         Self::through(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
@@ -45,7 +45,10 @@ impl Lookups {
         port: u16,
     ) -> Result<Vec<SocketAddr>, DialError> {
         let permit = self.permits.acquire(tenant).await.map_err(|_| {
-            DialError::new(Cause::Overloaded, "too many of the tenant's host names wait to be looked up")
+            DialError::new(
+                FailureCause::Overloaded,
+                "too many of the tenant's host names wait to be looked up",
+            )
         })?;
         let (system, name) = (self.system.clone(), host.to_owned());
         let looking_up = tokio::task::spawn_blocking(move || {
@@ -53,7 +56,7 @@ impl Lookups {
             system(&name, port)
         });
         let found = looking_up.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        found.map_err(|error| DialError::new(Cause::Dns, format!("{host}: {error}")))
+        found.map_err(|error| DialError::new(FailureCause::Dns, format!("{host}: {error}")))
     }
 }
 
@@ -72,11 +75,11 @@ mod tests {
         waiting: AtomicUsize,
     }
 
-    fn gated() -> (Arc<Gate>, Lookups) {
+    fn gated() -> (Arc<Gate>, DnsLookups) {
         let gate =
             Arc::new(Gate { open: Mutex::new(false), opened: Condvar::new(), waiting: AtomicUsize::new(0) });
         let its = gate.clone();
-        let lookups = Lookups::through(move |host, port| {
+        let lookups = DnsLookups::through(move |host, port| {
             if host.starts_with("slow") {
                 its.waiting.fetch_add(1, Ordering::SeqCst);
                 let open = its.opened.wait_while(its.open.lock().unwrap(), |open| !*open).unwrap();

@@ -24,16 +24,16 @@ pub enum Protocol {
 
 /// Who speaks. Requests of different identities never share an [`Protocol::Http2`] connection.
 #[derive(Clone)]
-pub enum Identity {
+pub enum ClientIdentity {
     Anonymous,
     /// A TLS client certificate.
-    Certificate(Arc<ClientCertificate>),
+    Certificate(Arc<TlsCertificate>),
     /// A digest of what decides which provider tokens may share a connection. It is no secret.
     Token([u8; 32]),
 }
 
 /// A TLS client certificate with its key.
-pub struct ClientCertificate {
+pub struct TlsCertificate {
     /// A digest of the certificate and of whose it is: two with the same digest are the same identity.
     pub digest: [u8; 32],
     pub key: Arc<CertifiedKey>,
@@ -46,7 +46,7 @@ pub struct Request {
     pub tenant: TenantId,
     pub origin: Origin,
     pub protocol: Protocol,
-    pub identity: Identity,
+    pub identity: ClientIdentity,
     pub method: Method,
     /// Path and query, with a leading `/`.
     pub path: String,
@@ -99,22 +99,24 @@ pub(super) struct PeerKey {
     pub guarded: bool,
 }
 
-impl Identity {
+impl ClientIdentity {
     pub(super) fn key(&self, tenant: &TenantId) -> IdentityKey {
         match self {
-            Identity::Anonymous => IdentityKey::Anonymous(tenant.clone()),
-            Identity::Certificate(certificate) => IdentityKey::Certificate(certificate.digest),
-            Identity::Token(digest) => IdentityKey::Token(*digest),
+            ClientIdentity::Anonymous => IdentityKey::Anonymous(tenant.clone()),
+            ClientIdentity::Certificate(certificate) => IdentityKey::Certificate(certificate.digest),
+            ClientIdentity::Token(digest) => IdentityKey::Token(*digest),
         }
     }
 }
 
-impl PartialEq for Identity {
+impl PartialEq for ClientIdentity {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Identity::Anonymous, Identity::Anonymous) => true,
-            (Identity::Certificate(one), Identity::Certificate(other)) => one.digest == other.digest,
-            (Identity::Token(one), Identity::Token(other)) => one == other,
+            (ClientIdentity::Anonymous, ClientIdentity::Anonymous) => true,
+            (ClientIdentity::Certificate(one), ClientIdentity::Certificate(other)) => {
+                one.digest == other.digest
+            }
+            (ClientIdentity::Token(one), ClientIdentity::Token(other)) => one == other,
             _ => false,
         }
     }

@@ -12,9 +12,9 @@ use url::{Host, Url};
 
 /// Scheme `https`, a host and a port, written `https://host[:port]`. Cheap to clone.
 #[derive(Clone)]
-pub struct Origin(Arc<Parts>);
+pub struct Origin(Arc<OriginParts>);
 
-struct Parts {
+struct OriginParts {
     host: Host<String>,
     port: u16,
     authority: Authority,
@@ -51,7 +51,7 @@ impl Origin {
         let text = if port == 443 { host.to_string() } else { format!("{host}:{port}") };
         let authority = Authority::try_from(text.as_str()).map_err(|_| OriginError::NoHost)?;
         let text = format!("https://{text}");
-        Ok(Origin(Arc::new(Parts { host, port, authority, text })))
+        Ok(Origin(Arc::new(OriginParts { host, port, authority, text })))
     }
 
     /// Host name, or address without brackets.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::http2::StreamOrigin;
-use pushlet_quota::account::Reservation;
+use super::http2::pool::StreamOrigin;
+use pushlet_quota::account::MemoryReservation;
 
 /// An answer.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Response {
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What the body takes on the account, if it is large.
-    pub reserved: Option<Reservation>,
+    pub reserved: Option<MemoryReservation>,
     /// How long the request waited for its place on a connection.
     pub waited: Duration,
     pub connection: ConnectionHandle,

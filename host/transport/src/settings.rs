@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 
 /// How the transport behaves. Every bound is per origin and identity unless it says otherwise.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct TransportSettings {
     /// Trusted beside the system's root certificates.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// Time for DNS, TCP and TLS together.
@@ -41,9 +41,9 @@ pub struct Settings {
     pub max_response: usize,
 }
 
-impl Default for Settings {
+impl Default for TransportSettings {
     fn default() -> Self {
-        Settings {
+        TransportSettings {
             extra_roots: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             max_connections: 4,

@@ -9,17 +9,17 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
 use super::error::SetupError;
-use super::message::Identity;
-use super::settings::Settings;
+use super::message::ClientIdentity;
+use super::settings::TransportSettings;
 
 /// The trusted roots, read once.
-pub(super) struct Tls {
+pub(super) struct TlsConfigs {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
-impl Tls {
-    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
+impl TlsConfigs {
+    pub fn new(settings: &TransportSettings) -> Result<Self, SetupError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         for root in &settings.extra_roots {
@@ -29,19 +29,19 @@ impl Tls {
             return Err(SetupError::NoRoots);
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Ok(Tls { roots: Arc::new(roots), provider })
+        Ok(TlsConfigs { roots: Arc::new(roots), provider })
     }
 
     /// A configuration of its own, so that TLS sessions are not resumed across identities.
-    pub fn config(&self, identity: &Identity, alpn: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
+    pub fn config(&self, identity: &ClientIdentity, alpn: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots.clone());
         let mut config = match identity {
-            Identity::Certificate(certificate) => {
+            ClientIdentity::Certificate(certificate) => {
                 builder.with_client_cert_resolver(Arc::new(OneCertificate(certificate.key.clone())))
             }
-            Identity::Anonymous | Identity::Token(_) => builder.with_no_client_auth(),
+            ClientIdentity::Anonymous | ClientIdentity::Token(_) => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)

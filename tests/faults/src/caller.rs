@@ -8,7 +8,7 @@ use std::time::Duration;
 use pushlet_gateway::{Duplicates, Fate, Fields, Gateway, Registration, Send, Via};
 use pushlet_model::contract::{Disposition, Target};
 use pushlet_model::tenant::TenantId;
-use pushlet_settings::Layers;
+use pushlet_settings::ConfigLayers;
 use rcgen::KeyPair;
 use serde_json::json;
 
@@ -53,7 +53,7 @@ impl Caller {
             setup.deadline.as_millis(),
             setup.resend_unknown,
         );
-        let mut layers = Layers::new()?;
+        let mut layers = ConfigLayers::new()?;
         layers.text(&roots.0, &text)?;
         let gateway = pushlet::start::gateway(&layers.finish()?)?;
         let caller = Self { gateway, tenant: TenantId::default_tenant() };

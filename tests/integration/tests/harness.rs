@@ -8,7 +8,7 @@ use pushlet::server::Server;
 use pushlet::{server, start};
 use pushlet_api as http;
 use pushlet_gateway::Gateway;
-use pushlet_settings::{Config, Layers};
+use pushlet_settings::{Config, ConfigLayers};
 use pushlet_simulator::{Options, Received, Service, Simulator};
 use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response};
@@ -171,7 +171,7 @@ pub fn client() -> reqwest::Client {
 }
 
 pub fn config(toml: &str) -> Config {
-    let mut layers = Layers::new().unwrap();
+    let mut layers = ConfigLayers::new().unwrap();
     layers.text(Path::new("test.toml"), toml).unwrap();
     let mut config = layers.finish().unwrap_or_else(|problem| panic!("{problem}\n{toml}"));
     // The built-in components are the same for all: no need to compile them again for each test.

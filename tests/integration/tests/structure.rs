@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 const LONGEST_FILE: usize = 400;
 
 /// Modules of the program, and which others each may name. Not listed: none may be.
-const PROGRAM_MODULES: &[(&str, &[&str])] =
-    &[("server", &[]), ("simulated", &[]), ("start", &[]), ("cli", &["server", "simulated", "start"])];
+const PROGRAM_MODULES: &[(&str, &[&str])] = &[
+    ("server", &[]),
+    ("simulator", &[]),
+    ("bootstrap", &[]),
+    ("cli", &["server", "simulator", "bootstrap"]),
+];
 
 /// Crates, and which crates of this workspace each may depend on.
 const CRATES: &[(&str, &[&str])] = &[

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pushlet_credential::{Credential, Purpose, Secret, Uploads};
+use pushlet_credential::{Credential, CredentialPurpose, Secret, UploadedSecrets};
 use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::Credential as Kind;
 
@@ -14,7 +14,7 @@ pub fn credential(bytes: &[u8]) {
     let [field, password, file @ ..] = bytes else { return };
     let secrets: Vec<_> = kinds().iter().flat_map(|kind| &kind.secrets).collect();
     let secret = secrets[usize::from(*field) % secrets.len()];
-    let mut uploads = Uploads::default();
+    let mut uploads = UploadedSecrets::default();
     uploads.insert(&secret.name, Secret::new(file.to_vec()));
     if let (Some(field), true) = (&secret.password, password % 2 == 1) {
         let passwords: [&[u8]; 4] = [b"", b"password", b"\xff", "p\u{e4}ss".as_bytes()];
@@ -23,7 +23,7 @@ pub fn credential(bytes: &[u8]) {
     }
     // A fixed time, so that a finding stays one.
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let purpose = Purpose { environment: Environment::Production, now, settings: Vec::new() };
+    let purpose = CredentialPurpose { environment: Environment::Production, now, settings: Vec::new() };
     if let Ok(Some(credential)) = Credential::parse(kinds(), &uploads, &purpose) {
         assert!(kinds().iter().any(|kind| kind.name == credential.kind()));
         credential.summary();

@@ -8,7 +8,7 @@ use pushlet_model::contract::manifest::TargetKind;
 use pushlet_model::contract::{Application, Target};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts};
-use pushlet_sandbox::{BUILT_IN, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
+use pushlet_sandbox::{BUILT_IN, ComponentTrust, Instances, Provider, ProviderError, Sandbox, SandboxLimits};
 
 use crate::contract;
 
@@ -17,10 +17,14 @@ pub fn providers() -> &'static [(Arc<Provider>, Arc<Instances>)] {
     static PROVIDERS: OnceLock<Vec<(Arc<Provider>, Arc<Instances>)>> = OnceLock::new();
     PROVIDERS.get_or_init(|| {
         // Under a fuzzer everything is slow.
-        let limits = Limits { instances: 16, call_timeout: Duration::from_secs(10), ..Limits::default() };
+        let limits = SandboxLimits {
+            instances: 16,
+            call_timeout: Duration::from_secs(10),
+            ..SandboxLimits::default()
+        };
         let sandbox = Sandbox::new(limits, Accounts::new(AccountSettings::default()).unwrap()).unwrap();
         let load = |(_, bytes): &(&str, &[u8])| {
-            let provider = Provider::load(&sandbox, bytes, Trust::BuiltIn, &Arc::default()).unwrap();
+            let provider = Provider::load(&sandbox, bytes, ComponentTrust::BuiltIn, &Arc::default()).unwrap();
             let instances = provider.instances(&TenantId::default_tenant());
             (provider, instances)
         };

@@ -10,7 +10,7 @@ use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use pushlet::start;
 use pushlet_api::{Watch, router};
-use pushlet_settings::{Callers, Layers};
+use pushlet_settings::{CallerConfig, ConfigLayers};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
@@ -77,10 +77,10 @@ fn server() -> &'static Router {
         let endpoints: String =
             ["apns", "fcm", "gcm"].iter().map(|name| format!("[endpoints.{name}]\n{nowhere}")).collect();
         let settings = format!("[delivery]\ndeadline = \"50ms\"\nretries = 0\n{endpoints}");
-        let mut layers = Layers::new().unwrap();
+        let mut layers = ConfigLayers::new().unwrap();
         layers.text(Path::new("properties.toml"), &settings).unwrap();
         let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
         let gateway = start::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
-        router(Arc::new(gateway), &config.limits, &Callers::default(), &Watch::new(None, false)).0
+        router(Arc::new(gateway), &config.limits, &CallerConfig::default(), &Watch::new(None, false)).0
     })
 }

@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
-use pushlet_settings::{Log, LogFormat, LogLevel};
+use pushlet_settings::{LogConfig, LogFormat, LogLevel};
 use queue::Queue;
 
 pub use queue::{Flush, dropped};
@@ -27,7 +27,7 @@ pub const REQUESTS: &str = "pushlet::requests";
 
 /// Sets up the log of the whole process. Changes nothing if there is one already. What is returned writes what still
 /// waits when it is dropped.
-pub fn start(config: &Log) -> Flush {
+pub fn start(config: &LogConfig) -> Flush {
     // At their finer levels the HTTP libraries write headers, and with them passwords and keys.
     let targets = Targets::new().with_default(LevelFilter::WARN).with_target("pushlet", level(config.level));
     let queue = Queue::new(Arc::default(), config.format == LogFormat::Json);

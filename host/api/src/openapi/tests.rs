@@ -10,7 +10,7 @@ use super::super::testing::{Fake, ask, limits, open_router, watch};
 use super::super::{Watch, router};
 use super::*;
 use pushlet_model::notification;
-use pushlet_settings::{Callers, Hidden, Login};
+use pushlet_settings::{CallerConfig, Hidden, Login};
 
 /// Beginnings of paths: pages for people.
 const NOT_DESCRIBED: &[&str] = &["/docs", "/console"];
@@ -66,7 +66,7 @@ async fn every_route_is_in_the_document_and_nothing_else() {
 #[tokio::test]
 async fn metrics_are_documented_where_they_are_served() {
     let (router, _) =
-        router(Arc::new(Fake::default()), &limits(), &Callers::default(), &Watch::new(None, true));
+        router(Arc::new(Fake::default()), &limits(), &CallerConfig::default(), &Watch::new(None, true));
     assert!(document_of(&router).await["paths"].get("/metrics").is_none());
     assert!(!paths_of(&router).contains("/metrics"));
 }
@@ -117,7 +117,7 @@ async fn the_common_fields_are_those_that_notifications_have() {
 #[tokio::test]
 async fn the_page_is_for_everybody_and_asks_nobody_else() {
     let login = Login { username: "me".into(), password: Hidden::new("sesame".into()) };
-    let callers = Callers { login: Some(login), ..Callers::default() };
+    let callers = CallerConfig { login: Some(login), ..CallerConfig::default() };
     let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
     assert_eq!(ask(&router, get("/openapi.json")).await.status, 401);
     for (uri, kind) in

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use pushlet_settings::{Problem, Telemetry};
+use pushlet_settings::{Problem, TelemetryConfig};
 
 pub use context::{SpanId, TraceContext, TraceId};
 
@@ -64,7 +64,10 @@ pub struct Exporting(JoinHandle<()>);
 
 impl Tracer {
     /// None: nothing is to be exported. Must be called in a Tokio runtime.
-    pub fn start(config: &Telemetry, client: reqwest::Client) -> Result<Option<(Self, Exporting)>, Problem> {
+    pub fn start(
+        config: &TelemetryConfig,
+        client: reqwest::Client,
+    ) -> Result<Option<(Self, Exporting)>, Problem> {
         let Some(endpoint) = &config.otlp_endpoint else { return Ok(None) };
         let (spans, waiting) = mpsc::channel(WAITING);
         let counts = Arc::<Counts>::default();

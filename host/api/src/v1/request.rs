@@ -10,7 +10,7 @@ use super::target;
 use pushlet_gateway::{Line, Shared, Targets};
 use pushlet_model::contract::Target;
 use pushlet_model::error::{Error, Kind};
-use pushlet_settings::Limits;
+use pushlet_settings::LimitsConfig;
 
 pub(super) struct SendRequest {
     pub job: Job,
@@ -208,7 +208,7 @@ pub(super) struct Most {
 }
 
 impl Most {
-    pub fn of(limits: &Limits) -> Self {
+    pub fn of(limits: &LimitsConfig) -> Self {
         Self { targets: limits.targets, copies: limits.notifications_body.saturating_mul(8) }
     }
 

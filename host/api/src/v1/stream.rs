@@ -30,7 +30,7 @@ use pushlet_gateway::tenants::{Permission, Withdrawal};
 use pushlet_gateway::{self as gateway, DeliveryResult, Duplicates, Fate, Gate, Shared, Stop, Targets};
 use pushlet_model::error::{Error, Kind};
 use pushlet_quota::account::MemoryUse;
-use pushlet_settings::Limits;
+use pushlet_settings::LimitsConfig;
 
 /// Lines and results that wait between two steps.
 const WAITING: usize = 512;
@@ -183,7 +183,7 @@ pub(super) async fn send(
 }
 
 /// The first line that is not blank.
-async fn header(lines: &mut Lines, limits: &Limits, permission: Permission) -> Result<Shared, Error> {
+async fn header(lines: &mut Lines, limits: &LimitsConfig, permission: Permission) -> Result<Shared, Error> {
     let wrong = |why: &str| {
         let message =
             format!("the first line must be a JSON object with application_id and notification: {why}");

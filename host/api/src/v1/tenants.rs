@@ -19,7 +19,7 @@ use super::segments::Segments;
 use super::{Failure, json};
 use pushlet_gateway::tenants::{KeyRequest, KeyView, LimitUse, NewKey, TenantView, Tenants, Usage, Wanted};
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::tenant::{Limits, TenantId};
+use pushlet_model::tenant::{TenantId, TenantLimits};
 use shapes::{
     Key, Keys, MadeKey, MadeTenant, NewKeyRequest, OfTenant, Shown, SinceStart, TenantChange, TenantUsage,
     TenantsPage, Used,
@@ -271,9 +271,9 @@ async fn body(request: Request, api: &Api, known: &[&str]) -> Result<Object, Err
     Object::new(fields, "", known)
 }
 
-fn limits(fields: Map<String, Value>) -> Result<Limits, Error> {
+fn limits(fields: Map<String, Value>) -> Result<TenantLimits, Error> {
     let mut own = Object::new(fields, "limits.", LIMITS)?;
-    Ok(Limits {
+    Ok(TenantLimits {
         requests_per_second: own.positive("requests_per_second")?,
         pushes_per_second: own.positive("pushes_per_second")?,
         concurrent_sends: own.positive("concurrent_sends")?,

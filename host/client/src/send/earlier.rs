@@ -3,19 +3,19 @@
 
 use std::collections::VecDeque;
 
-use super::target::{Key, key};
+use super::target::{TargetKey, key};
 
 /// Lines that are remembered: as many different targets as the server compares with.
 const MOST: usize = 229_376;
 
 #[derive(Default)]
-pub struct Earlier {
-    keys: VecDeque<Key>,
+pub struct RecentTargets {
+    keys: VecDeque<TargetKey>,
     /// The number of the next line.
     next: u64,
 }
 
-impl Earlier {
+impl RecentTargets {
     pub fn push(&mut self, target: &str) {
         if self.keys.len() == MOST {
             self.keys.pop_front();
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn lines_are_remembered_for_a_while() {
-        let mut earlier = Earlier::default();
+        let mut earlier = RecentTargets::default();
         (0..MOST + 2).for_each(|number| earlier.push(&number.to_string()));
         assert!(earlier.differs(2, "x") && !earlier.differs(2, "2") && !earlier.differs(2, " 2 "));
         assert!(!earlier.differs(1, "x"), "it is forgotten");

@@ -18,12 +18,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::print;
-use super::server::Server;
-use progress::Progress;
+use super::server::ApiClient;
+use progress::ProgressDisplay;
 use pushlet_settings::Problem;
-use results::Results;
-use stop::Stop;
-use targets::Targets;
+use results::ResultsFile;
+use stop::StopSignal;
+use targets::TargetReader;
 
 /// It could not be done, or not to the end.
 const FAILED: u8 = 1;
@@ -122,17 +122,17 @@ pub fn command() -> Command {
         .after_help(HELP)
 }
 
-pub async fn run(server: &Server, matches: &ArgMatches) -> Result<ExitCode, Problem> {
+pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<ExitCode, Problem> {
     let header = notification::header(matches)?;
     let results = matches.get_one::<PathBuf>("results");
-    let mut results = Results::open(results.map(PathBuf::as_path), matches.get_flag("resume"), &header)?;
+    let mut results = ResultsFile::open(results.map(PathBuf::as_path), matches.get_flag("resume"), &header)?;
     let all = |name| matches.get_many::<String>(name).unwrap_or_default().cloned().collect::<Vec<_>>();
     let targets = match matches.get_one::<PathBuf>("targets") {
-        Some(file) => Targets::open(file, results.take_done())?,
-        None => Targets::given(all("to"), results.take_done()),
+        Some(file) => TargetReader::open(file, results.take_done())?,
+        None => TargetReader::given(all("to"), results.take_done()),
     };
-    let mut progress = Progress::new(targets.total(), targets.skipped(), all("ok"));
-    let end = stream::send(server, &header, targets, &mut results, &mut progress, Stop::listen()).await;
+    let mut progress = ProgressDisplay::new(targets.total(), targets.skipped(), all("ok"));
+    let end = stream::send(server, &header, targets, &mut results, &mut progress, StopSignal::listen()).await;
     progress.end();
     results.flush()?;
     let end = end.map_err(|problem| match progress.settled() {
@@ -153,11 +153,11 @@ pub async fn run(server: &Server, matches: &ArgMatches) -> Result<ExitCode, Prob
     Ok(ExitCode::from(code))
 }
 
-fn exit_code(progress: &Progress) -> ExitCode {
+fn exit_code(progress: &ProgressDisplay) -> ExitCode {
     if progress.all_good() { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) }
 }
 
-fn report(end: &stream::End, progress: &Progress, as_json: bool) -> Result<(), Problem> {
+fn report(end: &stream::StreamEnd, progress: &ProgressDisplay, as_json: bool) -> Result<(), Problem> {
     if as_json {
         // As the last line of a stream has it: every status is there, and `interrupted` if it was.
         let statuses: Vec<&str> = STATUSES.into_iter().chain(["delivered", "valid", "duplicates"]).collect();

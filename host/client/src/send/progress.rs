@@ -22,7 +22,7 @@ const LOOKS: usize = 25;
 /// Statuses that need nobody's attention.
 const GOOD: [&str; 4] = ["delivered", "replaced", "valid", "duplicate"];
 
-pub struct Progress {
+pub struct ProgressDisplay {
     /// Targets all told; None: not known.
     total: Option<u64>,
     skipped: Arc<AtomicU64>,
@@ -37,7 +37,7 @@ pub struct Progress {
     accepted: Vec<String>,
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// `skipped`: counts targets that had a result before.
     pub fn new(total: Option<u64>, skipped: Arc<AtomicU64>, accepted: Vec<String>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
@@ -193,9 +193,12 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn progress(accepted: &[&str]) -> Progress {
+    fn progress(accepted: &[&str]) -> ProgressDisplay {
         let accepted = accepted.iter().map(|status| (*status).to_owned()).collect();
-        Progress { is_terminal: true, ..Progress::new(Some(1_000_000), Arc::default(), accepted) }
+        ProgressDisplay {
+            is_terminal: true,
+            ..ProgressDisplay::new(Some(1_000_000), Arc::default(), accepted)
+        }
     }
 
     #[test]
@@ -226,7 +229,7 @@ mod tests {
 
     #[test]
     fn without_a_terminal_there_is_a_line_a_minute() {
-        let mut progress = Progress { is_terminal: false, ..progress(&[]) };
+        let mut progress = ProgressDisplay { is_terminal: false, ..progress(&[]) };
         let (start, mut lines) = (progress.start, Vec::new());
         // 10 targets a second; the third minute has none.
         for tick in 1..=5 * 180 {

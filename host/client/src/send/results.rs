@@ -7,7 +7,7 @@ use std::path::Path;
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
-use super::target::{Done, Target};
+use super::target::{FinishedTargets, Target};
 use pushlet_settings::Problem;
 
 /// Results after which another try makes no sense, or might be a second push.
@@ -21,20 +21,20 @@ const WHAT: &str = "notification_digest";
 pub const OTHER_SPELLING: &str = "other_spelling";
 
 /// Where results go.
-pub struct Results {
+pub struct ResultsFile {
     file: Option<BufWriter<File>>,
-    done: Done,
+    done: FinishedTargets,
     /// What is sent: it stands in each line, so that another run knows whether it sends the same.
     what: String,
 }
 
-impl Results {
+impl ResultsFile {
     /// None: nowhere. A file that holds something is only written to in order to `resume`. `header`: application
     /// and notification, which must be those of the file then.
     pub fn open(path: Option<&Path>, resume: bool, header: &Value) -> Result<Self, Problem> {
         let same = json!([header["application_id"], header["notification"]]).to_string();
         let what = hex::encode(&digest(&SHA256, same.as_bytes()).as_ref()[..8]);
-        let Some(path) = path else { return Ok(Self { file: None, done: Done::default(), what }) };
+        let Some(path) = path else { return Ok(Self { file: None, done: FinishedTargets::default(), what }) };
         let wrong = |error: std::io::Error| Problem::new(format_args!("{}: {error}", path.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(wrong)?;
         // One that is empty is what a send left that the server refused.
@@ -50,12 +50,12 @@ impl Results {
                 )));
             }
             Some(Some(done)) => done,
-            None => Done::default(),
+            None => FinishedTargets::default(),
         };
         Ok(Self { file: Some(BufWriter::with_capacity(256 << 10, file)), done, what })
     }
 
-    pub fn take_done(&mut self) -> Done {
+    pub fn take_done(&mut self) -> FinishedTargets {
         std::mem::take(&mut self.done)
     }
 
@@ -85,8 +85,8 @@ fn not_written(error: std::io::Error) -> Problem {
 
 /// What is done; None: it is not what is sent now. A last line that was cut off is closed, so that the next one is
 /// whole.
-fn read(file: &mut File, what: &str) -> std::io::Result<Option<Done>> {
-    let mut done = Done::default();
+fn read(file: &mut File, what: &str) -> std::io::Result<Option<FinishedTargets>> {
+    let mut done = FinishedTargets::default();
     let mut input = BufReader::with_capacity(1 << 20, &mut *file);
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
@@ -119,10 +119,10 @@ fn read(file: &mut File, what: &str) -> std::io::Result<Option<Done>> {
 mod tests {
     use super::*;
 
-    fn file(text: &str) -> (std::path::PathBuf, Done) {
+    fn file(text: &str) -> (std::path::PathBuf, FinishedTargets) {
         let path = std::env::temp_dir().join(format!("pushlet-results-{}", uuid::Uuid::new_v4()));
         std::fs::write(&path, text).unwrap();
-        let done = Results::open(Some(&path), true, &Value::Null).unwrap().take_done();
+        let done = ResultsFile::open(Some(&path), true, &Value::Null).unwrap().take_done();
         (path, done)
     }
 
@@ -136,9 +136,9 @@ mod tests {
         assert!(!done.contains("e") && done.contains("E"));
         assert!(done.contains("{ \"target\": {\"topic\": \"c\"} }"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{lines}\n"));
-        assert!(Results::open(Some(&path), false, &Value::Null).is_err());
+        assert!(ResultsFile::open(Some(&path), false, &Value::Null).is_err());
         std::fs::write(&path, "").unwrap();
-        assert!(Results::open(Some(&path), false, &Value::Null).is_ok());
+        assert!(ResultsFile::open(Some(&path), false, &Value::Null).is_ok());
         std::fs::remove_file(path).unwrap();
     }
     #[test]
@@ -146,13 +146,13 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pushlet-results-{}", uuid::Uuid::new_v4()));
         let header =
             |body: &str| serde_json::json!({ "application_id": "shop", "notification": { "body": body } });
-        let mut results = Results::open(Some(&path), false, &header("Hello")).unwrap();
+        let mut results = ResultsFile::open(Some(&path), false, &header("Hello")).unwrap();
         let result = serde_json::json!({ "index": 0, "status": "delivered" });
         results.write("a", result.as_object().unwrap()).unwrap();
         results.flush().unwrap();
-        let mut again = Results::open(Some(&path), true, &header("Hello")).unwrap();
+        let mut again = ResultsFile::open(Some(&path), true, &header("Hello")).unwrap();
         assert!(again.take_done().contains("a"));
-        let told = Results::open(Some(&path), true, &header("Hallo")).err().unwrap().to_string();
+        let told = ResultsFile::open(Some(&path), true, &header("Hallo")).err().unwrap().to_string();
         assert!(told.contains("another application or notification"), "{told}");
         std::fs::remove_file(path).unwrap();
     }

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 
 /// How often it was pressed. Cheap to clone.
 #[derive(Clone)]
-pub struct Stop(watch::Receiver<u32>);
+pub struct StopSignal(watch::Receiver<u32>);
 
-impl Stop {
+impl StopSignal {
     /// From now on Ctrl-C does not end the program by itself.
     pub fn listen() -> Self {
         let (pressed, stop) = watch::channel(0);

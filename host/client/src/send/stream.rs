@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::earlier::Earlier;
-use super::progress::{self, Progress};
-use super::results::{OTHER_SPELLING, Results};
-use super::stop::Stop;
+use super::earlier::RecentTargets;
+use super::progress::{self, ProgressDisplay};
+use super::results::{OTHER_SPELLING, ResultsFile};
+use super::stop::StopSignal;
 use super::target::Target;
-use super::targets::Targets;
+use super::targets::TargetReader;
 use crate::print;
-use crate::server::Server;
+use crate::server::ApiClient;
 use pushlet_settings::Problem;
 
 /// Targets that are read ahead.
@@ -34,7 +34,7 @@ const EXAMPLES: usize = 5;
 
 /// How the stream ended.
 #[derive(Default)]
-pub struct End {
+pub struct StreamEnd {
     /// Why the server ended it early, if it did.
     pub interrupted: Option<String>,
     /// Ctrl-C ended it.
@@ -44,26 +44,26 @@ pub struct End {
 }
 
 #[derive(Default)]
-struct Sent {
+struct SentTarget {
     /// The text of each target that has no result, by its number in the stream.
     texts: HashMap<u64, String>,
-    earlier: Earlier,
+    earlier: RecentTargets,
 }
 
 /// The targets that are in flight. Cheap to clone.
 #[derive(Clone)]
-struct InFlight {
-    sent: Arc<Mutex<Sent>>,
+struct TargetsInFlight {
+    sent: Arc<Mutex<SentTarget>>,
     /// For how many more there is room.
     room: Arc<Semaphore>,
 }
 
-impl InFlight {
+impl TargetsInFlight {
     fn new() -> Self {
         Self { sent: Arc::default(), room: Arc::new(Semaphore::new(IN_FLIGHT)) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Sent> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, SentTarget> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,17 +80,17 @@ impl InFlight {
 
 /// Sends to all targets. What is wrong with a single target is no error.
 pub async fn send(
-    server: &Server,
+    server: &ApiClient,
     header: &Value,
-    targets: Targets,
-    results: &mut Results,
-    progress: &mut Progress,
-    mut stop: Stop,
-) -> Result<End, Problem> {
+    targets: TargetReader,
+    results: &mut ResultsFile,
+    progress: &mut ProgressDisplay,
+    mut stop: StopSignal,
+) -> Result<StreamEnd, Problem> {
     let (sender, body) = Channel::<Bytes, std::io::Error>::new(4);
     let (read, waiting) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || read_all(targets, &read));
-    let in_flight = InFlight::new();
+    let in_flight = TargetsInFlight::new();
     let feeding = tokio::spawn(feed(sender, format!("{header}\n"), waiting, in_flight.clone(), stop.clone()));
     let request = server.plain(Method::POST, "/v1/notifications:stream");
     let request = request.header("content-type", "application/x-ndjson").body(Body::wrap(body));
@@ -100,13 +100,13 @@ pub async fn send(
     };
     let end = tokio::select! {
         end = received => end,
-        () = stop.pressed(2) => Ok(End::default()),
+        () = stop.pressed(2) => Ok(StreamEnd::default()),
     };
     feeding.abort();
     if stop.is_pressed() {
         // It may wait for input for ever.
         reading.abort();
-        return end.map(|end| End { stopped: true, ..end });
+        return end.map(|end| StreamEnd { stopped: true, ..end });
     }
     if end.is_err() {
         // It may be waiting for input that nobody needs any more.
@@ -117,10 +117,10 @@ pub async fn send(
 }
 
 async fn finish(
-    end: End,
+    end: StreamEnd,
     reading: JoinHandle<Result<(), Problem>>,
-    in_flight: &InFlight,
-) -> Result<End, Problem> {
+    in_flight: &TargetsInFlight,
+) -> Result<StreamEnd, Problem> {
     if end.interrupted.is_some() {
         return Ok(end);
     }
@@ -131,7 +131,7 @@ async fn finish(
     }
 }
 
-fn read_all(mut targets: Targets, read: &mpsc::Sender<Target>) -> Result<(), Problem> {
+fn read_all(mut targets: TargetReader, read: &mpsc::Sender<Target>) -> Result<(), Problem> {
     while let Some(target) = targets.next()? {
         if read.blocking_send(target).is_err() {
             break;
@@ -144,8 +144,8 @@ async fn feed(
     mut sender: Sender<Bytes, std::io::Error>,
     header: String,
     mut waiting: mpsc::Receiver<Target>,
-    in_flight: InFlight,
-    mut stop: Stop,
+    in_flight: TargetsInFlight,
+    mut stop: StopSignal,
 ) {
     let mut piece = BytesMut::from(header.as_bytes());
     let mut received = Vec::with_capacity(PIECE);
@@ -170,7 +170,7 @@ async fn next_targets(
     waiting: &mut mpsc::Receiver<Target>,
     received: &mut Vec<Target>,
     room: &Semaphore,
-    stop: &mut Stop,
+    stop: &mut StopSignal,
 ) -> bool {
     let next = async {
         let place = room.acquire().await.ok()?;
@@ -191,13 +191,13 @@ async fn next_targets(
 }
 
 async fn receive(
-    server: &Server,
+    server: &ApiClient,
     mut response: reqwest::Response,
-    results: &mut Results,
-    progress: &mut Progress,
-    in_flight: &InFlight,
-) -> Result<End, Problem> {
-    let mut end = End::default();
+    results: &mut ResultsFile,
+    progress: &mut ProgressDisplay,
+    in_flight: &TargetsInFlight,
+) -> Result<StreamEnd, Problem> {
+    let mut end = StreamEnd::default();
     let mut buffer = BytesMut::new();
     loop {
         let piece = next_piece(&mut response, progress).await;
@@ -208,7 +208,7 @@ async fn receive(
             let mut result: Map<String, Value> = serde_json::from_slice(&line).map_err(|_| not_ours())?;
             let Some(index) = result.get("index").and_then(Value::as_u64) else {
                 let interrupted = result.get("interrupted").and_then(Value::as_str);
-                return Ok(End { interrupted: interrupted.map(str::to_owned), ..end });
+                return Ok(StreamEnd { interrupted: interrupted.map(str::to_owned), ..end });
             };
             let duplicate_of = result.get("duplicate_of").and_then(Value::as_u64);
             let (target, is_other_spelling) = in_flight.remove(index, duplicate_of).ok_or_else(not_ours)?;
@@ -229,7 +229,7 @@ async fn receive(
 /// The next piece of the answer. The progress line goes on while none comes.
 async fn next_piece(
     response: &mut reqwest::Response,
-    progress: &mut Progress,
+    progress: &mut ProgressDisplay,
 ) -> Result<Option<Bytes>, reqwest::Error> {
     loop {
         match tokio::time::timeout(progress::PAUSE, response.chunk()).await {
@@ -246,9 +246,9 @@ fn broke_off(why: &dyn std::fmt::Display) -> Problem {
 fn settle(
     target: &str,
     result: &Map<String, Value>,
-    results: &mut Results,
-    progress: &mut Progress,
-    end: &mut End,
+    results: &mut ResultsFile,
+    progress: &mut ProgressDisplay,
+    end: &mut StreamEnd,
 ) -> Result<(), Problem> {
     let text = |name| result.get(name).and_then(Value::as_str).unwrap_or_default();
     let status = text("status");

@@ -22,13 +22,13 @@ impl Target {
 }
 
 /// What a target is told apart by: the beginning of a digest.
-pub type Key = [u8; 16];
+pub type TargetKey = [u8; 16];
 
 /// Targets that have a final result: 16 bytes for each, however long it is.
 #[derive(Default)]
-pub struct Done(HashSet<Key>);
+pub struct FinishedTargets(HashSet<TargetKey>);
 
-impl Done {
+impl FinishedTargets {
     pub fn insert(&mut self, target: &str) {
         self.0.insert(key(target));
     }
@@ -39,7 +39,7 @@ impl Done {
 }
 
 /// A JSON line may be written with other spaces.
-pub fn key(target: &str) -> Key {
+pub fn key(target: &str) -> TargetKey {
     let text = trimmed(target);
     let plain = match Target::shown(text) {
         Value::String(_) => text.to_owned(),

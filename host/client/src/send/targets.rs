@@ -9,23 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-use super::target::{Done, Target, trimmed};
+use super::target::{FinishedTargets, Target, trimmed};
 use pushlet_settings::Problem;
 
-pub struct Targets {
+pub struct TargetReader {
     input: Box<dyn BufRead + Send>,
     /// For errors: what is read, and up to which line.
     name: String,
     number: u64,
     /// Lines that have targets; None: it is not known before the end.
     total: Option<u64>,
-    done: Done,
+    done: FinishedTargets,
     skipped: Arc<AtomicU64>,
 }
 
-impl Targets {
+impl TargetReader {
     /// `-`: standard input.
-    pub fn open(path: &Path, done: Done) -> Result<Self, Problem> {
+    pub fn open(path: &Path, done: FinishedTargets) -> Result<Self, Problem> {
         if path == Path::new("-") {
             let input = Box::new(BufReader::new(std::io::stdin()));
             let name = "standard input".to_owned();
@@ -49,7 +49,7 @@ impl Targets {
     }
 
     /// Those of the command line. In quotes, as a file has them too: there, `#` begins no comment.
-    pub fn given(tokens: Vec<String>, done: Done) -> Self {
+    pub fn given(tokens: Vec<String>, done: FinishedTargets) -> Self {
         let total = Some(tokens.len() as u64);
         let lines = tokens.into_iter().map(|token| match Target::shown(&token) {
             Value::String(token) => json!(token).to_string() + "\n",
@@ -135,7 +135,7 @@ mod tests {
         let lines = "# tokens of today\n\u{feff}one\n\n  \"two\" \n'three'\r\n #four\n\
                      {\"target\":{\"topic\":\"a\"}}\n\"\"\n\"s\\u0069x\"";
         std::fs::write(&path, lines).unwrap();
-        let mut targets = Targets::open(&path, Done::default()).unwrap();
+        let mut targets = TargetReader::open(&path, FinishedTargets::default()).unwrap();
         let mut texts = Vec::new();
         while let Some(target) = targets.next().unwrap() {
             assert!(
@@ -148,7 +148,7 @@ mod tests {
         std::fs::remove_file(path).unwrap();
 
         let given = ["a", "#b", "c\"d", "{\"target\":{\"topic\":\"e\"}}"].map(str::to_owned);
-        let mut given = Targets::given(given.into(), Done::default());
+        let mut given = TargetReader::given(given.into(), FinishedTargets::default());
         assert_eq!(given.total(), Some(4));
         let mut lines = std::iter::from_fn(|| given.next().unwrap().map(|target| target.line));
         let quoted = r#"{"target":"c\"d"}"#;

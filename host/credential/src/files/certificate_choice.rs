@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::x509::CertificateInfo;
-use crate::error::Fault;
+use crate::error::FileFault;
 use pushlet_model::contract::Environment;
 
 /// What the certificate is needed for.
-pub(crate) struct Need<'a> {
+pub(crate) struct CertificateNeed<'a> {
     pub environment: Environment,
     pub now: SystemTime,
     /// The setting that a push certificate's UID is the default of, and its value if the caller gave one.
@@ -17,7 +17,7 @@ pub(crate) struct Need<'a> {
 
 /// A certificate whose private key is in the same file.
 #[derive(Clone, Copy)]
-pub(crate) struct Candidate<'a> {
+pub(crate) struct CertificateCandidate<'a> {
     /// Its place in the file.
     pub index: usize,
     pub info: &'a CertificateInfo,
@@ -27,7 +27,10 @@ pub(crate) struct Candidate<'a> {
 
 /// The one that can push. Apple's marks decide before all else, because the same key also signs a team's
 /// code-signing certificate, which may end later.
-pub(crate) fn choose(candidates: Vec<Candidate<'_>>, need: &Need<'_>) -> Result<usize, Fault> {
+pub(crate) fn choose(
+    candidates: Vec<CertificateCandidate<'_>>,
+    need: &CertificateNeed<'_>,
+) -> Result<usize, FileFault> {
     let mut left = require(
         candidates,
         |one| one.info.is_for_clients,
@@ -58,27 +61,30 @@ pub(crate) fn choose(candidates: Vec<Candidate<'_>>, need: &Need<'_>) -> Result<
     }
     // Of one app's certificates the renewed one counts.
     let last = left.iter().max_by_key(|one| one.info.ends_at());
-    last.map(|one| one.index).ok_or(Fault::Unreadable)
+    last.map(|one| one.index).ok_or(FileFault::Unreadable)
 }
 
 /// Those that fit; if there is none, why.
 fn require<'a>(
-    candidates: Vec<Candidate<'a>>,
-    fits: impl Fn(&Candidate<'a>) -> bool,
-    why: impl FnOnce(&[Candidate<'a>]) -> Fault,
-) -> Result<Vec<Candidate<'a>>, Fault> {
+    candidates: Vec<CertificateCandidate<'a>>,
+    fits: impl Fn(&CertificateCandidate<'a>) -> bool,
+    why: impl FnOnce(&[CertificateCandidate<'a>]) -> FileFault,
+) -> Result<Vec<CertificateCandidate<'a>>, FileFault> {
     let fitting: Vec<_> = candidates.iter().filter(|one| fits(one)).copied().collect();
     if fitting.is_empty() { Err(why(&candidates)) } else { Ok(fitting) }
 }
 
 /// Drops those that do not fit, unless none does.
-fn prefer<'a>(candidates: &mut Vec<Candidate<'a>>, fits: impl Fn(&Candidate<'a>) -> bool) {
+fn prefer<'a>(
+    candidates: &mut Vec<CertificateCandidate<'a>>,
+    fits: impl Fn(&CertificateCandidate<'a>) -> bool,
+) {
     if candidates.iter().any(&fits) {
         candidates.retain(fits);
     }
 }
 
-fn topics<'a>(candidates: &[Candidate<'a>]) -> BTreeSet<Option<&'a str>> {
+fn topics<'a>(candidates: &[CertificateCandidate<'a>]) -> BTreeSet<Option<&'a str>> {
     candidates.iter().map(|one| one.info.uid.as_deref()).collect()
 }
 
@@ -87,13 +93,13 @@ fn list(topics: &BTreeSet<Option<&str>>) -> String {
     names.join(", ")
 }
 
-fn of_a_team(candidates: &[Candidate<'_>]) -> Fault {
+fn of_a_team(candidates: &[CertificateCandidate<'_>]) -> FileFault {
     let team = list(&topics(candidates));
     format!("its certificate is a developer's or distributor's of the team {team}, not a push certificate")
         .into()
 }
 
-fn of_another(candidates: &[Candidate<'_>], need: &Need<'_>) -> Fault {
+fn of_another(candidates: &[CertificateCandidate<'_>], need: &CertificateNeed<'_>) -> FileFault {
     let (wanted, other) = match need.environment {
         Environment::Production => ("production", "development"),
         Environment::Development => ("development", "production"),
@@ -106,7 +112,7 @@ fn of_another(candidates: &[Candidate<'_>], need: &Need<'_>) -> Fault {
     .into()
 }
 
-fn ambiguous(topics: &BTreeSet<Option<&str>>, need: &Need<'_>) -> Fault {
+fn ambiguous(topics: &BTreeSet<Option<&str>>, need: &CertificateNeed<'_>) -> FileFault {
     let way = match need.topic {
         Some((setting, _)) => format!("; name one as {setting}, or export one alone"),
         None => "; export one alone".to_owned(),

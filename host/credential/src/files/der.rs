@@ -3,12 +3,12 @@
 use pkcs8::der::asn1::{AnyRef, ObjectIdentifier};
 use pkcs8::der::{Decode, Reader as _, SliceReader, Tag, Tagged};
 
-use crate::error::Fault;
+use crate::error::FileFault;
 
 /// Reads elements one after another from a slice.
-pub(crate) struct Reader<'a>(Option<SliceReader<'a>>);
+pub(crate) struct DerReader<'a>(Option<SliceReader<'a>>);
 
-impl<'a> Reader<'a> {
+impl<'a> DerReader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(SliceReader::new(bytes).ok())
     }
@@ -17,27 +17,27 @@ impl<'a> Reader<'a> {
         self.0.as_ref().is_none_or(|reader| reader.is_finished())
     }
 
-    pub(crate) fn decode<T: Decode<'a>>(&mut self) -> Result<T, Fault> {
-        let reader = self.0.as_mut().ok_or(Fault::Unreadable)?;
-        T::decode(reader).map_err(|_| Fault::Unreadable)
+    pub(crate) fn decode<T: Decode<'a>>(&mut self) -> Result<T, FileFault> {
+        let reader = self.0.as_mut().ok_or(FileFault::Unreadable)?;
+        T::decode(reader).map_err(|_| FileFault::Unreadable)
     }
 
     /// The content of the next element, which must have this tag.
-    pub(crate) fn value(&mut self, tag: Tag) -> Result<&'a [u8], Fault> {
+    pub(crate) fn value(&mut self, tag: Tag) -> Result<&'a [u8], FileFault> {
         let any: AnyRef<'a> = self.decode()?;
-        if any.tag() == tag { Ok(any.value()) } else { Err(Fault::Unreadable) }
+        if any.tag() == tag { Ok(any.value()) } else { Err(FileFault::Unreadable) }
     }
 
     /// A reader of the content of the next element, which must have this tag.
-    pub(crate) fn enter(&mut self, tag: Tag) -> Result<Reader<'a>, Fault> {
-        self.value(tag).map(Reader::new)
+    pub(crate) fn enter(&mut self, tag: Tag) -> Result<DerReader<'a>, FileFault> {
+        self.value(tag).map(DerReader::new)
     }
 
-    pub(crate) fn oid(&mut self) -> Result<ObjectIdentifier, Fault> {
+    pub(crate) fn oid(&mut self) -> Result<ObjectIdentifier, FileFault> {
         self.decode()
     }
 
-    pub(crate) fn integer(&mut self) -> Result<u32, Fault> {
+    pub(crate) fn integer(&mut self) -> Result<u32, FileFault> {
         self.decode()
     }
 }

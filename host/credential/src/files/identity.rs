@@ -8,11 +8,11 @@ use rustls::pki_types::{
 };
 use rustls::sign::{CertifiedKey, SigningKey};
 
-use super::certificate_choice::{self, Candidate, Need};
+use super::certificate_choice::{self, CertificateCandidate, CertificateNeed};
 use super::key;
 use super::private_key::{KeyDer, KeyEncoding};
 use super::x509::CertificateInfo;
-use crate::error::Fault;
+use crate::error::FileFault;
 use pushlet_model::digest::sha256;
 
 const MOST_CERTIFICATES: usize = 16;
@@ -20,7 +20,7 @@ const MOST_KEYS: usize = 4;
 
 /// What a file holds, in its order.
 #[derive(Default)]
-pub(crate) struct Parts {
+pub(crate) struct IdentityParts {
     pub(crate) keys: Vec<KeyDer>,
     certificates: Vec<CertificateFile>,
 }
@@ -32,8 +32,8 @@ struct CertificateFile {
     local_id: Option<Vec<u8>>,
 }
 
-impl Parts {
-    pub(crate) fn add_key(&mut self, key: KeyDer) -> Result<(), Fault> {
+impl IdentityParts {
+    pub(crate) fn add_key(&mut self, key: KeyDer) -> Result<(), FileFault> {
         if self.keys.len() == MOST_KEYS {
             return Err(format!("it holds more than {MOST_KEYS} private keys").into());
         }
@@ -41,7 +41,11 @@ impl Parts {
         Ok(())
     }
 
-    pub(crate) fn add_certificate(&mut self, der: Vec<u8>, local_id: Option<Vec<u8>>) -> Result<(), Fault> {
+    pub(crate) fn add_certificate(
+        &mut self,
+        der: Vec<u8>,
+        local_id: Option<Vec<u8>>,
+    ) -> Result<(), FileFault> {
         if self.certificates.len() == MOST_CERTIFICATES {
             return Err(format!("it holds more than {MOST_CERTIFICATES} certificates").into());
         }
@@ -59,14 +63,14 @@ pub struct ClientCertificate {
 }
 
 /// A client certificate and what is written in it.
-pub(crate) struct Identity {
+pub(crate) struct CertificateIdentity {
     pub(crate) certificate: ClientCertificate,
     pub(crate) info: CertificateInfo,
 }
 
-impl Identity {
+impl CertificateIdentity {
     /// Finds the certificate that is needed and its key, checks its validity, and puts its issuers after it.
-    pub(crate) fn assemble(parts: Parts, need: &Need<'_>) -> Result<Self, Fault> {
+    pub(crate) fn assemble(parts: IdentityParts, need: &CertificateNeed<'_>) -> Result<Self, FileFault> {
         if parts.certificates.is_empty() {
             return Err("it holds no certificate".into());
         }
@@ -76,11 +80,11 @@ impl Identity {
         let mut certificates = Vec::new();
         for CertificateFile { der, local_id } in parts.certificates {
             let info = CertificateInfo::parse(&der)?;
-            certificates.push(Certificate { info, der: der.into(), local_id });
+            certificates.push(ParsedCertificate { info, der: der.into(), local_id });
         }
         let keys = load_all(&parts.keys, &certificates)?;
         let leaf = certificate_choice::choose(candidates(&certificates, &keys), need)?;
-        let Certificate { info, der, .. } = certificates.swap_remove(leaf);
+        let ParsedCertificate { info, der, .. } = certificates.swap_remove(leaf);
         info.check_validity(need.now)?;
         let key = keys.iter().find(|key| key.fits(&info)).ok_or_else(no_match)?;
         let fingerprint = sha256(&der);
@@ -90,30 +94,33 @@ impl Identity {
     }
 }
 
-struct Certificate {
+struct ParsedCertificate {
     info: CertificateInfo,
     der: CertificateDer<'static>,
     local_id: Option<Vec<u8>>,
 }
 
 /// A private key that is ready to sign.
-struct Key<'a> {
+struct LoadedKey<'a> {
     signer: Arc<dyn SigningKey>,
     local_id: Option<&'a [u8]>,
 }
 
-impl Key<'_> {
+impl LoadedKey<'_> {
     fn fits(&self, info: &CertificateInfo) -> bool {
         self.signer.public_key().is_some_and(|public| public.as_ref() == info.public_key)
     }
 }
 
 /// A key that is not supported is an error only where no other one fits a certificate.
-fn load_all<'a>(keys: &'a [KeyDer], certificates: &[Certificate]) -> Result<Vec<Key<'a>>, Fault> {
+fn load_all<'a>(
+    keys: &'a [KeyDer],
+    certificates: &[ParsedCertificate],
+) -> Result<Vec<LoadedKey<'a>>, FileFault> {
     let (mut loaded, mut refused) = (Vec::new(), None);
     for key in keys {
         match load(key, certificates) {
-            Ok(signer) => loaded.push(Key { signer, local_id: key.local_id.as_deref() }),
+            Ok(signer) => loaded.push(LoadedKey { signer, local_id: key.local_id.as_deref() }),
             Err(fault) => refused = refused.or(Some(fault)),
         }
     }
@@ -121,23 +128,26 @@ fn load_all<'a>(keys: &'a [KeyDer], certificates: &[Certificate]) -> Result<Vec<
     if fits { Ok(loaded) } else { Err(refused.unwrap_or_else(no_match)) }
 }
 
-fn no_match() -> Fault {
+fn no_match() -> FileFault {
     "the private key does not match the certificate".into()
 }
 
-fn load(key: &KeyDer, certificates: &[Certificate]) -> Result<Arc<dyn SigningKey>, Fault> {
+fn load(key: &KeyDer, certificates: &[ParsedCertificate]) -> Result<Arc<dyn SigningKey>, FileFault> {
     // Java's keytool leaves the public part out of EC keys; the certificate has it.
     let completed =
         || certificates.iter().find_map(|one| signer(&key.with_public_key(&one.info.public_key)?));
     signer(key).or_else(completed).ok_or_else(|| key::why_refused(key))
 }
 
-fn candidates<'a>(certificates: &'a [Certificate], keys: &[Key<'_>]) -> Vec<Candidate<'a>> {
-    let of = |(index, certificate): (usize, &'a Certificate)| {
+fn candidates<'a>(
+    certificates: &'a [ParsedCertificate],
+    keys: &[LoadedKey<'_>],
+) -> Vec<CertificateCandidate<'a>> {
+    let of = |(index, certificate): (usize, &'a ParsedCertificate)| {
         let key = keys.iter().find(|key| key.fits(&certificate.info))?;
         let local_id = certificate.local_id.as_deref();
         let is_named_by_key = local_id.is_some() && local_id == key.local_id;
-        Some(Candidate { index, info: &certificate.info, is_named_by_key })
+        Some(CertificateCandidate { index, info: &certificate.info, is_named_by_key })
     };
     certificates.iter().enumerate().filter_map(of).collect()
 }
@@ -156,13 +166,13 @@ fn signer(key: &KeyDer) -> Option<Arc<dyn SigningKey>> {
 fn chain(
     leaf: &CertificateInfo,
     der: CertificateDer<'static>,
-    mut others: Vec<Certificate>,
+    mut others: Vec<ParsedCertificate>,
 ) -> Vec<CertificateDer<'static>> {
     let mut chain = vec![der];
     let (mut subject, mut issuer) = (leaf.subject.clone(), leaf.issuer.clone());
     while subject != issuer {
         let Some(next) = others.iter().position(|one| one.info.subject == issuer) else { break };
-        let Certificate { info, der, .. } = others.swap_remove(next);
+        let ParsedCertificate { info, der, .. } = others.swap_remove(next);
         chain.push(der);
         (subject, issuer) = (info.subject, info.issuer);
     }

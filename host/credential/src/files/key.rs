@@ -7,7 +7,7 @@ use ring::rsa::KeyPair as RsaKeyPair;
 use ring::signature::{self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
 use super::private_key::{KeyDer, KeyEncoding};
-use crate::error::Fault;
+use crate::error::FileFault;
 use pushlet_model::contract::manifest::SigningAlgorithm;
 use pushlet_model::digest::sha256;
 
@@ -18,24 +18,24 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 
 /// A key that signs tokens with one algorithm.
 pub(crate) struct TokenKey {
-    pair: Pair,
+    pair: SigningPair,
     random: SystemRandom,
     fingerprint: [u8; 32],
 }
 
-enum Pair {
+enum SigningPair {
     P256(EcdsaKeyPair),
     Rsa(RsaKeyPair, &'static dyn signature::RsaEncoding),
 }
 
 impl TokenKey {
     /// Checks that the key fits the algorithm; the fault says what it is instead.
-    pub(crate) fn parse(key: &KeyDer, algorithm: SigningAlgorithm) -> Result<Self, Fault> {
+    pub(crate) fn parse(key: &KeyDer, algorithm: SigningAlgorithm) -> Result<Self, FileFault> {
         let random = SystemRandom::new();
         let pair = match algorithm {
-            SigningAlgorithm::Es256 => Pair::P256(p256(key, &random)?),
-            SigningAlgorithm::Rs256 => Pair::Rsa(rsa(key)?, &signature::RSA_PKCS1_SHA256),
-            SigningAlgorithm::Ps256 => Pair::Rsa(rsa(key)?, &signature::RSA_PSS_SHA256),
+            SigningAlgorithm::Es256 => SigningPair::P256(p256(key, &random)?),
+            SigningAlgorithm::Rs256 => SigningPair::Rsa(rsa(key)?, &signature::RSA_PKCS1_SHA256),
+            SigningAlgorithm::Ps256 => SigningPair::Rsa(rsa(key)?, &signature::RSA_PSS_SHA256),
         };
         let fingerprint = sha256(public_key(&pair));
         Ok(Self { pair, random, fingerprint })
@@ -44,8 +44,8 @@ impl TokenKey {
     /// A JWS signature (RFC 7518 sections 3.3 to 3.5); none if the system has no randomness.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match &self.pair {
-            Pair::P256(pair) => Some(pair.sign(&self.random, message).ok()?.as_ref().to_vec()),
-            Pair::Rsa(pair, padding) => {
+            SigningPair::P256(pair) => Some(pair.sign(&self.random, message).ok()?.as_ref().to_vec()),
+            SigningPair::Rsa(pair, padding) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
                 pair.sign(*padding, &self.random, message, &mut signature).ok()?;
                 Some(signature)
@@ -64,31 +64,33 @@ impl TokenKey {
     }
 }
 
-fn public_key(pair: &Pair) -> &[u8] {
+fn public_key(pair: &SigningPair) -> &[u8] {
     match pair {
-        Pair::P256(pair) => pair.public_key().as_ref(),
-        Pair::Rsa(pair, _) => pair.public_key().as_ref(),
+        SigningPair::P256(pair) => pair.public_key().as_ref(),
+        SigningPair::Rsa(pair, _) => pair.public_key().as_ref(),
     }
 }
 
 /// Why no signer was made of a key.
-pub(crate) fn why_refused(key: &KeyDer) -> Fault {
+pub(crate) fn why_refused(key: &KeyDer) -> FileFault {
     match kind(key) {
-        Kind::Rsa => match rsa(key) {
+        KeyKind::Rsa => match rsa(key) {
             Err(fault) => fault,
             Ok(_) => "its RSA key is not supported".into(),
         },
-        Kind::Ec(curve) if curve == P256 || curve == P384 => {
+        KeyKind::Ec(curve) if curve == P256 || curve == P384 => {
             "its EC key is damaged, or does not match the certificate".into()
         }
-        Kind::Ec(_) => "its EC key is on a curve that is not supported; P-256 and P-384 are".into(),
-        Kind::Other(oid) => format!("its key is of a kind that is not supported ({oid})").into(),
-        Kind::Sec1 => "its EC key is damaged or on a curve that is not supported; P-256 and P-384 are".into(),
-        Kind::Damaged => "its private key is damaged".into(),
+        KeyKind::Ec(_) => "its EC key is on a curve that is not supported; P-256 and P-384 are".into(),
+        KeyKind::Other(oid) => format!("its key is of a kind that is not supported ({oid})").into(),
+        KeyKind::Sec1 => {
+            "its EC key is damaged or on a curve that is not supported; P-256 and P-384 are".into()
+        }
+        KeyKind::Damaged => "its private key is damaged".into(),
     }
 }
 
-enum Kind {
+enum KeyKind {
     Rsa,
     Ec(ObjectIdentifier),
     Sec1,
@@ -96,40 +98,42 @@ enum Kind {
     Damaged,
 }
 
-fn kind(key: &KeyDer) -> Kind {
+fn kind(key: &KeyDer) -> KeyKind {
     match key.encoding {
-        KeyEncoding::Pkcs1 => return Kind::Rsa,
-        KeyEncoding::Sec1 => return Kind::Sec1,
+        KeyEncoding::Pkcs1 => return KeyKind::Rsa,
+        KeyEncoding::Sec1 => return KeyKind::Sec1,
         KeyEncoding::Pkcs8 => {}
     }
-    let Ok(info) = PrivateKeyInfoRef::from_der(&key.der) else { return Kind::Damaged };
+    let Ok(info) = PrivateKeyInfoRef::from_der(&key.der) else { return KeyKind::Damaged };
     match info.algorithm.oid {
-        RSA => Kind::Rsa,
-        EC => info.algorithm.parameters_oid().map_or(Kind::Damaged, Kind::Ec),
-        oid => Kind::Other(oid),
+        RSA => KeyKind::Rsa,
+        EC => info.algorithm.parameters_oid().map_or(KeyKind::Damaged, KeyKind::Ec),
+        oid => KeyKind::Other(oid),
     }
 }
 
-fn p256(key: &KeyDer, random: &SystemRandom) -> Result<EcdsaKeyPair, Fault> {
+fn p256(key: &KeyDer, random: &SystemRandom) -> Result<EcdsaKeyPair, FileFault> {
     match kind(key) {
-        Kind::Ec(P256) => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.der, random)
+        KeyKind::Ec(P256) => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.der, random)
             .map_err(|_| damaged_ec()),
-        Kind::Ec(P384) => Err("it holds an EC key on P-384; one on P-256 is needed".into()),
-        Kind::Ec(_) => Err("it holds an EC key on another curve than P-256".into()),
-        Kind::Sec1 => Err("its EC key is not in PKCS#8; \
+        KeyKind::Ec(P384) => Err("it holds an EC key on P-384; one on P-256 is needed".into()),
+        KeyKind::Ec(_) => Err("it holds an EC key on another curve than P-256".into()),
+        KeyKind::Sec1 => Err("its EC key is not in PKCS#8; \
                            convert it with: openssl pkcs8 -topk8 -nocrypt -in key.pem -out key.p8"
             .into()),
-        Kind::Rsa => Err("it holds an RSA key; an EC key on P-256 is needed".into()),
-        Kind::Other(oid) => Err(format!("it holds a key of kind {oid}; an EC key on P-256 is needed").into()),
-        Kind::Damaged => Err(Fault::Unreadable),
+        KeyKind::Rsa => Err("it holds an RSA key; an EC key on P-256 is needed".into()),
+        KeyKind::Other(oid) => {
+            Err(format!("it holds a key of kind {oid}; an EC key on P-256 is needed").into())
+        }
+        KeyKind::Damaged => Err(FileFault::Unreadable),
     }
 }
 
-fn rsa(key: &KeyDer) -> Result<RsaKeyPair, Fault> {
+fn rsa(key: &KeyDer) -> Result<RsaKeyPair, FileFault> {
     let pair = match (kind(key), key.encoding) {
-        (Kind::Rsa, KeyEncoding::Pkcs1) => RsaKeyPair::from_der(&key.der),
-        (Kind::Rsa, _) => RsaKeyPair::from_pkcs8(&key.der),
-        (Kind::Damaged, _) => return Err("its private key is damaged".into()),
+        (KeyKind::Rsa, KeyEncoding::Pkcs1) => RsaKeyPair::from_der(&key.der),
+        (KeyKind::Rsa, _) => RsaKeyPair::from_pkcs8(&key.der),
+        (KeyKind::Damaged, _) => return Err("its private key is damaged".into()),
         _ => return Err("its private key is not an RSA key".into()),
     };
     pair.map_err(|rejected| match rejected.to_string().as_str() {
@@ -142,7 +146,7 @@ fn rsa(key: &KeyDer) -> Result<RsaKeyPair, Fault> {
     })
 }
 
-fn damaged_ec() -> Fault {
+fn damaged_ec() -> FileFault {
     "its EC key is damaged, or without its public part; \
      write it anew with: openssl pkcs8 -topk8 -nocrypt -in key.p8 -out new.p8"
         .into()

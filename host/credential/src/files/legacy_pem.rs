@@ -6,8 +6,8 @@ use md5::{Digest, Md5};
 use pkcs8::der::Tag;
 use zeroize::Zeroizing;
 
-use super::der::Reader;
-use crate::error::{Fault, Password};
+use super::der::DerReader;
+use crate::error::{FileFault, FilePassword};
 
 /// The lines above the base64 of an encrypted key, and that base64; None: the key is not encrypted this way.
 pub(crate) fn split(body: &str) -> Option<(&str, &str)> {
@@ -22,11 +22,12 @@ pub(crate) fn split(body: &str) -> Option<(&str, &str)> {
 pub(crate) fn decrypt(
     headers: &str,
     data: &[u8],
-    password: Password<'_>,
-) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let info = headers.lines().find_map(|line| line.strip_prefix("DEK-Info:")).ok_or(Fault::Unreadable)?;
-    let (cipher, iv) = info.split_once(',').ok_or(Fault::Unreadable)?;
-    let iv = hex::decode(iv.trim()).map_err(|_| Fault::Unreadable)?;
+    password: FilePassword<'_>,
+) -> Result<Zeroizing<Vec<u8>>, FileFault> {
+    let info =
+        headers.lines().find_map(|line| line.strip_prefix("DEK-Info:")).ok_or(FileFault::Unreadable)?;
+    let (cipher, iv) = info.split_once(',').ok_or(FileFault::Unreadable)?;
+    let iv = hex::decode(iv.trim()).map_err(|_| FileFault::Unreadable)?;
     let der = match cipher.trim() {
         "DES-EDE3-CBC" => open::<des::TdesEde3>(24, &iv, data, password),
         "AES-128-CBC" => open::<aes::Aes128>(16, &iv, data, password),
@@ -38,7 +39,7 @@ pub(crate) fn decrypt(
         }
     }?;
     // A wrong password leaves padding that seems sound once in 256 times.
-    Reader::new(&der).enter(Tag::Sequence).map_err(|_| password.wrong())?;
+    DerReader::new(&der).enter(Tag::Sequence).map_err(|_| password.wrong())?;
     Ok(der)
 }
 
@@ -46,12 +47,12 @@ fn open<C: KeyInit + BlockCipherDecrypt>(
     key_length: usize,
     iv: &[u8],
     data: &[u8],
-    password: Password<'_>,
-) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let salt = iv.get(..8).ok_or(Fault::Unreadable)?;
+    password: FilePassword<'_>,
+) -> Result<Zeroizing<Vec<u8>>, FileFault> {
+    let salt = iv.get(..8).ok_or(FileFault::Unreadable)?;
     let key = key(password.value.ok_or_else(|| password.wrong())?, salt, key_length);
-    let cipher = C::new_from_slice(&key).map_err(|_| Fault::Unreadable)?;
-    let mode = cbc::Decryptor::inner_iv_slice_init(cipher, iv).map_err(|_| Fault::Unreadable)?;
+    let cipher = C::new_from_slice(&key).map_err(|_| FileFault::Unreadable)?;
+    let mode = cbc::Decryptor::inner_iv_slice_init(cipher, iv).map_err(|_| FileFault::Unreadable)?;
     mode.decrypt_padded_vec::<Pkcs7>(data).map(Zeroizing::new).map_err(|_| password.wrong())
 }
 

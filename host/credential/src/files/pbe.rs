@@ -7,8 +7,8 @@ use pkcs8::spki::AlgorithmIdentifierRef;
 use ring::digest;
 use zeroize::Zeroizing;
 
-use super::der::Reader;
-use crate::error::{Fault, Password};
+use super::der::DerReader;
+use crate::error::{FileFault, FilePassword};
 
 /// RFC 7292 appendix C.
 const SHA1_3DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.3");
@@ -23,15 +23,15 @@ pub(crate) const WIDE_HASH: u64 = 2;
 const MOST_SCRYPT_MEMORY: u64 = 64 << 20;
 
 /// The rounds of key derivation that one upload may still cost.
-pub(crate) struct Budget(u64);
+pub(crate) struct IterationBudget(u64);
 
-impl Budget {
+impl IterationBudget {
     pub(crate) fn new() -> Self {
         Self(MOST_ROUNDS)
     }
 
     /// Asked before the work is done.
-    pub(crate) fn spend(&mut self, rounds: u64) -> Result<(), Fault> {
+    pub(crate) fn spend(&mut self, rounds: u64) -> Result<(), FileFault> {
         self.0 = self.0.checked_sub(rounds).ok_or("its key derivation asks for too many iterations")?;
         Ok(())
     }
@@ -40,12 +40,12 @@ impl Budget {
 /// Decrypts what `algorithm` (PBES2 of RFC 8018, or a SHA-1 scheme of RFC 7292) protects.
 pub(crate) fn decrypt(
     algorithm: AlgorithmIdentifierRef<'_>,
-    password: Password<'_>,
+    password: FilePassword<'_>,
     data: &[u8],
-    budget: &mut Budget,
-) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    budget: &mut IterationBudget,
+) -> Result<Zeroizing<Vec<u8>>, FileFault> {
     let parameters =
-        algorithm.parameters.ok_or(Fault::Unreadable)?.to_der().map_err(|_| Fault::Unreadable)?;
+        algorithm.parameters.ok_or(FileFault::Unreadable)?.to_der().map_err(|_| FileFault::Unreadable)?;
     match algorithm.oid {
         pbes2::PBES2_OID => pbes2_decrypt(&parameters, password, data, budget),
         SHA1_3DES => pbes1_decrypt::<des::TdesEde3>(&parameters, 24, password, data, budget),
@@ -106,14 +106,14 @@ fn add_one_more(chunk: &mut [u8], addend: &[u8]) {
 fn pbes1_decrypt<C>(
     parameters: &[u8],
     key_length: usize,
-    password: Password<'_>,
+    password: FilePassword<'_>,
     data: &[u8],
-    budget: &mut Budget,
-) -> Result<Zeroizing<Vec<u8>>, Fault>
+    budget: &mut IterationBudget,
+) -> Result<Zeroizing<Vec<u8>>, FileFault>
 where
     C: KeyInit + cbc::cipher::BlockCipherDecrypt,
 {
-    let mut reader = Reader::new(parameters).enter(Tag::Sequence)?;
+    let mut reader = DerReader::new(parameters).enter(Tag::Sequence)?;
     let salt = reader.value(Tag::OctetString)?;
     let iterations = reader.integer()?;
     let keys = key_length.div_ceil(digest::SHA1_OUTPUT_LEN) as u64;
@@ -122,20 +122,21 @@ where
     let derive = |purpose, length| {
         pkcs12_key(&digest::SHA1_FOR_LEGACY_USE_ONLY, &secret, salt, purpose, iterations, length)
     };
-    let cipher = C::new_from_slice(&derive(1, key_length)).map_err(|_| Fault::Unreadable)?;
-    let mode = cbc::Decryptor::inner_iv_slice_init(cipher, &derive(2, 8)).map_err(|_| Fault::Unreadable)?;
+    let cipher = C::new_from_slice(&derive(1, key_length)).map_err(|_| FileFault::Unreadable)?;
+    let mode =
+        cbc::Decryptor::inner_iv_slice_init(cipher, &derive(2, 8)).map_err(|_| FileFault::Unreadable)?;
     mode.decrypt_padded_vec::<Pkcs7>(data).map(Zeroizing::new).map_err(|_| password.wrong())
 }
 
 fn pbes2_decrypt(
     parameters: &[u8],
-    password: Password<'_>,
+    password: FilePassword<'_>,
     data: &[u8],
-    budget: &mut Budget,
-) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    budget: &mut IterationBudget,
+) -> Result<Zeroizing<Vec<u8>>, FileFault> {
     check_iv(parameters)?;
     let parameters = pbes2::Parameters::from_der(parameters)
-        .map_err(|_| Fault::from("it is encrypted with an algorithm that is not supported"))?;
+        .map_err(|_| FileFault::from("it is encrypted with an algorithm that is not supported"))?;
     budget.spend(pbes2_rounds(&parameters)?)?;
     let mut buffer = Zeroizing::new(data.to_vec());
     let length = parameters
@@ -147,15 +148,15 @@ fn pbes2_decrypt(
 }
 
 /// The library expects an IV of at least a DES block, and panics without.
-fn check_iv(parameters: &[u8]) -> Result<(), Fault> {
-    let mut parameters = Reader::new(parameters).enter(Tag::Sequence)?;
+fn check_iv(parameters: &[u8]) -> Result<(), FileFault> {
+    let mut parameters = DerReader::new(parameters).enter(Tag::Sequence)?;
     parameters.value(Tag::Sequence)?;
     let mut scheme = parameters.enter(Tag::Sequence)?;
     scheme.oid()?;
-    if scheme.value(Tag::OctetString)?.len() < 8 { Err(Fault::Unreadable) } else { Ok(()) }
+    if scheme.value(Tag::OctetString)?.len() < 8 { Err(FileFault::Unreadable) } else { Ok(()) }
 }
 
-fn pbes2_rounds(parameters: &pbes2::Parameters) -> Result<u64, Fault> {
+fn pbes2_rounds(parameters: &pbes2::Parameters) -> Result<u64, FileFault> {
     match &parameters.kdf {
         Kdf::Pbkdf2(kdf) => {
             let hash_length = match kdf.prf {
@@ -173,7 +174,7 @@ fn pbes2_rounds(parameters: &pbes2::Parameters) -> Result<u64, Fault> {
         Kdf::Scrypt(kdf) => {
             // RFC 7914 section 2; the library panics at 0.
             if kdf.cost_parameter < 2 || !kdf.cost_parameter.is_power_of_two() {
-                return Err(Fault::Unreadable);
+                return Err(FileFault::Unreadable);
             }
             let memory = kdf.cost_parameter.saturating_mul(128 * u64::from(kdf.block_size));
             if memory > MOST_SCRYPT_MEMORY {

@@ -4,11 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::identity::Parts;
-use super::pbe::Budget;
+use super::identity::IdentityParts;
+use super::pbe::IterationBudget;
 use super::private_key::{KeyDer, KeyEncoding};
 use super::{legacy_pem, pkcs12};
-use crate::error::{Fault, Password};
+use crate::error::{FileFault, FilePassword};
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const DASHES: &[u8] = b"-----";
@@ -16,17 +16,17 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// The keys and certificates of a file, in its order.
-pub(crate) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
+pub(crate) fn parse(file: &[u8], password: FilePassword<'_>) -> Result<IdentityParts, FileFault> {
     let file = with_line_breaks(file);
     if UTF16.iter().any(|mark| file.starts_with(mark)) {
         return Err("it is in UTF-16; save it as UTF-8 or ASCII".into());
     }
     let sections = sections(&file)?;
     if sections.is_empty() && std::str::from_utf8(&file).is_err() {
-        return Err(Fault::Unreadable);
+        return Err(FileFault::Unreadable);
     }
-    let mut budget = Budget::new();
-    let mut parts = Parts::default();
+    let mut budget = IterationBudget::new();
+    let mut parts = IdentityParts::default();
     for section in sections {
         match section.label {
             "CERTIFICATE" | "X509 CERTIFICATE" => {
@@ -42,7 +42,7 @@ pub(crate) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault>
 }
 
 /// The one private key of a `.p8` file: PEM, or its base64 without the frame, or DER.
-pub(crate) fn parse_key(file: &[u8], password: Password<'_>) -> Result<KeyDer, Fault> {
+pub(crate) fn parse_key(file: &[u8], password: FilePassword<'_>) -> Result<KeyDer, FileFault> {
     let is_pem = find(file, BEGIN).is_some() || UTF16.iter().any(|mark| file.starts_with(mark));
     let mut parts = if is_pem {
         parse(file, password)?
@@ -51,7 +51,7 @@ pub(crate) fn parse_key(file: &[u8], password: Password<'_>) -> Result<KeyDer, F
             Ok(_) => decode_base64(&with_line_breaks(file))?,
             Err(_) => Zeroizing::new(file.to_vec()),
         };
-        let mut parts = Parts::default();
+        let mut parts = IdentityParts::default();
         parts.add_key(KeyDer::new(KeyEncoding::Pkcs8, der))?;
         parts
     };
@@ -62,23 +62,27 @@ pub(crate) fn parse_key(file: &[u8], password: Password<'_>) -> Result<KeyDer, F
     }
 }
 
-struct Section<'a> {
+struct PemSection<'a> {
     label: &'a str,
     /// Everything between the two boundary lines.
     body: &'a str,
 }
 
-impl Section<'_> {
-    fn decode(&self) -> Result<Zeroizing<Vec<u8>>, Fault> {
+impl PemSection<'_> {
+    fn decode(&self) -> Result<Zeroizing<Vec<u8>>, FileFault> {
         decode_base64(self.body.as_bytes())
             .map_err(|_| format!("the base64 of its {} is damaged", self.label.to_lowercase()).into())
     }
 }
 
-fn read_key(section: &Section<'_>, password: Password<'_>, budget: &mut Budget) -> Result<KeyDer, Fault> {
+fn read_key(
+    section: &PemSection<'_>,
+    password: FilePassword<'_>,
+    budget: &mut IterationBudget,
+) -> Result<KeyDer, FileFault> {
     let der = match legacy_pem::split(section.body) {
         Some((headers, body)) => {
-            let data = Section { body, ..*section }.decode()?;
+            let data = PemSection { body, ..*section }.decode()?;
             legacy_pem::decrypt(headers, &data, password)?
         }
         None => section.decode()?,
@@ -94,16 +98,16 @@ fn read_key(section: &Section<'_>, password: Password<'_>, budget: &mut Budget) 
 
 /// Only what is inside a section is text. OpenSSL writes names of any encoding between them (RFC 7468 section 5.2
 /// calls that explanatory text).
-fn sections(mut file: &[u8]) -> Result<Vec<Section<'_>>, Fault> {
+fn sections(mut file: &[u8]) -> Result<Vec<PemSection<'_>>, FileFault> {
     let mut found = Vec::new();
     while let Some(start) = find(file, BEGIN) {
         let rest = file.get(start + BEGIN.len()..).unwrap_or_default();
-        let (label, rest) = split(rest, DASHES).ok_or(Fault::Unreadable)?;
-        let label = std::str::from_utf8(label).map_err(|_| Fault::Unreadable)?;
+        let (label, rest) = split(rest, DASHES).ok_or(FileFault::Unreadable)?;
+        let label = std::str::from_utf8(label).map_err(|_| FileFault::Unreadable)?;
         let end = format!("-----END {label}-----");
         let (body, rest) = split(rest, end.as_bytes()).ok_or("one of its sections has no end line")?;
         let damaged = |_| format!("the base64 of its {} is damaged", label.to_lowercase());
-        found.push(Section { label, body: std::str::from_utf8(body).map_err(damaged)? });
+        found.push(PemSection { label, body: std::str::from_utf8(body).map_err(damaged)? });
         file = rest;
     }
     Ok(found)
@@ -140,11 +144,11 @@ fn with_line_breaks(file: &[u8]) -> Zeroizing<Vec<u8>> {
     text
 }
 
-fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, FileFault> {
     let compact: Zeroizing<Vec<u8>> =
         Zeroizing::new(text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect());
     let mut der = Zeroizing::new(vec![0; compact.len()]);
-    let length = STANDARD.decode_slice(&*compact, &mut der).map_err(|_| Fault::Unreadable)?;
+    let length = STANDARD.decode_slice(&*compact, &mut der).map_err(|_| FileFault::Unreadable)?;
     der.truncate(length);
-    if der.is_empty() { Err(Fault::Unreadable) } else { Ok(der) }
+    if der.is_empty() { Err(FileFault::Unreadable) } else { Ok(der) }
 }

@@ -9,11 +9,11 @@ use pkcs8::spki::AlgorithmIdentifierRef;
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
-use super::der::{Reader, context};
-use super::identity::Parts;
-use super::pbe::{self, Budget};
+use super::der::{DerReader, context};
+use super::identity::IdentityParts;
+use super::pbe::{self, IterationBudget};
 use super::private_key::{KeyDer, KeyEncoding};
-use crate::error::{Fault, Password};
+use crate::error::{FileFault, FilePassword};
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
@@ -28,14 +28,14 @@ const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
 /// The keys and certificates of a file, in its order.
-pub(crate) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault> {
-    let mut budget = Budget::new();
+pub(crate) fn parse(file: &[u8], password: FilePassword<'_>) -> Result<IdentityParts, FileFault> {
+    let mut budget = IterationBudget::new();
     if file.starts_with(&[0x30, 0x80]) {
         return Err("it is in BER with indefinite lengths; export it anew with openssl pkcs12".into());
     }
-    let mut pfx = Reader::new(file).enter(Tag::Sequence)?;
+    let mut pfx = DerReader::new(file).enter(Tag::Sequence)?;
     if pfx.integer()? != 3 {
-        return Err(Fault::Unreadable);
+        return Err(FileFault::Unreadable);
     }
     let mut content = pfx.enter(Tag::Sequence)?;
     if content.oid()? != DATA {
@@ -45,8 +45,8 @@ pub(crate) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault>
     if !pfx.is_finished() {
         check_mac(pfx.enter(Tag::Sequence)?, authenticated, password, &mut budget)?;
     }
-    let mut parts = Parts::default();
-    let mut safes = Reader::new(authenticated).enter(Tag::Sequence)?;
+    let mut parts = IdentityParts::default();
+    let mut safes = DerReader::new(authenticated).enter(Tag::Sequence)?;
     while !safes.is_finished() {
         read_safe(safes.enter(Tag::Sequence)?, password, &mut budget, &mut parts)?;
     }
@@ -55,11 +55,11 @@ pub(crate) fn parse(file: &[u8], password: Password<'_>) -> Result<Parts, Fault>
 
 /// RFC 7292 section 5.1: the MAC tells a wrong password from a damaged file.
 fn check_mac(
-    mut mac_data: Reader<'_>,
+    mut mac_data: DerReader<'_>,
     content: &[u8],
-    password: Password<'_>,
-    budget: &mut Budget,
-) -> Result<(), Fault> {
+    password: FilePassword<'_>,
+    budget: &mut IterationBudget,
+) -> Result<(), FileFault> {
     let mut digest_info = mac_data.enter(Tag::Sequence)?;
     let algorithm: AlgorithmIdentifierRef<'_> = digest_info.decode()?;
     let tag = digest_info.value(Tag::OctetString)?;
@@ -86,11 +86,11 @@ fn check_mac(
 }
 
 fn read_safe(
-    mut safe: Reader<'_>,
-    password: Password<'_>,
-    budget: &mut Budget,
-    parts: &mut Parts,
-) -> Result<(), Fault> {
+    mut safe: DerReader<'_>,
+    password: FilePassword<'_>,
+    budget: &mut IterationBudget,
+    parts: &mut IdentityParts,
+) -> Result<(), FileFault> {
     match safe.oid()? {
         DATA => {
             let contents = safe.enter(context(0))?.value(Tag::OctetString)?;
@@ -112,11 +112,11 @@ fn read_safe(
 
 fn read_bags(
     contents: &[u8],
-    password: Password<'_>,
-    budget: &mut Budget,
-    parts: &mut Parts,
-) -> Result<(), Fault> {
-    let mut bags = Reader::new(contents).enter(Tag::Sequence)?;
+    password: FilePassword<'_>,
+    budget: &mut IterationBudget,
+    parts: &mut IdentityParts,
+) -> Result<(), FileFault> {
+    let mut bags = DerReader::new(contents).enter(Tag::Sequence)?;
     while !bags.is_finished() {
         let mut bag = bags.enter(Tag::Sequence)?;
         let kind = bag.oid()?;
@@ -126,7 +126,7 @@ fn read_bags(
             KEY_BAG => parts.add_key(pkcs8(Zeroizing::new(value.to_vec()), local_id))?,
             SHROUDED_KEY_BAG => parts.add_key(pkcs8(open_key(value, password, budget)?, local_id))?,
             CERTIFICATE_BAG => {
-                let mut certificate = Reader::new(value).enter(Tag::Sequence)?;
+                let mut certificate = DerReader::new(value).enter(Tag::Sequence)?;
                 if certificate.oid()? == X509_CERTIFICATE {
                     let der = certificate.enter(context(0))?.value(Tag::OctetString)?;
                     parts.add_certificate(der.to_vec(), local_id)?;
@@ -141,21 +141,21 @@ fn read_bags(
 /// Decrypts an `EncryptedPrivateKeyInfo` (RFC 5958 section 3).
 pub(crate) fn open_key(
     encrypted: &[u8],
-    password: Password<'_>,
-    budget: &mut Budget,
-) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let mut info = Reader::new(encrypted).enter(Tag::Sequence)?;
+    password: FilePassword<'_>,
+    budget: &mut IterationBudget,
+) -> Result<Zeroizing<Vec<u8>>, FileFault> {
+    let mut info = DerReader::new(encrypted).enter(Tag::Sequence)?;
     let algorithm = info.decode()?;
     let data = info.value(Tag::OctetString)?;
     let key = pbe::decrypt(algorithm, password, data, budget)?;
     // One wrong password in 256 leaves a valid padding, but no structure.
-    Reader::new(&key).enter(Tag::Sequence).map_err(|fault| garbled(fault, password))?;
+    DerReader::new(&key).enter(Tag::Sequence).map_err(|fault| garbled(fault, password))?;
     Ok(key)
 }
 
-fn garbled(fault: Fault, password: Password<'_>) -> Fault {
+fn garbled(fault: FileFault, password: FilePassword<'_>) -> FileFault {
     match fault {
-        Fault::Unreadable => password.wrong(),
+        FileFault::Unreadable => password.wrong(),
         other => other,
     }
 }
@@ -166,7 +166,7 @@ fn pkcs8(der: Zeroizing<Vec<u8>>, local_id: Option<Vec<u8>>) -> KeyDer {
 
 /// The id that ties a key to its certificate, among a bag's attributes. They say nothing that a file could not do
 /// without, so damaged ones count as none.
-fn local_id(mut bag: Reader<'_>) -> Option<Vec<u8>> {
+fn local_id(mut bag: DerReader<'_>) -> Option<Vec<u8>> {
     let mut attributes = bag.enter(Tag::Set).ok()?;
     while !attributes.is_finished() {
         let mut attribute = attributes.enter(Tag::Sequence).ok()?;

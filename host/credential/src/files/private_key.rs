@@ -4,7 +4,7 @@ use pkcs8::PrivateKeyInfoRef;
 use pkcs8::der::{Decode, Tag};
 use zeroize::Zeroizing;
 
-use super::der::Reader;
+use super::der::DerReader;
 
 /// How the DER of a private key is to be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,10 +38,10 @@ impl KeyDer {
             }
             KeyEncoding::Pkcs1 => return None,
         };
-        let mut ec_key = Reader::new(ec_key).enter(Tag::Sequence).ok()?;
+        let mut ec_key = DerReader::new(ec_key).enter(Tag::Sequence).ok()?;
         ec_key.integer().ok().filter(|version| *version == 1)?;
         let secret = Zeroizing::new(element(0x04, ec_key.value(Tag::OctetString).ok()?)?);
-        let mut public = Reader::new(public_key_info).enter(Tag::Sequence).ok()?;
+        let mut public = DerReader::new(public_key_info).enter(Tag::Sequence).ok()?;
         public.value(Tag::Sequence).ok()?;
         let point = element(0x03, public.value(Tag::BitString).ok()?)?;
         let public = element(0xa1, &point)?;

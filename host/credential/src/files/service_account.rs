@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::key::TokenKey;
 use super::pem;
-use crate::error::{Fault, Password};
+use crate::error::{FileFault, FilePassword};
 use pushlet_model::contract::manifest::SigningAlgorithm;
 use pushlet_model::digest::sha256;
 
@@ -26,7 +26,11 @@ pub(crate) struct ServiceAccount {
 
 impl ServiceAccount {
     /// `needed`: the properties that the provider refers to.
-    pub(crate) fn parse(file: &[u8], algorithm: SigningAlgorithm, needed: &[&str]) -> Result<Self, Fault> {
+    pub(crate) fn parse(
+        file: &[u8],
+        algorithm: SigningAlgorithm,
+        needed: &[&str],
+    ) -> Result<Self, FileFault> {
         let mut properties = read_properties(file)?;
         let private_key =
             properties.remove("private_key").map(Zeroizing::new).ok_or("it has no private_key")?;
@@ -39,9 +43,9 @@ impl ServiceAccount {
             crate::tokens::token_client::parse_token_url(url)
                 .ok_or("its token_uri is not the https URL of a token endpoint")?;
         }
-        let no_password = Password { value: None, field: None };
+        let no_password = FilePassword { value: None, field: None };
         let key = pem::parse_key(private_key.as_bytes(), no_password).map_err(|fault| match fault {
-            Fault::Unreadable => "its private_key cannot be read".into(),
+            FileFault::Unreadable => "its private_key cannot be read".into(),
             other => other,
         })?;
         Ok(Self { key: Arc::new(TokenKey::parse(&key, algorithm)?), properties })
@@ -65,7 +69,7 @@ impl ServiceAccount {
 
 /// The top-level text properties. Whatever smells of a second secret is left out, for properties
 /// can become settings that a provider sees.
-fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, Fault> {
+fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, FileFault> {
     let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     if file.trim_ascii_start().starts_with(b"<") {
         return Err("it is XML, as GoogleService-Info.plist of an app; \
@@ -75,7 +79,7 @@ fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, Fault> {
     let mut values: BTreeMap<String, Value> =
         serde_json::from_slice(file).map_err(|error| match error.classify() {
             // The text of the error may quote the file.
-            serde_json::error::Category::Data => Fault::from("it is not a JSON object"),
+            serde_json::error::Category::Data => FileFault::from("it is not a JSON object"),
             _ => format!("it is not JSON (line {}, column {})", error.line(), error.column()).into(),
         })?;
     if let Some(kind) = other_kind(&values) {

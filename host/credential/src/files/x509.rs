@@ -6,8 +6,8 @@ use pkcs8::der::Tag;
 use x509_parser::asn1_rs::{Oid, oid};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use super::der::Reader;
-use crate::error::Fault;
+use super::der::DerReader;
+use crate::error::FileFault;
 use pushlet_model::contract::Environment;
 
 /// More topics than Apple puts into any certificate.
@@ -39,9 +39,9 @@ pub(crate) struct CertificateInfo {
 }
 
 impl CertificateInfo {
-    pub(crate) fn parse(der: &[u8]) -> Result<Self, Fault> {
+    pub(crate) fn parse(der: &[u8]) -> Result<Self, FileFault> {
         let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|_| Fault::from("its certificate is damaged"))?;
+            X509Certificate::from_der(der).map_err(|_| FileFault::from("its certificate is damaged"))?;
         let uid = oid!(0.9.2342.19200300.100.1.1);
         let common_name = oid!(2.5.4.3);
         let mark = |id: &Oid<'_>| certificate.extensions().iter().any(|extension| &extension.oid == id);
@@ -89,7 +89,7 @@ impl CertificateInfo {
     }
 
     /// Is it valid at this time?
-    pub(crate) fn check_validity(&self, now: SystemTime) -> Result<(), Fault> {
+    pub(crate) fn check_validity(&self, now: SystemTime) -> Result<(), FileFault> {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         if now > self.not_after.timestamp() {
@@ -139,13 +139,13 @@ fn topics(certificate: &X509Certificate<'_>) -> Vec<String> {
 }
 
 /// `SEQUENCE { topic UTF8String, tags SEQUENCE OF UTF8String, topic, tags, … }`
-fn read_topics(value: &[u8]) -> Result<Vec<String>, Fault> {
-    let mut list = Reader::new(value).enter(Tag::Sequence)?;
+fn read_topics(value: &[u8]) -> Result<Vec<String>, FileFault> {
+    let mut list = DerReader::new(value).enter(Tag::Sequence)?;
     let mut topics = Vec::new();
     while !list.is_finished() && topics.len() < MOST_TOPICS {
         let topic = list.value(Tag::Utf8String)?;
         list.value(Tag::Sequence)?;
-        topics.push(String::from_utf8(topic.to_vec()).map_err(|_| Fault::Unreadable)?);
+        topics.push(String::from_utf8(topic.to_vec()).map_err(|_| FileFault::Unreadable)?);
     }
     Ok(topics)
 }

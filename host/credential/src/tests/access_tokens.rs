@@ -89,8 +89,8 @@ impl Google {
         Arc::new(Self { endpoint, authorizer, credential, kind: account_kind(), workshop })
     }
 
-    async fn ask(&self, now: &Moment) -> Result<(String, TokenHandle), AuthorizeError> {
-        let exchange = Exchange {
+    async fn ask(&self, now: &ClockReading) -> Result<(String, TokenHandle), AuthorizeError> {
+        let exchange = AuthorizeRequest {
             tenant: tenant(),
             credential: &self.credential,
             kind: &self.kind,
@@ -107,7 +107,7 @@ impl Google {
         }
     }
 
-    async fn token(&self, now: &Moment) -> String {
+    async fn token(&self, now: &ClockReading) -> String {
         self.ask(now).await.unwrap().0
     }
 
@@ -126,7 +126,7 @@ impl Google {
 async fn asks_with_a_signed_assertion() {
     use base64::Engine;
     let google = Google::new(Endpoint::new([token("ya29.first")]));
-    let now = Moment::now();
+    let now = ClockReading::now();
     assert_eq!(google.token(&now).await, "Bearer ya29.first");
     let (url, body) = google.endpoint.requests.lock().unwrap()[0].clone();
     assert_eq!(url, "https://oauth2.googleapis.com/token");
@@ -158,7 +158,7 @@ async fn asks_with_a_signed_assertion() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn makes_one_request_for_many_callers() {
     let google = Google::new(Endpoint::held([token("ya29.shared")]));
-    let now = Moment::now();
+    let now = ClockReading::now();
     let callers: Vec<_> = (0..32)
         .map(|_| {
             let google = google.clone();
@@ -176,7 +176,7 @@ async fn makes_one_request_for_many_callers() {
 #[tokio::test]
 async fn shares_a_failure_with_all_that_wait_for_it() {
     let google = Google::new(Endpoint::held([(400, json!({"error": "invalid_grant"}).to_string())]));
-    let now = Moment::now();
+    let now = ClockReading::now();
     let callers: Vec<_> = (0..8)
         .map(|_| {
             let google = google.clone();
@@ -198,7 +198,7 @@ async fn shares_a_failure_with_all_that_wait_for_it() {
 #[tokio::test]
 async fn refreshes_early_and_in_the_background() {
     let google = Google::new(Endpoint::new([token("ya29.first")]));
-    let start = Moment::now();
+    let start = ClockReading::now();
     assert_eq!(google.token(&start).await, "Bearer ya29.first");
     assert_eq!(google.token(&later(&start, 3299)).await, "Bearer ya29.first");
     assert_eq!(google.endpoint.count(), 1);
@@ -221,7 +221,7 @@ async fn refreshes_early_and_in_the_background() {
 #[tokio::test]
 async fn keeps_the_old_token_when_a_refresh_fails() {
     let google = Google::new(Endpoint::new([token("ya29.first")]));
-    let start = Moment::now();
+    let start = ClockReading::now();
     google.token(&start).await;
     google.endpoint.push(Err(TokenHttpError::new("connection refused")));
     assert_eq!(google.token(&later(&start, 3400)).await, "Bearer ya29.first");
@@ -234,7 +234,7 @@ async fn keeps_the_old_token_when_a_refresh_fails() {
 #[tokio::test]
 async fn fetches_anew_when_the_service_calls_a_token_expired() {
     let google = Google::new(Endpoint::new([token("ya29.first"), token("ya29.second")]));
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (_, handle) = google.ask(&start).await.unwrap();
     let expired = |handle: &TokenHandle, seconds: u64| {
         google.authorizer.refused(handle, CredentialFault::Expired, &later(&start, seconds))
@@ -281,7 +281,7 @@ async fn sorts_failures_by_who_must_act() {
     ];
     for (status, body, expected) in cases {
         let google = Google::new(Endpoint::new([(status, body.clone())]));
-        assert_eq!(google.ask(&Moment::now()).await.err(), Some(expected), "{status} {body:.100}");
+        assert_eq!(google.ask(&ClockReading::now()).await.err(), Some(expected), "{status} {body:.100}");
     }
 }
 
@@ -291,14 +291,14 @@ async fn the_description_of_a_refusal_is_told() {
     let description = "Invalid JWT: \u{202e}iat\n\u{7f} is in the future";
     let body = json!({"error": "invalid_grant", "error_description": description}).to_string();
     let google = Google::new(Endpoint::new([(400, body)]));
-    let error = google.ask(&Moment::now()).await.err().unwrap();
+    let error = google.ask(&ClockReading::now()).await.err().unwrap();
     assert_eq!(
         error.to_string(),
         "the token endpoint refused the credential: invalid_grant (Invalid JWT:  iat   is in the future)"
     );
     let body = json!({"error": "invalid_grant", "error_description": "x".repeat(10_000)}).to_string();
     let google = Google::new(Endpoint::new([(400, body)]));
-    assert!(google.ask(&Moment::now()).await.err().unwrap().to_string().len() < 300);
+    assert!(google.ask(&ClockReading::now()).await.err().unwrap().to_string().len() < 300);
 }
 
 #[tokio::test]
@@ -306,14 +306,14 @@ async fn an_endpoint_that_may_not_be_asked_is_the_credentials_fault() {
     let google = Google::new(Endpoint::silent());
     let reason = "the address is not a public one".to_owned();
     google.endpoint.push(Err(TokenHttpError { reason, detail: "10.0.0.1".to_owned(), forbidden: true }));
-    let error = google.ask(&Moment::now()).await.err().unwrap();
+    let error = google.ask(&ClockReading::now()).await.err().unwrap();
     assert_eq!(error.to_string(), "the token endpoint may not be asked: the address is not a public one");
 }
 
 #[tokio::test]
 async fn honours_retry_after() {
     let google = Google::new(Endpoint::silent());
-    let start = Moment::now();
+    let start = ClockReading::now();
     google.endpoint.push(Ok((503, Some(20), String::new())));
     let error = google.ask(&start).await.err().unwrap();
     assert!(
@@ -330,7 +330,7 @@ async fn bounds_the_life_of_a_token() {
     for expires_in in [json!(1e300), json!("999999999999")] {
         let long = json!({"access_token": "first", "expires_in": expires_in}).to_string();
         let google = Google::new(Endpoint::new([(200, long), token("second")]));
-        let start = Moment::now();
+        let start = ClockReading::now();
         google.token(&start).await;
         assert_eq!(google.token(&later(&start, 24 * 3600 - 29)).await, "Bearer second");
     }
@@ -339,7 +339,7 @@ async fn bounds_the_life_of_a_token() {
 #[tokio::test]
 async fn a_caller_waits_no_longer_than_its_deadline() {
     let google = Google::new(Endpoint::held([token("ya29.late")]));
-    let exchange = Exchange {
+    let exchange = AuthorizeRequest {
         tenant: tenant(),
         credential: &google.credential,
         kind: &google.kind,
@@ -347,7 +347,7 @@ async fn a_caller_waits_no_longer_than_its_deadline() {
         origin: "https://fcm",
         token_trust: &Untrusted,
     };
-    let now = Moment::now();
+    let now = ClockReading::now();
     let error = google.authorizer.authorize(exchange, &now, Instant::now()).await.err();
     assert_eq!(error, Some(AuthorizeError::DeadlineExceeded));
     google.endpoint.permits.add_permits(1);
@@ -373,7 +373,7 @@ async fn asks_with_client_credentials() {
     let endpoint = Endpoint::new([(200, json!({"access_token": "token", "expires_in": "3600"}).to_string())]);
     let authorizer = authorizer(endpoint.clone());
     let settings = settings(&[("client_id", "1234")]);
-    let exchange = Exchange {
+    let exchange = AuthorizeRequest {
         tenant: tenant(),
         credential: &credential,
         kind: &kind,
@@ -381,7 +381,7 @@ async fn asks_with_client_credentials() {
         origin: "https://push",
         token_trust: &Untrusted,
     };
-    assert!(authorizer.authorize(exchange, &Moment::now(), soon()).await.is_ok());
+    assert!(authorizer.authorize(exchange, &ClockReading::now(), soon()).await.is_ok());
     let body = endpoint.requests.lock().unwrap()[0].1.clone();
     let expected =
         "grant_type=client_credentials&client_id=1234&client_secret=s%26cret%3D1&scope=messaging%3Apush";

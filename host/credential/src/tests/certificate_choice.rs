@@ -34,13 +34,13 @@ fn workshop() -> Workshop {
     workshop
 }
 
-fn purpose(environment: Environment, topic: Option<&str>) -> Purpose {
+fn purpose(environment: Environment, topic: Option<&str>) -> CredentialPurpose {
     let settings = topic.map(|topic| ("apns_topic".to_owned(), topic.to_owned()));
-    Purpose { environment, now: SystemTime::now(), settings: settings.into_iter().collect() }
+    CredentialPurpose { environment, now: SystemTime::now(), settings: settings.into_iter().collect() }
 }
 
 /// The topic of the certificate that was chosen, or why none was.
-fn choose(pem: &[&[u8]], purpose: &Purpose) -> Result<String, String> {
+fn choose(pem: &[&[u8]], purpose: &CredentialPurpose) -> Result<String, String> {
     let parsed = Credential::parse(&[push_kind()], &uploads(&[("apns_pem", &pem.concat())]), purpose);
     topic(parsed)
 }
@@ -176,7 +176,7 @@ fn an_expired_certificate_gives_way_to_a_valid_one() {
     let pem = [workshop.read("key.pem"), later, valid].concat();
     let at = |days: u64| {
         let now = SystemTime::now() + Duration::from_secs(days * 86_400);
-        let purpose = Purpose { now, ..purpose(Environment::Production, None) };
+        let purpose = CredentialPurpose { now, ..purpose(Environment::Production, None) };
         Credential::parse(&[push_kind()], &uploads(&[("apns_pem", &pem)]), &purpose)
     };
     assert!(at(15).is_ok());

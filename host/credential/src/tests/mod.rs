@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::files::identity::Identity;
+use crate::files::identity::CertificateIdentity;
 use crate::files::key::TokenKey;
 use crate::files::service_account::ServiceAccount;
 use pushlet_model::contract::Environment;
@@ -73,8 +73,8 @@ impl Drop for Workshop {
 const EC: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:2048";
 
-fn uploads(fields: &[(&str, &[u8])]) -> Uploads {
-    let mut uploads = Uploads::default();
+fn uploads(fields: &[(&str, &[u8])]) -> UploadedSecrets {
+    let mut uploads = UploadedSecrets::default();
     for (field, value) in fields {
         uploads.insert(field, Secret::new(value.to_vec()));
     }
@@ -202,8 +202,8 @@ fn service_account(private_key: &[u8]) -> serde_json::Value {
 }
 
 /// For production at a time, with no settings.
-fn production(now: SystemTime) -> Purpose {
-    Purpose { environment: Environment::Production, now, settings: Vec::new() }
+fn production(now: SystemTime) -> CredentialPurpose {
+    CredentialPurpose { environment: Environment::Production, now, settings: Vec::new() }
 }
 
 fn settings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -211,9 +211,9 @@ fn settings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// A moment `seconds` after `start`, on both clocks.
-fn later(start: &Moment, seconds: u64) -> Moment {
+fn later(start: &ClockReading, seconds: u64) -> ClockReading {
     let step = Duration::from_secs(seconds);
-    Moment { wall: start.wall + step, steady: start.steady + step }
+    ClockReading { wall: start.wall + step, steady: start.steady + step }
 }
 
 fn soon() -> Instant {

@@ -23,7 +23,7 @@ impl Apple {
         }
     }
 
-    async fn token(&self, now: &Moment) -> (String, TokenHandle) {
+    async fn token(&self, now: &ClockReading) -> (String, TokenHandle) {
         self.token_of(&self.credential, &self.settings, now).await
     }
 
@@ -31,7 +31,7 @@ impl Apple {
         &self,
         credential: &Credential,
         settings: &[(String, String)],
-        now: &Moment,
+        now: &ClockReading,
     ) -> (String, TokenHandle) {
         self.try_token(&TenantId::default_tenant(), credential, settings, now).await.unwrap()
     }
@@ -41,11 +41,12 @@ impl Apple {
         tenant: &TenantId,
         credential: &Credential,
         settings: &[(String, String)],
-        now: &Moment,
+        now: &ClockReading,
     ) -> Result<(String, TokenHandle), AuthorizeError> {
         let kind = &self.kind;
         let origin = "https://api.example.com";
-        let exchange = Exchange { tenant, credential, kind, settings, origin, token_trust: &Untrusted };
+        let exchange =
+            AuthorizeRequest { tenant, credential, kind, settings, origin, token_trust: &Untrusted };
         match self.authorizer.authorize(exchange, now, soon()).await? {
             Authorization::Header { value, token, .. } => {
                 Ok((value.to_str().unwrap().to_owned(), token.unwrap()))
@@ -54,7 +55,7 @@ impl Apple {
         }
     }
 
-    fn expired(&self, handle: &TokenHandle, now: &Moment) -> bool {
+    fn expired(&self, handle: &TokenHandle, now: &ClockReading) -> bool {
         self.authorizer.refused(handle, CredentialFault::Expired, now)
     }
 }
@@ -68,7 +69,7 @@ fn key() -> Vec<u8> {
 #[tokio::test]
 async fn keeps_a_token_for_its_lifetime() {
     let apple = Apple::new(&key());
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, _) = apple.token(&start).await;
     assert_eq!(apple.token(&later(&start, 50 * MINUTE - 1)).await.0, first);
     let renewed = later(&start, 50 * MINUTE);
@@ -81,7 +82,7 @@ async fn keeps_a_token_for_its_lifetime() {
 async fn shares_a_token_between_applications_of_one_key() {
     let (one, other) = (key(), key());
     let apple = Apple::new(&one);
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, handle) = apple.token(&start).await;
     let again = accept(&[token_kind()], &[("apns_p8", &one)]);
     let registered_anew = apple.token_of(&again, &apple.settings, &later(&start, 1)).await;
@@ -102,7 +103,7 @@ async fn shares_a_token_between_applications_of_one_key() {
 #[tokio::test]
 async fn mints_anew_after_expiry_if_the_token_is_old_enough() {
     let apple = Apple::new(&key());
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, handle) = apple.token(&start).await;
     let early = later(&start, 20 * MINUTE - 1);
     assert!(!apple.expired(&handle, &early), "a second new token within 20 minutes would be refused too");
@@ -119,7 +120,7 @@ async fn mints_anew_after_expiry_if_the_token_is_old_enough() {
 #[tokio::test]
 async fn does_not_retry_a_refused_key() {
     let apple = Apple::new(&key());
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, handle) = apple.token(&start).await;
     let old = later(&start, 30 * MINUTE);
     assert!(!apple.authorizer.refused(&handle, CredentialFault::Refused, &old));
@@ -130,9 +131,9 @@ async fn does_not_retry_a_refused_key() {
 #[tokio::test]
 async fn counts_the_time_that_the_machine_slept() {
     let apple = Apple::new(&key());
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, _) = apple.token(&start).await;
-    let awake = Moment { wall: start.wall + Duration::from_secs(3600), steady: start.steady };
+    let awake = ClockReading { wall: start.wall + Duration::from_secs(3600), steady: start.steady };
     assert_ne!(apple.token(&awake).await.0, first);
 }
 
@@ -140,9 +141,9 @@ async fn counts_the_time_that_the_machine_slept() {
 #[tokio::test]
 async fn mints_anew_when_the_clock_is_set_back() {
     let apple = Apple::new(&key());
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, _) = apple.token(&start).await;
-    let at = |back: u64| Moment {
+    let at = |back: u64| ClockReading {
         wall: start.wall - Duration::from_secs(back),
         steady: start.steady + Duration::from_secs(5),
     };
@@ -155,7 +156,7 @@ async fn mints_anew_when_the_clock_is_set_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn mints_once_for_many_callers() {
     let apple = Arc::new(Apple::new(&key()));
-    let start = Moment::now();
+    let start = ClockReading::now();
     let callers: Vec<_> = (0..64)
         .map(|_| {
             let apple = apple.clone();
@@ -177,7 +178,7 @@ async fn gives_up_a_token_before_the_end_that_it_carries() {
         token.claims.push(("exp".to_owned(), Source::ExpiresAt));
         token.lifetime = minutes(60);
     }
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, _) = apple.token(&start).await;
     assert_eq!(apple.token(&later(&start, 50 * MINUTE - 1)).await.0, first);
     assert_ne!(apple.token(&later(&start, 50 * MINUTE)).await.0, first);
@@ -188,7 +189,7 @@ async fn gives_up_a_token_before_the_end_that_it_carries() {
 async fn tenants_of_one_key_share_its_token_and_a_flood_of_another_tenant_does_not_evict_it() {
     let (shared, other) = (key(), key());
     let apple = Apple::new(&shared);
-    let start = Moment::now();
+    let start = ClockReading::now();
     let (first, _) = apple.token(&start).await;
     let partner = TenantId::new("partner");
     assert_eq!(apple.try_token(&partner, &apple.credential, &apple.settings, &start).await.unwrap().0, first);

@@ -19,11 +19,11 @@ macro_rules! assert_lacks {
 #[test]
 fn secret_types_cannot_be_shown() {
     assert_lacks!(Secret: std::fmt::Debug, std::fmt::Display, Serialize, Clone);
-    assert_lacks!(Uploads: std::fmt::Debug, Serialize, Clone);
+    assert_lacks!(UploadedSecrets: std::fmt::Debug, Serialize, Clone);
     assert_lacks!(Credential: std::fmt::Debug, std::fmt::Display, Serialize, Clone);
     assert_lacks!(TokenKey: std::fmt::Debug, Serialize, Clone);
     assert_lacks!(ServiceAccount: std::fmt::Debug, Serialize, Clone);
-    assert_lacks!(Identity: std::fmt::Debug, Serialize);
+    assert_lacks!(CertificateIdentity: std::fmt::Debug, Serialize);
     assert_lacks!(ClientCertificate: std::fmt::Debug, Serialize);
     assert_lacks!(crate::files::private_key::KeyDer: std::fmt::Debug, Clone);
     assert_lacks!(Authorization: std::fmt::Debug, Serialize);
@@ -103,7 +103,7 @@ async fn refusals_do_not_repeat_the_assertion() {
     let echo = r#"{"error": "invalid_grant", "error_description": "bad request: {request}"}"#;
     let authorizer = authorizer(Endpoint::new([(400, echo.to_owned())]));
     let kind = account_kind();
-    let exchange = Exchange {
+    let exchange = AuthorizeRequest {
         tenant: tenant(),
         credential: &credential,
         kind: &kind,
@@ -111,6 +111,6 @@ async fn refusals_do_not_repeat_the_assertion() {
         origin: "https://fcm",
         token_trust: &Untrusted,
     };
-    let error = authorizer.authorize(exchange, &Moment::now(), soon()).await.err().unwrap();
+    let error = authorizer.authorize(exchange, &ClockReading::now(), soon()).await.err().unwrap();
     assert_eq!(error, AuthorizeError::Refused { code: "invalid_grant".to_owned(), description: None });
 }

@@ -17,8 +17,9 @@ async fn header(
     check_manifest(std::slice::from_ref(kind)).unwrap();
     let authorizer = authorizer(Endpoint::silent());
     let token_trust = &Untrusted;
-    let exchange = Exchange { tenant: tenant(), credential, kind, settings, origin: ORIGIN, token_trust };
-    match authorizer.authorize(exchange, &Moment::now(), soon()).await? {
+    let exchange =
+        AuthorizeRequest { tenant: tenant(), credential, kind, settings, origin: ORIGIN, token_trust };
+    match authorizer.authorize(exchange, &ClockReading::now(), soon()).await? {
         Authorization::Header { name, value, .. } => Ok((name.to_string(), value)),
         Authorization::ClientCertificate(_) => panic!("a certificate"),
     }
@@ -57,7 +58,7 @@ fn ecdsa_der(raw: &[u8]) -> Vec<u8> {
 }
 
 fn now() -> u64 {
-    Moment::now().unix_seconds()
+    ClockReading::now().unix_seconds()
 }
 
 #[tokio::test]
@@ -160,7 +161,7 @@ async fn hands_out_the_client_certificate() {
     let credential = accept(&[certificate_kind()], &[("apns_pem", &file)]);
     let authorizer = authorizer(Endpoint::silent());
     let kind = certificate_kind();
-    let exchange = Exchange {
+    let exchange = AuthorizeRequest {
         tenant: tenant(),
         credential: &credential,
         kind: &kind,
@@ -168,7 +169,7 @@ async fn hands_out_the_client_certificate() {
         origin: ORIGIN,
         token_trust: &Untrusted,
     };
-    match authorizer.authorize(exchange, &Moment::now(), soon()).await.ok().unwrap() {
+    match authorizer.authorize(exchange, &ClockReading::now(), soon()).await.ok().unwrap() {
         Authorization::ClientCertificate(certificate) => {
             assert_eq!(&certificate.fingerprint, credential.fingerprint());
         }

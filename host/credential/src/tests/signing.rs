@@ -16,9 +16,9 @@ fn exchange<'a>(
     credential: &'a Credential,
     kind: &'a CredentialKind,
     settings: &'a [(String, String)],
-) -> Exchange<'a> {
+) -> AuthorizeRequest<'a> {
     let (origin, token_trust) = ("https://api.example.com", &Untrusted);
-    Exchange { tenant: tenant(), credential, kind, settings, origin, token_trust }
+    AuthorizeRequest { tenant: tenant(), credential, kind, settings, origin, token_trust }
 }
 
 fn complete() -> Vec<(String, String)> {
@@ -49,7 +49,7 @@ async fn nothing_is_signed_after_the_deadline() {
     let authorizer = authorizer(Endpoint::silent());
     let (credential, kind, all) = (apple(), token_kind(), complete());
     let exchange = exchange(&credential, &kind, &all);
-    let late = authorizer.authorize(exchange, &Moment::now(), Instant::now()).await.err();
+    let late = authorizer.authorize(exchange, &ClockReading::now(), Instant::now()).await.err();
     assert_eq!(late, Some(AuthorizeError::DeadlineExceeded));
     assert_eq!(authorizer.counts().minted, 0);
 }
@@ -60,7 +60,7 @@ async fn a_signature_is_on_the_tenants_account_and_a_token_that_is_there_is_not(
     let account = accounts.of(tenant());
     let authorizer = Authorizer::new(Arc::new(Client(Endpoint::silent())), accounts);
     let (credential, kind, all) = (apple(), token_kind(), complete());
-    let (exchange, now) = (exchange(&credential, &kind, &all), Moment::now());
+    let (exchange, now) = (exchange(&credential, &kind, &all), ClockReading::now());
     assert!(authorizer.authorize(exchange, &now, soon()).await.is_ok());
     let signing = |(work, time): (Work, Duration)| (work == Work::Signing).then_some(time);
     assert!(account.work_by_kind().into_iter().find_map(signing).unwrap() > Duration::ZERO);
@@ -68,7 +68,8 @@ async fn a_signature_is_on_the_tenants_account_and_a_token_that_is_there_is_not(
     account.charge_work(Work::Guest, Duration::from_secs(1000));
     assert!(authorizer.authorize(exchange, &now, soon()).await.is_ok(), "it is there");
     let other = settings(&[("apns_key_id", "ABC123DEFG"), ("apns_team_id", "OTHERTEAM1")]);
-    let refused = authorizer.authorize(Exchange { settings: &other, ..exchange }, &now, soon()).await.err();
+    let refused =
+        authorizer.authorize(AuthorizeRequest { settings: &other, ..exchange }, &now, soon()).await.err();
     let Some(AuthorizeError::NoCapacity(error)) = refused else { panic!("{refused:?}") };
     assert_eq!(error.code, "limit_cpu_milliseconds_per_second");
     assert_eq!(authorizer.counts().minted, 1);
@@ -85,7 +86,8 @@ async fn an_assertion_that_is_not_signed_is_no_request() {
     let file = service_account(&workshop.read("key.pem")).to_string();
     let (google, kind) =
         (accept(&[account_kind()], &[("fcm_service_account", file.as_bytes())]), account_kind());
-    let refused = authorizer.authorize(exchange(&google, &kind, &[]), &Moment::now(), soon()).await.err();
+    let refused =
+        authorizer.authorize(exchange(&google, &kind, &[]), &ClockReading::now(), soon()).await.err();
     assert!(matches!(refused, Some(AuthorizeError::NoCapacity(_))), "{refused:?}");
     assert_eq!(authorizer.counts(), TokenCounts { minted: 0, fetches: 0, failed_fetches: 0 });
 }

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::cache::{Cache, lock};
+use super::cache::{TokenCache, lock};
 use super::error::AuthorizeError;
 use super::handle::{TokenHandle, TokenId, sensitive};
-use super::moment::Moment;
+use super::moment::ClockReading;
 use super::signing::SigningJob;
-use super::token_client::{Form, TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
+use super::token_client::{FormFields, TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
 use super::token_response;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
@@ -30,7 +30,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How one token is fetched.
-pub(crate) struct Fetch<'a> {
+pub(crate) struct TokenFetch<'a> {
     pub(crate) tenant: &'a TenantId,
     /// Digest of everything that decides the token.
     pub(crate) id: TokenId,
@@ -48,7 +48,7 @@ pub(crate) struct Fetch<'a> {
 
 /// A form whose assertion is not signed yet.
 pub(crate) struct TokenForm {
-    pub(crate) fields: Form,
+    pub(crate) fields: FormFields,
     pub(crate) assertion: Option<SigningJob>,
 }
 
@@ -56,9 +56,9 @@ impl TokenForm {
     async fn complete(
         self,
         account: &Arc<Account>,
-        now: Moment,
+        now: ClockReading,
         deadline: Instant,
-    ) -> Result<Form, AuthorizeError> {
+    ) -> Result<FormFields, AuthorizeError> {
         let Self { mut fields, assertion } = self;
         if let Some(assertion) = assertion {
             fields.push(("assertion", assertion.run(account, now, deadline).await?));
@@ -70,12 +70,12 @@ impl TokenForm {
 /// The access tokens of the process.
 pub(crate) struct AccessTokens {
     client: Arc<dyn TokenClient>,
-    slots: Arc<Cache<Slot>>,
-    counts: Arc<Counts>,
+    slots: Arc<TokenCache<FetchSlot>>,
+    counts: Arc<FetchCounters>,
 }
 
 #[derive(Default)]
-struct Counts {
+struct FetchCounters {
     serials: AtomicU64,
     /// Requests to token endpoints.
     fetches: AtomicU64,
@@ -84,54 +84,54 @@ struct Counts {
 }
 
 #[derive(Default)]
-struct Slot {
-    token: Option<Token>,
-    failure: Option<Failure>,
+struct FetchSlot {
+    token: Option<FetchedToken>,
+    failure: Option<FetchFailure>,
     /// The request under way.
-    flight: Option<watch::Receiver<Option<Fetched>>>,
+    flight: Option<watch::Receiver<Option<FetchResult>>>,
 }
 
-type Fetched = Result<(HeaderValue, u64), AuthorizeError>;
+type FetchResult = Result<(HeaderValue, u64), AuthorizeError>;
 
-struct Token {
+struct FetchedToken {
     value: HeaderValue,
-    at: Moment,
+    at: ClockReading,
     serial: u64,
     /// From `at` on.
     usable: Duration,
     refresh: Duration,
 }
 
-struct Failure {
+struct FetchFailure {
     error: AuthorizeError,
-    at: Moment,
+    at: ClockReading,
     pause: Duration,
 }
 
-enum Step {
-    Done(Fetched),
-    Wait(watch::Receiver<Option<Fetched>>),
+enum FetchStep {
+    Done(FetchResult),
+    Wait(watch::Receiver<Option<FetchResult>>),
 }
 
 impl AccessTokens {
     pub(crate) fn new(client: Arc<dyn TokenClient>) -> Self {
-        Self { client, slots: Arc::new(Cache::new()), counts: Arc::default() }
+        Self { client, slots: Arc::new(TokenCache::new()), counts: Arc::default() }
     }
 
     /// The current token, fetched if need be. All callers share one request and its result; it goes on
     /// when a caller goes away. After a failure there is a short pause before the next request.
     pub(crate) async fn get(
         &self,
-        fetch: Fetch<'_>,
-        now: &Moment,
+        fetch: TokenFetch<'_>,
+        now: &ClockReading,
         deadline: Instant,
     ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let id = fetch.id;
         // A request in flight holds its slot; any other token can be fetched again.
         let slot = self.slots.entry(fetch.tenant, &id, |_| true)?;
         let fetched = match self.step(&slot, &fetch, now)? {
-            Step::Done(fetched) => fetched,
-            Step::Wait(mut flight) => {
+            FetchStep::Done(fetched) => fetched,
+            FetchStep::Wait(mut flight) => {
                 let landed = tokio::time::timeout_at(deadline.into(), flight.wait_for(Option::is_some));
                 // Few wait: the room that this needs is not kept for all.
                 let landed = Box::pin(landed).await;
@@ -147,12 +147,12 @@ impl AccessTokens {
 
     /// How many requests there were, and how many of them gave no token.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let Counts { fetches, failures, .. } = &*self.counts;
+        let FetchCounters { fetches, failures, .. } = &*self.counts;
         (fetches.load(Ordering::Relaxed), failures.load(Ordering::Relaxed))
     }
 
     /// The service refused this token as expired. Answers whether another try has a chance.
-    pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &Moment) -> bool {
+    pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &ClockReading) -> bool {
         let Some(slot) = self.slots.get(id) else { return true };
         let mut slot = lock(&slot);
         match &slot.token {
@@ -167,7 +167,12 @@ impl AccessTokens {
         }
     }
 
-    fn step(&self, slot: &Arc<Mutex<Slot>>, fetch: &Fetch<'_>, now: &Moment) -> Result<Step, AuthorizeError> {
+    fn step(
+        &self,
+        slot: &Arc<Mutex<FetchSlot>>,
+        fetch: &TokenFetch<'_>,
+        now: &ClockReading,
+    ) -> Result<FetchStep, AuthorizeError> {
         let mut state = lock(slot);
         let pausing = state.failure.as_ref().filter(|failure| now.since(&failure.at) < failure.pause);
         let usable = state.token.as_ref().filter(|token| now.since(&token.at) < token.usable);
@@ -177,32 +182,32 @@ impl AccessTokens {
             if due && state.flight.is_none() {
                 self.start(slot, &mut state, fetch, now)?;
             }
-            return Ok(Step::Done(current));
+            return Ok(FetchStep::Done(current));
         }
         if let Some(flight) = &state.flight {
-            return Ok(Step::Wait(flight.clone()));
+            return Ok(FetchStep::Wait(flight.clone()));
         }
         if let Some(failure) = pausing {
-            return Ok(Step::Done(Err(failure.error.clone())));
+            return Ok(FetchStep::Done(Err(failure.error.clone())));
         }
-        Ok(Step::Wait(self.start(slot, &mut state, fetch, now)?))
+        Ok(FetchStep::Wait(self.start(slot, &mut state, fetch, now)?))
     }
 
     /// Sends the request in a task of its own, which leaves the result in the slot.
     fn start(
         &self,
-        slot: &Arc<Mutex<Slot>>,
-        state: &mut Slot,
-        fetch: &Fetch<'_>,
-        now: &Moment,
-    ) -> Result<watch::Receiver<Option<Fetched>>, AuthorizeError> {
+        slot: &Arc<Mutex<FetchSlot>>,
+        state: &mut FetchSlot,
+        fetch: &TokenFetch<'_>,
+        now: &ClockReading,
+    ) -> Result<watch::Receiver<Option<FetchResult>>, AuthorizeError> {
         let (form, account) = ((fetch.form)()?, (fetch.account)());
         let deadline = Instant::now() + FETCH_TIME;
         let place = (fetch.tenant.clone(), fetch.url.clone(), !fetch.trust.trusts(fetch.url));
         let client = self.client.clone();
         let (landed, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
-        let landing = Landing {
+        let landing = FetchCompletion {
             slots: self.slots.clone(),
             id: fetch.id,
             slot: slot.clone(),
@@ -232,7 +237,7 @@ impl AccessTokens {
 async fn post(
     client: &dyn TokenClient,
     (tenant, url, guarded): (TenantId, Url, bool),
-    form: &Form,
+    form: &FormFields,
     deadline: Instant,
 ) -> Result<TokenResponse, TokenHttpError> {
     let body = Zeroizing::new(encoded(form));
@@ -241,26 +246,26 @@ async fn post(
     answer.unwrap_or_else(|_| Err(TokenHttpError::new("it did not answer in time")))
 }
 
-fn encoded(form: &Form) -> String {
+fn encoded(form: &FormFields) -> String {
     let mut body = url::form_urlencoded::Serializer::new(String::new());
     body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
     body.finish()
 }
 
 /// What is done with an answer.
-struct Landing {
-    slots: Arc<Cache<Slot>>,
+struct FetchCompletion {
+    slots: Arc<TokenCache<FetchSlot>>,
     id: TokenId,
-    slot: Arc<Mutex<Slot>>,
-    counts: Arc<Counts>,
+    slot: Arc<Mutex<FetchSlot>>,
+    counts: Arc<FetchCounters>,
     serial: u64,
-    at: Moment,
+    at: ClockReading,
     refresh_before: Duration,
     prefix: String,
 }
 
-impl Landing {
-    fn land(&self, answer: Result<token_response::AccessToken, AuthorizeError>) -> Fetched {
+impl FetchCompletion {
+    fn land(&self, answer: Result<token_response::AccessToken, AuthorizeError>) -> FetchResult {
         let token = answer.and_then(|token| {
             let value = sensitive([self.prefix.as_str(), &token.text].concat())?;
             Ok((value, token.expires_in))
@@ -275,7 +280,7 @@ impl Landing {
                 let early = expires_in.saturating_sub(self.refresh_before);
                 let refresh = if early.is_zero() { usable / 2 } else { early.min(usable) };
                 let (at, serial) = (self.at, self.serial);
-                slot.token = Some(Token { value: value.clone(), at, serial, usable, refresh });
+                slot.token = Some(FetchedToken { value: value.clone(), at, serial, usable, refresh });
                 drop(slot);
                 self.slots.stored(&self.id, value.len());
                 Ok((value, serial))
@@ -291,7 +296,7 @@ impl Landing {
                     }
                     _ => REFUSED_PAUSE,
                 };
-                slot.failure = Some(Failure { error: error.clone(), at: self.at, pause });
+                slot.failure = Some(FetchFailure { error: error.clone(), at: self.at, pause });
                 Err(error)
             }
         }

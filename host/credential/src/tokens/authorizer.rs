@@ -7,13 +7,13 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::access_tokens::{AccessTokens, Fetch, TokenForm};
+use super::access_tokens::{AccessTokens, TokenFetch, TokenForm};
 use super::error::AuthorizeError;
-use super::handle::{Origin, TokenHandle, TokenId, sensitive};
-use super::jwt::{self, Facts};
-use super::moment::Moment;
-use super::provider_tokens::{Mint, ProviderTokens};
-use super::signing::{Frame, SigningJob};
+use super::handle::{TokenHandle, TokenId, TokenSource, sensitive};
+use super::jwt::{self, TokenInputs};
+use super::moment::ClockReading;
+use super::provider_tokens::{MintRequest, ProviderTokens};
+use super::signing::{HeaderFrame, SigningJob};
 use super::token_client::{TokenClient, TokenTrust, parse_token_url};
 use crate::credential::{Credential, text_fingerprint};
 use crate::files::identity::ClientCertificate;
@@ -23,7 +23,7 @@ use pushlet_model::contract::manifest::{
     Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
     TokenExchange,
 };
-use pushlet_model::digest::Parts;
+use pushlet_model::digest::DigestParts;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
 
@@ -53,7 +53,7 @@ pub struct TokenCounts {
 
 /// What is to be authenticated.
 #[derive(Clone, Copy)]
-pub struct Exchange<'a> {
+pub struct AuthorizeRequest<'a> {
     /// Whose exchange it is: whose work, and whose share of the tokens that are kept.
     pub tenant: &'a TenantId,
     pub credential: &'a Credential,
@@ -87,14 +87,14 @@ impl Authorizer {
     /// What to add to one exchange. Waits only if a token must be signed or fetched, until `deadline`.
     pub async fn authorize(
         &self,
-        exchange: Exchange<'_>,
-        now: &Moment,
+        exchange: AuthorizeRequest<'_>,
+        now: &ClockReading,
         deadline: Instant,
     ) -> Result<Authorization, AuthorizeError> {
         match &exchange.kind.authentication {
             Authentication::ClientCertificate => certificate(exchange),
             Authentication::SignedToken((token, place)) => {
-                let frame = Frame::Prefix(&place.prefix);
+                let frame = HeaderFrame::Prefix(&place.prefix);
                 self.signed(exchange, token, (&place.name, frame), now, deadline).await
             }
             Authentication::ExchangedToken((token, place)) => {
@@ -102,13 +102,13 @@ impl Authorizer {
             }
             Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place),
             Authentication::Vapid(token) => {
-                self.signed(exchange, token, ("authorization", Frame::Vapid), now, deadline).await
+                self.signed(exchange, token, ("authorization", HeaderFrame::Vapid), now, deadline).await
             }
         }
     }
 
     /// Is everything there that [`Authorizer::authorize`] needs? Signs nothing, and asks no token endpoint.
-    pub fn check(&self, exchange: Exchange<'_>) -> Result<(), AuthorizeError> {
+    pub fn check(&self, exchange: AuthorizeRequest<'_>) -> Result<(), AuthorizeError> {
         let signed = |token: &SignedToken| {
             let key = token_key(exchange.credential, &token.key)?;
             SigningJob::new(token, key, exchange.facts()).map(drop)
@@ -127,13 +127,13 @@ impl Authorizer {
     /// The service refused the token. Answers whether the exchange is worth one more try with a new
     /// authorization. An expired token is given up if its age allows; a refused credential is the
     /// operator's to mend, and a new token would not change it.
-    pub fn refused(&self, token: &TokenHandle, fault: CredentialFault, now: &Moment) -> bool {
+    pub fn refused(&self, token: &TokenHandle, fault: CredentialFault, now: &ClockReading) -> bool {
         match (fault, token.origin) {
             (CredentialFault::Refused, _) => false,
-            (CredentialFault::Expired, Origin::Minted) => {
+            (CredentialFault::Expired, TokenSource::Minted) => {
                 self.provider_tokens.expired(&token.id, token.serial, now)
             }
-            (CredentialFault::Expired, Origin::Fetched) => {
+            (CredentialFault::Expired, TokenSource::Fetched) => {
                 self.access_tokens.expired(&token.id, token.serial, now)
             }
         }
@@ -141,24 +141,30 @@ impl Authorizer {
 
     async fn signed(
         &self,
-        exchange: Exchange<'_>,
+        exchange: AuthorizeRequest<'_>,
         token: &SignedToken,
-        (name, frame): (&str, Frame<'_>),
-        now: &Moment,
+        (name, frame): (&str, HeaderFrame<'_>),
+        now: &ClockReading,
         deadline: Instant,
     ) -> Result<Authorization, AuthorizeError> {
         let key = token_key(exchange.credential, &token.key)?;
         let facts = exchange.facts();
         let id = exchange.token_id(|| {
-            Ok(Parts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame.name().as_bytes()]))
+            Ok(DigestParts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame.name().as_bytes()]))
         })?;
         let (value, handle) = match self.provider_tokens.current(exchange.tenant, id, token, now)? {
             Some(current) => current,
             None => {
                 let account = self.accounts.of(exchange.tenant);
                 let job = || SigningJob::new(token, key, facts);
-                let mint =
-                    Mint { tenant: exchange.tenant, id, token, account, job: &job, frame: frame.parts(key) };
+                let mint = MintRequest {
+                    tenant: exchange.tenant,
+                    id,
+                    token,
+                    account,
+                    job: &job,
+                    frame: frame.parts(key),
+                };
                 // Few wait: the room that this needs is not kept for all.
                 Box::pin(self.provider_tokens.get(mint, now, deadline)).await?
             }
@@ -168,17 +174,17 @@ impl Authorizer {
 
     async fn exchanged(
         &self,
-        exchange: Exchange<'_>,
+        exchange: AuthorizeRequest<'_>,
         token: &TokenExchange,
         place: &HeaderPlacement,
-        now: &Moment,
+        now: &ClockReading,
         deadline: Instant,
     ) -> Result<Authorization, AuthorizeError> {
         let url = token_url(exchange, token)?;
         let grant = ResolvedGrant::new(&token.grant, exchange)?;
         let scope = token.scope.as_deref();
         let id = exchange.token_id(|| {
-            Ok(Parts::of(&[
+            Ok(DigestParts::of(&[
                 exchange.credential.fingerprint(),
                 url.as_str().as_bytes(),
                 scope.unwrap_or_default().as_bytes(),
@@ -193,14 +199,22 @@ impl Authorizer {
         let refresh_before = Duration::from_millis(token.refresh_before);
         let (tenant, prefix) = (exchange.tenant, &place.prefix);
         let trust = exchange.token_trust;
-        let fetch =
-            Fetch { tenant, id, url: &url, trust, form: &form, account: &account, refresh_before, prefix };
+        let fetch = TokenFetch {
+            tenant,
+            id,
+            url: &url,
+            trust,
+            form: &form,
+            account: &account,
+            refresh_before,
+            prefix,
+        };
         let (value, handle) = self.access_tokens.get(fetch, now, deadline).await?;
         header(&place.name, value, Some(handle))
     }
 }
 
-impl<'a> Exchange<'a> {
+impl<'a> AuthorizeRequest<'a> {
     fn token_id(
         &self,
         find: impl FnOnce() -> Result<TokenId, AuthorizeError>,
@@ -208,19 +222,19 @@ impl<'a> Exchange<'a> {
         self.credential.last_token.id(self.kind, self.settings, self.origin, find)
     }
 
-    fn facts(&self) -> Facts<'a> {
-        Facts { credential: self.credential, settings: self.settings, origin: self.origin }
+    fn facts(&self) -> TokenInputs<'a> {
+        TokenInputs { credential: self.credential, settings: self.settings, origin: self.origin }
     }
 }
 
 /// A grant with the secrets that it needs.
 enum ResolvedGrant<'a> {
-    Assertion { key: &'a Arc<TokenKey>, token: &'a SignedToken, facts: Facts<'a> },
+    Assertion { key: &'a Arc<TokenKey>, token: &'a SignedToken, facts: TokenInputs<'a> },
     Client { id: String, secret: Zeroizing<String> },
 }
 
 impl<'a> ResolvedGrant<'a> {
-    fn new(grant: &'a Grant, exchange: Exchange<'a>) -> Result<Self, AuthorizeError> {
+    fn new(grant: &'a Grant, exchange: AuthorizeRequest<'a>) -> Result<Self, AuthorizeError> {
         match grant {
             Grant::JwtBearer(token) => {
                 let key = token_key(exchange.credential, &token.key)?;
@@ -238,9 +252,11 @@ impl<'a> ResolvedGrant<'a> {
     fn digest(&self) -> Result<TokenId, AuthorizeError> {
         Ok(match self {
             Self::Assertion { key, token, facts } => {
-                Parts::of(&[key.fingerprint(), &jwt::digest(token, *facts)?])
+                DigestParts::of(&[key.fingerprint(), &jwt::digest(token, *facts)?])
             }
-            Self::Client { id, secret } => Parts::of(&[id.as_bytes(), &text_fingerprint(secret.as_bytes())]),
+            Self::Client { id, secret } => {
+                DigestParts::of(&[id.as_bytes(), &text_fingerprint(secret.as_bytes())])
+            }
         })
     }
 
@@ -265,19 +281,19 @@ impl<'a> ResolvedGrant<'a> {
     }
 }
 
-fn certificate(exchange: Exchange<'_>) -> Result<Authorization, AuthorizeError> {
+fn certificate(exchange: AuthorizeRequest<'_>) -> Result<Authorization, AuthorizeError> {
     let certificate = exchange.credential.client_certificate();
     let certificate = certificate.ok_or_else(|| AuthorizeError::manifest("it is no certificate"))?;
     Ok(Authorization::ClientCertificate(certificate.clone()))
 }
 
-fn token_url(exchange: Exchange<'_>, token: &TokenExchange) -> Result<Url, AuthorizeError> {
+fn token_url(exchange: AuthorizeRequest<'_>, token: &TokenExchange) -> Result<Url, AuthorizeError> {
     let url = exchange.facts().text(&token.token_url)?;
     parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))
 }
 
 fn secret_header(
-    exchange: Exchange<'_>,
+    exchange: AuthorizeRequest<'_>,
     secret: &str,
     place: &HeaderPlacement,
 ) -> Result<Authorization, AuthorizeError> {

@@ -15,9 +15,9 @@ const MOST_BYTES: usize = 32 << 20;
 const OVERHEAD: usize = 512;
 
 /// Values by digest. Tenants that need the same token own it together.
-pub(crate) struct Cache<T>(RwLock<FairCache<TenantId, Key, Arc<Mutex<T>>>>);
+pub(crate) struct TokenCache<T>(RwLock<FairCache<TenantId, Key, Arc<Mutex<T>>>>);
 
-impl<T: Default> Cache<T> {
+impl<T: Default> TokenCache<T> {
     pub(crate) fn new() -> Self {
         Self::with_capacity(MOST_BYTES)
     }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_held_or_must_stay_is_not_evicted() {
-        let cache = Cache::<u32>::with_capacity(8 * OVERHEAD);
+        let cache = TokenCache::<u32>::with_capacity(8 * OVERHEAD);
         let tenant = TenantId::new("acme");
         let held = cache.entry(&tenant, &key(1), |_| true).unwrap();
         *cache.entry(&tenant, &key(2), |_| true).unwrap().lock().unwrap() = 2;

@@ -11,24 +11,24 @@ pub(crate) type TokenId = [u8; 32];
 /// Which token was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHandle {
-    pub(crate) origin: Origin,
+    pub(crate) origin: TokenSource,
     pub(crate) id: TokenId,
     pub(crate) serial: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum TokenSource {
     Minted,
     Fetched,
 }
 
 impl TokenHandle {
     pub(crate) fn minted(id: TokenId, serial: u64) -> Self {
-        Self { origin: Origin::Minted, id, serial }
+        Self { origin: TokenSource::Minted, id, serial }
     }
 
     pub(crate) fn fetched(id: TokenId, serial: u64) -> Self {
-        Self { origin: Origin::Fetched, id, serial }
+        Self { origin: TokenSource::Fetched, id, serial }
     }
 }
 

@@ -10,18 +10,18 @@ use zeroize::Zeroizing;
 
 use super::error::AuthorizeError;
 use super::handle::TokenId;
-use super::moment::Moment;
+use super::moment::ClockReading;
 use crate::credential::Credential;
 use crate::files::key::TokenKey;
 use pushlet_model::contract::manifest::{SignedToken, SigningAlgorithm, Source};
-use pushlet_model::digest::Parts;
+use pushlet_model::digest::DigestParts;
 
 /// Header values beyond this are refused by common servers.
 const LONGEST_TOKEN: usize = 6 << 10;
 
 /// Where the values of sources come from.
 #[derive(Clone, Copy)]
-pub(crate) struct Facts<'a> {
+pub(crate) struct TokenInputs<'a> {
     pub(crate) credential: &'a Credential,
     pub(crate) settings: &'a [(String, String)],
     /// `https://host[:port]` of the exchange.
@@ -29,45 +29,47 @@ pub(crate) struct Facts<'a> {
 }
 
 /// A token whose values are all known but those that change with every mint.
-pub(crate) struct Template {
+pub(crate) struct TokenTemplate {
     algorithm: SigningAlgorithm,
-    header: Vec<(String, Slot)>,
-    claims: Vec<(String, Slot)>,
+    header: Vec<(String, ClaimSlot)>,
+    claims: Vec<(String, ClaimSlot)>,
     lifetime: Duration,
 }
 
-enum Slot {
+enum ClaimSlot {
     Fixed(Value),
     IssuedAt,
     ExpiresAt,
     UniqueId,
 }
 
-impl Facts<'_> {
-    fn slot(&self, source: &Source) -> Result<Slot, AuthorizeError> {
+impl TokenInputs<'_> {
+    fn slot(&self, source: &Source) -> Result<ClaimSlot, AuthorizeError> {
         Ok(match source {
-            Source::Literal(json) => Slot::Fixed(
+            Source::Literal(json) => ClaimSlot::Fixed(
                 serde_json::from_str(json).map_err(|_| AuthorizeError::manifest("a literal is not JSON"))?,
             ),
-            Source::Setting(name) => Slot::Fixed(Value::from(self.setting(name)?)),
-            Source::SecretProperty((secret, name)) => Slot::Fixed(Value::from(self.property(secret, name)?)),
-            Source::IssuedAt => Slot::IssuedAt,
-            Source::ExpiresAt => Slot::ExpiresAt,
-            Source::UniqueId => Slot::UniqueId,
-            Source::TargetOrigin => Slot::Fixed(Value::from(self.origin)),
+            Source::Setting(name) => ClaimSlot::Fixed(Value::from(self.setting(name)?)),
+            Source::SecretProperty((secret, name)) => {
+                ClaimSlot::Fixed(Value::from(self.property(secret, name)?))
+            }
+            Source::IssuedAt => ClaimSlot::IssuedAt,
+            Source::ExpiresAt => ClaimSlot::ExpiresAt,
+            Source::UniqueId => ClaimSlot::UniqueId,
+            Source::TargetOrigin => ClaimSlot::Fixed(Value::from(self.origin)),
         })
     }
 
     /// The text of a source that does not change with time.
     pub(crate) fn text(&self, source: &Source) -> Result<String, AuthorizeError> {
         match self.slot(source)? {
-            Slot::Fixed(Value::String(text)) => Ok(text),
+            ClaimSlot::Fixed(Value::String(text)) => Ok(text),
             _ => Err(AuthorizeError::manifest("a source is not a text")),
         }
     }
 
     /// Adds what a source is: its kind, and its value if that is not made anew with every mint.
-    fn describe(&self, source: &Source, into: &mut Parts) -> Result<(), AuthorizeError> {
+    fn describe(&self, source: &Source, into: &mut DigestParts) -> Result<(), AuthorizeError> {
         let (kind, value) = match source {
             Source::Literal(json) => ("literal", json.as_str()),
             Source::Setting(name) => ("text", self.setting(name)?),
@@ -94,15 +96,15 @@ impl Facts<'_> {
         value.ok_or_else(|| AuthorizeError::manifest("a property is not in the secret"))
     }
 
-    fn slots(&self, sources: &[(String, Source)]) -> Result<Vec<(String, Slot)>, AuthorizeError> {
+    fn slots(&self, sources: &[(String, Source)]) -> Result<Vec<(String, ClaimSlot)>, AuthorizeError> {
         sources.iter().map(|(name, source)| Ok((name.clone(), self.slot(source)?))).collect()
     }
 }
 
 /// Equal for tokens that differ in nothing but time and unique ids. It is asked for with every push, a
-/// [`Template`] only to mint.
-pub(crate) fn digest(token: &SignedToken, facts: Facts<'_>) -> Result<TokenId, AuthorizeError> {
-    let mut parts = Parts::new();
+/// [`TokenTemplate`] only to mint.
+pub(crate) fn digest(token: &SignedToken, facts: TokenInputs<'_>) -> Result<TokenId, AuthorizeError> {
+    let mut parts = DigestParts::new();
     parts.add(name(token.algorithm).as_bytes());
     for sources in [&token.header, &token.claims] {
         parts.add(&sources.len().to_be_bytes());
@@ -124,8 +126,8 @@ pub(crate) fn use_for(token: &SignedToken) -> Duration {
     if ends { lifetime * 5 / 6 } else { lifetime }
 }
 
-impl Template {
-    pub(crate) fn new(token: &SignedToken, facts: Facts<'_>) -> Result<Self, AuthorizeError> {
+impl TokenTemplate {
+    pub(crate) fn new(token: &SignedToken, facts: TokenInputs<'_>) -> Result<Self, AuthorizeError> {
         Ok(Self {
             algorithm: token.algorithm,
             header: facts.slots(&token.header)?,
@@ -134,7 +136,11 @@ impl Template {
         })
     }
 
-    pub(crate) fn mint(&self, key: &TokenKey, now: &Moment) -> Result<Zeroizing<String>, AuthorizeError> {
+    pub(crate) fn mint(
+        &self,
+        key: &TokenKey,
+        now: &ClockReading,
+    ) -> Result<Zeroizing<String>, AuthorizeError> {
         let mut header = Map::new();
         header.insert("alg".to_owned(), Value::from(name(self.algorithm)));
         self.fill(&self.header, now, &mut header);
@@ -153,13 +159,13 @@ impl Template {
         Ok(token)
     }
 
-    fn fill(&self, slots: &[(String, Slot)], now: &Moment, into: &mut Map<String, Value>) {
+    fn fill(&self, slots: &[(String, ClaimSlot)], now: &ClockReading, into: &mut Map<String, Value>) {
         for (name, slot) in slots {
             let value = match slot {
-                Slot::Fixed(value) => value.clone(),
-                Slot::IssuedAt => Value::from(now.unix_seconds()),
-                Slot::ExpiresAt => Value::from(now.unix_seconds() + self.lifetime.as_secs()),
-                Slot::UniqueId => Value::from(Uuid::new_v4().to_string()),
+                ClaimSlot::Fixed(value) => value.clone(),
+                ClaimSlot::IssuedAt => Value::from(now.unix_seconds()),
+                ClaimSlot::ExpiresAt => Value::from(now.unix_seconds() + self.lifetime.as_secs()),
+                ClaimSlot::UniqueId => Value::from(Uuid::new_v4().to_string()),
             };
             into.insert(name.clone(), value);
         }

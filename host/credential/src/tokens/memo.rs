@@ -9,9 +9,9 @@ use pushlet_model::contract::manifest::Credential as CredentialKind;
 /// The id of a credential's last token, and what it was found from: finding it takes some digests, comparing does
 /// not, and nearly every exchange of an application needs the same.
 #[derive(Default)]
-pub(crate) struct TokenMemo(ArcSwapOption<Remembered>);
+pub(crate) struct TokenMemo(ArcSwapOption<RememberedToken>);
 
-struct Remembered {
+struct RememberedToken {
     kind: CredentialKind,
     settings: Vec<(String, String)>,
     origin: String,
@@ -36,8 +36,12 @@ impl TokenMemo {
             return Ok(last.id);
         }
         let id = find()?;
-        let last =
-            Remembered { kind: kind.clone(), settings: settings.to_vec(), origin: origin.to_owned(), id };
+        let last = RememberedToken {
+            kind: kind.clone(),
+            settings: settings.to_vec(),
+            origin: origin.to_owned(),
+            id,
+        };
         self.0.store(Some(last.into()));
         Ok(id)
     }

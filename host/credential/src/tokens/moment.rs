@@ -4,14 +4,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub struct ClockReading {
     /// What is written into tokens. It can jump.
     pub wall: SystemTime,
     /// Never jumps, but stands still while the machine sleeps.
     pub steady: Instant,
 }
 
-impl Moment {
+impl ClockReading {
     pub fn now() -> Self {
         Self { wall: SystemTime::now(), steady: Instant::now() }
     }

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use super::cache::{Cache, lock};
+use super::cache::{TokenCache, lock};
 use super::error::AuthorizeError;
 use super::handle::{TokenHandle, TokenId, sensitive};
 use super::jwt;
-use super::moment::Moment;
+use super::moment::ClockReading;
 use super::signing::SigningJob;
 use pushlet_model::contract::manifest::SignedToken;
 use pushlet_model::tenant::TenantId;
@@ -24,29 +24,29 @@ use pushlet_quota::account::Account;
 
 /// The tokens of the process.
 pub(crate) struct ProviderTokens {
-    tokens: Arc<Cache<Slot>>,
+    tokens: Arc<TokenCache<SigningSlot>>,
     serials: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
-struct Slot {
-    minted: Option<Minted>,
+struct SigningSlot {
+    minted: Option<MintedToken>,
     /// The token that is being signed.
-    flight: Option<watch::Receiver<Option<Signed>>>,
+    flight: Option<watch::Receiver<Option<SignResult>>>,
 }
 
-type Signed = Result<(HeaderValue, u64), AuthorizeError>;
+type SignResult = Result<(HeaderValue, u64), AuthorizeError>;
 
-struct Minted {
+struct MintedToken {
     value: HeaderValue,
-    at: Moment,
+    at: ClockReading,
     serial: u64,
     /// Kept here because a report of expiry comes without the manifest.
     minimum_age: Duration,
 }
 
 /// How one token is minted.
-pub(crate) struct Mint<'a> {
+pub(crate) struct MintRequest<'a> {
     /// Stands for key, token and frame.
     pub(crate) id: TokenId,
     pub(crate) token: &'a SignedToken,
@@ -61,7 +61,7 @@ pub(crate) struct Mint<'a> {
 
 impl ProviderTokens {
     pub(crate) fn new() -> Self {
-        Self { tokens: Arc::new(Cache::new()), serials: Arc::default() }
+        Self { tokens: Arc::new(TokenCache::new()), serials: Arc::default() }
     }
 
     /// How many were signed.
@@ -75,7 +75,7 @@ impl ProviderTokens {
         tenant: &TenantId,
         id: TokenId,
         token: &SignedToken,
-        now: &Moment,
+        now: &ClockReading,
     ) -> Result<Option<(HeaderValue, TokenHandle)>, AuthorizeError> {
         let slot = self.slot(tenant, &id, now)?;
         let usable = lock(&slot).usable(token, now);
@@ -85,8 +85,8 @@ impl ProviderTokens {
     /// The current token, signed if need be. All callers share one signature; it goes on when a caller goes away.
     pub(crate) async fn get(
         &self,
-        mint: Mint<'_>,
-        now: &Moment,
+        mint: MintRequest<'_>,
+        now: &ClockReading,
         deadline: Instant,
     ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let id = mint.id;
@@ -122,12 +122,12 @@ impl ProviderTokens {
     /// Has the token signed in a task of its own, which leaves it in the slot.
     fn start(
         &self,
-        slot: &Arc<Mutex<Slot>>,
-        state: &mut Slot,
-        mint: &Mint<'_>,
-        now: &Moment,
+        slot: &Arc<Mutex<SigningSlot>>,
+        state: &mut SigningSlot,
+        mint: &MintRequest<'_>,
+        now: &ClockReading,
         deadline: Instant,
-    ) -> Result<watch::Receiver<Option<Signed>>, AuthorizeError> {
+    ) -> Result<watch::Receiver<Option<SignResult>>, AuthorizeError> {
         let job = (mint.job)()?;
         let (landed, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
@@ -142,7 +142,8 @@ impl ProviderTokens {
             let mut state = lock(&slot);
             state.flight = None;
             if let Ok((value, serial)) = &signed {
-                state.minted = Some(Minted { value: value.clone(), at: now, serial: *serial, minimum_age });
+                state.minted =
+                    Some(MintedToken { value: value.clone(), at: now, serial: *serial, minimum_age });
             }
             drop(state);
             if let Ok((value, _)) = &signed {
@@ -158,9 +159,9 @@ impl ProviderTokens {
         &self,
         tenant: &TenantId,
         id: &TokenId,
-        now: &Moment,
-    ) -> Result<Arc<Mutex<Slot>>, AuthorizeError> {
-        let may_go = |slot: &Slot| slot.minted.as_ref().is_none_or(|token| token.may_be_replaced(now));
+        now: &ClockReading,
+    ) -> Result<Arc<Mutex<SigningSlot>>, AuthorizeError> {
+        let may_go = |slot: &SigningSlot| slot.minted.as_ref().is_none_or(|token| token.may_be_replaced(now));
         self.tokens.entry(tenant, id, may_go)
     }
 
@@ -168,7 +169,7 @@ impl ProviderTokens {
     /// replaced meanwhile, or is old enough to be replaced now. A token younger than its minimum age
     /// stays: the service would refuse a second new one as well, and a fresh token that counts as
     /// expired means that this machine's clock is wrong.
-    pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &Moment) -> bool {
+    pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &ClockReading) -> bool {
         let Some(slot) = self.tokens.get(id) else { return true };
         let mut slot = lock(&slot);
         match &slot.minted {
@@ -184,24 +185,24 @@ impl ProviderTokens {
     }
 }
 
-impl Minted {
+impl MintedToken {
     /// Whether the service accepts a new token in place of this one.
-    fn may_be_replaced(&self, now: &Moment) -> bool {
+    fn may_be_replaced(&self, now: &ClockReading) -> bool {
         now.since(&self.at) >= self.minimum_age || now.precedes(&self.at)
     }
 }
 
-impl Slot {
+impl SigningSlot {
     /// The token and its serial; none when it has reached its lifetime, or when the wall clock was set back so that
     /// it seems to come from the future.
-    fn usable(&self, token: &SignedToken, now: &Moment) -> Option<(HeaderValue, u64)> {
+    fn usable(&self, token: &SignedToken, now: &ClockReading) -> Option<(HeaderValue, u64)> {
         let current = self.minted.as_ref()?;
         let usable = now.since(&current.at) < jwt::use_for(token) && !now.precedes(&current.at);
         usable.then(|| (current.value.clone(), current.serial))
     }
 
     /// The token that is being signed, unless its task was lost.
-    fn under_way(&self) -> Option<watch::Receiver<Option<Signed>>> {
+    fn under_way(&self) -> Option<watch::Receiver<Option<SignResult>>> {
         self.flight.clone().filter(|flight| flight.has_changed().is_ok())
     }
 }

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use super::error::AuthorizeError;
-use super::jwt::{Facts, Template};
-use super::moment::Moment;
+use super::jwt::{TokenInputs, TokenTemplate};
+use super::moment::ClockReading;
 use crate::files::key::TokenKey;
 use pushlet_model::contract::manifest::SignedToken;
 use pushlet_quota::account::{Account, Work};
@@ -17,7 +17,7 @@ use pushlet_quota::account::{Account, Work};
 /// One token to be signed. An RSA signature takes milliseconds, and whoever wrote the provider's manifest decides how
 /// many there are: so they are made on the threads for heavy work, on the tenant's account.
 pub(crate) struct SigningJob {
-    template: Template,
+    template: TokenTemplate,
     key: Arc<TokenKey>,
 }
 
@@ -26,16 +26,16 @@ impl SigningJob {
     pub(crate) fn new(
         token: &SignedToken,
         key: &Arc<TokenKey>,
-        facts: Facts<'_>,
+        facts: TokenInputs<'_>,
     ) -> Result<Self, AuthorizeError> {
-        Ok(Self { template: Template::new(token, facts)?, key: key.clone() })
+        Ok(Self { template: TokenTemplate::new(token, facts)?, key: key.clone() })
     }
 
     /// Signs the token when it is the tenant's turn, unless the deadline has passed by then.
     pub(crate) async fn run(
         self,
         account: &Arc<Account>,
-        now: Moment,
+        now: ClockReading,
         deadline: Instant,
     ) -> Result<Zeroizing<String>, AuthorizeError> {
         let sign = move || match Instant::now() < deadline {
@@ -48,13 +48,13 @@ impl SigningJob {
 
 /// What stands around a token in the header.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Frame<'a> {
+pub(crate) enum HeaderFrame<'a> {
     Prefix(&'a str),
     /// RFC 8292 section 3: `vapid t=TOKEN, k=KEY`.
     Vapid,
 }
 
-impl Frame<'_> {
+impl HeaderFrame<'_> {
     /// Tells frames apart.
     pub(crate) fn name(&self) -> &str {
         match self {

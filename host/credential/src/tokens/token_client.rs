@@ -75,4 +75,4 @@ pub(crate) fn parse_token_url(text: &str) -> Option<Url> {
 }
 
 /// The fields of a form.
-pub(crate) type Form = Vec<(&'static str, Zeroizing<String>)>;
+pub(crate) type FormFields = Vec<(&'static str, Zeroizing<String>)>;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::error::AuthorizeError;
-use super::token_client::{Form, TokenHttpError, TokenResponse};
+use super::token_client::{FormFields, TokenHttpError, TokenResponse};
 
 /// Common tokens take 1 to 2 KiB.
 const LONGEST_TOKEN: usize = 8 << 10;
@@ -26,7 +26,7 @@ pub(crate) struct AccessToken {
 /// Sorts an answer. `form` is what was asked, so that no error repeats its secrets.
 pub(crate) fn read(
     answer: Result<TokenResponse, TokenHttpError>,
-    form: &Form,
+    form: &FormFields,
 ) -> Result<AccessToken, AuthorizeError> {
     let response = answer.map_err(|TokenHttpError { reason, detail, forbidden }| match forbidden {
         true => AuthorizeError::Forbidden { reason, detail },
@@ -47,14 +47,14 @@ pub(crate) fn read(
 }
 
 #[derive(Deserialize)]
-struct Success {
+struct TokenBody {
     access_token: String,
     /// A number; some services write it as a text.
     expires_in: Option<Value>,
 }
 
 fn read_token(body: &[u8]) -> Result<AccessToken, AuthorizeError> {
-    let success: Success = serde_json::from_slice(body)
+    let success: TokenBody = serde_json::from_slice(body)
         .map_err(|_| AuthorizeError::Malformed("its answer is not JSON with an access_token"))?;
     let text = Zeroizing::new(success.access_token);
     if text.is_empty() || text.len() > LONGEST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -77,13 +77,13 @@ fn seconds(value: &Value) -> Option<Duration> {
 }
 
 #[derive(Deserialize)]
-struct Failure {
+struct TokenErrorBody {
     error: String,
     error_description: Option<String>,
 }
 
-fn read_refusal(status: u16, body: &[u8], form: &Form) -> AuthorizeError {
-    let failure: Option<Failure> = serde_json::from_slice(body).ok();
+fn read_refusal(status: u16, body: &[u8], form: &FormFields) -> AuthorizeError {
+    let failure: Option<TokenErrorBody> = serde_json::from_slice(body).ok();
     let code = failure.as_ref().map(|failure| failure.error.clone()).filter(|code| is_code(code));
     match code.as_deref() {
         // RFC 6749 section 5.2 has no word for trouble of the server; some use that of section 4.1.2.1.
@@ -104,7 +104,7 @@ fn is_code(code: &str) -> bool {
 
 /// What the endpoint says for people, unless it repeats a part of the request. It goes to the caller: bounded, and
 /// without characters that do not print or that turn the direction of the text around them.
-fn describe(text: &str, form: &Form) -> Option<String> {
+fn describe(text: &str, form: &FormFields) -> Option<String> {
     let repeats = form.iter().any(|(name, value)| match *name {
         "assertion" => value.split('.').any(|part| text.contains(part)),
         "client_secret" => text.contains(value.as_str()),

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::pace::Pace;
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::tenant::Limits;
+use pushlet_model::tenant::TenantLimits;
 use pushlet_quota::account::{Account, MemoryUse, Work};
 
 /// Registrations of one tenant that may wait for the processor or use it; the others wait behind them.
@@ -47,7 +47,7 @@ pub struct Usage {
 /// How much of one limit is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitUse {
-    /// As it is called in [`Limits`].
+    /// As it is called in [`TenantLimits`].
     pub limit: &'static str,
     /// None: it holds for each call, and nothing is used up.
     pub used: Option<u64>,
@@ -80,7 +80,7 @@ impl Default for Allowance {
 
 impl Allowance {
     /// `now`: time since the server started.
-    pub(super) fn take_request(&self, limits: &Limits, now: Duration) -> Result<(), Error> {
+    pub(super) fn take_request(&self, limits: &TenantLimits, now: Duration) -> Result<(), Error> {
         if let Some(most) = limits.requests_per_second {
             self.requests.take(1, most, now).map_err(|wait| {
                 let message = format!("more than {most} requests per second (limit requests_per_second)");
@@ -92,7 +92,12 @@ impl Allowance {
     }
 
     /// How long pushes must wait, if they must; else they are counted.
-    pub(super) fn take_pushes(&self, limits: &Limits, count: u64, now: Duration) -> Result<(), Duration> {
+    pub(super) fn take_pushes(
+        &self,
+        limits: &TenantLimits,
+        count: u64,
+        now: Duration,
+    ) -> Result<(), Duration> {
         if let Some(most) = limits.pushes_per_second {
             self.pushes.take(count, most, now)?;
         }
@@ -101,13 +106,13 @@ impl Allowance {
     }
 
     /// The error for pushes that must wait.
-    pub(super) fn too_many_pushes(&self, limits: &Limits, wait: Duration) -> Error {
+    pub(super) fn too_many_pushes(&self, limits: &TenantLimits, wait: Duration) -> Error {
         let most = limits.pushes_per_second.map_or(0, NonZeroU64::get);
         let message = format!("more than {most} pushes per second (limit pushes_per_second)");
         self.refuse("limit_pushes_per_second", message, wait)
     }
 
-    pub(super) fn begin_send(&self, limits: &Limits) -> Result<(), Error> {
+    pub(super) fn begin_send(&self, limits: &TenantLimits) -> Result<(), Error> {
         let most = limits.concurrent_sends.map_or(u64::MAX, NonZeroU64::get);
         let begin = |count: u64| (count < most).then_some(count + 1);
         let begun = self.sends_under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
@@ -132,7 +137,7 @@ impl Allowance {
         Error::new(Kind::Throttled, code, message).after(wait)
     }
 
-    pub(super) fn usage(&self, limits: &Limits, held: Held, account: &Account, now: Duration) -> Usage {
+    pub(super) fn usage(&self, limits: &TenantLimits, held: Held, account: &Account, now: Duration) -> Usage {
         let rate = |pace: &Pace, most: Option<NonZeroU64>| most.map_or(0, |most| pace.in_use(most, now));
         let count = |limit, used, most: Option<NonZeroU64>| LimitUse {
             limit,

@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use allowance::Allowance;
 use pushlet_credential::KeyId;
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::tenant::{Limits, TenantId};
+use pushlet_model::tenant::{TenantId, TenantLimits};
 use pushlet_quota::account::{Account, AccountSettings, Accounts};
 use pushlet_registry::{Registry, StorageError, TenantRecord};
 
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How tenants are treated that nobody said more about.
 #[derive(Clone, Default)]
 pub struct Settings {
-    pub defaults: Limits,
+    pub defaults: TenantLimits,
     /// Requests at a time that the server takes on, of all tenants.
     pub requests: usize,
 }
@@ -71,7 +71,7 @@ pub struct Tenant {
 struct State {
     record: TenantRecord,
     /// Those of the record, over the defaults.
-    limits: Limits,
+    limits: TenantLimits,
     /// It is being removed, or is gone.
     removed: bool,
 }
@@ -82,14 +82,14 @@ pub struct TenantView {
     pub created: SystemTime,
     pub suspended: bool,
     /// The tenant's own.
-    pub limits: Limits,
+    pub limits: TenantLimits,
 }
 
 /// What a tenant shall be; None: as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
     pub suspended: Option<bool>,
-    pub limits: Option<Limits>,
+    pub limits: Option<TenantLimits>,
 }
 
 /// A send of a tenant, while it is under way.
@@ -149,7 +149,7 @@ impl Tenants {
 
     /// Tenants that end with the process.
     pub fn in_memory() -> Result<Self, StorageError> {
-        let settings = Settings { defaults: Limits::default(), requests: usize::MAX };
+        let settings = Settings { defaults: TenantLimits::default(), requests: usize::MAX };
         let accounts =
             Accounts::new(AccountSettings::default()).map_err(|error| StorageError::Io(error.to_string()))?;
         Self::open(Arc::new(Registry::in_memory(1)?), settings, accounts)
@@ -236,7 +236,7 @@ impl Tenants {
     }
 
     /// The limits that hold for a tenant.
-    pub fn limits(&self, id: &TenantId) -> Result<Limits, Error> {
+    pub fn limits(&self, id: &TenantId) -> Result<TenantLimits, Error> {
         Ok(self.get(id)?.limits())
     }
 
@@ -314,7 +314,7 @@ impl Tenant {
         Ok(())
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> TenantLimits {
         self.state.load().limits
     }
 

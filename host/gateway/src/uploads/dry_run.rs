@@ -12,7 +12,7 @@ use pushlet_model::contract::{Application, Context, Environment, Notification, T
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
-use pushlet_sandbox::{Instances, Prepared, Provider, ProviderError};
+use pushlet_sandbox::{Instances, PreparedRequests, Provider, ProviderError};
 
 /// Answers that every service gives some day: status and body.
 const ANSWERS: [(u16, &[u8]); 4] =
@@ -101,7 +101,7 @@ impl Trial {
         let encoded = instances.encode(&self.context, &self.application, &self.notification, targets);
         let refusals = match named("encode", instances, encoded)? {
             Err(why) => return Ok(Some(why)),
-            Ok(Prepared { refusals, .. }) => refusals,
+            Ok(PreparedRequests { refusals, .. }) => refusals,
         };
         if let Some((_, rejection)) = refusals.first() {
             return Ok(Some(format!("it is refused: {}", rejection.message)));

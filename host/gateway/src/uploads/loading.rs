@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::versions::{Code, Loading};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use pushlet_registry::Version as Stored;
+use pushlet_registry::ComponentVersion as Stored;
 use pushlet_sandbox::{GuestLog, Provider};
 
 /// How long a caller waits for a component that is being loaded.

@@ -26,8 +26,8 @@ use crate::tenants::Tenants;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Work;
-use pushlet_registry::{Registry, Version as Stored};
-use pushlet_sandbox::{Catalogue, GuestLog, Loader, Provider, Sandbox};
+use pushlet_registry::{ComponentVersion as Stored, Registry};
+use pushlet_sandbox::{GuestLog, Provider, ProviderCatalogue, ProviderLoader, Sandbox};
 
 pub use hosts::{SecretHost, UploadRefusal};
 use jobs::CompileJobs;
@@ -76,8 +76,8 @@ pub struct ProviderLog {
 impl Uploads {
     /// `jobs`: components that may be compiled at a time.
     pub fn new(
-        catalogue: Catalogue,
-        loader: Loader,
+        catalogue: ProviderCatalogue,
+        loader: ProviderLoader,
         owners: Arc<Tenants>,
         registry: Arc<Registry>,
         policy: Policy,
@@ -115,7 +115,7 @@ impl Uploads {
         });
     }
 
-    pub(super) fn catalogue(&self) -> &Arc<Catalogue> {
+    pub(super) fn catalogue(&self) -> &Arc<ProviderCatalogue> {
         &self.0.catalogue
     }
 

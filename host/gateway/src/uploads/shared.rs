@@ -14,13 +14,13 @@ use crate::tenants::Tenants;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
-use pushlet_registry::{Registry, Version as Stored};
-use pushlet_sandbox::{Catalogue, GuestLog, Loader, Own, Provider};
+use pushlet_registry::{ComponentVersion as Stored, Registry};
+use pushlet_sandbox::{GuestLog, OwnProvider, Provider, ProviderCatalogue, ProviderLoader};
 
 /// The state behind [`Uploads`](super::Uploads).
 pub(super) struct Shared {
-    pub catalogue: Arc<Catalogue>,
-    pub loader: Arc<Loader>,
+    pub catalogue: Arc<ProviderCatalogue>,
+    pub loader: Arc<ProviderLoader>,
     pub owners: Arc<Tenants>,
     pub registry: Arc<Registry>,
     pub policy: Policy,
@@ -177,7 +177,7 @@ impl Shared {
 
     pub fn publish(&self, tenant: &TenantId, own: &Tenant) {
         let active = |versions: &Versions| versions.active().and_then(|version| version.provider().cloned());
-        let own: Vec<Own> =
+        let own: Vec<OwnProvider> =
             own.providers.iter().map(|(name, versions)| (name.clone(), active(versions))).collect();
         self.catalogue.set_own(tenant, &own);
     }

@@ -9,7 +9,7 @@ use super::{Policy, ProviderView, UploadRefusal, Uploads, blocking, dry_run};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Work;
-use pushlet_sandbox::{Catalogue, GuestLog, Loader, Provider, Trust, digest};
+use pushlet_sandbox::{ComponentTrust, GuestLog, Provider, ProviderCatalogue, ProviderLoader, digest};
 
 /// The right to upload one component, held until it is dropped.
 pub struct Upload {
@@ -20,12 +20,12 @@ pub struct Upload {
 
 /// Takes a component of the operator's through the same steps, and adds it for everybody.
 pub fn for_everybody(
-    catalogue: Catalogue,
-    loader: &Loader,
+    catalogue: ProviderCatalogue,
+    loader: &ProviderLoader,
     policy: &Policy,
     component: &[u8],
-) -> Result<Catalogue, Error> {
-    let provider = loader.load(component, Trust::Uploaded, &Arc::default())?;
+) -> Result<ProviderCatalogue, Error> {
+    let provider = loader.load(component, ComponentTrust::Uploaded, &Arc::default())?;
     let name = provider.manifest().name.clone();
     if catalogue.shared().get(&name).is_some() && !policy.allow_shadowing {
         return Err(name_taken(&name));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 use pushlet_model::error::{Error, Kind};
-use pushlet_registry::Version as Stored;
+use pushlet_registry::ComponentVersion as Stored;
 use pushlet_sandbox::{GuestLog, Provider};
 
 /// One version.

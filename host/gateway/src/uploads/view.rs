@@ -10,7 +10,7 @@ use super::hosts::{SecretHost, secret_hosts};
 use super::versions::{Code, Version, Versions};
 use pushlet_model::contract::manifest::{Field, Origin, ProviderManifest, SecretFormat, TargetKind};
 use pushlet_model::tenant::TenantId;
-use pushlet_sandbox::{Instances, Provider, Trust};
+use pushlet_sandbox::{ComponentTrust, Instances, Provider};
 
 /// A provider as its tenant sees it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -111,7 +111,7 @@ pub struct ManifestView {
 impl ProviderView {
     /// Of a provider that everybody has.
     pub(super) fn shared(provider: &Provider, tenant: &TenantId) -> Self {
-        let origin = if provider.trust() == Trust::BuiltIn { "built-in" } else { "operator" };
+        let origin = if provider.trust() == ComponentTrust::BuiltIn { "built-in" } else { "operator" };
         let instances = provider.instances(tenant);
         Self {
             name: provider.manifest().name.clone(),

@@ -51,8 +51,8 @@ pub fn from_form(
     manifest: &ProviderManifest,
     is_other_provider: impl Fn(&str) -> bool,
 ) -> Result<Notification, Error> {
-    let fields = fields.into_iter().map(|(name, bytes)| (name, text::Given::Text(bytes)));
-    let typed = typed.into_iter().map(|(name, value)| (name, text::Given::Json(value)));
+    let fields = fields.into_iter().map(|(name, bytes)| (name, text::FormValue::Text(bytes)));
+    let typed = typed.into_iter().map(|(name, value)| (name, text::FormValue::Json(value)));
     let mut map = Map::new();
     for (name, given) in fields.chain(typed) {
         // The name that GCM gave it.
@@ -109,7 +109,7 @@ pub fn settings(
     let mut settings = Vec::new();
     for setting in &manifest.settings {
         let Some(bytes) = fields.remove(&setting.name).filter(|bytes| !bytes.is_empty()) else { continue };
-        let value = text::typed(&setting.name, text::Given::Text(bytes), setting.kind)?;
+        let value = text::typed(&setting.name, text::FormValue::Text(bytes), setting.kind)?;
         value::check(setting, &value)?;
         let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         if plain.len() > LONGEST_SETTING {
@@ -131,7 +131,7 @@ fn kind_of(name: &str, manifest: &ProviderManifest) -> Option<ValueKind> {
 }
 
 fn build(map: Map<String, Value>, manifest: &ProviderManifest) -> Result<Notification, Error> {
-    let mut builder = Builder::default();
+    let mut builder = NotificationBuilder::default();
     for (name, value) in map {
         if value.is_null() {
             continue;
@@ -157,13 +157,13 @@ fn build(map: Map<String, Value>, manifest: &ProviderManifest) -> Result<Notific
 
 /// Collects the fields; the texts to look up need a key before their arguments count.
 #[derive(Default)]
-struct Builder {
+struct NotificationBuilder {
     notification: Notification,
     alert: Alert,
     localized: BTreeMap<&'static str, Localized>,
 }
 
-impl Builder {
+impl NotificationBuilder {
     fn option(&mut self, name: String, value: &Value) {
         self.notification.options.push((name, value.to_string()));
     }

@@ -7,7 +7,7 @@ use crate::contract::manifest::ValueKind;
 use crate::error::Error;
 
 /// A field of a classic route.
-pub(super) enum Given {
+pub(super) enum FormValue {
     /// From a form.
     Text(Vec<u8>),
     /// From a JSON body.
@@ -15,15 +15,17 @@ pub(super) enum Given {
 }
 
 /// The value that a field of this kind has.
-pub(super) fn typed(name: &str, given: Given, kind: ValueKind) -> Result<Value, Error> {
+pub(super) fn typed(name: &str, given: FormValue, kind: ValueKind) -> Result<Value, Error> {
     let bytes = match given {
-        Given::Text(bytes) => bytes,
+        FormValue::Text(bytes) => bytes,
         // A form's data is JSON in a text, and since 2012 callers write it so.
-        Given::Json(Value::String(text)) if kind != ValueKind::Json || name == "data" => text.into_bytes(),
-        Given::Json(value @ (Value::Number(_) | Value::Bool(_))) if kind != ValueKind::Json => {
+        FormValue::Json(Value::String(text)) if kind != ValueKind::Json || name == "data" => {
+            text.into_bytes()
+        }
+        FormValue::Json(value @ (Value::Number(_) | Value::Bool(_))) if kind != ValueKind::Json => {
             value.to_string().into_bytes()
         }
-        Given::Json(value) => return Ok(value),
+        FormValue::Json(value) => return Ok(value),
     };
     let text = String::from_utf8(bytes).map_err(|_| value::wrong(name, "UTF-8 text"))?;
     let typed = match kind {

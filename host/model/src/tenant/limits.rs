@@ -8,8 +8,7 @@ use utoipa::ToSchema;
 /// Each is a most; None: what the server's own configuration says, which may be nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schema(as = TenantLimits)]
-pub struct Limits {
+pub struct TenantLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub requests_per_second: Option<NonZeroU64>,
@@ -49,7 +48,7 @@ pub struct Limits {
     pub memory_bytes: Option<NonZeroU64>,
 }
 
-impl Limits {
+impl TenantLimits {
     /// These where they are set, and the defaults elsewhere.
     pub fn over(self, defaults: Self) -> Self {
         Self {

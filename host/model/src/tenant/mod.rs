@@ -5,7 +5,7 @@ mod limits;
 use std::fmt;
 use std::sync::Arc;
 
-pub use limits::Limits;
+pub use limits::TenantLimits;
 
 const LONGEST_ID: usize = 64;
 const DEFAULT: &str = "default";

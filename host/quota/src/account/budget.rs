@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// So much processor time per second, and some more after a rest.
-pub(super) struct Budget {
+pub(super) struct TokenBucket {
     /// Seconds of processor time.
     level: f64,
     burst: f64,
@@ -14,7 +14,7 @@ pub(super) struct Budget {
     filled: Instant,
 }
 
-impl Budget {
+impl TokenBucket {
     /// Gets `part` of what is allowed.
     pub fn new(per_second: Duration, burst: Duration, part: f64, now: Instant) -> Self {
         let burst = burst.as_secs_f64() * part;
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_debt_is_paid_with_time_and_a_rest_saves_no_more_than_the_burst() {
         let start = Instant::now();
-        let mut budget = Budget::new(SECOND / 4, SECOND, 1.0, start);
+        let mut budget = TokenBucket::new(SECOND / 4, SECOND, 1.0, start);
         budget.charge(SECOND / 2);
         assert_eq!(budget.admit(start), Ok(()));
         budget.charge(SECOND);
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn another_rate_changes_the_burst_too() {
         let start = Instant::now();
-        let mut budget = Budget::new(SECOND / 4, SECOND, 0.5, start);
+        let mut budget = TokenBucket::new(SECOND / 4, SECOND, 0.5, start);
         budget.set_rate(NonZeroU64::new(1000).unwrap());
         budget.charge(SECOND * 3 / 2);
         assert_eq!(budget.admit(start), Ok(()), "two seconds at one go");

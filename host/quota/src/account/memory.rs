@@ -85,7 +85,7 @@ pub(super) struct TenantMemory {
     limit: AtomicUsize,
 }
 
-pub(super) enum Shortage {
+pub(super) enum MemoryShortage {
     Tenant,
     Process,
 }
@@ -111,19 +111,19 @@ impl TenantMemory {
         self.used.iter().fold(0, |sum, used| sum.saturating_add(used.load(Ordering::Relaxed)))
     }
 
-    pub fn take(&self, process: &ProcessMemory, of: MemoryUse, bytes: usize) -> Result<(), Shortage> {
+    pub fn take(&self, process: &ProcessMemory, of: MemoryUse, bytes: usize) -> Result<(), MemoryShortage> {
         // Before anything is added, so that no sum overflows.
         if bytes > process.limit {
-            return Err(Shortage::Tenant);
+            return Err(MemoryShortage::Tenant);
         }
         self.used[of as usize].fetch_add(bytes, Ordering::Relaxed);
         let total = self.used();
         let taken = if total > self.limit.load(Ordering::Relaxed) {
-            Err(Shortage::Tenant)
+            Err(MemoryShortage::Tenant)
         } else if process.take(bytes, total) {
             Ok(())
         } else {
-            Err(Shortage::Process)
+            Err(MemoryShortage::Process)
         };
         if taken.is_err() {
             self.used[of as usize].fetch_sub(bytes, Ordering::Relaxed);

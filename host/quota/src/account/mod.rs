@@ -1,7 +1,7 @@
 //! What each tenant uses of this process, and how much of it the tenant may use: memory and processor time.
 //!
 //! There is one [`Account`] per tenant, whatever the memory or the work is for:
-//! - [`memory`]: bytes are reserved before they are taken, and given back when a [`Reservation`] is dropped.
+//! - [`memory`]: bytes are reserved before they are taken, and given back when a [`MemoryReservation`] is dropped.
 //!   A reservation is two atomic additions; there is no lock and no clock.
 //! - [`work`]: processor time is charged after it was used. A tenant that is in debt waits. Work that takes long
 //!   runs on low-priority threads, a few pieces of each tenant at a time ([`Account::run_heavy`]).
@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 pub use machine::default_memory;
 pub use memory::MemoryUse;
-pub use reservation::Reservation;
-pub use scheduling::{Meter, WorkPermit};
+pub use reservation::MemoryReservation;
+pub use scheduling::{CpuMeter, WorkPermit};
 pub use work::{Work, WorkLimits};
 pub use workers::thread_cpu_time;
 
@@ -52,26 +52,26 @@ impl Default for AccountSettings {
 }
 
 /// Makes room on an account that is full. Returns whether it made any.
-type Reclaim = Box<dyn Fn(&Arc<Account>) -> bool + Send + Sync>;
+type MemoryReclaim = Box<dyn Fn(&Arc<Account>) -> bool + Send + Sync>;
 
 /// What all accounts share.
-struct Common {
+struct AccountTotals {
     memory: ProcessMemory,
     work: WorkTotals,
     pools: WorkerPools,
-    reclaim: OnceLock<Reclaim>,
+    reclaim: OnceLock<MemoryReclaim>,
 }
 
 /// The accounts of all tenants.
 pub struct Accounts {
     settings: AccountSettings,
-    common: Arc<Common>,
-    tenants: Mutex<Known>,
+    common: Arc<AccountTotals>,
+    tenants: Mutex<KnownAccounts>,
 }
 
 /// An account lives for as long as anything uses it.
 #[derive(Default)]
-struct Known {
+struct KnownAccounts {
     by_tenant: HashMap<TenantId, Weak<Account>>,
     /// The number of entries at which dead ones are removed.
     prune_at: usize,
@@ -80,7 +80,7 @@ struct Known {
 /// What one tenant uses, and may use.
 pub struct Account {
     tenant: TenantId,
-    common: Arc<Common>,
+    common: Arc<AccountTotals>,
     memory: TenantMemory,
     work: TenantWork,
     refused: AtomicU64,
@@ -89,7 +89,7 @@ pub struct Account {
 impl Accounts {
     /// Fails only where no thread can be started.
     pub fn new(settings: AccountSettings) -> io::Result<Arc<Self>> {
-        let common = Common {
+        let common = AccountTotals {
             memory: ProcessMemory::new(settings.process_memory),
             work: WorkTotals::default(),
             pools: WorkerPools::new(settings.work.calls, settings.work.heavy_calls)?,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Account;
-use super::memory::{MemoryUse, Shortage};
+use super::memory::{MemoryShortage, MemoryUse};
 use pushlet_model::error::{Error, Kind};
 
 /// Bytes that are counted on an account until this is dropped.
-pub struct Reservation {
+pub struct MemoryReservation {
     account: Arc<Account>,
     of: MemoryUse,
     bytes: usize,
@@ -17,15 +17,15 @@ pub struct Reservation {
 
 impl Account {
     /// Counts bytes that are about to be taken, if there is room for them.
-    pub fn reserve(self: &Arc<Self>, of: MemoryUse, bytes: usize) -> Result<Reservation, Error> {
+    pub fn reserve(self: &Arc<Self>, of: MemoryUse, bytes: usize) -> Result<MemoryReservation, Error> {
         let mut reservation = self.reserve_nothing(of);
         reservation.grow(bytes)?;
         Ok(reservation)
     }
 
     /// A reservation that can grow.
-    pub fn reserve_nothing(self: &Arc<Self>, of: MemoryUse) -> Reservation {
-        Reservation { account: self.clone(), of, bytes: 0 }
+    pub fn reserve_nothing(self: &Arc<Self>, of: MemoryUse) -> MemoryReservation {
+        MemoryReservation { account: self.clone(), of, bytes: 0 }
     }
 
     /// Bytes reserved for one use.
@@ -57,16 +57,16 @@ impl Account {
         Err(self.short(&shortage))
     }
 
-    fn short(&self, shortage: &Shortage) -> Error {
+    fn short(&self, shortage: &MemoryShortage) -> Error {
         let error = match shortage {
-            Shortage::Tenant => {
+            MemoryShortage::Tenant => {
                 let most = self.memory_limit().min(self.common.memory.limit());
                 let message = format!(
                     "what this tenant has in flight and keeps takes {most} bytes (limit memory_bytes)"
                 );
                 self.over_limit("memory_bytes", message)
             }
-            Shortage::Process => {
+            MemoryShortage::Process => {
                 let message = "this server is short of memory, try again later";
                 self.refuse(Error::new(Kind::Overloaded, "overloaded_memory", message))
             }
@@ -75,7 +75,7 @@ impl Account {
     }
 }
 
-impl Reservation {
+impl MemoryReservation {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -99,13 +99,13 @@ impl Reservation {
     }
 }
 
-impl fmt::Debug for Reservation {
+impl fmt::Debug for MemoryReservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Reservation({} bytes of {})", self.bytes, self.of.name())
     }
 }
 
-impl Drop for Reservation {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.shrink_to(0);
     }

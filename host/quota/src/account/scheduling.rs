@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::work::{Work, overloaded};
 use super::workers::{WorkerPool, join, thread_cpu_time};
-use super::{Account, Common};
+use super::{Account, AccountTotals};
 use pushlet_model::error::Error;
 
 /// Jobs of one tenant that wait for a thread or run.
@@ -46,8 +46,8 @@ impl Account {
     }
 
     /// Charges, when dropped, the processor time that this thread used meanwhile.
-    pub fn meter(&self, work: Work) -> Meter<'_> {
-        Meter { account: self, work, start: thread_cpu_time() }
+    pub fn meter(&self, work: Work) -> CpuMeter<'_> {
+        CpuMeter { account: self, work, start: thread_cpu_time() }
     }
 
     /// The tenant's work kept its place for long without an end: it is served after others for a while.
@@ -103,9 +103,9 @@ impl Account {
         tokio::time::timeout(wait, both).await.ok()?
     }
 
-    fn queue(self: &Arc<Self>) -> Result<Queued, Error> {
+    fn queue(self: &Arc<Self>) -> Result<QueuedJob, Error> {
         // From here on, dropping it gives the place back.
-        let queued = Queued(self.clone());
+        let queued = QueuedJob(self.clone());
         if self.work.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
             let message =
                 format!("{MOST_WAITING} jobs of this tenant wait for the processor (limit queued_work)");
@@ -116,9 +116,9 @@ impl Account {
 }
 
 /// One of the tenant's jobs, from its queue to its end.
-struct Queued(Arc<Account>);
+struct QueuedJob(Arc<Account>);
 
-impl Drop for Queued {
+impl Drop for QueuedJob {
     fn drop(&mut self) {
         self.0.work.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -126,7 +126,7 @@ impl Drop for Queued {
 
 /// The right to run one job on a low-priority thread.
 pub struct WorkPermit {
-    common: Arc<Common>,
+    common: Arc<AccountTotals>,
     is_light: bool,
     _own: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
@@ -144,18 +144,18 @@ impl WorkPermit {
     }
 }
 
-fn pool(common: &Common, is_light: bool) -> &WorkerPool {
+fn pool(common: &AccountTotals, is_light: bool) -> &WorkerPool {
     if is_light { &common.pools.light } else { &common.pools.heavy }
 }
 
 /// See [`Account::meter`].
-pub struct Meter<'a> {
+pub struct CpuMeter<'a> {
     account: &'a Account,
     work: Work,
     start: Duration,
 }
 
-impl Drop for Meter<'_> {
+impl Drop for CpuMeter<'_> {
     fn drop(&mut self) {
         self.account.charge_work(self.work, thread_cpu_time().saturating_sub(self.start));
     }

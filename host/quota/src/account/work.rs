@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::budget::Budget;
+use super::budget::TokenBucket;
 use pushlet_model::error::{Error, Kind};
 
 /// A tenant that uses no more than this part of the processor time that it may use is not queued behind those
@@ -99,7 +99,7 @@ impl WorkTotals {
 
 /// What one tenant uses of the processor.
 pub(super) struct TenantWork {
-    budgets: Mutex<Budgets>,
+    budgets: Mutex<CpuBuckets>,
     pub totals: WorkTotals,
     /// Its jobs that may run at once.
     pub own: Arc<Semaphore>,
@@ -109,19 +109,19 @@ pub(super) struct TenantWork {
     pub heavy_wait: Duration,
 }
 
-pub(super) struct Budgets {
+pub(super) struct CpuBuckets {
     /// For everything but compiling.
-    pub requests: Budget,
+    pub requests: TokenBucket,
     /// While there is some of it, the tenant uses little.
-    pub light: Budget,
-    pub compiling: Budget,
+    pub light: TokenBucket,
+    pub compiling: TokenBucket,
 }
 
 impl TenantWork {
     pub fn new(limits: &WorkLimits) -> Self {
         let now = Instant::now();
-        let budget = |burst, part| Budget::new(limits.cpu_per_second, burst, part, now);
-        let budgets = Budgets {
+        let budget = |burst, part| TokenBucket::new(limits.cpu_per_second, burst, part, now);
+        let budgets = CpuBuckets {
             requests: budget(limits.cpu_burst, 1.0),
             light: budget(limits.cpu_burst, LIGHT_FRACTION),
             compiling: budget(limits.cpu_burst.saturating_mul(COMPILING_BURST), 1.0),
@@ -143,7 +143,7 @@ impl TenantWork {
         budgets.compiling.set_rate(milliseconds_per_second);
     }
 
-    pub fn budgets(&self) -> MutexGuard<'_, Budgets> {
+    pub fn budgets(&self) -> MutexGuard<'_, CpuBuckets> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,7 @@ const MOST_VICTIMS: usize = 8;
 
 /// The owner's share is in use, and nothing that could make room may be evicted yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub struct CacheFull;
 
 /// A bounded map from `K` to `V`, divided among owners.
 ///
@@ -29,12 +29,12 @@ pub struct FairCache<O, K, V> {
     capacity: usize,
     /// Sum of what all owners hold.
     held: usize,
-    entries: HashMap<K, Entry<O, V>>,
-    owners: HashMap<O, Holding<K>>,
+    entries: HashMap<K, CacheEntry<O, V>>,
+    owners: HashMap<O, OwnerShare<K>>,
     next_turn: u64,
 }
 
-struct Entry<O, V> {
+struct CacheEntry<O, V> {
     value: V,
     weight: usize,
     /// Looked up since it was last examined.
@@ -43,7 +43,7 @@ struct Entry<O, V> {
     owners: Vec<(O, u64)>,
 }
 
-struct Holding<K> {
+struct OwnerShare<K> {
     weight: usize,
     /// In the order in which they are examined.
     order: BTreeMap<u64, K>,
@@ -70,7 +70,7 @@ where
     where
         K: Borrow<Q>,
     {
-        self.entries.get(key).map(Entry::touch)
+        self.entries.get(key).map(CacheEntry::touch)
     }
 
     /// The value of a key, if it belongs to this owner.
@@ -89,7 +89,7 @@ where
         weight: usize,
         may_go: impl Fn(&V) -> bool,
         make: impl FnOnce() -> V,
-    ) -> Result<(V, Vec<V>), Full> {
+    ) -> Result<(V, Vec<V>), CacheFull> {
         if let Some(value) = self.get_owned(owner, key) {
             return Ok((value.clone(), Vec::new()));
         }
@@ -154,13 +154,18 @@ where
     }
 
     /// Makes room for so much more of the owner's, and returns what was evicted.
-    fn make_room(&mut self, owner: &O, weight: usize, may_go: impl Fn(&V) -> bool) -> Result<Vec<V>, Full> {
+    fn make_room(
+        &mut self,
+        owner: &O,
+        weight: usize,
+        may_go: impl Fn(&V) -> bool,
+    ) -> Result<Vec<V>, CacheFull> {
         let own = self.held_by(owner);
         if own + weight <= share(self.capacity, self.held - own) {
             return Ok(Vec::new());
         }
         if weight > self.capacity.div_ceil(FRACTION) {
-            return Err(Full);
+            return Err(CacheFull);
         }
         let (mut evicted, mut freed, mut examined) = (Vec::new(), 0, 0);
         // What is freed is used at once: the places that are kept for new owners do not get fewer.
@@ -172,7 +177,7 @@ where
                 freed += weight;
             }
         }
-        if freed >= weight { Ok(evicted) } else { Err(Full) }
+        if freed >= weight { Ok(evicted) } else { Err(CacheFull) }
     }
 
     /// The owners that make room: those that hold more than this one, the largest first, and then itself.
@@ -216,10 +221,10 @@ where
 
     fn link(&mut self, owner: &O, key: &K, value: V, weight: usize) {
         let turn = self.next_turn();
-        let new = || Entry { value, weight, used: AtomicBool::new(false), owners: Vec::new() };
+        let new = || CacheEntry { value, weight, used: AtomicBool::new(false), owners: Vec::new() };
         let entry = self.entries.entry(key.clone()).or_insert_with(new);
         entry.owners.push((owner.clone(), turn));
-        let none = || Holding { weight: 0, order: BTreeMap::new() };
+        let none = || OwnerShare { weight: 0, order: BTreeMap::new() };
         let holding = self.owners.entry(owner.clone()).or_insert_with(none);
         holding.order.insert(turn, key.clone());
         holding.weight += weight;
@@ -266,7 +271,7 @@ where
     }
 }
 
-impl<O, V> Entry<O, V> {
+impl<O, V> CacheEntry<O, V> {
     fn touch(&self) -> &V {
         // Not written where it is set already, so that readers do not take the cache line from each other.
         if !self.used.load(Ordering::Relaxed) {

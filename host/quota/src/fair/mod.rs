@@ -10,8 +10,8 @@ mod permits;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{FairCache, Full};
-pub use permits::{FairPermits, Permit, QueueFull};
+pub use cache::{CacheFull, FairCache};
+pub use permits::{FairPermit, FairPermits, QueueFull};
 
 /// An owner may hold one place of so many that no other owner holds.
 const FRACTION: usize = 4;

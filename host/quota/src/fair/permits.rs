@@ -10,10 +10,10 @@ use super::share;
 
 /// Permits for what several owners want to do at the same time. An owner that holds its share waits, and
 /// delays none of the others. Cheap to clone.
-pub struct FairPermits<O: Clone + Eq + Hash>(Arc<Mutex<State<O>>>);
+pub struct FairPermits<O: Clone + Eq + Hash>(Arc<Mutex<PermitState<O>>>);
 
 /// The right to go ahead, given back on drop.
-pub struct Permit<O: Clone + Eq + Hash> {
+pub struct FairPermit<O: Clone + Eq + Hash> {
     permits: FairPermits<O>,
     owner: O,
 }
@@ -22,33 +22,33 @@ pub struct Permit<O: Clone + Eq + Hash> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull;
 
-struct State<O: Clone + Eq + Hash> {
+struct PermitState<O: Clone + Eq + Hash> {
     capacity: usize,
     /// Of each owner.
     most_waiting: usize,
     held: usize,
     /// Those that hold a permit or wait for one.
-    owners: HashMap<O, Turns<O>>,
+    owners: HashMap<O, OwnerTurns<O>>,
 }
 
-struct Turns<O: Clone + Eq + Hash> {
+struct OwnerTurns<O: Clone + Eq + Hash> {
     held: usize,
-    waiting: VecDeque<oneshot::Sender<Permit<O>>>,
+    waiting: VecDeque<oneshot::Sender<FairPermit<O>>>,
 }
 
-type Granted<O> = (oneshot::Sender<Permit<O>>, Permit<O>);
+type GrantedPermit<O> = (oneshot::Sender<FairPermit<O>>, FairPermit<O>);
 
 impl<O: Clone + Eq + Hash> FairPermits<O> {
     pub fn new(capacity: usize, most_waiting: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { capacity, most_waiting, held: 0, owners: HashMap::new() })))
+        Self(Arc::new(Mutex::new(PermitState { capacity, most_waiting, held: 0, owners: HashMap::new() })))
     }
 
     /// Waits for a permit. Requests of one owner are served in order.
-    pub async fn acquire(&self, owner: &O) -> Result<Permit<O>, QueueFull> {
+    pub async fn acquire(&self, owner: &O) -> Result<FairPermit<O>, QueueFull> {
         let receiver = {
             let mut state = self.lock();
             let most_waiting = state.most_waiting;
-            let turns = state.owners.entry(owner.clone()).or_insert_with(Turns::new);
+            let turns = state.owners.entry(owner.clone()).or_insert_with(OwnerTurns::new);
             if turns.waiting.len() >= most_waiting {
                 turns.waiting.retain(|waiter| !waiter.is_closed());
             }
@@ -66,7 +66,7 @@ impl<O: Clone + Eq + Hash> FairPermits<O> {
 
     /// Gives permits to those that may have one now.
     fn grant(&self) {
-        let granted: Vec<Granted<O>> = {
+        let granted: Vec<GrantedPermit<O>> = {
             let mut state = self.lock();
             std::iter::from_fn(|| state.next()).map(|(waiter, owner)| (waiter, self.permit(owner))).collect()
         };
@@ -74,8 +74,8 @@ impl<O: Clone + Eq + Hash> FairPermits<O> {
         granted.into_iter().for_each(|(waiter, permit)| drop(waiter.send(permit)));
     }
 
-    fn permit(&self, owner: O) -> Permit<O> {
-        Permit { permits: Self(self.0.clone()), owner }
+    fn permit(&self, owner: O) -> FairPermit<O> {
+        FairPermit { permits: Self(self.0.clone()), owner }
     }
 
     fn release(&self, owner: &O) {
@@ -91,14 +91,14 @@ impl<O: Clone + Eq + Hash> FairPermits<O> {
         self.grant();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<O>> {
+    fn lock(&self) -> MutexGuard<'_, PermitState<O>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<O: Clone + Eq + Hash> State<O> {
+impl<O: Clone + Eq + Hash> PermitState<O> {
     /// The next waiter that gets a permit: of the owners below their shares, one of that which holds least.
-    fn next(&mut self) -> Option<(oneshot::Sender<Permit<O>>, O)> {
+    fn next(&mut self) -> Option<(oneshot::Sender<FairPermit<O>>, O)> {
         for turns in self.owners.values_mut() {
             while turns.waiting.front().is_some_and(oneshot::Sender::is_closed) {
                 turns.waiting.pop_front();
@@ -106,8 +106,9 @@ impl<O: Clone + Eq + Hash> State<O> {
         }
         self.owners.retain(|_, turns| turns.held > 0 || !turns.waiting.is_empty());
         let (capacity, held) = (self.capacity, self.held);
-        let may =
-            |turns: &Turns<O>| !turns.waiting.is_empty() && turns.held < share(capacity, held - turns.held);
+        let may = |turns: &OwnerTurns<O>| {
+            !turns.waiting.is_empty() && turns.held < share(capacity, held - turns.held)
+        };
         let ready = self.owners.iter_mut().filter(|(_, turns)| may(turns));
         let (owner, turns) = ready.min_by_key(|(_, turns)| turns.held)?;
         let waiter = turns.waiting.pop_front()?;
@@ -117,7 +118,7 @@ impl<O: Clone + Eq + Hash> State<O> {
     }
 }
 
-impl<O: Clone + Eq + Hash> Turns<O> {
+impl<O: Clone + Eq + Hash> OwnerTurns<O> {
     fn new() -> Self {
         Self { held: 0, waiting: VecDeque::new() }
     }
@@ -129,7 +130,7 @@ impl<O: Clone + Eq + Hash> Clone for FairPermits<O> {
     }
 }
 
-impl<O: Clone + Eq + Hash> Drop for Permit<O> {
+impl<O: Clone + Eq + Hash> Drop for FairPermit<O> {
     fn drop(&mut self) {
         self.permits.release(&self.owner);
     }

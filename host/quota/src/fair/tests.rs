@@ -15,7 +15,7 @@ fn add(
     owner: &'static str,
     key: u32,
     may_go: impl Fn(&u32) -> bool,
-) -> Result<Vec<u32>, Full> {
+) -> Result<Vec<u32>, CacheFull> {
     cache.get_or_insert_with(&owner, &key, 1, may_go, || key).map(|(value, evicted)| {
         assert_eq!(value, key);
         evicted
@@ -70,7 +70,7 @@ fn an_owner_that_comes_later_takes_from_the_largest() {
 fn what_may_not_go_stays_and_the_newcomer_is_refused() {
     let mut cache = Cache::new(100);
     (0..25).for_each(|key| drop(add(&mut cache, "a", key, |_| false)));
-    assert_eq!(add(&mut cache, "a", 99, |_| false), Err(Full));
+    assert_eq!(add(&mut cache, "a", 99, |_| false), Err(CacheFull));
     assert!((0..25).all(|key| cache.contains_key(&key)) && !cache.contains_key(&99));
     assert!(add(&mut cache, "b", 99, |_| false).is_ok(), "others have room");
     assert_eq!(add(&mut cache, "a", 98, |key| *key == 24), Ok(vec![24]), "one of them may go now");
@@ -95,7 +95,7 @@ fn a_heavy_entry_counts_for_more() {
     let mut insert = |owner: &'static str, key, weight| {
         cache.get_or_insert_with(&owner, &key, weight, |_| true, || key).map(|(_, evicted)| evicted)
     };
-    assert_eq!(insert("a", 0, 101), Err(Full));
+    assert_eq!(insert("a", 0, 101), Err(CacheFull));
     assert_eq!(insert("a", 1, 50), Ok(vec![]));
     assert_eq!(insert("a", 2, 50), Ok(vec![]));
     assert_eq!(insert("a", 3, 10), Ok(vec![1]));
@@ -170,7 +170,7 @@ proptest! {
 fn permits_keep_their_promises(capacity: usize, steps: &[(usize, u8, prop::sample::Index)]) {
     let permits = FairPermits::new(capacity, 1_000);
     let mut waiting = Vec::new();
-    let mut held: Vec<(&str, Permit<&str>)> = Vec::new();
+    let mut held: Vec<(&str, FairPermit<&str>)> = Vec::new();
     for (owner, action, which) in steps {
         match action {
             0 if !held.is_empty() => drop(held.swap_remove(which.index(held.len()))),

@@ -10,25 +10,25 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::client::TlsStream;
 
-use super::observer::{Observed, Record};
+use super::observer::{ConnectionRecord, ObservedStream};
 use super::state::ConnectionId;
-use crate::error::{Cause, DialError};
+use crate::error::{DialError, FailureCause};
 
 /// Bytes of a response's headers, as HPACK counts them.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 
 pub const CERTIFICATE_REFUSED: &str = "the server refused the client certificate";
 
-pub(super) type Driver = h2::client::Connection<Observed<TlsStream<TcpStream>>, Bytes>;
+pub(super) type ConnectionDriver = h2::client::Connection<ObservedStream<TlsStream<TcpStream>>, Bytes>;
 
 pub(super) const PROBE: u8 = 1;
 pub(super) const FINISH: u8 = 2;
 pub(super) const KILL: u8 = 4;
 
 /// What users of a connection hold.
-pub struct Connection {
+pub struct Http2Connection {
     pub id: ConnectionId,
-    pub record: Arc<Record>,
+    pub record: Arc<ConnectionRecord>,
     /// Gone once the connection is retired: h2 closes it when the last stream ends.
     sender: Mutex<Option<SendRequest<Bytes>>>,
     pub(super) orders: AtomicU8,
@@ -37,7 +37,7 @@ pub struct Connection {
     pub(super) ended: watch::Sender<bool>,
 }
 
-impl Connection {
+impl Http2Connection {
     /// A handle that opens streams, unless the connection is retired.
     pub fn sender(&self) -> Option<SendRequest<Bytes>> {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -72,7 +72,7 @@ impl Connection {
     /// Why the peer ended the connection, if it said so.
     pub fn failure(&self) -> Option<DialError> {
         if refuses_certificate(&self.record) {
-            return Some(DialError::new(Cause::Tls, CERTIFICATE_REFUSED));
+            return Some(DialError::new(FailureCause::Tls, CERTIFICATE_REFUSED));
         }
         self.record.goaway().map(|goaway| DialError::new(goaway.cause(), ""))
     }
@@ -87,22 +87,22 @@ impl Connection {
 pub async fn start(
     id: ConnectionId,
     stream: TlsStream<TcpStream>,
-) -> Result<(Arc<Connection>, Driver), h2::Error> {
-    let record = Arc::new(Record::new());
+) -> Result<(Arc<Http2Connection>, ConnectionDriver), h2::Error> {
+    let record = Arc::new(ConnectionRecord::new());
     let (sender, driver) = h2::client::Builder::new()
         .initial_max_send_streams(1)
         .enable_push(false)
         .max_header_list_size(MAX_HEADER_LIST)
-        .handshake(Observed::new(stream, record.clone()))
+        .handshake(ObservedStream::new(stream, record.clone()))
         .await?;
     let (sender, orders, ordered) = (Mutex::new(Some(sender)), AtomicU8::new(0), Notify::new());
     let ended = watch::Sender::new(false);
-    Ok((Arc::new(Connection { id, record, sender, orders, ordered, ended }), driver))
+    Ok((Arc::new(Http2Connection { id, record, sender, orders, ordered, ended }), driver))
 }
 
 /// Whether the peer ended the handshake because of our certificate. In TLS 1.3 we hear of it only after we
 /// have written; as long as the peer has said nothing in HTTP/2, it has read nothing either.
-pub fn refuses_certificate(record: &Record) -> bool {
+pub fn refuses_certificate(record: &ConnectionRecord) -> bool {
     use AlertDescription as Alert;
     let about_certificate = |alert: Alert| {
         matches!(

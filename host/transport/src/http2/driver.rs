@@ -10,22 +10,22 @@ use std::time::Instant;
 use h2::{Ping, PingPong};
 use tokio::time::sleep_until;
 
-use super::connection::{Connection, Driver, FINISH, KILL, PROBE};
-use super::pool::Pool;
+use super::connection::{ConnectionDriver, FINISH, Http2Connection, KILL, PROBE};
+use super::pool::ConnectionPool;
 
 /// Runs the connection to its end and keeps the pool informed.
-pub async fn drive(pool: Arc<Pool>, connection: Arc<Connection>, driver: Driver) {
-    let mut run = Run::new(&pool, &connection, driver);
+pub async fn drive(pool: Arc<ConnectionPool>, connection: Arc<Http2Connection>, driver: ConnectionDriver) {
+    let mut run = ConnectionTask::new(&pool, &connection, driver);
     run.until_end().await;
     drop(run);
     connection.ended.send_replace(true);
     pool.closed(&connection);
 }
 
-struct Run<'a> {
-    pool: &'a Arc<Pool>,
-    connection: &'a Connection,
-    driver: Driver,
+struct ConnectionTask<'a> {
+    pool: &'a Arc<ConnectionPool>,
+    connection: &'a Http2Connection,
+    driver: ConnectionDriver,
     ping: Option<PingPong>,
     limit: usize,
     /// When the outstanding PING must have been answered.
@@ -33,10 +33,14 @@ struct Run<'a> {
     finish_by: Option<Instant>,
 }
 
-impl<'a> Run<'a> {
-    fn new(pool: &'a Arc<Pool>, connection: &'a Connection, mut driver: Driver) -> Self {
+impl<'a> ConnectionTask<'a> {
+    fn new(
+        pool: &'a Arc<ConnectionPool>,
+        connection: &'a Http2Connection,
+        mut driver: ConnectionDriver,
+    ) -> Self {
         let ping = driver.ping_pong();
-        Run { pool, connection, driver, ping, limit: 1, pong_by: None, finish_by: None }
+        ConnectionTask { pool, connection, driver, ping, limit: 1, pong_by: None, finish_by: None }
     }
 
     async fn until_end(&mut self) {
@@ -101,7 +105,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// When [`Run::is_dead`] must be asked again.
+    /// When [`ConnectionTask::is_dead`] must be asked again.
     fn due(&self) -> Instant {
         let test = self.connection.record.heard_at() + self.pool.settings().ping_after;
         let due = self.pong_by.unwrap_or(test);

@@ -14,17 +14,21 @@ use http::{HeaderMap, Uri, Version};
 use tokio::time::timeout_at;
 
 use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
-use super::observer::Record;
-use super::pool::{Lease, StreamOrigin};
+use super::observer::ConnectionRecord;
+use super::pool::{StreamLease, StreamOrigin};
 use crate::answer_body::AnswerBody;
-use crate::error::{Cause, Delivery, SendError};
+use crate::error::{FailureCause, RequestState, SendError};
 use crate::message::Request;
 use crate::response::{ConnectionHandle, Response};
-use pushlet_quota::account::{Account, Reservation};
+use pushlet_quota::account::{Account, MemoryReservation};
 
 /// Sends the request over the leased stream.
-pub async fn exchange(lease: Lease, request: &Request, path: &PathAndQuery) -> Result<Response, SendError> {
-    let mut stream = Stream::open(lease, request, path)?;
+pub async fn exchange(
+    lease: StreamLease,
+    request: &Request,
+    path: &PathAndQuery,
+) -> Result<Response, SendError> {
+    let mut stream = RequestStream::open(lease, request, path)?;
     match timeout_at(request.deadline, stream.respond(request.payer.as_ref())).await {
         Ok(Ok((status, headers, (body, reserved)))) => {
             let connection = ConnectionHandle(Some(stream.finish()));
@@ -40,12 +44,12 @@ pub async fn exchange(lease: Lease, request: &Request, path: &PathAndQuery) -> R
 
 /// An open stream. Dropped before its end, it is reset if the request is not wholly written, else the
 /// answer is awaited in the background, so that the peer sees no difference.
-struct Stream {
-    open: Option<Open>,
+struct RequestStream {
+    open: Option<OpenStream>,
     deadline: tokio::time::Instant,
 }
 
-struct Open {
+struct OpenStream {
     sending: SendStream<Bytes>,
     /// What h2 has not been given yet. Once it has the end of the request, that may leave at any time.
     unsent: Bytes,
@@ -53,13 +57,13 @@ struct Open {
     response: ResponseFuture,
     since: Instant,
     id: u32,
-    lease: Lease,
+    lease: StreamLease,
 }
 
-impl Stream {
-    fn open(lease: Lease, request: &Request, path: &PathAndQuery) -> Result<Self, SendError> {
+impl RequestStream {
+    fn open(lease: StreamLease, request: &Request, path: &PathAndQuery) -> Result<Self, SendError> {
         let head = head(request, path)?;
-        let lost = |detail: String| SendError::not_sent(Cause::ConnectionLost, detail);
+        let lost = |detail: String| SendError::not_sent(FailureCause::ConnectionLost, detail);
         let mut sender =
             lease.connection.sender().ok_or_else(|| lost("the connection is retired".to_owned()))?;
         let since = Instant::now();
@@ -70,13 +74,16 @@ impl Stream {
         })?;
         let id = sending.stream_id().as_u32();
         let (unsent, handed) = (request.body.clone(), request.body.is_empty());
-        let open = Some(Open { sending, unsent, handed, response, since, id, lease });
-        Ok(Stream { open, deadline: request.deadline })
+        let open = Some(OpenStream { sending, unsent, handed, response, since, id, lease });
+        Ok(RequestStream { open, deadline: request.deadline })
     }
 
-    async fn respond(&mut self, payer: Option<&Arc<Account>>) -> Result<(u16, HeaderMap, Read), SendError> {
+    async fn respond(
+        &mut self,
+        payer: Option<&Arc<Account>>,
+    ) -> Result<(u16, HeaderMap, ResponseBody), SendError> {
         let Some(open) = &mut self.open else {
-            return Err(SendError::unknown(Cause::ConnectionLost, "the stream has ended"));
+            return Err(SendError::unknown(FailureCause::ConnectionLost, "the stream has ended"));
         };
         let most = open.lease.pool.settings().max_response;
         let result = async {
@@ -117,21 +124,21 @@ impl Stream {
     /// The deadline passed. If the peer has been silent all the while, it may be dead.
     fn overdue(mut self) -> SendError {
         let Some(open) = self.open.take() else {
-            return SendError::unknown(Cause::Deadline, "the stream has ended");
+            return SendError::unknown(FailureCause::Deadline, "the stream has ended");
         };
         let delivery = open.delivery();
         if open.lease.connection.record.heard_at() <= open.since {
             open.lease.pool.suspect(&open.lease.connection);
         }
         open.cancel();
-        SendError::new(delivery, Cause::Deadline, "no answer came in time")
+        SendError::new(delivery, FailureCause::Deadline, "no answer came in time")
     }
 }
 
-impl Drop for Stream {
+impl Drop for RequestStream {
     fn drop(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        let awaits_answer = open.delivery() == Delivery::Unknown && !open.lease.answered;
+        let awaits_answer = open.delivery() == RequestState::Unknown && !open.lease.answered;
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if awaits_answer => {
                 let deadline = self.deadline;
@@ -146,16 +153,16 @@ impl Drop for Stream {
     }
 }
 
-impl Open {
+impl OpenStream {
     /// What is known while the connection lives: what h2 has been given may lie in its buffer, and leave.
-    fn delivery(&self) -> Delivery {
-        if self.handed { Delivery::Unknown } else { Delivery::NotSent }
+    fn delivery(&self) -> RequestState {
+        if self.handed { RequestState::Unknown } else { RequestState::NotSent }
     }
 
     /// What is known once nothing more leaves.
-    fn delivery_at_end(&self) -> Delivery {
+    fn delivery_at_end(&self) -> RequestState {
         let written = self.handed && self.lease.connection.record.is_written(self.id);
-        if written { Delivery::Unknown } else { Delivery::NotSent }
+        if written { RequestState::Unknown } else { RequestState::NotSent }
     }
 
     /// Resets the stream if it has not ended.
@@ -166,7 +173,7 @@ impl Open {
 
     /// Gives up the stream first and its place in the pool last.
     fn end(self) {
-        let Open { sending, response, id, lease, .. } = self;
+        let OpenStream { sending, response, id, lease, .. } = self;
         drop((sending, response));
         lease.connection.record.forget(id);
         drop(lease);
@@ -178,22 +185,24 @@ impl Open {
         if error.is_reset() {
             let code = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
             return match (error.is_remote(), code) {
-                (true, Reason::REFUSED_STREAM) => SendError::not_sent(Cause::Refused, detail),
+                (true, Reason::REFUSED_STREAM) => SendError::not_sent(FailureCause::Refused, detail),
                 // The peer has read all that it ever will of this stream.
-                (true, code) => SendError::new(self.delivery_at_end(), Cause::Reset(code.into()), detail),
-                (false, _) => SendError::unknown(Cause::Protocol, detail),
+                (true, code) => {
+                    SendError::new(self.delivery_at_end(), FailureCause::Reset(code.into()), detail)
+                }
+                (false, _) => SendError::unknown(FailureCause::Protocol, detail),
             };
         }
         if refuses_certificate(record) {
-            return SendError::not_sent(Cause::Tls, CERTIFICATE_REFUSED);
+            return SendError::not_sent(FailureCause::Tls, CERTIFICATE_REFUSED);
         }
         let cause = match record.goaway() {
             Some(goaway) if self.id > goaway.last_stream_id => {
                 return SendError::not_sent(goaway.cause(), detail);
             }
             Some(goaway) => goaway.cause(),
-            None if error.is_library() => Cause::Protocol,
-            None => Cause::ConnectionLost,
+            None if error.is_library() => FailureCause::Protocol,
+            None => FailureCause::ConnectionLost,
         };
         let ended = timeout_at(deadline, self.lease.connection.ended()).await.is_ok();
         let delivery = if ended { self.delivery_at_end() } else { self.delivery() };
@@ -220,14 +229,14 @@ async fn write(sending: &mut SendStream<Bytes>, unsent: &mut Bytes, handed: &mut
 }
 
 /// Why a connection takes no new stream, if the peer said so.
-fn closing(record: &Record, error: &h2::Error) -> Option<SendError> {
+fn closing(record: &ConnectionRecord, error: &h2::Error) -> Option<SendError> {
     record.goaway().map(|goaway| SendError::not_sent(goaway.cause(), error.to_string()))
 }
 
 /// The head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
 /// table, and the latter is marked.
 fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, SendError> {
-    let invalid = |error: http::Error| SendError::not_sent(Cause::InvalidRequest, error.to_string());
+    let invalid = |error: http::Error| SendError::not_sent(FailureCause::InvalidRequest, error.to_string());
     let uri = Uri::builder()
         .scheme("https")
         .authority(request.origin.authority().clone())
@@ -243,10 +252,13 @@ fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, Sen
 }
 
 /// A body, and the memory that it has reserved.
-type Read = (Bytes, Option<Reservation>);
+type ResponseBody = (Bytes, Option<MemoryReservation>);
 
 /// The whole body, unless it is too large.
-async fn read(mut body: RecvStream, mut whole: AnswerBody<'_>) -> Result<Result<Read, Cause>, h2::Error> {
+async fn read(
+    mut body: RecvStream,
+    mut whole: AnswerBody<'_>,
+) -> Result<Result<ResponseBody, FailureCause>, h2::Error> {
     while let Some(piece) = body.data().await {
         let piece = piece?;
         if let Err(cause) = whole.push(&piece) {

@@ -6,33 +6,38 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use tokio::time::sleep_until;
 
-use super::pool::Pool;
+use super::pool::ConnectionPool;
 use super::state::ConnectionId;
 use super::{connection, driver};
 use crate::breaker::jitter;
-use crate::dial::{Resolver, dial};
-use crate::error::{Cause, DialError};
+use crate::dial::{HostResolver, dial};
+use crate::error::{DialError, FailureCause};
 use crate::message::PeerKey;
-use crate::settings::Settings;
+use crate::settings::TransportSettings;
 
 /// An unused pool is dropped after this long.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);
 
 /// Makes a pool and starts its keeper. No connection is opened before the first request.
-pub fn start(key: PeerKey, resolver: Resolver, tls: Arc<ClientConfig>, settings: Arc<Settings>) -> Arc<Pool> {
+pub fn start(
+    key: PeerKey,
+    resolver: HostResolver,
+    tls: Arc<ClientConfig>,
+    settings: Arc<TransportSettings>,
+) -> Arc<ConnectionPool> {
     let spawn = |pool, id| drop(tokio::spawn(connect(pool, id)));
-    let pool = Arc::new(Pool::new(key, resolver, tls, settings, spawn));
+    let pool = Arc::new(ConnectionPool::new(key, resolver, tls, settings, spawn));
     tokio::spawn(keep(pool.clone()));
     pool
 }
 
 /// Opens one connection and drives it to its end.
-async fn connect(pool: Arc<Pool>, id: ConnectionId) {
+async fn connect(pool: Arc<ConnectionPool>, id: ConnectionId) {
     let key = &pool.key;
     let opened = match dial(&key.origin, &pool.tls, &pool.resolver, pool.settings.connect_timeout).await {
         Ok(stream) => connection::start(id, stream)
             .await
-            .map_err(|error| DialError::new(Cause::Connect, error.to_string())),
+            .map_err(|error| DialError::new(FailureCause::Connect, error.to_string())),
         Err(error) => Err(error),
     };
     let now = Instant::now();
@@ -63,7 +68,7 @@ async fn connect(pool: Arc<Pool>, id: ConnectionId) {
 }
 
 /// Looks after what comes with time: pauses that end, idle connections, the end of the pool.
-async fn keep(pool: Arc<Pool>) {
+async fn keep(pool: Arc<ConnectionPool>) {
     let mut unused_since = None;
     loop {
         let now = Instant::now();

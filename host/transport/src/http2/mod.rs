@@ -9,26 +9,24 @@ use futures_util::future::join_all;
 use http::uri::PathAndQuery;
 use tokio::time::timeout;
 
-use super::dial::Resolver;
-use super::error::{Cause, SendError};
-use super::lookup::Lookups;
+use super::dial::HostResolver;
+use super::error::{FailureCause, SendError};
+use super::lookup::DnsLookups;
 use super::message::{IdentityKey, PeerKey, Protocol, Request};
 use super::response::Response;
-use super::settings::Settings;
+use super::settings::TransportSettings;
 use super::stats::ConnectionStats;
-use super::tls::Tls;
-use pool::{Lease, Pool, Refusal};
+use super::tls::TlsConfigs;
+use pool::{AcquireError, ConnectionPool, StreamLease};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
-
-pub(super) use pool::StreamOrigin;
 
 mod connection;
 mod driver;
 mod exchange;
 mod keeper;
 mod observer;
-mod pool;
+pub(super) mod pool;
 mod state;
 
 const SHARDS: usize = 16;
@@ -36,27 +34,27 @@ const SHARDS: usize = 16;
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// All pools.
-pub(super) struct Http2 {
-    tls: Arc<Tls>,
-    settings: Arc<Settings>,
-    lookups: Lookups,
+pub(super) struct Http2Pools {
+    tls: Arc<TlsConfigs>,
+    settings: Arc<TransportSettings>,
+    lookups: DnsLookups,
     hasher: RandomState,
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<PoolShard>; SHARDS],
     /// No new pools are made.
     draining: AtomicBool,
 }
 
-struct Shard {
-    pools: FairCache<TenantId, PeerKey, Arc<Pool>>,
+struct PoolShard {
+    pools: FairCache<TenantId, PeerKey, Arc<ConnectionPool>>,
     /// When pools that have ended were removed last.
     swept_at: Instant,
 }
 
-impl Http2 {
-    pub fn new(tls: Arc<Tls>, settings: Arc<Settings>, lookups: Lookups) -> Self {
+impl Http2Pools {
+    pub fn new(tls: Arc<TlsConfigs>, settings: Arc<TransportSettings>, lookups: DnsLookups) -> Self {
         let (most, now) = (settings.max_peers.div_ceil(SHARDS), Instant::now());
-        let shard = |_| Mutex::new(Shard { pools: FairCache::new(most), swept_at: now });
-        Http2 {
+        let shard = |_| Mutex::new(PoolShard { pools: FairCache::new(most), swept_at: now });
+        Http2Pools {
             tls,
             settings,
             lookups,
@@ -69,7 +67,7 @@ impl Http2 {
     /// Sends the request, again where the peer certainly did not process it.
     pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
         let path = PathAndQuery::try_from(request.path.as_str())
-            .map_err(|error| SendError::not_sent(Cause::InvalidRequest, format!("path: {error}")))?;
+            .map_err(|error| SendError::not_sent(FailureCause::InvalidRequest, format!("path: {error}")))?;
         let mut last: Option<SendError> = None;
         let (mut attempt, mut waited) = (1, Duration::ZERO);
         loop {
@@ -77,7 +75,7 @@ impl Http2 {
             let lease = match (self.acquire(key, request).await, last.take()) {
                 (Ok(lease), _) => lease,
                 // What the peer said to the request tells more than that there is no connection for another try.
-                (Err(error), Some(last)) if error.cause != Cause::Deadline => {
+                (Err(error), Some(last)) if error.cause != FailureCause::Deadline => {
                     return Err(SendError { retry_after: error.retry_after, ..last });
                 }
                 (Err(error), _) => return Err(error),
@@ -105,7 +103,7 @@ impl Http2 {
 
     /// Lets the streams of an identity end and closes its connections. A later request gets a new pool.
     pub fn retire(&self, identity: &IdentityKey) {
-        self.pools().iter().filter(|pool| pool.key().identity == *identity).for_each(Pool::drain);
+        self.pools().iter().filter(|pool| pool.key().identity == *identity).for_each(ConnectionPool::drain);
     }
 
     /// Lets all streams end and closes the connections; cuts what is left after `within`.
@@ -113,46 +111,50 @@ impl Http2 {
         // Set before the shards are read: a pool that is not among them is not made any more.
         self.draining.store(true, Ordering::SeqCst);
         let pools = self.pools();
-        pools.iter().for_each(Pool::drain);
+        pools.iter().for_each(ConnectionPool::drain);
         let ended = join_all(pools.iter().map(|pool| pool.until_ended()));
         if timeout(within, ended).await.is_err() {
             pools.iter().for_each(|pool| pool.cut());
         }
     }
 
-    async fn acquire(&self, key: &PeerKey, request: &Request) -> Result<Lease, SendError> {
+    async fn acquire(&self, key: &PeerKey, request: &Request) -> Result<StreamLease, SendError> {
         loop {
             let pool = self.pool(key, request)?;
             match pool.acquire(request.deadline).await {
                 Ok(lease) => return Ok(lease),
-                Err(Refusal::Error(error)) => return Err(error),
-                Err(Refusal::Ended) => {}
+                Err(AcquireError::Error(error)) => return Err(error),
+                Err(AcquireError::Ended) => {}
             }
         }
     }
 
     /// The pool of the key, made if there is none.
-    fn pool(&self, key: &PeerKey, request: &Request) -> Result<Arc<Pool>, SendError> {
+    fn pool(&self, key: &PeerKey, request: &Request) -> Result<Arc<ConnectionPool>, SendError> {
         if let Some(pool) = self.shard(key).pools.get_owned(&request.tenant, key)
             && !pool.has_ended()
         {
             return Ok(pool.clone());
         }
         let (pool, evicted) = self.add_pool(key, request)?;
-        evicted.iter().for_each(Pool::drain);
+        evicted.iter().for_each(ConnectionPool::drain);
         Ok(pool)
     }
 
     /// The pool of the key for a further tenant, or a new one; and those that made room for it.
-    fn add_pool(&self, key: &PeerKey, request: &Request) -> Result<(Arc<Pool>, Vec<Arc<Pool>>), SendError> {
+    fn add_pool(
+        &self,
+        key: &PeerKey,
+        request: &Request,
+    ) -> Result<(Arc<ConnectionPool>, Vec<Arc<ConnectionPool>>), SendError> {
         let tenant = &request.tenant;
         let config = self.tls.config(&request.identity, &[b"h2"]);
-        let config = config.map_err(|error| SendError::not_sent(Cause::Tls, error.to_string()))?;
+        let config = config.map_err(|error| SendError::not_sent(FailureCause::Tls, error.to_string()))?;
         let (lookups, guarded) = (self.lookups.clone(), key.guarded);
-        let resolver = Resolver { lookups, tenant: tenant.clone(), guarded };
+        let resolver = HostResolver { lookups, tenant: tenant.clone(), guarded };
         let mut shard = self.shard(key);
         if self.draining.load(Ordering::SeqCst) {
-            return Err(SendError::not_sent(Cause::ShuttingDown, ""));
+            return Err(SendError::not_sent(FailureCause::ShuttingDown, ""));
         }
         let now = Instant::now();
         if shard.swept_at + SWEEP < now {
@@ -167,15 +169,15 @@ impl Http2 {
         found.map_err(|_| SendError::too_many_peers(&request.origin))
     }
 
-    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, PoolShard> {
         let hash = self.hasher.hash_one(key);
         let [first, ..] = &self.shards;
         let shard = self.shards.get(hash as usize % SHARDS).unwrap_or(first);
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pools(&self) -> Vec<Arc<Pool>> {
-        let shard = |shard: &Mutex<Shard>| {
+    fn pools(&self) -> Vec<Arc<ConnectionPool>> {
+        let shard = |shard: &Mutex<PoolShard>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.pools.values().cloned().collect::<Vec<_>>()
         };
@@ -183,8 +185,8 @@ impl Http2 {
     }
 }
 
-impl Drop for Http2 {
+impl Drop for Http2Pools {
     fn drop(&mut self) {
-        self.pools().iter().for_each(Pool::drain);
+        self.pools().iter().for_each(ConnectionPool::drain);
     }
 }

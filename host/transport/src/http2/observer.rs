@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::error::Cause;
-use crate::frames::{DATA, END_STREAM, Frame, GOAWAY, HEADERS, Heads, RST_STREAM, Scanner};
+use crate::error::FailureCause;
+use crate::frames::{DATA, END_STREAM, FrameScanner, GOAWAY, HEADERS, HeaderCounts, RST_STREAM, WireFrame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
@@ -26,41 +26,41 @@ pub struct GoAway {
 }
 
 impl GoAway {
-    pub fn cause(&self) -> Cause {
+    pub fn cause(&self) -> FailureCause {
         #[derive(serde::Deserialize)]
-        struct Debug {
+        struct GoAwayDebug {
             reason: String,
         }
         let reason = match serde_json::from_slice(&self.debug) {
-            Ok(Debug { reason }) => Some(reason),
+            Ok(GoAwayDebug { reason }) => Some(reason),
             Err(_) => Some(String::from_utf8_lossy(&self.debug).into_owned()).filter(|text| !text.is_empty()),
         };
-        Cause::GoAway { code: self.code, reason }
+        FailureCause::GoAway { code: self.code, reason }
     }
 }
 
 /// What was seen so far on one connection.
-pub struct Record {
+pub struct ConnectionRecord {
     started: Instant,
     /// Milliseconds after `started`, of the last byte that came in. 0 while none came.
     heard: AtomicU64,
     /// A GOAWAY came that nobody has asked for yet.
     news: AtomicBool,
-    seen: Mutex<Seen>,
+    seen: Mutex<PeerSignals>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct PeerSignals {
     /// Streams whose HEADERS left, and whether their END_STREAM left too.
     written: HashMap<u32, bool>,
     goaway: Option<GoAway>,
     tls_error: Option<rustls::Error>,
 }
 
-impl Record {
+impl ConnectionRecord {
     pub fn new() -> Self {
         let (heard, news, seen) = Default::default();
-        Record { started: Instant::now(), heard, news, seen }
+        ConnectionRecord { started: Instant::now(), heard, news, seen }
     }
 
     /// Whether the whole request was handed to the socket.
@@ -101,11 +101,11 @@ impl Record {
         self.heard.store(elapsed.max(1), Ordering::Relaxed);
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, PeerSignals> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn frame_sent(&self, frame: &Frame) {
+    fn frame_sent(&self, frame: &WireFrame) {
         match frame.kind {
             HEADERS => {
                 self.seen().written.insert(frame.stream, frame.flags & END_STREAM != 0);
@@ -120,7 +120,7 @@ impl Record {
         }
     }
 
-    fn frame_received(&self, frame: &Frame) {
+    fn frame_received(&self, frame: &WireFrame) {
         if frame.kind != GOAWAY {
             return;
         }
@@ -133,19 +133,19 @@ impl Record {
     }
 }
 
-/// A stream that keeps a [`Record`] of the frames that pass.
-pub struct Observed<S> {
+/// A stream that keeps a [`ConnectionRecord`] of the frames that pass.
+pub struct ObservedStream<S> {
     inner: S,
-    record: Arc<Record>,
-    sent: Scanner,
-    received: Scanner,
-    heads: Heads,
+    record: Arc<ConnectionRecord>,
+    sent: FrameScanner,
+    received: FrameScanner,
+    heads: HeaderCounts,
 }
 
-impl<S> Observed<S> {
-    pub fn new(inner: S, record: Arc<Record>) -> Self {
-        let (sent, received) = (Scanner::new(PREFACE, false), Scanner::new(0, true));
-        Observed { inner, record, sent, received, heads: Heads::default() }
+impl<S> ObservedStream<S> {
+    pub fn new(inner: S, record: Arc<ConnectionRecord>) -> Self {
+        let (sent, received) = (FrameScanner::new(PREFACE, false), FrameScanner::new(0, true));
+        ObservedStream { inner, record, sent, received, heads: HeaderCounts::default() }
     }
 
     fn wrote(&mut self, bytes: &[u8]) {
@@ -159,7 +159,7 @@ impl<S> Observed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -187,7 +187,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
         // After a failure some of it may have left.
@@ -238,9 +238,9 @@ mod tests {
     }
 
     /// Feeds both directions in pieces of the given sizes.
-    fn observe(sent: &[u8], received: &[u8], sizes: &[usize]) -> Arc<Record> {
-        let record = Arc::new(Record::new());
-        let mut observed = Observed::new((), record.clone());
+    fn observe(sent: &[u8], received: &[u8], sizes: &[usize]) -> Arc<ConnectionRecord> {
+        let record = Arc::new(ConnectionRecord::new());
+        let mut observed = ObservedStream::new((), record.clone());
         let mut sizes = sizes.iter().copied().cycle();
         let (mut sent, mut received) = (sent, received);
         while !sent.is_empty() {
@@ -288,8 +288,8 @@ mod tests {
 
     #[test]
     fn a_frame_counts_when_its_last_byte_has_left() {
-        let record = Arc::new(Record::new());
-        let mut observed = Observed::new((), record.clone());
+        let record = Arc::new(ConnectionRecord::new());
+        let mut observed = ObservedStream::new((), record.clone());
         observed.wrote(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         observed.wrote(&frame(HEADERS, 4, 1, &[0; 20]));
         let data = frame(DATA, END_STREAM, 1, &[0; 10]);
@@ -304,8 +304,8 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_streams_that_have_ended() {
-        let record = Arc::new(Record::new());
-        let mut observed = Observed::new((), record.clone());
+        let record = Arc::new(ConnectionRecord::new());
+        let mut observed = ObservedStream::new((), record.clone());
         observed.wrote(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         observed.wrote(&frame(HEADERS, 4, 1, &[]));
         record.forget(1);
@@ -320,7 +320,7 @@ mod tests {
         let record = observe(&[], &goaway(1, 0, &[b'x'; 100_000]), &[1000]);
         assert_eq!(record.goaway().unwrap().debug.len(), KEPT - 8);
         let reason = |debug: &[u8]| match observe(&[], &goaway(1, 0, debug), &[3]).goaway().unwrap().cause() {
-            Cause::GoAway { reason, .. } => reason,
+            FailureCause::GoAway { reason, .. } => reason,
             _ => None,
         };
         assert_eq!(reason(br#"{"reason":"Shutdown","timestamp":1}"#).as_deref(), Some("Shutdown"));

@@ -7,39 +7,39 @@ use rustls::ClientConfig;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout_at;
 
-use super::connection::Connection;
-use super::state::{Action, Admission, Bounds, ConnectionId, PoolState, Ticket};
-use crate::breaker::{Backoff, jitter};
-use crate::dial::Resolver;
-use crate::error::{Cause, DialError, SendError};
+use super::connection::Http2Connection;
+use super::state::{ConnectionId, PoolAction, PoolLimits, PoolState, QueueTicket, StreamAdmission};
+use crate::breaker::{BackoffPolicy, jitter};
+use crate::dial::HostResolver;
+use crate::error::{DialError, FailureCause, SendError};
 use crate::message::PeerKey;
-use crate::settings::Settings;
+use crate::settings::TransportSettings;
 use crate::stats::PeerLoad;
 use pushlet_model::tenant::TenantId;
-use pushlet_model::warnings::Repeats;
+use pushlet_model::warnings::RepeatedWarning;
 
-type Answer = Result<Arc<Connection>, Duration>;
-type State = PoolState<Arc<Connection>, oneshot::Sender<Answer>>;
+type StreamGrant = Result<Arc<Http2Connection>, Duration>;
+type ConnectionPoolState = PoolState<Arc<Http2Connection>, oneshot::Sender<StreamGrant>>;
 
-pub struct Pool {
+pub struct ConnectionPool {
     pub(super) key: PeerKey,
-    pub(super) resolver: Resolver,
+    pub(super) resolver: HostResolver,
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) settings: Arc<Settings>,
-    shared: Mutex<Shared>,
+    pub(super) settings: Arc<TransportSettings>,
+    shared: Mutex<PoolShared>,
     /// The keeper must look at the state anew.
     pub(super) changed: Notify,
     /// Becomes true when the keeper leaves.
     pub(super) ended: watch::Sender<bool>,
     /// A peer that refuses connections does so as often as we try.
-    pub(super) failed_connects: Repeats,
+    pub(super) failed_connects: RepeatedWarning,
     /// Starts the task that opens a connection.
-    connect: fn(Arc<Pool>, ConnectionId),
+    connect: fn(Arc<ConnectionPool>, ConnectionId),
 }
 
-pub(super) struct Shared {
-    pub(super) state: State,
-    pub(super) connections: Vec<Arc<Connection>>,
+pub(super) struct PoolShared {
+    pub(super) state: ConnectionPoolState,
+    pub(super) connections: Vec<Arc<Http2Connection>>,
     /// When the keeper wakes by itself.
     pub(super) wake_at: Option<Instant>,
     /// Why the last connect failed.
@@ -49,27 +49,27 @@ pub(super) struct Shared {
 }
 
 /// Why no stream was had.
-pub enum Refusal {
+pub enum AcquireError {
     /// The pool has ended; make a new one.
     Ended,
     Error(SendError),
 }
 
-impl Pool {
+impl ConnectionPool {
     /// Makes a pool without a keeper. No connection is opened before the first request.
     pub fn new(
         key: PeerKey,
-        resolver: Resolver,
+        resolver: HostResolver,
         tls: Arc<ClientConfig>,
-        settings: Arc<Settings>,
-        connect: fn(Arc<Pool>, ConnectionId),
-    ) -> Pool {
+        settings: Arc<TransportSettings>,
+        connect: fn(Arc<ConnectionPool>, ConnectionId),
+    ) -> ConnectionPool {
         let state = PoolState::new(bounds(&settings));
         let (connections, wake_at, last_failure, cut) = (Vec::new(), None, None, false);
-        let shared = Mutex::new(Shared { state, connections, wake_at, last_failure, cut });
+        let shared = Mutex::new(PoolShared { state, connections, wake_at, last_failure, cut });
         let (changed, ended) = (Notify::new(), watch::Sender::new(false));
-        let failed_connects = Repeats::default();
-        Pool { key, resolver, tls, settings, shared, changed, ended, failed_connects, connect }
+        let failed_connects = RepeatedWarning::default();
+        ConnectionPool { key, resolver, tls, settings, shared, changed, ended, failed_connects, connect }
     }
 
     pub fn key(&self) -> &PeerKey {
@@ -87,12 +87,15 @@ impl Pool {
         streams > 0 || waiting > 0
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &TransportSettings {
         &self.settings
     }
 
     /// A stream on some connection, before the deadline.
-    pub async fn acquire(self: &Arc<Self>, deadline: tokio::time::Instant) -> Result<Lease, Refusal> {
+    pub async fn acquire(
+        self: &Arc<Self>,
+        deadline: tokio::time::Instant,
+    ) -> Result<StreamLease, AcquireError> {
         let now = Instant::now();
         let mut answer = None;
         let admission = self.with(now, |shared| {
@@ -103,18 +106,18 @@ impl Pool {
             })
         });
         match (admission, answer) {
-            (Admission::Stream(connection), _) => Ok(self.lease(connection)),
-            (Admission::Wait(ticket), Some(answer)) => {
-                let waiting = Waiting { pool: self, ticket, answer };
-                waiting.until(deadline).await.map_err(Refusal::Error)
+            (StreamAdmission::Stream(connection), _) => Ok(self.lease(connection)),
+            (StreamAdmission::Wait(ticket), Some(answer)) => {
+                let waiting = QueuedRequest { pool: self, ticket, answer };
+                waiting.until(deadline).await.map_err(AcquireError::Error)
             }
-            (Admission::Ended | Admission::Wait(_), _) => Err(Refusal::Ended),
-            (Admission::QueueFull, _) => {
-                let error = SendError::not_sent(Cause::Overloaded, "the wait queue is full");
-                Err(Refusal::Error(error.retry_after(Duration::from_secs(1))))
+            (StreamAdmission::Ended | StreamAdmission::Wait(_), _) => Err(AcquireError::Ended),
+            (StreamAdmission::QueueFull, _) => {
+                let error = SendError::not_sent(FailureCause::Overloaded, "the wait queue is full");
+                Err(AcquireError::Error(error.retry_after(Duration::from_secs(1))))
             }
-            (Admission::PeerDown(pause), _) => Err(Refusal::Error(
-                SendError::not_sent(Cause::PeerDown, self.failure().to_string())
+            (StreamAdmission::PeerDown(pause), _) => Err(AcquireError::Error(
+                SendError::not_sent(FailureCause::PeerDown, self.failure().to_string())
                     .behind(Some(self.failure()))
                     .retry_after(pause),
             )),
@@ -162,12 +165,12 @@ impl Pool {
         self.with(Instant::now(), |shared| shared.state.trust(id));
     }
 
-    pub fn suspect(self: &Arc<Self>, connection: &Connection) {
+    pub fn suspect(self: &Arc<Self>, connection: &Http2Connection) {
         self.with(Instant::now(), |shared| shared.state.suspect(connection.id));
         connection.probe();
     }
 
-    pub fn closed(self: &Arc<Self>, closed: &Connection) {
+    pub fn closed(self: &Arc<Self>, closed: &Http2Connection) {
         let now = Instant::now();
         let failure = closed.failure();
         let lasting = failure.as_ref().is_some_and(DialError::is_lasting);
@@ -179,12 +182,13 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    fn lease(self: &Arc<Self>, connection: Arc<Connection>) -> Lease {
-        Lease { pool: self.clone(), connection, answered: false }
+    fn lease(self: &Arc<Self>, connection: Arc<Http2Connection>) -> StreamLease {
+        StreamLease { pool: self.clone(), connection, answered: false }
     }
 
     fn failure(&self) -> DialError {
-        let none = || DialError::new(Cause::Connect, "connections ended before they answered anything");
+        let none =
+            || DialError::new(FailureCause::Connect, "connections ended before they answered anything");
         self.lock().last_failure.clone().unwrap_or_else(none)
     }
 
@@ -195,12 +199,12 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, PoolShared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports an event to the state and carries out what it decides.
-    pub(super) fn with<T>(self: &Arc<Self>, now: Instant, event: impl FnOnce(&mut Shared) -> T) -> T {
+    pub(super) fn with<T>(self: &Arc<Self>, now: Instant, event: impl FnOnce(&mut PoolShared) -> T) -> T {
         let mut shared = self.lock();
         let result = event(&mut shared);
         while let Some(action) = shared.state.next(now) {
@@ -215,34 +219,34 @@ impl Pool {
 
     fn carry_out(
         self: &Arc<Self>,
-        shared: &mut Shared,
+        shared: &mut PoolShared,
         now: Instant,
-        action: Action<Arc<Connection>, oneshot::Sender<Answer>>,
+        action: PoolAction<Arc<Http2Connection>, oneshot::Sender<StreamGrant>>,
     ) {
         match action {
-            Action::Grant(waiter, connection) => {
+            PoolAction::Grant(waiter, connection) => {
                 if let Err(Ok(connection)) = waiter.send(Ok(connection)) {
                     shared.state.release(now, connection.id, false);
                 }
             }
             // A waiter that has gone away needs no answer.
-            Action::Refuse(waiter, pause) => drop(waiter.send(Err(pause))),
-            Action::Connect(id) => (self.connect)(self.clone(), id),
-            Action::Retire(connection) => connection.retire(),
-            Action::Finish(connection) => connection.finish(),
+            PoolAction::Refuse(waiter, pause) => drop(waiter.send(Err(pause))),
+            PoolAction::Connect(id) => (self.connect)(self.clone(), id),
+            PoolAction::Retire(connection) => connection.retire(),
+            PoolAction::Finish(connection) => connection.finish(),
         }
     }
 }
 
 /// A stream of a connection, for as long as it lives.
-pub struct Lease {
-    pub pool: Arc<Pool>,
-    pub connection: Arc<Connection>,
+pub struct StreamLease {
+    pub pool: Arc<ConnectionPool>,
+    pub connection: Arc<Http2Connection>,
     /// A response came.
     pub answered: bool,
 }
 
-impl Drop for Lease {
+impl Drop for StreamLease {
     fn drop(&mut self) {
         let now = Instant::now();
         self.pool.with(now, |shared| shared.state.release(now, self.connection.id, self.answered));
@@ -250,30 +254,30 @@ impl Drop for Lease {
 }
 
 /// A place in the queue.
-struct Waiting<'a> {
-    pool: &'a Arc<Pool>,
-    ticket: Ticket,
-    answer: oneshot::Receiver<Answer>,
+struct QueuedRequest<'a> {
+    pool: &'a Arc<ConnectionPool>,
+    ticket: QueueTicket,
+    answer: oneshot::Receiver<StreamGrant>,
 }
 
-impl Waiting<'_> {
-    async fn until(mut self, deadline: tokio::time::Instant) -> Result<Lease, SendError> {
+impl QueuedRequest<'_> {
+    async fn until(mut self, deadline: tokio::time::Instant) -> Result<StreamLease, SendError> {
         match timeout_at(deadline, &mut self.answer).await {
             Ok(Ok(Ok(connection))) => Ok(self.pool.lease(connection)),
             Ok(Ok(Err(pause))) => {
                 let DialError { cause, detail } = self.pool.failure();
                 Err(SendError::not_sent(cause, detail).retry_after(pause))
             }
-            Ok(Err(_)) => Err(SendError::not_sent(Cause::ShuttingDown, "the pool ended")),
+            Ok(Err(_)) => Err(SendError::not_sent(FailureCause::ShuttingDown, "the pool ended")),
             Err(_) => {
                 let failure = self.pool.lock().last_failure.clone();
-                Err(SendError::not_sent(Cause::Deadline, self.pool.why_waiting()).behind(failure))
+                Err(SendError::not_sent(FailureCause::Deadline, self.pool.why_waiting()).behind(failure))
             }
         }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         self.answer.close();
         let now = Instant::now();
@@ -287,14 +291,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn bounds(settings: &Settings) -> Bounds {
-    Bounds {
+fn bounds(settings: &TransportSettings) -> PoolLimits {
+    PoolLimits {
         connections: settings.max_connections.max(1),
         streams: settings.max_streams,
         waiting: settings.max_waiting,
         probation: settings.probation,
         idle: settings.idle_timeout,
-        backoff: Backoff {
+        backoff: BackoffPolicy {
             threshold: settings.breaker_failures,
             base: settings.backoff_base,
             max: settings.backoff_max,
@@ -305,12 +309,12 @@ fn bounds(settings: &Settings) -> Bounds {
 /// Where a stream was opened.
 #[derive(Default)]
 pub struct StreamOrigin {
-    pool: Weak<Pool>,
+    pool: Weak<ConnectionPool>,
     connection: ConnectionId,
 }
 
 impl StreamOrigin {
-    pub fn new(lease: &Lease) -> Self {
+    pub fn new(lease: &StreamLease) -> Self {
         StreamOrigin { pool: Arc::downgrade(&lease.pool), connection: lease.connection.id }
     }
 

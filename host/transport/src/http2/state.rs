@@ -6,27 +6,27 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::breaker::{Backoff, Breaker, BreakerState};
+use crate::breaker::{BackoffPolicy, BreakerState, CircuitBreaker};
 use crate::stats::PeerLoad;
 
 pub type ConnectionId = u64;
-pub type Ticket = u64;
+pub type QueueTicket = u64;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct PoolLimits {
     pub connections: usize,
     pub streams: usize,
     pub waiting: usize,
     pub probation: Duration,
     pub idle: Duration,
-    pub backoff: Backoff,
+    pub backoff: BackoffPolicy,
 }
 
 /// What becomes of a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission<C> {
+pub enum StreamAdmission<C> {
     Stream(C),
-    Wait(Ticket),
+    Wait(QueueTicket),
     QueueFull,
     /// The breaker is open; the time after which trying again makes sense.
     PeerDown(Duration),
@@ -36,7 +36,7 @@ pub enum Admission<C> {
 
 /// What the shell must do now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Action<C, W> {
+pub enum PoolAction<C, W> {
     /// Give a stream of the connection to the waiter; if it has gone away, `release` the stream.
     Grant(W, C),
     /// Tell the waiter that no connection can be opened, and when to try again.
@@ -50,7 +50,7 @@ pub enum Action<C, W> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     Open,
     /// It may be dead: no new streams until it answers a PING.
     Suspect,
@@ -58,10 +58,10 @@ enum Phase {
     Retired,
 }
 
-struct Slot<C> {
+struct ConnectionSlot<C> {
     id: ConnectionId,
     handle: C,
-    phase: Phase,
+    phase: ConnectionPhase,
     limit: usize,
     streams: usize,
     /// A response has come over it.
@@ -73,21 +73,21 @@ struct Slot<C> {
 }
 
 pub struct PoolState<C, W> {
-    bounds: Bounds,
-    slots: Vec<Slot<C>>,
-    waiting: BTreeMap<Ticket, W>,
+    bounds: PoolLimits,
+    slots: Vec<ConnectionSlot<C>>,
+    waiting: BTreeMap<QueueTicket, W>,
     refused: VecDeque<W>,
-    leaving: VecDeque<Action<C, W>>,
+    leaving: VecDeque<PoolAction<C, W>>,
     connecting: bool,
-    breaker: Breaker,
+    breaker: CircuitBreaker,
     next_id: ConnectionId,
-    next_ticket: Ticket,
+    next_ticket: QueueTicket,
     draining: bool,
     ended: bool,
 }
 
 impl<C: Clone, W> PoolState<C, W> {
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: PoolLimits) -> Self {
         PoolState {
             bounds,
             slots: Vec::new(),
@@ -95,7 +95,7 @@ impl<C: Clone, W> PoolState<C, W> {
             refused: VecDeque::new(),
             leaving: VecDeque::new(),
             connecting: false,
-            breaker: Breaker::new(bounds.backoff),
+            breaker: CircuitBreaker::new(bounds.backoff),
             next_id: 0,
             next_ticket: 0,
             draining: false,
@@ -104,29 +104,29 @@ impl<C: Clone, W> PoolState<C, W> {
     }
 
     /// Someone wants a stream. The waiter is made only if it has to wait.
-    pub fn admit(&mut self, now: Instant, waiter: impl FnOnce() -> W) -> Admission<C> {
+    pub fn admit(&mut self, now: Instant, waiter: impl FnOnce() -> W) -> StreamAdmission<C> {
         if self.ended {
-            return Admission::Ended;
+            return StreamAdmission::Ended;
         }
         if self.waiting.is_empty()
             && let Some(handle) = self.take_stream(now)
         {
-            return Admission::Stream(handle);
+            return StreamAdmission::Stream(handle);
         }
         if let Some(pause) = self.peer_down(now) {
-            return Admission::PeerDown(pause);
+            return StreamAdmission::PeerDown(pause);
         }
         if self.waiting.len() >= self.bounds.waiting {
-            return Admission::QueueFull;
+            return StreamAdmission::QueueFull;
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.waiting.insert(ticket, waiter());
-        Admission::Wait(ticket)
+        StreamAdmission::Wait(ticket)
     }
 
     /// A waiter gives up. False if it does not wait any more: it was granted a stream, or refused.
-    pub fn withdraw(&mut self, ticket: Ticket) -> bool {
+    pub fn withdraw(&mut self, ticket: QueueTicket) -> bool {
         self.waiting.remove(&ticket).is_some()
     }
 
@@ -142,8 +142,8 @@ impl<C: Clone, W> PoolState<C, W> {
         slot.streams = slot.streams.saturating_sub(1);
         slot.answered |= answered;
         slot.used_at = now;
-        if slot.phase == Phase::Retired && slot.streams == 0 {
-            let finish = Action::Finish(slot.handle.clone());
+        if slot.phase == ConnectionPhase::Retired && slot.streams == 0 {
+            let finish = PoolAction::Finish(slot.handle.clone());
             self.leaving.push_back(finish);
         }
     }
@@ -151,9 +151,9 @@ impl<C: Clone, W> PoolState<C, W> {
     /// A connect succeeded. The peer allows one stream until it says otherwise.
     pub fn opened(&mut self, now: Instant, id: ConnectionId, handle: C) {
         self.connecting = false;
-        let phase = Phase::Open;
+        let phase = ConnectionPhase::Open;
         let (limit, streams, answered, ours) = (1, 0, false, false);
-        self.slots.push(Slot {
+        self.slots.push(ConnectionSlot {
             id,
             handle,
             phase,
@@ -183,32 +183,32 @@ impl<C: Clone, W> PoolState<C, W> {
     /// The connection must take no new streams: GOAWAY came, or its user is done with it.
     pub fn retire(&mut self, id: ConnectionId) {
         let Some(slot) = self.slot(id) else { return };
-        if slot.phase == Phase::Retired {
+        if slot.phase == ConnectionPhase::Retired {
             return;
         }
-        slot.phase = Phase::Retired;
+        slot.phase = ConnectionPhase::Retired;
         let (handle, idle) = (slot.handle.clone(), slot.streams == 0);
-        self.leaving.push_back(Action::Retire(handle.clone()));
+        self.leaving.push_back(PoolAction::Retire(handle.clone()));
         if idle {
-            self.leaving.push_back(Action::Finish(handle));
+            self.leaving.push_back(PoolAction::Finish(handle));
         }
     }
 
     /// A response is overdue and the peer is silent.
     pub fn suspect(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot(id)
-            && slot.phase == Phase::Open
+            && slot.phase == ConnectionPhase::Open
         {
-            slot.phase = Phase::Suspect;
+            slot.phase = ConnectionPhase::Suspect;
         }
     }
 
     /// The peer is alive after all.
     pub fn trust(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot(id)
-            && slot.phase == Phase::Suspect
+            && slot.phase == ConnectionPhase::Suspect
         {
-            slot.phase = Phase::Open;
+            slot.phase = ConnectionPhase::Open;
         }
     }
 
@@ -238,24 +238,24 @@ impl<C: Clone, W> PoolState<C, W> {
     }
 
     /// The next thing to do, or nothing until the next event or [`PoolState::wake_at`].
-    pub fn next(&mut self, now: Instant) -> Option<Action<C, W>> {
+    pub fn next(&mut self, now: Instant) -> Option<PoolAction<C, W>> {
         if let Some(action) = self.leaving.pop_front() {
             return Some(action);
         }
         if let Some(waiter) = self.refused.pop_front() {
             let pause = self.breaker.pause_until(now).map_or(Duration::ZERO, |until| until - now);
-            return Some(Action::Refuse(waiter, pause));
+            return Some(PoolAction::Refuse(waiter, pause));
         }
         if !self.waiting.is_empty()
             && let Some(handle) = self.take_stream(now)
             && let Some((_, waiter)) = self.waiting.pop_first()
         {
-            return Some(Action::Grant(waiter, handle));
+            return Some(PoolAction::Grant(waiter, handle));
         }
         if self.wants_connection() && self.connect_at(now) <= now {
             self.connecting = true;
             self.next_id += 1;
-            return Some(Action::Connect(self.next_id));
+            return Some(PoolAction::Connect(self.next_id));
         }
         self.close_idle(now);
         self.leaving.pop_front()
@@ -264,7 +264,7 @@ impl<C: Clone, W> PoolState<C, W> {
     /// When to call [`PoolState::next`] again though no event came.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let connect = self.wants_connection().then(|| self.connect_at(now));
-        let idle = self.slots.iter().filter(|slot| slot.phase == Phase::Open && slot.streams == 0);
+        let idle = self.slots.iter().filter(|slot| slot.phase == ConnectionPhase::Open && slot.streams == 0);
         idle.map(|slot| slot.used_at + self.bounds.idle).chain(connect).min()
     }
 
@@ -277,17 +277,18 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    fn slot(&mut self, id: ConnectionId) -> Option<&mut Slot<C>> {
+    fn slot(&mut self, id: ConnectionId) -> Option<&mut ConnectionSlot<C>> {
         self.slots.iter_mut().find(|slot| slot.id == id)
     }
 
-    fn usable(&self) -> impl Iterator<Item = &Slot<C>> {
-        self.slots.iter().filter(|slot| slot.phase == Phase::Open)
+    fn usable(&self) -> impl Iterator<Item = &ConnectionSlot<C>> {
+        self.slots.iter().filter(|slot| slot.phase == ConnectionPhase::Open)
     }
 
     /// The oldest connection with a free stream, so that surplus ones fall idle when traffic falls.
     fn take_stream(&mut self, now: Instant) -> Option<C> {
-        let free = |slot: &&mut Slot<C>| slot.phase == Phase::Open && slot.streams < slot.limit;
+        let free =
+            |slot: &&mut ConnectionSlot<C>| slot.phase == ConnectionPhase::Open && slot.streams < slot.limit;
         let slot = self.slots.iter_mut().filter(free).min_by_key(|slot| slot.id)?;
         slot.streams += 1;
         slot.used_at = now;
@@ -331,8 +332,10 @@ impl<C: Clone, W> PoolState<C, W> {
 
     fn close_idle(&mut self, now: Instant) {
         let (idle, draining) = (self.bounds.idle, self.draining && self.waiting.is_empty());
-        let due = |slot: &Slot<C>| {
-            slot.phase == Phase::Open && slot.streams == 0 && (draining || slot.used_at + idle <= now)
+        let due = |slot: &ConnectionSlot<C>| {
+            slot.phase == ConnectionPhase::Open
+                && slot.streams == 0
+                && (draining || slot.used_at + idle <= now)
         };
         if let Some(slot) = self.slots.iter_mut().find(|slot| due(slot)) {
             slot.ours = true;

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::peer::{ACK, Authority, HEADERS, MAX_CONCURRENT_STREAMS, PING, Peer, Setup};
 use super::{SHORT, push, request, transport, until};
-use crate::{Cause, Delivery, Identity, Request};
+use crate::{ClientIdentity, FailureCause, Request, RequestState};
 
 #[tokio::test]
 async fn the_first_send_opens_one_connection_and_the_next_none() {
@@ -62,7 +62,7 @@ async fn different_token_families_never_share_a_connection() {
     let transport = transport(&peer, |_| {});
     let mut wires = Vec::new();
     for mark in [1, 2] {
-        let identity = Identity::Token([mark; 32]);
+        let identity = ClientIdentity::Token([mark; 32]);
         let send = push(&transport, Request { identity, ..request(&peer.origin()) });
         let mut wire = peer.accept(&[]).await;
         wire.serve().await;
@@ -178,7 +178,7 @@ async fn draining_lets_streams_end_and_refuses_new_ones() {
     });
     tokio::task::yield_now().await;
     let error = transport.send(request(&peer.origin())).await.unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::ShuttingDown));
+    assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::ShuttingDown));
     wire.answer(1).await;
     wire.serve().await;
     for send in sends {
@@ -197,7 +197,7 @@ async fn draining_ends_in_time_whatever_the_peer_does() {
     wire.request().await;
     transport.drain(SHORT).await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::ConnectionLost));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::ConnectionLost));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::peer::{
     RST_STREAM, Wire,
 };
 use super::{SHORT, push, request, transport, until};
-use crate::{Cause, Delivery, Request, Transport};
+use crate::{FailureCause, Request, RequestState, Transport};
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
@@ -168,8 +168,8 @@ async fn a_stream_that_goaway_may_have_processed_is_unknown_when_the_connection_
     wire.goaway(stream, INTERNAL_ERROR, br#"{"reason":"InternalServerError"}"#).await;
     drop(wire);
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!(error.delivery, Delivery::Unknown);
-    assert_eq!(error.cause, Cause::GoAway { code: 2, reason: Some("InternalServerError".to_owned()) });
+    assert_eq!(error.delivery, RequestState::Unknown);
+    assert_eq!(error.cause, FailureCause::GoAway { code: 2, reason: Some("InternalServerError".to_owned()) });
 }
 
 #[tokio::test]
@@ -186,8 +186,8 @@ async fn the_reason_of_a_goaway_is_reported_when_no_connection_takes_the_request
         wire.goaway(0, 0, br#"{"reason":"BadCertificate"}"#).await;
     }
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!(error.delivery, Delivery::NotSent);
-    assert_eq!(error.cause, Cause::GoAway { code: 0, reason: Some("BadCertificate".to_owned()) });
+    assert_eq!(error.delivery, RequestState::NotSent);
+    assert_eq!(error.cause, FailureCause::GoAway { code: 0, reason: Some("BadCertificate".to_owned()) });
     assert!(error.retry_after.is_some());
     assert!(peer.is_quiet());
 }
@@ -220,7 +220,7 @@ async fn a_stream_refused_again_and_again_is_given_up() {
     };
     let error =
         tokio::select! { result = send => result.unwrap().unwrap_err(), () = refuse => unreachable!() };
-    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::Refused));
+    assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::Refused));
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn a_reset_after_the_request_was_written_is_unknown() {
     let (stream, _) = wire.request().await;
     wire.reset(stream, INTERNAL_ERROR).await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::Reset(2)));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::Reset(2)));
     assert!(timeout(SHORT, wire.frame()).await.is_err(), "it was sent again");
 }
 
@@ -245,7 +245,7 @@ async fn a_connection_cut_after_the_request_was_written_is_unknown() {
     wire.request().await;
     drop(wire);
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::ConnectionLost));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::ConnectionLost));
     // The next request finds a new connection.
     used(&peer, &transport).await;
 }
@@ -258,7 +258,7 @@ async fn a_request_without_a_body_is_written_with_its_head() {
     let send = push(&transport, Request { body: Bytes::new(), ..request(&peer.origin()) });
     wire.request().await;
     drop(wire);
-    assert_eq!(send.await.unwrap().unwrap_err().delivery, Delivery::Unknown);
+    assert_eq!(send.await.unwrap().unwrap_err().delivery, RequestState::Unknown);
 }
 
 #[tokio::test]
@@ -283,7 +283,7 @@ async fn a_request_that_could_not_be_written_in_time_was_not_sent() {
     let send = push(&transport, hurried(&peer));
     let head = wire.frame().await.unwrap();
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::Deadline));
+    assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::Deadline));
     let reset = wire.frame().await.unwrap();
     assert_eq!((reset.kind, reset.stream, &reset.payload[..]), (RST_STREAM, head.stream, &CANCEL[..]));
 }
@@ -296,7 +296,7 @@ async fn a_peer_that_is_slow_but_alive_keeps_its_connection() {
     let send = push(&transport, hurried(&peer));
     let (stream, _) = wire.request().await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::Deadline));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::Deadline));
     let mut frames = [wire.frame().await.unwrap(), wire.frame().await.unwrap()];
     frames.sort_by_key(|frame| frame.kind);
     let [reset, ping] = frames;
@@ -325,7 +325,7 @@ async fn a_half_open_connection_is_found_out() {
     let mut wire = used(&peer, &transport).await;
     let send = push(&transport, hurried(&peer));
     wire.request().await;
-    assert_eq!(send.await.unwrap().unwrap_err().cause, Cause::Deadline);
+    assert_eq!(send.await.unwrap().unwrap_err().cause, FailureCause::Deadline);
     // It says nothing more, not even to the PING.
     until(|| transport.snapshot()[0].connections == 0).await;
     used(&peer, &transport).await;
@@ -374,7 +374,7 @@ async fn too_large_an_answer_is_refused() {
     wire.send(DATA, 0, stream, b"0123456789").await;
     wire.send(DATA, 0, stream, b"0").await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::TooLarge));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::TooLarge));
     assert_eq!(wire.frame().await.unwrap().kind, RST_STREAM);
 }
 
@@ -387,6 +387,6 @@ async fn a_peer_that_breaks_the_protocol_is_named() {
     wire.request().await;
     wire.send(DATA, 0, 0, b"no stream 0").await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::Protocol));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::Protocol));
     used(&peer, &transport).await;
 }

@@ -9,7 +9,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::peer::{Authority, MAX_CONCURRENT_STREAMS, Peer, REFUSED_STREAM, Setup, Wire};
 use super::{SHORT, push, request as http2_request, transport, until};
-use crate::{BreakerState, Cause, Delivery, Identity, Origin, Protocol, Request, Transport};
+use crate::{BreakerState, ClientIdentity, FailureCause, Origin, Protocol, Request, RequestState, Transport};
 
 fn request(origin: &Origin) -> Request {
     Request { protocol: Protocol::Https, ..http2_request(origin) }
@@ -101,20 +101,20 @@ async fn what_is_known_of_a_failed_request_is_said() {
     read(&mut stream).await;
     drop(stream);
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::ConnectionLost));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::ConnectionLost));
 
     let send = push(&transport, hurried(&peer.origin()));
     let mut stream = peer.accept_tls().await.unwrap();
     read(&mut stream).await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::Deadline));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::Deadline));
 
     let send = push(&transport, request(&peer.origin()));
     let mut stream = peer.accept_tls().await.unwrap();
     read(&mut stream).await;
     write(&mut stream, "HTTP/1.1 200 X\r\ncontent-length: 11\r\n\r\n01234567890").await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::TooLarge));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::TooLarge));
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_certificate_that_is_not_trusted_is_refused() {
     let send = push(&transport, request(&peer.origin()));
     assert!(peer.accept_tls().await.is_err());
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::Tls));
+    assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::Tls));
 }
 
 #[tokio::test]
@@ -154,10 +154,10 @@ async fn a_hung_peer_takes_its_own_share_only() {
     let waiting = push(&transport, hurried(&hung.origin()));
     until(|| transport.snapshot()[0].queued == 1).await;
     let error = transport.send(request(&hung.origin())).await.unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::Overloaded));
+    assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::Overloaded));
     assert!(error.retry_after.is_some());
     let error = waiting.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::Deadline));
+    assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::Deadline));
 
     let send = push(&transport, request(&well.origin()));
     let mut other = well.accept_tls().await.unwrap();
@@ -176,16 +176,16 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     });
     let origin = peer.origin();
     let peer = peer.stop();
-    for cause in [Cause::Connect, Cause::Connect, Cause::PeerDown] {
+    for cause in [FailureCause::Connect, FailureCause::Connect, FailureCause::PeerDown] {
         let error = transport.send(request(&origin)).await.unwrap_err();
-        assert_eq!((error.delivery, &error.cause), (Delivery::NotSent, &cause));
-        assert_eq!(error.retry_after.is_some(), cause == Cause::PeerDown);
+        assert_eq!((error.delivery, &error.cause), (RequestState::NotSent, &cause));
+        assert_eq!(error.retry_after.is_some(), cause == FailureCause::PeerDown);
     }
     let peer = peer.listen().await;
     until(|| transport.snapshot()[0].breaker == BreakerState::HalfOpen).await;
     let probe = push(&transport, request(&origin));
     let mut stream = peer.accept_tls().await.unwrap();
-    assert_eq!(transport.send(request(&origin)).await.unwrap_err().cause, Cause::PeerDown);
+    assert_eq!(transport.send(request(&origin)).await.unwrap_err().cause, FailureCause::PeerDown);
     read(&mut stream).await;
     write(&mut stream, "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await;
     probe.await.unwrap().unwrap();
@@ -200,7 +200,7 @@ async fn a_guarded_request_reaches_no_private_address() {
     let transport = transport(&peer, |_| {});
     for origin in [&origin, &named] {
         let error = transport.send(Request { guarded: true, ..request(origin) }).await.unwrap_err();
-        assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::ForbiddenAddress));
+        assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::ForbiddenAddress));
     }
     assert!(peer.is_quiet());
 }
@@ -217,7 +217,7 @@ async fn draining_waits_for_requests_in_flight() {
         async move { transport.drain(super::LONG).await }
     });
     tokio::task::yield_now().await;
-    assert_eq!(transport.send(request(&peer.origin())).await.unwrap_err().cause, Cause::ShuttingDown);
+    assert_eq!(transport.send(request(&peer.origin())).await.unwrap_err().cause, FailureCause::ShuttingDown);
     assert!(!drain.is_finished());
     write(&mut stream, "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await;
     send.await.unwrap().unwrap();
@@ -231,11 +231,11 @@ async fn a_deadline_during_the_connect_means_that_nothing_was_sent() {
     let send = push(&transport, hurried(&peer.origin()));
     let _socket = peer.accept_tcp().await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::Deadline));
+    assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::Deadline));
 }
 
 /// A peer that chooses HTTP/2, and its connection after one request was served.
-async fn used_http2(identity: Identity) -> (Peer, Transport, Wire) {
+async fn used_http2(identity: ClientIdentity) -> (Peer, Transport, Wire) {
     let peer = Peer::with(Setup { alpn: "h2 http/1.1", ..Setup::default() }).await;
     let transport = transport(&peer, |_| {});
     let send = push(&transport, Request { identity, ..request(&peer.origin()) });
@@ -247,7 +247,7 @@ async fn used_http2(identity: Identity) -> (Peer, Transport, Wire) {
 
 #[tokio::test]
 async fn a_refused_stream_is_sent_again() {
-    let (peer, transport, mut wire) = used_http2(Identity::Anonymous).await;
+    let (peer, transport, mut wire) = used_http2(ClientIdentity::Anonymous).await;
     let send = push(&transport, request(&peer.origin()));
     for _ in 0..3 {
         let (stream, _) = wire.request().await;
@@ -259,7 +259,7 @@ async fn a_refused_stream_is_sent_again() {
 
 #[tokio::test]
 async fn a_stream_above_the_last_of_a_goaway_moves_to_another_connection() {
-    let (peer, transport, mut old) = used_http2(Identity::Anonymous).await;
+    let (peer, transport, mut old) = used_http2(ClientIdentity::Anonymous).await;
     let send = push(&transport, request(&peer.origin()));
     let (stream, _) = old.request().await;
     old.goaway(stream - 2, 0, b"").await;
@@ -270,18 +270,19 @@ async fn a_stream_above_the_last_of_a_goaway_moves_to_another_connection() {
 
 #[tokio::test]
 async fn a_reset_after_the_request_was_written_is_unknown() {
-    let (peer, transport, mut wire) = used_http2(Identity::Anonymous).await;
+    let (peer, transport, mut wire) = used_http2(ClientIdentity::Anonymous).await;
     let send = push(&transport, request(&peer.origin()));
     let (stream, _) = wire.request().await;
     wire.reset(stream, 2).await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::ConnectionLost));
+    assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::ConnectionLost));
 }
 
 #[tokio::test]
 async fn one_application_cannot_use_up_the_streams_of_another() {
-    let (peer, transport, _wire) = used_http2(Identity::Token([1; 32])).await;
-    let send = push(&transport, Request { identity: Identity::Token([2; 32]), ..request(&peer.origin()) });
+    let (peer, transport, _wire) = used_http2(ClientIdentity::Token([1; 32])).await;
+    let send =
+        push(&transport, Request { identity: ClientIdentity::Token([2; 32]), ..request(&peer.origin()) });
     let mut other = peer.accept(&[(MAX_CONCURRENT_STREAMS, 100)]).await;
     other.serve().await;
     send.await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 
 use super::peer::{END_HEADERS, HEADERS, MAX_CONCURRENT_STREAMS, Peer, Setup};
 use super::{LONG, push, request as http2_request, transport};
-use crate::{Cause, Delivery, Protocol, Request};
+use crate::{FailureCause, Protocol, Request, RequestState};
 
 const MOST: usize = 8;
 
@@ -34,7 +34,7 @@ async fn a_few_over_http1_are_passed_over_and_endless_ones_end_the_request() {
         } else {
             stream.flush().await.unwrap();
             let error = timeout(LONG, send).await.unwrap().unwrap().unwrap_err();
-            assert_eq!((error.delivery, error.cause), (Delivery::Unknown, Cause::Protocol));
+            assert_eq!((error.delivery, error.cause), (RequestState::Unknown, FailureCause::Protocol));
             // The connection is closed: nothing more of it is read.
             let _ = timeout(LONG, stream.read_to_end(&mut text)).await.unwrap();
         }
@@ -60,7 +60,7 @@ async fn a_few_over_http2_are_passed_over_and_endless_ones_end_the_connection() 
                 assert_eq!(send.await.unwrap().unwrap().status, 200);
             } else {
                 let error = timeout(LONG, send).await.unwrap().unwrap().unwrap_err();
-                assert_eq!(error.delivery, Delivery::Unknown, "{error}");
+                assert_eq!(error.delivery, RequestState::Unknown, "{error}");
             }
         }
     }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
-use super::{Identity, Origin, Protocol, Request, Settings, Transport};
+use super::{ClientIdentity, Origin, Protocol, Request, Transport, TransportSettings};
 use peer::Peer;
 use pushlet_model::tenant::TenantId;
 
@@ -28,8 +28,9 @@ const LONG: Duration = Duration::from_secs(15);
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A transport that trusts the peer.
-fn transport(peer: &Peer, change: impl FnOnce(&mut Settings)) -> Transport {
-    let mut settings = Settings { extra_roots: vec![peer.authority.root()], ..Settings::default() };
+fn transport(peer: &Peer, change: impl FnOnce(&mut TransportSettings)) -> Transport {
+    let mut settings =
+        TransportSettings { extra_roots: vec![peer.authority.root()], ..TransportSettings::default() };
     change(&mut settings);
     Transport::new(settings).unwrap()
 }
@@ -39,7 +40,7 @@ fn request(origin: &Origin) -> Request {
         tenant: TenantId::default_tenant(),
         origin: origin.clone(),
         protocol: Protocol::Http2,
-        identity: Identity::Anonymous,
+        identity: ClientIdentity::Anonymous,
         method: Method::POST,
         path: "/3/device/00".to_owned(),
         common_headers: Arc::default(),

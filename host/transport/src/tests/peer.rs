@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::LONG;
-use crate::{ClientCertificate, Identity, Origin};
+use crate::{ClientIdentity, Origin, TlsCertificate};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -59,10 +59,10 @@ impl Authority {
         (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
     }
 
-    pub fn client(&self, mark: u8) -> Identity {
+    pub fn client(&self, mark: u8) -> ClientIdentity {
         let (chain, key) = self.issue(CertificateParams::new([format!("client-{mark}")]).unwrap());
         let key = rustls::sign::CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap();
-        Identity::Certificate(Arc::new(ClientCertificate { digest: [mark; 32], key: Arc::new(key) }))
+        ClientIdentity::Certificate(Arc::new(TlsCertificate { digest: [mark; 32], key: Arc::new(key) }))
     }
 }
 

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use super::peer::{Authority, MAX_CONCURRENT_STREAMS, Peer, Setup};
 use super::{SHORT, push, request, transport, until};
-use crate::{BreakerState, Cause, Delivery, Request, SendError, Settings, SetupError, Transport};
+use crate::{
+    BreakerState, FailureCause, Request, RequestState, SendError, SetupError, Transport, TransportSettings,
+};
 
-fn not_sent(error: &SendError) -> &Cause {
-    assert_eq!(error.delivery, Delivery::NotSent, "{error}");
+fn not_sent(error: &SendError) -> &FailureCause {
+    assert_eq!(error.delivery, RequestState::NotSent, "{error}");
     &error.cause
 }
 
@@ -23,7 +25,7 @@ async fn a_server_without_http2_is_named() {
         let send = push(&transport, request(&peer.origin()));
         let _stream = peer.accept_tls().await;
         let error = send.await.unwrap().unwrap_err();
-        assert_eq!(not_sent(&error), &Cause::Tls);
+        assert_eq!(not_sent(&error), &FailureCause::Tls);
         assert!(error.detail.contains(word), "{error}");
     }
 }
@@ -38,7 +40,7 @@ async fn a_server_certificate_that_is_not_valid_is_refused_at_once() {
         let send = push(&transport, request(&peer.origin()));
         assert!(peer.accept_tls().await.is_err());
         let error = send.await.unwrap().unwrap_err();
-        assert_eq!(not_sent(&error), &Cause::Tls);
+        assert_eq!(not_sent(&error), &FailureCause::Tls);
         assert!(error.detail.contains(word), "{error}");
         let reason = error.reason();
         assert!(reason.starts_with("the TLS handshake failed: invalid peer certificate: "), "{reason}");
@@ -55,7 +57,7 @@ async fn a_client_certificate_that_the_server_refuses_is_named() {
     let send = push(&transport, Request { identity: Authority::new().client(1), ..request(&peer.origin()) });
     assert!(peer.accept_tls().await.is_err());
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::Tls);
+    assert_eq!(not_sent(&error), &FailureCause::Tls);
     assert!(error.detail.contains("client certificate"), "{error}");
     assert!(peer.is_quiet());
 }
@@ -73,7 +75,7 @@ async fn a_full_queue_refuses_at_once() {
     let second = push(&transport, request(&peer.origin()));
     until(|| transport.snapshot()[0].queued == 1).await;
     let error = transport.send(request(&peer.origin())).await.unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::Overloaded);
+    assert_eq!(not_sent(&error), &FailureCause::Overloaded);
     assert!(error.retry_after.is_some());
     wire.answer(1).await;
     wire.serve().await;
@@ -90,7 +92,7 @@ async fn one_who_waits_keeps_its_deadline() {
     wire.request().await;
     let hurried = Request { deadline: Instant::now() + SHORT, ..request(&peer.origin()) };
     let error = transport.send(hurried).await.unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::Deadline);
+    assert_eq!(not_sent(&error), &FailureCause::Deadline);
     assert_eq!(transport.snapshot()[0].queued, 0);
     wire.answer(1).await;
     first.await.unwrap().unwrap();
@@ -125,10 +127,10 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     let origin = peer.origin();
     let peer = peer.stop();
     let error = transport.send(request(&origin)).await.unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::Connect);
+    assert_eq!(not_sent(&error), &FailureCause::Connect);
     assert!(error.retry_after.is_some());
     let error = transport.send(request(&origin)).await.unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::PeerDown);
+    assert_eq!(not_sent(&error), &FailureCause::PeerDown);
     assert!(error.retry_after.is_some());
     assert_eq!(error.reason(), "no connection could be opened");
     assert!(error.is_unreached());
@@ -138,7 +140,7 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     let probe = push(&transport, request(&origin));
     until(|| transport.snapshot()[0].queued == 1).await;
     let error = transport.send(request(&origin)).await.unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::PeerDown);
+    assert_eq!(not_sent(&error), &FailureCause::PeerDown);
     let mut wire = peer.accept(&[]).await;
     wire.serve().await;
     probe.await.unwrap().unwrap();
@@ -170,7 +172,7 @@ async fn a_handshake_that_hangs_is_given_up() {
     let send = push(&transport, request(&peer.origin()));
     let _socket = peer.accept_tcp().await;
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::ConnectTimeout);
+    assert_eq!(not_sent(&error), &FailureCause::ConnectTimeout);
     assert_eq!(error.reason(), "no connection could be opened in time");
 }
 
@@ -179,7 +181,7 @@ async fn a_name_that_does_not_resolve_is_named() {
     let peer = Peer::start().await;
     let transport = transport(&peer, |settings| settings.breaker_failures = 1);
     let error = transport.send(request(&"https://push.invalid".parse().unwrap())).await.unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::Dns);
+    assert_eq!(not_sent(&error), &FailureCause::Dns);
 }
 
 #[tokio::test]
@@ -190,7 +192,7 @@ async fn a_guarded_request_reaches_no_private_address() {
     let open = transport(&peer, |_| {});
     for origin in [&origin, &named] {
         let error = open.send(Request { guarded: true, ..request(origin) }).await.unwrap_err();
-        assert_eq!(not_sent(&error), &Cause::ForbiddenAddress);
+        assert_eq!(not_sent(&error), &FailureCause::ForbiddenAddress);
     }
     assert!(peer.is_quiet());
 }
@@ -201,21 +203,22 @@ async fn a_request_that_cannot_be_written_is_refused() {
     let transport = transport(&peer, |_| {});
     for path in ["", "3/device", "*"] {
         let error = transport.send(Request { path: path.to_owned(), ..request(&peer.origin()) }).await;
-        assert_eq!(not_sent(&error.unwrap_err()), &Cause::InvalidRequest);
+        assert_eq!(not_sent(&error.unwrap_err()), &FailureCause::InvalidRequest);
     }
     for name in ["host", "connection", "te", "content-length", "transfer-encoding"] {
         let mut reserved = request(&peer.origin());
         reserved.headers.push((HeaderName::from_static(name), HeaderValue::from_static("x")));
-        assert_eq!(not_sent(&transport.send(reserved).await.unwrap_err()), &Cause::InvalidRequest);
+        assert_eq!(not_sent(&transport.send(reserved).await.unwrap_err()), &FailureCause::InvalidRequest);
     }
     let send = push(&transport, Request { path: "/a b\n".to_owned(), ..request(&peer.origin()) });
     let error = send.await.unwrap().unwrap_err();
-    assert_eq!(not_sent(&error), &Cause::InvalidRequest);
+    assert_eq!(not_sent(&error), &FailureCause::InvalidRequest);
     assert!(peer.is_quiet());
 }
 
 #[tokio::test]
 async fn an_extra_root_must_be_a_certificate() {
-    let settings = Settings { extra_roots: vec![b"nonsense".to_vec().into()], ..Settings::default() };
+    let settings =
+        TransportSettings { extra_roots: vec![b"nonsense".to_vec().into()], ..TransportSettings::default() };
     assert!(matches!(Transport::new(settings), Err(SetupError::InvalidRoot(_))));
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::peer::{MAX_CONCURRENT_STREAMS, Peer, Setup};
 use super::{push, request, transport, until};
-use crate::{Cause, Delivery, Identity, Origin, Protocol, Request};
-use pushlet_model::digest::Parts;
+use crate::{ClientIdentity, FailureCause, Origin, Protocol, Request, RequestState};
+use pushlet_model::digest::DigestParts;
 use pushlet_model::tenant::TenantId;
 
 fn of(tenant: &str, identity: &str, origin: &Origin) -> Request {
-    let identity = Identity::Token(Parts::of(&[identity.as_bytes()]));
+    let identity = ClientIdentity::Token(DigestParts::of(&[identity.as_bytes()]));
     Request { tenant: TenantId::new(tenant), identity, ..request(origin) }
 }
 
@@ -30,7 +30,7 @@ async fn peers_that_a_tenant_keeps_busy_leave_room_for_the_others() {
         until(|| refused() + transport.snapshot().len() >= sends.len()).await;
         let refused = transport.send(stuck("flood", protocol, 1_000, &silent.origin()));
         let error = refused.await.unwrap_err();
-        assert_eq!((error.delivery, error.cause), (Delivery::NotSent, Cause::TooManyPeers));
+        assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::TooManyPeers));
         let flood = transport.snapshot().iter().filter(|stats| stats.tenant.as_str() == "flood").count();
         assert!((50..=112).contains(&flood), "{flood}");
         let neighbour = push(&transport, stuck("neighbour", protocol, 0, &silent.origin()));
@@ -75,7 +75,7 @@ async fn tenants_without_a_credential_never_share_a_peer() {
         send.await.unwrap().unwrap();
     }
     assert_eq!(transport.snapshot().len(), 2);
-    transport.retire(&TenantId::new("one"), &Identity::Anonymous);
+    transport.retire(&TenantId::new("one"), &ClientIdentity::Anonymous);
     let left = transport.snapshot();
     assert_eq!((left.len(), left[0].tenant.as_str()), (1, "other"));
 }

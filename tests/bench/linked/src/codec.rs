@@ -9,7 +9,7 @@ use pushlet_bench::linked::{Mode, Repeat};
 use pushlet_model::contract;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts};
-use pushlet_sandbox::{BUILT_IN, Isolation, Limits, Provider, Sandbox, Trust};
+use pushlet_sandbox::{BUILT_IN, ComponentTrust, InstanceIsolation, Provider, Sandbox, SandboxLimits};
 use pushlet_sdk as sdk;
 
 use crate::native;
@@ -46,15 +46,15 @@ impl Codec {
     pub fn new(mode: Mode, targets: usize) -> Result<Self, Failure> {
         let isolation = match mode {
             Mode::Native => return Ok(Self(Kind::Native(Box::new(native(targets))))),
-            Mode::Warm => Isolation::Warm,
-            Mode::PerCall => Isolation::PerCall,
+            Mode::Warm => InstanceIsolation::Warm,
+            Mode::PerCall => InstanceIsolation::PerCall,
         };
-        let limits = Limits { isolation, instances: INSTANCES, ..Limits::default() };
+        let limits = SandboxLimits { isolation, instances: INSTANCES, ..SandboxLimits::default() };
         let accounts = Accounts::new(AccountSettings::default()).map_err(at("accounts"))?;
         let sandbox = Sandbox::new(limits, accounts).map_err(|error| Failure::new(error.message))?;
         let apns = BUILT_IN.iter().find(|(name, _)| *name == "apns");
         let (_, bytes) = apns.ok_or_else(|| Failure::new("there is no apns"))?;
-        let provider = Provider::load(&sandbox, bytes, Trust::BuiltIn, &std::sync::Arc::default())
+        let provider = Provider::load(&sandbox, bytes, ComponentTrust::BuiltIn, &std::sync::Arc::default())
             .map_err(at("provider"))?;
         Ok(Self(Kind::Sandboxed(Box::new(Sandboxed {
             instances: provider.instances(&TenantId::default_tenant()),

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use pushlet_bench::linked::NATIVELY;
 use pushlet_model::contract::{self, codec};
-use pushlet_sandbox::native::{self, Codec, Linked};
+use pushlet_sandbox::native::{self, LinkedCodecs, NativeCodec};
 use pushlet_sdk as sdk;
 
 /// The providers whose codecs are called in place of their components.
-const LINKED: Linked = &[
+const LINKED: LinkedCodecs = &[
     ("apns", &Native::<pushlet_apns_native::Apns>::NEW),
     ("fcm", &Native::<pushlet_fcm_native::Fcm>::NEW),
     ("gcm", &Native::<pushlet_gcm_native::Gcm>::NEW),
@@ -34,7 +34,7 @@ impl<P> Native<P> {
     pub const NEW: Self = Self(PhantomData);
 }
 
-impl<P: sdk::Provider> Codec for Native<P> {
+impl<P: sdk::Provider> NativeCodec for Native<P> {
     fn encode(
         &self,
         context: &contract::Context,

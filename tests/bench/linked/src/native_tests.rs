@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts};
-use pushlet_sandbox::{BUILT_IN, Instances, Limits, Provider, Sandbox, Trust, check_encoded, check_replies};
+use pushlet_sandbox::{
+    BUILT_IN, ComponentTrust, Instances, Provider, Sandbox, SandboxLimits, check_encoded, check_replies,
+};
 
 use super::*;
 
@@ -58,12 +60,12 @@ fn answer(status: u16, body: &str) -> codec::Answer {
 
 fn component(sandbox: &Arc<Sandbox>, name: &str) -> Arc<Provider> {
     let (_, bytes) = BUILT_IN.iter().find(|(other, _)| *other == name).unwrap();
-    Provider::load(sandbox, bytes, Trust::BuiltIn, &Arc::default()).unwrap()
+    Provider::load(sandbox, bytes, ComponentTrust::BuiltIn, &Arc::default()).unwrap()
 }
 
 /// Both give the same, in all that the host makes of it.
 fn same(
-    native: &dyn Codec,
+    native: &dyn NativeCodec,
     provider: &Provider,
     instances: &Instances,
     application: &contract::Application,
@@ -90,7 +92,7 @@ fn same(
 #[test]
 fn natively_the_codecs_give_what_their_components_give() {
     let sandbox = Sandbox::new(
-        Limits { instances: 4, ..Limits::default() },
+        SandboxLimits { instances: 4, ..SandboxLimits::default() },
         Accounts::new(AccountSettings::default()).unwrap(),
     )
     .unwrap();

@@ -10,17 +10,18 @@ use pushlet_model::contract::{Alert, Application, Context, Environment, Notifica
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts, WorkLimits};
 use pushlet_sandbox::{
-    BUILT_IN, BreakerPolicy, Instances, Limits, LoadError, Provider, ProviderError, Sandbox, Trust,
+    BUILT_IN, BreakerPolicy, ComponentTrust, Instances, LoadError, Provider, ProviderError, Sandbox,
+    SandboxLimits,
 };
 
 /// Name and component of each guest in `tests/guests/examples`.
 pub const GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 
 /// Limits with which the failures of one test do not affect another.
-pub fn limits() -> Limits {
+pub fn limits() -> SandboxLimits {
     let breaker = BreakerPolicy { failures: usize::MAX, ..BreakerPolicy::default() };
     // Other tests may keep the machine busy, and the victim must finish within this time.
-    Limits { call_timeout: Duration::from_secs(1), breaker, ..Limits::default() }
+    SandboxLimits { call_timeout: Duration::from_secs(1), breaker, ..SandboxLimits::default() }
 }
 
 /// Limits on processor time with the same property.
@@ -38,7 +39,7 @@ pub fn component(name: &str) -> &'static [u8] {
 
 pub fn apns(sandbox: &Arc<Sandbox>) -> Arc<Provider> {
     let (_, bytes) = BUILT_IN.iter().find(|(name, _)| *name == "apns").unwrap();
-    Provider::load(sandbox, bytes, Trust::BuiltIn, &Arc::default()).unwrap()
+    Provider::load(sandbox, bytes, ComponentTrust::BuiltIn, &Arc::default()).unwrap()
 }
 
 /// An application with these settings.
@@ -119,7 +120,7 @@ fn victim_results(victim: &Instances) -> Result<String, ProviderError> {
 
 impl SharedSandbox {
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Provider>, LoadError> {
-        Provider::load(&self.sandbox, bytes, Trust::Uploaded, &Arc::default())
+        Provider::load(&self.sandbox, bytes, ComponentTrust::Uploaded, &Arc::default())
     }
 
     /// Runs `act` while the victim keeps calling: its results must not change, during or after.

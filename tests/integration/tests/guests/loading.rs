@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pushlet_sandbox::{LoadError, Provider, ProviderError, Trust};
+use pushlet_sandbox::{ComponentTrust, LoadError, Provider, ProviderError};
 
 use super::fixture::{bad, component, shared_sandbox};
 
@@ -57,6 +57,8 @@ fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 fn what_a_component_prints_while_it_is_loaded_is_for_the_one_who_uploads_it() {
     let log = Arc::default();
     let broken = component("endless_manifest");
-    Provider::load(&shared_sandbox().sandbox, broken, Trust::Uploaded, &log).map(|_| ()).unwrap_err();
+    Provider::load(&shared_sandbox().sandbox, broken, ComponentTrust::Uploaded, &log)
+        .map(|_| ())
+        .unwrap_err();
     assert!(log.text().contains("wasm backtrace"), "{}", log.text());
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pushlet_model::contract::Context;
 use pushlet_model::tenant::TenantId;
-use pushlet_sandbox::{Instances, Isolation, Limits, Provider, Sandbox, Trust};
+use pushlet_sandbox::{ComponentTrust, InstanceIsolation, Instances, Provider, Sandbox, SandboxLimits};
 
 use super::fixture::{
     accounts, application, component, context, devices, hello, limits, shared_sandbox, work,
@@ -17,7 +17,7 @@ fn body(instances: &Instances, context: &Context, id: &str) -> String {
 }
 
 fn uploaded(sandbox: &Arc<Sandbox>, name: &str) -> Arc<Provider> {
-    Provider::load(sandbox, component(name), Trust::Uploaded, &Arc::default()).unwrap()
+    Provider::load(sandbox, component(name), ComponentTrust::Uploaded, &Arc::default()).unwrap()
 }
 
 #[test]
@@ -29,8 +29,10 @@ fn the_same_arguments_give_the_same_bytes_everywhere() {
     for fact in facts {
         assert!(first.lines().any(|line| line == fact), "{fact} in {first}");
     }
-    let elsewhere =
-        uploaded(&Sandbox::new(Limits { instances: 10, ..limits() }, accounts(work())).unwrap(), "observer");
+    let elsewhere = uploaded(
+        &Sandbox::new(SandboxLimits { instances: 10, ..limits() }, accounts(work())).unwrap(),
+        "observer",
+    );
     for tenant in ["a", "b", "c"] {
         assert_eq!(body(&elsewhere.instances(&TenantId::new(tenant)), &context(), "app"), first);
     }
@@ -64,7 +66,8 @@ fn what_one_call_saw_no_other_tenant_learns() {
 #[test]
 fn what_one_call_saw_no_other_call_learns_where_each_has_its_own_instance() {
     let sandbox =
-        Sandbox::new(Limits { isolation: Isolation::PerCall, ..limits() }, accounts(work())).unwrap();
+        Sandbox::new(SandboxLimits { isolation: InstanceIsolation::PerCall, ..limits() }, accounts(work()))
+            .unwrap();
     let instances = uploaded(&sandbox, "memory_of_calls").instances(&TenantId::new("a"));
     for id in ["first", "second", "third"] {
         assert_eq!(body(&instances, &context(), id), id);

@@ -7,14 +7,16 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::WorkLimits;
-use pushlet_sandbox::{BreakerPolicy, Instances, Limits, Provider, ProviderError, Sandbox, Trust};
+use pushlet_sandbox::{
+    BreakerPolicy, ComponentTrust, Instances, Provider, ProviderError, Sandbox, SandboxLimits,
+};
 
 use super::fixture::{
     Call, accounts, apns, application, call, component, limits, panicked, shared_sandbox, work,
 };
 
 fn uploaded(sandbox: &Arc<Sandbox>, name: &str) -> Arc<Provider> {
-    Provider::load(sandbox, component(name), Trust::Uploaded, &Arc::default()).unwrap()
+    Provider::load(sandbox, component(name), ComponentTrust::Uploaded, &Arc::default()).unwrap()
 }
 
 fn tenant(number: usize) -> TenantId {
@@ -28,7 +30,7 @@ fn encode(instances: &Instances, task: &str) -> Result<(), ProviderError> {
 #[test]
 fn a_component_that_keeps_failing_is_quarantined_for_its_tenant() {
     let policy = BreakerPolicy { failures: 3, pause: Duration::from_secs(3600), ..BreakerPolicy::default() };
-    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }, accounts(work())).unwrap();
+    let sandbox = Sandbox::new(SandboxLimits { breaker: policy, ..limits() }, accounts(work())).unwrap();
     let provider = uploaded(&sandbox, "trap");
     let (failing, other) = (provider.instances(&tenant(1)), provider.instances(&tenant(2)));
     for _ in 0..3 {
@@ -46,7 +48,7 @@ fn a_component_that_keeps_failing_is_quarantined_for_its_tenant() {
 #[test]
 fn after_the_pause_one_good_call_ends_the_quarantine() {
     let policy = BreakerPolicy { failures: 2, pause: Duration::from_millis(50), ..BreakerPolicy::default() };
-    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }, accounts(work())).unwrap();
+    let sandbox = Sandbox::new(SandboxLimits { breaker: policy, ..limits() }, accounts(work())).unwrap();
     let instances = uploaded(&sandbox, "trap").instances(&tenant(1));
     (0..2).for_each(|_| _ = encode(&instances, "unreachable").unwrap_err());
     assert!(matches!(encode(&instances, ""), Err(ProviderError::Quarantined { .. })));
@@ -59,7 +61,7 @@ fn after_the_pause_one_good_call_ends_the_quarantine() {
 #[test]
 fn answers_that_break_the_contract_open_no_breaker() {
     let policy = BreakerPolicy { failures: 1, ..BreakerPolicy::default() };
-    let sandbox = Sandbox::new(Limits { breaker: policy, ..limits() }, accounts(work())).unwrap();
+    let sandbox = Sandbox::new(SandboxLimits { breaker: policy, ..limits() }, accounts(work())).unwrap();
     let instances = uploaded(&sandbox, "paths").instances(&tenant(1));
     // They may come from what a caller sent.
     (0..3).for_each(|_| assert!(matches!(encode(&instances, "no path"), Err(ProviderError::BadOutput(_)))));
@@ -140,7 +142,7 @@ async fn calls_at_once_are_limited_per_tenant_and_in_all() {
 
 #[test]
 fn idle_instances_make_room_for_others() {
-    let sandbox = Sandbox::new(Limits { instances: 8, ..limits() }, accounts(work())).unwrap();
+    let sandbox = Sandbox::new(SandboxLimits { instances: 8, ..limits() }, accounts(work())).unwrap();
     let provider = apns(&sandbox);
     let tenants: Vec<_> = (0..30).map(|number| provider.instances(&tenant(number))).collect();
     for instances in &tenants {
@@ -153,7 +155,7 @@ fn idle_instances_make_room_for_others() {
 
 #[test]
 fn idle_instances_have_bounded_memory() {
-    let limits = Limits { idle_memory_in_all: 80 << 20, idle_memory: 70 << 20, ..limits() };
+    let limits = SandboxLimits { idle_memory_in_all: 80 << 20, idle_memory: 70 << 20, ..limits() };
     let sandbox = Sandbox::new(limits, accounts(work())).unwrap();
     let provider = uploaded(&sandbox, "hog");
     let tenants: Vec<_> = (0..4).map(|number| provider.instances(&tenant(number))).collect();
@@ -186,7 +188,8 @@ fn a_thousand_idle_tenants_are_small() {
         return;
     }
     // The machine may be busy: no call is to end because it had to wait.
-    let limits = Limits { instances: 1100, call_timeout: Duration::from_secs(60), ..Limits::default() };
+    let limits =
+        SandboxLimits { instances: 1100, call_timeout: Duration::from_secs(60), ..SandboxLimits::default() };
     let sandbox = Sandbox::new(limits, accounts(work())).unwrap();
     let provider = apns(&sandbox);
     let application = application(&[("apns_topic", "com.example")]);

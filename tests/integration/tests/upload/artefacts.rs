@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pushlet_quota::account::{AccountSettings, Accounts};
-use pushlet_sandbox::{BUILT_IN, CompileLimits, Compiler, Limits, Loader, Provider, Sandbox, Trust, digest};
+use pushlet_sandbox::{
+    BUILT_IN, CompileLimits, ComponentCompiler, ComponentTrust, Provider, ProviderLoader, Sandbox,
+    SandboxLimits, digest,
+};
 
 use super::{PROGRAM, variant};
 use crate::harness::Directory;
 
 const ROOM: usize = 1 << 30;
 
-fn loader(program: &str, directory: &Path, room: usize) -> Loader {
-    let compiler = Compiler { program: program.into(), limits: limits() };
-    let mut loader = Loader::new(
-        Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+fn loader(program: &str, directory: &Path, room: usize) -> ProviderLoader {
+    let compiler = ComponentCompiler { program: program.into(), limits: limits() };
+    let mut loader = ProviderLoader::new(
+        Sandbox::new(SandboxLimits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
         compiler,
     );
     loader.keep_artefacts(directory, None, room).unwrap();
@@ -28,8 +31,8 @@ fn limits() -> CompileLimits {
     CompileLimits { memory: 2 << 30, cpu: minute, time: 2 * minute }
 }
 
-fn load(loader: &Loader, bytes: &[u8]) -> Result<Arc<Provider>, String> {
-    loader.load(bytes, Trust::Uploaded, &Arc::default()).map_err(|error| error.to_string())
+fn load(loader: &ProviderLoader, bytes: &[u8]) -> Result<Arc<Provider>, String> {
+    loader.load(bytes, ComponentTrust::Uploaded, &Arc::default()).map_err(|error| error.to_string())
 }
 
 fn file(directory: &Path, component: &[u8]) -> PathBuf {
@@ -95,9 +98,9 @@ fn a_key_that_others_may_read_is_not_used() {
     let directory = Directory::new();
     loader(PROGRAM, directory.path(), ROOM);
     fs::set_permissions(directory.path().join("key"), fs::Permissions::from_mode(0o644)).unwrap();
-    let compiler = Compiler { program: PROGRAM.into(), limits: limits() };
-    let mut loader = Loader::new(
-        Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+    let compiler = ComponentCompiler { program: PROGRAM.into(), limits: limits() };
+    let mut loader = ProviderLoader::new(
+        Sandbox::new(SandboxLimits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
         compiler,
     );
     let error = loader.keep_artefacts(directory.path(), None, ROOM).unwrap_err();
@@ -121,7 +124,7 @@ fn built_in_components_are_kept_too_and_the_oldest_make_room() {
         .iter()
         .map(|(_, bytes)| {
             let loader = loader(NO_COMPILER, directory.path(), ROOM);
-            loader.load(bytes, Trust::BuiltIn, &Arc::default()).unwrap();
+            loader.load(bytes, ComponentTrust::BuiltIn, &Arc::default()).unwrap();
             fs::metadata(file(directory.path(), bytes)).unwrap().len()
         })
         .collect();

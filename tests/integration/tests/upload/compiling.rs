@@ -4,7 +4,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pushlet_quota::account::{AccountSettings, Accounts};
-use pushlet_sandbox::{CompileLimits, Compiler, Limits, LoadError, Loader, Sandbox, Trust};
+use pushlet_sandbox::{
+    CompileLimits, ComponentCompiler, ComponentTrust, LoadError, ProviderLoader, Sandbox, SandboxLimits,
+};
 use serde_json::json;
 
 use super::{PROGRAM, UploadFixture, result};
@@ -15,12 +17,12 @@ use crate::harness::expect;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn load(bytes: &[u8], limits: CompileLimits) -> Result<(), LoadError> {
-    let compiler = Compiler { program: PROGRAM.into(), limits };
-    let loader = Loader::new(
-        Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+    let compiler = ComponentCompiler { program: PROGRAM.into(), limits };
+    let loader = ProviderLoader::new(
+        Sandbox::new(SandboxLimits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
         compiler,
     );
-    loader.load(bytes, Trust::Uploaded, &Arc::default()).map(|_| ())
+    loader.load(bytes, ComponentTrust::Uploaded, &Arc::default()).map(|_| ())
 }
 
 fn limits() -> CompileLimits {
@@ -64,14 +66,15 @@ fn a_bomb_ends_with_its_memory() {
 #[test]
 fn a_program_that_is_no_compiler_is_our_fault() {
     let loader = |program: &str| {
-        let compiler = Compiler { program: program.into(), limits: limits() };
-        Loader::new(
-            Sandbox::new(Limits::default(), Accounts::new(AccountSettings::default()).unwrap()).unwrap(),
+        let compiler = ComponentCompiler { program: program.into(), limits: limits() };
+        ProviderLoader::new(
+            Sandbox::new(SandboxLimits::default(), Accounts::new(AccountSettings::default()).unwrap())
+                .unwrap(),
             compiler,
         )
     };
     for program in ["/no/such/program", "/bin/false"] {
-        let error = loader(program).load(component("webhook"), Trust::Uploaded, &Arc::default());
+        let error = loader(program).load(component("webhook"), ComponentTrust::Uploaded, &Arc::default());
         assert!(matches!(error, Err(LoadError::NoCompiler(_))), "{program}");
     }
 }

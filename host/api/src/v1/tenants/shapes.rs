@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use pushlet_model::tenant::Limits;
+use pushlet_model::tenant::TenantLimits;
 
 /// Which tenant a path is about.
 #[derive(IntoParams)]
@@ -29,7 +29,7 @@ pub(in super::super) struct Shown {
     pub created: String,
     pub suspended: bool,
     /// The tenant's own; what is not here is as for everybody.
-    pub limits: Limits,
+    pub limits: TenantLimits,
 }
 
 /// What may be told of an API key.
@@ -85,7 +85,7 @@ pub(in super::super) struct TenantsPage<'a> {
 #[expect(dead_code, reason = "it is read field by field, so that errors name the field")]
 pub(in super::super) struct TenantChange {
     pub suspended: Option<bool>,
-    pub limits: Option<Limits>,
+    pub limits: Option<TenantLimits>,
 }
 
 #[derive(ToSchema)]

@@ -11,22 +11,22 @@ fn answers_on_another_connection_do_not_end_the_pause_of_a_failed_dial() {
     let start = Instant::now();
     let mut pool = PoolState::<u64, u32>::new(BOUNDS);
     let mut dials = 0;
-    assert!(matches!(pool.admit(start, || 0), Admission::Wait(_)));
-    assert_eq!(pool.next(start), Some(Action::Connect(1)));
+    assert!(matches!(pool.admit(start, || 0), StreamAdmission::Wait(_)));
+    assert_eq!(pool.next(start), Some(PoolAction::Connect(1)));
     pool.opened(start, 1, 1);
-    assert_eq!(pool.next(start), Some(Action::Grant(0, 1)));
+    assert_eq!(pool.next(start), Some(PoolAction::Grant(0, 1)));
     // Someone always waits, and for a minute the only stream is answered every 10 ms.
-    assert!(matches!(pool.admit(start, || 0), Admission::Wait(_)));
+    assert!(matches!(pool.admit(start, || 0), StreamAdmission::Wait(_)));
     for tick in 1..=6_000 {
         let now = start + Duration::from_millis(tick * 10);
         pool.release(now, 1, true);
         while let Some(action) = pool.next(now) {
             match action {
-                Action::Connect(_) => {
+                PoolAction::Connect(_) => {
                     dials += 1;
                     pool.open_failed(now, u32::MAX, false);
                 }
-                Action::Grant(_, 1) => assert!(matches!(pool.admit(now, || 0), Admission::Wait(_))),
+                PoolAction::Grant(_, 1) => assert!(matches!(pool.admit(now, || 0), StreamAdmission::Wait(_))),
                 other => panic!("{other:?}"),
             }
         }
@@ -36,5 +36,5 @@ fn answers_on_another_connection_do_not_end_the_pause_of_a_failed_dial() {
     // Once the good connection is gone, a new one is dialled at once: the peer is not down.
     let now = start + Duration::from_secs(61);
     pool.closed(now, 1, u32::MAX, false);
-    assert!(matches!(pool.next(now), Some(Action::Connect(_))));
+    assert!(matches!(pool.next(now), Some(PoolAction::Connect(_))));
 }

@@ -9,13 +9,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-pub(super) const BOUNDS: Bounds = Bounds {
+pub(super) const BOUNDS: PoolLimits = PoolLimits {
     connections: 2,
     streams: 3,
     waiting: 4,
     probation: Duration::from_secs(1),
     idle: Duration::from_secs(50),
-    backoff: Backoff { threshold: 3, base: Duration::from_secs(1), max: Duration::from_secs(8) },
+    backoff: BackoffPolicy { threshold: 3, base: Duration::from_secs(1), max: Duration::from_secs(8) },
 };
 
 #[derive(Debug, Clone)]
@@ -54,10 +54,10 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-struct Connection {
+struct Http2Connection {
     limit: usize,
     streams: usize,
-    phase: Phase,
+    phase: ConnectionPhase,
     told: bool,
     finished: bool,
     answered: bool,
@@ -71,7 +71,7 @@ struct Model {
     now: Instant,
     queue: VecDeque<u32>,
     refused: VecDeque<u32>,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: BTreeMap<ConnectionId, Http2Connection>,
     connecting: Option<ConnectionId>,
     /// Since an answer came.
     failures: u32,
@@ -98,11 +98,11 @@ impl Model {
     }
 
     fn open(&self) -> usize {
-        self.connections.values().filter(|connection| connection.phase == Phase::Open).count()
+        self.connections.values().filter(|connection| connection.phase == ConnectionPhase::Open).count()
     }
 
     fn free(&self) -> Option<ConnectionId> {
-        let free = |c: &Connection| c.phase == Phase::Open && c.streams < c.limit;
+        let free = |c: &Http2Connection| c.phase == ConnectionPhase::Open && c.streams < c.limit;
         self.connections.iter().find(|(_, connection)| free(connection)).map(|(id, _)| *id)
     }
 
@@ -134,8 +134,8 @@ impl Model {
     }
 
     fn may_connect(&self) -> bool {
-        let fresh = |c: &Connection| {
-            c.phase == Phase::Open && !c.answered && self.now < c.opened_at + BOUNDS.probation
+        let fresh = |c: &Http2Connection| {
+            c.phase == ConnectionPhase::Open && !c.answered && self.now < c.opened_at + BOUNDS.probation
         };
         !self.queue.is_empty()
             && self.connecting.is_none()
@@ -145,34 +145,34 @@ impl Model {
             && !self.connections.values().any(fresh)
     }
 
-    fn is_idle(&self, c: &Connection) -> bool {
+    fn is_idle(&self, c: &Http2Connection) -> bool {
         let drained = self.draining && self.queue.is_empty();
-        c.phase == Phase::Open && c.streams == 0 && (drained || self.now >= c.used_at + BOUNDS.idle)
+        c.phase == ConnectionPhase::Open && c.streams == 0 && (drained || self.now >= c.used_at + BOUNDS.idle)
     }
 
     /// Applies what the pool decided, if the rules allow it.
-    fn obey(&mut self, action: Action<ConnectionId, u32>) {
+    fn obey(&mut self, action: PoolAction<ConnectionId, u32>) {
         match action {
-            Action::Grant(waiter, id) => {
+            PoolAction::Grant(waiter, id) => {
                 assert_eq!((self.queue.pop_front(), self.free()), (Some(waiter), Some(id)));
                 self.take(id);
             }
-            Action::Refuse(waiter, pause) => {
+            PoolAction::Refuse(waiter, pause) => {
                 assert_eq!(self.refused.pop_front(), Some(waiter));
                 assert_eq!(pause, self.retry_at.saturating_duration_since(self.now));
             }
-            Action::Connect(id) => {
+            PoolAction::Connect(id) => {
                 assert!(self.may_connect(), "connects without need or leave");
                 self.connecting = Some(id);
             }
-            Action::Retire(id) => {
+            PoolAction::Retire(id) => {
                 let idle = self.is_idle(&self.connections[&id]);
                 let connection = self.connections.get_mut(&id).unwrap();
-                assert!(idle || connection.phase == Phase::Retired && !connection.told);
-                connection.idled = connection.phase != Phase::Retired;
-                (connection.phase, connection.told) = (Phase::Retired, true);
+                assert!(idle || connection.phase == ConnectionPhase::Retired && !connection.told);
+                connection.idled = connection.phase != ConnectionPhase::Retired;
+                (connection.phase, connection.told) = (ConnectionPhase::Retired, true);
             }
-            Action::Finish(id) => {
+            PoolAction::Finish(id) => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
                 assert!(connection.told && connection.streams == 0 && !connection.finished);
                 connection.finished = true;
@@ -186,7 +186,7 @@ impl Model {
         assert!(!self.may_connect(), "a connection is wanted");
         for connection in self.connections.values() {
             assert!(!self.is_idle(connection));
-            assert_eq!(connection.phase == Phase::Retired, connection.told);
+            assert_eq!(connection.phase == ConnectionPhase::Retired, connection.told);
             assert_eq!(connection.told && connection.streams == 0, connection.finished);
         }
         assert!(wake_at.is_none_or(|at| at > self.now), "it would spin");
@@ -199,7 +199,7 @@ impl Model {
 struct Run {
     pool: PoolState<ConnectionId, u32>,
     model: Model,
-    tickets: BTreeMap<u32, Ticket>,
+    tickets: BTreeMap<u32, QueueTicket>,
     next: u32,
 }
 
@@ -239,10 +239,10 @@ impl Run {
             Event::Release(which, answered) => self.release(which, answered),
             Event::Opened => {
                 let Some(id) = self.model.connecting.take() else { return };
-                let (phase, told, finished, idled) = (Phase::Open, false, false, false);
+                let (phase, told, finished, idled) = (ConnectionPhase::Open, false, false, false);
                 let (limit, streams, answered, opened_at, used_at) = (1, 0, false, now, now);
                 #[rustfmt::skip]
-                let connection = Connection { limit, streams, phase, told, finished, answered, idled, opened_at, used_at };
+                let connection = Http2Connection { limit, streams, phase, told, finished, answered, idled, opened_at, used_at };
                 self.model.connections.insert(id, connection);
                 self.pool.opened(now, id, id);
             }
@@ -257,18 +257,18 @@ impl Run {
                 pool.limit(id, limit);
             }),
             Event::Retire(which) => self.on_connection(which, |pool, id, connection| {
-                connection.phase = Phase::Retired;
+                connection.phase = ConnectionPhase::Retired;
                 pool.retire(id);
             }),
             Event::Suspect(which) => self.on_connection(which, |pool, id, connection| {
-                if connection.phase == Phase::Open {
-                    connection.phase = Phase::Suspect;
+                if connection.phase == ConnectionPhase::Open {
+                    connection.phase = ConnectionPhase::Suspect;
                 }
                 pool.suspect(id);
             }),
             Event::Trust(which) => self.on_connection(which, |pool, id, connection| {
-                if connection.phase == Phase::Suspect {
-                    connection.phase = Phase::Open;
+                if connection.phase == ConnectionPhase::Suspect {
+                    connection.phase = ConnectionPhase::Open;
                 }
                 pool.trust(id);
             }),
@@ -287,22 +287,22 @@ impl Run {
         self.next += 1;
         let expected = self.model.admission();
         let got = match self.pool.admit(self.model.now, || waiter) {
-            Admission::Stream(id) => {
+            StreamAdmission::Stream(id) => {
                 assert_eq!(self.model.free(), Some(id));
                 self.model.take(id);
                 "stream"
             }
-            Admission::Wait(ticket) => {
+            StreamAdmission::Wait(ticket) => {
                 self.tickets.insert(waiter, ticket);
                 self.model.queue.push_back(waiter);
                 "wait"
             }
-            Admission::QueueFull => "full",
-            Admission::PeerDown(pause) => {
+            StreamAdmission::QueueFull => "full",
+            StreamAdmission::PeerDown(pause) => {
                 assert!(pause > Duration::ZERO);
                 "down"
             }
-            Admission::Ended => "ended",
+            StreamAdmission::Ended => "ended",
         };
         assert_eq!(got, expected);
     }
@@ -348,7 +348,7 @@ impl Run {
     fn on_connection(
         &mut self,
         which: prop::sample::Index,
-        change: impl FnOnce(&mut PoolState<ConnectionId, u32>, ConnectionId, &mut Connection),
+        change: impl FnOnce(&mut PoolState<ConnectionId, u32>, ConnectionId, &mut Http2Connection),
     ) {
         let ids: Vec<_> = self.model.connections.keys().copied().collect();
         if !ids.is_empty() {
@@ -374,18 +374,18 @@ fn a_pool_ends_only_when_nobody_uses_it() {
     let now = Instant::now();
     let mut pool = PoolState::<u64, u32>::new(BOUNDS);
     assert!(!pool.end_if_unused(false));
-    assert!(matches!(pool.admit(now, || 0), Admission::Wait(_)));
+    assert!(matches!(pool.admit(now, || 0), StreamAdmission::Wait(_)));
     assert!(!pool.end_if_unused(true));
-    assert_eq!(pool.next(now), Some(Action::Connect(1)));
+    assert_eq!(pool.next(now), Some(PoolAction::Connect(1)));
     pool.opened(now, 1, 1);
-    assert_eq!(pool.next(now), Some(Action::Grant(0, 1)));
+    assert_eq!(pool.next(now), Some(PoolAction::Grant(0, 1)));
     pool.drain();
     assert_eq!(pool.next(now), None);
     pool.release(now, 1, true);
-    assert_eq!(pool.next(now), Some(Action::Retire(1)));
-    assert_eq!(pool.next(now), Some(Action::Finish(1)));
+    assert_eq!(pool.next(now), Some(PoolAction::Retire(1)));
+    assert_eq!(pool.next(now), Some(PoolAction::Finish(1)));
     assert!(!pool.end_if_unused(false));
     pool.closed(now, 1, 0, false);
     assert!(pool.end_if_unused(false));
-    assert_eq!(pool.admit(now, || 1), Admission::Ended);
+    assert_eq!(pool.admit(now, || 1), StreamAdmission::Ended);
 }

@@ -9,8 +9,10 @@ use pushlet_gateway::tenants::{self, Tenants};
 use pushlet_gateway::{self as gateway, Gateway, Policy, Uploads};
 use pushlet_model::tenant;
 use pushlet_quota::account::{self, AccountSettings, Accounts};
-use pushlet_registry::{self as registry, File, Registry, StorageError};
-use pushlet_sandbox::{self as provider, Catalogue, CompileLimits, Compiler, Loader, Sandbox};
+use pushlet_registry::{self as registry, FileStorage, Registry, StorageError};
+use pushlet_sandbox::{
+    self as provider, CompileLimits, ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox,
+};
 use pushlet_settings::{self as config, Config, Hidden, Problem, private};
 use pushlet_transport::http_client;
 use pushlet_transport::{self as transport, Transport};
@@ -31,7 +33,7 @@ pub fn registry(config: &Config) -> Result<Registry, Problem> {
     };
     let key = needed_key(config)?;
     private::check_folder("data_dir", directory)?;
-    let opened = File::open(directory).and_then(|file| Registry::open(Arc::new(file), key, most));
+    let opened = FileStorage::open(directory).and_then(|file| Registry::open(Arc::new(file), key, most));
     opened.map_err(|error| in_directory(directory, &error))
 }
 
@@ -44,7 +46,8 @@ pub fn rotate_key(config: &Config, new: &Hidden) -> Result<usize, Problem> {
     let new = SealingKey::from_hex(new.reveal())
         .map_err(|error| Problem::new(format_args!("the new key: {error}")))?;
     let old = needed_key(config)?;
-    let rotated = File::open_existing(directory).and_then(|file| registry::rotate_key(&file, &old, &new));
+    let rotated =
+        FileStorage::open_existing(directory).and_then(|file| registry::rotate_key(&file, &old, &new));
     rotated.map_err(|error| in_directory(directory, &error))
 }
 
@@ -95,7 +98,7 @@ fn accounts(config: &Config) -> Result<Arc<Accounts>, Problem> {
 fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Problem> {
     let limits = &config.limits.tenant;
     let most = |count: Option<u64>| count.and_then(NonZeroU64::new);
-    let defaults = tenant::Limits {
+    let defaults = tenant::TenantLimits {
         requests_per_second: most(limits.requests_per_second),
         pushes_per_second: most(limits.pushes_per_second),
         concurrent_sends: most(limits.concurrent_sends),
@@ -140,10 +143,10 @@ pub fn check_endpoints(config: &Config) -> Result<(), Problem> {
     config.endpoints.check(&catalogue.shared_endpoints())
 }
 
-fn loader(config: &Config, accounts: Arc<Accounts>) -> Result<Loader, Problem> {
+fn loader(config: &Config, accounts: Arc<Accounts>) -> Result<ProviderLoader, Problem> {
     let sandbox = Sandbox::new(limits(config), accounts)
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
-    Ok(Loader::new(sandbox, compiler(&config.providers)?))
+    Ok(ProviderLoader::new(sandbox, compiler(&config.providers)?))
 }
 
 fn policy(config: &Config) -> Policy {
@@ -155,8 +158,12 @@ fn policy(config: &Config) -> Policy {
 }
 
 /// The built-in providers and those of the directory.
-fn shared_providers(config: &Config, loader: &Loader, policy: &Policy) -> Result<Catalogue, Problem> {
-    let catalogue = Catalogue::built_in(loader)
+fn shared_providers(
+    config: &Config,
+    loader: &ProviderLoader,
+    policy: &Policy,
+) -> Result<ProviderCatalogue, Problem> {
+    let catalogue = ProviderCatalogue::built_in(loader)
         .map_err(|(name, error)| Problem::new(format_args!("the built-in provider {name}: {error}")))?;
     match &config.providers.dir {
         Some(directory) => add_directory(catalogue, loader, policy, directory),
@@ -166,11 +173,11 @@ fn shared_providers(config: &Config, loader: &Loader, policy: &Policy) -> Result
 
 /// Components from the operator's directory; one that is not sound keeps the server from starting.
 fn add_directory(
-    mut catalogue: Catalogue,
-    loader: &Loader,
+    mut catalogue: ProviderCatalogue,
+    loader: &ProviderLoader,
     policy: &Policy,
     directory: &Path,
-) -> Result<Catalogue, Problem> {
+) -> Result<ProviderCatalogue, Problem> {
     let wrong = |path: &Path, why: &dyn std::fmt::Display| {
         Problem::new(format_args!("providers.dir: {}: {why}", path.display()))
     };
@@ -189,47 +196,47 @@ fn add_directory(
     Ok(catalogue)
 }
 
-fn compiler(providers: &config::Providers) -> Result<Compiler, Problem> {
+fn compiler(providers: &config::ProvidersConfig) -> Result<ComponentCompiler, Problem> {
     let program = match &providers.compiler {
         Some(program) => program.clone(),
-        None => Compiler::this_program().map_err(Problem::new)?,
+        None => ComponentCompiler::this_program().map_err(Problem::new)?,
     };
     let limits = CompileLimits {
         memory: providers.compile_memory,
         cpu: providers.compile_cpu,
         time: providers.compile_timeout,
     };
-    Ok(Compiler { program, limits })
+    Ok(ComponentCompiler { program, limits })
 }
 
-fn limits(config: &Config) -> provider::Limits {
+fn limits(config: &Config) -> provider::SandboxLimits {
     let sandbox = &config.sandbox;
-    provider::Limits {
+    provider::SandboxLimits {
         memory: sandbox.memory,
         call_timeout: sandbox.call_timeout,
         instances: u32::try_from(sandbox.instances).unwrap_or(u32::MAX),
         isolation: match sandbox.isolation {
-            config::Isolation::Warm => provider::Isolation::Warm,
-            config::Isolation::PerCall => provider::Isolation::PerCall,
+            config::IsolationMode::Warm => provider::InstanceIsolation::Warm,
+            config::IsolationMode::PerCall => provider::InstanceIsolation::PerCall,
         },
         component: config.providers.component_size,
-        ..provider::Limits::default()
+        ..provider::SandboxLimits::default()
     }
 }
 
-fn transport_settings(config: &Config) -> Result<transport::Settings, Problem> {
+fn transport_settings(config: &Config) -> Result<transport::TransportSettings, Problem> {
     let mut extra_roots = Vec::new();
     for path in &config.tls.extra_roots {
         let roots = http_client::certificates(path).map_err(Problem::new);
         extra_roots.extend(roots.map_err(|why| Problem::new(format_args!("tls.extra_roots: {why}")))?);
     }
-    Ok(transport::Settings {
+    Ok(transport::TransportSettings {
         extra_roots,
         // 10,000 channels of an app take 300 KiB.
         max_response: 512 << 10,
         connect_timeout: config.delivery.connect_timeout,
         ping_after: config.delivery.ping_after,
         max_connections: config.delivery.connections_per_identity,
-        ..transport::Settings::default()
+        ..transport::TransportSettings::default()
     })
 }

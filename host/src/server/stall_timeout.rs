@@ -10,36 +10,36 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::connection::Connection;
-use super::pace::Pace;
+use super::connection::ConnectionState;
 use super::stream::stalled;
-use pushlet_settings::Limits;
+use super::transfer_pace::TransferPace;
+use pushlet_settings::LimitsConfig;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub struct Patience<S> {
+pub struct StallTimeout<S> {
     stream: S,
-    connection: Arc<Connection>,
+    connection: Arc<ConnectionState>,
     /// Ends when the protocol must be known; None once it is.
     opening: Option<Pin<Box<Sleep>>>,
     /// Bytes of the preface that were read.
     opened: usize,
-    pace: Pace,
+    pace: TransferPace,
     /// Ends when a write must have made progress; None: none had to wait yet.
     stall: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patience<S> {
+impl<S> StallTimeout<S> {
     /// `header_timeout` is also the time until it is clear which protocol the other side speaks, and `write_timeout`
     /// and `min_data_rate` are for what it reads. Tells the connection what comes in.
-    pub fn new(stream: S, connection: Arc<Connection>, limits: &Limits) -> Self {
+    pub fn new(stream: S, connection: Arc<ConnectionState>, limits: &LimitsConfig) -> Self {
         Self {
             stream,
             connection,
             opening: Some(Box::pin(sleep(limits.header_timeout))),
             opened: 0,
-            pace: Pace::new(limits.write_timeout, limits.min_data_rate),
+            pace: TransferPace::new(limits.write_timeout, limits.min_data_rate),
             stall: None,
         }
     }
@@ -77,7 +77,7 @@ impl<S> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -103,7 +103,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
@@ -147,16 +147,17 @@ mod tests {
 
     use super::*;
     use pushlet_api::Peer;
-    use pushlet_settings::Layers;
+    use pushlet_settings::ConfigLayers;
 
     const SHORT: Duration = Duration::from_millis(50);
 
-    fn patience<S>(stream: S) -> Patience<S> {
-        let limits = Layers::new().unwrap().finish().unwrap().limits;
+    fn patience<S>(stream: S) -> StallTimeout<S> {
+        let limits = ConfigLayers::new().unwrap().finish().unwrap().limits;
         // As many bytes in that time as the slow reader below takes.
-        let limits = Limits { header_timeout: SHORT, write_timeout: SHORT, min_data_rate: 320, ..limits };
+        let limits =
+            LimitsConfig { header_timeout: SHORT, write_timeout: SHORT, min_data_rate: 320, ..limits };
         let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
-        Patience::new(stream, Arc::new(Connection::new(Arc::new(peer))), &limits)
+        StallTimeout::new(stream, Arc::new(ConnectionState::new(Arc::new(peer))), &limits)
     }
 
     #[tokio::test(start_paused = true)]

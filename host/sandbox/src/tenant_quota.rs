@@ -2,22 +2,22 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::bounds::Bounds;
+use super::bounds::CallBounds;
 use super::error::ProviderError;
-use super::limits::Limits;
+use super::limits::SandboxLimits;
 use pushlet_model::tenant::{self, TenantId};
-use pushlet_quota::account::{Account, Accounts, Meter, Work, WorkPermit};
+use pushlet_quota::account::{Account, Accounts, CpuMeter, Work, WorkPermit};
 
 /// Where the tenants' own limits are found.
-type LimitsOf = Box<dyn Fn(&TenantId) -> tenant::Limits + Send + Sync>;
+type LimitsOf = Box<dyn Fn(&TenantId) -> tenant::TenantLimits + Send + Sync>;
 
 /// The shares of all tenants.
-pub(super) struct Shares {
+pub(super) struct TenantQuotas {
     accounts: Arc<Accounts>,
     limits_of: Arc<OnceLock<LimitsOf>>,
 }
 
-impl Shares {
+impl TenantQuotas {
     pub(super) fn new(accounts: Arc<Accounts>) -> Self {
         Self { accounts, limits_of: Arc::default() }
     }
@@ -27,8 +27,8 @@ impl Shares {
     }
 
     /// The share of one tenant; all of its components are on the same account.
-    pub(super) fn of(&self, tenant: &TenantId) -> Share {
-        Share { account: self.accounts.of(tenant), limits_of: self.limits_of.clone() }
+    pub(super) fn of(&self, tenant: &TenantId) -> TenantQuota {
+        TenantQuota { account: self.accounts.of(tenant), limits_of: self.limits_of.clone() }
     }
 
     pub(super) fn limits_of(&self, limits_of: LimitsOf) {
@@ -38,19 +38,19 @@ impl Shares {
 
 /// What one tenant has.
 #[derive(Clone)]
-pub(super) struct Share {
+pub(super) struct TenantQuota {
     pub(super) account: Arc<Account>,
     limits_of: Arc<OnceLock<LimitsOf>>,
 }
 
-impl Share {
+impl TenantQuota {
     /// Waits for the tenant's turn to call a component.
     pub(super) async fn permit(&self) -> Result<WorkPermit, ProviderError> {
         self.account.permit().await.ok_or(ProviderError::Exhausted)
     }
 
     /// Starts to measure a call on this thread, unless the tenant's CPU time is used up.
-    pub(super) fn meter(&self) -> Result<Meter<'_>, ProviderError> {
+    pub(super) fn meter(&self) -> Result<CpuMeter<'_>, ProviderError> {
         match self.account.cpu_wait(Work::Guest) {
             None => Ok(self.account.meter(Work::Guest)),
             Some(retry_after) => Err(ProviderError::CpuLimit { retry_after }),
@@ -63,8 +63,8 @@ impl Share {
     }
 
     /// What a call and its instance may use.
-    pub(super) fn bounds(&self, limits: &Limits) -> Bounds {
+    pub(super) fn bounds(&self, limits: &SandboxLimits) -> CallBounds {
         let own = self.limits_of.get().map(|of| of(self.account.tenant())).unwrap_or_default();
-        Bounds::of_tenant(limits, &own, &self.account)
+        CallBounds::of_tenant(limits, &own, &self.account)
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Only time in which the other side is waited for counts, so a transfer that has nothing to say is never late. What
 /// was fast for a while is no credit: the lag is never less than nothing.
-pub struct Pace {
+pub struct TransferPace {
     grace: Duration,
     /// Bytes per second.
     rate: u32,
@@ -14,7 +14,7 @@ pub struct Pace {
     waiting: Option<Instant>,
 }
 
-impl Pace {
+impl TransferPace {
     /// `grace`: how far it may lag behind. `rate`: bytes per second.
     pub fn new(grace: Duration, rate: usize) -> Self {
         Self {
@@ -54,7 +54,7 @@ mod tests {
 
     /// Seconds until a reader that takes `bytes` after each wait of `pause` is late; None: it never is.
     async fn late_after(bytes: usize, pause: Duration) -> Option<u64> {
-        let mut pace = Pace::new(GRACE, 1000);
+        let mut pace = TransferPace::new(GRACE, 1000);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(3600) {
             if pace.wait() < Instant::now() + pause {
@@ -76,7 +76,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_transfer_that_has_nothing_to_say_is_not_late() {
-        let mut pace = Pace::new(GRACE, 1000);
+        let mut pace = TransferPace::new(GRACE, 1000);
         for _ in 0..100 {
             advance(GRACE).await;
             pace.moved(1);

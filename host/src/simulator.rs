@@ -8,11 +8,11 @@ use pushlet_simulator::{CredentialFiles, Simulator};
 use pushlet_settings::{BaseUrl, Config, Problem};
 
 /// The simulators; they end when this is dropped.
-pub struct Running(#[allow(dead_code)] Simulator);
+pub struct RunningSimulator(#[allow(dead_code)] Simulator);
 
 /// Starts the simulators, and points `config` at them: its endpoints, and the authority that signed their
 /// certificates. Prints the commands to try.
-pub async fn start(config: &mut Config, options: &Options) -> Result<Running, Problem> {
+pub async fn start(config: &mut Config, options: &Options) -> Result<RunningSimulator, Problem> {
     let simulator = simulator(options).await?;
     let url = |url: String| BaseUrl::parse(&url).map_err(Problem::new);
     let (production, development) = (url(simulator.apns_production_url())?, url(simulator.apns_url())?);
@@ -24,14 +24,14 @@ pub async fn start(config: &mut Config, options: &Options) -> Result<Running, Pr
     let scheme = if config.tls.cert.is_some() { "https" } else { "http" };
     let server = format!("{scheme}://{}", config.listen);
     say(&commands(&server, &simulator))?;
-    Ok(Running(simulator))
+    Ok(RunningSimulator(simulator))
 }
 
 /// Starts the simulators for servers in other processes, and prints how to point those at them.
-pub async fn alone(options: &Options) -> Result<Running, Problem> {
+pub async fn alone(options: &Options) -> Result<RunningSimulator, Problem> {
     let simulator = simulator(options).await?;
     say(&pointing(&simulator))?;
-    Ok(Running(simulator))
+    Ok(RunningSimulator(simulator))
 }
 
 async fn simulator(options: &Options) -> Result<Simulator, Problem> {
