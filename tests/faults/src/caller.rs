@@ -55,7 +55,7 @@ impl Caller {
         );
         let mut layers = ConfigLayers::new()?;
         layers.text(&roots.0, &text)?;
-        let gateway = pushlet::start::gateway(&layers.finish()?)?;
+        let gateway = pushlet::bootstrap::gateway(&layers.finish()?)?;
         let caller = Self { gateway, tenant: TenantId::default_tenant() };
         for application in 0..APPLICATIONS {
             caller.register(&application.to_string(), application, "production")?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use pushlet::start;
+use pushlet::bootstrap;
 use pushlet_model::contract::manifest::ProviderManifest;
 use pushlet_model::notification::COMMON;
 use pushlet_model::tenant::TenantId;
@@ -32,7 +32,7 @@ async fn the_tables_in_the_readmes_are_true() {
     harness.register_fcm("fcm").await;
     let key = Form::new().text("gcm_api_key", "KEY").text("application_id", "gcm");
     expect(harness.server.post("/register_application").multipart(key), 200).await;
-    let gateway = start::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
+    let gateway = bootstrap::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
     let described = gateway.described(&TenantId::default_tenant());
     let manifests: Vec<&ProviderManifest> = described.iter().map(|provider| &provider.manifest).collect();
     let mut cells: BTreeMap<(String, &str), Vec<String>> = BTreeMap::new();
@@ -64,7 +64,7 @@ async fn the_tables_in_the_readmes_are_true() {
 /// The tables are written from the manifests; this reads them back, and knows nothing of how they are written.
 #[tokio::test]
 async fn every_option_of_every_manifest_has_its_line() {
-    let gateway = start::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
+    let gateway = bootstrap::gateway(&config("listen = \"127.0.0.1:0\"")).unwrap();
     let described = gateway.described(&TenantId::default_tenant());
     assert_eq!(described.len(), pushlet_sandbox::BUILT_IN.len());
     let mut options = 0;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pushlet::server::Server;
-use pushlet::{server, start};
+use pushlet::{bootstrap, server};
 use pushlet_api as http;
 use pushlet_gateway::Gateway;
 use pushlet_settings::{Config, ConfigLayers};
@@ -111,7 +111,7 @@ pub fn pointing_at(simulator: &Simulator, settings: &str) -> String {
 impl Pushlet {
     pub async fn start(toml: &str) -> Self {
         let config = config(toml);
-        let gateway = start::gateway(&config).unwrap();
+        let gateway = bootstrap::gateway(&config).unwrap();
         Self::serve(&config, gateway).await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use pushlet::start;
+use pushlet::bootstrap;
 use pushlet_gateway::{Gateway, Registration};
 use pushlet_model::tenant::TenantId;
 use pushlet_simulator::{CertificateSpec, ConnectionInfo, Script, Service};
@@ -131,7 +131,7 @@ async fn register_until(gateway: &Gateway, id: &str, time: Duration) {
 
 #[tokio::test]
 async fn certificates_that_end_soon_are_told() {
-    let gateway = start::gateway(&config("")).unwrap();
+    let gateway = bootstrap::gateway(&config("")).unwrap();
     register_until(&gateway, "later", 40 * DAY).await;
     register_until(&gateway, "soon", 10 * DAY + DAY / 2).await;
     register_until(&gateway, "sooner", 2 * DAY + DAY / 2).await;

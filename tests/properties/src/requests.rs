@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use pushlet::start;
+use pushlet::bootstrap;
 use pushlet_api::{Watch, router};
 use pushlet_settings::{CallerConfig, ConfigLayers};
 use tokio::runtime::Runtime;
@@ -80,7 +80,7 @@ fn server() -> &'static Router {
         let mut layers = ConfigLayers::new().unwrap();
         layers.text(Path::new("properties.toml"), &settings).unwrap();
         let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
-        let gateway = start::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
+        let gateway = bootstrap::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
         router(Arc::new(gateway), &config.limits, &CallerConfig::default(), &Watch::new(None, false)).0
     })
 }

@@ -1,7 +1,7 @@
 //! Which hosts get an application's secrets: shown, confirmed when a version adds one, and redirected by nobody
 //! but the operator, for the very provider that was meant.
 
-use pushlet::start;
+use pushlet::bootstrap;
 use serde_json::{Value, json};
 
 use super::{PROGRAM, Receiver, UploadFixture, result, upload};
@@ -86,7 +86,7 @@ fn an_override_that_belongs_to_nobody_is_told_at_the_start() {
     let started = tokio::runtime::Runtime::new().unwrap().block_on(async {
         let toml =
             format!("providers.compiler = {PROGRAM:?}\nendpoints.apn.production = \"https://127.0.0.1:9\"");
-        start::gateway(&config(&toml)).err().map(|problem| problem.to_string())
+        bootstrap::gateway(&config(&toml)).err().map(|problem| problem.to_string())
     });
     let told = started.unwrap();
     assert!(told.starts_with("endpoints.apn: ") && told.contains("did you mean apns?"), "{told}");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pushlet::start;
+use pushlet::bootstrap;
 use pushlet_gateway::Gateway;
 use pushlet_gateway::tenants::Wanted;
 use pushlet_model::tenant::TenantId;
@@ -156,7 +156,7 @@ async fn a_restart_keeps_all_versions() {
 #[tokio::test]
 async fn another_tenant_does_not_see_it() {
     let receiver = Receiver::start().await;
-    let gateway: Gateway = start::gateway(&config(&settings(&receiver, ""))).unwrap();
+    let gateway: Gateway = bootstrap::gateway(&config(&settings(&receiver, ""))).unwrap();
     let [mine, theirs] = ["mine", "theirs"].map(TenantId::new);
     for tenant in [&mine, &theirs] {
         gateway.tenants().put(tenant, Wanted::default()).unwrap();
@@ -176,7 +176,7 @@ async fn another_tenant_does_not_see_it() {
 #[tokio::test]
 async fn a_tenant_makes_one_change_at_a_time() {
     let receiver = Receiver::start().await;
-    let gateway: Gateway = start::gateway(&config(&settings(&receiver, ""))).unwrap();
+    let gateway: Gateway = bootstrap::gateway(&config(&settings(&receiver, ""))).unwrap();
     let [mine, theirs] = ["mine", "theirs"].map(TenantId::new);
     for tenant in [&mine, &theirs] {
         gateway.tenants().put(tenant, Wanted::default()).unwrap();
@@ -209,6 +209,6 @@ async fn components_of_a_directory_are_there_for_everybody() {
 
     std::fs::write(directory.path().join("broken.wasm"), component("bad_example")).unwrap();
     let text = format!("providers.dir = {:?}", directory.path().display().to_string());
-    let problem = start::gateway(&config(&settings(&fixture.receiver, &text))).err().unwrap().to_string();
+    let problem = bootstrap::gateway(&config(&settings(&fixture.receiver, &text))).err().unwrap().to_string();
     assert!(problem.contains("broken.wasm") && problem.contains("examples[0]"), "{problem}");
 }
