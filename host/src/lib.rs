@@ -17,6 +17,10 @@
 pub mod bootstrap;
 pub mod cli;
 pub mod server;
+#[cfg(feature = "simulator")]
+pub mod simulator;
+#[cfg(not(feature = "simulator"))]
+#[path = "no_simulator.rs"]
 pub mod simulator;
 
 /// After a burst of large requests the C library's allocator keeps what was freed: each of its arenas only shrinks at

@@ -1,7 +1,6 @@
 //! What can stand on the command line. The flags of configuration keys are made from the table of keys.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -9,6 +8,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
+#[cfg(feature = "simulator")]
+use super::simulator_flags;
 use crate::simulator;
 use pushlet_client as client;
 use pushlet_settings::keys::{ConfigKey, KEYS};
@@ -28,6 +29,7 @@ pub enum CommandAction {
     Serve {
         simulator: Option<simulator::Options>,
     },
+    #[cfg_attr(not(feature = "simulator"), allow(dead_code))]
     Simulator(simulator::Options),
     CheckConfig,
     /// Seals the registry with another key.
@@ -46,13 +48,18 @@ pub enum CommandAction {
     },
 }
 
+const FIRST_EXAMPLE: &str = if cfg!(feature = "simulator") {
+    "  pushlet serve --simulator"
+} else {
+    "  pushlet serve --listen 127.0.0.1:80"
+};
+
 const SERVE_EXAMPLES: &str = "\
 Every key of the configuration file is a flag and a variable too: [auth] username is --auth-username and
 PUSHLET_AUTH_USERNAME. A flag wins over a variable, a variable over the file. The servers of a provider are
 replaced with --endpoints-<PROVIDER>-production URL and --endpoints-<PROVIDER>-development URL.
 
 Examples:
-  pushlet serve --simulator
   pushlet serve --config pushlet.toml
   PUSHLET_AUTH_PASSWORD_FILE=/run/secrets/pushlet pushlet serve --listen 0.0.0.0:9292 --auth-username me
   pushlet serve --endpoints-apns-production https://127.0.0.1:8443 --tls-extra-roots ca.pem";
@@ -70,7 +77,8 @@ impl Arguments {
         let arguments: Vec<OsString> = arguments.collect();
         let matches = command(&endpoint_flags(&arguments)).try_get_matches_from(arguments)?;
         let (action, matches) = match matches.subcommand() {
-            Some(("simulator", inner)) => (CommandAction::Simulator(simulator_options(inner)), inner),
+            #[cfg(feature = "simulator")]
+            Some(("simulator", inner)) => (CommandAction::Simulator(simulator_flags::options(inner)), inner),
             Some(("check-config", inner)) => (CommandAction::CheckConfig, inner),
             Some(("rotate-key", inner)) => {
                 let new_key_file = inner.get_one::<PathBuf>("new-key-file").cloned().unwrap_or_default();
@@ -87,7 +95,10 @@ impl Arguments {
                 (CommandAction::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
             }
             Some((_, inner)) => {
-                let simulator = inner.get_flag("simulator").then(|| simulator_options(inner));
+                #[cfg(feature = "simulator")]
+                let simulator = simulator_flags::requested(inner);
+                #[cfg(not(feature = "simulator"))]
+                let simulator = None;
                 (CommandAction::Serve { simulator }, inner)
             }
             None => {
@@ -104,20 +115,9 @@ impl Arguments {
 fn command(endpoints: &[String]) -> Command {
     let serve = configurable(Command::new("serve"), endpoints)
         .about("Serve the HTTP API")
-        .arg(
-            Arg::new("simulator")
-                .long("simulator")
-                .action(ArgAction::SetTrue)
-                .help("Run simulators of the push services too, and send to them"),
-        )
-        .args(simulator_flags())
-        .after_help(SERVE_EXAMPLES);
-    let simulator = Command::new("simulator")
-        .about("Run the simulators of the push services alone")
-        .args(simulator_flags())
-        .after_help(
-            "Example:\n  pushlet simulator --simulator-dir /tmp/simulator --simulator-google 127.0.0.4:443",
-        );
+        .after_help(SERVE_EXAMPLES.replace("Examples:\n", &format!("Examples:\n{FIRST_EXAMPLE}\n")));
+    #[cfg(feature = "simulator")]
+    let serve = simulator_flags::with_flags(serve);
     let check = configurable(Command::new("check-config"), endpoints)
         .about("Check the configuration, and print what results, without secrets")
         .after_help("Example:\n  pushlet check-config --config pushlet.toml");
@@ -132,15 +132,19 @@ fn command(endpoints: &[String]) -> Command {
                 .help("File that holds the new key, 32 bytes in hex"),
         )
         .after_help(ROTATE_EXAMPLE);
+    let mut subcommands = vec![serve];
+    #[cfg(feature = "simulator")]
+    subcommands.push(simulator_flags::command());
+    subcommands.extend([check, rotate, compile()]);
     Command::new("pushlet")
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([serve, simulator, check, rotate, compile()])
+        .subcommands(subcommands)
         .subcommands(client::commands())
         .subcommand(completions())
-        .after_help("Example:\n  pushlet serve --simulator")
+        .after_help(format!("Example:\n{FIRST_EXAMPLE}"))
 }
 
 fn completions() -> Command {
@@ -163,32 +167,6 @@ pub fn complete(shell: Shell) -> Vec<u8> {
 fn compile() -> Command {
     let number = |name| Arg::new(name).long(name).required(true).value_parser(value_parser!(u64));
     Command::new("compile").hide(true).args([number("memory"), number("cpu")])
-}
-
-/// Where a simulator's listener is, by the name of its flag.
-const LISTENERS: [(&str, &str, &str); 4] = [
-    ("simulator-apns", "127.0.0.1:9443", "Where the simulator of APNs' development environment listens"),
-    (
-        "simulator-apns-production",
-        "127.0.0.1:9446",
-        "Where the simulator of APNs' production environment listens",
-    ),
-    ("simulator-google", "127.0.0.1:9444", "Where the simulator of FCM, OAuth and GCM listens"),
-    ("simulator-control", "127.0.0.1:9445", "Where the simulators are looked at and scripted"),
-];
-
-fn simulator_flags() -> Vec<Arg> {
-    let directory = Arg::new("simulator-dir")
-        .long("simulator-dir")
-        .value_name("DIR")
-        .value_parser(value_parser!(PathBuf))
-        .default_value("./simulator")
-        .help("Where the simulators put their throw-away credentials");
-    let listener = |(name, address, help): (&'static str, &'static str, &'static str)| {
-        let arg = Arg::new(name).long(name).value_name("ADDRESS:PORT").help(help);
-        arg.value_parser(value_parser!(SocketAddr)).default_value(address)
-    };
-    std::iter::once(directory).chain(LISTENERS.map(listener)).collect()
 }
 
 fn configurable(command: Command, endpoints: &[String]) -> Command {
@@ -247,20 +225,6 @@ fn flags(matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
     let names: Vec<&str> = matches.ids().map(clap::Id::as_str).filter(is_key).filter(is_given).collect();
     let values = |name: &str| matches.get_many::<String>(name).unwrap_or_default().cloned().collect();
     names.into_iter().map(|name| (name.to_owned(), values(name))).collect()
-}
-
-/// All of them have defaults.
-fn simulator_options(matches: &ArgMatches) -> simulator::Options {
-    let default = simulator::Options::default();
-    let address = |name: &str, otherwise| matches.get_one::<SocketAddr>(name).copied().unwrap_or(otherwise);
-    simulator::Options {
-        directory: matches.get_one::<PathBuf>("simulator-dir").cloned().unwrap_or(default.directory),
-        apns: address("simulator-apns", default.apns),
-        apns_production: address("simulator-apns-production", default.apns_production),
-        google: address("simulator-google", default.google),
-        control: address("simulator-control", default.control),
-        ..simulator::Options::default()
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 mod arguments;
 mod serve;
 mod signals;
+#[cfg(feature = "simulator")]
+mod simulator_flags;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -9,7 +9,9 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::harness::{ADMIN, DEVICE, Directory, Harness, PROGRAM, Server, expect, expect_error, pointing_at};
+use crate::harness::{
+    ADMIN, DEVICE, Directory, Harness, PROGRAM, Server, expect, expect_error, pointing_at, wait_until,
+};
 
 /// Longer than a stream takes to end.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -322,9 +324,7 @@ async fn a_send_that_was_interrupted_resumes_and_reaches_every_target_once() {
     std::fs::write(file("tokens.txt"), tokens).unwrap();
 
     let sending = send(&harness, file("tokens.txt"), file("results"));
-    while attackers_pushes(&harness) < TARGETS / 10 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until("a tenth of the pushes arrives", async || attackers_pushes(&harness) >= TARGETS / 10).await;
     set(json!({"suspended": true})).await;
     let output = sending.await.unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{Harness, Manner, PushService, expect, expect_error};
+use crate::harness::{Harness, Manner, PushService, expect, expect_error, wait_until};
 
 /// Longer than anything here may take.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -212,16 +212,14 @@ async fn nothing_in_flight(harness: &Harness) {
 
 /// Waits until as many requests are in flight as it says.
 async fn in_flight(harness: &Harness, is_so: impl Fn(f64) -> bool) {
-    loop {
+    wait_until("the number of requests in flight is right", async || {
         let request = harness.server.client.get(harness.server.url("/metrics"));
         let text = request.bearer_auth(crate::harness::ADMIN).send().await.unwrap().text().await.unwrap();
         let line = text.lines().find(|line| line.contains("limit=\"requests\"") && line.contains("_used"));
         let line = line.unwrap_or_else(|| panic!("no such metric: {text}"));
-        if is_so(line.rsplit(' ').next().unwrap().parse().unwrap()) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        is_so(line.rsplit(' ').next().unwrap().parse().unwrap())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use pushlet_attacks::costly_pkcs12;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::harness::{ADMIN, Directory, Harness, Server, component, expect, expect_error};
+use crate::harness::{ADMIN, Directory, Harness, Server, component, expect, expect_error, wait_for};
 
 /// Far more than any of these tests needs.
 const MOST_MEMORY: u64 = 512 << 20;
@@ -189,17 +189,18 @@ async fn a_server_that_lost_its_cache_listens_before_it_compiles() {
     let ready = expect(harness.server.client.get(harness.server.url("/readyz")), 200).await;
     assert!(ready["loading"].as_u64().unwrap() > 0, "it listens before all is compiled: {ready}");
     // A send waits for the component that it needs, and not for ever.
-    let answer = loop {
+    let answer = wait_for("the component is loaded", async || {
         let response = through_webhook(&harness).send().await.unwrap();
         if response.status() == 200 {
-            break response.json::<Value>().await.unwrap();
+            return Some(response.json::<Value>().await.unwrap());
         }
         assert_eq!(response.status(), 503);
         assert!(response.headers().contains_key("retry-after"));
         let text = response.text().await.unwrap();
         assert!(text.contains("provider_loading"), "{text}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    };
+        None
+    })
+    .await;
     assert_eq!(answer["results"][0]["status"], "valid", "{answer}");
     harness.server.assert_alive();
 }

@@ -4,7 +4,7 @@ use pushlet_simulator::{Script, Service};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::harness::{DEVICE, Harness, client, expect, expect_error};
+use crate::harness::{DEVICE, Harness, client, expect, expect_error, wait_until};
 
 const SEND: &str = "/send_notification";
 
@@ -231,9 +231,7 @@ async fn a_caller_that_goes_away_does_not_abort_its_push() {
     let impatient = std::time::Duration::from_millis(150);
     let request = client().post(harness.server.url(SEND)).timeout(impatient).form(&form);
     assert!(request.send().await.unwrap_err().is_timeout());
-    while harness.received(Service::Apns).is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    wait_until("the push arrives", async || !harness.received(Service::Apns).is_empty()).await;
     assert_eq!(harness.received(Service::Apns)[0].status, 200);
     harness.server.stop().await;
 }

@@ -3,12 +3,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use pushlet_simulator::Service;
 use serde_json::{Value, json};
 
-use crate::harness::{DEVICE, Directory, Harness, expect};
+use crate::harness::{DEVICE, Directory, Harness, expect, wait_until};
 use crate::tenants::{admin, harness_with_operator, make};
 use crate::upload::PROGRAM;
 
@@ -267,9 +266,7 @@ async fn after_an_interrupt_the_printed_command_reaches_the_rest() {
     let mut command = program(&harness, &[&line[..], &[&tokens, "--api-key", &key]].concat());
     let child = command.spawn().unwrap();
     let id = child.id();
-    while harness.simulator.counts().apns.requests < 300 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until("300 pushes arrive", async || harness.simulator.counts().apns.requests >= 300).await;
     interrupt(id);
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     let (out, told) = (text(&ended.stdout), text(&ended.stderr));
@@ -297,9 +294,7 @@ async fn what_ends_a_send_early_has_code_1_and_says_how_it_goes_on() {
     let line = ["send", "-a", "shop", "--body", "x", &tokens, "--api-key", &key];
     // Nothing to go on with, where no results are written.
     let child = program(&harness, &line).spawn().unwrap();
-    while harness.simulator.counts().apns.requests < 100 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until("100 pushes arrive", async || harness.simulator.counts().apns.requests >= 100).await;
     let suspend = harness.server.put("/v1/tenants/acme").json(&json!({"suspended": true}));
     expect(admin(suspend), 200).await;
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();

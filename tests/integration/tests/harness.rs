@@ -1,7 +1,7 @@
 //! A server and the simulators it talks to, each on ports of their own.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use pushlet::server::Server;
@@ -10,6 +10,7 @@ use pushlet_api as http;
 use pushlet_gateway::Gateway;
 use pushlet_settings::{Config, ConfigLayers};
 use pushlet_simulator::{Options, Received, Service, Simulator};
+pub use pushlet_test_support::{Directory, LONGEST_WAIT, wait_for, wait_until};
 use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
@@ -34,9 +35,6 @@ pub struct Pushlet {
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
-
-/// A folder of its own, removed at the end.
-pub struct Directory(PathBuf);
 
 impl Harness {
     pub async fn new() -> Self {
@@ -198,22 +196,4 @@ async fn answer(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}")))
-}
-
-impl Directory {
-    pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("pushlet-integration-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

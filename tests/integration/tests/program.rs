@@ -3,9 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use crate::harness::Directory;
+use crate::harness::{Directory, wait_for};
 use crate::upload::PROGRAM;
 
 /// A running `serve`. It is killed when this is dropped.
@@ -35,17 +34,17 @@ impl Program {
             }
         });
         let mut program = Self { child, log, base: String::new(), _directory: directory };
-        program.base = loop {
-            let log = program.log();
-            if let Some((_, rest)) = log.split_once("is listening on ")
-                && let Some(end) = rest.find(|c: char| c == '"' || c.is_whitespace())
-            {
-                break rest[..end].to_owned();
-            }
-            assert!(program.child.try_wait().unwrap().is_none(), "it ended: {log}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        program.base = wait_for("the server listens", async || program.address()).await;
         program
+    }
+
+    /// Returns the address that the log names, or `None` if it does not listen yet.
+    fn address(&mut self) -> Option<String> {
+        let log = self.log();
+        assert!(self.child.try_wait().unwrap().is_none(), "it ended: {log}");
+        let (_, rest) = log.split_once("is listening on ")?;
+        let end = rest.find(|c: char| c == '"' || c.is_whitespace())?;
+        Some(rest[..end].to_owned())
     }
 
     /// All that it has logged.

@@ -10,9 +10,8 @@ use pushlet_simulator::{CertificateSpec, ConnectionInfo, Script, Service};
 use rcgen::{CertificateParams, KeyPair};
 use reqwest::RequestBuilder;
 use reqwest::multipart::Form;
-use tokio::time::sleep;
 
-use crate::harness::{DEVICE, Harness, config, expect, expect_error};
+use crate::harness::{DEVICE, Harness, config, expect, expect_error, wait_until};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A device whose pushes take their time.
@@ -29,23 +28,13 @@ async fn slow(harness: &Harness, id: &str) -> tokio::task::JoinHandle<serde_json
     harness.simulator.script(script).unwrap();
     let before = arrived(harness);
     let sent = tokio::spawn(expect(push(harness, id, SLOW), 200));
-    until(|| arrived(harness) > before).await;
+    wait_until("the push arrives", async || arrived(harness) > before).await;
     sent
 }
 
 /// Requests that came, answered or not.
 fn arrived(harness: &Harness) -> u64 {
     harness.simulator.connections().list.iter().map(|connection| connection.requests).sum()
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if condition() {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came to be");
 }
 
 fn open(harness: &Harness) -> Vec<ConnectionInfo> {
@@ -69,7 +58,7 @@ async fn a_replaced_certificate_moves_new_pushes_while_old_ones_finish() {
     expect(push(&harness, "app", DEVICE), 200).await;
     assert_eq!(open(&harness).len(), 2, "the old push is still under way");
     old.await.unwrap();
-    until(|| open(&harness).len() == 1).await;
+    wait_until("the old connection closes", async || open(&harness).len() == 1).await;
     let left = open(&harness).pop().unwrap().client_certificate.unwrap();
     assert!(left.subject.contains("com.example.other"), "{}", left.subject);
     expect(push(&harness, "app", DEVICE), 200).await;
@@ -81,16 +70,19 @@ async fn a_certificate_that_another_application_uses_keeps_its_connection() {
     let harness = Harness::new().await;
     harness.register_apns("one").await;
     harness.register_apns("two").await;
+    register_another_certificate(&harness, "three").await;
     expect(push(&harness, "one", DEVICE), 200).await;
+    expect(push(&harness, "three", DEVICE), 200).await;
     register_another_certificate(&harness, "one").await;
-    // Longer than it takes to find out that nobody sends with the old one.
-    sleep(Duration::from_secs(1)).await;
+    // Replaced later, and used by no other application: once its connection is closed, the first would be too.
+    register_another_certificate(&harness, "three").await;
+    wait_until("the third application's connection closes", async || open(&harness).len() < 2).await;
     expect(push(&harness, "two", DEVICE), 200).await;
-    assert_eq!(harness.simulator.connections().apns.accepted, 1);
+    assert_eq!(harness.simulator.connections().apns.accepted, 2);
 
     let removed = harness.server.client.delete(harness.server.url("/v1/applications/two"));
     assert_eq!(removed.send().await.unwrap().status(), 204);
-    until(|| open(&harness).is_empty()).await;
+    wait_until("all connections close", async || open(&harness).is_empty()).await;
 }
 
 #[tokio::test]

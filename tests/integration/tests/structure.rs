@@ -10,6 +10,7 @@ const LONGEST_FILE: usize = 400;
 const PROGRAM_MODULES: &[(&str, &[&str])] = &[
     ("server", &[]),
     ("simulator", &[]),
+    ("no_simulator", &[]),
     ("bootstrap", &[]),
     ("cli", &["server", "simulator", "bootstrap"]),
 ];

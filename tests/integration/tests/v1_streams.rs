@@ -4,7 +4,7 @@ use pushlet_simulator::{Script, Service};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::harness::{Harness, expect_error};
+use crate::harness::{Harness, expect_error, wait_until};
 
 type Feed = mpsc::Sender<Result<Vec<u8>, std::io::Error>>;
 
@@ -121,9 +121,7 @@ async fn at_shutdown_what_is_under_way_is_finished_and_told() {
     harness.simulator.script(Script { delay_ms: 300, ..Script::new(Service::Apns) }).unwrap();
     let (feed, response) = open(&harness).await;
     feed.send(Ok(b"{\"target\":\"a0\"}\n".to_vec())).await.unwrap();
-    while harness.received(Service::Apns).is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    wait_until("the push arrives", async || !harness.received(Service::Apns).is_empty()).await;
     let stopped = tokio::spawn(harness.server.stop());
     let (results, end) = sorted(&response.bytes().await.unwrap());
     assert_eq!((results.len(), &results[0]["status"]), (1, &json!("delivered")));

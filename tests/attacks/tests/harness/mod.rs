@@ -7,6 +7,7 @@ mod server;
 use std::path::{Path, PathBuf};
 
 use pushlet_simulator::{Options, Simulator};
+pub use pushlet_test_support::{Directory, wait_for, wait_until};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
@@ -145,25 +146,4 @@ pub async fn expect_error(request: RequestBuilder, status: u16, code: &str) -> V
     let body = expect(request, status).await;
     assert_eq!(body["error"], code, "{body}");
     body
-}
-
-/// A folder of its own, removed at the end.
-pub struct Directory(PathBuf);
-
-impl Directory {
-    pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("pushlet-attacks-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::Directory;
+use super::{Directory, wait_for};
 
 /// The program under attack.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pushlet-attacks");
@@ -120,17 +120,15 @@ fn collect(stderr: impl std::io::BufRead + Send + 'static) -> Arc<Mutex<String>>
 }
 
 async fn listening(child: &mut Child, log: &Mutex<String>) -> SocketAddr {
-    loop {
+    let address: SocketAddr = wait_for("the server listens", async || {
         let text = log.lock().unwrap().clone();
-        if let Some((_, rest)) = text.split_once("is listening on http://")
-            && let Some(end) = rest.find(|c: char| c == '"' || c.is_whitespace())
-        {
-            let address: SocketAddr = rest[..end].parse().unwrap();
-            let ip = address.ip();
-            let reached = if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
-            return SocketAddr::new(reached, address.port());
-        }
         assert!(child.try_wait().unwrap().is_none(), "it ended: {text}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let (_, rest) = text.split_once("is listening on http://")?;
+        let end = rest.find(|c: char| c == '"' || c.is_whitespace())?;
+        Some(rest[..end].parse().unwrap())
+    })
+    .await;
+    let ip = address.ip();
+    let reached = if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
+    SocketAddr::new(reached, address.port())
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Pace;
 use super::bench::{Bench, DELIVERED};
@@ -18,6 +18,7 @@ use crate::{relay, say};
 
 const JSON: &str = "application/json";
 const BATCH: usize = 100;
+const LONGEST_START: Duration = Duration::from_secs(10);
 /// Registration ids of one GCM exchange.
 const IDS: usize = 1000;
 const RELAY: &str = "bare relay";
@@ -189,7 +190,11 @@ impl Relay {
         let (apns, ca) = (bench.ports().apns, bench.files().ca.clone());
         let options = relay::Options { listen: address.clone(), apns, ca };
         let process = Process::start(&mut myself("relay", &options)?)?;
+        let start = Instant::now();
         while std::net::TcpStream::connect(&address).is_err() {
+            if start.elapsed() > LONGEST_START {
+                return Err(Failure::new(format!("the relay does not listen on {address}")));
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(Self { process, address })

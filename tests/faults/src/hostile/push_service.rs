@@ -3,19 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pushlet_test_support::https::{self, Connection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::peer::{Certificate, Failure};
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection without a request ends.
 const IDLE: Duration = Duration::from_secs(30);
-const LONGEST_HEAD: usize = 16 << 10;
 /// Just below the longest answer that the server takes.
 const LARGE: usize = 480 << 10;
 const PIECE: usize = 32 << 10;
@@ -61,7 +58,7 @@ impl PushService {
     pub async fn start(certificate: &Certificate) -> Result<Self, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, task: tokio::spawn(listen(listener, certificate.http1())) })
+        Ok(Self { address, task: tokio::spawn(https::listen(listener, certificate.http1(), serve)) })
     }
 
     /// The base URL of the service that behaves so.
@@ -76,95 +73,47 @@ impl Drop for PushService {
     }
 }
 
-async fn listen(listener: TcpListener, tls: TlsAcceptor) {
-    // With this task all connections end.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((socket, _)) = accepted else { continue };
-                let tls = tls.clone();
-                connections.spawn(async move {
-                    if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(socket)).await {
-                        let _ = serve(stream).await;
-                    }
-                });
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn serve(mut stream: TlsStream<TcpStream>) -> std::io::Result<()> {
-    while let Some(manner) = timeout(IDLE, request(&mut stream)).await?? {
+async fn serve(mut connection: Connection) -> std::io::Result<()> {
+    while let Some(request) = timeout(IDLE, https::read_request(&mut connection)).await?? {
+        let name = request.path.split('/').nth(1).unwrap_or_default();
+        let Some(manner) = Manner::ALL.into_iter().find(|manner| manner.tenant() == name) else { break };
         match manner {
-            Manner::Slow => slow(&mut stream).await?,
-            Manner::Endless => endless(&mut stream).await?,
-            Manner::Informational => informational(&mut stream).await?,
+            Manner::Slow => slow(&mut connection).await?,
+            Manner::Endless => endless(&mut connection).await?,
+            Manner::Informational => informational(&mut connection).await?,
             Manner::Silent => {
-                let _ = stream.read(&mut [0; 64]).await?;
+                let _ = connection.read(&mut [0; 64]).await?;
                 return Ok(());
             }
-            Manner::Dead => {
-                stream.write_all(b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n").await?;
-                stream.flush().await?;
-            }
+            Manner::Dead => https::respond(&mut connection, 410).await?,
         }
     }
     Ok(())
 }
 
-/// Reads one request. None: the connection ended, or it is none that belongs here.
-async fn request(stream: &mut TlsStream<TcpStream>) -> std::io::Result<Option<Manner>> {
-    let mut head = Vec::new();
-    let mut piece = [0; 4096];
-    let end = loop {
-        if let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            break end + 4;
-        }
-        let read = stream.read(&mut piece).await?;
-        if read == 0 || head.len() > LONGEST_HEAD {
-            return Ok(None);
-        }
-        head.extend_from_slice(piece.get(..read).unwrap_or_default());
-    };
-    let text = String::from_utf8_lossy(head.get(..end).unwrap_or_default()).to_ascii_lowercase();
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    let mut missing = length.unwrap_or(0_usize).saturating_sub(head.len() - end);
-    while missing > 0 {
-        let read = stream.read(&mut piece).await?;
-        if read == 0 {
-            return Ok(None);
-        }
-        missing = missing.saturating_sub(read);
-    }
-    let path = text.split(' ').nth(1).unwrap_or_default();
-    Ok(Manner::ALL.into_iter().find(|manner| path.split('/').nth(1) == Some(manner.tenant())))
-}
-
-async fn slow(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
+async fn slow(connection: &mut Connection) -> std::io::Result<()> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
+    connection.write_all(head.as_bytes()).await?;
     for _ in 0..LARGE / PIECE {
-        stream.write_all(&[b' '; PIECE]).await?;
-        stream.flush().await?;
+        connection.write_all(&[b' '; PIECE]).await?;
+        connection.flush().await?;
         sleep(Duration::from_millis(500)).await;
     }
     Ok(())
 }
 
-async fn endless(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
-    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+async fn endless(connection: &mut Connection) -> std::io::Result<()> {
+    connection.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
     let chunk = [format!("{PIECE:x}\r\n").as_bytes(), &[b' '; PIECE], b"\r\n"].concat();
     loop {
-        stream.write_all(&chunk).await?;
-        stream.flush().await?;
+        connection.write_all(&chunk).await?;
+        connection.flush().await?;
     }
 }
 
-async fn informational(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
+async fn informational(connection: &mut Connection) -> std::io::Result<()> {
     loop {
-        stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await?;
-        stream.flush().await?;
+        connection.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await?;
+        connection.flush().await?;
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::crafted;
 use super::fixture::component;
-use crate::harness::Pushlet;
+use crate::harness::{LONGEST_WAIT, Pushlet};
 use crate::upload::{bomb, upload};
 
 /// What a hostile tenant does.
@@ -123,9 +124,12 @@ impl HostileTenant {
     pub async fn set_up(&self, server: &Pushlet, key: &str) {
         if let Act::Serve { guest, .. } = self.act {
             // Few uploads are compiled at the same time.
-            while !answer(upload(server, "guest", component(guest)).bearer_auth(key)).await.0.is_empty() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            let uploaded = async {
+                while !answer(upload(server, "guest", component(guest)).bearer_auth(key)).await.0.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            };
+            timeout(LONGEST_WAIT, uploaded).await.expect("the guest is uploaded");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::fixture::component;
 use super::hostile_guests::{HostileTenant, hostile_tenants};
-use crate::harness::{Harness, expect, pointing_at};
+use crate::harness::{Harness, expect, pointing_at, wait_until};
 use crate::tenants::{make, register, with_operator};
 use crate::upload::{PROGRAM, Receiver, upload};
 
@@ -133,10 +133,11 @@ async fn the_victims_keep_sending_during_all_attacks() {
         acting.spawn(fixture.clone().attack(number, tenant, over.clone()));
     }
     drop(resting);
-    while !fixture.all_received(&wanted) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    wait_until("each hostile tenant receives its code", async || {
         assert!(acting.try_join_next().is_none(), "a hostile tenant received an unexpected code");
-    }
+        fixture.all_received(&wanted)
+    })
+    .await;
     let mut ratios = [Vec::new(), Vec::new()];
     for round in 1..=measured.unwrap_or(1) {
         let alone = {

@@ -14,23 +14,13 @@ pub struct KnownSecrets(Vec<(String, Vec<String>)>);
 
 impl KnownSecrets {
     pub fn text(&mut self, name: &str, secret: &str) {
-        self.bytes(name, secret.as_bytes());
+        self.add(&Secret::whole(name, secret.as_bytes()));
     }
 
-    pub fn bytes(&mut self, name: &str, secret: &[u8]) {
-        let needles = pieces(secret).flat_map(needles).collect();
-        self.0.push((name.to_owned(), needles));
-    }
-
-    /// The private key of a PEM file: as it is written, and what it encodes.
-    pub fn pem(&mut self, name: &str, file: &[u8]) {
-        let text = String::from_utf8(file.to_vec()).unwrap();
-        let (_, key) = text.split_once("PRIVATE KEY-----").unwrap();
-        let (body, _) = key.split_once("-----END").unwrap();
-        let body: String = body.split_ascii_whitespace().collect();
-        self.text(name, &body);
-        // How a key begins is no secret; it is the same for all.
-        self.bytes(name, &base64::engine::general_purpose::STANDARD.decode(body).unwrap()[30..]);
+    /// Adds the parts of a secret that must not come out.
+    pub fn add(&mut self, secret: &Secret) {
+        let needles = secret.parts.iter().flat_map(|part| pieces(part)).flat_map(needles).collect();
+        self.0.push((secret.name.clone(), needles));
     }
 
     /// The names of those that a text holds, each with what stands around it.
@@ -44,6 +34,49 @@ impl KnownSecrets {
     pub fn names(&self) -> Vec<&str> {
         self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
+}
+
+/// What a request carries, and the parts of it that are secret.
+pub struct Secret {
+    name: String,
+    pub content: Vec<u8>,
+    parts: Vec<Vec<u8>>,
+}
+
+impl Secret {
+    fn new(name: &str, content: &[u8], parts: Vec<Vec<u8>>) -> Self {
+        Self { name: name.to_owned(), content: content.to_vec(), parts }
+    }
+
+    /// Content that is secret from its first byte to its last.
+    pub fn whole(name: &str, content: &[u8]) -> Self {
+        Self::new(name, content, vec![content.to_vec()])
+    }
+
+    /// A PEM file, whose private key is secret: as it is written, and what it encodes.
+    pub fn pem(name: &str, content: &[u8]) -> Self {
+        Self::new(name, content, private_key(std::str::from_utf8(content).unwrap()))
+    }
+
+    /// A service account's JSON file, whose private key is secret.
+    pub fn service_account(name: &str, content: &[u8]) -> Self {
+        let account: serde_json::Value = serde_json::from_slice(content).unwrap();
+        Self::new(name, content, private_key(account["private_key"].as_str().unwrap()))
+    }
+
+    /// An API key, whose last part is secret.
+    pub fn api_key(name: &str, key: &str) -> Self {
+        Self::new(name, key.as_bytes(), vec![key.splitn(3, '_').nth(2).unwrap().as_bytes().to_vec()])
+    }
+}
+
+fn private_key(pem: &str) -> Vec<Vec<u8>> {
+    let (_, key) = pem.split_once("PRIVATE KEY-----").unwrap();
+    let (body, _) = key.split_once("-----END").unwrap();
+    let body: String = body.split_ascii_whitespace().collect();
+    let key = base64::engine::general_purpose::STANDARD.decode(&body).unwrap();
+    // How a key begins is no secret; it is the same for all.
+    vec![body.into_bytes(), key[30..].to_vec()]
 }
 
 /// The whole if it is short, else some from all over it.
@@ -88,7 +121,7 @@ fn needles(piece: &[u8]) -> Vec<String> {
 fn a_secret_is_found_however_it_is_written() {
     let secret = b"a secret of some length, with / and + and \xff in it";
     let mut secrets = KnownSecrets::default();
-    secrets.bytes("it", secret);
+    secrets.add(&Secret::whole("it", secret));
     let around = |middle: &[u8]| [b"before ", middle, b" after"].concat();
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let url: String = url::form_urlencoded::byte_serialize(secret).collect();

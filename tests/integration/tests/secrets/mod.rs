@@ -9,14 +9,13 @@ mod requests;
 use std::process::Command;
 
 use pushlet_simulator::{Options, Service, Simulator};
-use serde_json::Value;
 
 use crate::guests::fixture::component;
 use crate::harness::Directory;
 use crate::program::Program;
 use crate::routes;
 use crate::upload::{PROGRAM, Receiver};
-use known_secrets::KnownSecrets;
+use known_secrets::{KnownSecrets, Secret};
 use recording_client::RecordingClient;
 
 pub const ADMIN: &str = "planted-admin-key-7f3a9c51d2e8";
@@ -44,7 +43,8 @@ impl Files {
             let output = directory.path().join("made");
             let output = output.to_str().unwrap();
             let mut command = Command::new("openssl");
-            let made = command.args(arguments).args(["-out", output]).output().unwrap();
+            let made = command.args(arguments).args(["-out", output]).output();
+            let made = made.unwrap_or_else(|error| panic!("this test needs the command `openssl`: {error}"));
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
             std::fs::read(output).unwrap()
         };
@@ -60,14 +60,25 @@ impl Files {
             account: std::fs::read(&credentials.fcm_service_account).unwrap(),
         }
     }
+}
 
-    fn plant(&self, secrets: &mut KnownSecrets) {
-        secrets.bytes("PKCS#12 file", &self.p12);
-        secrets.pem("PEM key", &self.pem);
-        secrets.pem("p8 key", &self.p8);
-        let account: Value = serde_json::from_slice(&self.account).unwrap();
-        secrets.pem("service account's key", account["private_key"].as_str().unwrap().as_bytes());
-    }
+/// Every secret that a request carries. `keys`: the tenant's API keys.
+fn secrets(files: &Files, keys: &[String]) -> Vec<Secret> {
+    let text = |name: &str, text: &str| Secret::whole(name, text.as_bytes());
+    let mut all = vec![
+        text("operator's key", ADMIN),
+        text("basic password", PASSWORD),
+        text("file password", FILE_PASSWORD),
+        text("GCM key", GCM_KEY),
+        text("header token", ECHO_TOKEN),
+        Secret::whole("PKCS#12 file", &files.p12),
+        Secret::pem("PEM file", &files.pem),
+        Secret::pem("encrypted PEM file", &files.locked_pem),
+        Secret::pem("p8 file", &files.p8),
+        Secret::service_account("service account", &files.account),
+    ];
+    all.extend(keys.iter().map(|key| Secret::api_key("API key", key)));
+    all
 }
 
 /// A server as a process, and everything that it talks to.
@@ -138,19 +149,9 @@ fn tokens(received: &pushlet_simulator::Received) -> Vec<String> {
 async fn no_secret_comes_out() {
     let fixture = SecretsFixture::new().await;
     let mut secrets = KnownSecrets::default();
-    for (name, text) in [
-        ("operator's key", ADMIN),
-        ("basic password", PASSWORD),
-        ("file password", FILE_PASSWORD),
-        ("GCM key", GCM_KEY),
-        ("header token", ECHO_TOKEN),
-    ] {
-        secrets.text(name, text);
-    }
-    fixture.files.plant(&mut secrets);
     let mut client = RecordingClient::new(&fixture.program);
     let keys = requests::run(&mut client, &fixture.files, component("echo")).await;
-    keys.iter().for_each(|key| secrets.text("API key", key.splitn(3, '_').nth(2).unwrap()));
+    self::secrets(&fixture.files, &keys).iter().for_each(|secret| secrets.add(secret));
     fixture.plant_tokens(&mut secrets);
     assert!(secrets.names().len() > 14, "{:?}", secrets.names());
     assert_eq!(client.routes, routes::all(), "every route is called");

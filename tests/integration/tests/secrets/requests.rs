@@ -6,8 +6,9 @@ use reqwest::RequestBuilder;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Map, Value, json};
 
+use super::known_secrets::Secret;
 use super::recording_client::RecordingClient;
-use super::{ADMIN, ECHO_TOKEN, FILE_PASSWORD, Files, GCM_KEY, PASSWORD};
+use super::{ADMIN, ECHO_TOKEN, FILE_PASSWORD, Files, GCM_KEY, PASSWORD, secrets};
 use crate::harness::DEVICE;
 
 type Fields = Vec<(&'static str, Vec<u8>)>;
@@ -66,9 +67,9 @@ pub async fn run(client: &mut RecordingClient, files: &Files, echo: &[u8]) -> Ve
         register(client, key, &application).await;
         send(client, key, &application).await;
     }
-    let secrets = secrets(files, &keys);
-    wrong_fields(client, key, &secrets).await;
-    wrong_bodies(client, key, &secrets).await;
+    let contents = contents(secrets(files, &keys));
+    wrong_fields(client, key, &contents).await;
+    wrong_bodies(client, key, &contents).await;
     inline(client, key).await;
     wrong_callers(client, &keys).await;
     views(client, key).await;
@@ -76,10 +77,9 @@ pub async fn run(client: &mut RecordingClient, files: &Files, echo: &[u8]) -> Ve
     keys
 }
 
-fn secrets(files: &Files, keys: &[String]) -> Vec<Vec<u8>> {
-    let texts = [ADMIN, PASSWORD, FILE_PASSWORD, GCM_KEY, ECHO_TOKEN, &keys[0]];
-    let whole = [&files.p12, &files.pem, &files.locked_pem, &files.p8, &files.account].map(Vec::clone);
-    let mut all: Vec<Vec<u8>> = texts.iter().map(|text| text.as_bytes().to_vec()).chain(whole).collect();
+/// All secrets that requests carry, whole and damaged.
+fn contents(secrets: Vec<Secret>) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = secrets.into_iter().map(|secret| secret.content).collect();
     all.extend(all.clone().iter().map(|secret| secret[..secret.len() / 2].to_vec()));
     all.extend(all.clone().iter().map(|secret| [secret, &b"\n\"}\\\xff"[..]].concat()));
     all

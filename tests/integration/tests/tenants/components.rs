@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{admin, change, expect_limit, make, used, with_operator};
 use crate::guests::fixture::component;
-use crate::harness::{Pushlet, expect};
+use crate::harness::{Pushlet, expect, wait_until};
 use crate::upload::{PROGRAM, Receiver, upload};
 
 /// A tenant with an uploaded guest and an application of it, whose setting `do` says what it does wrong.
@@ -117,7 +117,7 @@ async fn cpu_time_per_second() {
     fixture.others_go_on().await;
     fixture.limit(json!({"cpu_milliseconds_per_second": 1_000_000})).await;
     // What is owed is paid off at the new rate.
-    while fixture.send("app-1").await.0 != "delivered" {}
+    wait_until("the debt is paid off", async || fixture.send("app-1").await.0 == "delivered").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

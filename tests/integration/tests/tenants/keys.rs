@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{admin, change, make, with_operator};
-use crate::harness::{Pushlet, expect, expect_error};
+use crate::harness::{Pushlet, expect, expect_error, wait_until};
 
 async fn server() -> Pushlet {
     Pushlet::start(&format!("listen = \"127.0.0.1:0\"\n{}", with_operator(""))).await
@@ -69,9 +69,7 @@ async fn a_key_expires_and_is_revoked() {
     let (_, short) = add(&server, json!({"expires_in": 0.5})).await;
     let (id, long) = add(&server, json!({"expires_in": 3600})).await;
     assert!(is_good(&server, &long).await);
-    while is_good(&server, &short).await {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    wait_until("the key expires", async || !is_good(&server, &short).await).await;
     expect(admin(server.get("/v1/tenants/acme")), 200).await;
     let path = format!("/v1/tenants/acme/keys/{id}");
     let revoked = admin(server.delete(&path)).send().await.unwrap();

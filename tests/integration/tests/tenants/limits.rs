@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use super::{change, expect_limit, harness_with_operator, make, pushes, register, send, used};
-use crate::harness::{Harness, expect};
+use crate::harness::{Harness, expect, wait_for, wait_until};
 
 /// A tenant with an application and these limits; its key.
 async fn limited(limits: Value) -> (Harness, String) {
@@ -29,15 +30,7 @@ async fn requests_per_second() {
         refused += u32::from(status == 429);
     }
     assert!(refused > 0);
-    let over = async {
-        loop {
-            let response = ask(&key).send().await.unwrap();
-            if response.status() == 429 {
-                return response;
-            }
-        }
-    };
-    let response = over.await;
+    let response = refusal(|| ask(&key)).await;
     assert_eq!(response.headers()["retry-after"], "1");
     let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
     assert_eq!(body["error"], "limit_requests_per_second");
@@ -92,9 +85,7 @@ async fn a_stream_of_a_tenant_that_is_suspended_comes_to_an_end() {
     let reading = tokio::spawn(async move {
         stream.header("content-type", "application/x-ndjson").send().await.unwrap().text().await.unwrap()
     });
-    while pushes(&harness) == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until("a push arrives", async || pushes(&harness) > 0).await;
     change(&harness.server, "acme", &json!({"suspended": true})).await;
     let text = reading.await.unwrap();
     assert!(text.contains("tenant_suspended"), "{}", &text[..1000]);
@@ -112,16 +103,13 @@ async fn concurrent_sends() {
     let stream = harness.server.stream().bearer_auth(&key);
     let stream = stream.header("content-type", "application/x-ndjson").body(reqwest::Body::wrap_stream(body));
     let reading = tokio::spawn(async move { stream.send().await.unwrap().text().await.unwrap() });
-    while pushes(&harness) == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until("a push arrives", async || pushes(&harness) > 0).await;
     assert_eq!(used(&harness.server, "acme", "concurrent_sends").await, (1.into(), 1.into()));
     expect_limit(send(&harness, &key, "shop", 1), "concurrent_sends").await;
     drop(lines);
     assert!(reading.await.unwrap().contains("summary"));
-    while used(&harness.server, "acme", "concurrent_sends").await.0 != 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let is_over = async || used(&harness.server, "acme", "concurrent_sends").await.0 == 0;
+    wait_until("the send is no longer counted", is_over).await;
     expect(send(&harness, &key, "shop", 1), 200).await;
 }
 
@@ -158,15 +146,8 @@ async fn a_tenants_share_of_the_places_for_requests() {
         open.push((sender, tokio::spawn(request.send())));
     }
     let ask = |key: &str| harness.server.get("/v1/applications").bearer_auth(key);
-    loop {
-        let response = ask(&key).send().await.unwrap();
-        if response.status() == 429 {
-            let text = response.text().await.unwrap();
-            assert!(text.contains("limit_concurrent_requests"), "{text}");
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let text = refusal(|| ask(&key)).await.text().await.unwrap();
+    assert!(text.contains("limit_concurrent_requests"), "{text}");
     expect(ask(&other), 200).await;
 }
 
@@ -185,4 +166,13 @@ async fn metrics_tell_of_the_tenant_that_is_nearest_to_each_limit() {
     ] {
         assert!(text.contains(line), "{line} is not there: {text}");
     }
+}
+
+/// Sends until a request is refused with 429; returns that response.
+async fn refusal(request: impl Fn() -> RequestBuilder) -> Response {
+    wait_for("a request is over the limit", async || {
+        let response = request().send().await.unwrap();
+        (response.status() == 429).then_some(response)
+    })
+    .await
 }

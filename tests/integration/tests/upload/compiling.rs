@@ -1,7 +1,7 @@
 //! The process that compiles: its bounds hold, and nobody else notices.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pushlet_quota::account::{AccountSettings, Accounts};
 use pushlet_sandbox::{
@@ -85,10 +85,11 @@ async fn the_others_go_on_while_a_bomb_is_compiled() {
     expect(fixture.upload("webhook", component("webhook")), 200).await;
     fixture.register("app").await;
     let bomb = tokio::spawn(fixture.upload("guest", bomb()).send());
-    let mut sent = 0;
+    let (start, mut sent) = (Instant::now(), 0);
     while !bomb.is_finished() {
         assert_eq!(result(fixture.send(&json!({"body": "x"}))).await.0, "delivered");
         sent += 1;
+        assert!(start.elapsed() < MINUTE, "the bomb is still compiled");
     }
     let response = bomb.await.unwrap().unwrap();
     assert_eq!(response.status(), 400);

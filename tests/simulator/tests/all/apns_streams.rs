@@ -55,12 +55,15 @@ async fn streams_beyond_the_limit_are_refused() {
     // :method POST, :scheme https, :path and :authority as literals; END_HEADERS, but not END_STREAM.
     let head = [&[0x83, 0x87, 0x04, 12][..], b"/3/device/ab", &[0x01, 1], b"a"].concat();
     tls.write_all(&[frame(1, 4, 1, &head), frame(1, 4, 3, &head)].concat()).await.unwrap();
-    let reset = loop {
-        let (kind, _, stream, payload) = read(&mut tls).await;
-        if kind == 3 {
-            break (stream, payload);
+    let reset = async {
+        loop {
+            let (kind, _, stream, payload) = read(&mut tls).await;
+            if kind == 3 {
+                return (stream, payload);
+            }
         }
     };
+    let reset = tokio::time::timeout(Duration::from_secs(30), reset).await.expect("RST_STREAM arrives");
     assert_eq!(reset, (3, vec![0, 0, 0, 7]), "REFUSED_STREAM for the second stream");
     assert_eq!(simulator.connections().list[0].refused_streams, 1);
 }

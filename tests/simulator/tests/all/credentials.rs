@@ -11,7 +11,8 @@ use pushlet_simulator::{Options, Simulator, StartError};
 
 /// Runs the openssl command line, which shares nothing with the simulator.
 fn openssl(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new("openssl").args(arguments).output().expect("openssl is installed");
+    let output = Command::new("openssl").args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("this test needs the command `openssl`: {error}"));
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }

@@ -7,7 +7,6 @@ mod apns_channels;
 mod apns_streams;
 mod client;
 mod control;
-#[cfg(openssl)]
 mod credentials;
 mod fcm;
 mod gcm;

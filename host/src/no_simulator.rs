@@ -1,0 +1,20 @@
+//! In place of the simulators in a program that is built without the feature `simulator`: no value of [`Options`] exists,
+//! so nothing here is ever called.
+
+use pushlet_settings::{Config, Problem};
+
+/// How the simulators run.
+pub enum Options {}
+
+/// Running simulators.
+pub enum Running {}
+
+/// Starts the simulators for this server.
+pub async fn start(_config: &mut Config, options: &Options) -> Result<Running, Problem> {
+    match *options {}
+}
+
+/// Starts the simulators for servers in other processes.
+pub async fn alone(options: &Options) -> Result<Running, Problem> {
+    match *options {}
+}
