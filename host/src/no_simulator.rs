@@ -7,14 +7,14 @@ use pushlet_settings::{Config, Problem};
 pub enum Options {}
 
 /// Running simulators.
-pub enum Running {}
+pub enum RunningSimulator {}
 
 /// Starts the simulators for this server.
-pub async fn start(_config: &mut Config, options: &Options) -> Result<Running, Problem> {
+pub async fn start(_config: &mut Config, options: &Options) -> Result<RunningSimulator, Problem> {
     match *options {}
 }
 
 /// Starts the simulators for servers in other processes.
-pub async fn alone(options: &Options) -> Result<Running, Problem> {
+pub async fn alone(options: &Options) -> Result<RunningSimulator, Problem> {
     match *options {}
 }
