@@ -23,7 +23,7 @@ async fn a_log_that_nobody_reads_does_not_stop_the_server() {
     let mut line = String::new();
     while !line.contains("is listening on ") {
         line.clear();
-        stderr.read_line(&mut line).unwrap();
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "the server ended before it listened");
     }
     let address = line.split("http://").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -17,7 +17,7 @@ const TOKEN: &str = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991
 const LONG: Duration = Duration::from_secs(60);
 
 /// A simulator, and a directory for the data of one server after the other.
-struct Scene {
+struct RestartFixture {
     simulator: Simulator,
     directory: PathBuf,
     client: reqwest::Client,
@@ -36,7 +36,7 @@ impl Drop for Server {
     }
 }
 
-impl Scene {
+impl RestartFixture {
     async fn new() -> Self {
         let directory = std::env::temp_dir().join(format!("pushlet-restart-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&directory).unwrap();
@@ -50,10 +50,10 @@ impl Scene {
         std::fs::write(directory.join("pushlet.toml"), text).unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let scene = Self { simulator, directory, client };
-        scene.key("old.key", "5e");
-        scene.key("new.key", "a0");
-        scene
+        let fixture = Self { simulator, directory, client };
+        fixture.key("old.key", "5e");
+        fixture.key("new.key", "a0");
+        fixture
     }
 
     fn key(&self, name: &str, byte: &str) {
@@ -126,7 +126,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for RestartFixture {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
@@ -162,38 +162,38 @@ fn failed(output: &Output) -> String {
 /// The server is killed each time, so nothing is kept by an orderly end.
 #[tokio::test]
 async fn applications_feedback_and_answers_outlive_a_kill() {
-    let scene = Scene::new().await;
-    let first = scene.serve("old.key");
-    scene.register(&first, "app").await;
-    scene.register(&first, "gone").await;
+    let fixture = RestartFixture::new().await;
+    let first = fixture.serve("old.key");
+    fixture.register(&first, "app").await;
+    fixture.register(&first, "gone").await;
     let path = format!("{}/v1/applications/gone", first.address);
-    assert_eq!(scene.client.delete(path).send().await.unwrap().status(), 204);
-    let view = json_of(scene.client.get(format!("{}/v1/applications/app", first.address))).await;
-    let keyed = |server: &Server| scene.send(server, "app").header("idempotency-key", "one").send();
+    assert_eq!(fixture.client.delete(path).send().await.unwrap().status(), 204);
+    let view = json_of(fixture.client.get(format!("{}/v1/applications/app", first.address))).await;
+    let keyed = |server: &Server| fixture.send(server, "app").header("idempotency-key", "one").send();
     let answer = keyed(&first).await.unwrap();
     assert!(!is_replayed(&answer));
     let (kind, answer) = (answer.headers()["content-type"].clone(), answer.text().await.unwrap());
-    let arrived = scene.arrived();
+    let arrived = fixture.arrived();
     drop(first);
 
-    let second = scene.serve("old.key");
+    let second = fixture.serve("old.key");
     let again = keyed(&second).await.unwrap();
     assert!(is_replayed(&again));
     assert_eq!(again.headers()["content-type"], kind);
-    assert_eq!((again.text().await.unwrap(), scene.arrived()), (answer, arrived));
-    let list = json_of(scene.client.get(format!("{}/v1/applications", second.address))).await;
+    assert_eq!((again.text().await.unwrap(), fixture.arrived()), (answer, arrived));
+    let list = json_of(fixture.client.get(format!("{}/v1/applications", second.address))).await;
     assert_eq!(list["applications"], json!([view]));
-    assert_eq!(scene.status(&second, "app").await, "delivered");
-    scene.answer_once(410, json!({ "reason": "Unregistered", "timestamp": 1_700_000_000_000_u64 }));
-    assert_eq!(scene.status(&second, "app").await, "unregistered");
-    assert_eq!(scene.arrived(), arrived + 2);
+    assert_eq!(fixture.status(&second, "app").await, "delivered");
+    fixture.answer_once(410, json!({ "reason": "Unregistered", "timestamp": 1_700_000_000_000_u64 }));
+    assert_eq!(fixture.status(&second, "app").await, "unregistered");
+    assert_eq!(fixture.arrived(), arrived + 2);
     stop(second).await;
 
-    let third = scene.serve("old.key");
-    let dead = scene.feedback(&third, "app").await;
+    let third = fixture.serve("old.key");
+    let dead = fixture.feedback(&third, "app").await;
     assert_eq!((&dead[0]["device_token"], dead.as_array().unwrap().len()), (&json!(TOKEN), 1));
     stop(third).await;
-    assert_eq!(scene.feedback(&scene.serve("old.key"), "app").await, json!([]));
+    assert_eq!(fixture.feedback(&fixture.serve("old.key"), "app").await, json!([]));
 }
 
 /// As an operator does, so that what nobody waited for is kept too.
@@ -206,64 +206,64 @@ async fn stop(mut server: Server) {
 
 #[tokio::test]
 async fn it_does_not_start_without_the_key_or_beside_another() {
-    let scene = Scene::new().await;
-    let first = scene.serve("old.key");
-    scene.register(&first, "app").await;
-    let told = scene.refused("old.key").await;
+    let fixture = RestartFixture::new().await;
+    let first = fixture.serve("old.key");
+    fixture.register(&first, "app").await;
+    let told = fixture.refused("old.key").await;
     assert!(told.contains("data_dir") && told.contains("in use by another process"), "{told}");
-    let told = failed(&scene.rotate("old.key", "new.key"));
+    let told = failed(&fixture.rotate("old.key", "new.key"));
     assert!(told.contains("in use by another process"), "{told}");
     drop(first);
 
-    let told = scene.refused("new.key").await;
+    let told = fixture.refused("new.key").await;
     assert!(told.contains("not the one that this registry is sealed with"), "{told}");
-    scene.key("short.key", "5");
-    let told = scene.refused("short.key").await;
+    fixture.key("short.key", "5");
+    let told = fixture.refused("short.key").await;
     assert!(told.contains("registry.key: a sealing key is 32 bytes in hex"), "{told}");
-    let told = scene.refused("no.key").await;
+    let told = fixture.refused("no.key").await;
     assert!(told.contains("registry.key_file") && told.contains("no.key"), "{told}");
     let mut without = Command::new(env!("CARGO_BIN_EXE_pushlet"));
-    without.arg("serve").arg("--config").arg(scene.directory.join("pushlet.toml"));
+    without.arg("serve").arg("--config").arg(fixture.directory.join("pushlet.toml"));
     without.stderr(Stdio::piped());
     let told = failed(&ended(without).await);
     assert!(told.contains("data_dir is set but no registry.key or registry.key_file"), "{told}");
-    for told in [scene.refused("new.key").await, scene.refused("short.key").await] {
+    for told in [fixture.refused("new.key").await, fixture.refused("short.key").await] {
         assert!(!told.contains("5555") && !told.contains("a0a0"), "{told}");
     }
-    assert_eq!(scene.status(&scene.serve("old.key"), "app").await, "delivered");
+    assert_eq!(fixture.status(&fixture.serve("old.key"), "app").await, "delivered");
 }
 
 #[tokio::test]
 async fn the_key_is_changed_as_a_whole() {
-    let scene = Scene::new().await;
-    let told = failed(&scene.rotate("old.key", "new.key"));
+    let fixture = RestartFixture::new().await;
+    let told = failed(&fixture.rotate("old.key", "new.key"));
     assert!(told.contains("there is no registry.redb"), "{told}");
-    let first = scene.serve("old.key");
-    scene.register(&first, "one").await;
-    scene.register(&first, "two").await;
+    let first = fixture.serve("old.key");
+    fixture.register(&first, "one").await;
+    fixture.register(&first, "two").await;
     drop(first);
-    let told = failed(&scene.rotate("new.key", "old.key"));
+    let told = failed(&fixture.rotate("new.key", "old.key"));
     assert!(told.contains("not the one that this registry is sealed with"), "{told}");
-    let rotated = scene.rotate("old.key", "new.key");
+    let rotated = fixture.rotate("old.key", "new.key");
     let told = String::from_utf8(rotated.stdout.clone()).unwrap();
     assert!(rotated.status.success() && told.starts_with("3 records"), "{told}");
-    assert!(scene.refused("old.key").await.contains("not the one that this registry is sealed with"));
-    let second = scene.serve("new.key");
+    assert!(fixture.refused("old.key").await.contains("not the one that this registry is sealed with"));
+    let second = fixture.serve("new.key");
     for id in ["one", "two"] {
-        assert_eq!(scene.status(&second, id).await, "delivered");
+        assert_eq!(fixture.status(&second, id).await, "delivered");
     }
 }
 
 #[tokio::test]
 async fn a_directory_that_can_not_be_used_is_told() {
-    let scene = Scene::new().await;
-    let data = scene.directory.join("data");
+    let fixture = RestartFixture::new().await;
+    let data = fixture.directory.join("data");
     std::fs::write(&data, "a file").unwrap();
-    let told = scene.refused("old.key").await;
+    let told = fixture.refused("old.key").await;
     assert!(told.contains(Path::new("data").to_str().unwrap()) && told.contains("can not be read"), "{told}");
     std::fs::remove_file(&data).unwrap();
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("registry.redb"), "not a registry").unwrap();
-    let told = scene.refused("old.key").await;
+    let told = fixture.refused("old.key").await;
     assert!(told.starts_with("pushlet: data_dir: "), "{told}");
 }

@@ -42,13 +42,13 @@ async fn stream(State(server): State<Arc<Server>>, body: Body) -> String {
     answer + "{\"summary\":{}}\n"
 }
 
-struct Scene {
+struct SendFixture {
     url: String,
     lines: watch::Receiver<usize>,
     results: PathBuf,
 }
 
-impl Scene {
+impl SendFixture {
     async fn new(silent: bool) -> Self {
         let (sender, lines) = watch::channel(0);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,8 +91,8 @@ fn interrupt(child: &Child) {
 
 #[tokio::test]
 async fn the_first_interrupt_settles_what_is_in_flight() {
-    let mut scene = Scene::new(false).await;
-    let (child, stdin) = scene.waiting().await;
+    let mut fixture = SendFixture::new(false).await;
+    let (child, stdin) = fixture.waiting().await;
     interrupt(&child);
     let output = child.wait_with_output().await.unwrap();
     drop(stdin);
@@ -100,35 +100,40 @@ async fn the_first_interrupt_settles_what_is_in_flight() {
     assert_eq!(output.status.code(), Some(130), "{out}{told}");
     assert!(out.starts_with("2 targets in "), "{out}");
     assert!(told.contains("--body 'It'\\''s here'") && told.trim_end().ends_with(" --resume"), "{told}");
-    let results = std::fs::read_to_string(&scene.results).unwrap();
+    let results = std::fs::read_to_string(&fixture.results).unwrap();
     assert_eq!(results.matches("\"delivered\"").count(), 2, "{results}");
-    std::fs::remove_file(&scene.results).unwrap();
+    std::fs::remove_file(&fixture.results).unwrap();
 }
 
 #[tokio::test]
 async fn the_second_interrupt_ends_at_once() {
-    let mut scene = Scene::new(true).await;
-    let (mut child, _stdin) = scene.waiting().await;
+    let mut fixture = SendFixture::new(true).await;
+    let (mut child, _stdin) = fixture.waiting().await;
     // Two that come together may be one.
-    let code = loop {
+    let mut code = None;
+    for _ in 0..600 {
         interrupt(&child);
         let pause = std::time::Duration::from_millis(100);
         if let Ok(status) = tokio::time::timeout(pause, child.wait()).await {
-            break status.unwrap().code();
+            code = status.unwrap().code();
+            break;
         }
-    };
-    assert_eq!(code, Some(130));
-    std::fs::remove_file(&scene.results).unwrap();
+    }
+    assert_eq!(code, Some(130), "None: it did not end within a minute");
+    std::fs::remove_file(&fixture.results).unwrap();
 }
 
 #[tokio::test]
 async fn exit_codes_and_targets_of_the_command_line() {
-    let scene = Scene::new(false).await;
-    assert_eq!(scene.code(&["--to", "one", "--to", "two"]).await, Some(0));
-    assert_eq!(scene.code(&["--to", "one", "--to", "gone"]).await, Some(3));
-    assert_eq!(scene.code(&["--to", "one", "--to", "gone", "--ok", "rejected,unregistered"]).await, Some(0));
-    assert_eq!(scene.code(&["--to", "one", "--ok", "fine"]).await, Some(2));
-    assert_eq!(scene.code(&["--to", "one", "tokens.txt"]).await, Some(2));
-    assert_eq!(scene.code(&["--to", ""]).await, Some(2));
-    assert_eq!(scene.code(&[]).await, Some(2));
+    let fixture = SendFixture::new(false).await;
+    assert_eq!(fixture.code(&["--to", "one", "--to", "two"]).await, Some(0));
+    assert_eq!(fixture.code(&["--to", "one", "--to", "gone"]).await, Some(3));
+    assert_eq!(
+        fixture.code(&["--to", "one", "--to", "gone", "--ok", "rejected,unregistered"]).await,
+        Some(0)
+    );
+    assert_eq!(fixture.code(&["--to", "one", "--ok", "fine"]).await, Some(2));
+    assert_eq!(fixture.code(&["--to", "one", "tokens.txt"]).await, Some(2));
+    assert_eq!(fixture.code(&["--to", ""]).await, Some(2));
+    assert_eq!(fixture.code(&[]).await, Some(2));
 }

@@ -17,7 +17,7 @@ const TARGETS: usize = 300;
 const LONG: Duration = Duration::from_secs(60);
 
 /// A server in a process of its own, a simulator, and a batch on its way from one to the other.
-struct Scene {
+struct ShutdownFixture {
     simulator: Simulator,
     server: Child,
     log: Lines<BufReader<ChildStderr>>,
@@ -26,7 +26,7 @@ struct Scene {
     directory: PathBuf,
 }
 
-impl Scene {
+impl ShutdownFixture {
     async fn new(settings: &str, answer_after: Duration) -> Self {
         let directory = std::env::temp_dir().join(format!("pushlet-shutdown-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&directory).unwrap();
@@ -50,11 +50,14 @@ impl Scene {
         };
         let answer =
             tokio::spawn(batch(address.clone(), std::fs::read(&simulator.credentials().apns_pem).unwrap()));
-        let scene = Self { simulator, server, log, address, answer, directory };
-        while scene.arrived() < TARGETS as u64 / 10 {
-            sleep(Duration::from_millis(5)).await;
-        }
-        scene
+        let fixture = Self { simulator, server, log, address, answer, directory };
+        let a_tenth = async {
+            while fixture.arrived() < TARGETS as u64 / 10 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, a_tenth).await.expect("a tenth of the pushes arrives");
+        fixture
     }
 
     /// Requests that came, answered or not.
@@ -78,7 +81,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for ShutdownFixture {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
@@ -111,36 +114,36 @@ async fn batch(address: String, pem: Vec<u8>) -> reqwest::Result<(u16, Value)> {
 
 #[tokio::test]
 async fn sigterm_in_the_middle_of_a_batch_loses_no_answer() {
-    let mut scene = Scene::new("", Duration::from_millis(1500)).await;
-    scene.signal("TERM").await;
-    scene.logged("stopping").await;
+    let mut fixture = ShutdownFixture::new("", Duration::from_millis(1500)).await;
+    fixture.signal("TERM").await;
+    fixture.logged("stopping").await;
     // It accepts nobody any more.
-    let socket = scene.address.strip_prefix("http://").unwrap().to_owned();
+    let socket = fixture.address.strip_prefix("http://").unwrap().to_owned();
     assert!(tokio::net::TcpStream::connect(socket).await.is_err());
-    let (status, answer) = timeout(LONG, &mut scene.answer).await.unwrap().unwrap().unwrap();
+    let (status, answer) = timeout(LONG, &mut fixture.answer).await.unwrap().unwrap().unwrap();
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["results"].as_array().unwrap().len(), TARGETS);
     assert_eq!(answer["summary"]["delivered"], TARGETS, "{}", answer["summary"]);
-    assert!(scene.ended().await.success());
-    assert_eq!(scene.simulator.counts().apns.delivered, TARGETS as u64);
-    assert_eq!(scene.simulator.connections().apns.open, 0);
+    assert!(fixture.ended().await.success());
+    assert_eq!(fixture.simulator.counts().apns.delivered, TARGETS as u64);
+    assert_eq!(fixture.simulator.connections().apns.open, 0);
 }
 
 #[tokio::test]
 async fn what_does_not_finish_in_time_is_given_up() {
-    let mut scene = Scene::new("delivery.drain = \"100ms\"\n", LONG).await;
-    scene.signal("TERM").await;
-    scene.logged("stopped before everything was finished").await;
-    assert!(scene.ended().await.success());
-    assert!(timeout(LONG, &mut scene.answer).await.unwrap().unwrap().is_err());
+    let mut fixture = ShutdownFixture::new("delivery.drain = \"100ms\"\n", LONG).await;
+    fixture.signal("TERM").await;
+    fixture.logged("stopped before everything was finished").await;
+    assert!(fixture.ended().await.success());
+    assert!(timeout(LONG, &mut fixture.answer).await.unwrap().unwrap().is_err());
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let mut scene = Scene::new("", LONG).await;
-    scene.signal("INT").await;
-    scene.logged("stopping").await;
-    scene.signal("TERM").await;
+    let mut fixture = ShutdownFixture::new("", LONG).await;
+    fixture.signal("INT").await;
+    fixture.logged("stopping").await;
+    fixture.signal("TERM").await;
     // As a shell reports a program that SIGTERM ended.
-    assert_eq!(scene.ended().await.code(), Some(128 + 15));
+    assert_eq!(fixture.ended().await.code(), Some(128 + 15));
 }

@@ -40,7 +40,8 @@ impl Program {
 
     async fn line(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
         loop {
-            let line = self.lines.recv().await.expect("the program ended");
+            let line = tokio::time::timeout(Duration::from_secs(60), self.lines.recv()).await;
+            let line = line.expect("no further line is logged").expect("the program ended");
             if fits(&line) {
                 return line;
             }

@@ -197,9 +197,12 @@ async fn what_is_under_way_at_shutdown_is_finished() {
     server.slow_began.notified().await;
     let (place, address) = (server.under_way.begin(None), server.address);
     server.stop();
-    while TcpStream::connect(address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    let closed = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENT, closed).await.expect("the listener is closed");
     server.go_on.notify_waiters();
     assert_eq!(read(slow_one.await.unwrap().unwrap()).await.2, "slow");
     assert_eq!(read(slow_two.await.unwrap().unwrap()).await.2, "slow");
