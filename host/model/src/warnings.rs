@@ -1,7 +1,8 @@
 //! Warnings that would repeat with every push are counted instead.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// At most one line in this time.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -20,7 +21,7 @@ struct RepeatCount {
 impl RepeatedWarning {
     /// It happened again. If it is to be logged: how often it happened since the last line and was only counted.
     pub fn due(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if state.logged_at.is_some_and(|at| now < at + PAUSE) {
             state.counted += 1;
             return None;

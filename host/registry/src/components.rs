@@ -1,6 +1,5 @@
 //! Uploaded components: a tenant's providers by name, each in versions by digest.
 
-use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
@@ -84,12 +83,12 @@ impl Registry {
         self.all_versions_mut().retain(|(owner, ..), _| owner != tenant);
     }
 
-    fn all_versions(&self) -> std::sync::RwLockReadGuard<'_, ComponentVersions> {
-        self.versions.read().unwrap_or_else(PoisonError::into_inner)
+    fn all_versions(&self) -> parking_lot::RwLockReadGuard<'_, ComponentVersions> {
+        self.versions.read()
     }
 
-    fn all_versions_mut(&self) -> std::sync::RwLockWriteGuard<'_, ComponentVersions> {
-        self.versions.write().unwrap_or_else(PoisonError::into_inner)
+    fn all_versions_mut(&self) -> parking_lot::RwLockWriteGuard<'_, ComponentVersions> {
+        self.versions.write()
     }
 }
 

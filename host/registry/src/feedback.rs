@@ -1,9 +1,11 @@
 //! The tokens that a push service reported dead, until somebody asks.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::journal::Journal;
 use super::storage::{RecordKey, StorageChange, Table};
@@ -147,7 +149,7 @@ impl FeedbackList {
     }
 
     fn reports(&self) -> MutexGuard<'_, FeedbackReports> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tokens.lock()
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition, TableError};
 
 use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
@@ -59,7 +59,7 @@ impl FileStorage {
     }
 
     fn run<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StorageError> {
-        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.database.read();
         if open.is_none() {
             drop(open);
             self.reopen()?;
@@ -70,20 +70,20 @@ impl FileStorage {
     }
 
     fn run_once<T>(&self, work: &impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StorageError> {
-        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.database.read();
         let Some(database) = &*open else { return Err(StorageError::Io("it could not be opened".into())) };
         let result = work(database);
         drop(open);
         result.map_err(|error| {
             if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+                *self.database.write() = None;
             }
             of_redb(error)
         })
     }
 
     fn reopen(&self) -> Result<(), StorageError> {
-        let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.database.write();
         if open.is_none() {
             let database = (self.opener)().map_err(|error| of_redb(error.into()))?;
             make_tables(&database).map_err(of_redb)?;

@@ -1,7 +1,8 @@
 //! Changes that are kept soon, many at a time, and before all that comes after them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::storage::{Storage, StorageChange, StorageError};
@@ -54,7 +55,7 @@ impl Journal {
 
     /// Keeps what waits, and these changes after it. Blocks.
     pub(super) fn commit(&self, changes: Vec<StorageChange>) -> Result<(), StorageError> {
-        let _order = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _order = self.keeping.lock();
         self.keep_with(changes)
     }
 
@@ -123,7 +124,7 @@ impl Journal {
     }
 
     fn waiting(&self) -> MutexGuard<'_, PendingChanges> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 
@@ -185,7 +186,7 @@ mod tests {
                 StorageChange::Put(_, key, _) => Some(key.clone()),
                 _ => None,
             });
-            self.kept.lock().unwrap().extend(keys);
+            self.kept.lock().extend(keys);
             Ok(())
         }
 
@@ -216,9 +217,9 @@ mod tests {
         journal.add(put("c", 1));
         disk.broken.store(false, Ordering::Relaxed);
         journal.commit(put("d", 1).into()).unwrap();
-        assert_eq!(*disk.kept.lock().unwrap(), keys(&["a", "c", "d"]));
+        assert_eq!(*disk.kept.lock(), keys(&["a", "c", "d"]));
         journal.flush().unwrap();
-        assert_eq!(disk.kept.lock().unwrap().len(), 3);
+        assert_eq!(disk.kept.lock().len(), 3);
     }
 
     #[tokio::test]
@@ -232,7 +233,7 @@ mod tests {
         disk.broken.store(false, Ordering::Relaxed);
         journal.keep(put("c", MOST_WAITING / 2)).await.unwrap();
         journal.keep(put("d", MOST_WAITING / 2)).await.unwrap();
-        assert_eq!(*disk.kept.lock().unwrap(), keys(&["a", "b", "c", "d"]));
+        assert_eq!(*disk.kept.lock(), keys(&["a", "b", "c", "d"]));
     }
 
     #[tokio::test]
@@ -247,6 +248,6 @@ mod tests {
         }
         disk.broken.store(false, Ordering::Relaxed);
         journal.keep(put("last", 1)).await.unwrap();
-        assert_eq!(disk.kept.lock().unwrap().len(), 2_001);
+        assert_eq!(disk.kept.lock().len(), 2_001);
     }
 }

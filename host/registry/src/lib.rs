@@ -26,9 +26,10 @@ mod time;
 mod version;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::OnceCell;
 
 use journal::Journal;
@@ -251,17 +252,17 @@ impl Registry {
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changing.lock()
     }
 
     fn applications(&self) -> RwLockReadGuard<'_, HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>> {
-        self.applications.read().unwrap_or_else(PoisonError::into_inner)
+        self.applications.read()
     }
 
     fn applications_mut(
         &self,
     ) -> RwLockWriteGuard<'_, HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>> {
-        self.applications.write().unwrap_or_else(PoisonError::into_inner)
+        self.applications.write()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+
+use parking_lot::RwLock;
 
 use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 
@@ -14,17 +15,17 @@ type MemoryRecords = BTreeMap<(Table, RecordKey), Vec<u8>>;
 
 impl Storage for MemoryStorage {
     fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError> {
-        let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let records = self.0.read();
         Ok(records.get(&(table, key.clone())).cloned())
     }
 
     fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
-        let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let records = self.0.read();
         Ok(within(&records, table, prefix).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
     fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
-        let mut records = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut records = self.0.write();
         for change in changes {
             match change {
                 StorageChange::Put(table, key, value) => {

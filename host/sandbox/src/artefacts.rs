@@ -13,9 +13,9 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use ring::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use ring::hmac::{self, HMAC_SHA256};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -150,7 +150,7 @@ impl ArtefactCache {
 
     /// All files that are ours.
     fn files(&self) -> io::Result<Vec<StoredArtefact>> {
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.used.lock();
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
@@ -172,7 +172,7 @@ impl ArtefactCache {
 
     fn note_use(&self, owner: Option<&TenantId>, path: &Path) {
         if owner.is_none() {
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+            self.used.lock().insert(path.to_owned());
         }
     }
 

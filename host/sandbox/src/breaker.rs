@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// When a component is quarantined, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +178,7 @@ impl QuarantineBreaker {
     }
 
     fn machine(&self) -> MutexGuard<'_, BreakerMachine> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.machine.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The providers that there are, by tenant and name.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::built_in::BUILT_IN;
 use super::error::LoadError;
@@ -125,7 +126,7 @@ impl ProviderCatalogue {
     /// Sets all providers of a tenant's own, in the order of their names. Calls under way finish with those
     /// that they began with.
     pub fn set_own(&self, tenant: &TenantId, own: &[OwnProvider]) {
-        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.changes.lock();
         let shadowed = |name: &str| own.iter().any(|(other, _)| other == name);
         let mut all = HashMap::clone(&self.own.load());
         if own.is_empty() {

@@ -4,9 +4,10 @@
 //! randomness comes from the call's `entropy`, stdin is at its end, stdout and stderr go to a bounded log.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng, TryRng};
 use wasmtime::component::{Linker, ResourceTable};
@@ -68,7 +69,7 @@ impl GuestState {
 
     /// Sets what the next call will observe.
     pub(super) fn observe(&self, now: u64, entropy: &[u8]) {
-        let mut surroundings = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut surroundings = self.surroundings.lock();
         surroundings.now = Duration::from_millis(now);
         surroundings.entropy.clear();
         surroundings.entropy.extend_from_slice(entropy);
@@ -90,7 +91,7 @@ impl GuestState {
     }
 
     pub(super) fn clocks(&mut self) -> FrozenClocks<'_> {
-        let now = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner).now;
+        let now = self.surroundings.lock().now;
         FrozenClocks { now, table: &mut self.table }
     }
 }
@@ -151,7 +152,7 @@ struct SeededRandom(Arc<Mutex<CallContext>>);
 
 impl SeededRandom {
     fn with<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> Result<T, Infallible> {
-        Ok(draw(self.0.lock().unwrap_or_else(PoisonError::into_inner).random()))
+        Ok(draw(self.0.lock().random()))
     }
 }
 

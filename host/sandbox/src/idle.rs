@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::instance::GuestInstance;
 use super::limits::SandboxLimits;
@@ -86,7 +88,7 @@ impl IdlePool {
     }
 
     fn shelves(&self) -> MutexGuard<'_, Vec<Weak<IdleInstances>>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelves.lock()
     }
 }
 
@@ -134,7 +136,7 @@ impl IdleInstances {
     }
 
     fn instances(&self) -> MutexGuard<'_, VecDeque<IdleInstance>> {
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+        self.instances.lock()
     }
 }
 

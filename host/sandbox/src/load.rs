@@ -1,9 +1,10 @@
 //! From the bytes of a component to a [`Provider`] that can be called.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
@@ -121,9 +122,9 @@ impl Provider {
 
     /// The instances that belong to one tenant.
     pub fn instances(&self, tenant: &TenantId) -> Arc<Instances> {
-        let known = self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
+        let known = self.tenants.read().get(tenant).cloned();
         known.unwrap_or_else(|| {
-            let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+            let mut tenants = self.tenants.write();
             tenants
                 .entry(tenant.clone())
                 .or_insert_with(|| Arc::new(Instances::new(self.loaded.clone(), tenant)))
@@ -133,7 +134,7 @@ impl Provider {
 
     /// How many tenants have it in quarantine.
     pub fn quarantined(&self) -> usize {
-        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        let tenants = self.tenants.read();
         tenants.values().filter(|instances| instances.quarantined().is_some()).count()
     }
 
@@ -144,7 +145,7 @@ impl Provider {
 
     /// Drops the instances and the log of a tenant that is no more.
     pub fn forget(&self, tenant: &TenantId) {
-        self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        self.tenants.write().remove(tenant);
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::artefacts::{ArtefactCache, CompiledArtefact};
 use super::compiler::{CompileOutcome, ComponentCompiler};
@@ -115,7 +117,7 @@ impl ProviderLoader {
 
     fn found(&self, component: &CheckedComponent<'_>) -> Result<Option<Arc<Provider>>, LoadError> {
         let alive = {
-            let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+            let alive = self.alive.lock();
             alive.get(&component.place()).and_then(Weak::upgrade)
         };
         if let Some(provider) = alive.filter(|provider| provider.trust() == component.trust) {
@@ -162,7 +164,7 @@ impl ProviderLoader {
         let (interfaces, digest) = (*interfaces, digest.clone());
         let provider = Provider::of(&self.sandbox, &compiled, interfaces, digest, *trust, log, code)
             .map_err(|error| naming_types(error, component.bytes))?;
-        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alive = self.alive.lock();
         alive.retain(|_, provider| provider.strong_count() > 0);
         alive.insert(component.place(), Arc::downgrade(&provider));
         Ok(provider)

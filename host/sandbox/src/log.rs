@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
@@ -45,19 +46,18 @@ impl GuestLog {
         let words =
             text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ");
         let beyond = words.chars().count().saturating_sub(WORDS);
-        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) =
-            words.chars().skip(beyond).collect();
+        *self.last_words.lock() = words.chars().skip(beyond).collect();
         self.append(explanation.as_bytes());
     }
 
     /// What was printed before the last failure, if anything was.
     pub fn last_words(&self) -> Option<String> {
-        let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = self.last_words.lock();
         (!words.is_empty()).then(|| words.clone())
     }
 
-    fn ring(&self) -> std::sync::MutexGuard<'_, VecDeque<u8>> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ring(&self) -> parking_lot::MutexGuard<'_, VecDeque<u8>> {
+        self.ring.lock()
     }
 }
 

@@ -2,9 +2,11 @@
 //! figures go on when a component is replaced.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::error::ProviderError;
 use pushlet_model::tenant::TenantId;
@@ -149,7 +151,7 @@ impl ProviderUsages {
     }
 
     fn lock(&self) -> MutexGuard<'_, UsageCounters> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -5,14 +5,15 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::rt::Executor;
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::InFlight;
@@ -140,14 +141,14 @@ impl AnswerStreams {
     /// For the request that the service is called with now.
     pub fn begin(&self) -> Arc<AnswerStream> {
         let stream = Arc::new(AnswerStream::default());
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream.clone());
+        *self.next.lock() = Some(stream.clone());
         stream
     }
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for AnswerStreams {
     fn execute(&self, future: F) {
-        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let next = self.next.lock().take();
         let pace = TransferPace::new(self.grace, self.rate);
         match next {
             Some(stream) => drop(tokio::spawn(until_stalled(future, stream, pace))),

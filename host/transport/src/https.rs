@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use h2::Reason;
@@ -11,6 +11,7 @@ use http::Uri;
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
@@ -107,7 +108,7 @@ impl HttpsPeers {
 
     /// Forgets an identity; its connections close when its last request has ended.
     pub fn retire(&self, identity: &IdentityKey) {
-        self.peers.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.identity != *identity);
+        self.peers.write().retain(|key, _| key.identity != *identity);
     }
 
     /// Waits until no request is in flight, at most `within`.
@@ -127,14 +128,14 @@ impl HttpsPeers {
     fn peer(&self, key: &PeerKey, request: &Request) -> Result<Arc<HttpsPeer>, SendError> {
         let tenant = &request.tenant;
         {
-            let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+            let peers = self.peers.read();
             if let Some(peer) = peers.get_owned(tenant, key) {
                 return Ok(peer.clone());
             }
         }
         // Made before the lock is taken, since that takes a while; it is dropped if another one was faster.
         let client = self.client(key, request)?;
-        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.peers.write();
         let make = || Arc::new(HttpsPeer::new(key.clone(), tenant.clone(), client, &self.settings));
         let found = peers.get_or_insert_with(tenant, key, 1, |peer| !peer.is_busy(), make);
         let (peer, _evicted) = found.map_err(|_| SendError::too_many_peers(&request.origin))?;
@@ -149,7 +150,7 @@ impl HttpsPeers {
     }
 
     fn all(&self) -> Vec<Arc<HttpsPeer>> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.peers.read().values().cloned().collect()
     }
 }
 
@@ -161,7 +162,7 @@ async fn forget_idle(peers: Weak<PeerTable>, after: Duration) {
         let Some(peers) = peers.upgrade() else { return };
         let now = Instant::now();
         let is_used = |peer: &HttpsPeer| peer.is_busy() || peer.fate().used_at + after > now;
-        peers.write().unwrap_or_else(PoisonError::into_inner).retain(|_, peer| is_used(peer));
+        peers.write().retain(|_, peer| is_used(peer));
     }
 }
 
@@ -239,7 +240,7 @@ impl HttpsPeer {
     }
 
     fn fate(&self) -> MutexGuard<'_, PeerHealth> {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fate.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! `POST /v1/notifications:stream`: targets out, results in, at the pace of whoever is slowest.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::channel::{Channel, Sender};
+use parking_lot::Mutex;
 use reqwest::{Body, Method};
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
@@ -63,8 +64,8 @@ impl TargetsInFlight {
         Self { sent: Arc::default(), room: Arc::new(Semaphore::new(IN_FLIGHT)) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, SentTarget> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, SentTarget> {
+        self.sent.lock()
     }
 
     /// Takes the target of this number out. `duplicate_of`: the line that it repeats, if it does. Answers too whether

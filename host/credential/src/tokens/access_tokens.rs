@@ -1,16 +1,17 @@
 //! Access tokens that the host fetches from a token endpoint (RFC 6749, RFC 7523), one request at a
 //! time for each account, cached, and fetched anew before the old one ends.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::cache::{TokenCache, lock};
+use super::cache::TokenCache;
 use super::error::AuthorizeError;
 use super::handle::{TokenHandle, TokenId, sensitive};
 use super::moment::ClockReading;
@@ -154,7 +155,7 @@ impl AccessTokens {
     /// The service refused this token as expired. Answers whether another try has a chance.
     pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &ClockReading) -> bool {
         let Some(slot) = self.slots.get(id) else { return true };
-        let mut slot = lock(&slot);
+        let mut slot = slot.lock();
         match &slot.token {
             Some(token) if token.serial == serial => {
                 let old_enough = now.since(&token.at) >= MINIMUM_AGE;
@@ -173,7 +174,7 @@ impl AccessTokens {
         fetch: &TokenFetch<'_>,
         now: &ClockReading,
     ) -> Result<FetchStep, AuthorizeError> {
-        let mut state = lock(slot);
+        let mut state = slot.lock();
         let pausing = state.failure.as_ref().filter(|failure| now.since(&failure.at) < failure.pause);
         let usable = state.token.as_ref().filter(|token| now.since(&token.at) < token.usable);
         if let Some(token) = usable {
@@ -270,7 +271,7 @@ impl FetchCompletion {
             let value = sensitive([self.prefix.as_str(), &token.text].concat())?;
             Ok((value, token.expires_in))
         });
-        let mut slot = lock(&self.slot);
+        let mut slot = self.slot.lock();
         slot.flight = None;
         match token {
             Ok((value, expires_in)) => {

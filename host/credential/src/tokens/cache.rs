@@ -1,6 +1,8 @@
 //! The tokens of the process, in a cache of bounded size that is divided among tenants.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
 
 use super::error::AuthorizeError;
 use pushlet_model::tenant::TenantId;
@@ -35,34 +37,29 @@ impl<T: Default> TokenCache<T> {
         may_go: impl Fn(&T) -> bool,
     ) -> Result<Arc<Mutex<T>>, AuthorizeError> {
         {
-            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let known = self.0.read();
             if let Some(value) = known.get_owned(tenant, key) {
                 return Ok(value.clone());
             }
         }
         // In use: somebody holds it outside, and is perhaps about to store a token in it.
         let unused = |value: &Arc<Mutex<T>>| {
-            Arc::strong_count(value) == 1 && value.try_lock().is_ok_and(|value| may_go(&value))
+            Arc::strong_count(value) == 1 && value.try_lock().is_some_and(|value| may_go(&value))
         };
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         let found = known.get_or_insert_with(tenant, key, OVERHEAD, unused, Arc::default);
         found.map(|(value, _evicted)| value).map_err(|_| AuthorizeError::TooManyTokens)
     }
 
     /// The value of this key, if it is still there.
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Mutex<T>>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.0.read().get(key).cloned()
     }
 
     /// Notes how long the text of the token is that is now stored under this key.
     pub(crate) fn stored(&self, key: &Key, bytes: usize) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).set_weight(key, OVERHEAD + bytes);
+        self.0.write().set_weight(key, OVERHEAD + bytes);
     }
-}
-
-/// Locks a mutex whose data stays whole even if a holder panicked.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -81,7 +78,7 @@ mod tests {
         let cache = TokenCache::<u32>::with_capacity(8 * OVERHEAD);
         let tenant = TenantId::new("acme");
         let held = cache.entry(&tenant, &key(1), |_| true).unwrap();
-        *cache.entry(&tenant, &key(2), |_| true).unwrap().lock().unwrap() = 2;
+        *cache.entry(&tenant, &key(2), |_| true).unwrap().lock() = 2;
         assert_eq!(cache.entry(&tenant, &key(3), |_| false).unwrap_err(), AuthorizeError::TooManyTokens);
         assert!(cache.entry(&TenantId::new("other"), &key(3), |_| false).is_ok(), "others have room");
         cache.entry(&tenant, &key(4), |value| *value == 2).unwrap();

@@ -5,14 +5,15 @@
 //! again, or in another application, gives the same token. For the same reason a token that is younger than
 //! its minimum age is never evicted: a tenant that needs more tokens than its share is refused.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::cache::{TokenCache, lock};
+use super::cache::TokenCache;
 use super::error::AuthorizeError;
 use super::handle::{TokenHandle, TokenId, sensitive};
 use super::jwt;
@@ -78,7 +79,7 @@ impl ProviderTokens {
         now: &ClockReading,
     ) -> Result<Option<(HeaderValue, TokenHandle)>, AuthorizeError> {
         let slot = self.slot(tenant, &id, now)?;
-        let usable = lock(&slot).usable(token, now);
+        let usable = slot.lock().usable(token, now);
         Ok(usable.map(|(value, serial)| (value, TokenHandle::minted(id, serial))))
     }
 
@@ -94,7 +95,7 @@ impl ProviderTokens {
         while Instant::now() < deadline {
             let slot = self.slot(mint.tenant, &id, now)?;
             let mut flight = {
-                let mut state = lock(&slot);
+                let mut state = slot.lock();
                 if let Some(current) = state.usable(mint.token, now) {
                     return Ok(done(current));
                 }
@@ -139,7 +140,7 @@ impl ProviderTokens {
             let token = job.run(&account, now, deadline).await;
             let value = token.and_then(|token| sensitive([&before, token.as_str(), &behind].concat()));
             let signed = value.map(|value| (value, serials.fetch_add(1, Ordering::Relaxed)));
-            let mut state = lock(&slot);
+            let mut state = slot.lock();
             state.flight = None;
             if let Ok((value, serial)) = &signed {
                 state.minted =
@@ -171,7 +172,7 @@ impl ProviderTokens {
     /// expired means that this machine's clock is wrong.
     pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &ClockReading) -> bool {
         let Some(slot) = self.tokens.get(id) else { return true };
-        let mut slot = lock(&slot);
+        let mut slot = slot.lock();
         match &slot.minted {
             Some(token) if token.serial == serial => {
                 let old_enough = token.may_be_replaced(now);

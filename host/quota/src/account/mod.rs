@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 pub use machine::default_memory;
 pub use memory::MemoryUse;
@@ -30,6 +30,7 @@ pub use work::{Work, WorkLimits};
 pub use workers::thread_cpu_time;
 
 use memory::{ProcessMemory, TenantMemory};
+use parking_lot::Mutex;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use work::{TenantWork, WorkTotals};
@@ -100,7 +101,7 @@ impl Accounts {
 
     /// The account of a tenant: always the same one, while anything uses it. Takes a lock: not for each push.
     pub fn of(&self, tenant: &TenantId) -> Arc<Account> {
-        let mut known = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.tenants.lock();
         if let Some(account) = known.by_tenant.get(tenant).and_then(Weak::upgrade) {
             return account;
         }
@@ -133,7 +134,7 @@ impl Accounts {
     /// Bytes that all tenants have reserved, by use.
     pub fn memory_by_use(&self) -> [(MemoryUse, usize); MemoryUse::ALL.len()] {
         let accounts: Vec<_> = {
-            let known = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.tenants.lock();
             known.by_tenant.values().filter_map(Weak::upgrade).collect()
         };
         MemoryUse::ALL.map(|of| (of, accounts.iter().map(|account| account.memory.used_for(of)).sum()))
@@ -197,7 +198,7 @@ mod tests {
         for number in 0..1000 {
             accounts.of(&TenantId::new(&number.to_string()));
         }
-        let known = accounts.tenants.lock().unwrap().by_tenant.len();
+        let known = accounts.tenants.lock().by_tenant.len();
         assert!(known <= 64, "{known}: accounts that nothing uses are removed");
         assert!(Arc::ptr_eq(&account, &accounts.of(&a)));
     }

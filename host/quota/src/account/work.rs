@@ -1,10 +1,11 @@
 //! Processor time that a tenant's requests and components use.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 use super::budget::TokenBucket;
@@ -144,7 +145,7 @@ impl TenantWork {
     }
 
     pub fn budgets(&self) -> MutexGuard<'_, CpuBuckets> {
-        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.budgets.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! One HTTP/2 connection.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use parking_lot::Mutex;
 use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
@@ -40,11 +41,11 @@ pub struct Http2Connection {
 impl Http2Connection {
     /// A handle that opens streams, unless the connection is retired.
     pub fn sender(&self) -> Option<SendRequest<Bytes>> {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sender.lock().clone()
     }
 
     pub fn retire(&self) {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sender = self.sender.lock().take();
         drop(sender);
     }
 

@@ -1,12 +1,13 @@
 //! HTTP/2 over few connections that are kept: one pool per origin and identity.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::uri::PathAndQuery;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use super::dial::HostResolver;
@@ -173,12 +174,12 @@ impl Http2Pools {
         let hash = self.hasher.hash_one(key);
         let [first, ..] = &self.shards;
         let shard = self.shards.get(hash as usize % SHARDS).unwrap_or(first);
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        shard.lock()
     }
 
     fn pools(&self) -> Vec<Arc<ConnectionPool>> {
         let shard = |shard: &Mutex<PoolShard>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             shard.pools.values().cloned().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(shard).collect()

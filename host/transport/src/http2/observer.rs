@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::error::FailureCause;
 use crate::frames::{DATA, END_STREAM, FrameScanner, GOAWAY, HEADERS, HeaderCounts, RST_STREAM, WireFrame};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
@@ -102,7 +103,7 @@ impl ConnectionRecord {
     }
 
     fn seen(&self) -> MutexGuard<'_, PeerSignals> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     fn frame_sent(&self, frame: &WireFrame) {

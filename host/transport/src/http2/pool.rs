@@ -1,8 +1,9 @@
 //! The pool of one origin and identity: a lock and tasks around [`PoolState`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ClientConfig;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout_at;
@@ -200,7 +201,7 @@ impl ConnectionPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolShared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
     }
 
     /// Reports an event to the state and carries out what it decides.
