@@ -1,4 +1,4 @@
-//! What a manifest says about credentials, checked: it comes from a component that nobody trusts.
+//! Checks what a manifest says about credentials: it comes from an untrusted component.
 
 use http::HeaderValue;
 use serde_json::Value;
@@ -8,6 +8,7 @@ use pushlet_model::contract::manifest::{
     Authentication, Credential as CredentialKind, Grant, HeaderPlacement, Property, SecretFormat,
     SignedToken, SigningAlgorithm, Source, TokenExchange,
 };
+use pushlet_model::names;
 
 const MOST_KINDS: usize = 16;
 const MOST_SECRETS: usize = 8;
@@ -200,11 +201,8 @@ pub fn sources(authentication: &Authentication) -> Vec<&Source> {
     sources
 }
 
-/// Names become form fields, error codes and settings.
 fn is_name(name: &str) -> bool {
-    let is_plain =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
-    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_plain)
+    names::is_name(name, LONGEST_NAME)
 }
 
 fn shorten(name: &str) -> String {

@@ -14,7 +14,8 @@ use super::send::provider_of;
 use super::{Fate, Inner, failure, unix_milliseconds};
 use pushlet_model::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
 use pushlet_model::contract::{ConnectionHint, Context, Disposition};
-use pushlet_model::error::{Error, Kind, nearest};
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::names::{did_you_mean, nearest};
 use pushlet_model::tenant::TenantId;
 use pushlet_registry::RegisteredApplication;
 use pushlet_sandbox::{CollectionItems, Instances, ProviderError, action};
@@ -177,8 +178,8 @@ fn checked(collection: &Collection, properties: Map<String, Value>) -> Result<St
     for (name, value) in &properties {
         let Some(parameter) = parameters.iter().find(|parameter| parameter.name == *name) else {
             let known = parameters.iter().map(|parameter| parameter.name.as_str());
-            let hint = nearest(name, known).map(|known| format!("; did you mean {known}?"));
-            let message = format!("{name} is not a field of {}{}", collection.name, hint.unwrap_or_default());
+            let hint = did_you_mean(nearest(name, known));
+            let message = format!("{name} is not a field of {}{hint}", collection.name);
             return Err(Error::field("unknown_field", name, message));
         };
         fits(parameter, value)?;

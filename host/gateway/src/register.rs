@@ -12,7 +12,8 @@ use super::{Inner, Registration, unix_milliseconds};
 use pushlet_credential::{Credential, CredentialPurpose, Secret, UploadedSecrets, upload_fields};
 use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
 use pushlet_model::contract::{self, Context, Environment};
-use pushlet_model::error::{Error, Kind, nearest};
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::names::{did_you_mean, nearest};
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
 use pushlet_model::warnings::RepeatedWarning;
@@ -176,8 +177,7 @@ fn known<'a>(
     match names.find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => {
-            let hint =
-                nearest(name, known).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            let hint = did_you_mean(nearest(name, known));
             // A secret may stand where a name should: only what looks like a name is repeated.
             let is_plain =
                 name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');

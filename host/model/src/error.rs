@@ -20,7 +20,7 @@ pub enum Kind {
     Forbidden,
     /// The caller: there is no such thing.
     NotFound,
-    /// The caller: the request conflicts with one that is under way.
+    /// The caller: the request conflicts with one that is in flight.
     Conflict,
     /// The caller: the message or the request is too large.
     TooLarge,
@@ -32,11 +32,11 @@ pub enum Kind {
     CredentialRejected,
     /// The caller, later: it is too fast.
     Throttled,
-    /// Nobody, later: a limit of this server is reached, or it is stopping.
+    /// No one; retry later: a limit of this server is reached, or it is stopping.
     Overloaded,
-    /// Nobody, later: the push service cannot be reached or is in trouble.
+    /// No one; retry later: the push service cannot be reached or is in trouble.
     Unreachable,
-    /// Nobody, later: the push service is in trouble and says so.
+    /// No one; retry later: the push service reports a failure of its own.
     Unavailable,
     /// The push service or the component did not answer in time; the push may or may not have arrived.
     TimedOut,
@@ -104,13 +104,6 @@ impl Error {
         self.inner = Some(inner.to_string());
         self
     }
-}
-
-/// The known name that is most like a wrong one, if one is like it: for "did you mean".
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let similar = known.into_iter().map(|known| (strsim::jaro_winkler(name, known), known));
-    let similar = similar.filter(|(similarity, _)| *similarity > 0.8);
-    similar.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
 }
 
 impl fmt::Display for Error {

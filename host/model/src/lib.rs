@@ -4,6 +4,7 @@ pub mod contract;
 pub mod digest;
 pub mod error;
 pub mod escape;
+pub mod names;
 pub mod notification;
 pub mod tenant;
 pub mod warnings;

@@ -11,6 +11,7 @@ use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
     Authentication, Credential, Endpoint, Field, HeaderPlacement, Origin, ProviderManifest, Source,
 };
+use pushlet_model::names;
 
 const MAX_ITEMS: usize = 200;
 const MAX_TEXT: usize = 8 << 10;
@@ -95,7 +96,7 @@ fn endpoints(endpoints: &[Endpoint]) -> Result<(), String> {
     })
 }
 
-/// Is it written in just the way in which it is understood? Parsers of URLs forgive much.
+/// Returns true if it is written exactly as it is understood. Parsers of URLs forgive much.
 fn is_origin(origin: &str) -> bool {
     let plain = origin.strip_suffix(":443").unwrap_or(origin);
     Url::parse(plain).is_ok_and(|url| url.scheme() == "https" && url.origin().ascii_serialization() == plain)
@@ -121,11 +122,7 @@ fn unique<'a>(kind: &str, names: impl Iterator<Item = &'a String>) -> Result<(),
 
 /// Names of providers and credentials: they become `type`s, metrics' labels and URL segments.
 pub(super) fn name(what: &str, name: &str) -> Result<(), String> {
-    let letters =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
-    let sound = (1..=32).contains(&name.len())
-        && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
-        && name.bytes().all(letters);
+    let sound = names::is_name(name, 32) && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
     ensure(sound, || format!("{what} must be 1 to 32 of a-z, 0-9, - and _, and begin with a letter"))
 }
 

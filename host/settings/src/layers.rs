@@ -14,6 +14,7 @@ use super::keys::{ConfigKey, KEYS};
 use super::names;
 use super::value::ValueKind;
 use super::{Config, Problem};
+use pushlet_model::names::did_you_mean;
 
 /// Variables that begin as ours do and are no keys: the file's place, and what builds read.
 pub const OTHER_VARIABLES: &[&str] = &[
@@ -221,13 +222,11 @@ fn unknown(origin: &ValueOrigin<'_>, name: &str, known: impl Iterator<Item = Str
         ValueOrigin::Flag(_) => "unknown flag".to_owned(),
         _ => format!("unknown key {name}"),
     };
-    match names::nearest(name, known) {
-        Some(near) => Problem::new(format_args!("{origin}: {what}; did you mean {near}?")),
-        None => Problem::new(format_args!("{origin}: {what}")),
-    }
+    let hint = did_you_mean(names::nearest(name, known).as_deref());
+    Problem::new(format_args!("{origin}: {what}{hint}"))
 }
 
-/// Is it the path of a table whose name is ours, not a provider's?
+/// Returns true for the path of a table that the program names, not a provider.
 fn is_named_section(path: &str) -> bool {
     KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }

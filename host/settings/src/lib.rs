@@ -28,6 +28,7 @@ pub use registry::RegistryConfig;
 pub use value::{BaseUrl, Hidden};
 
 use pushlet_model::contract::Environment;
+use pushlet_model::names::did_you_mean;
 
 /// Everything that can be configured.
 #[derive(Clone, Deserialize)]
@@ -62,7 +63,7 @@ pub struct TlsConfig {
     /// With `key`: what callers see.
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
-    /// PEM files: trusted towards push services, beside the system's roots.
+    /// PEM files: trusted for push services in addition to the system's roots.
     pub extra_roots: Vec<PathBuf>,
 }
 
@@ -116,7 +117,7 @@ pub struct LimitsConfig {
     pub notifications_body: usize,
     /// Of one `/v1/notifications`.
     pub targets: usize,
-    /// Targets of one stream under way at once.
+    /// Targets of one stream in flight at once.
     pub stream_window: usize,
     /// Bytes of one line of a stream.
     #[serde(deserialize_with = "value::size")]
@@ -275,7 +276,7 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Why the program can not start, in one sentence for the operator.
+/// Why the program cannot start, in one sentence for the operator.
 #[derive(Debug)]
 pub struct Problem(String);
 
@@ -331,7 +332,7 @@ impl EndpointsConfig {
         })
     }
 
-    /// Is there an override of a provider that all tenants share?
+    /// Returns true if a provider that all tenants share is overridden.
     pub fn has_shared(&self) -> bool {
         self.0.keys().any(|name| !name.contains('/'))
     }
@@ -343,7 +344,7 @@ impl EndpointsConfig {
         for (name, overrides) in shared {
             let Some((_, endpoints)) = known.iter().find(|(provider, _)| provider == name) else {
                 let near = names::nearest(name, known.iter().map(|(provider, _)| provider.clone()));
-                let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                let hint = did_you_mean(near.as_deref());
                 return Err(Problem::new(format_args!(
                     "endpoints.{name}: there is no provider {name} that all tenants share{hint} One that a tenant uploaded is named endpoints.\"TENANT/{name}\""
                 )));
@@ -351,7 +352,7 @@ impl EndpointsConfig {
             let unknown = overrides.named.keys().find(|endpoint| !endpoints.contains(endpoint));
             if let Some(endpoint) = unknown {
                 let near = names::nearest(endpoint, endpoints.iter().cloned());
-                let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                let hint = did_you_mean(near.as_deref());
                 return Err(Problem::new(format_args!(
                     "endpoints.{name}.{endpoint}: {name} has no endpoint {endpoint}{hint}"
                 )));

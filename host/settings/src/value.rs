@@ -8,6 +8,7 @@ use toml::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
+use pushlet_model::names;
 use pushlet_model::tenant::TenantId;
 
 /// How a value is written.
@@ -46,7 +47,7 @@ pub enum ValueKind {
 }
 
 impl ValueKind {
-    /// Is the value of this kind, and within its bounds? The error completes "KEY: ".
+    /// Checks that the value is of this kind and within its bounds. The error completes "KEY: ".
     pub fn check(self, value: &Value) -> Result<(), String> {
         match (self, value) {
             (ValueKind::Text | ValueKind::Secret | ValueKind::Path, Value::String(text)) => not_empty(text),
@@ -200,13 +201,13 @@ pub fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<us
     size(deserializer).map(Some)
 }
 
-/// May a provider or an endpoint be called this?
+/// Returns true if a provider or an endpoint may have this name.
 pub fn is_name(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    !text.is_empty() && text.len() <= 64 && text.chars().all(plain)
+    names::is_name(text, 64)
 }
 
-/// May `[endpoints]` name a provider so? `name` for one that all tenants share, `tenant/name` for an uploaded one.
+/// Returns true if `[endpoints]` may name a provider like this: `name` for one that all tenants share, `tenant/name`
+/// for an uploaded one.
 pub fn is_provider(text: &str) -> bool {
     text.split_once('/')
         .map_or_else(|| is_name(text), |(tenant, name)| TenantId::parse(tenant).is_some() && is_name(name))

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::super::form::{ANOTHER_KIND, json_fault, without_mark};
 use pushlet_gateway::Duplicates;
-use pushlet_model::error::{Error, Kind, nearest};
+use pushlet_model::error::{Error, Kind};
+use pushlet_model::names::{did_you_mean, nearest};
 
 /// The fields that are not read yet, and where the object stands in the request.
 pub(super) struct Object {
@@ -22,9 +23,8 @@ impl Object {
         match fields.keys().find(|name| !known.contains(&name.as_str())) {
             None => Ok(Self { fields, place: place.to_owned() }),
             Some(name) => {
-                let nearest =
-                    nearest(name, known.iter().copied()).map(|known| format!("; did you mean {known}?"));
-                let message = format!("{name} is not a field of this request{}", nearest.unwrap_or_default());
+                let hint = did_you_mean(nearest(name, known.iter().copied()));
+                let message = format!("{name} is not a field of this request{hint}");
                 Err(Error::field("unknown_field", format!("{place}{name}"), message))
             }
         }

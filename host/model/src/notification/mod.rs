@@ -14,7 +14,8 @@ use serde_json::{Map, Value};
 
 use crate::contract::manifest::{ProviderManifest, ValueKind};
 use crate::contract::{Alert, Localized, Notification};
-use crate::error::{Error, nearest};
+use crate::error::Error;
+use crate::names::{did_you_mean, nearest};
 
 /// Bytes of one setting of an application.
 const LONGEST_SETTING: usize = 1024;
@@ -121,7 +122,7 @@ pub fn settings(
     Ok(settings)
 }
 
-/// Is it a field of a notification for this provider, and of which kind?
+/// Returns the kind of a notification field of this provider, if it is one.
 fn kind_of(name: &str, manifest: &ProviderManifest) -> Option<ValueKind> {
     if name == manifest.name {
         return Some(ValueKind::Json);
@@ -244,10 +245,7 @@ fn unknown(name: &str, manifest: &ProviderManifest) -> Error {
     let options = manifest.options.iter().map(|option| option.name.as_str());
     let known = COMMON.into_iter().chain(options).chain([manifest.name.as_str()]);
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, known)| *known);
-    let hint = synonym
-        .or_else(|| nearest(name, known))
-        .map(|known| format!("; did you mean {known}?"))
-        .unwrap_or_default();
+    let hint = did_you_mean(synonym.or_else(|| nearest(name, known)));
     let message = format!("{name} is not a field of a notification for {}{hint}", manifest.name);
     Error::field("unknown_field", name, message)
 }

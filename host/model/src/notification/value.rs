@@ -21,7 +21,7 @@ pub(super) fn common_kind(name: &str) -> Option<ValueKind> {
     })
 }
 
-/// Is the value one that the manifest's field takes?
+/// Returns true if the manifest's field accepts the value.
 pub(super) fn check(field: &Field, value: &Value) -> Result<(), Error> {
     let (fits, kind) = match field.kind {
         ValueKind::Text => (value.is_string(), "a text"),

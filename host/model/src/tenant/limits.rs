@@ -16,7 +16,7 @@ pub struct TenantLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub pushes_per_second: Option<NonZeroU64>,
-    /// Sends under way; one with many targets counts once, a stream too.
+    /// Sends in flight. A send with many targets counts once, and so does a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub concurrent_sends: Option<NonZeroU64>,
