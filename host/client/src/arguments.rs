@@ -18,7 +18,7 @@ pub(crate) fn deletion(about: &'static str) -> Command {
     Command::new("delete").visible_alias("rm").about(about).arg(yes)
 }
 
-/// Asks whether `what` shall be deleted, unless nobody could answer: a script means what it says.
+/// Asks for confirmation on a terminal. A script is not asked.
 pub(crate) fn confirm(matches: &ArgMatches, what: &str) -> Result<(), Problem> {
     let is_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if matches.get_flag("yes") || !is_terminal {

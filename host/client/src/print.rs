@@ -14,7 +14,7 @@ pub fn line(text: &str) -> Result<(), Problem> {
 
 fn write(text: &str) -> Result<(), Problem> {
     match writeln!(std::io::stdout(), "{text}") {
-        // Who read it, `head` perhaps, has seen enough.
+        // The reader, `head` perhaps, has closed the pipe.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Problem::new),
     }

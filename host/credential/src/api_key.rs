@@ -2,7 +2,7 @@
 //!
 //! A key holds 256 random bits, so there is nothing to guess and a slow hash would only slow every request.
 //! The hash is keyed (HMAC-SHA256) so that one who can write to the registry's file, but does not have its
-//! sealing key, can not plant a key of their own; the tenant goes into it, so a key can not be moved either.
+//! sealing key, cannot plant a key of their own; the tenant goes into it, so a key cannot be moved either.
 //! The same secret, or rather another one that is derived from it, authenticates the registry's records.
 
 use std::fmt;

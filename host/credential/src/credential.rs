@@ -33,7 +33,7 @@ pub fn upload_fields(kinds: &[CredentialKind]) -> impl Iterator<Item = &str> {
     secrets.flat_map(|secret| [Some(secret.name.as_str()), secret.password.as_deref()]).flatten()
 }
 
-/// What a credential must be good for. A file may hold several certificates, and not all can push.
+/// The use that a credential must be fit for. A file may hold several certificates, and not all can push.
 pub struct CredentialPurpose {
     pub environment: Environment,
     /// Decides whether a certificate is valid.
@@ -71,7 +71,7 @@ enum CredentialMaterial {
     Text(Secret),
 }
 
-/// What may be told about a credential.
+/// The public properties of a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CredentialSummary {
     /// The manifest's name of the credential kind.
@@ -91,7 +91,7 @@ pub struct CredentialSummary {
 }
 
 impl Credential {
-    /// May it take long to parse what was uploaded? Only a text never does: a file may ask for any number of rounds of
+    /// Returns true if parsing the upload may take long. Only a text never does: a file may ask for any number of rounds of
     /// key derivation within the bounds, and a key is checked with arithmetic.
     pub fn is_costly(kinds: &[CredentialKind], uploads: &UploadedSecrets) -> bool {
         let first =
@@ -148,7 +148,7 @@ impl Credential {
         }
     }
 
-    /// What may be told about it.
+    /// Returns its public properties.
     pub fn summary(&self) -> CredentialSummary {
         let mut summary = CredentialSummary {
             credential: self.kind.clone(),

@@ -23,7 +23,7 @@ const INFO: &[u8] = b"pushlet registry record";
 /// The key that secrets are sealed under.
 pub struct SealingKey(Prk);
 
-/// Why something can not be sealed or opened.
+/// Why something cannot be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     #[error("a sealing key is 32 bytes in hex: 64 digits")]
@@ -38,7 +38,7 @@ pub enum SealError {
 }
 
 impl SealingKey {
-    /// A key that nobody else has, for what ends with the process.
+    /// A random key, for what ends with the process.
     pub fn generate() -> Result<Self, SealError> {
         let bytes = random::<KEY>()?;
         Ok(Self::new(&bytes))

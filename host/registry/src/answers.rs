@@ -9,7 +9,7 @@ use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table, cut
 use super::time::{from_unix, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 
-/// An answer, and what it answered.
+/// The answer to a request with an `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAnswer {
     pub at: SystemTime,
@@ -22,7 +22,7 @@ pub struct StoredAnswer {
     pub body: Vec<u8>,
 }
 
-/// All answers that are kept. Cheap to clone.
+/// All stored answers. Cheap to clone.
 #[derive(Clone)]
 pub struct AnswerStore {
     storage: Arc<dyn Storage>,

@@ -17,7 +17,7 @@ pub struct RegisteredApplication {
     pub provider: String,
     pub credential: Option<Credential>,
     pub feedback: Arc<FeedbackList>,
-    /// One for each of its sends that may be under way at once.
+    /// Permits for its sends in flight.
     pub places: Arc<Semaphore>,
     /// Once it was asked for.
     pub identity: OnceLock<ConnectionIdentity>,

@@ -1,7 +1,7 @@
 //! Records that grant something: a tenant with its keys and limits, a component that is run. Each is written with
 //! an HMAC-SHA256 before it, over its table, its key and itself, under a secret that is sealed with the
-//! registry's key: one who can write to the file and does not have that key can not change one or move it to
-//! another place. What can not be told is that a record is missing, or that an older file was put back.
+//! registry's key: one who can write to the file and does not have that key cannot change one or move it to
+//! another place. What cannot be told is that a record is missing, or that an older file was put back.
 
 use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 use pushlet_credential::{KeyHash, KeyHasher};

@@ -22,7 +22,7 @@ pub struct DeadToken {
 
 /// Bytes of a token that no push service can have given out; none is kept that is longer.
 const LONGEST_TOKEN: usize = 4 << 10;
-/// Bytes that a report takes beside its token, which is kept twice.
+/// Bytes that a report takes in addition to its token, which is stored twice.
 const OVERHEAD: usize = 160;
 /// Bytes that the reports of an application may take, for each one that there may be.
 const BYTES_EACH: usize = 1 << 10;
@@ -69,7 +69,7 @@ impl FeedbackList {
         Self { kept: Some(kept), ..Self::new(most) }
     }
 
-    /// `payer`: the tenant's account; None: nobody counts it.
+    /// `payer`: the account that is charged; None: it is not counted.
     pub fn report(&self, device_token: &str, since: SystemTime, payer: Option<&Arc<Account>>) {
         if device_token.len() > LONGEST_TOKEN {
             return;
@@ -127,7 +127,7 @@ impl FeedbackList {
         self.retired.store(retired, Ordering::Relaxed);
     }
 
-    /// Is the application gone? Takes no lock.
+    /// Returns true if the application is gone. Takes no lock.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }

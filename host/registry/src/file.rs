@@ -12,7 +12,7 @@ use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 
 /// In the folder that the operator chose.
 const FILE: &str = "registry.redb";
-/// What is written beside it to see whether there is room, and how much.
+/// A file that is written to the same folder to test whether there is room, and its size.
 const PROBE: &str = ".probe";
 const PROBE_SIZE: usize = 64 << 10;
 /// Bytes of the file that are held in memory; redb's own choice is 1 GiB.

@@ -49,7 +49,7 @@ fn version(storage: &dyn Storage) -> Result<u32, StorageError> {
 }
 
 /// Format 2: records that grant something are authenticated. What is sealed says from then on that they are, so
-/// that nobody can have records of their own authenticated by calling the file an older one.
+/// that an attacker cannot have forged records authenticated by calling the file an older one.
 fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<StorageChange>, StorageError> {
     let (place, records) = (RecordKey::new(&[HASH_KEY]), authentic::bare(storage)?);
     let Some(sealed) = storage.get(Table::Meta, &place)? else {

@@ -23,7 +23,7 @@ struct PendingChanges {
     changes: Vec<StorageChange>,
     /// Bytes of the changes.
     size: usize,
-    /// Who wants to know what became of them.
+    /// Tasks that wait for the result of their changes.
     callers: Vec<oneshot::Sender<Result<(), StorageError>>>,
     /// Somebody is at it.
     running: bool,
@@ -35,7 +35,7 @@ impl Journal {
         Arc::new(Self { storage, waiting: Mutex::default(), keeping: Mutex::default() })
     }
 
-    /// Takes changes on that nobody waits for. Does not block where there is a Tokio runtime.
+    /// Queues changes whose result is not waited for. Does not block where there is a Tokio runtime.
     pub(super) fn add(self: &Arc<Self>, changes: impl IntoIterator<Item = StorageChange>) {
         self.take_on(changes, None);
     }
@@ -106,7 +106,7 @@ impl Journal {
         kept
     }
 
-    /// Until nothing waits, or it can not be kept now. One who began to wait since is told first: nobody else
+    /// Until nothing waits, or it cannot be kept now. One who began to wait since is told first: nobody else
     /// would run for it.
     fn run(&self) {
         loop {

@@ -5,10 +5,10 @@
 //! Reports of dead tokens are kept within moments, and in order; a kill in between can lose the newest ones,
 //! which the answers to their sends have told already. Of what is kept, the secrets of applications and the
 //! key that API keys are hashed with are sealed; device tokens, settings and answers are readable. Who may write to
-//! the file still can not make a tenant, give one a key, lift a limit or have another component run (`authentic`).
+//! the file still cannot make a tenant, give one a key, lift a limit or have another component run (`authentic`).
 //!
 //! A change is answered when it is kept. An application's secrets are opened and parsed when it is first
-//! sent for, so that a start takes no longer for thousands of applications, and an expired one hurts nobody.
+//! sent for, so that a start takes no longer for thousands of applications, and an expired one does no harm.
 
 mod answers;
 mod application;
@@ -60,7 +60,7 @@ pub struct ApplicationEntry {
     ready: OnceCell<Arc<RegisteredApplication>>,
 }
 
-/// All that is known, of all tenants.
+/// Everything that is known of all tenants.
 pub struct Registry {
     storage: Arc<dyn Storage>,
     key: SealingKey,
@@ -75,7 +75,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads what is kept. `feedback`: most dead tokens per application.
+    /// Reads the storage. `feedback`: maximum of dead tokens per application.
     pub fn open(storage: Arc<dyn Storage>, key: SealingKey, feedback: usize) -> Result<Self, StorageError> {
         format::migrate(&*storage, &key)?;
         let hasher = format::hasher(&*storage, &key)?;
@@ -94,12 +94,12 @@ impl Registry {
         Ok(registry)
     }
 
-    /// One that ends with the process.
+    /// Creates a registry that ends with the process.
     pub fn in_memory(feedback: usize) -> Result<Self, StorageError> {
         Self::open(Arc::new(MemoryStorage::default()), SealingKey::generate()?, feedback)
     }
 
-    /// Can changes be kept? What waits for a disk that works again is kept now. Blocks.
+    /// Checks that changes can be written, and writes those that waited for a working disk. Blocks.
     pub fn check_storage(&self) -> Result<(), StorageError> {
         self.storage.check()?;
         self.journal.flush()
@@ -110,7 +110,7 @@ impl Registry {
         &self.hasher
     }
 
-    /// Keeps an application; one with the same id is replaced, and sends under way finish with the old one.
+    /// Stores an application. One with the same id is replaced; sends in flight finish with the old one.
     /// `most`: applications of the tenant. Answers the new one, and the one that was replaced. Blocks.
     pub fn put(
         &self,
@@ -170,7 +170,7 @@ impl Registry {
         self.applications().get(tenant).and_then(|own| own.get(id)).cloned().ok_or_else(not_found)
     }
 
-    /// Forgets an application, and answers it; sends under way finish with it. Blocks.
+    /// Removes an application and returns it; sends in flight finish with it. Blocks.
     pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<Arc<ApplicationEntry>, Error> {
         let _order = self.changing();
         let entry = self.get(tenant, id)?;
@@ -198,7 +198,7 @@ impl Registry {
         Ok(record.secrets(tenant, &entry.id, &self.key).map_err(StorageError::from)?)
     }
 
-    /// Keeps what is not kept yet. Blocks.
+    /// Writes everything that is queued. Blocks.
     pub fn flush(&self) -> Result<(), StorageError> {
         self.journal.flush()
     }

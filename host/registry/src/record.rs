@@ -14,7 +14,7 @@ use pushlet_credential::{Credential, CredentialSummary, SealError, SealingKey, U
 use pushlet_model::contract::{self, Environment};
 use pushlet_model::tenant::TenantId;
 
-/// What may be read of an application.
+/// The readable part of an application's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplicationDescription {
     /// The name of its provider.

@@ -15,12 +15,12 @@ pub trait Storage: Send + Sync {
     /// Makes all changes, in their order, or none. When it returns they are kept.
     fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError>;
 
-    /// Is there room for changes, and can they be written?
+    /// Checks that there is room for changes and that they can be written.
     fn check(&self) -> Result<(), StorageError> {
         Ok(())
     }
 
-    /// Does what is kept outlive the process?
+    /// Returns true if records outlive the process.
     fn is_durable(&self) -> bool;
 }
 
@@ -146,7 +146,7 @@ impl StorageChange {
     }
 }
 
-/// Why records can not be read or kept.
+/// Why records cannot be read or kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// The operator: make room.

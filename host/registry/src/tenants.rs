@@ -1,4 +1,4 @@
-//! What is kept of tenants.
+//! Tenants, as they are stored.
 
 use std::time::SystemTime;
 
@@ -31,7 +31,7 @@ pub struct KeyRecord {
     pub expires: Option<SystemTime>,
 }
 
-/// As it is written, in JSON. Times in milliseconds since the Unix epoch.
+/// The JSON form. Times are in milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct StoredTenant {
     created: u64,

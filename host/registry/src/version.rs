@@ -29,7 +29,7 @@ pub struct ComponentVersion {
 /// By tenant, name and digest.
 pub(super) type ComponentVersions = BTreeMap<(TenantId, String, String), ComponentVersion>;
 
-/// As it is written, in JSON. Times in milliseconds since the Unix epoch.
+/// The JSON form. Times are in milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct StoredVersion {
     size: u64,

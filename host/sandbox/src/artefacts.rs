@@ -4,7 +4,7 @@
 //! who gives way; what this server itself runs is never pushed out. Files that are not ours are left alone.
 //!
 //! A file is the tag and the artefact. The tag is HMAC-SHA256 over everything that the artefact depends on:
-//! the component, wasmtime's version, the engine's settings, the machine; so nobody who lacks the key can put
+//! the component, wasmtime's version, the engine's settings, the machine; so no one without the key can put
 //! machine code where we would run it, and what is too old is simply not found.
 
 use std::collections::{HashMap, HashSet};
@@ -212,7 +212,7 @@ enum FileOwner {
     Writer,
 }
 
-/// Who is the owner of a file, by its name; None: it is not ours.
+/// Returns the owner of a file, by its name; None: it is not ours.
 fn owner_of(path: &Path) -> Option<FileOwner> {
     let is_hex =
         |text: &str, length| text.len() == length && text.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -228,7 +228,7 @@ fn owner_of(path: &Path) -> Option<FileOwner> {
     }
 }
 
-/// Which file goes when there is no room for the newest one: what nobody uses, then what its owner did not use for
+/// Chooses the file to evict when there is no room for the newest one (LRU): an unused one, then the one that its owner did not use for
 /// longest, then the same of the tenant who has the most.
 fn next_to_go(files: &[StoredArtefact], newest: &Path) -> Option<usize> {
     let oldest = |may_go: &dyn Fn(&StoredArtefact) -> bool| {
@@ -285,7 +285,7 @@ fn make_key(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A name that nobody else uses, beside the one that the file will have.
+/// A unique name in the folder of the name that the file will have.
 fn unfinished(path: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 8];
     fill(&mut random)?;

@@ -13,17 +13,17 @@ pub(super) struct CallBounds {
     /// Bytes of linear memory, summed over the instance's memories.
     pub memory: usize,
     pub call_timeout: Duration,
-    /// Who pays for the memory; None: nobody counts it.
+    /// The account that memory is charged to; None: it is not counted.
     pub account: Option<Arc<Account>>,
 }
 
 impl CallBounds {
-    /// What holds for everybody.
+    /// The sandbox's own limits.
     pub fn of(limits: &SandboxLimits) -> Self {
         Self { memory: limits.memory, call_timeout: limits.call_timeout, account: None }
     }
 
-    /// What holds for a tenant with these limits.
+    /// The narrower of the sandbox's limits and the tenant's.
     pub fn of_tenant(limits: &SandboxLimits, own: &tenant::TenantLimits, account: &Arc<Account>) -> Self {
         let bytes = |most: std::num::NonZeroU64| usize::try_from(most.get()).unwrap_or(usize::MAX);
         Self {

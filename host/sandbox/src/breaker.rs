@@ -44,7 +44,7 @@ pub(super) struct CallPass {
 pub(super) enum CallVerdict {
     Good,
     Failed,
-    /// The call was not made, or its end was nobody's fault.
+    /// The call was not made, or its failure was not the component's fault.
     Void,
 }
 
@@ -85,14 +85,14 @@ impl BreakerMachine {
                 Ok(CallPass { trial: false })
             }
             BreakerPhase::Open { until, pause } => {
-                // Nobody else passes while the trial is under way, or for one more pause if it gets lost.
+                // No other call passes while the trial is in flight, or for one more pause if its report is lost.
                 *until = now + *pause;
                 Ok(CallPass { trial: true })
             }
         }
     }
 
-    /// Did this open it?
+    /// Returns true if this report opened the breaker.
     fn report(&mut self, pass: CallPass, verdict: CallVerdict, now: Instant) -> bool {
         match (&mut self.state, verdict) {
             (BreakerPhase::Open { .. }, CallVerdict::Good) if pass.trial => {
@@ -137,7 +137,7 @@ fn drop_old(failures: &mut VecDeque<Instant>, window: Duration, now: Instant) {
 /// A breaker for many threads. As long as nothing fails it costs one atomic load per call.
 pub(super) struct QuarantineBreaker {
     machine: Mutex<BreakerMachine>,
-    /// Is there anything that the machine must be asked about?
+    /// False while the breaker is closed and has counted no failure, so that calls take no lock.
     disturbed: AtomicBool,
 }
 
@@ -157,7 +157,7 @@ impl QuarantineBreaker {
         self.with(|machine| machine.admit(Instant::now()))
     }
 
-    /// Did this open it?
+    /// Returns true if this report opened the breaker.
     pub(super) fn report(&self, pass: CallPass, verdict: CallVerdict) -> bool {
         if verdict != CallVerdict::Failed && !pass.trial {
             return false;

@@ -33,7 +33,7 @@ pub struct TenantProviders {
     shared: usize,
 }
 
-/// A tenant's name, and the component behind it; None: it can't be called now, and nothing else is in its place.
+/// A tenant's name, and the component behind it; None: it cannot be called now, and nothing else is in its place.
 pub type OwnProvider = (String, Option<Arc<Provider>>);
 
 impl TenantProviders {
@@ -41,17 +41,17 @@ impl TenantProviders {
         self.all.iter().find(|provider| provider.manifest().name == name)
     }
 
-    /// Is there one of this name that is not loaded?
+    /// Returns true if the provider of this name is not loaded.
     pub fn lacks(&self, name: &str) -> bool {
         self.missing.iter().any(|missing| missing == name)
     }
 
-    /// Is there any that is not loaded?
+    /// Returns true if any provider is not loaded.
     pub fn lacks_some(&self) -> bool {
         !self.missing.is_empty()
     }
 
-    /// Is the provider of this name one that the tenant uploaded?
+    /// Returns true if the tenant uploaded the provider of this name.
     pub fn is_own(&self, name: &str) -> bool {
         self.all.iter().skip(self.shared).any(|provider| provider.manifest().name == name)
     }
@@ -123,7 +123,7 @@ impl ProviderCatalogue {
         all.filter(|provider| provider.trust() == ComponentTrust::Uploaded).cloned().collect()
     }
 
-    /// Sets all providers of a tenant's own, in the order of their names. Calls under way finish with those
+    /// Sets all providers of a tenant's own, in the order of their names. Calls in flight finish with those
     /// that they began with.
     pub fn set_own(&self, tenant: &TenantId, own: &[OwnProvider]) {
         let _one_at_a_time = self.changes.lock();

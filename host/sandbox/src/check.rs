@@ -19,7 +19,7 @@ const MAX_HEADER_BYTES: usize = 4 << 10;
 const MAX_PATH: usize = 4 << 10;
 const MAX_CODE: usize = 128;
 const MAX_MESSAGE: usize = 1 << 10;
-/// A token or an id that is longer can't be handed on truthfully.
+/// A token or an id that is longer cannot be handed on truthfully.
 pub(super) const MAX_TOKEN: usize = 4 << 10;
 /// No service asks for more than a day.
 const MAX_WAIT: u64 = 24 * 3600 * 1000;
@@ -251,7 +251,7 @@ fn wrong_path(path: &str) -> Option<&'static str> {
     breaks.into_iter().find_map(|(broken, rule)| broken.then_some(rule))
 }
 
-/// Is it a path segment that climbs, plain or percent-encoded?
+/// Returns true for a path segment that climbs (`..`), plain or percent-encoded.
 fn dots(segment: &str) -> bool {
     let dot = |rest: &'_ str| match rest.as_bytes() {
         [b'.', ..] => Some(1),
@@ -319,7 +319,7 @@ pub(super) fn belongs_to_host(name: &HeaderName) -> bool {
     HOST_HEADERS.contains(name) || name.as_str().starts_with("proxy-")
 }
 
-/// Does the host put one of the manifest's credentials into this header?
+/// Returns true if the host puts one of the manifest's credentials into this header.
 fn carries_credential(manifest: &ProviderManifest, header: &HeaderName) -> bool {
     manifest.credentials.iter().any(|credential| match &credential.authentication {
         Authentication::SignedToken((_, place))

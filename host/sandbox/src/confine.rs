@@ -4,7 +4,7 @@
 //! then nothing is within reach: no privileges, no files, no sockets, no other process.
 
 /// Gives everything up that compiling does not need, for this thread and those that it starts. Answers what this
-/// kernel can not take away.
+/// kernel cannot take away.
 #[cfg(target_os = "linux")]
 pub(super) fn confine() -> Vec<String> {
     // The filter comes with the promise that no program that is run gets new privileges.

@@ -91,7 +91,7 @@ fn pool(limits: &SandboxLimits, pagemap_scan: Enabled) -> PoolingAllocationConfi
     pool
 }
 
-/// Does something at regular times for as long as it lives. An OS thread of its own: a runtime's task would
+/// Calls a function at regular intervals until it is dropped. An OS thread of its own: a runtime's task would
 /// stand still exactly when guests keep all workers busy.
 pub(super) struct Ticker {
     stop: Option<mpsc::Sender<()>>,

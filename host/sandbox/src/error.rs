@@ -7,7 +7,7 @@ use pushlet_model::error::{Error, Kind};
 /// The version of `wit/provider.wit` that this host serves.
 pub(super) const CONTRACT: &str = "0.1.0";
 
-/// What a component did instead of answering. The caller's request fails, nobody else notices.
+/// How a call of a component failed. The caller's request fails; no other request is affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     #[error("the provider did not answer in time")]
@@ -47,7 +47,7 @@ impl ProviderError {
         }
     }
 
-    /// Did it do wrong in a call that was made?
+    /// Returns true if the component itself failed in a call that was made.
     pub fn is_components_fault(&self) -> bool {
         !matches!(
             self,

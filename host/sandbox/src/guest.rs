@@ -1,4 +1,4 @@
-//! What a guest sees of the world: a WASI context that is empty and deterministic.
+//! The guest's environment: a WASI context that is empty and deterministic.
 //!
 //! No files, no environment, no arguments, no sockets. The clocks stand still at the call's `now`,
 //! randomness comes from the call's `entropy`, stdin is at its end, stdout and stderr go to a bounded log.
@@ -178,7 +178,7 @@ pub(super) struct MemoryLimiter {
     memory: usize,
     memory_left: usize,
     table_elements_left: usize,
-    /// On the tenant's account; None: nobody counts it.
+    /// Reserved on the tenant's account; None: it is not counted.
     reserved: Option<MemoryReservation>,
     /// Was growth refused? Tells a memory limit from other traps.
     pub(super) refused: bool,

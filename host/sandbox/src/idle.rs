@@ -11,7 +11,7 @@ use super::instance::GuestInstance;
 use super::limits::SandboxLimits;
 use pushlet_quota::account::Account;
 
-/// All shelves, and what they hold together.
+/// The idle instances of all tenants and components, and their totals.
 #[derive(Default)]
 pub(super) struct IdlePool {
     shelves: Mutex<Vec<Weak<IdleInstances>>>,

@@ -1,4 +1,4 @@
-//! What is known of a component before it is compiled: is it valid, what does it want, which world is it of?
+//! Inspects a component before it is compiled: its validity, imports, world and contract version.
 
 use wasmparser::types::Types;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
@@ -59,7 +59,7 @@ impl ComponentTypes {
     }
 }
 
-/// What a component exports beside what it must.
+/// The optional interfaces that a component exports.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ComponentInterfaces {
     pub management: bool,

@@ -89,7 +89,7 @@ impl Instances {
         self.shelf.len()
     }
 
-    /// Runs `call`, which calls this component, where it can't keep others waiting. A built-in component is
+    /// Runs `call`, which calls this component, where it cannot keep others waiting. A built-in component is
     /// called at once on this thread. For an uploaded one the call waits for the tenant's turn, in a task of
     /// its own: so a turn is never held by somebody who does not go on.
     pub async fn run<T: Send + 'static>(
@@ -108,7 +108,7 @@ impl Instances {
         joined(waiting.await)
     }
 
-    /// Are the settings of this application complete and sound? `Ok(Err(…))`: no, and why.
+    /// Checks the settings of this application. `Ok(Err(…))`: why they are refused.
     pub fn check_application(
         &self,
         context: &Context,

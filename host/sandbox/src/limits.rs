@@ -13,7 +13,7 @@ pub struct SandboxLimits {
     pub table_elements: usize,
     /// Bytes that one call may hand to the host, for a call about a single target.
     pub result: usize,
-    /// Bytes that it may hand over beside that for each target.
+    /// Additional bytes for each target.
     pub result_per_target: usize,
     /// Resource handles alive at once.
     pub handles: usize,
@@ -44,7 +44,7 @@ impl SandboxLimits {
     }
 }
 
-/// Whose code a component is.
+/// The origin of a component's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComponentTrust {
     /// This server's own. Its calls are short, and run wherever they are made.

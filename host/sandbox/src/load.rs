@@ -100,7 +100,7 @@ impl Provider {
         &self.loaded.manifest
     }
 
-    /// What the service keeps for an application beside its devices.
+    /// The collections that the service keeps for an application in addition to its devices.
     pub fn collections(&self) -> &[Collection] {
         self.loaded.manager.as_ref().map(CollectionManager::collections).unwrap_or_default()
     }
@@ -110,7 +110,7 @@ impl Provider {
         &self.loaded.digest
     }
 
-    /// Is a token in another spelling another token to it, for all that is known?
+    /// Returns true if the component has been seen to treat another spelling of a token as another token.
     pub fn tells_spellings_apart(&self) -> bool {
         self.tells_spellings_apart.load(Ordering::Relaxed)
     }

@@ -45,7 +45,7 @@ impl ProviderLoader {
     }
 
     /// Keeps what is compiled in a folder of at most `most` bytes. `key`: what proves that it is ours; else
-    /// one is kept beside it.
+    /// one is kept in the same folder.
     pub fn keep_artefacts(
         &mut self,
         directory: &Path,

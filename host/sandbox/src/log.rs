@@ -61,7 +61,7 @@ impl GuestLog {
     }
 }
 
-/// A guest's stdout and stderr. Always ready, never an error: printing can't make a call fail.
+/// A guest's stdout and stderr. Always ready, never an error: printing cannot make a call fail.
 #[derive(Clone)]
 pub(super) struct GuestOutput(Arc<GuestLog>);
 

@@ -1,4 +1,4 @@
-//! What a service keeps for an application beside its devices: calls of the optional interface `management`.
+//! What a service keeps for an application in addition to its devices: calls of the optional interface `management`.
 //! They are rare, so each has an instance of its own.
 
 use std::collections::HashSet;

@@ -21,10 +21,10 @@ use pushlet_model::error::Error;
 use pushlet_model::tenant::{self, TenantId};
 use pushlet_quota::account::Accounts;
 
-/// How often idle instances are looked through.
+/// Interval at which idle instances are swept.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Told of a quarantine: the tenant, the provider's name, the component's digest.
+/// Called at a quarantine with the tenant, the provider's name and the component's digest.
 type OnQuarantine = Box<dyn Fn(&TenantId, &str, &str) + Send + Sync>;
 
 /// The engine with everything that all components share.
@@ -35,14 +35,14 @@ pub struct Sandbox {
     pub(super) idle: Arc<IdlePool>,
     pub(super) shares: TenantQuotas,
     pub(super) usages: ProviderUsages,
-    /// Instances that live.
+    /// The number of live instances.
     pub(super) alive: Arc<AtomicUsize>,
     on_quarantine: OnceLock<OnQuarantine>,
     _tickers: [engine::Ticker; 2],
 }
 
 impl Sandbox {
-    /// Fails only where the machine can't run the sandbox (no memory to reserve, no thread to be had).
+    /// Fails only if the machine cannot run the sandbox (no memory to reserve, no thread).
     /// `accounts`: what uploaded components use is charged there.
     pub fn new(limits: SandboxLimits, accounts: Arc<Accounts>) -> Result<Arc<Self>, Error> {
         let engine = engine::new(&limits).map_err(Error::internal)?;
@@ -86,7 +86,8 @@ impl Sandbox {
         self.shares.accounts()
     }
 
-    /// Who shall be told when a component is quarantined, on the thread of its last call. The first to ask.
+    /// Sets the function that is called when a component is quarantined, on the thread of its last call. The first call
+    /// counts.
     pub fn on_quarantine(&self, act: impl Fn(&TenantId, &str, &str) + Send + Sync + 'static) {
         let _ = self.on_quarantine.set(Box::new(act));
     }

@@ -1,4 +1,4 @@
-//! What one tenant may have of the machine for components that it uploaded: its account, and narrower bounds.
+//! The quota of one tenant for components that it uploaded: its account, and narrower limits.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +11,7 @@ use pushlet_quota::account::{Account, Accounts, CpuMeter, Work, WorkPermit};
 /// Where the tenants' own limits are found.
 type LimitsOf = Box<dyn Fn(&TenantId) -> tenant::TenantLimits + Send + Sync>;
 
-/// The shares of all tenants.
+/// The quotas of all tenants.
 pub(super) struct TenantQuotas {
     accounts: Arc<Accounts>,
     limits_of: Arc<OnceLock<LimitsOf>>,
@@ -36,7 +36,7 @@ impl TenantQuotas {
     }
 }
 
-/// What one tenant has.
+/// The quota of one tenant.
 #[derive(Clone)]
 pub(super) struct TenantQuota {
     pub(super) account: Arc<Account>,

@@ -88,7 +88,7 @@ impl InterfaceTypes {
         of_types.or_else(of_functions)
     }
 
-    /// Does a function take or return a type, in whatever depth?
+    /// Returns true if a function takes or returns a type, at any depth.
     fn uses(&self, function: &str, name: &str) -> bool {
         let mut open: Vec<&String> =
             self.functions.get(function).into_iter().flat_map(|shape| &shape.uses).collect();

@@ -1,6 +1,6 @@
 //! The child process that compiles one component: `pushlet compile`.
 //!
-//! Compiling a stranger's code can cost any amount of time and memory, and can't be interrupted. So it happens
+//! Compiling a stranger's code can cost any amount of time and memory, and cannot be interrupted. So it happens
 //! in a process that bounds itself, and gives up all that it does not need, before it reads the first byte, and that
 //! its parent can kill. The
 //! component comes in at stdin, the artefact goes out at stdout, what is wrong with it to stderr.
@@ -19,7 +19,7 @@ pub(super) const OUT_OF_MEMORY: u8 = 4;
 
 /// How much less than others it is served when the processor is wanted.
 const NICENESS: i32 = 10;
-/// Seconds between the signal that can be caught and the one that can't.
+/// Seconds between the signal that can be caught and the one that cannot.
 const GRACE: u64 = 1;
 
 /// How what is no complaint begins on stderr.

@@ -28,14 +28,14 @@ pub struct AdminConfig {
     pub key_file: Option<PathBuf>,
 }
 
-/// Whom the configuration lets in, beside the tenants' keys.
+/// The callers that the configuration admits, in addition to those with tenants' keys.
 #[derive(Default)]
 pub struct CallerConfig {
     /// Who is the default tenant.
     pub login: Option<Login>,
     /// The operator's key.
     pub admin: Option<Hidden>,
-    /// Names of this server, beside those of this machine.
+    /// Names of this server, in addition to those of this machine.
     pub allowed_hosts: Vec<String>,
 }
 

@@ -4,12 +4,12 @@ use super::keys::{ConfigKey, KEYS};
 use super::value::{self, ValueKind};
 
 impl ConfigKey {
-    /// Does it stand for many keys, one for each name?
+    /// Returns true if it stands for many keys, one for each name.
     pub fn is_pattern(&self) -> bool {
         self.path.contains('<')
     }
 
-    /// Is this path, which may be a real one or a pattern's, mine?
+    /// Returns true if this path, a real one or that of a pattern, is covered by the key.
     pub fn covers(&self, path: &[&str]) -> bool {
         let mut own = self.path.split('.');
         path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_none()
@@ -56,12 +56,12 @@ pub fn find(path: &[&str]) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.covers(path))
 }
 
-/// Is the key at this path a list, whose members may hold colons?
+/// Returns true if the key at this path is a list, whose members may contain colons.
 pub fn is_list_of_texts(path: &str) -> bool {
     find(&segments(path)).is_some_and(|key| matches!(key.kind, ValueKind::Texts))
 }
 
-/// Is it the path of a table that holds keys?
+/// Returns true for the path of a table that holds keys.
 pub fn is_section(path: &[&str]) -> bool {
     KEYS.iter().any(|key| {
         let mut own = key.path.split('.');

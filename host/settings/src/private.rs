@@ -1,4 +1,4 @@
-//! Files and folders that decide what the server does: nobody else may change them.
+//! Files and folders that decide what the server does: no other user may change them.
 
 use std::path::Path;
 

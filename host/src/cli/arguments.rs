@@ -157,7 +157,7 @@ fn completions() -> Command {
         )
 }
 
-/// The completions of all commands. In memory: the library can't bear an output that is closed early.
+/// The completions of all commands. In memory: the library cannot bear an output that is closed early.
 pub fn complete(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command(&[]), "pushlet", &mut text);

@@ -16,7 +16,7 @@ use pushlet_api::{self as http, UnderWay, Watch};
 use pushlet_settings::{Config, Problem};
 use pushlet_transport::http_client;
 
-/// At the end: for closing the connections to the push services, on which nothing is under way any more.
+/// At the end: for closing the connections to the push services, which have no request in flight.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// At the end: for the last spans.
 const EXPORT_TIME: Duration = Duration::from_secs(2);
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// Nobody accepts: what does not fit into the backlog is not connected at all.
+    /// Connections are not accepted: what exceeds the backlog is not connected at all.
     #[tokio::test]
     async fn many_may_connect_at_once() {
         let listener = listen("127.0.0.1:0".parse().unwrap(), "http").unwrap();

@@ -46,10 +46,10 @@ const READ_AHEAD: u64 = 32 << 10;
 /// After a failure to accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// Bytes; RFC 9113 section 6.5.2 counts 32 for each field beside its text.
+/// Bytes; RFC 9113 section 6.5.2 adds 32 for each field.
 const HEADER_BYTES: u32 = 32 << 10;
 
-/// What a server needs beside its listener.
+/// Everything that a server needs in addition to its listener.
 pub struct Server {
     pub router: Router,
     /// What must end before the server may.
@@ -57,7 +57,7 @@ pub struct Server {
     /// None: plain HTTP.
     pub tls: Option<TlsAcceptor>,
     pub limits: LimitsConfig,
-    /// At shutdown: how long to wait for what is under way.
+    /// At shutdown: how long to wait for requests in flight.
     pub drain: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Server {
         Self { router, under_way, tls, limits: config.limits.clone(), drain: config.delivery.drain }
     }
 
-    /// Serves until `shutdown`, then stops to accept, lets what is under way finish for as long as
+    /// Serves until `shutdown`, then stops accepting, lets requests in flight finish for as long as
     /// `drain`, and returns. New requests on open connections get 503 from then on.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let shared = Arc::new(ServerShared {

@@ -1,4 +1,4 @@
-//! How far a transfer lags behind the least rate that is accepted.
+//! How far a transfer lags behind the minimum data rate.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ pub enum BreakerState {
     Closed,
     /// Requests are refused for this long.
     Open(Duration),
-    /// The pause is over: the next request is the probe, or it is under way.
+    /// The pause is over: the next request is the probe, or the probe is in flight.
     HalfOpen,
 }
 
@@ -85,7 +85,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// What callers are told while a probe is under way.
+    /// The retry time that callers get while a probe is in flight.
     pub fn probe_time(&self) -> Duration {
         self.backoff.base.max(Duration::from_secs(1))
     }

@@ -26,7 +26,7 @@ const MOST_ADDRESSES: usize = 16;
 #[derive(Clone)]
 pub(super) struct HostResolver {
     pub lookups: DnsLookups,
-    /// Whose share a lookup comes out of.
+    /// The tenant whose share a lookup is taken from.
     pub tenant: TenantId,
     /// Only public addresses are returned.
     pub guarded: bool,

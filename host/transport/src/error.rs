@@ -1,4 +1,4 @@
-//! What can go wrong with a send, and what is known of the request's fate.
+//! Failures of a send, and what is known about the request.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const PEERS_PAUSE: Duration = Duration::from_secs(1);
 /// Characters of a reason that callers are told.
 const LONGEST_REASON: usize = 300;
 
-/// What is known of a request that got no answer.
+/// What is known about a request without a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestState {
     /// The peer has not processed it and never will: it is safe to send again.

@@ -24,7 +24,7 @@ pub(super) struct Handover(Arc<AtomicU8>);
 
 impl HandoverBody {
     pub fn new(bytes: Bytes) -> (Self, Handover) {
-        // Of a request without a body nobody is asked for one.
+        // hyper does not poll the body of a request that has none.
         let (whose, left) = if bytes.is_empty() { (TAKEN, None) } else { (OURS, Some(bytes)) };
         let whose = Arc::new(AtomicU8::new(whose));
         (HandoverBody { left, whose: whose.clone() }, Handover(whose))

@@ -62,7 +62,7 @@ struct HttpsPeer {
 
 struct PeerHealth {
     breaker: CircuitBreaker,
-    /// A request is under way that shall tell whether the peer is back.
+    /// A probe is in flight that decides whether the peer is back.
     probing: bool,
     last_failure: Option<DialError>,
     used_at: Instant,
@@ -244,7 +244,7 @@ impl HttpsPeer {
     }
 }
 
-/// A place among those that wait.
+/// A request in the queue.
 struct QueuePlace<'a> {
     waiting: &'a AtomicUsize,
     before: usize,
@@ -262,7 +262,7 @@ impl Drop for QueuePlace<'_> {
     }
 }
 
-/// A request that the breaker let pass.
+/// A request that the circuit breaker let pass.
 struct RequestTrial<'a> {
     peer: &'a HttpsPeer,
     is_probe: bool,

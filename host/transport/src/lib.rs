@@ -89,14 +89,14 @@ impl Transport {
         }
     }
 
-    /// What is open, in flight and waiting now.
+    /// Open connections, and requests in flight and waiting.
     pub fn snapshot(&self) -> Vec<ConnectionStats> {
         let mut all = self.0.http2.snapshot();
         all.extend(self.0.https.snapshot());
         all
     }
 
-    /// Nobody is this any more: closes its connections as soon as their streams have ended.
+    /// The identity is no longer used: closes its connections once their open streams finish.
     /// An anonymous identity is that of `tenant`.
     pub fn retire(&self, tenant: &TenantId, identity: &ClientIdentity) {
         let identity = identity.key(tenant);
@@ -104,7 +104,7 @@ impl Transport {
         self.0.https.retire(&identity);
     }
 
-    /// Refuses new requests with [`FailureCause::ShuttingDown`], lets those under way finish, and closes the
+    /// Refuses new requests with [`FailureCause::ShuttingDown`], lets those in flight finish, and closes the
     /// connections in order. Cuts what is left after `within`.
     pub async fn drain(&self, within: Duration) {
         self.0.draining.store(true, Ordering::Release);

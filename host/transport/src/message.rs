@@ -1,4 +1,4 @@
-//! Requests, and who sends them.
+//! Requests, and the identities that send them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::origin::Origin;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
 
-/// How a request travels.
+/// The protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/2 only, over few connections that are kept for hours to days (APNs).
@@ -22,7 +22,7 @@ pub enum Protocol {
     Https,
 }
 
-/// Who speaks. Requests of different identities never share an [`Protocol::Http2`] connection.
+/// The client's identity towards a peer. Requests of different identities never share an [`Protocol::Http2`] connection.
 #[derive(Clone)]
 pub enum ClientIdentity {
     Anonymous,
@@ -42,7 +42,7 @@ pub struct TlsCertificate {
 /// One request.
 #[derive(Clone)]
 pub struct Request {
-    /// Whose request it is: what connections and lookups take comes out of its share.
+    /// The tenant whose share connections and lookups are taken from.
     pub tenant: TenantId,
     pub origin: Origin,
     pub protocol: Protocol,
@@ -55,11 +55,11 @@ pub struct Request {
     /// Its own, which win over the common ones of the same name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Bytes,
-    /// When the caller wants to know, come what may.
+    /// The response is not awaited beyond this time.
     pub deadline: Instant,
     /// Whether the origin came from outside, so that only public addresses are dialled.
     pub guarded: bool,
-    /// The account that a large answer is counted on; None: nobody counts it.
+    /// The account that a large response is charged to; None: it is not counted.
     pub payer: Option<Arc<Account>>,
 }
 
@@ -82,7 +82,7 @@ impl Request {
     }
 }
 
-/// What tells identities apart.
+/// Distinguishes identities.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum IdentityKey {
     /// Each tenant has connections of its own, for nothing else tells whose they are.

@@ -1,4 +1,4 @@
-//! An answer of a peer, and the connection that it came over.
+//! The response of a peer, and the connection that it came over.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::http2::pool::StreamOrigin;
 use pushlet_quota::account::MemoryReservation;
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -22,7 +22,7 @@ pub struct Response {
     pub connection: ConnectionHandle,
 }
 
-/// The connection that an answer came over.
+/// The connection that a response came over.
 pub struct ConnectionHandle(pub(super) Option<StreamOrigin>);
 
 impl ConnectionHandle {

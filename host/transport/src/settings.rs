@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 /// How the transport behaves. Every bound is per origin and identity unless it says otherwise.
 #[derive(Debug, Clone)]
 pub struct TransportSettings {
-    /// Trusted beside the system's root certificates.
+    /// Trusted in addition to the system's root certificates.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// Time for DNS, TCP and TLS together.
     pub connect_timeout: Duration,

@@ -24,7 +24,7 @@ impl RecentTargets {
         self.next += 1;
     }
 
-    /// Does the line of this number have another text? False if it is too long ago.
+    /// Returns true if the line of this number has another text; false if it is too long ago.
     pub fn differs(&self, line: u64, target: &str) -> bool {
         let first = self.next - self.keys.len() as u64;
         let place = line.checked_sub(first).and_then(|place| usize::try_from(place).ok());

@@ -19,7 +19,7 @@ const WIDTH: u64 = 16;
 const COLUMNS: usize = 79;
 /// The rate is that of the last seconds: so many looks, a pause apart.
 const LOOKS: usize = 25;
-/// Statuses that need nobody's attention.
+/// Statuses that need no attention.
 const GOOD: [&str; 4] = ["delivered", "replaced", "valid", "duplicate"];
 
 pub struct ProgressDisplay {

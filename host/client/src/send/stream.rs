@@ -110,7 +110,7 @@ pub async fn send(
         return end.map(|end| StreamEnd { stopped: true, ..end });
     }
     if end.is_err() {
-        // It may be waiting for input that nobody needs any more.
+        // It may be waiting for input that is no longer needed.
         reading.abort();
         return end;
     }
@@ -177,7 +177,7 @@ async fn next_targets(
         let place = room.acquire().await.ok()?;
         let most = PIECE.min(1 + room.available_permits());
         let count = waiting.recv_many(received, most).await;
-        // Nobody else takes any, so those that were counted are still there.
+        // This is the only consumer, so those that were counted are still there.
         let others = room.acquire_many(u32::try_from(count.saturating_sub(1)).ok()?).await.ok()?;
         (count > 0).then(|| {
             place.forget();

@@ -21,10 +21,10 @@ impl Target {
     }
 }
 
-/// What a target is told apart by: the beginning of a digest.
+/// Identifies a target: the beginning of a digest.
 pub type TargetKey = [u8; 16];
 
-/// Targets that have a final result: 16 bytes for each, however long it is.
+/// Targets that have a final result: 16 bytes for each, whatever its length.
 #[derive(Default)]
 pub struct FinishedTargets(HashSet<TargetKey>);
 
@@ -50,7 +50,7 @@ pub fn key(target: &str) -> TargetKey {
     key
 }
 
-/// What a target is told apart by: its line without space around it.
+/// Strips white space and byte order marks around a line.
 pub fn trimmed(line: &str) -> &str {
     line.trim_matches(|letter: char| letter.is_ascii_whitespace() || letter == '\u{feff}')
 }

@@ -62,12 +62,12 @@ impl CertificateInfo {
         })
     }
 
-    /// Does Apple mark it as a push certificate?
+    /// Returns true if Apple marks it as a push certificate.
     pub(crate) fn is_for_push(&self) -> bool {
         self.is_marked
     }
 
-    /// Can it push in this environment? A certificate without marks of environments is none of Apple's, or is good
+    /// Returns true if it can push in this environment. A certificate without marks of environments is none of Apple's, or is good
     /// for both.
     pub(crate) fn is_for(&self, environment: Environment) -> bool {
         let name = match environment {
@@ -77,18 +77,18 @@ impl CertificateInfo {
         self.environments.is_empty() || self.environments.contains(&name)
     }
 
-    /// Is its UID a team's id, as in Apple's certificates for signing code?
+    /// Returns true if its UID is a team's id, as in Apple's certificates for signing code.
     pub(crate) fn names_team(&self) -> bool {
         let is_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
         self.uid.as_deref().is_some_and(|uid| uid.len() == TEAM_ID && uid.bytes().all(is_id))
     }
 
-    /// Is this one of its topics?
+    /// Returns true if this is one of its topics.
     pub(crate) fn covers(&self, topic: &str) -> bool {
         self.uid.as_deref() == Some(topic) || self.topics.iter().any(|covered| covered == topic)
     }
 
-    /// Is it valid at this time?
+    /// Checks that it is valid at this time.
     pub(crate) fn check_validity(&self, now: SystemTime) -> Result<(), FileFault> {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);

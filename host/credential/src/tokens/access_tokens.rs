@@ -1,5 +1,5 @@
 //! Access tokens that the host fetches from a token endpoint (RFC 6749, RFC 7523), one request at a
-//! time for each account, cached, and fetched anew before the old one ends.
+//! time for each account, cached, and refreshed before the old one expires.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ use pushlet_quota::account::Account;
 const FETCH_TIME: Duration = Duration::from_secs(10);
 /// A token that was just fetched and is refused would be the same if fetched again.
 const MINIMUM_AGE: Duration = Duration::from_secs(30);
-/// For so long a refusal is answered without asking again.
+/// A refusal is repeated to callers for this long, without another request.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(crate) struct TokenFetch<'a> {
     pub(crate) trust: &'a dyn TokenTrust,
     /// Makes the form; called only when a request is really made.
     pub(crate) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
-    /// Whose work it is to sign what the form needs; called only when a request is really made.
+    /// The account that is charged for signing the form's assertion; called only when a request is made.
     pub(crate) account: &'a (dyn Fn() -> Arc<Account> + Sync),
     pub(crate) refresh_before: Duration,
     /// What stands before the token in the header.
@@ -88,7 +88,7 @@ struct FetchCounters {
 struct FetchSlot {
     token: Option<FetchedToken>,
     failure: Option<FetchFailure>,
-    /// The request under way.
+    /// The request in flight.
     flight: Option<watch::Receiver<Option<FetchResult>>>,
 }
 
@@ -228,7 +228,7 @@ impl AccessTokens {
                 Err(error) => Err(error),
             };
             let fetched = landing.land(answer);
-            // Nobody may be waiting any more; the slot has the result in any case.
+            // All waiters may have gone; the slot keeps the result in any case.
             let _ = landed.send(Some(fetched));
         });
         Ok(flight)
@@ -253,7 +253,7 @@ fn encoded(form: &FormFields) -> String {
     body.finish()
 }
 
-/// What is done with an answer.
+/// Stores the result of a token request.
 struct FetchCompletion {
     slots: Arc<TokenCache<FetchSlot>>,
     id: TokenId,

@@ -27,7 +27,7 @@ use pushlet_model::digest::DigestParts;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
 
-/// What the host adds to an exchange.
+/// The authentication that the host adds to a request.
 pub enum Authorization {
     /// The connection must be made with this certificate.
     ClientCertificate(ClientCertificate),
@@ -40,7 +40,7 @@ pub enum Authorization {
     },
 }
 
-/// How many tokens there were since the process began.
+/// Numbers of tokens since the process started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenCounts {
     /// Signed by this host.
@@ -51,10 +51,10 @@ pub struct TokenCounts {
     pub failed_fetches: u64,
 }
 
-/// What is to be authenticated.
+/// The request to be authenticated.
 #[derive(Clone, Copy)]
 pub struct AuthorizeRequest<'a> {
-    /// Whose exchange it is: whose work, and whose share of the tokens that are kept.
+    /// The tenant that is charged for the signature and for the cached token.
     pub tenant: &'a TenantId,
     pub credential: &'a Credential,
     /// The credential's kind, from the provider's manifest.
@@ -66,7 +66,7 @@ pub struct AuthorizeRequest<'a> {
     pub token_trust: &'a dyn TokenTrust,
 }
 
-/// Makes authorizations, and owns the tokens of the whole process.
+/// Creates authorizations, and owns the tokens of the whole process.
 pub struct Authorizer {
     provider_tokens: ProviderTokens,
     access_tokens: AccessTokens,
@@ -107,7 +107,7 @@ impl Authorizer {
         }
     }
 
-    /// Is everything there that [`Authorizer::authorize`] needs? Signs nothing, and asks no token endpoint.
+    /// Checks that everything is there that [`Authorizer::authorize`] needs. Signs nothing, and calls no token endpoint.
     pub fn check(&self, exchange: AuthorizeRequest<'_>) -> Result<(), AuthorizeError> {
         let signed = |token: &SignedToken| {
             let key = token_key(exchange.credential, &token.key)?;

@@ -13,7 +13,7 @@ pub(crate) type Key = [u8; 32];
 
 /// Bytes of all tokens of a kind.
 const MOST_BYTES: usize = 32 << 20;
-/// What an entry takes apart from the text of its token.
+/// Bytes of an entry in addition to the text of its token.
 const OVERHEAD: usize = 512;
 
 /// Values by digest. Tenants that need the same token own it together.

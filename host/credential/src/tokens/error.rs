@@ -16,7 +16,7 @@ pub enum AuthorizeError {
     /// The operator: the token endpoint refuses the credential. The description is the endpoint's own, made harmless.
     #[error("the token endpoint refused the credential: {code}{}", described(description.as_deref()))]
     Refused { code: String, description: Option<String> },
-    /// Nobody: wait. The detail is for the log.
+    /// No one: wait. The detail is for the log.
     #[error("the token endpoint is not available: {reason}")]
     Unavailable { reason: String, detail: String, retry_after: Option<Duration> },
     /// The owner of the credential: it names a token endpoint that may not be asked. The detail is for the log.

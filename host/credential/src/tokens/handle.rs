@@ -8,7 +8,7 @@ use super::error::AuthorizeError;
 /// A digest of everything that decides the token.
 pub(crate) type TokenId = [u8; 32];
 
-/// Which token was used.
+/// Identifies the token that was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHandle {
     pub(crate) origin: TokenSource,

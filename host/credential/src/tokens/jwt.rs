@@ -68,7 +68,7 @@ impl TokenInputs<'_> {
         }
     }
 
-    /// Adds what a source is: its kind, and its value if that is not made anew with every mint.
+    /// Adds what a source is: its kind, and its value if that does not change with every mint.
     fn describe(&self, source: &Source, into: &mut DigestParts) -> Result<(), AuthorizeError> {
         let (kind, value) = match source {
             Source::Literal(json) => ("literal", json.as_str()),

@@ -23,7 +23,7 @@ impl ClockReading {
         wall.max(self.steady.saturating_duration_since(earlier.steady))
     }
 
-    /// Has the wall clock been set back, so that a token of `earlier` claims to be from the future?
+    /// Returns true if the wall clock has been set back, so that a token of `earlier` claims to be from the future.
     pub(crate) fn precedes(&self, earlier: &Self) -> bool {
         /// Clock corrections smaller than this are normal.
         const SLACK: Duration = Duration::from_secs(60);

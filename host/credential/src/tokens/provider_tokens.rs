@@ -120,7 +120,7 @@ impl ProviderTokens {
         Err(AuthorizeError::DeadlineExceeded)
     }
 
-    /// Has the token signed in a task of its own, which leaves it in the slot.
+    /// Signs the token in a task of its own, which stores it in the slot.
     fn start(
         &self,
         slot: &Arc<Mutex<SigningSlot>>,
@@ -150,7 +150,7 @@ impl ProviderTokens {
             if let Ok((value, _)) = &signed {
                 tokens.stored(&id, value.len());
             }
-            // Nobody may be waiting any more; the slot has the token in any case.
+            // All waiters may have gone; the slot keeps the token in any case.
             let _ = landed.send(Some(signed));
         });
         Ok(flight)

@@ -46,7 +46,7 @@ impl SigningJob {
     }
 }
 
-/// What stands around a token in the header.
+/// The text around a token in the header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum HeaderFrame<'a> {
     Prefix(&'a str),

@@ -1,9 +1,10 @@
-//! A bucket that fills with time and is emptied by use. It may go below zero. Time is an argument.
+//! A token bucket of processor time: it fills with time and is emptied by use. The level may go below zero, because
+//! work is charged after it was done. Time is an argument.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// So much processor time per second, and some more after a rest.
+/// Limits the rate of use, and allows a burst after a rest.
 pub(super) struct TokenBucket {
     /// Seconds of processor time.
     level: f64,

@@ -52,10 +52,10 @@ impl Default for AccountSettings {
     }
 }
 
-/// Makes room on an account that is full. Returns whether it made any.
+/// Frees memory on an account that is full. Returns true if it freed any.
 type MemoryReclaim = Box<dyn Fn(&Arc<Account>) -> bool + Send + Sync>;
 
-/// What all accounts share.
+/// Totals and limits of the whole process.
 struct AccountTotals {
     memory: ProcessMemory,
     work: WorkTotals,
@@ -63,14 +63,14 @@ struct AccountTotals {
     reclaim: OnceLock<MemoryReclaim>,
 }
 
-/// The accounts of all tenants.
+/// The accounts of all tenants: memory that is reserved, and processor time behind a rate limit (a token bucket).
 pub struct Accounts {
     settings: AccountSettings,
     common: Arc<AccountTotals>,
     tenants: Mutex<KnownAccounts>,
 }
 
-/// An account lives for as long as anything uses it.
+/// Weak references: an account lives for as long as anything uses it.
 #[derive(Default)]
 struct KnownAccounts {
     by_tenant: HashMap<TenantId, Weak<Account>>,
@@ -78,7 +78,7 @@ struct KnownAccounts {
     prune_at: usize,
 }
 
-/// What one tenant uses, and may use.
+/// What one tenant uses, and its limits.
 pub struct Account {
     tenant: TenantId,
     common: Arc<AccountTotals>,

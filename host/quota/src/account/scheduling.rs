@@ -15,7 +15,7 @@ use pushlet_model::error::Error;
 const MOST_WAITING: usize = 64;
 
 impl Account {
-    /// May the tenant begin such work now? `Err`: it used up its processor time (429).
+    /// Returns an error (429) if the tenant has used up its processor time for such work.
     pub fn admit_work(&self, work: Work) -> Result<(), Error> {
         self.cpu_wait(work).map_or(Ok(()), |wait| {
             let message = "the tenant's processor time is used up (limit cpu_milliseconds_per_second)";
@@ -33,7 +33,7 @@ impl Account {
         budget.admit(Instant::now()).err()
     }
 
-    /// Charges processor time that was used.
+    /// Charges processor time after it was used.
     pub fn charge_work(&self, work: Work, used: Duration) {
         self.work.totals.add(work, used);
         self.common.work.add(work, used);
@@ -50,7 +50,7 @@ impl Account {
         CpuMeter { account: self, work, start: thread_cpu_time() }
     }
 
-    /// The tenant's work kept its place for long without an end: it is served after others for a while.
+    /// Demotes the tenant: its work occupied a thread for long, so it is served after others for a while.
     pub fn defer(&self) {
         self.work.budgets().light.charge_all();
     }
@@ -60,7 +60,7 @@ impl Account {
         self.work.budgets().requests.rate_of_use(Instant::now())
     }
 
-    /// Processor time since this account was made.
+    /// Processor time since this account was created.
     pub fn work_by_kind(&self) -> [(Work, Duration); Work::ALL.len()] {
         self.work.totals.all()
     }
@@ -115,7 +115,7 @@ impl Account {
     }
 }
 
-/// One of the tenant's jobs, from its queue to its end.
+/// Counts one of the tenant's jobs from the queue to its end.
 struct QueuedJob(Arc<Account>);
 
 impl Drop for QueuedJob {
@@ -124,7 +124,7 @@ impl Drop for QueuedJob {
     }
 }
 
-/// The right to run one job on a low-priority thread.
+/// A permit to run one job on a low-priority thread.
 pub struct WorkPermit {
     common: Arc<AccountTotals>,
     is_light: bool,

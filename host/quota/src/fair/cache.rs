@@ -12,7 +12,7 @@ const MOST_EXAMINED: usize = 64;
 /// Owners whose entries one insertion examines at most.
 const MOST_VICTIMS: usize = 8;
 
-/// The owner's share is in use, and nothing that could make room may be evicted yet.
+/// The owner's share is in use, and no entry may be evicted yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheFull;
 

@@ -13,13 +13,13 @@ use super::share;
 /// delays none of the others. Cheap to clone.
 pub struct FairPermits<O: Clone + Eq + Hash>(Arc<Mutex<PermitState<O>>>);
 
-/// The right to go ahead, given back on drop.
+/// One permit, returned on drop.
 pub struct FairPermit<O: Clone + Eq + Hash> {
     permits: FairPermits<O>,
     owner: O,
 }
 
-/// As many tasks of this owner are waiting as may.
+/// The owner's queue is full (back-pressure).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull;
 

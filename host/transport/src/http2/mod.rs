@@ -34,7 +34,7 @@ const SHARDS: usize = 16;
 /// How often pools that have ended are removed.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// All pools.
+/// All connection pools, divided into shards so that pushes do not wait for one lock.
 pub(super) struct Http2Pools {
     tls: Arc<TlsConfigs>,
     settings: Arc<TransportSettings>,

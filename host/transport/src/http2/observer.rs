@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
-/// What a GOAWAY said.
+/// The content of a GOAWAY frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoAway {
     pub last_stream_id: u32,
@@ -40,12 +40,12 @@ impl GoAway {
     }
 }
 
-/// What was seen so far on one connection.
+/// The frames seen so far on one connection.
 pub struct ConnectionRecord {
     started: Instant,
     /// Milliseconds after `started`, of the last byte that came in. 0 while none came.
     heard: AtomicU64,
-    /// A GOAWAY came that nobody has asked for yet.
+    /// A GOAWAY came that was not reported yet.
     news: AtomicBool,
     seen: Mutex<PeerSignals>,
 }

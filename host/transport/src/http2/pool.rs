@@ -28,7 +28,7 @@ pub struct ConnectionPool {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) settings: Arc<TransportSettings>,
     shared: Mutex<PoolShared>,
-    /// The keeper must look at the state anew.
+    /// Wakes the keeper: the state has changed.
     pub(super) changed: Notify,
     /// Becomes true when the keeper leaves.
     pub(super) ended: watch::Sender<bool>,
@@ -49,7 +49,7 @@ pub(super) struct PoolShared {
     pub(super) cut: bool,
 }
 
-/// Why no stream was had.
+/// Why no stream was acquired.
 pub enum AcquireError {
     /// The pool has ended; make a new one.
     Ended,
@@ -254,7 +254,7 @@ impl Drop for StreamLease {
     }
 }
 
-/// A place in the queue.
+/// A request in the queue.
 struct QueuedRequest<'a> {
     pool: &'a Arc<ConnectionPool>,
     ticket: QueueTicket,

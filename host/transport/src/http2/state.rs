@@ -22,7 +22,7 @@ pub struct PoolLimits {
     pub backoff: BackoffPolicy,
 }
 
-/// What becomes of a request for a stream.
+/// The decision about a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StreamAdmission<C> {
     Stream(C),
@@ -34,7 +34,7 @@ pub enum StreamAdmission<C> {
     Ended,
 }
 
-/// What the shell must do now.
+/// An instruction to the shell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PoolAction<C, W> {
     /// Give a stream of the connection to the waiter; if it has gone away, `release` the stream.
@@ -54,7 +54,7 @@ enum ConnectionPhase {
     Open,
     /// It may be dead: no new streams until it answers a PING.
     Suspect,
-    /// It takes no new streams; those under way end.
+    /// It takes no new streams; those in flight finish.
     Retired,
 }
 
@@ -221,12 +221,12 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// Close every connection as soon as nobody uses or waits for it.
+    /// Closes every connection as soon as it is unused and no request waits for it.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Nobody uses it or waits, and it has no connection.
+    /// No request is in flight or waiting, and the pool has no connection.
     pub fn is_unused(&self) -> bool {
         self.slots.is_empty() && self.waiting.is_empty() && self.refused.is_empty() && !self.connecting
     }
