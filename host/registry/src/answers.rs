@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Registry;
-use super::journal::Journal;
+use super::journal::ChangeJournal;
 use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table, cut_off};
 use super::time::{from_unix, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
@@ -26,7 +26,7 @@ pub struct StoredAnswer {
 #[derive(Clone)]
 pub struct AnswerStore {
     storage: Arc<dyn Storage>,
-    journal: Arc<Journal>,
+    journal: Arc<ChangeJournal>,
 }
 
 impl Registry {

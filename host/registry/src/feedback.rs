@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::journal::Journal;
+use super::journal::ChangeJournal;
 use super::storage::{RecordKey, StorageChange, Table};
 use super::time::unix_milliseconds;
 use pushlet_model::tenant::TenantId;
@@ -42,7 +42,7 @@ pub struct FeedbackList {
 
 /// Where a list is kept.
 pub(super) struct FeedbackLocation {
-    pub journal: Arc<Journal>,
+    pub journal: Arc<ChangeJournal>,
     pub tenant: TenantId,
     pub application: String,
 }

@@ -11,7 +11,7 @@ use super::storage::{Storage, StorageChange, StorageError};
 const MOST_WAITING: usize = 64 << 20;
 
 /// Keeps changes in their order.
-pub(super) struct Journal {
+pub(super) struct ChangeJournal {
     storage: Arc<dyn Storage>,
     waiting: Mutex<PendingChanges>,
     /// Held while something is being kept, so that the order holds.
@@ -30,7 +30,7 @@ struct PendingChanges {
     lost: u64,
 }
 
-impl Journal {
+impl ChangeJournal {
     pub(super) fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
         Arc::new(Self { storage, waiting: Mutex::default(), keeping: Mutex::default() })
     }
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn what_waits_is_kept_before_what_comes_after() {
         let disk = Arc::new(Disk::default());
-        let journal = Journal::new(disk.clone());
+        let journal = ChangeJournal::new(disk.clone());
         disk.broken.store(true, Ordering::Relaxed);
         journal.add(put("a", 1));
         assert_eq!(journal.commit(put("b", 1).into()), Err(full()), "the caller tries again or does not");
@@ -225,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_told_and_no_more_than_so_much_waits() {
         let disk = Arc::new(Disk::default());
-        let journal = Journal::new(disk.clone());
+        let journal = ChangeJournal::new(disk.clone());
         journal.keep(put("a", 1)).await.unwrap();
         disk.broken.store(true, Ordering::Relaxed);
         assert_eq!(journal.keep(put("b", 1)).await, Err(full()));
@@ -239,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn one_who_tries_again_at_once_is_told_again() {
         let disk = Arc::new(Disk::default());
-        let journal = Journal::new(disk.clone());
+        let journal = ChangeJournal::new(disk.clone());
         disk.broken.store(true, Ordering::Relaxed);
         // Each try comes while the run of the one before it ends.
         for _ in 0..2_000 {

@@ -32,7 +32,7 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::OnceCell;
 
-use journal::Journal;
+use journal::ChangeJournal;
 use pushlet_credential::{KeyHasher, SealingKey, UploadedSecrets};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
@@ -65,7 +65,7 @@ pub struct Registry {
     storage: Arc<dyn Storage>,
     key: SealingKey,
     hasher: KeyHasher,
-    journal: Arc<Journal>,
+    journal: Arc<ChangeJournal>,
     applications: RwLock<HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>>,
     versions: RwLock<version::ComponentVersions>,
     /// Held from the check of a change to its end, so that what is kept and what is in memory agree.
@@ -80,7 +80,7 @@ impl Registry {
         format::migrate(&*storage, &key)?;
         let hasher = format::hasher(&*storage, &key)?;
         let registry = Self {
-            journal: Journal::new(storage.clone()),
+            journal: ChangeJournal::new(storage.clone()),
             versions: RwLock::new(version::read(&*storage, &hasher)?),
             hasher,
             storage,

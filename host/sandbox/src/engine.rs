@@ -93,12 +93,12 @@ fn pool(limits: &SandboxLimits, pagemap_scan: Enabled) -> PoolingAllocationConfi
 
 /// Calls a function at regular intervals until it is dropped. An OS thread of its own: a runtime's task would
 /// stand still exactly when guests keep all workers busy.
-pub(super) struct Ticker {
+pub(super) struct IntervalThread {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Ticker {
+impl IntervalThread {
     pub(super) fn start(
         name: &str,
         period: Duration,
@@ -114,7 +114,7 @@ impl Ticker {
     }
 }
 
-impl Drop for Ticker {
+impl Drop for IntervalThread {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -38,7 +38,7 @@ pub struct Sandbox {
     /// The number of live instances.
     pub(super) alive: Arc<AtomicUsize>,
     on_quarantine: OnceLock<OnQuarantine>,
-    _tickers: [engine::Ticker; 2],
+    _tickers: [engine::IntervalThread; 2],
 }
 
 impl Sandbox {
@@ -122,10 +122,10 @@ fn tickers(
     engine: &Engine,
     idle: &Arc<IdlePool>,
     idle_for: Duration,
-) -> std::io::Result<[engine::Ticker; 2]> {
+) -> std::io::Result<[engine::IntervalThread; 2]> {
     let engine = engine.clone();
-    let epoch = engine::Ticker::start("epoch", engine::TICK, move || engine.increment_epoch())?;
+    let epoch = engine::IntervalThread::start("epoch", engine::TICK, move || engine.increment_epoch())?;
     let sweeps = u32::try_from(idle_for.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX);
     let idle = idle.clone();
-    Ok([epoch, engine::Ticker::start("idle", SWEEP, move || idle.sweep(sweeps))?])
+    Ok([epoch, engine::IntervalThread::start("idle", SWEEP, move || idle.sweep(sweeps))?])
 }

@@ -20,18 +20,18 @@ pub(super) struct HandoverBody {
 }
 
 /// The other end of a [`HandoverBody`].
-pub(super) struct Handover(Arc<AtomicU8>);
+pub(super) struct BodyHandover(Arc<AtomicU8>);
 
 impl HandoverBody {
-    pub fn new(bytes: Bytes) -> (Self, Handover) {
+    pub fn new(bytes: Bytes) -> (Self, BodyHandover) {
         // hyper does not poll the body of a request that has none.
         let (whose, left) = if bytes.is_empty() { (TAKEN, None) } else { (OURS, Some(bytes)) };
         let whose = Arc::new(AtomicU8::new(whose));
-        (HandoverBody { left, whose: whose.clone() }, Handover(whose))
+        (HandoverBody { left, whose: whose.clone() }, BodyHandover(whose))
     }
 }
 
-impl Handover {
+impl BodyHandover {
     /// Takes the body back. False: it may have been sent.
     pub fn revoke(&self) -> bool {
         self.0.compare_exchange(OURS, REVOKED, Ordering::AcqRel, Ordering::Acquire).is_ok()

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use super::error::AuthorizeError;
+use super::handle::TokenId;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
-
-/// Keys are digests of everything that decides the value.
-pub(crate) type Key = [u8; 32];
 
 /// Bytes of all tokens of a kind.
 const MOST_BYTES: usize = 32 << 20;
@@ -17,7 +15,7 @@ const MOST_BYTES: usize = 32 << 20;
 const OVERHEAD: usize = 512;
 
 /// Values by digest. Tenants that need the same token own it together.
-pub(crate) struct TokenCache<T>(RwLock<FairCache<TenantId, Key, Arc<Mutex<T>>>>);
+pub(crate) struct TokenCache<T>(RwLock<FairCache<TenantId, TokenId, Arc<Mutex<T>>>>);
 
 impl<T: Default> TokenCache<T> {
     pub(crate) fn new() -> Self {
@@ -33,7 +31,7 @@ impl<T: Default> TokenCache<T> {
     pub(crate) fn entry(
         &self,
         tenant: &TenantId,
-        key: &Key,
+        key: &TokenId,
         may_go: impl Fn(&T) -> bool,
     ) -> Result<Arc<Mutex<T>>, AuthorizeError> {
         {
@@ -52,12 +50,12 @@ impl<T: Default> TokenCache<T> {
     }
 
     /// The value of this key, if it is still there.
-    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Mutex<T>>> {
+    pub(crate) fn get(&self, key: &TokenId) -> Option<Arc<Mutex<T>>> {
         self.0.read().get(key).cloned()
     }
 
     /// Notes how long the text of the token is that is now stored under this key.
-    pub(crate) fn stored(&self, key: &Key, bytes: usize) {
+    pub(crate) fn stored(&self, key: &TokenId, bytes: usize) {
         self.0.write().set_weight(key, OVERHEAD + bytes);
     }
 }
@@ -67,7 +65,7 @@ impl<T: Default> TokenCache<T> {
 mod tests {
     use super::*;
 
-    fn key(number: u32) -> Key {
+    fn key(number: u32) -> TokenId {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&number.to_be_bytes());
         key
