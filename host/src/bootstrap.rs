@@ -13,7 +13,7 @@ use pushlet_registry::{self as registry, FileStorage, Registry, StorageError};
 use pushlet_sandbox::{
     self as provider, CompileLimits, ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox,
 };
-use pushlet_settings::{self as config, Config, Hidden, Problem, private};
+use pushlet_settings::{self as config, Config, HiddenText, Problem, private};
 use pushlet_transport::http_client;
 use pushlet_transport::{self as transport, Transport};
 
@@ -39,7 +39,7 @@ pub fn registry(config: &Config) -> Result<Registry, Problem> {
 
 /// Seals what is kept in the configured directory with another key, as a whole. Answers the number of records.
 /// `new`: 64 hex digits.
-pub fn rotate_key(config: &Config, new: &Hidden) -> Result<usize, Problem> {
+pub fn rotate_key(config: &Config, new: &HiddenText) -> Result<usize, Problem> {
     let Some(directory) = &config.data_dir else {
         return Err(Problem::new("data_dir is not set: there is nothing that is sealed"));
     };

@@ -4,16 +4,16 @@ use axum::http::HeaderValue;
 use super::super::testing::{Fake, ask, limits, open_router, watch};
 use super::*;
 use pushlet_gateway::tenants::Wanted;
-use pushlet_settings::Hidden;
+use pushlet_settings::HiddenText;
 
 const ADMIN: &str = "0123456789abcdef";
 
 fn login(password: &str) -> Option<Login> {
-    Some(Login { username: "me".into(), password: Hidden::new(password.into()) })
+    Some(Login { username: "me".into(), password: HiddenText::new(password.into()) })
 }
 
 fn access(login: Option<Login>, admin: Option<&str>) -> Access {
-    let admin = admin.map(|key| Hidden::new(key.into()));
+    let admin = admin.map(|key| HiddenText::new(key.into()));
     let callers = CallerConfig { login, admin, ..CallerConfig::default() };
     let tenants = Arc::new(Tenants::in_memory().unwrap());
     Access::new(tenants, &callers, &limits(), &UnderWay::at_most(1), &watch())

@@ -11,11 +11,11 @@ use tower::ServiceExt as _;
 use super::super::router;
 use super::super::testing::{Fake, Got, ask, limits, watch};
 use super::*;
-use pushlet_settings::{CallerConfig, Hidden, Login};
+use pushlet_settings::{CallerConfig, HiddenText, Login};
 
 /// A server that lets nobody in without a password.
 fn guarded() -> Router {
-    let login = Login { username: "me".into(), password: Hidden::new("a:b".into()) };
+    let login = Login { username: "me".into(), password: HiddenText::new("a:b".into()) };
     let callers = CallerConfig { login: Some(login), ..CallerConfig::default() };
     router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
 }

@@ -136,7 +136,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use pushlet_settings::{Hidden, Login};
+    use pushlet_settings::{HiddenText, Login};
 
     fn open(names: &[&str]) -> SiteGuard {
         let allowed_hosts = names.iter().map(|name| (*name).to_owned()).collect();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn guarded() -> SiteGuard {
-        let login = Some(Login { username: "me".into(), password: Hidden::new("a:b".into()) });
+        let login = Some(Login { username: "me".into(), password: HiddenText::new("a:b".into()) });
         SiteGuard::new(&CallerConfig { login, ..CallerConfig::default() })
     }
 

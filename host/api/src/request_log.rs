@@ -229,7 +229,7 @@ mod tests {
     use super::super::testing::*;
     use super::super::*;
     use super::*;
-    use pushlet_settings::{Hidden, Login};
+    use pushlet_settings::{HiddenText, Login};
 
     /// What is logged on this thread.
     #[derive(Clone, Default)]
@@ -301,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_that_the_caller_sent_is_logged() {
         let (lines, _guard) = Lines::listen();
-        let login = Some(Login { username: "PLANTED".into(), password: Hidden::new("PLANTED".into()) });
+        let login = Some(Login { username: "PLANTED".into(), password: HiddenText::new("PLANTED".into()) });
         let callers = CallerConfig { login, ..CallerConfig::default() };
         let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
         for authorization in ["Basic UExBTlRFRDpQTEFOVEVE", "Basic PLANTED", "PLANTED"] {

@@ -7,14 +7,14 @@ use tokio::sync::Semaphore;
 
 use super::testing::*;
 use super::*;
-use pushlet_settings::{Hidden, Login};
+use pushlet_settings::{HiddenText, Login};
 
 fn request(method: &str, uri: &str) -> Request<Body> {
     Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
 }
 
 fn guarded() -> Router {
-    let login = Some(Login { username: "me".into(), password: Hidden::new("a:b".into()) });
+    let login = Some(Login { username: "me".into(), password: HiddenText::new("a:b".into()) });
     let callers = CallerConfig { login, ..CallerConfig::default() };
     router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Config, Hidden, Problem, private};
+use super::{Config, HiddenText, Problem, private};
 
 /// Characters of the operator's key.
 const SHORTEST_KEY: usize = 16;
@@ -16,7 +16,7 @@ const SHORTEST_KEY: usize = 16;
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     pub username: Option<String>,
-    pub password: Option<Hidden>,
+    pub password: Option<HiddenText>,
     pub password_file: Option<PathBuf>,
 }
 
@@ -24,7 +24,7 @@ pub struct AuthConfig {
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
-    pub key: Option<Hidden>,
+    pub key: Option<HiddenText>,
     pub key_file: Option<PathBuf>,
 }
 
@@ -34,7 +34,7 @@ pub struct CallerConfig {
     /// Who is the default tenant.
     pub login: Option<Login>,
     /// The operator's key.
-    pub admin: Option<Hidden>,
+    pub admin: Option<HiddenText>,
     /// Names of this server, in addition to those of this machine.
     pub allowed_hosts: Vec<String>,
 }
@@ -42,7 +42,7 @@ pub struct CallerConfig {
 /// A name and password by HTTP Basic.
 pub struct Login {
     pub username: String,
-    pub password: Hidden,
+    pub password: HiddenText,
 }
 
 impl Config {
@@ -83,9 +83,9 @@ impl AuthConfig {
 }
 
 impl AdminConfig {
-    fn key(&self) -> Result<Option<Hidden>, Problem> {
+    fn key(&self) -> Result<Option<HiddenText>, Problem> {
         let key = secret("admin.key", self.key.as_ref(), self.key_file.as_deref())?;
-        let long = |key: &Hidden| key.reveal().len() >= SHORTEST_KEY;
+        let long = |key: &HiddenText| key.reveal().len() >= SHORTEST_KEY;
         if key.as_ref().is_none_or(long) {
             return Ok(key);
         }
@@ -112,9 +112,9 @@ fn host_name(name: &str) -> Result<String, Problem> {
 /// A secret that stands in the configuration, or in a file that it names.
 pub(super) fn secret(
     name: &str,
-    inline: Option<&Hidden>,
+    inline: Option<&HiddenText>,
     file: Option<&Path>,
-) -> Result<Option<Hidden>, Problem> {
+) -> Result<Option<HiddenText>, Problem> {
     match (inline, file) {
         (Some(_), Some(_)) => {
             Err(Problem::new(format_args!("{name} and {name}_file are both set: give one")))
@@ -126,7 +126,7 @@ pub(super) fn secret(
 }
 
 /// The one line of a file. `name`: of what points at it.
-pub fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
+pub fn read_secret(name: &str, path: &Path) -> Result<HiddenText, Problem> {
     let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}: {}: {why}", path.display()));
     private::check_file(name, path)?;
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
@@ -135,5 +135,5 @@ pub fn read_secret(name: &str, path: &Path) -> Result<Hidden, Problem> {
     if text.is_empty() {
         return Err(wrong(&"the file is empty"));
     }
-    Ok(Hidden::new(text))
+    Ok(HiddenText::new(text))
 }

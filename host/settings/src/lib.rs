@@ -25,7 +25,7 @@ pub use callers::{AdminConfig, AuthConfig, CallerConfig, Login, read_secret};
 pub use layers::ConfigLayers;
 pub use networks::IpNetworks;
 pub use registry::RegistryConfig;
-pub use value::{BaseUrl, Hidden};
+pub use value::{BaseUrl, HiddenText};
 
 use pushlet_model::contract::Environment;
 use pushlet_model::names::did_you_mean;

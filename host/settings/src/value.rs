@@ -121,9 +121,9 @@ impl ValueKind {
 
 /// A secret text of the configuration. It has no `Debug`, `Display` or `Serialize`.
 #[derive(Clone)]
-pub struct Hidden(Zeroizing<String>);
+pub struct HiddenText(Zeroizing<String>);
 
-impl Hidden {
+impl HiddenText {
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
@@ -133,7 +133,7 @@ impl Hidden {
     }
 }
 
-impl<'de> Deserialize<'de> for Hidden {
+impl<'de> Deserialize<'de> for HiddenText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)
     }

@@ -17,7 +17,7 @@ use pushlet_settings::names;
 use pushlet_settings::value::ValueKind;
 
 /// A command line that was understood.
-pub struct Arguments {
+pub struct CommandLine {
     pub action: CommandAction,
     pub config: Option<PathBuf>,
     /// Flags of configuration keys, without dashes, each with its values.
@@ -71,7 +71,7 @@ Example:
   openssl rand -hex 32 > new.key
   pushlet rotate-key --config pushlet.toml --new-key-file new.key";
 
-impl Arguments {
+impl CommandLine {
     /// The error is what the user shall be told, which may be the help that they asked for.
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.collect();

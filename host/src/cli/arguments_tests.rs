@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use super::*;
 use pushlet_settings::ConfigLayers;
 
-fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
-    Arguments::parse(std::iter::once("pushlet").chain(line.iter().copied()).map(OsString::from))
+fn parse(line: &[&str]) -> Result<CommandLine, clap::Error> {
+    CommandLine::parse(std::iter::once("pushlet").chain(line.iter().copied()).map(OsString::from))
 }
 
 fn refused(line: &[&str]) -> ErrorKind {

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::{bootstrap, server, simulator};
-use arguments::{Arguments, CommandAction};
+use arguments::{CommandAction, CommandLine};
 use pushlet_client as client;
 use pushlet_model::escape::Escaped;
 use pushlet_sandbox as provider;
@@ -20,7 +20,7 @@ use pushlet_settings::{self as config, Config, ConfigLayers, Problem};
 /// Runs the program with the arguments of its command line, of which the first is its name. Exit code 0: done;
 /// 1: it could not start; 2: the command line is wrong.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::parse(arguments) {
+    let arguments = match CommandLine::parse(arguments) {
         Ok(arguments) => arguments,
         Err(told) => {
             let code = told.exit_code();
@@ -39,7 +39,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(
-    arguments: Arguments,
+    arguments: CommandLine,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<ExitCode, Problem> {
     let runtime = || {
@@ -90,7 +90,7 @@ fn run(
 }
 
 fn layers(
-    arguments: &Arguments,
+    arguments: &CommandLine,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<ConfigLayers, Problem> {
     let mut layers = ConfigLayers::new()?;

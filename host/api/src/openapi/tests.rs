@@ -10,7 +10,7 @@ use super::super::testing::{Fake, ask, limits, open_router, watch};
 use super::super::{Watch, router};
 use super::*;
 use pushlet_model::notification;
-use pushlet_settings::{CallerConfig, Hidden, Login};
+use pushlet_settings::{CallerConfig, HiddenText, Login};
 
 /// Beginnings of paths: pages for people.
 const NOT_DESCRIBED: &[&str] = &["/docs", "/console"];
@@ -116,7 +116,7 @@ async fn the_common_fields_are_those_that_notifications_have() {
 
 #[tokio::test]
 async fn the_page_is_for_everybody_and_asks_nobody_else() {
-    let login = Login { username: "me".into(), password: Hidden::new("sesame".into()) };
+    let login = Login { username: "me".into(), password: HiddenText::new("sesame".into()) };
     let callers = CallerConfig { login: Some(login), ..CallerConfig::default() };
     let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
     assert_eq!(ask(&router, get("/openapi.json")).await.status, 401);
