@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use axum::http::HeaderValue;
 
-use super::super::testing::{Fake, ask, limits, open_router, watch};
+use super::super::testing::{ask, limits, open_router, router_for, watch};
 use super::*;
 use pushlet_gateway::tenants::Wanted;
 use pushlet_settings::HiddenText;
@@ -140,7 +140,7 @@ fn from(address: &str, authorization: &str) -> Request {
 #[tokio::test(start_paused = true)]
 async fn who_shows_wrong_credentials_again_and_again_must_wait_and_the_right_ones_work() {
     let callers = CallerConfig { login: login("x"), ..CallerConfig::default() };
-    let router = super::super::router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0;
+    let router = router_for(&limits(), &callers).0;
     let (right, wrong) = (format!("Basic {}", encoded("me:x")), format!("Basic {}", encoded("me:y")));
     for _ in 0..limits().wrong_credentials {
         assert_eq!(ask(&router, from("192.0.2.1", &wrong)).await.error(), (401, "access_denied"));
@@ -167,7 +167,7 @@ async fn a_place_is_taken_until_the_answer_has_been_read() {
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 
-    let (router, under_way) = open_router(&Arc::new(Fake::default()));
+    let (router, under_way) = open_router();
     for read in [true, false] {
         let answer = router.clone().oneshot(request("GET", "/v1/status")).await.unwrap();
         assert_eq!(under_way.count(), 1);
@@ -182,11 +182,12 @@ async fn a_place_is_taken_until_the_answer_has_been_read() {
 
 #[tokio::test]
 async fn metrics_answer_when_all_places_are_taken() {
-    let (router, under_way) = open_router(&Arc::new(Fake::default()));
+    let (router, under_way) = open_router();
     let places: Vec<_> = std::iter::from_fn(|| under_way.begin(None).ok()).collect();
     assert_eq!(ask(&router, request("GET", "/v1/status")).await.error(), (503, "too_many_requests"));
-    for path in ["/metrics", "/healthz", "/readyz"] {
+    for path in ["/metrics", "/healthz"] {
         assert_eq!(ask(&router, request("GET", path)).await.status, 200, "{path}");
     }
+    assert_eq!(ask(&router, request("GET", "/readyz")).await.error(), (503, "not_ready"));
     drop(places);
 }

@@ -19,7 +19,7 @@ use super::idempotency::MayHaveArrived;
 use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
 use super::{Api, answer, detached};
 use pushlet_gateway::{
-    DeadToken, DeliveryResult, Duplicates, Fate, FeedbackRead, Fields, Registration, Report, Send, Via,
+    DeadToken, DeliveryResult, Duplicates, Fate, FeedbackRead, Fields, Registration, Report, Send, Via, utc,
 };
 use pushlet_model::contract::Target;
 use pushlet_model::error::{Error, Kind};
@@ -83,7 +83,7 @@ pub async fn register_application(
     request: Request,
 ) -> Result<Response, ErrorResponse> {
     let registration = registration_from(Form::read(request, api.form).await?)?;
-    let id = api.register(tenant, registration).await?;
+    let id = api.gateway.register(tenant, registration).await?;
     Ok(answer::json(StatusCode::OK, &Registered { application_id: id }))
 }
 
@@ -126,9 +126,10 @@ async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Res
     let form = Form::read(request, api.form).await?;
     let send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
-    let report = detached(place, api.backend.send(tenant, send)).await;
+    let gateway = api.gateway;
+    let report = detached(place, async move { gateway.send(&tenant, send).await }).await;
     let mut results = report.iter().flat_map(|report| &report.results);
-    let arrived = results.any(|result| answer::may_have_arrived(&result.fate));
+    let arrived = results.any(|result| result.fate.may_have_been_delivered());
     let mut response = answer_to_send(report, asks_for_gcm).unwrap_or_else(answer::error);
     if arrived {
         response.extensions_mut().insert(MayHaveArrived);
@@ -164,7 +165,7 @@ pub async fn application_feedback(
             "an application_id is required for this call",
         )
     })?;
-    let dead = api.backend.feedback(&tenant, &id, FeedbackRead::Clear)?;
+    let dead = api.gateway.feedback(&tenant, &id, FeedbackRead::Clear)?;
     let response = dead.iter().map(DeadTokenView::of).collect();
     Ok(answer::json(StatusCode::OK, &Feedback { response }))
 }
@@ -178,7 +179,7 @@ fn registration_from(mut form: Form) -> Result<Registration, Error> {
 
 /// What is wrong with this `type`, if no provider of the tenant answers to it.
 fn unknown_type(api: &Api, tenant: &TenantId, name: &str) -> Option<Error> {
-    let providers = api.backend.described(tenant);
+    let providers = api.gateway.described(tenant);
     let names = || providers.iter().map(|provider| &provider.manifest.name);
     let others = providers.iter().flat_map(|provider| &provider.manifest.also_answers);
     if providers.is_empty() || names().chain(others).any(|known| known == name) {
@@ -247,7 +248,7 @@ fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<R
     };
     let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_) | Fate::Valid));
     let response = if matches!(fate, Fate::Valid) { "valid" } else { "ok" };
-    let verdict = answer::verdict(fate, &report.provider);
+    let verdict = fate.into_error(&report.provider);
     let verdict = verdict.map_err(|error| in_gcm_terms(after_attempts(error, attempts), as_gcm));
     match (verdict, native) {
         (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
@@ -276,7 +277,7 @@ fn in_gcm_terms(error: Error, as_gcm: bool) -> Error {
 
 impl DeadTokenView {
     pub fn of(dead: &DeadToken) -> Self {
-        Self { device_token: dead.device_token.clone(), timestamp: answer::utc(dead.since).to_string() }
+        Self { device_token: dead.device_token.clone(), timestamp: utc(dead.since).to_string() }
     }
 }
 

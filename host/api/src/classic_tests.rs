@@ -1,32 +1,55 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 
+use super::super::form::Bounds;
 use super::super::testing::*;
 use super::*;
-use pushlet_model::contract::{CredentialFault, Disposition, Throttle};
+use pushlet_model::contract::{ConnectionHint, CredentialFault, Disposition, Outcome, Throttle};
 
-/// The answer to a send that ended with `report`.
-async fn answer_to(form: &'static str, report: Result<Report, Error>) -> Got {
-    let fake = Arc::new(Fake::default());
-    *fake.report.lock().unwrap() = Some(report);
-    post_form(&open_router(&fake).0, "/send_notification", form).await
+/// The body of a form, read.
+async fn form(text: &str) -> Form {
+    let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
+    Form::read(request.body(Body::from(text.to_owned())).unwrap(), Bounds::from(&limits())).await.unwrap()
 }
 
-/// What the gateway is asked for.
-async fn asked(form: &'static str) -> (String, Option<String>, String, Vec<(String, String)>) {
-    let fake = Arc::new(Fake::default());
-    let got = post_form(&open_router(&fake).0, "/send_notification", form).await;
-    assert_eq!(got.status, 200, "{got:?}");
-    let sent = fake.sent.lock().unwrap();
-    assert!(sent[0].native && sent[0].deadline.is_none());
-    let (via, provider, token, fields) = seen(&sent[0]);
-    (via, provider.map(str::to_owned), token, fields)
+/// The answer to a send that ended with `report`.
+async fn answer_to(text: &str, report: Result<Report, Error>) -> Got {
+    let send = send_from(form(text).await, |_| None).unwrap();
+    let response = answer_to_send(report, send.provider.as_deref() == Some(GCM));
+    got(response.unwrap_or_else(answer::error)).await
+}
+
+/// What the gateway is asked for: `application:ID` or the inline secrets, the type, the token, the fields.
+async fn asked(text: &str) -> (String, Option<String>, String, Vec<(String, String)>) {
+    let send = send_from(form(text).await, |_| None).unwrap();
+    assert!(send.native && send.deadline.is_none());
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let via = match send.via {
+        Via::Application(id) => format!("application:{id}"),
+        Via::Inline(secrets) => {
+            secrets.into_iter().map(|(name, secret)| format!("{name}={}", text(secret))).collect()
+        }
+    };
+    let [Target::Device(token)] = &send.targets[..] else { panic!("not one device") };
+    let Fields::Classic(fields, _) = send.notification else { panic!("not classic") };
+    let fields = fields.into_iter().map(|(name, value)| (name, text(value))).collect();
+    (via, send.provider, token.clone(), fields)
+}
+
+fn report_of(provider: &str, disposition: Disposition) -> Report {
+    let outcome =
+        Outcome { disposition, id: None, code: None, message: None, connection: ConnectionHint::Keep };
+    Report {
+        provider: provider.into(),
+        targets: Vec::new().into(),
+        results: vec![DeliveryResult { index: 0, fate: Fate::Settled(outcome), attempts: 1 }],
+        native: None,
+    }
 }
 
 const APNS: &str = "application_id=app&device_token=t";
@@ -34,8 +57,7 @@ const GCM_SEND: &str = "gcm_api_key=k&device_token=t";
 
 #[tokio::test]
 async fn the_first_missing_thing_is_told_in_the_readmes_words() {
-    let fake = Arc::new(Fake::default());
-    let router = open_router(&fake).0;
+    let router = open_router().0;
     let no_identifier = json!({"error": "missing_identifier", "message": "an application_id or gcm_api_key are required for this call"});
     let no_token = json!({"error": "device_token_required", "message": "device_token is required, which is registed with the application on your phone"});
     for form in [
@@ -55,7 +77,6 @@ async fn the_first_missing_thing_is_told_in_the_readmes_words() {
         let got = post_form(&router, "/send_notification", form).await;
         assert_eq!((got.status, &got.body), (400, &no_token), "{form}");
     }
-    assert!(fake.sent.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -157,72 +178,50 @@ async fn failures_keep_their_status_whoever_asks() {
 
 #[tokio::test]
 async fn register_hands_on_all_fields() {
-    let fake = Arc::new(Fake::default());
-    let router = open_router(&fake).0;
     let body = "--XX\r\ncontent-disposition: form-data; name=\"apns_p12\"; filename=\"a.p12\"\r\n\r\nBYTES\r\n--XX\r\ncontent-disposition: form-data; name=\"application_id\"\r\n\r\nmine\r\n--XX--\r\n";
     let request = Request::post("/register_application?apns_mode=development&type=apns&callback=f")
         .header("content-type", "multipart/form-data; boundary=XX");
-    let got = ask(&router, request.body(Body::from(body)).unwrap()).await;
-    assert_eq!((got.status, got.body), (200, json!({"application_id": "mine"})));
-    let registered = fake.registered.lock().unwrap();
-    assert_eq!(registered[0].provider.as_deref(), Some("apns"));
+    let form = Form::read(request.body(Body::from(body)).unwrap(), Bounds::from(&limits())).await.unwrap();
+    let registration = registration_from(form).unwrap();
+    assert_eq!(registration.application_id.as_deref(), Some("mine"));
+    assert_eq!(registration.provider.as_deref(), Some("apns"));
     let fields: Vec<(&str, &[u8])> =
-        registered[0].fields.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        registration.fields.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
     assert_eq!(fields, [("apns_mode", &b"development"[..]), ("apns_p12", b"BYTES")]);
 }
 
 #[tokio::test]
 async fn register_without_id_leaves_it_to_the_gateway() {
-    let fake = Arc::new(Fake::default());
-    let got = post_form(&open_router(&fake).0, "/register_application", "application_id=&type=").await;
-    assert_eq!(got.error(), (400, "missing_apns_certificate"));
-    let registered = fake.registered.lock().unwrap();
-    assert!(registered[0].application_id.is_none() && registered[0].provider.is_none());
+    let registration = registration_from(form("application_id=&type=").await).unwrap();
+    assert!(registration.application_id.is_none() && registration.provider.is_none());
 }
 
 #[tokio::test]
 async fn feedback() {
-    let router = open_router(&Arc::new(Fake::default())).0;
+    let router = open_router().0;
     let told =
         json!({"error": "missing_application_id", "message": "an application_id is required for this call"});
     for form in ["", "application_id="] {
         let got = post_form(&router, "/application_feedback", form).await;
         assert_eq!((got.status, &got.body), (400, &told));
     }
-    let got = post_form(&router, "/application_feedback", "application_id=other").await;
+    let got = post_form(&router, "/application_feedback?application_id=other", "").await;
     assert_eq!(got.error(), (404, "application_not_found"));
-    let got = post_form(&router, "/application_feedback?application_id=app", "").await;
-    assert_eq!(
-        got.body,
-        json!({"response": [{"device_token": "abcd", "timestamp": "2012-11-27T22:24:07Z"}]})
-    );
-    let got = post_form(&router, "/application_feedback", "application_id=empty").await;
-    assert_eq!((got.status, got.body), (200, json!({"response": []})));
+    let since = UNIX_EPOCH + Duration::from_millis(1_354_055_047_999);
+    let dead = DeadTokenView::of(&DeadToken { device_token: "abcd".into(), since });
+    let written = json!({"device_token": "abcd", "timestamp": "2012-11-27T22:24:07Z"});
+    assert_eq!(serde_json::to_value(dead).unwrap(), written);
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_does_not_abort_the_send() {
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let fake = Arc::new(Fake { gate: Some(gate.clone()), ..Fake::default() });
-    let (router, under_way) = open_router(&fake);
-    let asking = tokio::spawn(async move { post_form(&router, "/send_notification", APNS).await });
+async fn a_caller_that_goes_away_frees_its_place() {
+    let (router, under_way) = open_router();
+    let request = Request::post("/send_notification").body(endless_body()).unwrap();
+    let asking = tokio::spawn(async move { ask(&router, request).await });
     while under_way.count() == 0 {
         tokio::task::yield_now().await;
     }
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
-    assert_eq!(under_way.count(), 1);
-    gate.add_permits(1);
-    tokio::time::timeout(Duration::from_secs(10), fake.finished.notified()).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), under_way.ended()).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_gateway_that_panics_is_our_fault() {
-    let router = open_router(&Arc::new(Fake { panics: true, ..Fake::default() })).0;
-    let told = json!({"error": "unexpected_error", "message": "An unexpected error has occured, please try your request again later"});
-    let got = post_form(&router, "/send_notification", APNS).await;
-    assert_eq!((got.status, &got.body), (500, &told));
-    let got = post_form(&router, "/application_feedback", "application_id=panic").await;
-    assert_eq!((got.status, &got.body), (500, &told));
 }

@@ -1,15 +1,12 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-use super::super::router;
-use super::super::testing::{Fake, Got, ask, limits, watch};
+use super::super::testing::{Got, ask, limits, router_for};
 use super::*;
 use pushlet_settings::{CallerConfig, HiddenText, Login};
 
@@ -17,7 +14,7 @@ use pushlet_settings::{CallerConfig, HiddenText, Login};
 fn guarded() -> Router {
     let login = Login { username: "me".into(), password: HiddenText::new("a:b".into()) };
     let callers = CallerConfig { login: Some(login), ..CallerConfig::default() };
-    router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
+    router_for(&limits(), &callers).0
 }
 
 async fn got(uri: &str) -> Got {

@@ -28,7 +28,6 @@ mod v1;
 mod watch;
 mod wrong_credentials;
 
-use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
@@ -37,9 +36,6 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
-use futures_util::future::BoxFuture;
-use serde_json::{Map, Value};
-use tokio::sync::OwnedSemaphorePermit;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -47,142 +43,18 @@ use answer::ErrorResponse;
 use cross_site::SiteGuard;
 use detached::detached;
 use idempotency::{Answers, Idempotency};
-use pushlet_gateway::tenants::{Tenants, Usage};
-use pushlet_gateway::{
-    self as gateway, ApplicationView, DeadToken, Described, FeedbackRead, Gateway, LimitUse, Readiness,
-    Registration, Report, Standing, Uploads,
-};
+use pushlet_gateway::Gateway;
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::tenant::TenantId;
 use pushlet_settings::{CallerConfig, LimitsConfig};
 
 pub use admission::{Refusal, UnderWay, refused};
 pub use peer::Peer;
 pub use watch::Watch;
 
-/// What the API asks of the gateway.
-pub trait Backend: Send + Sync {
-    fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error>;
-    fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>>;
-    fn feedback(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        read: FeedbackRead,
-    ) -> Result<Vec<DeadToken>, Error>;
-    fn readiness(&self) -> BoxFuture<'static, Readiness>;
-    fn standing(&self, tenant: &TenantId) -> Standing;
-    fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result;
-    /// None: this backend takes no components.
-    fn uploads(&self) -> Option<Uploads>;
-    /// None: answers are kept until the process ends.
-    fn answers(&self) -> Option<gateway::AnswerStore>;
-    fn described(&self, tenant: &TenantId) -> Vec<Described>;
-    fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView>;
-    fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error>;
-    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>>;
-    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened>;
-    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed>;
-    fn tenants(&self) -> &Arc<Tenants>;
-    fn usage(&self, tenant: &TenantId) -> Result<Usage, Error>;
-    fn remove_tenant(&self, tenant: TenantId) -> BoxFuture<'static, Result<(), Error>>;
-}
-
-impl Backend for Gateway {
-    fn register(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
-        Gateway::register(self, tenant, registration)
-    }
-
-    fn send(&self, tenant: TenantId, send: gateway::Send) -> BoxFuture<'static, Result<Report, Error>> {
-        let gateway = self.clone();
-        Box::pin(async move { Gateway::send(&gateway, &tenant, send).await })
-    }
-
-    fn feedback(
-        &self,
-        tenant: &TenantId,
-        application_id: &str,
-        read: FeedbackRead,
-    ) -> Result<Vec<DeadToken>, Error> {
-        Gateway::feedback(self, tenant, application_id, read)
-    }
-
-    fn readiness(&self) -> BoxFuture<'static, Readiness> {
-        let gateway = self.clone();
-        Box::pin(async move { Gateway::readiness(&gateway).await })
-    }
-
-    fn standing(&self, tenant: &TenantId) -> Standing {
-        Gateway::standing(self, tenant)
-    }
-
-    fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
-        Gateway::figures(self, text, limits)
-    }
-
-    fn uploads(&self) -> Option<Uploads> {
-        Some(Gateway::uploads(self).clone())
-    }
-
-    fn answers(&self) -> Option<gateway::AnswerStore> {
-        Gateway::answers(self)
-    }
-
-    fn described(&self, tenant: &TenantId) -> Vec<Described> {
-        Gateway::described(self, tenant)
-    }
-
-    fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
-        Gateway::applications(self, tenant)
-    }
-
-    fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error> {
-        Gateway::application(self, tenant, id)
-    }
-
-    fn remove(&self, tenant: TenantId, id: String) -> BoxFuture<'static, Result<(), Error>> {
-        let gateway = self.clone();
-        Box::pin(async move { Gateway::remove(&gateway, &tenant, &id).await })
-    }
-
-    fn stream(&self, tenant: TenantId, shared: gateway::Shared) -> BoxFuture<'static, Opened> {
-        let gateway = self.clone();
-        Box::pin(async move { Gateway::stream(&gateway, &tenant, shared).await })
-    }
-
-    fn manage(&self, tenant: TenantId, errand: gateway::Errand) -> BoxFuture<'static, Managed> {
-        let gateway = self.clone();
-        Box::pin(async move {
-            let managed = gateway.manage(&tenant, errand).await;
-            managed.map_err(|(provider, fate)| match answer::verdict(fate, &provider) {
-                Err(error) => error,
-                Ok(()) => Error::internal("a failure that is none"),
-            })
-        })
-    }
-
-    fn tenants(&self) -> &Arc<Tenants> {
-        Gateway::tenants(self)
-    }
-
-    fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
-        Gateway::usage(self, tenant)
-    }
-
-    fn remove_tenant(&self, tenant: TenantId) -> BoxFuture<'static, Result<(), Error>> {
-        let gateway = self.clone();
-        Box::pin(async move { Gateway::remove_tenant(&gateway, &tenant).await })
-    }
-}
-
-type Opened = Result<gateway::Stream, Error>;
-/// Items with their properties.
-type Managed = Result<Vec<(String, Map<String, Value>)>, Error>;
-
 /// What every handler needs. Cheap to clone.
 #[derive(Clone)]
 struct Api {
-    backend: Arc<dyn Backend>,
+    gateway: Gateway,
     form: form::Bounds,
     limits: Arc<LimitsConfig>,
     under_way: UnderWay,
@@ -193,7 +65,7 @@ struct Api {
 
 impl Api {
     fn new(
-        backend: Arc<dyn Backend>,
+        gateway: Gateway,
         answers: Answers,
         limits: &LimitsConfig,
         under_way: &UnderWay,
@@ -201,7 +73,7 @@ impl Api {
     ) -> Self {
         let form = form::Bounds::from(limits);
         Self {
-            backend,
+            gateway,
             form,
             limits: Arc::new(limits.clone()),
             under_way: under_way.clone(),
@@ -210,33 +82,21 @@ impl Api {
             documents: Arc::default(),
         }
     }
-
-    /// Registers an application, after the tenant's other registrations; answers its id.
-    async fn register(&self, tenant: TenantId, registration: Registration) -> Result<String, Error> {
-        let own: OwnedSemaphorePermit = self.backend.tenants().begin_registration(&tenant).await?;
-        let backend = self.backend.clone();
-        let work = move || {
-            // Also when the caller goes away.
-            let _place = own;
-            backend.register(&tenant, registration)
-        };
-        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
-    }
 }
 
 /// The routes of the API, and what tells when all that they started has ended.
 ///
 /// `callers`: whom to let in, beside the tenants' keys.
 pub fn router(
-    backend: Arc<dyn Backend>,
+    gateway: Gateway,
     limits: &LimitsConfig,
     callers: &CallerConfig,
     watch: &Watch,
 ) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
-    let access = access::Access::new(backend.tenants().clone(), callers, limits, &under_way, watch);
-    let answers = Answers::open(limits, backend.answers());
-    let api = Api::new(backend, answers, limits, &under_way, watch);
+    let access = access::Access::new(gateway.tenants().clone(), callers, limits, &under_way, watch);
+    let answers = Answers::open(limits, gateway.answers());
+    let api = Api::new(gateway, answers, limits, &under_way, watch);
     let guard = Arc::new(SiteGuard::new(callers));
     let guarded = Router::new()
         .route("/register_application", post(classic::register_application))
@@ -263,14 +123,9 @@ pub fn router(
 }
 
 /// The routes of the operator's own address: metrics and health, for everybody who can reach it.
-pub fn watch_router(
-    backend: Arc<dyn Backend>,
-    limits: &LimitsConfig,
-    watch: &Watch,
-    under_way: &UnderWay,
-) -> Router {
+pub fn watch_router(gateway: Gateway, limits: &LimitsConfig, watch: &Watch, under_way: &UnderWay) -> Router {
     // Nothing is sent here.
-    let api = Api::new(backend, Answers::open(limits, None), limits, under_way, watch);
+    let api = Api::new(gateway, Answers::open(limits, None), limits, under_way, watch);
     let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
     // No page can send anything here, and Prometheus may know this address by any name.
     wrapped(routes, api, watch, None)

@@ -122,7 +122,7 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Response, ErrorRespon
         LimitUse::new("connections", api.under_way.connections(), api.limits.connections),
     ];
     let mut text = String::with_capacity(64 << 10);
-    api.backend
+    api.gateway
         .figures(&mut text, &limits)
         .and_then(|()| text::encode_registry(&mut text, &api.watch.meters().registry))
         .and_then(|()| text::encode_registry(&mut text, &moment(&api)))

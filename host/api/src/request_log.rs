@@ -223,7 +223,6 @@ mod tests {
 
     use axum::body::Body;
     use serde_json::Value;
-    use tokio::sync::Semaphore;
     use tracing::subscriber::DefaultGuard;
 
     use super::super::testing::*;
@@ -279,10 +278,16 @@ mod tests {
     #[tokio::test]
     async fn one_line_per_request_with_what_matters() {
         let (lines, _guard) = Lines::listen();
-        let fake = Fake::default();
-        *fake.report.lock().unwrap() =
-            Some(Err(Error::new(Kind::Unreachable, "unreachable", "no").caused_by("refused by 192.0.2.1")));
-        let router = open_router(&Arc::new(fake)).0;
+        let failing = async || {
+            let error = Error::new(Kind::Unreachable, "unreachable", "no").caused_by("refused by 192.0.2.1");
+            let mut response = answer::error(error);
+            response.extensions_mut().insert(TenantId::default_tenant());
+            response
+        };
+        let doorway = Doorway { watch: watch(), guard: None };
+        let router = Router::new()
+            .route("/send_notification", axum::routing::post(failing))
+            .layer(axum::middleware::from_fn_with_state(doorway, record));
         let got = post_form(&router, "/send_notification?a=1", "application_id=a&device_token=t").await;
         let [line] = &lines.read()[..] else { panic!("{}", lines.text()) };
         assert_eq!(
@@ -299,11 +304,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_line_names_the_tenant_that_was_let_in() {
+        let (lines, _guard) = Lines::listen();
+        let router = open_router().0;
+        post_form(&router, "/application_feedback", "application_id=a").await;
+        let [line] = &lines.read()[..] else { panic!("{}", lines.text()) };
+        assert_eq!((line["status"].as_u64(), line["tenant"].as_str()), (Some(404), Some("default")));
+        assert_eq!(line["error"], "application_not_found");
+    }
+
+    #[tokio::test]
     async fn nothing_that_the_caller_sent_is_logged() {
         let (lines, _guard) = Lines::listen();
         let login = Some(Login { username: "PLANTED".into(), password: HiddenText::new("PLANTED".into()) });
         let callers = CallerConfig { login, ..CallerConfig::default() };
-        let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
+        let (router, _) = router_for(&limits(), &callers);
         for authorization in ["Basic UExBTlRFRDpQTEFOVEVE", "Basic PLANTED", "PLANTED"] {
             for (uri, content_type, body) in [
                 (
@@ -331,11 +346,9 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_goes_away_is_logged_too() {
         let (lines, _guard) = Lines::listen();
-        let fake = Fake { gate: Some(Arc::new(Semaphore::new(0))), ..Fake::default() };
-        let (router, under_way) = open_router(&Arc::new(fake));
-        let asking = tokio::spawn(async move {
-            post_form(&router, "/send_notification", "application_id=a&device_token=t").await
-        });
+        let (router, under_way) = open_router();
+        let request = Request::post("/send_notification").body(endless_body()).unwrap();
+        let asking = tokio::spawn(async move { ask(&router, request).await });
         while under_way.count() == 0 {
             tokio::task::yield_now().await;
         }

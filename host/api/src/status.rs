@@ -82,7 +82,7 @@ pub(super) async fn healthz() -> Response {
     security(())
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
-    let readiness = api.backend.readiness().await;
+    let readiness = api.gateway.readiness().await;
     let Some(reason) = &readiness.reason else {
         return answer::json(StatusCode::OK, &Ready { status: "ok", readiness });
     };
@@ -101,7 +101,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     responses((status = 200, description = "As it is now.", body = Shown), Guarded)
 )]
 pub(super) async fn show(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Response {
-    let standing = api.backend.standing(&tenant);
+    let standing = api.gateway.standing(&tenant);
     let uptime = api.watch.uptime().as_secs();
     answer::json(StatusCode::OK, &Shown { version: env!("CARGO_PKG_VERSION"), uptime, standing })
 }

@@ -1,9 +1,10 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use axum::body::Body;
 use axum::http::Request;
+use futures_util::stream;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use super::testing::*;
 use super::*;
@@ -16,12 +17,12 @@ fn request(method: &str, uri: &str) -> Request<Body> {
 fn guarded() -> Router {
     let login = Some(Login { username: "me".into(), password: HiddenText::new("a:b".into()) });
     let callers = CallerConfig { login, ..CallerConfig::default() };
-    router(Arc::new(Fake::default()), &limits(), &callers, &watch()).0
+    router_for(&limits(), &callers).0
 }
 
 #[tokio::test]
 async fn an_unknown_route_is_told_in_the_originals_words() {
-    let router = open_router(&Arc::new(Fake::default())).0;
+    let router = open_router().0;
     for (method, uri, path) in [
         ("GET", "/nope?secret=1", "/nope"),
         ("POST", "/send_notification/", "/send_notification/"),
@@ -36,7 +37,7 @@ async fn an_unknown_route_is_told_in_the_originals_words() {
 
 #[tokio::test]
 async fn a_wrong_method_names_the_right_one() {
-    let router = open_router(&Arc::new(Fake::default())).0;
+    let router = open_router().0;
     for uri in ["/send_notification", "/register_application", "/application_feedback"] {
         let got = ask(&router, request("GET", uri)).await;
         assert_eq!((got.error(), got.header("allow")), ((405, "method_not_allowed"), Some("POST")), "{uri}");
@@ -66,16 +67,12 @@ async fn strangers_are_told_nothing() {
 
 #[tokio::test]
 async fn health_is_for_everybody() {
-    for uri in ["/healthz", "/readyz"] {
-        let got = ask(&guarded(), request("GET", uri)).await;
-        assert_eq!((got.status, &got.body["status"]), (200, &json!("ok")), "{uri}");
-    }
-    let fake = Fake { not_ready: Some("no provider is loaded".into()), ..Fake::default() };
-    let router = open_router(&Arc::new(fake)).0;
+    let router = guarded();
+    let got = ask(&router, request("GET", "/healthz")).await;
+    assert_eq!((got.status, &got.body["status"]), (200, &json!("ok")));
     let got = ask(&router, request("GET", "/readyz")).await;
     assert_eq!(got.error(), (503, "not_ready"));
     assert_eq!((&got.body["message"], &got.body["providers"]), (&json!("no provider is loaded"), &json!(0)));
-    assert_eq!(ask(&router, request("GET", "/healthz")).await.status, 200);
 }
 
 #[tokio::test]
@@ -100,7 +97,7 @@ async fn every_answer_has_a_request_id() {
 
 #[tokio::test]
 async fn large_and_odd_bodies_are_refused_on_every_route() {
-    let router = open_router(&Arc::new(Fake::default())).0;
+    let router = open_router().0;
     for uri in ["/send_notification", "/register_application", "/application_feedback"] {
         let post = |content_type: &str, body: Vec<u8>| {
             Request::post(uri).header("content-type", content_type).body(Body::from(body)).unwrap()
@@ -129,44 +126,47 @@ async fn large_and_odd_bodies_are_refused_on_every_route() {
 async fn a_body_may_be_as_large_as_the_operator_says() {
     let mut limits = limits();
     limits.request_body = 4 << 20;
-    let router = router(Arc::new(Fake::default()), &limits, &CallerConfig::default(), &watch()).0;
+    let router = router_for(&limits, &CallerConfig::default()).0;
     let file = "x".repeat(3 << 20);
     let body = format!(
         "--XX\r\ncontent-disposition: form-data; name=a; filename=a\r\n\r\n{file}\r\n--XX\r\ncontent-disposition: form-data; name=application_id\r\n\r\nid\r\n--XX--\r\n"
     );
     let request =
         Request::post("/register_application").header("content-type", "multipart/form-data; boundary=XX");
-    assert_eq!(ask(&router, request.body(Body::from(body)).unwrap()).await.status, 200);
+    // All of it was read: what is wrong is that there is no provider to register it for.
+    assert_eq!(ask(&router, request.body(Body::from(body)).unwrap()).await.error(), (400, "invalid_type"));
 }
 
 #[tokio::test]
 async fn requests_beyond_the_limit_are_turned_away() {
-    let gate = Arc::new(Semaphore::new(0));
-    let fake = Arc::new(Fake { gate: Some(gate.clone()), ..Fake::default() });
     let limits = LimitsConfig { requests: 2, ..limits() };
-    let (router, under_way) = router(fake.clone(), &limits, &CallerConfig::default(), &watch());
-    let send = || {
+    let (router, under_way) = router_for(&limits, &CallerConfig::default());
+    let send = |body: Body| {
+        let request = Request::post("/send_notification").body(body).unwrap();
         let router = router.clone();
-        tokio::spawn(async move {
-            post_form(&router, "/send_notification", "application_id=a&device_token=t").await
-        })
+        tokio::spawn(async move { ask(&router, request).await })
     };
-    let first = send();
+    let (first_body, body) = oneshot::channel::<()>();
+    let first = send(Body::from_stream(stream::once(async {
+        body.await.map(|()| "").or(Ok::<_, std::io::Error>(""))
+    })));
     while under_way.count() < 1 {
         tokio::task::yield_now().await;
     }
-    let second = send();
+    let second = send(endless_body());
     while under_way.count() < 2 {
         tokio::task::yield_now().await;
     }
-    let third = tokio::time::timeout(std::time::Duration::from_secs(20), send()).await.unwrap().unwrap();
+    let third = send(Body::empty());
+    let third = tokio::time::timeout(std::time::Duration::from_secs(20), third).await.unwrap().unwrap();
     assert_eq!((third.error(), third.header("retry-after")), ((503, "too_many_requests"), Some("1")));
     assert_eq!(ask(&router, request("GET", "/healthz")).await.status, 200);
-    gate.add_permits(3);
-    assert_eq!(first.await.unwrap().status, 200);
-    assert_eq!(second.await.unwrap().status, 200);
+    drop(first_body);
+    assert_eq!(first.await.unwrap().error(), (400, "missing_identifier"));
+    second.abort();
+    assert!(second.await.unwrap_err().is_cancelled());
     under_way.ended().await;
-    assert_eq!(send().await.unwrap().status, 200);
+    assert_eq!(send(Body::empty()).await.unwrap().error(), (400, "missing_identifier"));
 }
 
 #[tokio::test]
@@ -186,16 +186,38 @@ async fn what_the_server_turns_away_is_answered_like_everything() {
 
 #[tokio::test]
 async fn health_is_answered_over_connections_beyond_the_limit() {
-    for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/metrics", 401), ("/v1/status", 503)] {
+    for (path, status, code) in [
+        ("/healthz", 200, None),
+        ("/readyz", 503, Some("not_ready")),
+        ("/metrics", 401, Some("access_denied")),
+        ("/v1/status", 503, Some("too_many_connections")),
+    ] {
         let mut request = request("GET", path);
         request.extensions_mut().insert(Refusal::TooManyConnections);
-        assert_eq!(ask(&guarded(), request).await.status, status, "{path}");
+        let got = ask(&guarded(), request).await;
+        assert_eq!((got.status, got.body["error"].as_str()), (status, code), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_panic_is_our_fault() {
+    let api = Api::new(
+        Gateway::in_memory().unwrap(),
+        Answers::open(&limits(), None),
+        &limits(),
+        &UnderWay::at_most(1),
+        &watch(),
+    );
+    let broken = async || -> StatusCode { panic!("it is broken") };
+    let router = wrapped(Router::new().route("/broken", get(broken)), api, &watch(), None);
+    let told = json!({"error": "unexpected_error", "message": "An unexpected error has occured, please try your request again later"});
+    let got = ask(&router, request("GET", "/broken")).await;
+    assert_eq!((got.status, got.body), (500, told));
 }
 
 #[tokio::test(start_paused = true)]
 async fn blank_lines_do_not_renew_the_time_for_a_streams_header() {
-    let router = open_router(&Arc::new(Fake::default())).0;
+    let router = open_router().0;
     let lines = futures_util::stream::unfold((), async |()| {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         Some((Ok::<_, std::io::Error>("\n"), ()))
@@ -208,7 +230,7 @@ async fn blank_lines_do_not_renew_the_time_for_a_streams_header() {
 
 #[tokio::test]
 async fn odd_request_targets_are_answered() {
-    let router = open_router(&Arc::new(Fake::default())).0;
+    let router = open_router().0;
     for (method, uri, status) in [
         ("OPTIONS", "*", 404),
         ("GET", "http://localhost/healthz", 200),

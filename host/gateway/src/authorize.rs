@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::uri::{InvalidUri, PathAndQuery};
 use url::Position;
 
 use pushlet_credential::{
@@ -135,6 +136,12 @@ impl TokenClient for Tokens {
                 forbidden: true,
             };
             let origin = Origin::of(&request.url).map_err(no_origin)?;
+            let path = PathAndQuery::try_from(&request.url[Position::BeforePath..Position::AfterQuery]);
+            let no_path = |error: InvalidUri| TokenHttpError {
+                reason: "its URL has no path".to_owned(),
+                detail: error.to_string(),
+                forbidden: false,
+            };
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             let request = Request {
                 tenant: request.tenant,
@@ -142,7 +149,7 @@ impl TokenClient for Tokens {
                 protocol: Protocol::Https,
                 identity: ClientIdentity::Anonymous,
                 method: Method::POST,
-                path: request.url[Position::BeforePath..Position::AfterQuery].to_owned(),
+                path: path.map_err(no_path)?,
                 common_headers: Arc::default(),
                 headers: vec![(CONTENT_TYPE, form)],
                 body: Bytes::copy_from_slice(request.body.as_bytes()),

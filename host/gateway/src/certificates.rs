@@ -1,11 +1,12 @@
 //! Certificates end and are replaced: warnings in time, and connections that nobody needs any more.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::sleep;
 
-use super::{Inner, authorize};
+use crate::authorize;
+use crate::gateway::Gateway;
 use pushlet_model::tenant::TenantId;
 use pushlet_registry::{ApplicationEntry, RegisteredApplication};
 use pushlet_transport::ClientIdentity;
@@ -28,13 +29,13 @@ pub struct Expiring {
 
 impl Expiring {
     /// None: the application has no certificate, or one that is good for longer.
-    pub(super) fn of(tenant: &TenantId, entry: &ApplicationEntry, now: SystemTime) -> Option<Self> {
+    pub(crate) fn of(tenant: &TenantId, entry: &ApplicationEntry, now: SystemTime) -> Option<Self> {
         let days = days_left(entry.description.certificate_ends?, now);
         let application = entry.id.clone();
         (days < WARN_DAYS).then(|| Self { tenant: tenant.clone(), application, days })
     }
 
-    pub(super) fn warn(&self) {
+    pub(crate) fn warn(&self) {
         let Self { tenant, application, days } = self;
         if *days < 0 {
             tracing::warn!(%tenant, application, days, "the application's certificate has ended");
@@ -50,63 +51,66 @@ fn days_left(ends_at: i64, now: SystemTime) -> i64 {
     left.div_euclid(24 * 3600)
 }
 
-impl Inner {
-    /// The certificates that end soon, the soonest first.
-    pub(super) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
-        let all = self.registry.all();
+impl Gateway {
+    /// The certificates of all tenants that end within 30 days, or have ended; the soonest first.
+    pub fn expiring(&self) -> Vec<Expiring> {
+        let now = SystemTime::now();
+        let all = self.0.registry.all();
         let of = |(tenant, entry): &(TenantId, Arc<ApplicationEntry>)| Expiring::of(tenant, entry, now);
         let mut expiring: Vec<_> = all.iter().filter_map(of).collect();
         expiring.sort_by_key(|one| one.days);
         expiring
     }
 
+    /// Warns once a day, for as long as the gateway exists.
+    pub(crate) fn watch_certificates(&self) {
+        let gateway = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            loop {
+                sleep(DAY).await;
+                let Some(gateway) = gateway.upgrade().map(Self) else { return };
+                gateway.expiring().iter().for_each(Expiring::warn);
+            }
+        });
+    }
+
+    /// Closes the connections of an application that was replaced or removed once the last send with it has
+    /// finished, unless another application has the same identity.
+    pub(crate) fn retire_connections(&self, tenant: TenantId, entry: Arc<ApplicationEntry>) {
+        let gateway = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            let is_needed = || {
+                let sends = entry.opened().map_or(0, Arc::strong_count);
+                Arc::strong_count(&entry) > 1 || sends > 1
+            };
+            while is_needed() {
+                sleep(LOOK).await;
+            }
+            let Some(application) = entry.opened() else { return };
+            let Some(gateway) = gateway.upgrade().map(Self) else { return };
+            if let Some(identity) = gateway.identity(&tenant, application)
+                && !gateway.is_used(&identity)
+            {
+                gateway.0.transport.retire(&tenant, &identity);
+            }
+        });
+    }
+
     fn identity(&self, tenant: &TenantId, application: &RegisteredApplication) -> Option<ClientIdentity> {
-        let providers = self.catalogue.of_tenant(tenant);
+        let providers = self.0.catalogue.of_tenant(tenant);
         let provider = providers.get(&application.provider)?;
         Some(authorize::identity(tenant, application, provider.manifest()))
     }
 
     /// An application that was not opened yet has no connections.
     fn is_used(&self, identity: &ClientIdentity) -> bool {
-        let all = self.registry.all();
+        let all = self.0.registry.all();
         let uses = |(tenant, entry): &(TenantId, Arc<ApplicationEntry>)| {
             let application = entry.opened();
             application.and_then(|application| self.identity(tenant, application)).as_ref() == Some(identity)
         };
         all.iter().any(uses)
     }
-}
-
-/// Warns once a day, for as long as there is a gateway.
-pub(super) fn watch(gateway: Weak<Inner>) {
-    tokio::spawn(async move {
-        loop {
-            sleep(DAY).await;
-            let Some(gateway) = gateway.upgrade() else { return };
-            gateway.expiring(SystemTime::now()).iter().for_each(Expiring::warn);
-        }
-    });
-}
-
-/// Closes the connections of an application that was replaced or removed once the last send with it has
-/// finished, unless another application is the same to the push service.
-pub(super) fn retire(gateway: Weak<Inner>, tenant: TenantId, entry: Arc<ApplicationEntry>) {
-    tokio::spawn(async move {
-        let is_needed = || {
-            let sends = entry.opened().map_or(0, Arc::strong_count);
-            Arc::strong_count(&entry) > 1 || sends > 1
-        };
-        while is_needed() {
-            sleep(LOOK).await;
-        }
-        let Some(application) = entry.opened() else { return };
-        let Some(gateway) = gateway.upgrade() else { return };
-        if let Some(identity) = gateway.identity(&tenant, application)
-            && !gateway.is_used(&identity)
-        {
-            gateway.transport.retire(&tenant, &identity);
-        }
-    });
 }
 
 #[cfg(test)]

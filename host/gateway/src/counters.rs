@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::meters::PushMeter;
-use super::recent::Ring;
-use super::{Fate, Inner};
+use crate::gateway::Gateway;
+use crate::meters::PushMeter;
+use crate::recent::Ring;
+use crate::status::Fate;
 use pushlet_model::contract::Target;
 use pushlet_model::tenant::TenantId;
 
@@ -18,10 +19,10 @@ pub(super) struct DeliveryCounters {
 }
 
 impl DeliveryCounters {
-    pub fn new(gateway: &Inner, tenant: &TenantId, application: &str, provider: &str) -> Self {
+    pub fn new(gateway: &Gateway, tenant: &TenantId, application: &str, provider: &str) -> Self {
         Self {
-            meter: gateway.meters.of(tenant, application, provider),
-            failures: gateway.recent.of(tenant),
+            meter: gateway.0.meters.of(tenant, application, provider),
+            failures: gateway.0.recent.of(tenant),
             application: application.into(),
             provider: provider.into(),
         }

@@ -1,12 +1,13 @@
 //! The tries of one exchange: what they settled, and what is left to try again.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::DeliveryResult;
-use super::deliver::{Attempt, Batch, Campaign, Settled, Work};
-use super::retry::{self, Circumstances};
+use crate::delivery::{Attempt, Batch, Campaign, Settled, Work};
+use crate::retry::{self, Circumstances};
+use crate::status::DeliveryResult;
 
 /// From the first try to the last.
 pub(super) struct Course {
@@ -39,8 +40,8 @@ impl Course {
         self.settled.native = attempt.native.or(self.settled.native.take());
         let circumstances = Circumstances {
             retries: self.retries,
-            most_retries: campaign.gateway.delivery.retries,
-            may_resend_unknown: work.message.idempotent && campaign.gateway.delivery.resend_unknown,
+            most_retries: campaign.gateway.0.delivery.retries,
+            may_resend_unknown: work.message.idempotent && campaign.gateway.0.delivery.resend_unknown,
             new_token: attempt.new_token && !self.renewed,
             random: rand::random(),
         };
@@ -66,7 +67,7 @@ impl Course {
     }
 
     /// Tries again what is left, until every target has its final fate.
-    pub async fn go_on(&mut self, campaign: &Campaign, batch: &Batch) {
+    pub async fn go_on(&mut self, campaign: &Campaign, batch: &Arc<Batch>) {
         while !self.again.is_empty() {
             tokio::time::sleep_until(self.resume).await;
             self.retries += 1;

@@ -1,30 +1,25 @@
 //! From a response to what it means, asked of the provider. Answers of one campaign that came at the same
 //! time are decoded in one call: entering the sandbox costs more than decoding one answer.
 
-use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
 use tokio::sync::oneshot;
 
-use super::deliver::{Batch, Campaign, Work};
-use super::exchange::shown;
-use super::unix_milliseconds;
-use pushlet_model::contract::Context;
+use crate::context::context_at;
+use crate::delivery::{Batch, Campaign, Work};
 use pushlet_model::contract::codec::{Answer, Reply, Response};
 use pushlet_model::error::Error;
 use pushlet_sandbox::Instances;
 
+/// Response headers that a provider gets to see.
+const MOST_HEADERS: usize = 64;
 /// Answers in one call.
 const MOST_ANSWERS: usize = 100;
 
-/// Answers that wait to be decoded together, and where the reply to each is awaited.
-#[derive(Default)]
-pub(super) struct Waiting(Mutex<Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)>>);
-
 impl Campaign {
-    pub(super) async fn decode(
+    pub(crate) async fn decode(
         &self,
         batch: &Batch,
         work: &Work,
@@ -33,9 +28,9 @@ impl Campaign {
         body: Vec<u8>,
     ) -> Result<Reply, Error> {
         let response = Response { status, headers: shown(headers), body };
-        let targets = work.covers.iter().map(|&index| batch.targets[index].clone()).collect();
+        let targets = work.covers.iter().map(|&index| batch.targets()[index].clone()).collect();
         let answer = Answer { targets, response };
-        if work.covers.len() == batch.targets.len() {
+        if work.covers.len() == batch.targets().len() {
             return self.decode_one(answer).await;
         }
         let (sender, reply) = oneshot::channel();
@@ -84,7 +79,7 @@ impl Campaign {
 
     /// As many replies as answers.
     async fn call_decode(&self, answers: Arc<Vec<Answer>>) -> Result<Vec<Reply>, Error> {
-        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
+        let context = context_at(SystemTime::now(), Vec::new());
         let (application, native) = (self.application.clone(), self.purpose.native);
         let decode =
             move |instances: &Instances| instances.decode(&context, &application.record, &answers, native);
@@ -92,16 +87,12 @@ impl Campaign {
     }
 }
 
-impl Waiting {
-    fn put(&self, answer: Answer, reply: oneshot::Sender<Result<Reply, Error>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((answer, reply));
-    }
-
-    fn take(&self) -> Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 fn lost() -> Error {
     Error::internal("a reply was lost")
+}
+
+/// The headers of a response that a provider gets to see.
+pub(crate) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
+    let headers = headers.iter().take(MOST_HEADERS);
+    headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
 }

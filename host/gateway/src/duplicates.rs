@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::deliver::{BATCH, Campaign};
-use super::unix_milliseconds;
-use pushlet_model::contract::{Context, Notification, Target};
+use crate::context::context_at;
+use crate::delivery::{BATCH, Campaign};
+use pushlet_model::contract::{Notification, Target};
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 use pushlet_sandbox::{Exchange, Instances, PreparedRequests};
 
@@ -169,7 +169,7 @@ impl Campaign {
         let both = |(_, token, plain): &(usize, String, String)| [token.clone(), plain.clone()];
         let targets: Vec<Target> = pairs.iter().flat_map(both).map(Target::Device).collect();
         let entropy = vec![0; targets.len() * self.provider.manifest().entropy as usize];
-        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy };
+        let context = context_at(SystemTime::now(), entropy);
         let (application, notification) = (self.application.clone(), notification.clone());
         let encode = move |instances: &Instances| {
             instances.encode(&context, &application.record, &notification, &targets)

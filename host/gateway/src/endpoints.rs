@@ -2,6 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
+use http::uri::PathAndQuery;
 use url::Url;
 
 use pushlet_model::contract::manifest;
@@ -19,7 +20,7 @@ pub(super) struct Destination {
     /// target's own service reads them in the end.
     pub audience: Option<Origin>,
     /// With the configured prefix.
-    pub path: String,
+    pub path: PathAndQuery,
     pub protocol: Protocol,
     /// The operator did not name it: only public addresses are dialled.
     pub guarded: bool,
@@ -69,7 +70,12 @@ impl Destinations {
         let base = self.overrides.get(owner, &manifest.name, &endpoint.name, endpoint.environment);
         if let Some(base) = base {
             let origin = self.origin(tenant, base.as_str(), || bare(base).parse())?;
-            let path = format!("{}{}", base.prefix(), exchange.path);
+            let path = match base.prefix() {
+                "" => exchange.path.clone(),
+                prefix => {
+                    PathAndQuery::try_from(format!("{prefix}{}", exchange.path)).map_err(Error::internal)?
+                }
+            };
             let audience = exchange.url.as_ref().map(Origin::of).transpose().map_err(Error::internal)?;
             return Ok(Destination { origin, audience, path, protocol, guarded: false });
         }

@@ -4,9 +4,10 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use url::Url;
 
-use super::authorize::{self, Authorized};
-use super::deliver::{Attempt, Batch, Campaign, Work};
-use super::{Fate, failure};
+use crate::authorize::{self, Authorized};
+use crate::delivery::{Attempt, Batch, Campaign, Work};
+use crate::failure;
+use crate::status::Fate;
 use pushlet_credential::{self as credential, ClockReading, TokenHandle, TokenTrust};
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
 use pushlet_model::error::Error;
@@ -15,11 +16,8 @@ use pushlet_transport as transport;
 
 /// In place of a status: the service closed the connection and gave a reason.
 const NO_STATUS: u16 = 0;
-/// Response headers that a provider gets to see.
-const MOST_HEADERS: usize = 64;
-
 /// What came of a request.
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Answered(transport::Response, Option<TokenHandle>),
     Unanswered(transport::SendError, Option<TokenHandle>),
     /// It was not to be sent.
@@ -27,8 +25,16 @@ pub(super) enum Wire {
 }
 
 impl Campaign {
+    /// One try.
+    pub(crate) async fn attempt(&self, batch: &Batch, work: &Work) -> Attempt {
+        match self.exchange(batch, work).await {
+            Ok(attempt) => attempt,
+            Err(fate) => Attempt { fates: vec![*fate; work.covers.len()], native: None, new_token: false },
+        }
+    }
+
     /// One request and its answer. An error is the fate of all targets.
-    pub(super) async fn exchange(&self, batch: &Batch, work: &Work) -> Result<Attempt, Box<Fate>> {
+    pub(crate) async fn exchange(&self, batch: &Batch, work: &Work) -> Result<Attempt, Box<Fate>> {
         let (response, token) = match self.wire(&work.message, &work.exchange, batch.deadline).await? {
             Wire::Answered(response, token) => (response, token),
             Wire::Unanswered(error, token) => {
@@ -57,14 +63,14 @@ impl Campaign {
     }
 
     /// One request, authorised and sent.
-    pub(super) async fn wire(
+    pub(crate) async fn wire(
         &self,
         message: &Message,
         exchange: &Exchange,
         deadline: Instant,
     ) -> Result<Wire, Box<Fate>> {
         let failed = |error: Error| Box::new(Fate::Failed(error));
-        let destinations = &self.gateway.destinations;
+        let destinations = &self.gateway.0.destinations;
         let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
         let destination = destination.map_err(failed)?;
         let audience = destination.audience.as_ref().unwrap_or(&destination.origin);
@@ -91,7 +97,7 @@ impl Campaign {
             payer: Some(self.purpose.payer.clone()),
         };
         let start = Instant::now();
-        Ok(match self.gateway.transport.send(request).await {
+        Ok(match self.gateway.0.transport.send(request).await {
             Ok(response) => {
                 self.counters.answered(start.elapsed(), response.waited);
                 Wire::Answered(response, token)
@@ -144,7 +150,8 @@ impl Campaign {
             return Ok(Authorized::anonymous());
         };
         let deadline = deadline.into_std();
-        let authorization = self.gateway.authorizer.authorize(exchange, &ClockReading::now(), deadline).await;
+        let authorization =
+            self.gateway.0.authorizer.authorize(exchange, &ClockReading::now(), deadline).await;
         let authorization = authorization.map_err(|error| {
             self.warn_of_token_endpoint(&error);
             failure::not_authorized(error)
@@ -154,7 +161,7 @@ impl Campaign {
 
     fn check_authorization(&self, message: &Message, origin: &transport::Origin) -> Result<(), Error> {
         let Some(exchange) = self.credential_exchange(message, origin) else { return Ok(()) };
-        self.gateway.authorizer.check(exchange).map_err(failure::not_authorized)
+        self.gateway.0.authorizer.check(exchange).map_err(failure::not_authorized)
     }
 
     /// What is to be authenticated; None: nothing is.
@@ -187,14 +194,14 @@ impl Campaign {
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?
-    pub(super) fn note_refusal(&self, outcomes: &[Outcome], token: Option<TokenHandle>) -> bool {
+    pub(crate) fn note_refusal(&self, outcomes: &[Outcome], token: Option<TokenHandle>) -> bool {
         let fault = outcomes.iter().find_map(|outcome| match outcome.disposition {
             Disposition::CredentialRejected(fault) => Some(fault),
             _ => None,
         });
         match (fault, token) {
             (Some(fault), Some(token)) => {
-                self.gateway.authorizer.refused(&token, fault, &ClockReading::now())
+                self.gateway.0.authorizer.refused(&token, fault, &ClockReading::now())
             }
             // A provider that calls a certificate or a key "expired" gets no second try.
             _ => false,
@@ -204,12 +211,6 @@ impl Campaign {
 
 impl TokenTrust for Campaign {
     fn trusts(&self, url: &Url) -> bool {
-        self.gateway.destinations.trusts_token_url(self.owner(), &self.provider.manifest().name, url)
+        self.gateway.0.destinations.trusts_token_url(self.owner(), &self.provider.manifest().name, url)
     }
-}
-
-/// The headers of a response that a provider gets to see.
-pub(super) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
-    let headers = headers.iter().take(MOST_HEADERS);
-    headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
 }

@@ -8,7 +8,7 @@ use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
 use pushlet_model::error::{Error, Kind};
 use pushlet_transport::{FailureCause, RequestState, SendError};
 
-use super::Fate;
+use crate::status::Fate;
 
 /// When it makes sense to try again after a refusal for too many tokens: they stay for up to 20 minutes.
 const TOKENS_PAUSE: Duration = Duration::from_secs(60);
@@ -111,6 +111,7 @@ mod tests {
 
     use bytes::Bytes;
     use http::Method;
+    use http::uri::PathAndQuery;
     use tokio::time::Instant;
 
     use super::*;
@@ -130,7 +131,7 @@ mod tests {
             protocol: Protocol::Http2,
             identity: ClientIdentity::Anonymous,
             method: Method::POST,
-            path: "/".to_owned(),
+            path: PathAndQuery::from_static("/"),
             common_headers: Arc::default(),
             headers: Vec::new(),
             body: Bytes::new(),

@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Inner;
-use super::recent::RecentFailure;
+use crate::gateway::Gateway;
+use crate::recent::RecentFailure;
 use pushlet_credential::TokenCounts;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
@@ -114,10 +114,11 @@ type Labels = Vec<(&'static str, String)>;
 /// Gauges and counters of one moment.
 struct Moment(Registry);
 
-impl Inner {
-    pub(super) async fn readiness(&self) -> Readiness {
-        let providers = self.catalogue.shared().all().count();
-        let reason = match (providers, self.storage_check.problem(&self.registry).await) {
+impl Gateway {
+    /// Whether this gateway can serve now, and what it sees.
+    pub async fn readiness(&self) -> Readiness {
+        let providers = self.0.catalogue.shared().all().count();
+        let reason = match (providers, self.0.storage_check.problem(&self.0.registry).await) {
             (0, _) => Some("no provider is loaded".to_owned()),
             (_, Some(problem)) => Some(format!("the registry cannot be written: {problem}")),
             (_, None) => None,
@@ -125,16 +126,17 @@ impl Inner {
         Readiness {
             reason,
             providers,
-            loading: self.uploads.loading(),
+            loading: self.0.uploads.loading(),
             quarantined: self.quarantined().into_values().sum(),
-            circuits: Circuits::of(&self.transport.snapshot()),
+            circuits: Circuits::of(&self.0.transport.snapshot()),
         }
     }
 
-    pub(super) fn standing(&self, tenant: &TenantId) -> Standing {
+    /// What a tenant's people want to see at a glance.
+    pub fn standing(&self, tenant: &TenantId) -> Standing {
         let mut outcomes = BTreeMap::new();
         let mut applications = Vec::new();
-        for meter in self.meters.of_tenant(tenant) {
+        for meter in self.0.meters.of_tenant(tenant) {
             let names = meter.names();
             let own: BTreeMap<_, _> =
                 meter.outcomes().map(|(status, count)| (status.name(), count)).collect();
@@ -148,22 +150,25 @@ impl Inner {
             outcomes,
             applications,
             providers: self
+                .0
                 .catalogue
                 .of_tenant(tenant)
                 .all()
                 .map(|own| ProviderState::of(own, tenant))
                 .collect(),
-            failures: self.recent.of(tenant).list(),
+            failures: self.0.recent.of(tenant).list(),
         }
     }
 
-    pub(super) fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
-        text::encode_registry(text, &self.meters.registry)?;
+    /// All metrics of the gateway and of what it uses, in the OpenMetrics text format without its end. `limits`: those of
+    /// the caller.
+    pub fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
+        text::encode_registry(text, &self.0.meters.registry)?;
         let mut now = Moment(Registry::with_prefix("pushlet"));
         let mut limits = limits.to_vec();
-        now.connections(&self.transport.snapshot());
-        now.tokens(self.authorizer.counts());
-        if let Some(provider) = self.catalogue.shared().all().next() {
+        now.connections(&self.0.transport.snapshot());
+        now.tokens(self.0.authorizer.counts());
+        if let Some(provider) = self.0.catalogue.shared().all().next() {
             let figures = provider.sandbox().figures();
             now.sandbox(&figures);
             limits.push(LimitUse::new("instances", figures.instances, figures.most_instances));
@@ -172,9 +177,9 @@ impl Inner {
         let quarantined: Vec<_> =
             quarantined.map(|(provider, tenants)| (vec![("provider", provider)], tenants as f64)).collect();
         now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
-        let applications = self.registry.all();
-        now.certificates(&applications, self.meters.most());
-        let accounts = self.tenants.accounts();
+        let applications = self.0.registry.all();
+        now.certificates(&applications, self.0.meters.most());
+        let accounts = self.0.tenants.accounts();
         let (used, most) = accounts.process_memory();
         limits.push(LimitUse::new("process_memory_bytes", used, most));
         now.accounts(accounts);
@@ -185,10 +190,10 @@ impl Inner {
 
     /// Tenants that have it in quarantine, by provider; those that tenants uploaded are counted together.
     fn quarantined(&self) -> BTreeMap<String, usize> {
-        let shared = self.catalogue.shared().all();
+        let shared = self.0.catalogue.shared().all();
         let mut all: BTreeMap<_, _> =
             shared.map(|provider| (provider.manifest().name.clone(), provider.quarantined())).collect();
-        let uploaded = self.catalogue.uploaded();
+        let uploaded = self.0.catalogue.uploaded();
         all.insert(UPLOADED.to_owned(), uploaded.iter().map(|provider| provider.quarantined()).sum());
         all
     }

@@ -8,12 +8,16 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::deliver::{Campaign, Purpose};
-use super::exchange::{Wire, shown};
-use super::send::provider_of;
-use super::{Fate, Inner, failure, unix_milliseconds};
+use crate::context::context_at;
+use crate::decode::shown;
+use crate::delivery::{Campaign, Purpose};
+use crate::exchange::Wire;
+use crate::failure;
+use crate::gateway::Gateway;
+use crate::providers::provider_of;
+use crate::status::Fate;
 use pushlet_model::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
-use pushlet_model::contract::{ConnectionHint, Context, Disposition};
+use pushlet_model::contract::{ConnectionHint, Disposition};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::names::{did_you_mean, nearest};
 use pushlet_model::tenant::TenantId;
@@ -31,7 +35,7 @@ pub struct Errand {
     pub deadline: Option<Duration>,
 }
 
-/// Items go by the id that the service gave them.
+/// CollectionItems go by the id that the service gave them.
 pub enum Work {
     Create(Map<String, Value>),
     Read(String),
@@ -46,30 +50,27 @@ struct Call {
     collection: String,
 }
 
-impl Inner {
-    /// `Err`: not done, or unknown, and whose provider said so.
-    pub(super) async fn manage(
-        self: &Arc<Self>,
-        tenant: &TenantId,
-        errand: Errand,
-    ) -> Result<CollectionItems, (String, Fate)> {
-        let nobody = |error| (String::new(), Fate::Failed(error));
-        let application = self.opened(tenant, &errand.application_id).await.map_err(nobody)?;
-        let providers = self.providers(tenant, &application.provider).await.map_err(nobody)?;
-        let provider = provider_of(&application.provider, &providers).map_err(nobody)?;
+impl Gateway {
+    /// Creates, reads or deletes what the push service keeps for an application.
+    pub async fn manage(&self, tenant: &TenantId, errand: Errand) -> Result<CollectionItems, Error> {
+        let application = self.opened(tenant, &errand.application_id).await?;
+        let providers = self.providers(tenant, &application.provider).await?;
+        let provider = provider_of(&application.provider, &providers)?;
         let name = provider.manifest().name.clone();
-        let failed = |error| (name.clone(), Fate::Failed(error));
         let collection = provider.collections().iter().find(|known| known.name == errand.collection);
-        let collection = collection.ok_or_else(|| failed(no_collection(&name, &errand.collection)))?;
-        let operation = operation(collection, errand.work).map_err(failed)?;
-        let deadline = errand.deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
+        let collection = collection.ok_or_else(|| no_collection(&name, &errand.collection))?;
+        let operation = operation(collection, errand.work)?;
+        let deadline = errand.deadline.unwrap_or(self.0.delivery.deadline).min(self.0.delivery.deadline);
         let deadline = Instant::now() + deadline;
         let is_own = providers.is_own(&name);
-        let payer = self.tenants.get(tenant).map_err(failed)?.account.clone();
+        let payer = self.0.tenants.get(tenant)?.account.clone();
         let purpose = Purpose { payer, native: false, validate_only: false };
         let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
-        let campaign = campaign.map_err(failed)?;
-        campaign.perform(collection, &operation, deadline).await.map_err(|fate| (name.clone(), *fate))
+        let done = campaign?.perform(collection, &operation, deadline).await;
+        done.map_err(|fate| match fate.into_error(&name) {
+            Err(error) => error,
+            Ok(()) => Error::internal("a failure that is none"),
+        })
     }
 }
 
@@ -101,7 +102,7 @@ impl Campaign {
         let failed = |error: Error| (Box::new(Fate::Failed(error)), false);
         let mut entropy = vec![0; self.provider.manifest().entropy as usize];
         SystemRandom::new().fill(&mut entropy).map_err(|_| failed(Error::internal("no randomness")))?;
-        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy };
+        let context = context_at(SystemTime::now(), entropy);
         let call = Call { application: self.application.clone(), collection: collection.name.clone() };
         let encode = {
             let (call, operation) = (call.clone(), operation.clone());
@@ -121,7 +122,7 @@ impl Campaign {
         };
         let transport::Response { status, headers, body, connection, .. } = response;
         let response = Response { status, headers: shown(&headers), body: body.into() };
-        let context = Context { now: unix_milliseconds(SystemTime::now()), entropy: Vec::new() };
+        let context = context_at(SystemTime::now(), Vec::new());
         let operation = operation.clone();
         let decode = move |instances: &Instances| {
             let record = &call.application.record;

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::Status;
+use crate::status::Status;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Fate, Status};
+use crate::context::unix_milliseconds;
+use crate::status::{Fate, Status};
 use pushlet_model::contract::{Outcome, Target};
 use pushlet_model::tenant::TenantId;
 
@@ -70,7 +71,7 @@ impl Ring {
             Fate::Valid | Fate::Duplicate(_) => (None, None),
         };
         let failure = RecentFailure {
-            at: super::unix_milliseconds(SystemTime::now()) / 1000,
+            at: unix_milliseconds(SystemTime::now()) / 1000,
             application: application.clone(),
             provider: provider.clone(),
             target: beginning(target),

@@ -4,21 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::certificates::Expiring;
-use super::{Inner, Registration, unix_milliseconds};
+use crate::certificates::Expiring;
+use crate::context::context_at;
+use crate::gateway::Gateway;
+use crate::request::Registration;
 use pushlet_credential::{Credential, CredentialPurpose, Secret, UploadedSecrets, upload_fields};
 use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
-use pushlet_model::contract::{self, Context, Environment};
+use pushlet_model::contract::{self, Environment};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::names::{did_you_mean, nearest};
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
 use pushlet_model::warnings::RepeatedWarning;
 use pushlet_quota::account::Work;
-use pushlet_registry::{ApplicationEntry, FeedbackList, RegisteredApplication};
+use pushlet_registry::{FeedbackList, RegisteredApplication};
 use pushlet_sandbox::{Provider, TenantProviders};
 
 /// The provider of a registration that names none and brings no credential.
@@ -28,14 +31,23 @@ const DEVELOPMENT: [&[u8]; 2] = [b"development", b"sandbox"];
 const PRODUCTION: &[u8] = b"production";
 const LONGEST_ID: usize = 256;
 
-impl Inner {
-    pub(super) async fn register(
-        &self,
-        tenant: &TenantId,
-        registration: Registration,
-    ) -> Result<(String, Option<Arc<ApplicationEntry>>), Error> {
+impl Gateway {
+    /// Checks and stores an application; an existing one with the same id is replaced. Returns its id, and opens no
+    /// connection. A tenant's registrations run one after the other, and to their end even if the caller goes away.
+    pub async fn register(&self, tenant: TenantId, registration: Registration) -> Result<String, Error> {
+        let permit = self.0.tenants.begin_registration(&tenant).await?;
+        let (gateway, runtime) = (self.clone(), Handle::current());
+        // Reading a PKCS#12 file takes a while, so this does not run on an async thread.
+        let register = move || {
+            let _permit = permit;
+            runtime.block_on(gateway.register_now(&tenant, registration))
+        };
+        tokio::task::spawn_blocking(register).await.map_err(Error::internal)?
+    }
+
+    async fn register_now(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
         let Registration { application_id, provider, environment, mut fields, strict } = registration;
-        let most = self.tenants.limits(tenant)?.applications;
+        let most = self.0.tenants.limits(tenant)?.applications;
         let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(tenant, provider.as_deref(), &fields).await?;
@@ -54,16 +66,19 @@ impl Inner {
             };
             fields.insert(mode, name.to_vec());
         }
-        let (application, secrets) = self.application(&provider, tenant, id.clone(), fields).await?;
-        let (entry, replaced) = self.registry.put(tenant, application, &secrets, most)?;
+        let (application, secrets) = self.checked_application(&provider, tenant, id.clone(), fields).await?;
+        let (entry, replaced) = self.0.registry.put(tenant, application, &secrets, most)?;
         if let Some(expiring) = Expiring::of(tenant, &entry, SystemTime::now()) {
             expiring.warn();
         }
-        Ok((id, replaced))
+        if let Some(replaced) = replaced {
+            self.retire_connections(tenant.clone(), replaced);
+        }
+        Ok(id)
     }
 
     /// An application made of uploaded fields, checked by the host and by its provider; and its secrets.
-    pub(super) async fn application(
+    pub(crate) async fn checked_application(
         &self,
         provider: &Arc<Provider>,
         tenant: &TenantId,
@@ -93,12 +108,12 @@ impl Inner {
             settings: settings(manifest, kind, credential.as_ref(), fields)?,
             credential: kind.map(|kind| kind.name.clone()),
         };
-        let context = Context { now: unix_milliseconds(now), entropy: Vec::new() };
+        let context = context_at(now, Vec::new());
         let instances = provider.instances(tenant);
         let checked = record.clone();
         instances.run(move |instances| instances.check_application(&context, &checked)).await??;
-        let feedback = Arc::new(FeedbackList::new(self.feedback));
-        let places = Arc::new(Semaphore::new(self.places));
+        let feedback = Arc::new(FeedbackList::new(self.0.feedback));
+        let places = Arc::new(Semaphore::new(self.0.places));
         let provider = manifest.name.clone();
         let (identity, unreached) = (OnceLock::new(), RepeatedWarning::default());
         Ok((
@@ -109,7 +124,7 @@ impl Inner {
 
     /// The credential among some secrets; and those. A file decides how much work it takes to read it, so that is
     /// done on the threads for heavy work, on the tenant's account.
-    pub(super) async fn parse_credential(
+    pub(crate) async fn parse_credential(
         &self,
         provider: &Arc<Provider>,
         tenant: &TenantId,
@@ -121,7 +136,7 @@ impl Inner {
         let parse =
             move || (Credential::parse(&provider.manifest().credentials, &uploads, &purpose), uploads);
         let (credential, uploads) = match is_costly {
-            true => self.tenants.accounts().of(tenant).run_heavy(Work::KeyDerivation, parse).await?,
+            true => self.0.tenants.accounts().of(tenant).run_heavy(Work::KeyDerivation, parse).await?,
             false => parse(),
         };
         Ok((credential?, uploads))

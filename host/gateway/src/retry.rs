@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use super::{Fate, failure};
+use crate::failure;
+use crate::status::Fate;
 use pushlet_model::contract::{CredentialFault, Disposition, Outcome, Throttle};
 use pushlet_model::error::Kind;
 

@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deliver::{Campaign, Purpose};
-use super::duplicates::{Duplicates, Seen};
-use super::{DeliveryResult, Fate, Fields, Inner, Report, Send, Via};
+use crate::delivery::{Campaign, Purpose};
+use crate::duplicates::{Duplicates, Seen};
+use crate::gateway::Gateway;
+use crate::providers::provider_of;
+use crate::request::{Fields, Report, Send, Via};
+use crate::status::{DeliveryResult, Fate};
 use pushlet_model::contract::manifest::{Origin, ProviderManifest, TargetKind};
 use pushlet_model::contract::{Notification, Target};
-use pushlet_model::error::{Error, Kind};
+use pushlet_model::error::Error;
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
 use pushlet_registry::RegisteredApplication;
 use pushlet_sandbox::{Provider, TenantProviders, target_url};
 
 /// A send whose application, provider and notification are found and sound.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     pub campaign: Campaign,
     pub provider: Arc<Provider>,
     /// All that the tenant has.
@@ -28,17 +31,21 @@ pub(super) struct Opened {
     pub timeout: Duration,
 }
 
-impl Inner {
-    pub(super) async fn send(self: &Arc<Self>, tenant: &TenantId, send: Send) -> Result<Report, Error> {
+impl Gateway {
+    /// Sends one notification to each target. `Err`: nothing was sent, for a reason that all targets share.
+    ///
+    /// Dropping the future loses the results of what is already sent.
+    pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
         let Send { provider: named, via, notification, targets, duplicates, native, validate_only, deadline } =
             send;
         let named = named.as_deref();
         // What is only checked is no push.
         let pushes = if validate_only { 0 } else { targets.len() };
-        let place = self.tenants.begin_send(tenant, Some(pushes as u64))?;
+        let place = self.0.tenants.begin_send(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
         let purpose = Purpose { payer: place.account().clone(), native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
+        let targets = Arc::from(targets);
         let (results, native) = opened.deliver(&targets, duplicates).await?;
         Ok(Report { provider: opened.provider.manifest().name.clone(), targets, results, native })
     }
@@ -56,8 +63,8 @@ impl Inner {
         }
     }
 
-    pub(super) async fn open(
-        self: &Arc<Self>,
+    pub(crate) async fn open(
+        &self,
         tenant: &TenantId,
         application: Arc<RegisteredApplication>,
         named: Option<&str>,
@@ -69,7 +76,7 @@ impl Inner {
         let provider = provider_of(&application.provider, &providers)?;
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
-        let timeout = deadline.unwrap_or(self.delivery.deadline).min(self.delivery.deadline);
+        let timeout = deadline.unwrap_or(self.0.delivery.deadline).min(self.0.delivery.deadline);
         let is_own = providers.is_own(&application.provider);
         let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose)?;
         Ok(Opened { campaign, provider, providers, notification, timeout })
@@ -97,7 +104,7 @@ impl Inner {
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
-        Ok(self.application(&provider, tenant, String::new(), fields).await?.0)
+        Ok(self.checked_application(&provider, tenant, String::new(), fields).await?.0)
     }
 }
 
@@ -106,7 +113,7 @@ impl Opened {
     /// does not send to fails alone.
     async fn deliver(
         &self,
-        targets: &[Target],
+        targets: &Arc<[Target]>,
         duplicates: Duplicates,
     ) -> Result<(Vec<DeliveryResult>, Option<String>), Error> {
         let deadline = Instant::now() + self.timeout;
@@ -120,7 +127,7 @@ impl Opened {
             results[index] = Some(DeliveryResult::untried(index, fate));
         }
         let rest: Vec<usize> = (0..targets.len()).filter(|&index| results[index].is_none()).collect();
-        let to_send: Vec<Target> = rest.iter().map(|&index| targets[index].clone()).collect();
+        let to_send: Arc<[Target]> = rest.iter().map(|&index| targets[index].clone()).collect();
         let (sent, native) = self.campaign.run(&to_send, &self.notification, deadline).await?;
         for result in sent {
             let index = rest[result.index];
@@ -174,14 +181,6 @@ fn notification(
     }
 }
 
-/// The provider that an application is registered for, among those that the tenant has.
-pub(super) fn provider_of(name: &str, providers: &TenantProviders) -> Result<Arc<Provider>, Error> {
-    providers.get(name).cloned().ok_or_else(|| {
-        let message = format!("the application's provider {name} is not there");
-        Error::new(Kind::NotFound, "provider_not_found", message)
-    })
-}
-
 /// Does the provider serve requests of this `type`?
 fn answers_to(manifest: &ProviderManifest, named: Option<&str>) -> Result<(), Error> {
     match named {
@@ -193,7 +192,7 @@ fn answers_to(manifest: &ProviderManifest, named: Option<&str>) -> Result<(), Er
     }
 }
 
-pub(super) fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
+pub(crate) fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
     let (kind, name) = match target {
         Target::Device(_) => (TargetKind::Device, "device tokens"),
         Target::Topic(_) => (TargetKind::Topic, "topics"),

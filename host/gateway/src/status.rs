@@ -132,8 +132,7 @@ fn settled(outcome: &Outcome) -> Status {
 fn failed(error: &Error) -> Status {
     match error.kind {
         Kind::Throttled => Status::Throttled,
-        _ if error.code.starts_with("provider_") => Status::Failed,
-        Kind::Internal | Kind::Provider => Status::Failed,
+        Kind::Internal | Kind::Provider | Kind::ProviderTimedOut => Status::Failed,
         Kind::CredentialRejected => Status::CredentialRejected,
         Kind::Gone => Status::Unregistered,
         Kind::Overloaded | Kind::Unreachable | Kind::Unavailable | Kind::TimedOut => Status::Unavailable,

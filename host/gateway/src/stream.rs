@@ -12,12 +12,14 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-use super::deliver::{BATCH, Batch, Purpose};
-use super::duplicates::{Duplicates, Seen};
-use super::send::{Opened, knows};
-use super::window::Window;
-use super::{DeliveryResult, Fate, Fields, Inner, Shared};
+use crate::delivery::{BATCH, Batch, Purpose, Settled};
+use crate::duplicates::{Duplicates, Seen};
+use crate::gateway::Gateway;
+use crate::request::{Fields, Shared, Targets};
+use crate::send::{Opened, knows};
+use crate::status::{DeliveryResult, Fate};
 use crate::tenants::{Permission, SendPlace, Withdrawal};
+use crate::window::Window;
 use pushlet_model::contract::{Notification, Target};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
@@ -31,7 +33,7 @@ const SMALL: usize = 4 << 10;
 
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
-    gateway: Arc<Inner>,
+    gateway: Gateway,
     opened: Opened,
     /// The shared notification's fields, for those lines that have some of their own.
     shared: Map<String, Value>,
@@ -46,14 +48,6 @@ pub struct Stream {
     /// Targets that came before; None: duplicates are sent.
     seen: Option<Seen>,
     gate: Gate,
-}
-
-/// The targets of a stream.
-pub enum Targets {
-    /// All are known, so many: they must be within the tenant's limits at once.
-    Counted(usize),
-    /// They come one by one and wait for their turn, for as long as this permission holds.
-    Open(Permission),
 }
 
 /// Why a stream was stopped before its lines ended. Lines without a result were not tried.
@@ -112,8 +106,9 @@ impl Gate {
     }
 }
 
-impl Inner {
-    pub(super) async fn stream(self: &Arc<Self>, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+impl Gateway {
+    /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
+    pub async fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
         let Shared {
             application_id,
             notification: shared,
@@ -127,7 +122,7 @@ impl Inner {
             Targets::Counted(count) => (Some(if validate_only { 0 } else { count as u64 }), None),
             Targets::Open(permission) => (None, Some(permission)),
         };
-        let place = self.tenants.begin_send(tenant, known)?;
+        let place = self.0.tenants.begin_send(tenant, known)?;
         let paced = known.is_none() && !validate_only;
         let batch = if paced { place.batch().min(BATCH) } else { BATCH };
         let application = self.opened(tenant, &application_id).await?;
@@ -199,7 +194,7 @@ impl Stream {
         let mut open = true;
         let mut targets_under_way = 0;
         let mut received = Vec::with_capacity(BATCH);
-        let mut window = Window::new(self.gateway.stream_window);
+        let mut window = Window::new(self.gateway.0.stream_window);
         let (mut turn, mut looked) = (Instant::now(), Instant::now());
         while open || !under_way.is_empty() {
             // Half of the window at a time: lines that are encoded together cost less.
@@ -343,13 +338,16 @@ impl Stream {
         targets: Vec<Target>,
         notification: Arc<Notification>,
     ) -> Result<Arc<Batch>, Error> {
-        self.opened.campaign.batch(first, targets, notification, Instant::now() + self.opened.timeout)
+        let all = 0..targets.len();
+        self.opened.campaign.batch(
+            first,
+            (targets.into(), all),
+            notification,
+            Instant::now() + self.opened.timeout,
+        )
     }
 }
 
-async fn results_of(
-    settled: impl Future<Output = super::deliver::Settled>,
-    _held: Held,
-) -> Vec<DeliveryResult> {
+async fn results_of(settled: impl Future<Output = Settled>, _held: Held) -> Vec<DeliveryResult> {
     settled.await.results
 }

@@ -42,6 +42,8 @@ pub enum Kind {
     TimedOut,
     /// The author of the component: it broke the contract.
     Provider,
+    /// The author of the component: a call took too long.
+    ProviderTimedOut,
     /// We: this is a defect of Pushlet.
     Internal,
 }

@@ -62,6 +62,13 @@ impl TenantProviders {
     }
 }
 
+impl Default for ProviderCatalogue {
+    /// Without providers.
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
 impl ProviderCatalogue {
     /// Loads the built-in components, each on a thread of its own: compiling takes its time.
     pub fn built_in(loader: &ProviderLoader) -> Result<Self, (String, LoadError)> {

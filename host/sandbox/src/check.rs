@@ -1,6 +1,5 @@
 //! Guest output is hostile input: nothing of it is used before it went through here.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -71,7 +70,7 @@ pub struct Exchange {
     /// The target's URL, where the endpoint is any https server.
     pub url: Option<Url>,
     /// Starts with `/`.
-    pub path: String,
+    pub path: PathAndQuery,
     /// Beside those of the message, over which they win.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -221,17 +220,23 @@ fn exchange(
         (Origin::AnyHttps, None) => return Err(bad("no URL at an endpoint that needs one")),
     };
     let path = match &url {
-        Some(url) => url[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
+        Some(url) => parsed(url[url::Position::BeforePath..url::Position::AfterQuery].to_owned())?,
         None => path(raw.path)?,
     };
     Ok(Exchange { covers: raw.covers, message: index, url, path, headers: headers(manifest, raw.headers)? })
 }
 
-fn path(path: String) -> Result<String, ProviderError> {
+fn path(path: String) -> Result<PathAndQuery, ProviderError> {
     match wrong_path(&path) {
-        None => Ok(path),
+        None => parsed(path),
         Some(rule) => Err(bad(format!("path {:?} is not allowed: {rule}", printable(&path)))),
     }
+}
+
+/// The bytes are not copied.
+fn parsed(path: String) -> Result<PathAndQuery, ProviderError> {
+    PathAndQuery::from_maybe_shared(Bytes::from(path))
+        .map_err(|error| bad(format!("a path is not a path and query of HTTP: {error}")))
 }
 
 /// The rule that a path breaks.
@@ -246,7 +251,6 @@ fn wrong_path(path: &str) -> Option<&'static str> {
         ),
         (path.contains(['#', '\\']), "it must not have # or \\"),
         (path.split(['/', '?']).any(dots), "it must not have the segments . and .."),
-        (PathAndQuery::from_str(path).is_err(), "it is not a path and query of HTTP"),
     ];
     breaks.into_iter().find_map(|(broken, rule)| broken.then_some(rule))
 }

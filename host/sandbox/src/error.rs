@@ -72,7 +72,7 @@ impl From<ProviderError> for Error {
             ProviderError::Quarantined { retry_after } => {
                 Error::new(Kind::Provider, error.code(), message).after(retry_after)
             }
-            ProviderError::TimedOut => Error::new(Kind::TimedOut, error.code(), message),
+            ProviderError::TimedOut => Error::new(Kind::ProviderTimedOut, error.code(), message),
             _ => Error::new(Kind::Provider, error.code(), message),
         }
     }

@@ -1,7 +1,6 @@
 //! `pushlet serve`: from the configuration to a server that has ended.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
@@ -36,14 +35,13 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
     let client = http_client::client(&config.tls.extra_roots).map_err(Problem::new)?;
     let (tracer, exporting) = Tracer::start(&config.telemetry, client)?.unzip();
     let watch = Watch::new(tracer, config.metrics.listen.is_some());
-    let backend = Arc::new(gateway.clone());
-    let (router, under_way) = http::router(backend.clone(), &config.limits, &callers, &watch);
+    let (router, under_way) = http::router(gateway.clone(), &config.limits, &callers, &watch);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = listen(config.listen, scheme)?;
     let (ended, mut end) = watch::channel(());
     let watching = match config.metrics.listen {
         Some(address) => {
-            let router = http::watch_router(backend, &config.limits, &watch, &under_way);
+            let router = http::watch_router(gateway.clone(), &config.limits, &watch, &under_way);
             let server = Server::new(router, UnderWay::at_most(config.limits.requests), None, &config);
             let listener = listen(address, "http")?;
             Some(tokio::spawn(server.run(listener, async move {

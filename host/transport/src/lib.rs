@@ -116,7 +116,7 @@ impl Transport {
 /// (RFC 9113, section 8.2.2), and fields that the transport writes itself.
 fn check(request: &Request) -> Result<(), SendError> {
     let invalid = |detail: String| SendError::not_sent(FailureCause::InvalidRequest, detail);
-    if !request.path.starts_with('/') {
+    if !request.path.as_str().starts_with('/') {
         return Err(invalid("the path must start with '/'".to_owned()));
     }
     let mut names = request.common_headers.keys().chain(request.headers.iter().map(|(name, _)| name));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rustls::sign::CertifiedKey;
 use tokio::time::Instant;
@@ -49,7 +50,7 @@ pub struct Request {
     pub identity: ClientIdentity,
     pub method: Method,
     /// Path and query, with a leading `/`.
-    pub path: String,
+    pub path: PathAndQuery,
     /// Those that it has in common with others. No pseudo-headers, `host` or `content-length`.
     pub common_headers: Arc<HeaderMap>,
     /// Its own, which win over the common ones of the same name.

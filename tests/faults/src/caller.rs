@@ -85,7 +85,8 @@ impl Caller {
             fields,
             strict: true,
         };
-        tokio::task::block_in_place(|| self.gateway.register(&self.tenant, registration))?;
+        let registered = self.gateway.register(self.tenant.clone(), registration);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(registered))?;
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use pushlet::server::Server;
 use pushlet::{bootstrap, server};
@@ -118,7 +117,7 @@ impl Pushlet {
         let callers = config.callers().unwrap();
         let tls = server::acceptor(&config.tls).unwrap();
         let watch = http::Watch::new(None, false);
-        let (router, under_way) = http::router(Arc::new(gateway), &config.limits, &callers, &watch);
+        let (router, under_way) = http::router(gateway, &config.limits, &callers, &watch);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -117,8 +117,7 @@ async fn register_until(gateway: &Gateway, id: &str, time: Duration) {
         strict: false,
     };
     let gateway = gateway.clone();
-    let register = move || gateway.register(&TenantId::default_tenant(), registration);
-    tokio::task::spawn_blocking(register).await.unwrap().unwrap();
+    gateway.register(TenantId::default_tenant(), registration).await.unwrap();
 }
 
 #[tokio::test]

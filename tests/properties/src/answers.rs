@@ -29,7 +29,7 @@ pub fn encoded(bytes: &[u8]) {
         assert_eq!(manifest.endpoints[message.endpoint].environment, Environment::Production);
     }
     for exchange in &prepared.exchanges {
-        let path = &exchange.path;
+        let path = exchange.path.as_str();
         assert!(path.starts_with('/') && !path.contains(['\r', '\n', ' ', '#']), "{path:?}");
         assert!(exchange.url.is_some() || !path.starts_with("//"), "{path:?}");
         assert!(exchange.url.is_some() || !path.split(['/', '?']).any(|part| part == ".."), "{path:?}");

@@ -1,7 +1,7 @@
 //! Requests to the HTTP API: whatever comes, the answer is one of ours, and no panic.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use arbitrary::Unstructured;
 use axum::Router;
@@ -81,6 +81,6 @@ fn server() -> &'static Router {
         layers.text(Path::new("properties.toml"), &settings).unwrap();
         let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
         let gateway = bootstrap::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
-        router(Arc::new(gateway), &config.limits, &CallerConfig::default(), &Watch::new(None, false)).0
+        router(gateway, &config.limits, &CallerConfig::default(), &Watch::new(None, false)).0
     })
 }

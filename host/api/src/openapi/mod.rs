@@ -89,7 +89,7 @@ pub(super) async fn document(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
 ) -> Result<Response, ErrorResponse> {
-    let providers = api.backend.described(&tenant);
+    let providers = api.gateway.described(&tenant);
     let text = api.documents.of(&tenant, &providers, !api.watch.is_apart())?;
     Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }

@@ -1,14 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 
-use super::super::testing::{Fake, ask, limits, open_router, watch};
+use super::super::testing::{ask, limits, open_router, router_for};
 use super::super::{Watch, router};
 use super::*;
+use pushlet_gateway::Gateway;
 use pushlet_model::notification;
 use pushlet_settings::{CallerConfig, HiddenText, Login};
 
@@ -45,7 +45,7 @@ async fn methods_of(router: &Router, path: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn every_route_is_in_the_document_and_nothing_else() {
-    let (router, _) = open_router(&Arc::default());
+    let (router, _) = open_router();
     let document = document_of(&router).await;
     let mut documented: BTreeSet<(String, String)> = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -66,14 +66,14 @@ async fn every_route_is_in_the_document_and_nothing_else() {
 #[tokio::test]
 async fn metrics_are_documented_where_they_are_served() {
     let (router, _) =
-        router(Arc::new(Fake::default()), &limits(), &CallerConfig::default(), &Watch::new(None, true));
+        router(Gateway::in_memory().unwrap(), &limits(), &CallerConfig::default(), &Watch::new(None, true));
     assert!(document_of(&router).await["paths"].get("/metrics").is_none());
     assert!(!paths_of(&router).contains("/metrics"));
 }
 
 #[tokio::test]
 async fn all_references_lead_somewhere_and_all_operations_are_named_once() {
-    let (router, _) = open_router(&Arc::default());
+    let (router, _) = open_router();
     let document = document_of(&router).await;
     let mut references = Vec::new();
     collect(&document, "$ref", &mut references);
@@ -107,7 +107,7 @@ fn collect<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
 
 #[tokio::test]
 async fn the_common_fields_are_those_that_notifications_have() {
-    let (router, _) = open_router(&Arc::default());
+    let (router, _) = open_router();
     let document = document_of(&router).await;
     let properties = document["components"]["schemas"]["Notification"]["properties"].as_object().unwrap();
     let documented: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
@@ -118,7 +118,7 @@ async fn the_common_fields_are_those_that_notifications_have() {
 async fn the_page_is_for_everybody_and_asks_nobody_else() {
     let login = Login { username: "me".into(), password: HiddenText::new("sesame".into()) };
     let callers = CallerConfig { login: Some(login), ..CallerConfig::default() };
-    let (router, _) = router(Arc::new(Fake::default()), &limits(), &callers, &watch());
+    let (router, _) = router_for(&limits(), &callers);
     assert_eq!(ask(&router, get("/openapi.json")).await.status, 401);
     for (uri, kind) in
         [("/docs", "text/html"), ("/docs/docs.js", "text/javascript"), ("/docs/docs.css", "text/css")]

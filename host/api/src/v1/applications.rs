@@ -71,8 +71,8 @@ pub(super) async fn put(
 ) -> Result<Response, Failure> {
     let (body, own) = (json(request, &api, api.limits.request_body).await?, id.clone());
     let registration = body.read(move |fields| registration(own, fields)).await?;
-    api.register(tenant.clone(), registration).await.map_err(by_v1_name)?;
-    Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
+    api.gateway.register(tenant.clone(), registration).await.map_err(by_v1_name)?;
+    Ok(answer::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
 }
 
 /// Show an application
@@ -91,7 +91,7 @@ pub(super) async fn show(
     ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
-    Ok(answer::json(StatusCode::OK, &api.backend.application(&tenant, &id)?))
+    Ok(answer::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
 }
 
 /// List the applications
@@ -113,7 +113,7 @@ pub(super) async fn list(
     ByTenant(tenant): ByTenant,
     paging: Paging,
 ) -> Result<Response, Failure> {
-    let all = api.backend.applications(&tenant);
+    let all = api.gateway.applications(&tenant);
     let (page, next) = paging.of(&all, |application| &application.id);
     Ok(answer::json(StatusCode::OK, &ApplicationPage { applications: page.to_vec(), next }))
 }
@@ -134,7 +134,7 @@ pub(super) async fn delete(
     ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<StatusCode, Failure> {
-    api.backend.remove(tenant, id).await?;
+    api.gateway.remove_application(&tenant, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -154,7 +154,7 @@ pub(super) async fn show_feedback(
     ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
-    let dead_tokens = api.backend.feedback(&tenant, &id, FeedbackRead::Keep)?;
+    let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Keep)?;
     Ok(answer::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 
@@ -174,7 +174,7 @@ pub(super) async fn take_feedback(
     ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
-    let dead_tokens = api.backend.feedback(&tenant, &id, FeedbackRead::Clear)?;
+    let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Clear)?;
     Ok(answer::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 

@@ -119,7 +119,8 @@ async fn perform(
     work: Work,
 ) -> Result<Vec<Item>, Error> {
     let errand = Errand { application_id, collection, work, deadline: None };
-    detached(place, api.backend.manage(tenant, errand)).await
+    let gateway = api.gateway.clone();
+    detached(place, async move { gateway.manage(&tenant, errand).await }).await
 }
 
 fn one(items: Vec<Item>) -> Result<Value, Error> {

@@ -19,7 +19,6 @@ use axum::body::HttpBody as _;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::Response;
 use axum::routing::{delete, get, post};
 use utoipa::OpenApi;
 
@@ -111,20 +110,8 @@ fn content_type(headers: &HeaderMap, allowed: &[&str]) -> Result<(), Error> {
     Err(Error::new(Kind::UnsupportedMediaType, "unsupported_media_type", message))
 }
 
-/// An error of `/v1`: with its field.
-struct Failure(Error);
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self(error)
-    }
-}
-
-impl axum::response::IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        answer::error_with_field(self.0)
-    }
-}
+/// An error under `/v1`: it names the wrong field.
+type Failure = answer::ErrorResponse<true>;
 
 #[cfg(test)]
 mod tests;

@@ -144,17 +144,17 @@ async fn perform(
                 validate_only: shared.validate_only,
                 deadline: shared.deadline,
             };
-            let report = api.backend.send(tenant, send).await?;
+            let report = api.gateway.send(&tenant, send).await?;
             (report.targets, counted(report.results, &wrong))
         }
         Job::Different(shared, lines) => {
-            let stream = api.backend.stream(tenant, shared).await?;
+            let stream = api.gateway.stream(&tenant, shared).await?;
             let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
-            (targets, all(stream, lines).await)
+            (targets.into(), all(stream, lines).await)
         }
     };
-    let arrived = results.iter().any(|result| answer::may_have_arrived(&result.fate));
-    let results = results.into_iter().zip(&targets);
+    let arrived = results.iter().any(|result| result.fate.may_have_been_delivered());
+    let results = results.into_iter().zip(targets.iter());
     let mut results: Vec<TargetResult> =
         results.map(|(result, target)| TargetResult::new(result).of(target)).collect();
     if !wrong.is_empty() {

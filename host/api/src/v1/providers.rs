@@ -14,7 +14,7 @@ use super::super::{Api, answer, detached, form};
 use super::object::Object;
 use super::segments::Segments;
 use super::{Failure, content_type, json};
-use pushlet_gateway::{ProviderEntry, ProviderLog, ProviderView, SecretHost, UploadRefusal, Uploads};
+use pushlet_gateway::{ProviderEntry, ProviderLog, ProviderView, SecretHost, UploadRefusal};
 use pushlet_model::error::{Error, Kind};
 
 /// Bytes of the body of an activation.
@@ -54,7 +54,7 @@ struct Activation {
     responses((status = 200, description = "All of them.", body = ProviderList), Guarded)
 )]
 pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, Failure> {
-    let providers = uploads(&api)?.list(&tenant);
+    let providers = api.gateway.uploads().list(&tenant);
     Ok(answer::json(StatusCode::OK, &ProviderList { providers }))
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn put(
     Confirmed(hosts): Confirmed,
     request: Request,
 ) -> Result<Response, Failure> {
-    let uploads = uploads(&api)?;
+    let uploads = api.gateway.uploads().clone();
     content_type(request.headers(), &["application/wasm"])?;
     uploads.may_upload(&tenant, &name)?;
     let most = uploads.largest_component();
@@ -162,7 +162,7 @@ pub(super) async fn activate(
     Segments(name): Segments<String>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let uploads = uploads(&api)?;
+    let uploads = api.gateway.uploads().clone();
     let fields = json(request, &api, ACTIVATION).await?.read(Ok).await?;
     let mut body = Object::new(fields, "", &["digest"])?;
     let digest = body.needed_text("digest")?;
@@ -184,7 +184,7 @@ pub(super) async fn show(
     ByTenant(tenant): ByTenant,
     Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
-    Ok(answer::json(StatusCode::OK, &uploads(&api)?.view(&tenant, &name)?))
+    Ok(answer::json(StatusCode::OK, &api.gateway.uploads().view(&tenant, &name)?))
 }
 
 /// Read what a provider printed
@@ -203,7 +203,7 @@ pub(super) async fn log(
     ByTenant(tenant): ByTenant,
     Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
-    Ok(answer::json(StatusCode::OK, &uploads(&api)?.log(&tenant, &name)?))
+    Ok(answer::json(StatusCode::OK, &api.gateway.uploads().log(&tenant, &name)?))
 }
 
 /// Remove a provider
@@ -223,11 +223,7 @@ pub(super) async fn delete(
     place: Place,
     Segments(name): Segments<String>,
 ) -> Result<StatusCode, Failure> {
-    let uploads = uploads(&api)?;
+    let uploads = api.gateway.uploads().clone();
     detached(place, async move { uploads.remove(&tenant, &name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn uploads(api: &Api) -> Result<Uploads, Error> {
-    api.backend.uploads().ok_or_else(|| Error::internal("this backend takes no components"))
 }

@@ -83,7 +83,7 @@ impl SendRequest {
         let places = if given.is_list { Places::List } else { Places::Single };
         let mut targets = Vec::with_capacity(given.targets.len());
         let mut wrong = Vec::new();
-        for (index, value) in given.targets.iter().enumerate() {
+        for (index, value) in given.targets.into_iter().enumerate() {
             match target::parse(value, || places.of(index)) {
                 Ok(target) => targets.push(target),
                 Err(error) => wrong.push((index, error)),
@@ -111,7 +111,7 @@ impl SendRequest {
             let given = given(&mut item, &format!("{place}."), count)?.ok_or_else(|| {
                 Error::field("missing_target", format!("{place}.target"), "there is no target")
             })?;
-            for (place, value) in given.targets.iter().enumerate() {
+            for (place, value) in given.targets.into_iter().enumerate() {
                 let index = places.len();
                 places.push((number, given.is_list.then_some(place)));
                 let field = || match given.is_list {

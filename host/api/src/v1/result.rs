@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::super::{answer, openapi};
+use super::super::openapi;
 use super::target;
-use pushlet_gateway::{DeliveryResult, Fate, Status};
+use pushlet_gateway::{DeliveryResult, Fate, Status, utc};
 use pushlet_model::contract::{Disposition, Outcome, Target};
 use pushlet_model::error::Error;
 
@@ -149,7 +149,7 @@ impl TargetResult {
             code,
             message,
             retry_after: retry_after.map(|ms| Duration::from_millis(ms).as_secs_f64()),
-            since: since.map(|since| answer::utc(since).to_string()),
+            since: since.map(|since| utc(since).to_string()),
             replacement,
             ..self
         }

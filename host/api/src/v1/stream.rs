@@ -167,7 +167,7 @@ pub(super) async fn send(
         Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
     })??;
     place.reserve(MemoryUse::RequestBodies, api.limits.stream_line)?;
-    let stream = api.backend.stream(tenant, shared).await?;
+    let stream = api.gateway.stream(&tenant, shared).await?;
     let (to_send, received) = mpsc::channel(WAITING);
     let (settled, results) = mpsc::channel(WAITING);
     let (idle, line_timeout, gate) = (api.limits.stream_idle, api.limits.body_timeout, stream.gate());
@@ -311,7 +311,7 @@ fn parse(index: usize, text: &[u8]) -> Result<gateway::Line, Error> {
     let target = target.ok_or_else(|| Error::field("missing_target", "target", "there is no target"))?;
     Ok(gateway::Line {
         index,
-        target: target::parse(&target, || "target".to_owned())?,
+        target: target::parse(target, || "target".to_owned())?,
         notification: line.object("notification")?.map(Arc::new),
         size: text.len(),
         held: None,

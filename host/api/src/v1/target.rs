@@ -9,17 +9,18 @@ const NO_TARGET: &str =
     "a target must be a device token, or an object with one of device, topic, condition, channel, url";
 
 /// `"token"`, or an object with one of `device`, `topic`, `condition`, `channel`, `url`. `field`: names it in errors.
-pub(super) fn parse(value: &Value, field: impl Fn() -> String) -> Result<Target, Error> {
+pub(super) fn parse(value: Value, field: impl Fn() -> String) -> Result<Target, Error> {
     let wrong = || Error::field("invalid_target", field(), NO_TARGET);
-    let filled = |text: &str| match text {
+    let filled = |text: String| match text.as_str() {
         "" => Err(Error::field("invalid_target", field(), "the target is empty")),
-        text => Ok(text.to_owned()),
+        _ => Ok(text),
     };
-    if let Some(token) = value.as_str() {
-        return filled(token).map(Target::Device);
-    }
-    let object = value.as_object().filter(|object| object.len() == 1).ok_or_else(wrong)?;
-    let (kind, value) = object.iter().next().ok_or_else(wrong)?;
+    let object = match value {
+        Value::String(token) => return filled(token).map(Target::Device),
+        Value::Object(object) if object.len() == 1 => object,
+        _ => return Err(wrong()),
+    };
+    let (kind, value) = object.into_iter().next().ok_or_else(wrong)?;
     let of_kind = match kind.as_str() {
         "device" => Target::Device,
         "topic" => Target::Topic,
@@ -28,7 +29,10 @@ pub(super) fn parse(value: &Value, field: impl Fn() -> String) -> Result<Target,
         "url" => Target::Url,
         _ => return Err(wrong()),
     };
-    filled(value.as_str().ok_or_else(wrong)?).map(of_kind)
+    match value {
+        Value::String(text) => filled(text).map(of_kind),
+        _ => Err(wrong()),
+    }
 }
 
 /// The same as it was written, the short form for a device.

@@ -56,7 +56,7 @@ const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     )
 )]
 pub(super) async fn list(State(api): State<Api>, paging: Paging, _: Operator) -> Result<Response, Failure> {
-    let all: Vec<Shown> = api.backend.tenants().list().into_iter().map(shown).collect();
+    let all: Vec<Shown> = api.gateway.tenants().list().into_iter().map(shown).collect();
     let (tenants, next) = paging.of(&all, |tenant| &tenant.id);
     Ok(answer::json(StatusCode::OK, &TenantsPage { tenants, next }))
 }
@@ -100,7 +100,7 @@ pub(super) async fn put(
             let (api_key, key) = (key.key.reveal().to_owned(), key.key.id().to_string());
             Ok(answer::json(StatusCode::CREATED, &MadeTenant { id: id.to_string(), api_key, key }))
         }
-        None => Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?))),
+        None => Ok(answer::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?))),
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn show(
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
-    Ok(answer::json(StatusCode::OK, &shown(api.backend.tenants().view(&id)?)))
+    Ok(answer::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?)))
 }
 
 /// Delete a tenant
@@ -146,7 +146,8 @@ pub(super) async fn delete(
     _: Operator,
 ) -> Result<StatusCode, Failure> {
     let id = named(&id)?;
-    detached(place, api.backend.remove_tenant(id.clone())).await?;
+    let (gateway, tenant) = (api.gateway.clone(), id.clone());
+    detached(place, async move { gateway.remove_tenant(&tenant).await }).await?;
     api.idempotency.forget(&id);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -170,7 +171,7 @@ pub(super) async fn usage(
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
-    let Usage { requests, pushes, refused, limits, memory, work } = api.backend.usage(&id)?;
+    let Usage { requests, pushes, refused, limits, memory, work } = api.gateway.usage(&id)?;
     let used = |limit: LimitUse| (limit.limit, Used { used: limit.used, limit: limit.most });
     let limits = limits.into_iter().map(used).collect();
     let memory_bytes = memory.into_iter().map(|(of, bytes)| (of.name(), bytes as u64)).collect();
@@ -230,7 +231,7 @@ pub(super) async fn list_keys(
     Segments(id): Segments<String>,
     _: Operator,
 ) -> Result<Response, Failure> {
-    let keys = api.backend.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
+    let keys = api.gateway.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
     Ok(answer::json(StatusCode::OK, &Keys { keys }))
 }
 
@@ -260,7 +261,7 @@ async fn change<T: Send + 'static>(
     api: &Api,
     work: impl FnOnce(&Tenants) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let tenants = api.backend.tenants().clone();
+    let tenants = api.gateway.tenants().clone();
     tokio::task::spawn_blocking(move || work(&tenants)).await.map_err(Error::internal)?
 }
 
@@ -323,5 +324,5 @@ fn key(key: KeyView) -> Key {
 }
 
 fn written(time: SystemTime) -> String {
-    answer::utc(time).to_string()
+    pushlet_gateway::utc(time).to_string()
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::Map;
 
-use crate::unix_milliseconds;
+use crate::context::unix_milliseconds;
 use pushlet_model::contract::codec::{Answer, Response};
 use pushlet_model::contract::manifest::{Example, ProviderManifest, TargetKind};
 use pushlet_model::contract::{Application, Context, Environment, Notification, Target};

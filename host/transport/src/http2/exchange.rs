@@ -9,7 +9,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri, Version};
 use tokio::time::timeout_at;
 
@@ -23,12 +22,8 @@ use crate::response::{ConnectionHandle, Response};
 use pushlet_quota::account::{Account, MemoryReservation};
 
 /// Sends the request over the leased stream.
-pub async fn exchange(
-    lease: StreamLease,
-    request: &Request,
-    path: &PathAndQuery,
-) -> Result<Response, SendError> {
-    let mut stream = RequestStream::open(lease, request, path)?;
+pub async fn exchange(lease: StreamLease, request: &Request) -> Result<Response, SendError> {
+    let mut stream = RequestStream::open(lease, request)?;
     match timeout_at(request.deadline, stream.respond(request.payer.as_ref())).await {
         Ok(Ok((status, headers, (body, reserved)))) => {
             let connection = ConnectionHandle(Some(stream.finish()));
@@ -61,8 +56,8 @@ struct OpenStream {
 }
 
 impl RequestStream {
-    fn open(lease: StreamLease, request: &Request, path: &PathAndQuery) -> Result<Self, SendError> {
-        let head = head(request, path)?;
+    fn open(lease: StreamLease, request: &Request) -> Result<Self, SendError> {
+        let head = head(request)?;
         let lost = |detail: String| SendError::not_sent(FailureCause::ConnectionLost, detail);
         let mut sender =
             lease.connection.sender().ok_or_else(|| lost("the connection is retired".to_owned()))?;
@@ -235,12 +230,12 @@ fn closing(record: &ConnectionRecord, error: &h2::Error) -> Option<SendError> {
 
 /// The head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
 /// table, and the latter is marked.
-fn head(request: &Request, path: &PathAndQuery) -> Result<http::Request<()>, SendError> {
+fn head(request: &Request) -> Result<http::Request<()>, SendError> {
     let invalid = |error: http::Error| SendError::not_sent(FailureCause::InvalidRequest, error.to_string());
     let uri = Uri::builder()
         .scheme("https")
         .authority(request.origin.authority().clone())
-        .path_and_query(path.clone())
+        .path_and_query(request.path.clone())
         .build()
         .map_err(invalid)?;
     let mut head = http::Request::new(());

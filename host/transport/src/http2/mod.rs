@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use http::uri::PathAndQuery;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -67,8 +66,6 @@ impl Http2Pools {
 
     /// Sends the request, again where the peer certainly did not process it.
     pub async fn send(&self, key: &PeerKey, request: &Request) -> Result<Response, SendError> {
-        let path = PathAndQuery::try_from(request.path.as_str())
-            .map_err(|error| SendError::not_sent(FailureCause::InvalidRequest, format!("path: {error}")))?;
         let mut last: Option<SendError> = None;
         let (mut attempt, mut waited) = (1, Duration::ZERO);
         loop {
@@ -82,7 +79,7 @@ impl Http2Pools {
                 (Err(error), _) => return Err(error),
             };
             waited += asked.elapsed();
-            let error = match exchange::exchange(lease, request, &path).await {
+            let error = match exchange::exchange(lease, request).await {
                 Ok(response) => return Ok(Response { waited, ..response }),
                 Err(error) => error,
             };

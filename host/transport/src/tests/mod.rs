@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
 use super::{ClientIdentity, Origin, Protocol, Request, Transport, TransportSettings};
@@ -42,7 +43,7 @@ fn request(origin: &Origin) -> Request {
         protocol: Protocol::Http2,
         identity: ClientIdentity::Anonymous,
         method: Method::POST,
-        path: "/3/device/00".to_owned(),
+        path: PathAndQuery::from_static("/3/device/00"),
         common_headers: Arc::default(),
         headers: Vec::new(),
         body: Bytes::from_static(b"{}"),
