@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::figures::LimitUse;
 use crate::gateway::Gateway;
 use crate::tenants::{Held, Usage};
+use pushlet_credential::ClockReading;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 
@@ -47,6 +48,7 @@ impl Gateway {
         self.0.catalogue.shared().all().for_each(|provider| provider.forget(tenant));
         self.0.meters.forget(tenant);
         self.0.recent.forget(tenant);
+        self.0.authorizer.release(tenant, &ClockReading::now());
         for entry in entries {
             self.retire_connections(tenant.clone(), entry);
         }

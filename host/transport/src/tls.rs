@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::ResolvesClientCert;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
@@ -11,6 +11,9 @@ use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use super::error::SetupError;
 use super::message::ClientIdentity;
 use super::settings::TransportSettings;
+
+/// TLS sessions that can be resumed: what rustls keeps for one server.
+const TICKETS: usize = 8;
 
 /// The trusted roots, read once.
 pub(super) struct TlsConfigs {
@@ -43,6 +46,8 @@ impl TlsConfigs {
             }
             ClientIdentity::Anonymous | ClientIdentity::Token(_) => builder.with_no_client_auth(),
         };
+        // A configuration is for one server; the default has room for 32, and there are thousands of configurations.
+        config.resumption = Resumption::in_memory_sessions(TICKETS);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }

@@ -18,6 +18,8 @@ use pushlet_model::escape::escape_json;
 
 /// Bytes of lines that wait; beyond that, as while nobody reads standard error, new lines are dropped.
 const CAPACITY: usize = 1 << 20;
+/// Room that is kept for the next lines: after a burst the rest is given back.
+const KEPT: usize = 64 << 10;
 /// After the first line the writer waits this long for more, to write them all at once.
 const LINGER: Duration = Duration::from_millis(5);
 /// How long an end waits for standard error.
@@ -109,6 +111,7 @@ impl Queue {
             // Nobody could be told of a failure.
             let _ = output.write_all(&batch).and_then(|()| output.flush());
             batch.clear();
+            batch.shrink_to(KEPT);
             if dropped > 0 {
                 tracing::warn!(lines = dropped, "log lines were dropped, since standard error took no more");
             }

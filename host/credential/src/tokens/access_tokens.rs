@@ -119,6 +119,11 @@ impl AccessTokens {
         Self { client, slots: Arc::new(TokenCache::new()), counts: Arc::default() }
     }
 
+    /// Drops the tokens of a removed tenant.
+    pub(super) fn release(&self, tenant: &TenantId) {
+        self.slots.release(tenant, |_| false);
+    }
+
     /// The current token, fetched if need be. All callers share one request and its result; it goes on
     /// when a caller goes away. After a failure there is a short pause before the next request.
     pub(crate) async fn get(

@@ -84,6 +84,12 @@ impl Authorizer {
         TokenCounts { minted: self.provider_tokens.minted(), fetches, failed_fetches }
     }
 
+    /// Drops the tokens of a removed tenant.
+    pub fn release(&self, tenant: &TenantId, now: &ClockReading) {
+        self.provider_tokens.release(tenant, now);
+        self.access_tokens.release(tenant);
+    }
+
     /// What to add to one exchange. Waits only if a token must be signed or fetched, until `deadline`.
     pub async fn authorize(
         &self,

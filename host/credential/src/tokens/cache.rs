@@ -13,6 +13,8 @@ use pushlet_quota::fair::FairCache;
 const MOST_BYTES: usize = 32 << 20;
 /// Bytes of an entry in addition to the text of its token.
 const OVERHEAD: usize = 512;
+/// Values of a removed tenant that are kept, if they must be.
+const KEPT_OF_REMOVED: usize = 64;
 
 /// Values by digest. Tenants that need the same token own it together.
 pub(crate) struct TokenCache<T>(RwLock<FairCache<TenantId, TokenId, Arc<Mutex<T>>>>);
@@ -54,6 +56,14 @@ impl<T: Default> TokenCache<T> {
         self.0.read().get(key).cloned()
     }
 
+    /// The tenant is removed, and so are its values, except for a few of those that `must_stay`: if its key is soon
+    /// used again, a service that limits how often a new token is shown gets the old one.
+    pub(super) fn release(&self, tenant: &TenantId, must_stay: impl Fn(&T) -> bool) {
+        let must_stay = |value: &Arc<Mutex<T>>| value.try_lock().is_some_and(|value| must_stay(&value));
+        let mut known = self.0.write();
+        known.release(tenant, KEPT_OF_REMOVED, must_stay);
+    }
+
     /// Notes how long the text of the token is that is now stored under this key.
     pub(crate) fn stored(&self, key: &TokenId, bytes: usize) {
         self.0.write().set_weight(key, OVERHEAD + bytes);
@@ -69,6 +79,20 @@ mod tests {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&number.to_be_bytes());
         key
+    }
+
+    #[test]
+    fn of_a_removed_tenants_values_the_latest_few_that_must_stay_are_kept() {
+        let cache = TokenCache::<u32>::new();
+        let (gone, other) = (TenantId::new("acme"), TenantId::new("other"));
+        for number in 0..200 {
+            *cache.entry(&gone, &key(number), |_| true).unwrap().lock() = number;
+        }
+        cache.entry(&other, &key(0), |_| true).unwrap();
+        cache.release(&gone, |value| value % 2 == 0);
+        let kept: Vec<u32> = (0..200).filter(|number| cache.get(&key(*number)).is_some()).collect();
+        let latest_even = (73..=199).filter(|number| number % 2 == 0);
+        assert_eq!(kept, [0].into_iter().chain(latest_even).collect::<Vec<_>>(), "0 is another tenant's too");
     }
 
     #[test]

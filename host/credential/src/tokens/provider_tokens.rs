@@ -156,6 +156,13 @@ impl ProviderTokens {
         Ok(flight)
     }
 
+    /// Drops the tokens of a removed tenant, except for a few that cannot be replaced yet.
+    pub(super) fn release(&self, tenant: &TenantId, now: &ClockReading) {
+        let is_young =
+            |slot: &SigningSlot| slot.minted.as_ref().is_some_and(|token| !token.may_be_replaced(now));
+        self.tokens.release(tenant, is_young);
+    }
+
     fn slot(
         &self,
         tenant: &TenantId,

@@ -129,6 +129,22 @@ where
         for key in &unwanted {
             self.remove(key);
         }
+        self.shrink();
+    }
+
+    /// Takes all entries from an owner that is gone, except for the latest `most_kept` of those that must stay.
+    pub fn release(&mut self, owner: &O, most_kept: usize, must_stay: impl Fn(&V) -> bool) {
+        let order = self.owners.get(owner).map(|holding| &holding.order).into_iter().flatten();
+        let latest_first: Vec<(u64, K)> = order.rev().map(|(turn, key)| (*turn, key.clone())).collect();
+        let mut kept = 0;
+        for (turn, key) in latest_first {
+            if kept < most_kept && self.entries.get(&key).is_some_and(|entry| must_stay(&entry.value)) {
+                kept += 1;
+            } else {
+                self.unlink(owner, &key, turn, &mut Vec::new());
+            }
+        }
+        self.shrink();
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
@@ -263,6 +279,13 @@ where
         let owners = self.entries.get_mut(key).into_iter().flat_map(|entry| &mut entry.owners);
         owners.filter(|(other, _)| other == owner).for_each(|(_, turn)| *turn = new);
         new
+    }
+
+    /// A map does not give room back by itself.
+    fn shrink(&mut self) {
+        if self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to_fit();
+        }
     }
 
     fn next_turn(&mut self) -> u64 {

@@ -1,8 +1,8 @@
 //! HTTP/2 over few connections that are kept: one pool per origin and identity.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -39,27 +39,25 @@ pub(super) struct Http2Pools {
     settings: Arc<TransportSettings>,
     lookups: DnsLookups,
     hasher: RandomState,
-    shards: [Mutex<PoolShard>; SHARDS],
+    shards: Arc<Shards>,
     /// No new pools are made.
     draining: AtomicBool,
 }
 
-struct PoolShard {
-    pools: FairCache<TenantId, PeerKey, Arc<ConnectionPool>>,
-    /// When pools that have ended were removed last.
-    swept_at: Instant,
-}
+type Shards = [Mutex<Pools>; SHARDS];
+type Pools = FairCache<TenantId, PeerKey, Arc<ConnectionPool>>;
 
 impl Http2Pools {
     pub fn new(tls: Arc<TlsConfigs>, settings: Arc<TransportSettings>, lookups: DnsLookups) -> Self {
-        let (most, now) = (settings.max_peers.div_ceil(SHARDS), Instant::now());
-        let shard = |_| Mutex::new(PoolShard { pools: FairCache::new(most), swept_at: now });
+        let most = settings.max_peers.div_ceil(SHARDS);
+        let shards: Arc<Shards> = Arc::new(std::array::from_fn(|_| Mutex::new(FairCache::new(most))));
+        tokio::spawn(forget_ended(Arc::downgrade(&shards)));
         Http2Pools {
             tls,
             settings,
             lookups,
             hasher: RandomState::new(),
-            shards: std::array::from_fn(shard),
+            shards,
             draining: AtomicBool::new(false),
         }
     }
@@ -129,7 +127,7 @@ impl Http2Pools {
 
     /// The pool of the key, made if there is none.
     fn pool(&self, key: &PeerKey, request: &Request) -> Result<Arc<ConnectionPool>, SendError> {
-        if let Some(pool) = self.shard(key).pools.get_owned(&request.tenant, key)
+        if let Some(pool) = self.shard(key).get_owned(&request.tenant, key)
             && !pool.has_ended()
         {
             return Ok(pool.clone());
@@ -150,36 +148,36 @@ impl Http2Pools {
         let config = config.map_err(|error| SendError::not_sent(FailureCause::Tls, error.to_string()))?;
         let (lookups, guarded) = (self.lookups.clone(), key.guarded);
         let resolver = HostResolver { lookups, tenant: tenant.clone(), guarded };
-        let mut shard = self.shard(key);
+        let mut pools = self.shard(key);
         if self.draining.load(Ordering::SeqCst) {
             return Err(SendError::not_sent(FailureCause::ShuttingDown, ""));
         }
-        let now = Instant::now();
-        if shard.swept_at + SWEEP < now {
-            shard.swept_at = now;
-            shard.pools.retain(|_, pool| !pool.has_ended());
-        }
-        if shard.pools.get(key).is_some_and(|pool| pool.has_ended()) {
-            shard.pools.remove(key);
+        if pools.get(key).is_some_and(|pool| pool.has_ended()) {
+            pools.remove(key);
         }
         let make = || keeper::start(key.clone(), resolver, Arc::new(config), self.settings.clone());
-        let found = shard.pools.get_or_insert_with(tenant, key, 1, |pool| !pool.is_busy(), make);
+        let found = pools.get_or_insert_with(tenant, key, 1, |pool| !pool.is_busy(), make);
         found.map_err(|_| SendError::too_many_peers(&request.origin))
     }
 
-    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, PoolShard> {
+    fn shard(&self, key: &PeerKey) -> MutexGuard<'_, Pools> {
         let hash = self.hasher.hash_one(key);
-        let [first, ..] = &self.shards;
+        let [first, ..] = &*self.shards;
         let shard = self.shards.get(hash as usize % SHARDS).unwrap_or(first);
         shard.lock()
     }
 
     fn pools(&self) -> Vec<Arc<ConnectionPool>> {
-        let shard = |shard: &Mutex<PoolShard>| {
-            let shard = shard.lock();
-            shard.pools.values().cloned().collect::<Vec<_>>()
-        };
-        self.shards.iter().flat_map(shard).collect()
+        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+/// Removes pools that have ended, for as long as there is a transport: a tenant that is gone asks for no other.
+async fn forget_ended(shards: Weak<Shards>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(shards) = shards.upgrade() else { return };
+        shards.iter().for_each(|shard| shard.lock().retain(|_, pool| !pool.has_ended()));
     }
 }
 

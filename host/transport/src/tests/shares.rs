@@ -79,3 +79,16 @@ async fn tenants_without_a_credential_never_share_a_peer() {
     let left = transport.snapshot();
     assert_eq!((left.len(), left[0].tenant.as_str()), (1, "other"));
 }
+
+#[tokio::test]
+async fn a_retired_pool_is_forgotten_though_nobody_asks_for_another() {
+    let peer = Peer::start().await;
+    let transport = transport(&peer, |_| {});
+    let send = push(&transport, of("acme", "key", &peer.origin()));
+    let mut wire = peer.accept(&[(MAX_CONCURRENT_STREAMS, 100)]).await;
+    wire.serve().await;
+    send.await.unwrap().unwrap();
+    assert_eq!(transport.snapshot().len(), 1);
+    transport.retire(&TenantId::new("acme"), &ClientIdentity::Token(DigestParts::of(&[b"key"])));
+    until(|| transport.snapshot().is_empty()).await;
+}
