@@ -354,14 +354,8 @@ async fn respond(
             .map_err(|cause| SendError::unknown(cause, format!("at most {most} bytes are read")))?;
     }
     let (body, reserved) = body.finish();
-    Ok(Response {
-        status,
-        headers,
-        body,
-        reserved,
-        waited: Duration::ZERO,
-        connection: ConnectionHandle(None),
-    })
+    let (waited, connection) = (Duration::ZERO, ConnectionHandle(None));
+    Ok(Response { status, headers, body, reserved, waited, connection })
 }
 
 /// A request that found no connection, or that the peer says it did not process, was not sent; of any other

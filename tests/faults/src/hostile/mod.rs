@@ -25,8 +25,12 @@ use push_service::PushService;
 use server::{Memory, Server};
 use victim::{Pushes, Victim};
 
-/// Pushes of the victim before anything is measured, so that connections, instances and buffers are there.
+/// Pushes of the victim before anything is measured, and batches at once, so that connections, instances and buffers
+/// are there.
 const WARM_UP: usize = 2000;
+const WARM_UP_BATCHES: usize = 10;
+/// After that the server is idle once it has returned the pages that it freed.
+const UNTIL_IDLE: Duration = Duration::from_secs(12);
 /// How long the memory may take to come back after the last attack: HTTPS connections to push services are kept for 90 s,
 /// and pages that were freed for 10 s.
 const LONGEST_RETURN: Duration = Duration::from_secs(180);
@@ -58,7 +62,9 @@ pub async fn run(duration: Duration) -> Result<Report, Failure> {
     let victim = Victim::new(&server).await?;
     let mut alone = Pushes::default();
     victim.push(WARM_UP, &mut alone).await;
+    victim.push_batches(WARM_UP_BATCHES, &mut alone).await;
     alone.none_failed()?;
+    sleep(UNTIL_IDLE).await;
     let idle = server.memory()?;
     let mut attackers = Attackers::new(&server).await?;
     let (over, mut is_over) = watch::channel(false);

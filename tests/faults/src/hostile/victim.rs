@@ -11,6 +11,8 @@ use super::server::{Server, apns_application, client};
 use crate::peer::Failure;
 
 const APPLICATION: &str = "victim-application";
+/// Targets of a batch.
+const BATCH: usize = 5000;
 /// It registers once in so many pushes.
 const REGISTERS_EVERY: usize = 50;
 
@@ -55,6 +57,21 @@ impl Victim {
             {
                 pushes.expect(r#""another""#, text(registration).await);
             }
+        }
+    }
+
+    /// Sends so many batches of [`BATCH`] targets at once; all targets must be delivered.
+    pub async fn push_batches(&self, count: usize, pushes: &mut Pushes) {
+        let targets: Vec<String> = (0..BATCH).map(|number| format!("{:064x}", 1 + number % 10)).collect();
+        let body = json!({
+            "application_id": APPLICATION,
+            "notification": {"body": "hello"},
+            "targets": targets,
+            "duplicates": "send",
+        });
+        let batches = (0..count).map(|_| text(self.request(Method::POST, "/v1/notifications").json(&body)));
+        for answer in futures_util::future::join_all(batches).await {
+            pushes.expect(&format!(r#""delivered":{BATCH}"#), answer);
         }
     }
 
