@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use tokio::sync::watch;
 
-use pushlet_gateway::tenants::RequestPlace;
+use pushlet_gateway::tenants::RequestPermit;
 use pushlet_model::error::{Error, Kind};
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
@@ -36,7 +36,7 @@ pub struct Place(Arc<Occupied>);
 struct Occupied {
     under_way: UnderWay,
     /// The place among the tenant's own requests, which is free again when this one is.
-    tenants: Option<RequestPlace>,
+    tenants: Option<RequestPermit>,
     held: Mutex<Held>,
 }
 
@@ -68,7 +68,7 @@ impl UnderWay {
     }
 
     /// A place, unless all are taken. `tenants`: the place among the tenant's own requests, if it is a tenant's.
-    pub fn begin(&self, tenants: Option<RequestPlace>) -> Result<Place, Error> {
+    pub fn begin(&self, tenants: Option<RequestPermit>) -> Result<Place, Error> {
         self.begin_within(self.most, tenants)
     }
 
@@ -77,7 +77,7 @@ impl UnderWay {
         self.begin_within(self.most.saturating_add(PLACES_KEPT_FREE), None)
     }
 
-    fn begin_within(&self, most: usize, tenants: Option<RequestPlace>) -> Result<Place, Error> {
+    fn begin_within(&self, most: usize, tenants: Option<RequestPermit>) -> Result<Place, Error> {
         let free = self.count.send_if_modified(|count| {
             let free = *count < most;
             *count += usize::from(free);
@@ -119,7 +119,7 @@ impl UnderWay {
 impl Place {
     /// The account of the tenant whose request it is; None: it is the operator's.
     pub fn account(&self) -> Option<&Arc<Account>> {
-        self.0.tenants.as_ref().map(RequestPlace::account)
+        self.0.tenants.as_ref().map(RequestPermit::account)
     }
 
     /// Sees to it that at least so many bytes are reserved for the request's body, or for what it was parsed to,
@@ -183,5 +183,5 @@ pub fn refused(request: &Request) -> Option<Response> {
             "this server has too many connections from your address, see limits.connections_per_address",
         ),
     };
-    Some(crate::answer::error(Error::new(kind, code, message)))
+    Some(crate::response::error(Error::new(kind, code, message)))
 }

@@ -5,19 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::answer::ErrorResponse;
+use crate::response::ErrorResponse;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::access::ByTenant;
 use super::admission::Place;
+use super::auth::ByTenant;
 use super::form::Form;
-use super::idempotency::MayHaveArrived;
+use super::idempotency::MayHaveBeenDelivered;
 use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
-use super::{Api, answer, detached};
+use super::{Api, detached, response};
 use pushlet_gateway::{
     DeadToken, DeliveryResult, Duplicates, Fate, FeedbackRead, Fields, Registration, Report, Send, Via, utc,
 };
@@ -84,7 +84,7 @@ pub async fn register_application(
 ) -> Result<Response, ErrorResponse> {
     let registration = registration_from(Form::read(request, api.form).await?)?;
     let id = api.gateway.register(tenant, registration).await?;
-    Ok(answer::json(StatusCode::OK, &Registered { application_id: id }))
+    Ok(response::json(StatusCode::OK, &Registered { application_id: id }))
 }
 
 /// Send a notification to one device
@@ -118,7 +118,7 @@ pub async fn send_notification(
 ) -> Response {
     let idempotency = api.idempotency.clone();
     let owner = tenant.clone();
-    let perform = |request| async { send(api, tenant, place, request).await.unwrap_or_else(answer::error) };
+    let perform = |request| async { send(api, tenant, place, request).await.unwrap_or_else(response::error) };
     idempotency.once(&owner, request, perform).await
 }
 
@@ -130,9 +130,9 @@ async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Res
     let report = detached(place, async move { gateway.send(&tenant, send).await }).await;
     let mut results = report.iter().flat_map(|report| &report.results);
     let arrived = results.any(|result| result.fate.may_have_been_delivered());
-    let mut response = answer_to_send(report, asks_for_gcm).unwrap_or_else(answer::error);
+    let mut response = answer_to_send(report, asks_for_gcm).unwrap_or_else(response::error);
     if arrived {
-        response.extensions_mut().insert(MayHaveArrived);
+        response.extensions_mut().insert(MayHaveBeenDelivered);
     }
     Ok(response)
 }
@@ -167,7 +167,7 @@ pub async fn application_feedback(
     })?;
     let dead = api.gateway.feedback(&tenant, &id, FeedbackRead::Clear)?;
     let response = dead.iter().map(DeadTokenView::of).collect();
-    Ok(answer::json(StatusCode::OK, &Feedback { response }))
+    Ok(response::json(StatusCode::OK, &Feedback { response }))
 }
 
 fn registration_from(mut form: Form) -> Result<Registration, Error> {
@@ -251,8 +251,8 @@ fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<R
     let verdict = fate.into_error(&report.provider);
     let verdict = verdict.map_err(|error| in_gcm_terms(after_attempts(error, attempts), as_gcm));
     match (verdict, native) {
-        (_, Some(native)) => Ok(answer::raw_json(StatusCode::OK, native)),
-        (verdict, None) => verdict.map(|()| answer::json(StatusCode::OK, &Accepted { response })),
+        (_, Some(native)) => Ok(response::raw_json(StatusCode::OK, native)),
+        (verdict, None) => verdict.map(|()| response::json(StatusCode::OK, &Accepted { response })),
     }
 }
 

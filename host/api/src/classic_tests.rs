@@ -21,7 +21,7 @@ async fn form(text: &str) -> Form {
 async fn answer_to(text: &str, report: Result<Report, Error>) -> Got {
     let send = send_from(form(text).await, |_| None).unwrap();
     let response = answer_to_send(report, send.provider.as_deref() == Some(GCM));
-    got(response.unwrap_or_else(answer::error)).await
+    got(response.unwrap_or_else(response::error)).await
 }
 
 /// What the gateway is asked for: `application:ID` or the inline secrets, the type, the token, the fields.

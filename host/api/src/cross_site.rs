@@ -10,7 +10,7 @@ use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode, Version};
 use axum::response::Response;
 
-use super::answer;
+use super::response;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::CallerConfig;
 
@@ -45,17 +45,17 @@ impl SiteGuard {
         Some(match refusal {
             Refusal::InvalidHost => {
                 let message = "the request needs one Host header with a name and perhaps a port";
-                answer::error(Error::new(Kind::Invalid, "invalid_host", message))
+                response::error(Error::new(Kind::Invalid, "invalid_host", message))
             }
             Refusal::HostNotAllowed => {
                 let message = "without [auth] this server answers to localhost and loopback addresses only; \
                      add the name in the Host header to allowed_hosts, or set [auth]";
-                answer::with_status(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message)
+                response::with_status(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message)
             }
             Refusal::CrossSite => {
                 let message =
                     "a web page of another site must not change anything here (Origin or Sec-Fetch-Site)";
-                answer::error(Error::new(Kind::Forbidden, "cross_site_request", message))
+                response::error(Error::new(Kind::Forbidden, "cross_site_request", message))
             }
         })
     }

@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, request::Parts};
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
-use super::access;
 use super::admission::Place;
+use super::auth;
 use super::json_body::JsonBody;
 use pushlet_model::error::{Error, Kind};
 use pushlet_quota::account::MemoryUse;
@@ -85,7 +85,7 @@ impl Form {
             Format::UrlEncoded => form.url_encoded(&body, bounds)?,
             Format::Multipart => form.multipart(parts, body, bounds).await?,
             Format::Json => {
-                let place = access::place_of(&parts.extensions).cloned();
+                let place = auth::place_of(&parts.extensions).cloned();
                 let fields = JsonBody::new(body, place, bounds.body).read(Ok).await?;
                 form.json(fields, bounds)?;
             }
@@ -200,7 +200,7 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Error> {
 /// The whole body, within its bounds. It is counted on the tenant's account until the request has its answer.
 pub(super) async fn read_body(parts: &Parts, body: Body, bounds: Bounds) -> Result<Bytes, Error> {
     let headers = &parts.headers;
-    let place = access::place_of(&parts.extensions);
+    let place = auth::place_of(&parts.extensions);
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let mut chunks = body.into_data_stream();

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::Place;
-use super::{access, answer, form};
+use super::{auth, form, response};
 use pushlet_gateway::{self as gateway, StoredAnswer};
 use pushlet_model::digest::DigestParts;
 use pushlet_model::error::{Error, Kind};
@@ -35,11 +35,11 @@ const OVERHEAD: usize = 512;
 
 /// Marks, in a response's extensions, that something may have been delivered.
 #[derive(Clone, Copy)]
-pub struct MayHaveArrived;
+pub struct MayHaveBeenDelivered;
 
 /// An answer, and what it answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredResponse {
     /// SHA-256 of the request.
     pub request: [u8; 32],
     pub status: StatusCode,
@@ -94,7 +94,7 @@ impl Idempotency {
             Ok(Some(key)) => Box::pin(run(self, (tenant.clone(), key), request, perform)).await,
             Err(error) => Err(error),
         };
-        answered.unwrap_or_else(answer::error_with_field)
+        answered.unwrap_or_else(response::error_with_field)
     }
 
     /// Takes the key, or tells whom to wait for.
@@ -156,13 +156,13 @@ where
         if !ended(first, give_up).await {
             let message = "the first request with this Idempotency-Key is still under way";
             let error = Error::new(Kind::Conflict, "idempotency_key_in_use", message);
-            return Ok(answer::error(error.after(Duration::from_secs(1))));
+            return Ok(response::error(error.after(Duration::from_secs(1))));
         }
     };
     if let Some(kept) = idempotency.kept.get(&name.0, &name.1) {
         return Ok(replay(kept, &digest));
     }
-    let payer = access::place_of(&parts.extensions).and_then(Place::account).cloned();
+    let payer = auth::place_of(&parts.extensions).and_then(Place::account).cloned();
     let work = perform(Request::from_parts(parts, Body::from(body)));
     // To its end, also when the caller goes away: the answer must be kept.
     let work = tokio::spawn(async move { keep(&claim, digest, work.await, payer.as_ref()).await });
@@ -181,21 +181,21 @@ async fn keep(
     response: Response,
     payer: Option<&Arc<Account>>,
 ) -> Result<Response, Error> {
-    if response.extensions().get::<MayHaveArrived>().is_none() {
+    if response.extensions().get::<MayHaveBeenDelivered>().is_none() {
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Error::internal)?.to_bytes();
     let content_type = parts.headers.get(CONTENT_TYPE).cloned();
-    let kept = Kept { request, status: parts.status, content_type, body: body.clone() };
+    let kept = StoredResponse { request, status: parts.status, content_type, body: body.clone() };
     claim.idempotency.kept.put(&claim.name.0, &claim.name.1, kept, payer).await;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
-fn replay(kept: Kept, request: &[u8; 32]) -> Response {
+fn replay(kept: StoredResponse, request: &[u8; 32]) -> Response {
     if kept.request != *request {
         let message = "this Idempotency-Key came with another request before";
-        return answer::with_status(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message);
+        return response::with_status(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message);
     }
     let mut response = (kept.status, kept.body).into_response();
     let headers = response.headers_mut();
@@ -224,7 +224,7 @@ pub struct Answers {
 
 #[derive(Default)]
 struct Tenant {
-    by_key: HashMap<String, (u64, Instant, Kept)>,
+    by_key: HashMap<String, (u64, Instant, StoredResponse)>,
     /// Number of the answer → key, oldest first.
     by_age: BTreeMap<u64, String>,
     next: u64,
@@ -247,7 +247,7 @@ impl Answers {
         answers
     }
 
-    fn get(&self, tenant: &TenantId, key: &str) -> Option<Kept> {
+    fn get(&self, tenant: &TenantId, key: &str) -> Option<StoredResponse> {
         let mut tenants = lock(&self.tenants);
         let own = tenants.get_mut(tenant)?;
         self.forget(tenant, &own.expire());
@@ -256,7 +256,7 @@ impl Answers {
 
     /// It is on the disk when this returns, where answers are durable. If the disk fails, it is kept for as
     /// long as the process runs.
-    async fn put(&self, tenant: &TenantId, key: &str, kept: Kept, payer: Option<&Arc<Account>>) {
+    async fn put(&self, tenant: &TenantId, key: &str, kept: StoredResponse, payer: Option<&Arc<Account>>) {
         let answer = StoredAnswer {
             at: SystemTime::now(),
             request: kept.request,
@@ -285,14 +285,21 @@ impl Answers {
         let now = SystemTime::now();
         for (tenant, key, answer) in all {
             let age = now.duration_since(answer.at).unwrap_or_default();
-            match (self.window.checked_sub(age), Kept::of(answer)) {
+            match (self.window.checked_sub(age), StoredResponse::of(answer)) {
                 (Some(left), Some(kept)) => self.insert(&tenant, &key, kept, left, None),
                 _ => self.forget(&tenant, &[key]),
             }
         }
     }
 
-    fn insert(&self, id: &TenantId, key: &str, kept: Kept, left: Duration, payer: Option<&Arc<Account>>) {
+    fn insert(
+        &self,
+        id: &TenantId,
+        key: &str,
+        kept: StoredResponse,
+        left: Duration,
+        payer: Option<&Arc<Account>>,
+    ) {
         let mut tenants = lock(&self.tenants);
         let tenant = tenants.entry(id.clone()).or_default();
         tenant.remove(key);
@@ -318,7 +325,7 @@ impl Answers {
     }
 }
 
-impl Kept {
+impl StoredResponse {
     /// None: it is none of ours.
     fn of(answer: StoredAnswer) -> Option<Self> {
         let content_type = match answer.content_type.as_slice() {
@@ -365,7 +372,7 @@ impl Tenant {
     }
 }
 
-fn size(key: &str, kept: &Kept) -> usize {
+fn size(key: &str, kept: &StoredResponse) -> usize {
     2 * key.len() + kept.body.len() + OVERHEAD
 }
 

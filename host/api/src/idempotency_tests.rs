@@ -4,8 +4,13 @@ use super::*;
 use crate::testing::limits;
 use pushlet_quota::account::{AccountSettings, Accounts};
 
-fn kept(body: &str) -> Kept {
-    Kept { request: [0; 32], status: StatusCode::OK, content_type: None, body: Bytes::from(body.to_owned()) }
+fn kept(body: &str) -> StoredResponse {
+    StoredResponse {
+        request: [0; 32],
+        status: StatusCode::OK,
+        content_type: None,
+        body: Bytes::from(body.to_owned()),
+    }
 }
 
 fn memory(window: Duration, keys: usize, memory: usize) -> Answers {

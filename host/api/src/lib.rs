@@ -6,9 +6,8 @@
 //! - `openapi`, `console`, `status`, `metrics`: what describes the server
 //! - [`log`], [`telemetry`], `request_log`, `watch`: what the server says of its work
 
-mod access;
 mod admission;
-mod answer;
+mod auth;
 mod classic;
 mod console;
 mod cross_site;
@@ -22,6 +21,7 @@ mod metrics;
 mod openapi;
 mod peer;
 mod request_log;
+mod response;
 mod status;
 pub mod telemetry;
 mod v1;
@@ -39,13 +39,13 @@ use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use answer::ErrorResponse;
 use cross_site::SiteGuard;
 use detached::detached;
 use idempotency::{Answers, Idempotency};
 use pushlet_gateway::Gateway;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::{CallerConfig, LimitsConfig};
+use response::ErrorResponse;
 
 pub use admission::{Refusal, UnderWay, refused};
 pub use peer::Peer;
@@ -94,7 +94,7 @@ pub fn router(
     watch: &Watch,
 ) -> (Router, UnderWay) {
     let under_way = UnderWay::at_most(limits.requests);
-    let access = access::Access::new(gateway.tenants().clone(), callers, limits, &under_way, watch);
+    let access = auth::Access::new(gateway.tenants().clone(), callers, limits, &under_way, watch);
     let answers = Answers::open(limits, gateway.answers());
     let api = Api::new(gateway, answers, limits, &under_way, watch);
     let guard = Arc::new(SiteGuard::new(callers));
@@ -112,7 +112,7 @@ pub fn router(
         })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::new(access), access::check));
+        .layer(middleware::from_fn_with_state(Arc::new(access), auth::check));
     let router = wrapped(
         health().merge(console::routes()).merge(openapi::page()).merge(guarded),
         api,
@@ -160,13 +160,13 @@ async fn not_found(uri: Uri) -> ErrorResponse {
 async fn method_not_allowed(uri: Uri) -> Response {
     let path = uri.path();
     let message = format!("This method is not allowed here, see the Allow header: {path}");
-    answer::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
+    response::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-    answer::error(Error::internal(format_args!("panic: {text}")))
+    response::error(Error::internal(format_args!("panic: {text}")))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::answer::ErrorResponse;
+use crate::response::ErrorResponse;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -14,10 +14,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::Api;
-use super::access::{Caller, HasOperator};
+use super::auth::{Caller, HasOperator};
 use super::openapi::{Guarded, Missing};
 use crate::log;
-use pushlet_gateway::LimitUse;
+use pushlet_gateway::LimitGauge;
 use pushlet_model::error::{Error, Kind};
 
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -118,12 +118,12 @@ pub(super) async fn guarded(
 
 pub(super) async fn show(State(api): State<Api>) -> Result<Response, ErrorResponse> {
     let limits = [
-        LimitUse::new("requests", api.under_way.count(), api.limits.requests),
-        LimitUse::new("connections", api.under_way.connections(), api.limits.connections),
+        LimitGauge::new("requests", api.under_way.count(), api.limits.requests),
+        LimitGauge::new("connections", api.under_way.connections(), api.limits.connections),
     ];
     let mut text = String::with_capacity(64 << 10);
     api.gateway
-        .figures(&mut text, &limits)
+        .encode_metrics(&mut text, &limits)
         .and_then(|()| text::encode_registry(&mut text, &api.watch.meters().registry))
         .and_then(|()| text::encode_registry(&mut text, &moment(&api)))
         .and_then(|()| text::encode_eof(&mut text))

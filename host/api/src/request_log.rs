@@ -14,9 +14,9 @@ use axum::response::Response;
 use uuid::{Builder, Uuid};
 
 use super::admission;
-use super::answer::Logged;
 use super::cross_site::SiteGuard;
 use super::peer::Peer;
+use super::response::Logged;
 use super::watch::Watch;
 use crate::log::REQUESTS;
 use crate::telemetry::{Attribute, Span, SpanId, TraceContext};
@@ -280,7 +280,7 @@ mod tests {
         let (lines, _guard) = Lines::listen();
         let failing = async || {
             let error = Error::new(Kind::Unreachable, "unreachable", "no").caused_by("refused by 192.0.2.1");
-            let mut response = answer::error(error);
+            let mut response = response::error(error);
             response.extensions_mut().insert(TenantId::default_tenant());
             response
         };

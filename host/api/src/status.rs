@@ -6,10 +6,10 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::access::ByTenant;
+use super::auth::ByTenant;
 use super::openapi::{Always, Guarded};
-use super::{Api, answer};
-use pushlet_gateway::{Readiness, Standing};
+use super::{Api, response};
+use pushlet_gateway::{Readiness, TenantStatus};
 
 /// It runs.
 #[derive(Serialize, ToSchema)]
@@ -27,7 +27,7 @@ struct Shown {
     /// Seconds since the server began.
     uptime: u64,
     #[serde(flatten)]
-    standing: Standing,
+    tenant_status: TenantStatus,
 }
 
 /// What is told of readiness.
@@ -61,7 +61,7 @@ pub(super) struct NotReady<'a> {
     security(())
 )]
 pub(super) async fn healthz() -> Response {
-    answer::json(StatusCode::OK, &Health { status: "ok" })
+    response::json(StatusCode::OK, &Health { status: "ok" })
 }
 
 /// Can it do its work?
@@ -84,10 +84,10 @@ pub(super) async fn healthz() -> Response {
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let readiness = api.gateway.readiness().await;
     let Some(reason) = &readiness.reason else {
-        return answer::json(StatusCode::OK, &Ready { status: "ok", readiness });
+        return response::json(StatusCode::OK, &Ready { status: "ok", readiness });
     };
     let body = NotReady { error: "not_ready", message: reason, readiness: &readiness };
-    answer::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+    response::json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
 /// What this tenant's pushes came to
@@ -101,7 +101,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     responses((status = 200, description = "As it is now.", body = Shown), Guarded)
 )]
 pub(super) async fn show(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Response {
-    let standing = api.gateway.standing(&tenant);
+    let tenant_status = api.gateway.tenant_status(&tenant);
     let uptime = api.watch.uptime().as_secs();
-    answer::json(StatusCode::OK, &Shown { version: env!("CARGO_PKG_VERSION"), uptime, standing })
+    response::json(StatusCode::OK, &Shown { version: env!("CARGO_PKG_VERSION"), uptime, tenant_status })
 }

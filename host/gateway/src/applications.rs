@@ -64,7 +64,7 @@ impl Gateway {
     }
 
     /// A registered application, ready to send for.
-    pub(crate) async fn opened(
+    pub(crate) async fn load_application(
         &self,
         tenant: &TenantId,
         id: &str,

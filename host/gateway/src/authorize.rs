@@ -25,13 +25,13 @@ use pushlet_transport::{
 };
 
 /// What an authorization means for the request.
-pub(super) struct Authorized {
+pub(super) struct RequestAuthorization {
     pub identity: ClientIdentity,
     pub header: Option<(HeaderName, HeaderValue)>,
     pub token: Option<TokenHandle>,
 }
 
-impl Authorized {
+impl RequestAuthorization {
     /// For an exchange that needs no credential.
     pub fn anonymous() -> Self {
         Self { identity: ClientIdentity::Anonymous, header: None, token: None }

@@ -1,4 +1,4 @@
-//! Where a campaign's outcomes are counted and its failures noted.
+//! Where a delivery's outcomes are counted and its failures noted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl DeliveryCounters {
     /// The final fate of a target.
     pub fn settled(&self, target: &Target, fate: &Fate) {
         self.meter.count(fate.status());
-        self.failures.note(&self.application, &self.provider, target, fate);
+        self.failures.record(&self.application, &self.provider, target, fate);
     }
 
     /// A push service answered, so long after the request was made; it waited for its place meanwhile.

@@ -1,4 +1,4 @@
-//! From a response to what it means, asked of the provider. Answers of one campaign that came at the same
+//! From a response to what it means, asked of the provider. Answers of one delivery that came at the same
 //! time are decoded in one call: entering the sandbox costs more than decoding one answer.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use http::HeaderMap;
 use tokio::sync::oneshot;
 
 use crate::context::context_at;
-use crate::delivery::{Batch, Campaign, Work};
+use crate::delivery::{Batch, Delivery, EncodedRequest};
 use pushlet_model::contract::codec::{Answer, Reply, Response};
 use pushlet_model::error::Error;
 use pushlet_sandbox::Instances;
@@ -18,11 +18,11 @@ const MOST_HEADERS: usize = 64;
 /// Answers in one call.
 const MOST_ANSWERS: usize = 100;
 
-impl Campaign {
+impl Delivery {
     pub(crate) async fn decode(
         &self,
         batch: &Batch,
-        work: &Work,
+        work: &EncodedRequest,
         status: u16,
         headers: &HeaderMap,
         body: Vec<u8>,
@@ -35,7 +35,7 @@ impl Campaign {
         }
         let (sender, reply) = oneshot::channel();
         self.undecoded.put(answer, sender);
-        // Others of this campaign whose answers are there too add theirs meanwhile.
+        // Others of this delivery whose answers are there too add theirs meanwhile.
         tokio::task::yield_now().await;
         self.decode_waiting().await;
         reply.await.unwrap_or_else(|_| Err(lost()))

@@ -10,9 +10,9 @@ use pushlet_model::error::Error;
 
 /// Answers that wait to be decoded together, and where the reply to each is awaited.
 #[derive(Default)]
-pub(crate) struct Waiting(Mutex<Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)>>);
+pub(crate) struct DecodeQueue(Mutex<Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)>>);
 
-impl Waiting {
+impl DecodeQueue {
     pub fn put(&self, answer: Answer, reply: oneshot::Sender<Result<Reply, Error>>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((answer, reply));
     }

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::counters::DeliveryCounters;
-use crate::decode_queue::Waiting;
+use crate::decode_queue::DecodeQueue;
 use crate::gateway::Gateway;
 use crate::status::{DeliveryResult, Fate};
 use pushlet_model::contract::{Disposition, Notification, Outcome, Target};
@@ -25,11 +25,11 @@ pub(crate) const BATCH: usize = 500;
 const LARGEST_BATCH: usize = 1000;
 /// Options that ask a service to check a notification without delivering it (see `provider-manifest.options`).
 const ONLY_CHECK: [&str; 2] = ["validate_only", "dry_run"];
-/// Exchanges of one campaign at once; the transport bounds what all campaigns have under way.
+/// Exchanges of one delivery at once; the transport bounds what all campaigns have under way.
 pub(crate) const MOST_AT_ONCE: usize = 1000;
 
 /// One application's way to its targets.
-pub(crate) struct Campaign {
+pub(crate) struct Delivery {
     pub(crate) gateway: Gateway,
     pub(crate) tenant: TenantId,
     pub(crate) provider: Arc<Provider>,
@@ -37,15 +37,15 @@ pub(crate) struct Campaign {
     is_own: bool,
     pub(crate) instances: Arc<Instances>,
     pub(crate) application: Arc<RegisteredApplication>,
-    pub(crate) purpose: Purpose,
+    pub(crate) purpose: SendOptions,
     pub(crate) counters: DeliveryCounters,
-    pub(crate) undecoded: Waiting,
+    pub(crate) undecoded: DecodeQueue,
     /// The application's place for this send.
     _place: OwnedSemaphorePermit,
 }
 
-/// What a campaign is for, beside sending.
-pub(crate) struct Purpose {
+/// What a delivery is for, beside sending.
+pub(crate) struct SendOptions {
     /// The account of the tenant that sends.
     pub payer: Arc<Account>,
     /// Hand on the service's own answers.
@@ -70,21 +70,21 @@ pub(crate) struct Batch {
 }
 
 /// One exchange, and which of the batch's targets it covers.
-pub(crate) struct Work {
+pub(crate) struct EncodedRequest {
     pub covers: Vec<usize>,
     pub message: Arc<Message>,
     pub exchange: Exchange,
 }
 
 /// What an exchange came to.
-pub(crate) struct Settled {
+pub(crate) struct BatchResults {
     /// With the numbers of the targets as the caller counts them.
     pub results: Vec<DeliveryResult>,
     pub native: Option<String>,
 }
 
 /// What one try came to.
-pub(crate) struct Attempt {
+pub(crate) struct ExchangeResult {
     pub fates: Vec<Fate>,
     pub native: Option<String>,
     pub new_token: bool,
@@ -104,14 +104,14 @@ impl Batch {
     }
 }
 
-impl Campaign {
+impl Delivery {
     pub fn new(
         gateway: Gateway,
         provider: Arc<Provider>,
         is_own: bool,
         tenant: &TenantId,
         application: Arc<RegisteredApplication>,
-        purpose: Purpose,
+        purpose: SendOptions,
     ) -> Result<Self, Error> {
         let place = application.places.clone().try_acquire_owned().map_err(|_| {
             let message = "too many requests of this application are under way, try again later";
@@ -120,7 +120,7 @@ impl Campaign {
         let instances = provider.instances(tenant);
         let counters =
             DeliveryCounters::new(&gateway, tenant, &application.record.id, &provider.manifest().name);
-        let undecoded = Waiting::default();
+        let undecoded = DecodeQueue::default();
         let tenant = tenant.clone();
         Ok(Self {
             gateway,
@@ -147,7 +147,7 @@ impl Campaign {
         in_exchange.clamp(BATCH, LARGEST_BATCH)
     }
 
-    /// Some targets of the campaign, with the randomness that their provider wants.
+    /// Some targets of the delivery, with the randomness that their provider wants.
     pub fn batch(
         &self,
         first: usize,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::context::context_at;
-use crate::delivery::{BATCH, Campaign};
+use crate::delivery::{BATCH, Delivery};
 use pushlet_model::contract::{Notification, Target};
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 use pushlet_sandbox::{Exchange, Instances, PreparedRequests};
@@ -39,7 +39,7 @@ const PLACE: usize = 17;
 const SMALL: usize = 448;
 
 /// The targets that came so far.
-pub(super) struct Seen {
+pub(super) struct SeenTargets {
     hashers: [RandomState; 2],
     young: Generation,
     old: Generation,
@@ -69,7 +69,7 @@ impl Hasher for HashedKey {
     }
 }
 
-impl Seen {
+impl SeenTargets {
     pub fn new(account: &Arc<Account>) -> Self {
         Self {
             hashers: [RandomState::new(), RandomState::new()],
@@ -131,7 +131,7 @@ fn table(targets: usize) -> usize {
     targets / 7 * 8 * PLACE
 }
 
-impl Campaign {
+impl Delivery {
     /// Tokens that are written in another than their plain spelling, by their place among `targets`: the plain one,
     /// where the provider makes the same request of both.
     pub async fn plain_tokens<'a>(
@@ -237,12 +237,12 @@ mod tests {
     use pushlet_model::tenant::TenantId;
     use pushlet_quota::account::{AccountSettings, Accounts};
 
-    fn seen(memory: usize) -> Seen {
+    fn seen(memory: usize) -> SeenTargets {
         let settings = AccountSettings { tenant_memory: memory, ..AccountSettings::default() };
-        Seen::new(&Accounts::new(settings).unwrap().of(&TenantId::new("acme")))
+        SeenTargets::new(&Accounts::new(settings).unwrap().of(&TenantId::new("acme")))
     }
 
-    fn device(seen: &mut Seen, index: usize, token: &str) -> Option<usize> {
+    fn device(seen: &mut SeenTargets, index: usize, token: &str) -> Option<usize> {
         seen.first(index, &Target::Device(token.to_owned()), None, None)
     }
 

@@ -6,18 +6,18 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use crate::context::context_at;
-use crate::delivery::{Batch, Campaign, Work};
+use crate::delivery::{Batch, Delivery, EncodedRequest};
 use crate::failure;
 use crate::status::Fate;
 use pushlet_sandbox::{Instances, Message};
 
-impl Campaign {
+impl Delivery {
     /// The exchanges for some of the batch's targets, and those that are settled without one.
     pub(crate) async fn encode(
         &self,
         batch: &Arc<Batch>,
         indices: &[usize],
-    ) -> (Vec<Work>, Vec<(usize, Fate)>) {
+    ) -> (Vec<EncodedRequest>, Vec<(usize, Fate)>) {
         // The batches before this one may have taken all the time there was.
         if Instant::now() >= batch.deadline {
             let fate = Fate::Failed(failure::deadline_exceeded());
@@ -45,7 +45,7 @@ impl Campaign {
         };
         let messages: Vec<Arc<Message>> = prepared.messages.into_iter().map(Arc::new).collect();
         let own = |covers: &[u32]| covers.iter().map(|&index| indices[index as usize]).collect::<Vec<_>>();
-        let work = prepared.exchanges.into_iter().map(|exchange| Work {
+        let work = prepared.exchanges.into_iter().map(|exchange| EncodedRequest {
             covers: own(&exchange.covers),
             message: messages[exchange.message].clone(),
             exchange,

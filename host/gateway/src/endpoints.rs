@@ -29,13 +29,13 @@ pub(super) struct Destination {
 /// Origins that are kept parsed. Manifests can be uploaded, so they are divided among tenants.
 const MOST_KNOWN: usize = 4096;
 
-pub(super) struct Destinations {
+pub(super) struct EndpointResolver {
     overrides: config::EndpointsConfig,
     /// By their text in the configuration or the manifest: reading a URL costs more than encoding a push.
     known: RwLock<FairCache<TenantId, String, Origin>>,
 }
 
-impl Destinations {
+impl EndpointResolver {
     pub fn new(overrides: config::EndpointsConfig) -> Self {
         Self { overrides, known: RwLock::new(FairCache::new(MOST_KNOWN)) }
     }
@@ -128,7 +128,7 @@ mod tests {
         let text = "endpoints.fcm.production = \"https://inside:8443/fcm\"\n\
                     endpoints.\"acme/hook\".development = \"https://inside\"";
         layers.text(std::path::Path::new("test.toml"), text).unwrap();
-        let destinations = Destinations::new(layers.finish().unwrap().endpoints);
+        let destinations = EndpointResolver::new(layers.finish().unwrap().endpoints);
         let (acme, other) = (TenantId::new("acme"), TenantId::new("other"));
         let trusts = |owner, provider, url: &str| {
             destinations.trusts_token_url(owner, provider, &Url::parse(url).unwrap())

@@ -4,8 +4,8 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::authorize::{self, Authorized};
-use crate::delivery::{Attempt, Batch, Campaign, Work};
+use crate::authorize::{self, RequestAuthorization};
+use crate::delivery::{Batch, Delivery, EncodedRequest, ExchangeResult};
 use crate::failure;
 use crate::status::Fate;
 use pushlet_credential::{self as credential, ClockReading, TokenHandle, TokenTrust};
@@ -17,35 +17,41 @@ use pushlet_transport as transport;
 /// In place of a status: the service closed the connection and gave a reason.
 const NO_STATUS: u16 = 0;
 /// What came of a request.
-pub(crate) enum Wire {
+pub(crate) enum RawExchange {
     Answered(transport::Response, Option<TokenHandle>),
     Unanswered(transport::SendError, Option<TokenHandle>),
     /// It was not to be sent.
     Withheld,
 }
 
-impl Campaign {
+impl Delivery {
     /// One try.
-    pub(crate) async fn attempt(&self, batch: &Batch, work: &Work) -> Attempt {
+    pub(crate) async fn attempt(&self, batch: &Batch, work: &EncodedRequest) -> ExchangeResult {
         match self.exchange(batch, work).await {
             Ok(attempt) => attempt,
-            Err(fate) => Attempt { fates: vec![*fate; work.covers.len()], native: None, new_token: false },
+            Err(fate) => {
+                ExchangeResult { fates: vec![*fate; work.covers.len()], native: None, new_token: false }
+            }
         }
     }
 
     /// One request and its answer. An error is the fate of all targets.
-    pub(crate) async fn exchange(&self, batch: &Batch, work: &Work) -> Result<Attempt, Box<Fate>> {
+    pub(crate) async fn exchange(
+        &self,
+        batch: &Batch,
+        work: &EncodedRequest,
+    ) -> Result<ExchangeResult, Box<Fate>> {
         let (response, token) = match self.wire(&work.message, &work.exchange, batch.deadline).await? {
-            Wire::Answered(response, token) => (response, token),
-            Wire::Unanswered(error, token) => {
+            RawExchange::Answered(response, token) => (response, token),
+            RawExchange::Unanswered(error, token) => {
                 let turned_away = self.turned_away(batch, work, &error, token).await;
                 self.warn_if_unreached(&error);
                 let by_target = work.exchange.url.is_some();
                 return turned_away.ok_or_else(|| Box::new(failure::no_answer(&error, by_target)));
             }
-            Wire::Withheld => {
+            RawExchange::Withheld => {
                 let fates = vec![Fate::Valid; work.covers.len()];
-                return Ok(Attempt { fates, native: None, new_token: false });
+                return Ok(ExchangeResult { fates, native: None, new_token: false });
             }
         };
         let transport::Response { status, headers, body, connection, .. } = response;
@@ -54,8 +60,8 @@ impl Campaign {
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
         }
-        let new_token = self.note_refusal(&reply.outcomes, token);
-        Ok(Attempt {
+        let new_token = self.record_refusal(&reply.outcomes, token);
+        Ok(ExchangeResult {
             fates: reply.outcomes.into_iter().map(|outcome| batch.fate(outcome)).collect(),
             native: reply.native,
             new_token,
@@ -68,7 +74,7 @@ impl Campaign {
         message: &Message,
         exchange: &Exchange,
         deadline: Instant,
-    ) -> Result<Wire, Box<Fate>> {
+    ) -> Result<RawExchange, Box<Fate>> {
         let failed = |error: Error| Box::new(Fate::Failed(error));
         let destinations = &self.gateway.0.destinations;
         let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
@@ -77,9 +83,9 @@ impl Campaign {
         if self.purpose.validate_only {
             // Nothing is signed, and nobody is asked: no token endpoint, and no name server.
             self.check_authorization(message, audience).map_err(failed)?;
-            return Ok(Wire::Withheld);
+            return Ok(RawExchange::Withheld);
         }
-        let Authorized { identity, header, token } =
+        let RequestAuthorization { identity, header, token } =
             self.authorize(message, audience, deadline).await.map_err(failed)?;
         let headers = exchange.headers.iter().cloned().chain(header).collect();
         let request = transport::Request {
@@ -100,9 +106,9 @@ impl Campaign {
         Ok(match self.gateway.0.transport.send(request).await {
             Ok(response) => {
                 self.counters.answered(start.elapsed(), response.waited);
-                Wire::Answered(response, token)
+                RawExchange::Answered(response, token)
             }
-            Err(error) => Wire::Unanswered(error, token),
+            Err(error) => RawExchange::Unanswered(error, token),
         })
     }
 
@@ -117,15 +123,15 @@ impl Campaign {
         }
     }
 
-    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider knows its
+    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider ensure_supports its
     /// words.
     async fn turned_away(
         &self,
         batch: &Batch,
-        work: &Work,
+        work: &EncodedRequest,
         error: &transport::SendError,
         token: Option<TokenHandle>,
-    ) -> Option<Attempt> {
+    ) -> Option<ExchangeResult> {
         let transport::FailureCause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
         if error.delivery != transport::RequestState::NotSent {
             return None;
@@ -133,8 +139,8 @@ impl Campaign {
         let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
         let reply = self.decode(batch, work, NO_STATUS, &HeaderMap::new(), body).await.ok()?;
         let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
-        reply.outcomes.iter().all(refused).then(|| Attempt {
-            new_token: self.note_refusal(&reply.outcomes, token),
+        reply.outcomes.iter().all(refused).then(|| ExchangeResult {
+            new_token: self.record_refusal(&reply.outcomes, token),
             fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
             native: None,
         })
@@ -145,9 +151,9 @@ impl Campaign {
         message: &Message,
         origin: &transport::Origin,
         deadline: Instant,
-    ) -> Result<Authorized, Error> {
+    ) -> Result<RequestAuthorization, Error> {
         let Some(exchange) = self.credential_exchange(message, origin) else {
-            return Ok(Authorized::anonymous());
+            return Ok(RequestAuthorization::anonymous());
         };
         let deadline = deadline.into_std();
         let authorization =
@@ -156,7 +162,7 @@ impl Campaign {
             self.warn_of_token_endpoint(&error);
             failure::not_authorized(error)
         })?;
-        Ok(Authorized::new(authorization, &self.tenant, &self.application, exchange.kind))
+        Ok(RequestAuthorization::new(authorization, &self.tenant, &self.application, exchange.kind))
     }
 
     fn check_authorization(&self, message: &Message, origin: &transport::Origin) -> Result<(), Error> {
@@ -194,7 +200,7 @@ impl Campaign {
     }
 
     /// Tells the owner of the token that it was refused. Is a new one to be had?
-    pub(crate) fn note_refusal(&self, outcomes: &[Outcome], token: Option<TokenHandle>) -> bool {
+    pub(crate) fn record_refusal(&self, outcomes: &[Outcome], token: Option<TokenHandle>) -> bool {
         let fault = outcomes.iter().find_map(|outcome| match outcome.disposition {
             Disposition::CredentialRejected(fault) => Some(fault),
             _ => None,
@@ -209,7 +215,7 @@ impl Campaign {
     }
 }
 
-impl TokenTrust for Campaign {
+impl TokenTrust for Delivery {
     fn trusts(&self, url: &Url) -> bool {
         self.gateway.0.destinations.trusts_token_url(self.owner(), &self.provider.manifest().name, url)
     }

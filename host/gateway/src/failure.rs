@@ -67,7 +67,7 @@ pub(super) fn deadline_exceeded() -> Error {
     Error::new(Kind::TimedOut, "deadline_exceeded", "it could not be sent in time")
 }
 
-/// Sent, but nobody knows what became of it.
+/// Sent, but nobody ensure_supports what became of it.
 pub(super) fn unknown(message: &str) -> Outcome {
     Outcome {
         disposition: Disposition::Unknown,

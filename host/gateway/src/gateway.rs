@@ -8,7 +8,7 @@ use pushlet_sandbox::ProviderCatalogue;
 use pushlet_settings as config;
 use pushlet_transport::Transport;
 
-use crate::endpoints::Destinations;
+use crate::endpoints::EndpointResolver;
 use crate::meters::Meters;
 use crate::recent::Recent;
 use crate::storage_check::StorageCheck;
@@ -25,7 +25,7 @@ pub(crate) struct Inner {
     pub registry: Arc<Registry>,
     pub transport: Transport,
     pub authorizer: Authorizer,
-    pub destinations: Destinations,
+    pub destinations: EndpointResolver,
     pub delivery: config::DeliveryConfig,
     /// Most dead tokens kept for each application.
     pub feedback: usize,

@@ -13,9 +13,10 @@
 mod applications;
 mod authorize;
 mod certificates;
+mod collections;
+mod concurrency;
 mod context;
 mod counters;
-mod course;
 mod decode;
 mod decode_queue;
 mod delivery;
@@ -24,26 +25,25 @@ mod encode;
 mod endpoints;
 mod exchange;
 mod failure;
-mod figures;
 mod gateway;
 mod in_memory;
-mod manage;
 mod meters;
 mod providers;
 mod recent;
 mod register;
 mod request;
 mod retry;
+mod retry_state;
 mod run;
 mod send;
+mod stats;
 mod status;
 mod storage_check;
 mod stream;
-mod tenancy;
+mod tenant_usage;
 pub mod tenants;
 mod uploads;
 mod verdict;
-mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ use pushlet_registry::Registry;
 use pushlet_settings as config;
 use pushlet_transport::Transport;
 
-use endpoints::Destinations;
+use endpoints::EndpointResolver;
 use gateway::Inner;
 use meters::Meters;
 use recent::Recent;
@@ -62,14 +62,14 @@ use tenants::Tenants;
 
 pub use applications::ApplicationView;
 pub use certificates::Expiring;
+pub use collections::{CollectionRequest, ItemOperation};
 pub use duplicates::Duplicates;
-pub use figures::{LimitUse, Readiness, Standing};
 pub use gateway::Gateway;
-pub use manage::{Errand, Work};
 pub use providers::Described;
 pub use pushlet_registry::{AnswerStore, DeadToken, StoredAnswer};
 pub use recent::RecentFailure;
 pub use request::{FeedbackRead, Fields, Registration, Report, Send, Shared, Targets, Via};
+pub use stats::{LimitGauge, Readiness, TenantStatus};
 pub use status::{DeliveryResult, Fate, Status};
 pub use stream::{Gate, HeldLine, Line, Stop, Stream};
 pub use uploads::{
@@ -101,7 +101,7 @@ impl Gateway {
         transport: Transport,
         settings: Settings,
     ) -> Self {
-        let destinations = Destinations::new(settings.endpoints);
+        let destinations = EndpointResolver::new(settings.endpoints);
         let tokens = authorize::Tokens::new(transport.clone());
         let inner = Arc::new(Inner {
             catalogue: uploads.catalogue().clone(),

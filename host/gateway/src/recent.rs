@@ -60,7 +60,7 @@ impl Recent {
 
 impl Ring {
     /// Notes the fate if it is a failure; the oldest one goes.
-    pub fn note(&self, application: &Arc<str>, provider: &Arc<str>, target: &Target, fate: &Fate) {
+    pub fn record(&self, application: &Arc<str>, provider: &Arc<str>, target: &Target, fate: &Fate) {
         let status = fate.status();
         if status.is_good() {
             return;
@@ -123,8 +123,8 @@ mod tests {
         for number in 0..=KEPT {
             let error = Error::new(Kind::Invalid, format!("code_{number}"), "x".repeat(1000));
             let target = Target::Device("0123456789abcdef".into());
-            ring.note(&application, &provider, &target, &Fate::Failed(error));
-            ring.note(&application, &provider, &target, &Fate::Valid);
+            ring.record(&application, &provider, &target, &Fate::Failed(error));
+            ring.record(&application, &provider, &target, &Fate::Valid);
         }
         let kept = recent.of(&TenantId::new("acme")).list();
         assert_eq!(kept.len(), KEPT);

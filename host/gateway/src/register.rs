@@ -35,7 +35,7 @@ impl Gateway {
     /// Checks and stores an application; an existing one with the same id is replaced. Returns its id, and opens no
     /// connection. A tenant's registrations run one after the other, and to their end even if the caller goes away.
     pub async fn register(&self, tenant: TenantId, registration: Registration) -> Result<String, Error> {
-        let permit = self.0.tenants.begin_registration(&tenant).await?;
+        let permit = self.0.tenants.acquire_registration_permit(&tenant).await?;
         let (gateway, runtime) = (self.clone(), Handle::current());
         // Reading a PKCS#12 file takes a while, so this does not run on an async thread.
         let register = move || {

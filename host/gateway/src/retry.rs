@@ -18,7 +18,7 @@ const LEAST_ADVICE: Duration = Duration::from_secs(1);
 
 /// What the decision depends on beside the fate.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Circumstances {
+pub(super) struct RetryConditions {
     /// Tries so far, after the first.
     pub retries: u32,
     /// The operator allows no more than this.
@@ -32,19 +32,19 @@ pub(super) struct Circumstances {
 }
 
 /// How long to wait before the next try; None: this fate is final.
-pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duration> {
-    if circumstances.retries >= circumstances.most_retries {
+pub(super) fn pause(fate: &Fate, conditions: RetryConditions) -> Option<Duration> {
+    if conditions.retries >= conditions.most_retries {
         return None;
     }
-    let backoff = || backoff(circumstances);
+    let backoff = || backoff(conditions);
     match fate {
         Fate::Settled(outcome) => match &outcome.disposition {
             Disposition::Throttled(throttle) => Some(throttle.retry_after.map_or_else(backoff, wait)),
             Disposition::Unavailable(retry_after) => Some(retry_after.map_or_else(backoff, wait)),
             Disposition::CredentialRejected(CredentialFault::Expired) => {
-                circumstances.new_token.then_some(Duration::ZERO)
+                conditions.new_token.then_some(Duration::ZERO)
             }
-            Disposition::Unknown => circumstances.may_resend_unknown.then(backoff),
+            Disposition::Unknown => conditions.may_resend_unknown.then(backoff),
             _ => None,
         },
         Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => None,
@@ -56,17 +56,17 @@ pub(super) fn pause(fate: &Fate, circumstances: Circumstances) -> Option<Duratio
 }
 
 /// May the push have arrived, for all that is known?
-pub(super) fn may_have_arrived(fate: &Fate) -> bool {
+pub(super) fn is_unknown(fate: &Fate) -> bool {
     matches!(fate, Fate::Lost(_) | Fate::Settled(Outcome { disposition: Disposition::Unknown, .. }))
 }
 
 /// A final fate as the caller is told it: with a time to try again where one makes sense, and honest about
 /// earlier tries that may have arrived.
-pub(super) fn told(fate: Fate, perhaps_reached: bool, circumstances: Circumstances) -> Fate {
+pub(super) fn with_retry_hint(fate: Fate, perhaps_reached: bool, conditions: RetryConditions) -> Fate {
     if perhaps_reached {
         return after_unknown(fate);
     }
-    let later = backoff(circumstances).max(LEAST_ADVICE);
+    let later = backoff(conditions).max(LEAST_ADVICE);
     let milliseconds = || u64::try_from(later.as_millis()).unwrap_or(u64::MAX);
     match fate {
         Fate::Settled(mut outcome) => {
@@ -112,9 +112,9 @@ fn wait(milliseconds: u64) -> Duration {
 }
 
 /// Doubles with each retry; the upper half is random.
-fn backoff(circumstances: Circumstances) -> Duration {
-    let longest = FIRST_PAUSE * 2_u32.pow(circumstances.retries.min(10));
-    longest.mul_f64(0.5 + circumstances.random.clamp(0.0, 1.0) / 2.0)
+fn backoff(conditions: RetryConditions) -> Duration {
+    let longest = FIRST_PAUSE * 2_u32.pow(conditions.retries.min(10));
+    longest.mul_f64(0.5 + conditions.random.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]
@@ -123,7 +123,7 @@ mod tests {
     use pushlet_model::contract::{ConnectionHint, Scope};
     use pushlet_model::error::Error;
 
-    const FIRST: Circumstances = Circumstances {
+    const FIRST: RetryConditions = RetryConditions {
         retries: 0,
         most_retries: 4,
         may_resend_unknown: false,
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_final_is_never_sent_again() {
-        let everything = Circumstances { may_resend_unknown: true, new_token: true, ..FIRST };
+        let everything = RetryConditions { may_resend_unknown: true, new_token: true, ..FIRST };
         for disposition in [
             Disposition::Delivered,
             Disposition::Replaced("new".into()),
@@ -162,11 +162,11 @@ mod tests {
             |retry_after| settled(Disposition::Throttled(Throttle { scope: Scope::Target, retry_after }));
         assert_eq!(pause(&throttled(Some(60_000)), FIRST), Some(Duration::from_secs(60)));
         assert_eq!(pause(&throttled(None), FIRST), Some(Duration::from_millis(500)));
-        let third = Circumstances { retries: 2, random: 0.0, ..FIRST };
+        let third = RetryConditions { retries: 2, random: 0.0, ..FIRST };
         assert_eq!(pause(&settled(Disposition::Unavailable(None)), third), Some(Duration::from_secs(1)));
         let unreachable = Fate::Failed(Error::new(Kind::Unreachable, "x", "x"));
         assert_eq!(pause(&unreachable, FIRST), Some(Duration::from_millis(500)));
-        let spent = Circumstances { retries: 4, ..FIRST };
+        let spent = RetryConditions { retries: 4, ..FIRST };
         assert_eq!(pause(&unreachable, spent), None);
     }
 
@@ -174,15 +174,15 @@ mod tests {
     fn an_expired_token_is_replaced_once() {
         let expired = settled(Disposition::CredentialRejected(CredentialFault::Expired));
         assert_eq!(pause(&expired, FIRST), None, "no new token is to be had");
-        assert_eq!(pause(&expired, Circumstances { new_token: true, ..FIRST }), Some(Duration::ZERO));
-        let later = Circumstances { new_token: true, retries: 1, ..FIRST };
+        assert_eq!(pause(&expired, RetryConditions { new_token: true, ..FIRST }), Some(Duration::ZERO));
+        let later = RetryConditions { new_token: true, retries: 1, ..FIRST };
         assert_eq!(pause(&expired, later), Some(Duration::ZERO), "after a try that failed otherwise");
     }
 
     #[test]
     fn an_unknown_outcome_is_sent_again_only_where_that_is_allowed() {
         assert_eq!(pause(&settled(Disposition::Unknown), FIRST), None);
-        let allowed = Circumstances { may_resend_unknown: true, ..FIRST };
+        let allowed = RetryConditions { may_resend_unknown: true, ..FIRST };
         assert!(pause(&settled(Disposition::Unknown), allowed).is_some());
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let throttled = |retry_after| {
             settled(Disposition::Throttled(Throttle { scope: Scope::Application, retry_after }))
         };
-        let wait = |fate| match told(fate, false, FIRST) {
+        let wait = |fate| match with_retry_hint(fate, false, FIRST) {
             Fate::Settled(Outcome { disposition: Disposition::Throttled(throttle), .. }) => {
                 throttle.retry_after
             }
@@ -211,12 +211,12 @@ mod tests {
 
     #[test]
     fn a_failed_resend_does_not_hide_that_the_first_try_may_have_arrived() {
-        let is_unknown = |fate| may_have_arrived(&told(fate, true, FIRST));
-        assert!(is_unknown(settled(Disposition::Unavailable(None))));
-        assert!(is_unknown(settled(Disposition::CredentialRejected(CredentialFault::Refused))));
-        assert!(is_unknown(Fate::Failed(Error::new(Kind::TimedOut, "x", "x"))));
-        assert!(!is_unknown(settled(Disposition::Delivered)));
-        assert!(!is_unknown(settled(Disposition::Unregistered(None))));
-        assert!(!is_unknown(settled(Disposition::Rejected)));
+        let unknown = |fate| is_unknown(&with_retry_hint(fate, true, FIRST));
+        assert!(unknown(settled(Disposition::Unavailable(None))));
+        assert!(unknown(settled(Disposition::CredentialRejected(CredentialFault::Refused))));
+        assert!(unknown(Fate::Failed(Error::new(Kind::TimedOut, "x", "x"))));
+        assert!(!unknown(settled(Disposition::Delivered)));
+        assert!(!unknown(settled(Disposition::Unregistered(None))));
+        assert!(!unknown(settled(Disposition::Rejected)));
     }
 }

@@ -7,13 +7,13 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use crate::course::Course;
-use crate::delivery::{Batch, Campaign, MOST_AT_ONCE, Settled, Work};
+use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, MOST_AT_ONCE};
+use crate::retry_state::RetryState;
 use crate::status::{DeliveryResult, Fate};
 use pushlet_model::contract::{Disposition, Notification, Target};
 use pushlet_model::error::Error;
 
-impl Campaign {
+impl Delivery {
     /// One result per target, in order, and the service's own answer if it was asked for.
     pub async fn run(
         &self,
@@ -47,13 +47,16 @@ impl Campaign {
     }
 
     /// Encodes the batch: what it has to wait for, exchange by exchange.
-    pub async fn launch(&self, batch: Arc<Batch>) -> impl Iterator<Item = impl Future<Output = Settled>> {
+    pub async fn launch(
+        &self,
+        batch: Arc<Batch>,
+    ) -> impl Iterator<Item = impl Future<Output = BatchResults>> {
         let all: Vec<usize> = (0..batch.targets().len()).collect();
         let (work, refused) = self.encode(&batch, &all).await;
         let first = batch.first;
         refused.iter().for_each(|(index, fate)| self.counters.settled(&batch.targets()[*index], fate));
         let refused = refused.into_iter().map(|(index, fate)| DeliveryResult::untried(first + index, fate));
-        let at_once = std::future::ready(Settled { results: refused.collect(), native: None });
+        let at_once = std::future::ready(BatchResults { results: refused.collect(), native: None });
         let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
         std::iter::once(at_once.left_future()).chain(work)
     }
@@ -75,14 +78,14 @@ impl Campaign {
     /// Tries until every target of the exchange has its final fate. There is one of these for each target under
     /// way, so it is small: who must try again pays for that himself.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
-    fn settle(&self, batch: Arc<Batch>, work: Work) -> impl Future<Output = Settled> {
+    fn settle(&self, batch: Arc<Batch>, work: EncodedRequest) -> impl Future<Output = BatchResults> {
         async move {
             let attempt = self.attempt(&batch, &work).await;
-            let mut course = Course::new();
-            if !course.note(self, &batch, work, attempt) {
-                Box::pin(course.go_on(self, &batch)).await;
+            let mut state = RetryState::new();
+            if !state.record(self, &batch, work, attempt) {
+                Box::pin(state.go_on(self, &batch)).await;
             }
-            let mut settled = course.end();
+            let mut settled = state.end();
             for DeliveryResult { index, fate, .. } in &mut settled.results {
                 self.counters.settled(&batch.targets()[*index], fate);
                 self.report_if_dead(&batch.targets()[*index], fate);

@@ -1,4 +1,4 @@
-//! From a send to its campaign: the application, the provider, the notification, the targets.
+//! From a send to its delivery: the application, the provider, the notification, the targets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::delivery::{Campaign, Purpose};
-use crate::duplicates::{Duplicates, Seen};
+use crate::delivery::{Delivery, SendOptions};
+use crate::duplicates::{Duplicates, SeenTargets};
 use crate::gateway::Gateway;
 use crate::providers::provider_of;
 use crate::request::{Fields, Report, Send, Via};
@@ -21,8 +21,8 @@ use pushlet_registry::RegisteredApplication;
 use pushlet_sandbox::{Provider, TenantProviders, target_url};
 
 /// A send whose application, provider and notification are found and sound.
-pub(crate) struct Opened {
-    pub campaign: Campaign,
+pub(crate) struct PreparedSend {
+    pub delivery: Delivery,
     pub provider: Arc<Provider>,
     /// All that the tenant has.
     pub providers: Arc<TenantProviders>,
@@ -41,9 +41,9 @@ impl Gateway {
         let named = named.as_deref();
         // What is only checked is no push.
         let pushes = if validate_only { 0 } else { targets.len() };
-        let place = self.0.tenants.begin_send(tenant, Some(pushes as u64))?;
+        let place = self.0.tenants.acquire_send_permit(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
-        let purpose = Purpose { payer: place.account().clone(), native, validate_only };
+        let purpose = SendOptions { payer: place.account().clone(), native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
         let targets = Arc::from(targets);
         let (results, native) = opened.deliver(&targets, duplicates).await?;
@@ -58,7 +58,7 @@ impl Gateway {
         via: Via,
     ) -> Result<Arc<RegisteredApplication>, Error> {
         match via {
-            Via::Application(id) => self.opened(tenant, &id).await,
+            Via::Application(id) => self.load_application(tenant, &id).await,
             Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
         }
     }
@@ -69,17 +69,17 @@ impl Gateway {
         application: Arc<RegisteredApplication>,
         named: Option<&str>,
         fields: Fields,
-        purpose: Purpose,
+        purpose: SendOptions,
         deadline: Option<Duration>,
-    ) -> Result<Opened, Error> {
+    ) -> Result<PreparedSend, Error> {
         let providers = self.providers(tenant, &application.provider).await?;
         let provider = provider_of(&application.provider, &providers)?;
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
         let timeout = deadline.unwrap_or(self.0.delivery.deadline).min(self.0.delivery.deadline);
         let is_own = providers.is_own(&application.provider);
-        let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose)?;
-        Ok(Opened { campaign, provider, providers, notification, timeout })
+        let delivery = Delivery::new(self.clone(), provider.clone(), is_own, tenant, application, purpose)?;
+        Ok(PreparedSend { delivery, provider, providers, notification, timeout })
     }
 
     /// An application that lives for one send, made of the secret that came with it.
@@ -108,7 +108,7 @@ impl Gateway {
     }
 }
 
-impl Opened {
+impl PreparedSend {
     /// One result per target, in order, and the service's own answer if it was asked for. A target that the provider
     /// does not send to fails alone.
     async fn deliver(
@@ -119,16 +119,16 @@ impl Opened {
         let deadline = Instant::now() + self.timeout;
         let unsent = self.unsent(targets, duplicates).await;
         if unsent.is_empty() {
-            return self.campaign.run(targets, &self.notification, deadline).await;
+            return self.delivery.run(targets, &self.notification, deadline).await;
         }
         let mut results = vec![None; targets.len()];
         for (index, fate) in unsent {
-            self.campaign.counters.settled(&targets[index], &fate);
+            self.delivery.counters.settled(&targets[index], &fate);
             results[index] = Some(DeliveryResult::untried(index, fate));
         }
         let rest: Vec<usize> = (0..targets.len()).filter(|&index| results[index].is_none()).collect();
         let to_send: Arc<[Target]> = rest.iter().map(|&index| targets[index].clone()).collect();
-        let (sent, native) = self.campaign.run(&to_send, &self.notification, deadline).await?;
+        let (sent, native) = self.delivery.run(&to_send, &self.notification, deadline).await?;
         for result in sent {
             let index = rest[result.index];
             results[index] = Some(DeliveryResult { index, ..result });
@@ -139,14 +139,14 @@ impl Opened {
     /// The fates of targets that are not sent to: of a kind that the provider does not know, or duplicates.
     async fn unsent(&self, targets: &[Target], duplicates: Duplicates) -> Vec<(usize, Fate)> {
         let looks = targets.len() > 1 && duplicates == Duplicates::Skip;
-        let mut seen = looks.then(|| Seen::new(&self.campaign.purpose.payer));
+        let mut seen = looks.then(|| SeenTargets::new(&self.delivery.purpose.payer));
         let plain = match looks {
-            true => self.campaign.plain_tokens(&self.notification, targets.iter()).await,
+            true => self.delivery.plain_tokens(&self.notification, targets.iter()).await,
             false => HashMap::new(),
         };
         let mut unsent = Vec::new();
         for (index, target) in targets.iter().enumerate() {
-            if let Err(error) = knows(self.provider.manifest(), target) {
+            if let Err(error) = ensure_supports(self.provider.manifest(), target) {
                 unsent.push((index, Fate::Failed(error)));
                 continue;
             }
@@ -192,7 +192,7 @@ fn answers_to(manifest: &ProviderManifest, named: Option<&str>) -> Result<(), Er
     }
 }
 
-pub(crate) fn knows(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
+pub(crate) fn ensure_supports(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
     let (kind, name) = match target {
         Target::Device(_) => (TargetKind::Device, "device tokens"),
         Target::Topic(_) => (TargetKind::Topic, "topics"),

@@ -55,7 +55,7 @@ pub enum Status {
     CredentialRejected,
     Throttled,
     Unavailable,
-    /// Sent, but nobody knows whether it arrived.
+    /// Sent, but nobody ensure_supports whether it arrived.
     Unknown,
     /// The provider component or this server is broken.
     Failed,

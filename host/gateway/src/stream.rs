@@ -12,14 +12,14 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-use crate::delivery::{BATCH, Batch, Purpose, Settled};
-use crate::duplicates::{Duplicates, Seen};
+use crate::concurrency::ConcurrencyWindow;
+use crate::delivery::{BATCH, Batch, BatchResults, SendOptions};
+use crate::duplicates::{Duplicates, SeenTargets};
 use crate::gateway::Gateway;
 use crate::request::{Fields, Shared, Targets};
-use crate::send::{Opened, knows};
+use crate::send::{PreparedSend, ensure_supports};
 use crate::status::{DeliveryResult, Fate};
-use crate::tenants::{Permission, SendPlace, Withdrawal};
-use crate::window::Window;
+use crate::tenants::{Permission, SendPermit, Withdrawal};
 use pushlet_model::contract::{Notification, Target};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
@@ -34,11 +34,11 @@ const SMALL: usize = 4 << 10;
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
     gateway: Gateway,
-    opened: Opened,
+    opened: PreparedSend,
     /// The shared notification's fields, for those lines that have some of their own.
     shared: Map<String, Value>,
     /// Among the tenant's sends.
-    place: SendPlace,
+    place: SendPermit,
     /// Do the targets wait for their turn? Else they are taken already.
     paced: bool,
     /// What must still hold when a line is sent; None: all lines were let in at once.
@@ -46,7 +46,7 @@ pub struct Stream {
     /// Lines that are taken at a time.
     batch: usize,
     /// Targets that came before; None: duplicates are sent.
-    seen: Option<Seen>,
+    seen: Option<SeenTargets>,
     gate: Gate,
 }
 
@@ -122,16 +122,16 @@ impl Gateway {
             Targets::Counted(count) => (Some(if validate_only { 0 } else { count as u64 }), None),
             Targets::Open(permission) => (None, Some(permission)),
         };
-        let place = self.0.tenants.begin_send(tenant, known)?;
+        let place = self.0.tenants.acquire_send_permit(tenant, known)?;
         let paced = known.is_none() && !validate_only;
         let batch = if paced { place.batch().min(BATCH) } else { BATCH };
-        let application = self.opened(tenant, &application_id).await?;
-        let purpose = Purpose { payer: place.account().clone(), native: false, validate_only };
+        let application = self.load_application(tenant, &application_id).await?;
+        let purpose = SendOptions { payer: place.account().clone(), native: false, validate_only };
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
         let gate = Gate::new(size, place.account().clone());
         let skips = duplicates == Duplicates::Skip && known != Some(1);
-        let seen = skips.then(|| Seen::new(place.account()));
+        let seen = skips.then(|| SeenTargets::new(place.account()));
         Ok(Stream { gateway: self.clone(), opened, shared, place, paced, permission, batch, seen, gate })
     }
 }
@@ -194,7 +194,7 @@ impl Stream {
         let mut open = true;
         let mut targets_under_way = 0;
         let mut received = Vec::with_capacity(BATCH);
-        let mut window = Window::new(self.gateway.0.stream_window);
+        let mut window = ConcurrencyWindow::new(self.gateway.0.stream_window);
         let (mut turn, mut looked) = (Instant::now(), Instant::now());
         while open || !under_way.is_empty() {
             // Half of the window at a time: lines that are encoded together cost less.
@@ -237,7 +237,7 @@ impl Stream {
             for prepared in prepared {
                 match prepared {
                     Prepared::Batch(batch, held) => {
-                        let launched = self.opened.campaign.launch(batch).await;
+                        let launched = self.opened.delivery.launch(batch).await;
                         under_way.extend(launched.map(move |settled| results_of(settled, held.clone())));
                     }
                     Prepared::Settled(result) => {
@@ -267,30 +267,30 @@ impl Stream {
         if let Some(why) = permission.withdrawn() {
             return Some(Stop::Withdrawn(why));
         }
-        let deleted = self.opened.campaign.application.feedback.is_retired();
+        let deleted = self.opened.delivery.application.feedback.is_retired();
         deleted.then_some(Stop::ApplicationDeleted)
     }
 
     /// The fate of a line that is not sent: its target is of a kind that the provider does not know, or a duplicate.
-    fn unsent(&self, line: &Line, plain: Option<&str>, seen: Option<&mut Seen>) -> Option<Fate> {
-        if let Err(error) = knows(self.opened.provider.manifest(), &line.target) {
+    fn unsent(&self, line: &Line, plain: Option<&str>, seen: Option<&mut SeenTargets>) -> Option<Fate> {
+        if let Err(error) = ensure_supports(self.opened.provider.manifest(), &line.target) {
             return Some(Fate::Failed(error));
         }
         seen?.first(line.index, &line.target, plain, line.notification.as_deref()).map(Fate::Duplicate)
     }
 
     /// Lines in a row without a notification of their own become one batch.
-    async fn prepare(&self, lines: &mut Vec<Line>, seen: &mut Option<Seen>) -> Vec<Prepared> {
+    async fn prepare(&self, lines: &mut Vec<Line>, seen: &mut Option<SeenTargets>) -> Vec<Prepared> {
         let targets = lines.iter().map(|line| &line.target);
         let plain = match seen {
-            Some(_) => self.opened.campaign.plain_tokens(&self.opened.notification, targets).await,
+            Some(_) => self.opened.delivery.plain_tokens(&self.opened.notification, targets).await,
             None => HashMap::new(),
         };
         let mut prepared = Vec::new();
         let mut run: Option<Run> = None;
         for (place, line) in lines.drain(..).enumerate() {
             if let Some(fate) = self.unsent(&line, plain.get(&place).map(String::as_str), seen.as_mut()) {
-                self.opened.campaign.counters.settled(&line.target, &fate);
+                self.opened.delivery.counters.settled(&line.target, &fate);
                 prepared.push(Prepared::Settled(DeliveryResult::untried(line.index, fate)));
                 continue;
             }
@@ -298,7 +298,7 @@ impl Stream {
             if let Some(fields) = notification {
                 let own = self.own(&fields);
                 if let Err(error) = &own {
-                    self.opened.campaign.counters.settled(&target, &Fate::Failed(error.clone()));
+                    self.opened.delivery.counters.settled(&target, &Fate::Failed(error.clone()));
                 }
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
                 prepared.extend(Prepared::new(index, 1, batch, held.into_iter().collect()));
@@ -339,7 +339,7 @@ impl Stream {
         notification: Arc<Notification>,
     ) -> Result<Arc<Batch>, Error> {
         let all = 0..targets.len();
-        self.opened.campaign.batch(
+        self.opened.delivery.batch(
             first,
             (targets.into(), all),
             notification,
@@ -348,6 +348,6 @@ impl Stream {
     }
 }
 
-async fn results_of(settled: impl Future<Output = Settled>, _held: Held) -> Vec<DeliveryResult> {
+async fn results_of(settled: impl Future<Output = BatchResults>, _held: Held) -> Vec<DeliveryResult> {
     settled.await.results
 }

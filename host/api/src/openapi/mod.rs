@@ -12,7 +12,7 @@ mod shapes;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use crate::answer::ErrorResponse;
+use crate::response::ErrorResponse;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -21,8 +21,8 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::access::ByTenant;
-use super::{Api, answer, classic, metrics, status, v1};
+use super::auth::ByTenant;
+use super::{Api, classic, metrics, response, status, v1};
 pub use answers::*;
 pub(super) use page::routes as page;
 use pushlet_gateway::Described;
@@ -63,7 +63,7 @@ const GUIDE: &str = "A push gateway. Register an application with its credential
         metrics::guarded,
         document,
     ),
-    components(schemas(answer::Told, classic::Accepted, status::NotReady)),
+    components(schemas(response::ErrorBody, classic::Accepted, status::NotReady)),
     security(("basic" = []), ("bearer" = []))
 )]
 struct Base;

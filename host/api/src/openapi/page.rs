@@ -1,7 +1,7 @@
 //! `/docs`: a page that shows the document. It holds nothing that is secret, so it is for everybody; the document
 //! that it fetches is not.
 
-use crate::answer::ErrorResponse;
+use crate::response::ErrorResponse;
 use axum::Router;
 use axum::http::Uri;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};

@@ -11,10 +11,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::super::access::ByTenant;
+use super::super::auth::ByTenant;
 use super::super::classic::DeadTokenView;
 use super::super::openapi::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
-use super::super::{Api, answer};
+use super::super::{Api, response};
 use super::object::Object;
 use super::page::Paging;
 use super::segments::Segments;
@@ -72,7 +72,7 @@ pub(super) async fn put(
     let (body, own) = (json(request, &api, api.limits.request_body).await?, id.clone());
     let registration = body.read(move |fields| registration(own, fields)).await?;
     api.gateway.register(tenant.clone(), registration).await.map_err(by_v1_name)?;
-    Ok(answer::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
+    Ok(response::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
 }
 
 /// Show an application
@@ -91,7 +91,7 @@ pub(super) async fn show(
     ByTenant(tenant): ByTenant,
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
-    Ok(answer::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
+    Ok(response::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
 }
 
 /// List the applications
@@ -115,7 +115,7 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     let all = api.gateway.applications(&tenant);
     let (page, next) = paging.of(&all, |application| &application.id);
-    Ok(answer::json(StatusCode::OK, &ApplicationPage { applications: page.to_vec(), next }))
+    Ok(response::json(StatusCode::OK, &ApplicationPage { applications: page.to_vec(), next }))
 }
 
 /// Forget an application
@@ -155,7 +155,7 @@ pub(super) async fn show_feedback(
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Keep)?;
-    Ok(answer::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
+    Ok(response::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 
 /// Take the dead tokens of an application
@@ -175,7 +175,7 @@ pub(super) async fn take_feedback(
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Clear)?;
-    Ok(answer::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
+    Ok(response::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 
 fn registration(id: String, body: Map<String, Value>) -> Result<Registration, Error> {

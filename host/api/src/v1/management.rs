@@ -6,13 +6,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::super::access::ByTenant;
 use super::super::admission::Place;
+use super::super::auth::ByTenant;
 use super::super::openapi::{self, Guarded, Missing, Read, Service};
-use super::super::{Api, answer, detached};
+use super::super::{Api, detached, response};
 use super::segments::Segments;
 use super::{Failure, json};
-use pushlet_gateway::{Errand, Work};
+use pushlet_gateway::{CollectionRequest, ItemOperation};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 
@@ -37,9 +37,10 @@ pub(super) async fn create(
     Segments((id, collection)): Segments<(String, String)>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let work = Work::Create(json(request, &api, api.limits.request_body).await?.read(Ok).await?);
-    let made = one(perform(&api, tenant, place, (id, collection), work).await?)?;
-    Ok(answer::json(StatusCode::CREATED, &made))
+    let operation =
+        ItemOperation::Create(json(request, &api, api.limits.request_body).await?.read(Ok).await?);
+    let made = one(perform(&api, tenant, place, (id, collection), operation).await?)?;
+    Ok(response::json(StatusCode::CREATED, &made))
 }
 
 /// List the items of a collection
@@ -60,9 +61,9 @@ pub(super) async fn list(
     place: Place,
     Segments((id, collection)): Segments<(String, String)>,
 ) -> Result<Response, Failure> {
-    let all = perform(&api, tenant, place, (id, collection.clone()), Work::ReadAll).await?;
+    let all = perform(&api, tenant, place, (id, collection.clone()), ItemOperation::ReadAll).await?;
     let all: Vec<Value> = all.into_iter().map(shown).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ collection: all })))
+    Ok(response::json(StatusCode::OK, &json!({ collection: all })))
 }
 
 /// Show an item
@@ -84,8 +85,8 @@ pub(super) async fn read(
     place: Place,
     Segments((id, collection, item)): Segments<(String, String, String)>,
 ) -> Result<Response, Failure> {
-    let found = one(perform(&api, tenant, place, (id, collection), Work::Read(item)).await?)?;
-    Ok(answer::json(StatusCode::OK, &found))
+    let found = one(perform(&api, tenant, place, (id, collection), ItemOperation::Read(item)).await?)?;
+    Ok(response::json(StatusCode::OK, &found))
 }
 
 /// Delete an item
@@ -107,7 +108,7 @@ pub(super) async fn delete(
     place: Place,
     Segments((id, collection, item)): Segments<(String, String, String)>,
 ) -> Result<StatusCode, Failure> {
-    perform(&api, tenant, place, (id, collection), Work::Delete(item)).await?;
+    perform(&api, tenant, place, (id, collection), ItemOperation::Delete(item)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -116,11 +117,11 @@ async fn perform(
     tenant: TenantId,
     place: Place,
     (application_id, collection): (String, String),
-    work: Work,
+    operation: ItemOperation,
 ) -> Result<Vec<Item>, Error> {
-    let errand = Errand { application_id, collection, work, deadline: None };
+    let request = CollectionRequest { application_id, collection, operation, deadline: None };
     let gateway = api.gateway.clone();
-    detached(place, async move { gateway.manage(&tenant, errand).await }).await
+    detached(place, async move { gateway.manage(&tenant, request).await }).await
 }
 
 fn one(items: Vec<Item>) -> Result<Value, Error> {

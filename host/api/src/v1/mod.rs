@@ -23,7 +23,7 @@ use axum::routing::{delete, get, post};
 use utoipa::OpenApi;
 
 use super::json_body::JsonBody;
-use super::{Api, access, answer, form};
+use super::{Api, auth, form, response};
 use pushlet_model::error::{Error, Kind};
 
 /// The documents of the routes.
@@ -96,7 +96,7 @@ async fn json(request: Request, api: &Api, most: usize) -> Result<JsonBody, Erro
     }
     let (parts, body) = request.into_parts();
     let text = form::read_body(&parts, body, api.form.with_body(most)).await?;
-    Ok(JsonBody::new(text, access::place_of(&parts.extensions).cloned(), most))
+    Ok(JsonBody::new(text, auth::place_of(&parts.extensions).cloned(), most))
 }
 
 /// Is the content type one of these?
@@ -111,7 +111,7 @@ fn content_type(headers: &HeaderMap, allowed: &[&str]) -> Result<(), Error> {
 }
 
 /// An error under `/v1`: it names the wrong field.
-type Failure = answer::ErrorResponse<true>;
+type Failure = response::ErrorResponse<true>;
 
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,11 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
-use super::super::access::ByTenant;
 use super::super::admission::Place;
-use super::super::idempotency::MayHaveArrived;
+use super::super::auth::ByTenant;
+use super::super::idempotency::MayHaveBeenDelivered;
 use super::super::openapi::{self, Guarded, Missing, Once, Read};
-use super::super::{Api, answer, detached};
+use super::super::{Api, detached, response};
 use super::json;
 use super::object::Object;
 use super::request::{Job, Most, SendRequest};
@@ -107,7 +107,7 @@ pub(super) async fn send(
     let idempotency = api.idempotency.with_body(api.limits.notifications_body);
     let owner = tenant.clone();
     let perform = |request| async {
-        send_all(api, tenant, place, request).await.unwrap_or_else(answer::error_with_field)
+        send_all(api, tenant, place, request).await.unwrap_or_else(response::error_with_field)
     };
     idempotency.once(&owner, request, perform).await
 }
@@ -118,9 +118,9 @@ async fn send_all(api: Api, tenant: TenantId, place: Place, request: Request) ->
     let (results, arrived) = detached(place, perform(api, tenant, parsed)).await?;
     let mut summary = Summary::default();
     results.iter().for_each(|result| summary.count(result.status));
-    let mut response = answer::json(StatusCode::OK, &Answer { summary, results });
+    let mut response = response::json(StatusCode::OK, &Answer { summary, results });
     if arrived {
-        response.extensions_mut().insert(MayHaveArrived);
+        response.extensions_mut().insert(MayHaveBeenDelivered);
     }
     Ok(response)
 }

@@ -7,10 +7,10 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::access::ByTenant;
 use super::super::admission::Place;
+use super::super::auth::ByTenant;
 use super::super::openapi::{self, Bounded, Busy, Guarded, Missing, Read};
-use super::super::{Api, answer, detached, form};
+use super::super::{Api, detached, form, response};
 use super::object::Object;
 use super::segments::Segments;
 use super::{Failure, content_type, json};
@@ -55,7 +55,7 @@ struct Activation {
 )]
 pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, Failure> {
     let providers = api.gateway.uploads().list(&tenant);
-    Ok(answer::json(StatusCode::OK, &ProviderList { providers }))
+    Ok(response::json(StatusCode::OK, &ProviderList { providers }))
 }
 
 /// Upload a provider
@@ -104,7 +104,7 @@ pub(super) async fn put(
     })?;
     let upload = uploads.begin(&tenant, &name).await?;
     match detached(place, async move { upload.finish(component.into(), &hosts).await }).await {
-        Ok(view) => Ok(answer::json(StatusCode::OK, &view)),
+        Ok(view) => Ok(response::json(StatusCode::OK, &view)),
         Err(UploadRefusal::HostsChanged(hosts)) => Ok(hosts_changed(&hosts)),
         Err(UploadRefusal::Other(error)) => Err(error.into()),
     }
@@ -122,7 +122,7 @@ fn hosts_changed(hosts: &[SecretHost]) -> Response {
         names.join(",")
     );
     const CODE: &str = "hosts_changed";
-    answer::conflict(CODE, &HostsChanged { error: CODE, message, hosts })
+    response::conflict(CODE, &HostsChanged { error: CODE, message, hosts })
 }
 
 /// `confirm_hosts` of the query.
@@ -167,7 +167,7 @@ pub(super) async fn activate(
     let mut body = Object::new(fields, "", &["digest"])?;
     let digest = body.needed_text("digest")?;
     let view = detached(place, async move { uploads.activate(&tenant, &name, &digest).await }).await?;
-    Ok(answer::json(StatusCode::OK, &view))
+    Ok(response::json(StatusCode::OK, &view))
 }
 
 /// Show a provider
@@ -184,7 +184,7 @@ pub(super) async fn show(
     ByTenant(tenant): ByTenant,
     Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
-    Ok(answer::json(StatusCode::OK, &api.gateway.uploads().view(&tenant, &name)?))
+    Ok(response::json(StatusCode::OK, &api.gateway.uploads().view(&tenant, &name)?))
 }
 
 /// Read what a provider printed
@@ -203,7 +203,7 @@ pub(super) async fn log(
     ByTenant(tenant): ByTenant,
     Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
-    Ok(answer::json(StatusCode::OK, &api.gateway.uploads().log(&tenant, &name)?))
+    Ok(response::json(StatusCode::OK, &api.gateway.uploads().log(&tenant, &name)?))
 }
 
 /// Remove a provider

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::super::Api;
-use super::super::access::Allowed;
 use super::super::admission::Place;
+use super::super::auth::Allowed;
 use super::super::json_body::parsed_size;
 use super::super::openapi::{self, Guarded, Missing, Read};
 use super::lines::{CutOff, Line, Lines};

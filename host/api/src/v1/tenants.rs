@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
-use super::super::access::{Caller, Operator};
 use super::super::admission::Place;
+use super::super::auth::{Caller, Operator};
 use super::super::openapi::{Addressed, Busy, Guarded, Missing, Operators, Read};
-use super::super::{Api, answer, detached};
+use super::super::{Api, detached, response};
 use super::object::Object;
 use super::page::Paging;
 use super::segments::Segments;
@@ -58,7 +58,7 @@ const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub(super) async fn list(State(api): State<Api>, paging: Paging, _: Operator) -> Result<Response, Failure> {
     let all: Vec<Shown> = api.gateway.tenants().list().into_iter().map(shown).collect();
     let (tenants, next) = paging.of(&all, |tenant| &tenant.id);
-    Ok(answer::json(StatusCode::OK, &TenantsPage { tenants, next }))
+    Ok(response::json(StatusCode::OK, &TenantsPage { tenants, next }))
 }
 
 /// Make or change a tenant
@@ -98,9 +98,9 @@ pub(super) async fn put(
     match key {
         Some(key) => {
             let (api_key, key) = (key.key.reveal().to_owned(), key.key.id().to_string());
-            Ok(answer::json(StatusCode::CREATED, &MadeTenant { id: id.to_string(), api_key, key }))
+            Ok(response::json(StatusCode::CREATED, &MadeTenant { id: id.to_string(), api_key, key }))
         }
-        None => Ok(answer::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?))),
+        None => Ok(response::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?))),
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn show(
     Segments(id): Segments<String>,
 ) -> Result<Response, Failure> {
     let id = readable(&caller, &id)?;
-    Ok(answer::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?)))
+    Ok(response::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?)))
 }
 
 /// Delete a tenant
@@ -178,7 +178,7 @@ pub(super) async fn usage(
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let cpu_milliseconds = work.into_iter().map(|(work, time)| (work.name(), milliseconds(time))).collect();
     let since_start = SinceStart { requests, pushes, refused, cpu_milliseconds };
-    Ok(answer::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, memory_bytes, since_start }))
+    Ok(response::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, memory_bytes, since_start }))
 }
 
 /// Make one more API key
@@ -210,7 +210,7 @@ pub(super) async fn add_key(
     };
     let NewKey { key, expires } = change(&api, move |tenants| tenants.add_key(&id, wanted)).await?;
     let (id, api_key) = (key.id().to_string(), key.reveal().to_owned());
-    Ok(answer::json(StatusCode::CREATED, &MadeKey { id, api_key, expires: expires.map(written) }))
+    Ok(response::json(StatusCode::CREATED, &MadeKey { id, api_key, expires: expires.map(written) }))
 }
 
 /// List the API keys
@@ -232,7 +232,7 @@ pub(super) async fn list_keys(
     _: Operator,
 ) -> Result<Response, Failure> {
     let keys = api.gateway.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
-    Ok(answer::json(StatusCode::OK, &Keys { keys }))
+    Ok(response::json(StatusCode::OK, &Keys { keys }))
 }
 
 /// End an API key at once

@@ -2,11 +2,11 @@
 //!
 //! A limit is checked before anything that tenants share, so that one at its limit lengthens nobody's queue.
 
-mod allowance;
 mod keys;
-mod pace;
 mod permission;
+mod rate_limiter;
 mod share;
+mod usage_counters;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,17 +16,17 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::sync::OwnedSemaphorePermit;
 
-use allowance::Allowance;
 use pushlet_credential::KeyId;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::{TenantId, TenantLimits};
 use pushlet_quota::account::{Account, AccountSettings, Accounts};
 use pushlet_registry::{Registry, StorageError, TenantRecord};
+use usage_counters::UsageCounters;
 
-pub use allowance::{Held, LimitUse, Usage};
 pub use keys::{KeyRequest, KeyView, NewKey, looks_like_a_key};
 pub use permission::{Permission, Withdrawal};
-pub use share::RequestPlace;
+pub use share::RequestPermit;
+pub use usage_counters::{Held, LimitUse, Usage};
 
 /// How long a tenant that shall be removed is waited for.
 const LONGEST_END: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ pub struct Tenant {
     /// What it uses of the process's memory and processor time.
     pub account: Arc<Account>,
     state: ArcSwap<State>,
-    allowance: Allowance,
+    counters: UsageCounters,
 }
 
 struct State {
@@ -93,12 +93,12 @@ pub struct Wanted {
 }
 
 /// A send of a tenant, while it is under way.
-pub struct SendPlace {
+pub struct SendPermit {
     tenants: Arc<Tenants>,
     tenant: Arc<Tenant>,
 }
 
-impl SendPlace {
+impl SendPermit {
     /// The account that pays for the send.
     pub fn account(&self) -> &Arc<Account> {
         &self.tenant.account
@@ -107,7 +107,7 @@ impl SendPlace {
     /// Takes so many targets of a stream. `Some`: not now, but after this wait.
     pub fn take(&self, targets: usize) -> Option<Duration> {
         let now = self.tenants.started.elapsed();
-        let taken = self.tenant.allowance.take_pushes(&self.tenant.limits(), targets as u64, now);
+        let taken = self.tenant.counters.take_pushes(&self.tenant.limits(), targets as u64, now);
         taken.err().map(|wait| wait.max(Duration::from_millis(1)))
     }
 
@@ -118,9 +118,9 @@ impl SendPlace {
     }
 }
 
-impl Drop for SendPlace {
+impl Drop for SendPermit {
     fn drop(&mut self) {
-        self.tenant.allowance.end_send();
+        self.tenant.counters.end_send();
     }
 }
 
@@ -199,7 +199,7 @@ impl Tenants {
         let _order = self.changing();
         let tenant = self.removable(id)?;
         self.registry.remove_tenant(id)?;
-        tenant.allowance.registrations.close();
+        tenant.counters.registrations.close();
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         live.tenants.remove(id);
         live.keys.retain(|_, owner| owner.id != *id);
@@ -211,7 +211,7 @@ impl Tenants {
         let tenant = self.removable(id)?;
         tenant.suspend();
         let ended = async {
-            while tenant.allowance.requests_under_way.load(Ordering::Relaxed) > 0 {
+            while tenant.counters.requests_under_way.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -232,7 +232,7 @@ impl Tenants {
     /// `held`: what it has elsewhere.
     pub fn usage(&self, id: &TenantId, held: Held) -> Result<Usage, Error> {
         let tenant = self.get(id)?;
-        Ok(tenant.allowance.usage(&tenant.limits(), held, &tenant.account, self.started.elapsed()))
+        Ok(tenant.counters.usage(&tenant.limits(), held, &tenant.account, self.started.elapsed()))
     }
 
     /// The limits that hold for a tenant.
@@ -244,29 +244,33 @@ impl Tenants {
     pub fn over_limit(&self, id: &TenantId, limit: &str, message: &str) -> Error {
         let message = format!("{message} (limit {limit})");
         match self.get(id) {
-            Ok(tenant) => tenant.allowance.refuse(format!("limit_{limit}"), message, Duration::from_secs(1)),
+            Ok(tenant) => tenant.counters.refuse(format!("limit_{limit}"), message, Duration::from_secs(1)),
             Err(error) => error,
         }
     }
 
     /// Lets a send begin. `targets`: how many it has; None: a stream, whose targets are paced, see
-    /// [`SendPlace::take`].
-    pub fn begin_send(self: &Arc<Self>, id: &TenantId, targets: Option<u64>) -> Result<SendPlace, Error> {
+    /// [`SendPermit::take`].
+    pub fn acquire_send_permit(
+        self: &Arc<Self>,
+        id: &TenantId,
+        targets: Option<u64>,
+    ) -> Result<SendPermit, Error> {
         let tenant = self.get(id)?;
-        let (limits, allowance) = (tenant.limits(), &tenant.allowance);
-        allowance.begin_send(&limits)?;
+        let (limits, counters) = (tenant.limits(), &tenant.counters);
+        counters.acquire_send_permit(&limits)?;
         // From here on, dropping it gives the place back.
-        let place = SendPlace { tenants: self.clone(), tenant: tenant.clone() };
-        let taken = targets.map(|targets| allowance.take_pushes(&limits, targets, self.started.elapsed()));
+        let place = SendPermit { tenants: self.clone(), tenant: tenant.clone() };
+        let taken = targets.map(|targets| counters.take_pushes(&limits, targets, self.started.elapsed()));
         match taken {
-            Some(Err(wait)) => Err(allowance.too_many_pushes(&limits, wait)),
+            Some(Err(wait)) => Err(counters.too_many_pushes(&limits, wait)),
             _ => Ok(place),
         }
     }
 
     /// The tenant's one place for registrations, which wait for each other before they wait for the processor.
-    pub async fn begin_registration(&self, id: &TenantId) -> Result<OwnedSemaphorePermit, Error> {
-        let places = self.get(id)?.allowance.registrations.clone();
+    pub async fn acquire_registration_permit(&self, id: &TenantId) -> Result<OwnedSemaphorePermit, Error> {
+        let places = self.get(id)?.counters.registrations.clone();
         // It is closed when the tenant is removed.
         places.acquire_owned().await.map_err(|_| not_found(id))
     }
@@ -286,7 +290,7 @@ impl Tenants {
         let tenant = live.tenants.entry(id.clone()).or_insert_with(|| {
             let state = ArcSwap::new(state.clone());
             let account = self.accounts.of(id);
-            Arc::new(Tenant { id: id.clone(), account, state, allowance: Allowance::default() })
+            Arc::new(Tenant { id: id.clone(), account, state, counters: UsageCounters::default() })
         });
         tenant.account.set_limits(limits.memory_bytes, limits.cpu_milliseconds_per_second);
         let tenant = tenant.clone();

@@ -138,7 +138,7 @@ fn named<T>(
     }
 }
 
-/// An example's target is a text; it is of the first kind that the provider knows.
+/// An example's target is a text; it is of the first kind that the provider ensure_supports.
 fn target(manifest: &ProviderManifest, text: &str) -> Target {
     let text = text.to_owned();
     match manifest.targets.first() {

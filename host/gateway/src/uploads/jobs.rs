@@ -26,13 +26,13 @@ pub(super) struct CompileJobs {
 
 struct State {
     free: usize,
-    waiting: Vec<Waiting>,
+    waiting: Vec<DecodeQueue>,
     /// Seconds of places, by tenant.
     taken: HashMap<TenantId, (f64, Instant)>,
     arrivals: u64,
 }
 
-struct Waiting {
+struct DecodeQueue {
     tenant: TenantId,
     arrival: u64,
     turn: oneshot::Sender<Job>,
@@ -65,7 +65,7 @@ impl CompileJobs {
             let (turn, waiting) = oneshot::channel();
             state.arrivals += 1;
             let arrival = state.arrivals;
-            state.waiting.push(Waiting { tenant: tenant.clone(), arrival, turn });
+            state.waiting.push(DecodeQueue { tenant: tenant.clone(), arrival, turn });
             waiting
         };
         match tokio::time::timeout(self.wait, turn).await {
@@ -80,11 +80,11 @@ impl CompileJobs {
 
 impl State {
     /// The one whose turn it is.
-    fn next(&mut self, now: Instant) -> Option<Waiting> {
+    fn next(&mut self, now: Instant) -> Option<DecodeQueue> {
         let taken = |tenant: &TenantId| {
             self.taken.get(tenant).map_or(0.0, |(seconds, at)| faded(*seconds, now.duration_since(*at)))
         };
-        let order = |one: &Waiting, other: &Waiting| -> Ordering {
+        let order = |one: &DecodeQueue, other: &DecodeQueue| -> Ordering {
             let by_use = taken(&one.tenant).total_cmp(&taken(&other.tenant));
             by_use.then_with(|| one.arrival.cmp(&other.arrival))
         };
@@ -123,7 +123,7 @@ impl Drop for Job {
                 }
                 next
             };
-            let Some(Waiting { tenant, turn, .. }) = next else { return };
+            let Some(DecodeQueue { tenant, turn, .. }) = next else { return };
             // Who does not wait any more leaves the place to the next one.
             match turn.send(Self::new(&self.state, tenant)) {
                 Ok(()) => return,

@@ -11,7 +11,7 @@ const WORTH: f64 = 1.4;
 const STALE: f64 = 0.5;
 
 /// Grows while that pays, up to a bound.
-pub(super) struct Window {
+pub(super) struct ConcurrencyWindow {
     allowed: usize,
     most: usize,
     /// Targets that were settled since the last look, and the pace of the best look, in targets a second.
@@ -19,7 +19,7 @@ pub(super) struct Window {
     best: f64,
 }
 
-impl Window {
+impl ConcurrencyWindow {
     pub(super) fn new(most: usize) -> Self {
         Self { allowed: FIRST.min(most), most, settled: 0, best: 0.0 }
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     /// Lets a window see a service that settles what is under way in `latency`, and no more than `fastest` a second.
-    fn seen(window: &mut Window, latency: f64, fastest: f64) {
+    fn seen(window: &mut ConcurrencyWindow, latency: f64, fastest: f64) {
         for _ in 0..20 {
             let pace = (window.allowed() as f64 / latency).min(fastest);
             let count = 2 * window.allowed();
@@ -60,17 +60,17 @@ mod tests {
 
     #[test]
     fn it_is_wide_for_a_service_that_is_far_away_and_narrow_for_a_near_one() {
-        let mut far = Window::new(2000);
+        let mut far = ConcurrencyWindow::new(2000);
         seen(&mut far, 0.1, 1e6);
         assert_eq!(far.allowed(), 2000);
-        let mut near = Window::new(2000);
+        let mut near = ConcurrencyWindow::new(2000);
         seen(&mut near, 0.001, 30_000.0);
         assert_eq!(near.allowed(), 2 * FIRST, "one step tells that it does not pay");
     }
 
     #[test]
     fn it_grows_when_a_service_becomes_slow() {
-        let mut window = Window::new(2000);
+        let mut window = ConcurrencyWindow::new(2000);
         seen(&mut window, 0.001, 30_000.0);
         seen(&mut window, 0.2, 30_000.0);
         assert_eq!(window.allowed(), 2000);
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn it_keeps_within_its_bound() {
-        let mut window = Window::new(7);
+        let mut window = ConcurrencyWindow::new(7);
         assert_eq!(window.allowed(), 7);
         assert!(!window.settled(13, Duration::from_secs(1)));
         seen(&mut window, 1.0, 1e6);

@@ -57,20 +57,22 @@ pub struct Circuits {
 
 /// One tenant's view of this server.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
-pub struct Standing {
+#[schema(as = Standing)]
+pub struct TenantStatus {
     pub tenant: String,
     /// Targets since this process began, by what became of them.
     #[schema(value_type = BTreeMap<String, u64>)]
     pub outcomes: BTreeMap<&'static str, u64>,
     /// The same by application; those beyond the bound of metrics together, as `other`.
-    pub applications: Vec<Counted>,
+    pub applications: Vec<ApplicationOutcomes>,
     pub providers: Vec<ProviderState>,
     /// The newest first.
     pub failures: Vec<RecentFailure>,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Counted {
+#[schema(as = Counted)]
+pub struct ApplicationOutcomes {
     #[schema(value_type = String)]
     pub application: Arc<str>,
     #[schema(value_type = String)]
@@ -94,13 +96,13 @@ pub struct ProviderState {
 
 /// How much of a limit is used.
 #[derive(Debug, Clone, Copy)]
-pub struct LimitUse {
+pub struct LimitGauge {
     pub limit: &'static str,
     pub used: usize,
     pub most: usize,
 }
 
-impl LimitUse {
+impl LimitGauge {
     pub fn new(limit: &'static str, used: usize, most: usize) -> Self {
         Self { limit, used, most }
     }
@@ -133,7 +135,7 @@ impl Gateway {
     }
 
     /// What a tenant's people want to see at a glance.
-    pub fn standing(&self, tenant: &TenantId) -> Standing {
+    pub fn tenant_status(&self, tenant: &TenantId) -> TenantStatus {
         let mut outcomes = BTreeMap::new();
         let mut applications = Vec::new();
         for meter in self.0.meters.of_tenant(tenant) {
@@ -142,10 +144,10 @@ impl Gateway {
                 meter.outcomes().map(|(status, count)| (status.name(), count)).collect();
             own.iter().for_each(|(name, count)| *outcomes.entry(*name).or_default() += count);
             let (application, provider) = (names.application.clone(), names.provider.clone());
-            applications.push(Counted { application, provider, outcomes: own });
+            applications.push(ApplicationOutcomes { application, provider, outcomes: own });
         }
         applications.sort_by(|one, other| one.application.cmp(&other.application));
-        Standing {
+        TenantStatus {
             tenant: tenant.to_string(),
             outcomes,
             applications,
@@ -162,7 +164,7 @@ impl Gateway {
 
     /// All metrics of the gateway and of what it uses, in the OpenMetrics text format without its end. `limits`: those of
     /// the caller.
-    pub fn figures(&self, text: &mut String, limits: &[LimitUse]) -> fmt::Result {
+    pub fn encode_metrics(&self, text: &mut String, limits: &[LimitGauge]) -> fmt::Result {
         text::encode_registry(text, &self.0.meters.registry)?;
         let mut now = Moment(Registry::with_prefix("pushlet"));
         let mut limits = limits.to_vec();
@@ -171,7 +173,7 @@ impl Gateway {
         if let Some(provider) = self.0.catalogue.shared().all().next() {
             let figures = provider.sandbox().figures();
             now.sandbox(&figures);
-            limits.push(LimitUse::new("instances", figures.instances, figures.most_instances));
+            limits.push(LimitGauge::new("instances", figures.instances, figures.most_instances));
         }
         let quarantined = self.quarantined().into_iter();
         let quarantined: Vec<_> =
@@ -181,7 +183,7 @@ impl Gateway {
         now.certificates(&applications, self.0.meters.most());
         let accounts = self.0.tenants.accounts();
         let (used, most) = accounts.process_memory();
-        limits.push(LimitUse::new("process_memory_bytes", used, most));
+        limits.push(LimitGauge::new("process_memory_bytes", used, most));
         now.accounts(accounts);
         limits.extend(self.nearest_to_limits());
         now.limits(&limits);
@@ -342,8 +344,8 @@ impl Moment {
         self.counter("account_work_seconds", "Processor time that tenants were charged with", work);
     }
 
-    fn limits(&mut self, limits: &[LimitUse]) {
-        let labels = |limit: &LimitUse| vec![("limit", limit.limit.to_owned())];
+    fn limits(&mut self, limits: &[LimitGauge]) {
+        let labels = |limit: &LimitGauge| vec![("limit", limit.limit.to_owned())];
         let used = limits.iter().map(|limit| (labels(limit), limit.used as f64));
         self.gauge("limit_used", "How much of a limit is used", used);
         let most = limits.iter().map(|limit| (labels(limit), limit.most as f64));

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::answer::ErrorResponse;
+use crate::response::ErrorResponse;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -22,7 +22,7 @@ use super::held::until_written;
 use super::peer::Peer;
 use super::watch::Watch;
 use super::wrong_credentials::WrongCredentials;
-use super::{admission, answer};
+use super::{admission, response};
 use pushlet_gateway::tenants::{Permission, Tenant, Tenants, looks_like_a_key};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
@@ -118,7 +118,7 @@ impl Access {
         }
         let own = match caller {
             Caller::Operator => None,
-            Caller::Tenant(permission) => Some(self.tenants.begin_request(permission.tenant())?),
+            Caller::Tenant(permission) => Some(self.tenants.acquire_request_permit(permission.tenant())?),
         };
         self.under_way.begin(own)
     }
@@ -137,13 +137,14 @@ impl Access {
     /// What somebody is answered who shows nothing that is right: 401, or 429 if there was too much of it.
     /// `guessing`: the address of one who showed something.
     async fn refuse(&self, guessing: Option<IpAddr>) -> Response {
-        let denied = || answer::error(Error::new(Kind::AccessDenied, "access_denied", "invalid credentials"));
+        let denied =
+            || response::error(Error::new(Kind::AccessDenied, "access_denied", "invalid credentials"));
         let Some(address) = guessing else { return denied() };
         let retry_after = self.wrong.count(address).await;
         self.watch.meters().wrong_credentials(retry_after.is_some());
         let Some(retry_after) = retry_after else { return denied() };
         let message = "too many wrong credentials from this address, the right ones still work";
-        answer::error(Error::new(Kind::Throttled, "too_many_wrong_credentials", message).after(retry_after))
+        response::error(Error::new(Kind::Throttled, "too_many_wrong_credentials", message).after(retry_after))
     }
 
     fn bearer(&self, key: &str) -> Option<Caller> {
@@ -227,7 +228,7 @@ pub async fn check(State(access): State<Arc<Access>>, mut request: Request, next
             // An answer that nobody reads is a request that has not ended.
             until_written(response, place)
         }
-        Err(error) => answer::error(error),
+        Err(error) => response::error(error),
     };
     if let Some(tenant) = tenant {
         // For the log.
@@ -331,5 +332,5 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-#[path = "access_tests.rs"]
+#[path = "auth_tests.rs"]
 mod tests;

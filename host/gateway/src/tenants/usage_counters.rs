@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::pace::Pace;
+use super::rate_limiter::RateLimiter;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantLimits;
 use pushlet_quota::account::{Account, MemoryUse, Work};
@@ -17,9 +17,9 @@ use pushlet_quota::account::{Account, MemoryUse, Work};
 const REGISTRATIONS: usize = 1;
 
 /// The counters of one tenant. An idle tenant's take some bytes, and nothing else.
-pub(super) struct Allowance {
-    requests: Pace,
-    pushes: Pace,
+pub(super) struct UsageCounters {
+    requests: RateLimiter,
+    pushes: RateLimiter,
     pub(super) registrations: Arc<Semaphore>,
     pub(super) requests_under_way: AtomicUsize,
     sends_under_way: AtomicU64,
@@ -63,11 +63,11 @@ pub struct Held {
     pub component_bytes: u64,
 }
 
-impl Default for Allowance {
+impl Default for UsageCounters {
     fn default() -> Self {
         Self {
-            requests: Pace::default(),
-            pushes: Pace::default(),
+            requests: RateLimiter::default(),
+            pushes: RateLimiter::default(),
             registrations: Arc::new(Semaphore::new(REGISTRATIONS)),
             requests_under_way: AtomicUsize::new(0),
             sends_under_way: AtomicU64::new(0),
@@ -78,7 +78,7 @@ impl Default for Allowance {
     }
 }
 
-impl Allowance {
+impl UsageCounters {
     /// `now`: time since the server started.
     pub(super) fn take_request(&self, limits: &TenantLimits, now: Duration) -> Result<(), Error> {
         if let Some(most) = limits.requests_per_second {
@@ -112,7 +112,7 @@ impl Allowance {
         self.refuse("limit_pushes_per_second", message, wait)
     }
 
-    pub(super) fn begin_send(&self, limits: &TenantLimits) -> Result<(), Error> {
+    pub(super) fn acquire_send_permit(&self, limits: &TenantLimits) -> Result<(), Error> {
         let most = limits.concurrent_sends.map_or(u64::MAX, NonZeroU64::get);
         let begin = |count: u64| (count < most).then_some(count + 1);
         let begun = self.sends_under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
@@ -138,7 +138,8 @@ impl Allowance {
     }
 
     pub(super) fn usage(&self, limits: &TenantLimits, held: Held, account: &Account, now: Duration) -> Usage {
-        let rate = |pace: &Pace, most: Option<NonZeroU64>| most.map_or(0, |most| pace.in_use(most, now));
+        let rate =
+            |pace: &RateLimiter, most: Option<NonZeroU64>| most.map_or(0, |most| pace.in_use(most, now));
         let count = |limit, used, most: Option<NonZeroU64>| LimitUse {
             limit,
             used: Some(used),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::figures::LimitUse;
 use crate::gateway::Gateway;
+use crate::stats::LimitGauge;
 use crate::tenants::{Held, Usage};
 use pushlet_credential::ClockReading;
 use pushlet_model::error::Error;
@@ -18,14 +18,14 @@ impl Gateway {
     }
 
     /// For each limit the tenant that is nearest to it, by how much of it is used.
-    pub(crate) fn nearest_to_limits(&self) -> Vec<LimitUse> {
-        let mut nearest: BTreeMap<&'static str, LimitUse> = BTreeMap::new();
+    pub(crate) fn nearest_to_limits(&self) -> Vec<LimitGauge> {
+        let mut nearest: BTreeMap<&'static str, LimitGauge> = BTreeMap::new();
         let tenants = self.0.tenants.list();
         let usages = tenants.iter().filter_map(|tenant| self.usage(&tenant.id).ok());
         for limit in usages.flat_map(|usage| usage.limits) {
             let (Some(used), Some(most)) = (limit.used, limit.most) else { continue };
             let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-            let own = LimitUse::new(limit.limit, count(used), count(most));
+            let own = LimitGauge::new(limit.limit, count(used), count(most));
             let known = nearest.entry(limit.limit).or_insert(own);
             if share(&own) > share(known) {
                 *known = own;
@@ -38,7 +38,7 @@ impl Gateway {
     pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         self.0.tenants.removable(tenant)?;
         // Until the end nothing is registered or uploaded, and then there is nobody to do it.
-        let _registrations = self.0.tenants.begin_registration(tenant).await?;
+        let _registrations = self.0.tenants.acquire_registration_permit(tenant).await?;
         let providers = self.0.uploads.change(tenant)?;
         self.0.tenants.end(tenant).await?;
         let entries = self.0.registry.list(tenant);
@@ -57,6 +57,6 @@ impl Gateway {
 }
 
 /// How much of it is used, from 0 to 1.
-fn share(limit: &LimitUse) -> f64 {
+fn share(limit: &LimitGauge) -> f64 {
     limit.used as f64 / limit.most.max(1) as f64
 }

@@ -16,7 +16,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// What went wrong.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error, example = json!({"error": "application_not_found", "message": "no application found for the provided application_id"}))]
-pub struct Told<'a> {
+pub struct ErrorBody<'a> {
     /// `snake_case`, for programs. An open set: a push service's own reasons are handed on.
     error: &'a str,
     /// For people.
@@ -27,7 +27,7 @@ pub struct Told<'a> {
     field: Option<&'a str>,
 }
 
-impl Told<'_> {
+impl ErrorBody<'_> {
     fn text(&self) -> String {
         // A struct of texts can always be written into memory.
         serde_json::to_string(self).map(ended).unwrap_or_default()
@@ -74,7 +74,7 @@ pub fn error_with_field(error: Error) -> Response {
 
 fn respond(error: Error, show_field: bool) -> Response {
     let field = error.field.as_deref().filter(|_| show_field);
-    let body = Told { error: &error.code, message: &error.message, field };
+    let body = ErrorBody { error: &error.code, message: &error.message, field };
     let mut response = raw_json(status(error.kind), body.text());
     let headers = response.headers_mut();
     if error.kind == Kind::AccessDenied {
@@ -91,7 +91,7 @@ fn respond(error: Error, show_field: bool) -> Response {
 
 /// The answer to an error whose status no [`Kind`] stands for.
 pub fn with_status(status: StatusCode, code: &str, message: &str) -> Response {
-    let mut response = raw_json(status, Told { error: code, message, field: None }.text());
+    let mut response = raw_json(status, ErrorBody { error: code, message, field: None }.text());
     response.extensions_mut().insert(Logged { code: code.to_owned().into(), inner: None });
     response
 }
@@ -143,5 +143,5 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
+#[path = "response_tests.rs"]
 mod tests;

@@ -11,9 +11,9 @@ const SECOND: u64 = 1_000_000_000;
 
 /// When all that was let through is paid off, in nanoseconds on the caller's clock.
 #[derive(Default)]
-pub struct Pace(AtomicU64);
+pub struct RateLimiter(AtomicU64);
 
-impl Pace {
+impl RateLimiter {
     /// Takes `amount` at once, or tells how long to wait. `now`: on any clock, always the same.
     pub fn take(&self, amount: u64, per_second: NonZeroU64, now: Duration) -> Result<(), Duration> {
         let now = nanoseconds(now);
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_seconds_worth_at_once_and_then_one_by_one() {
-        let pace = Pace::default();
+        let pace = RateLimiter::default();
         for _ in 0..10 {
             assert_eq!(pace.take(1, rate(10), at(5000)), Ok(()));
         }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn more_than_a_seconds_worth_is_paid_off_afterwards() {
-        let pace = Pace::default();
+        let pace = RateLimiter::default();
         assert_eq!(pace.take(50, rate(10), at(1000)), Ok(()));
         assert_eq!(pace.take(1, rate(10), at(1000)), Err(at(4100)));
         assert_eq!(pace.take(50, rate(10), at(5999)), Err(at(1)));
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn it_holds_when_many_take_at_once() {
-        let pace = Pace::default();
+        let pace = RateLimiter::default();
         let taken: usize = std::thread::scope(|scope| {
             let take = || (0..1000).filter(|_| pace.take(1, rate(500), at(1)).is_ok()).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn no_number_is_too_large() {
-        let pace = Pace::default();
+        let pace = RateLimiter::default();
         assert_eq!(pace.take(u64::MAX, rate(1), at(0)), Ok(()));
         assert!(pace.take(1, rate(1), at(1000)).is_err());
-        assert!(Pace::default().take(1, rate(u64::MAX), Duration::MAX).is_ok());
+        assert!(RateLimiter::default().take(1, rate(u64::MAX), Duration::MAX).is_ok());
     }
 }

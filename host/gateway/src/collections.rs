@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::context::context_at;
 use crate::decode::shown;
-use crate::delivery::{Campaign, Purpose};
-use crate::exchange::Wire;
+use crate::delivery::{Delivery, SendOptions};
+use crate::exchange::RawExchange;
 use crate::failure;
 use crate::gateway::Gateway;
 use crate::providers::provider_of;
@@ -26,17 +26,17 @@ use pushlet_sandbox::{CollectionItems, Instances, ProviderError, action};
 use pushlet_transport as transport;
 
 /// What shall be done, and where.
-pub struct Errand {
+pub struct CollectionRequest {
     pub application_id: String,
     /// One of the provider's collections.
     pub collection: String,
-    pub work: Work,
+    pub operation: ItemOperation,
     /// None: the configured one.
     pub deadline: Option<Duration>,
 }
 
 /// CollectionItems go by the id that the service gave them.
-pub enum Work {
+pub enum ItemOperation {
     Create(Map<String, Value>),
     Read(String),
     ReadAll,
@@ -52,21 +52,25 @@ struct Call {
 
 impl Gateway {
     /// Creates, reads or deletes what the push service keeps for an application.
-    pub async fn manage(&self, tenant: &TenantId, errand: Errand) -> Result<CollectionItems, Error> {
-        let application = self.opened(tenant, &errand.application_id).await?;
+    pub async fn manage(
+        &self,
+        tenant: &TenantId,
+        request: CollectionRequest,
+    ) -> Result<CollectionItems, Error> {
+        let application = self.load_application(tenant, &request.application_id).await?;
         let providers = self.providers(tenant, &application.provider).await?;
         let provider = provider_of(&application.provider, &providers)?;
         let name = provider.manifest().name.clone();
-        let collection = provider.collections().iter().find(|known| known.name == errand.collection);
-        let collection = collection.ok_or_else(|| no_collection(&name, &errand.collection))?;
-        let operation = operation(collection, errand.work)?;
-        let deadline = errand.deadline.unwrap_or(self.0.delivery.deadline).min(self.0.delivery.deadline);
+        let collection = provider.collections().iter().find(|known| known.name == request.collection);
+        let collection = collection.ok_or_else(|| no_collection(&name, &request.collection))?;
+        let operation = operation(collection, request.operation)?;
+        let deadline = request.deadline.unwrap_or(self.0.delivery.deadline).min(self.0.delivery.deadline);
         let deadline = Instant::now() + deadline;
         let is_own = providers.is_own(&name);
         let payer = self.0.tenants.get(tenant)?.account.clone();
-        let purpose = Purpose { payer, native: false, validate_only: false };
-        let campaign = Campaign::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
-        let done = campaign?.perform(collection, &operation, deadline).await;
+        let purpose = SendOptions { payer, native: false, validate_only: false };
+        let delivery = Delivery::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
+        let done = delivery?.perform(collection, &operation, deadline).await;
         done.map_err(|fate| match fate.into_error(&name) {
             Err(error) => error,
             Ok(()) => Error::internal("a failure that is none"),
@@ -74,7 +78,7 @@ impl Gateway {
     }
 }
 
-impl Campaign {
+impl Delivery {
     /// Once, and again where the service calls the token too old.
     async fn perform(
         &self,
@@ -113,11 +117,11 @@ impl Campaign {
         let encoded = self.instances.run(encode).await.map_err(|error| failed(error.into()))?;
         let (message, exchange) = encoded.map_err(|rejection| failed(rejection.into()))?;
         let (response, token) = match self.wire(&message, &exchange, deadline).await {
-            Ok(Wire::Answered(response, token)) => (response, token),
-            Ok(Wire::Unanswered(error, _)) => {
+            Ok(RawExchange::Answered(response, token)) => (response, token),
+            Ok(RawExchange::Unanswered(error, _)) => {
                 return Err((Box::new(failure::no_answer(&error, false)), false));
             }
-            Ok(Wire::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
+            Ok(RawExchange::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
             Err(fate) => return Err((fate, false)),
         };
         let transport::Response { status, headers, body, connection, .. } = response;
@@ -137,7 +141,7 @@ impl Campaign {
         if outcome.connection == ConnectionHint::Close {
             connection.close_after_use();
         }
-        let new_token = self.note_refusal(std::slice::from_ref(&outcome), token);
+        let new_token = self.record_refusal(std::slice::from_ref(&outcome), token);
         let fate = match outcome.disposition {
             Disposition::Unregistered(_) => Fate::Failed(no_item(outcome.code.as_deref(), collection)),
             _ => Fate::Settled(outcome),
@@ -160,12 +164,12 @@ fn no_item(code: Option<&str>, collection: &Collection) -> Error {
 }
 
 /// What the caller wants, in the contract's terms.
-fn operation(collection: &Collection, work: Work) -> Result<Operation, Error> {
-    let operation = match work {
-        Work::Create(properties) => Operation::Create(checked(collection, properties)?),
-        Work::Read(id) => Operation::Read(id),
-        Work::ReadAll => Operation::ReadAll,
-        Work::Delete(id) => Operation::Delete(id),
+fn operation(collection: &Collection, operation: ItemOperation) -> Result<Operation, Error> {
+    let operation = match operation {
+        ItemOperation::Create(properties) => Operation::Create(checked(collection, properties)?),
+        ItemOperation::Read(id) => Operation::Read(id),
+        ItemOperation::ReadAll => Operation::ReadAll,
+        ItemOperation::Delete(id) => Operation::Delete(id),
     };
     if collection.actions.contains(&action(&operation)) {
         return Ok(operation);
@@ -245,7 +249,7 @@ mod tests {
 
     fn create(properties: Value) -> Result<Operation, String> {
         let properties = properties.as_object().unwrap().clone();
-        operation(&channels(), Work::Create(properties))
+        operation(&channels(), ItemOperation::Create(properties))
             .map_err(|error| format!("{} {:?}", error.code, error.field))
     }
 
@@ -267,8 +271,8 @@ mod tests {
 
     #[test]
     fn only_what_the_collection_offers_is_done() {
-        assert_eq!(operation(&channels(), Work::ReadAll).unwrap(), Operation::ReadAll);
-        let refused = operation(&channels(), Work::Delete("a".into())).unwrap_err();
+        assert_eq!(operation(&channels(), ItemOperation::ReadAll).unwrap(), Operation::ReadAll);
+        let refused = operation(&channels(), ItemOperation::Delete("a".into())).unwrap_err();
         assert_eq!(refused.kind, Kind::NotFound);
     }
 }
