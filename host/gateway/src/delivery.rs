@@ -25,7 +25,7 @@ pub(crate) const BATCH: usize = 500;
 const LARGEST_BATCH: usize = 1000;
 /// Options that ask a service to check a notification without delivering it (see `provider-manifest.options`).
 const ONLY_CHECK: [&str; 2] = ["validate_only", "dry_run"];
-/// Exchanges of one delivery at once; the transport bounds what all campaigns have under way.
+/// Exchanges of one delivery at once; the transport bounds what all deliveries have in flight.
 pub(crate) const MOST_AT_ONCE: usize = 1000;
 
 /// One application's way to its targets.
