@@ -1,7 +1,7 @@
 //! The HTTP API: what callers see. It reads requests, asks the gateway, and words the answers.
 //!
-//! - `cross_site`, `access`, `wrong_credentials`, `admission`: whether a request is let in, in this order
-//! - `form`, `json_body`: bodies of requests; `answer`: the one place where a result becomes a status
+//! - `cross_site`, `auth`, `wrong_credentials`, `admission`: whether a request is let in, in this order
+//! - `form`, `json_body`: bodies of requests; `response`: the one place where a result becomes a status
 //! - `classic`: the three routes of 2012; `v1`: everything since; `idempotency`: repeated requests
 //! - `openapi`, `console`, `status`, `metrics`: what describes the server
 //! - [`log`], [`telemetry`], `request_log`, `watch`: what the server says of its work

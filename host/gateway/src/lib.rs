@@ -1,14 +1,15 @@
 //! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and
 //! says what became of every target. The only crate that sees both the sandbox and the transport.
 //!
-//! - `send`, `open`: what is asked, and the application that it is asked for
-//! - `delivery`, `run`, `encode`, `exchange`, `decode`, `course`, `retry`: from targets to exchanges, and what came of each
-//! - `stream`, `window`: lines in flight
+//! - `gateway`, `request`, `send`: what is asked, and the application that it is asked for
+//! - `delivery`, `run`, `encode`, `exchange`, `decode`, `retry_state`, `retry`: from targets to exchanges, and
+//!   what came of each
+//! - `stream`, `concurrency`: lines in flight
 //! - `authorize`, `endpoints`: what an exchange is sent with, and where to
-//! - `register`, `certificates`, `manage`: applications, their credentials, what the service keeps for them
+//! - `register`, `certificates`, `collections`: applications, their credentials, what the service keeps for them
 //! - `uploads`: components of tenants
-//! - [`tenants`], `tenancy`: keys, limits, suspension
-//! - `meters`, `counters`, `figures`, `recent`, `status`: what operators see
+//! - [`tenants`], `tenant_usage`: keys, limits, suspension
+//! - `meters`, `counters`, `stats`, `recent`, `status`: what operators see
 
 mod applications;
 mod authorize;
