@@ -74,15 +74,7 @@ pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway
     config.endpoints.check(&uploads.shared_endpoints())?;
     let transport = Transport::new(transport_settings(config)?)
         .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
-    let settings = gateway::Settings {
-        delivery: config.delivery.clone(),
-        endpoints: config.endpoints.clone(),
-        feedback: config.limits.feedback,
-        places: config.limits.application_requests,
-        stream_window: config.limits.stream_window,
-        metrics: config.metrics.applications,
-    };
-    Ok(Gateway::new(tenants, registry, uploads, transport, settings))
+    Ok(Gateway::new(tenants, registry, uploads, transport, gateway::Settings::of(config)))
 }
 
 fn accounts(config: &Config) -> Result<Arc<Accounts>, Problem> {
@@ -125,7 +117,7 @@ fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> R
             Problem::new(format_args!("providers.cache_dir: {}: {error}", directory.display()))
         })?;
     }
-    let policy = policy(config);
+    let policy = Policy::of(&config.providers);
     let catalogue = shared_providers(config, &loader, &policy)?;
     let uploads = Uploads::new(catalogue, loader, tenants, registry, policy, config.providers.compile_jobs);
     uploads.restore();
@@ -139,7 +131,7 @@ pub fn check_endpoints(config: &Config) -> Result<(), Problem> {
         return Ok(());
     }
     let loader = loader(config, accounts(config)?)?;
-    let catalogue = shared_providers(config, &loader, &policy(config))?;
+    let catalogue = shared_providers(config, &loader, &Policy::of(&config.providers))?;
     config.endpoints.check(&catalogue.shared_endpoints())
 }
 
@@ -147,14 +139,6 @@ fn loader(config: &Config, accounts: Arc<Accounts>) -> Result<ProviderLoader, Pr
     let sandbox = Sandbox::new(limits(config), accounts)
         .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
     Ok(ProviderLoader::new(sandbox, compiler(&config.providers)?))
-}
-
-fn policy(config: &Config) -> Policy {
-    Policy {
-        allow_shadowing: config.providers.allow_shadowing,
-        allowed_hosts: config.providers.allowed_hosts.clone(),
-        versions: config.providers.versions,
-    }
 }
 
 /// The built-in providers and those of the directory.

@@ -32,11 +32,7 @@ impl Gateway {
         };
         let program = ComponentCompiler::this_program().map_err(Error::internal)?;
         let loader = ProviderLoader::new(sandbox, ComponentCompiler { program, limits });
-        let policy = Policy {
-            allow_shadowing: providers.allow_shadowing,
-            allowed_hosts: providers.allowed_hosts.clone(),
-            versions: providers.versions,
-        };
+        let policy = Policy::of(providers);
         let jobs = providers.compile_jobs;
         let uploads = Uploads::new(
             ProviderCatalogue::default(),
@@ -47,14 +43,6 @@ impl Gateway {
             jobs,
         );
         let transport = Transport::new(TransportSettings::default()).map_err(Error::internal)?;
-        let settings = Settings {
-            delivery: config.delivery.clone(),
-            endpoints: config.endpoints.clone(),
-            feedback: config.limits.feedback,
-            places: config.limits.application_requests,
-            stream_window: config.limits.stream_window,
-            metrics: config.metrics.applications,
-        };
-        Ok(Self::new(tenants, registry, uploads, transport, settings))
+        Ok(Self::new(tenants, registry, uploads, transport, Settings::of(&config)))
     }
 }

@@ -27,6 +27,7 @@ mod endpoints;
 mod exchange;
 mod failure;
 mod gateway;
+#[cfg(feature = "testing")]
 mod in_memory;
 mod meters;
 mod providers;
@@ -91,6 +92,20 @@ pub struct Settings {
     pub stream_window: usize,
     /// Applications of one tenant with metrics of their own.
     pub metrics: usize,
+}
+
+impl Settings {
+    /// The gateway's part of the configuration.
+    pub fn of(config: &config::Config) -> Self {
+        Self {
+            delivery: config.delivery.clone(),
+            endpoints: config.endpoints.clone(),
+            feedback: config.limits.feedback,
+            places: config.limits.application_requests,
+            stream_window: config.limits.stream_window,
+            metrics: config.metrics.applications,
+        }
+    }
 }
 
 impl Gateway {

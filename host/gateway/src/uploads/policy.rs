@@ -4,6 +4,7 @@ use url::Url;
 
 use pushlet_model::contract::manifest::{Authentication, Grant, Origin, ProviderManifest, Source};
 use pushlet_model::error::{Error, Kind};
+use pushlet_settings::ProvidersConfig;
 
 /// More are no trial but a burden.
 const MOST_EXAMPLES: usize = 32;
@@ -20,6 +21,15 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// What the configuration says.
+    pub fn of(providers: &ProvidersConfig) -> Self {
+        Self {
+            allow_shadowing: providers.allow_shadowing,
+            allowed_hosts: providers.allowed_hosts.clone(),
+            versions: providers.versions,
+        }
+    }
+
     /// Is a manifest, which is sound, one that is allowed under this name?
     pub(super) fn check(&self, name: &str, manifest: &ProviderManifest) -> Result<(), Error> {
         self.fault(name, manifest).map_or(Ok(()), |fault| {
