@@ -49,6 +49,8 @@ struct ConnectionEntry {
     /// What it did at the last look, and since when it has done nothing else.
     seen: ConnectionActivity,
     since: Instant,
+    /// Requests between the sweep at `since` and the one before.
+    requests: u32,
     told_to_close: Option<Instant>,
 }
 
@@ -93,7 +95,7 @@ impl ConnectionTable {
         let id = table.next;
         table.next += 1;
         let seen = connection.activity();
-        let (task, since, told_to_close) = (None, Instant::now(), None);
+        let (task, since, requests, told_to_close) = (None, Instant::now(), 0, None);
         let entry = ConnectionEntry {
             connection: connection.clone(),
             task,
@@ -101,6 +103,7 @@ impl ConnectionTable {
             address,
             seen,
             since,
+            requests,
             told_to_close,
         };
         table.insert(id, entry);
@@ -137,6 +140,7 @@ impl ConnectionTable {
         for entry in self.table().entries.values_mut() {
             let activity = entry.connection.activity();
             if activity != entry.seen {
+                entry.requests = activity.requests_since(entry.seen);
                 entry.seen = activity;
                 entry.since = now;
             }
@@ -266,11 +270,15 @@ impl ConnectionEntries {
 }
 
 impl ConnectionEntry {
-    /// Orders connections without a request by their last use. Looks may be far between: of those that were used since
-    /// the last one, the busiest counts as used last.
+    /// Orders connections without a request by their last use. Sweeps may be far apart: of those that were last used
+    /// between the same two sweeps, the busiest counts as used last.
     fn last_use(&self, now: Instant) -> (Instant, u32) {
         let activity = self.connection.activity();
-        if activity == self.seen { (self.since, 0) } else { (now, activity.requests_since(self.seen)) }
+        if activity == self.seen {
+            (self.since, self.requests)
+        } else {
+            (now, activity.requests_since(self.seen))
+        }
     }
 
     fn close(&mut self, now: Instant) {

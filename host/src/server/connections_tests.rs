@@ -99,6 +99,22 @@ async fn one_that_is_used_all_the_time_stays_though_nobody_has_looked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_used_all_the_time_stays_though_a_sweep_saw_it_between_two_requests() {
+    let all = all();
+    let callers = [1, 2, 3].map(|last| Caller::authenticated(&all, last));
+    let requests = |caller: &Caller, count| (0..count).for_each(|_| drop(caller.admitted.connection.begin()));
+    requests(&callers[0], 3);
+    requests(&callers[1], 1);
+    requests(&callers[2], 2);
+    all.sweep(Instant::now());
+    let newcomer = Caller::authenticated(&all, 4);
+    requests(&newcomer, 1);
+    let _another = Caller::authenticated(&all, 5);
+    let closing = callers.each_ref().map(Caller::is_told_to_close);
+    assert!(!newcomer.is_told_to_close() && closing == [false, true, true], "{closing:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_address_has_only_so_many_and_makes_room_for_its_own() {
     let all = all();
     let other = Caller::new(&all, 1);
