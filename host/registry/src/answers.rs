@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use super::Registry;
 use super::journal::ChangeJournal;
-use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table, cut_off};
-use super::time::{from_unix, unix_milliseconds};
+use super::storage::{
+    RecordKey, Storage, StorageChange, StorageError, Table, cut_off, from_unix, unix_milliseconds,
+};
 use pushlet_model::tenant::TenantId;
 
 /// The answer to a request with an `Idempotency-Key`.

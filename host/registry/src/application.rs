@@ -1,12 +1,19 @@
-//! A registered application.
+//! A registered application, and how it is stored: its readable description, and its secrets, sealed.
+//!
+//! A record is the length of the readable part (4 bytes, big-endian), the readable part in JSON, and the
+//! sealed part. The readable part goes into the seal's identity: changing it breaks the seal.
 
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::feedback::FeedbackList;
-use pushlet_credential::Credential;
-use pushlet_model::contract;
+use super::storage::{StorageError, from_unix};
+use pushlet_credential::{Credential, CredentialSummary, SealError, SealingKey, UploadedSecrets};
+use pushlet_model::contract::{self, Environment};
+use pushlet_model::tenant::TenantId;
 use pushlet_model::warnings::RepeatedWarning;
 
 /// A registered application, ready to send for.
@@ -30,4 +37,185 @@ pub struct ConnectionIdentity {
     /// The settings that are part of it.
     pub settings: Vec<String>,
     pub digest: [u8; 32],
+}
+
+/// The readable part of an application's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationDescription {
+    /// The name of its provider.
+    pub provider: String,
+    /// `production` or `development`.
+    environment: String,
+    pub settings: Vec<(String, String)>,
+    pub credential: Option<CredentialSummary>,
+    /// The end of its certificate's validity, if it has one, in seconds since the Unix epoch.
+    pub certificate_ends: Option<i64>,
+    /// Milliseconds since the Unix epoch.
+    pub(super) created: u64,
+    /// Milliseconds since the Unix epoch.
+    updated: u64,
+}
+
+const DEVELOPMENT: &str = "development";
+
+impl ApplicationDescription {
+    /// Of an application that is registered now, `now` in milliseconds since the Unix epoch.
+    pub(super) fn new(application: &RegisteredApplication, now: u64) -> Self {
+        let record = &application.record;
+        let environment = match record.environment {
+            Environment::Production => "production",
+            Environment::Development => DEVELOPMENT,
+        };
+        Self {
+            provider: application.provider.clone(),
+            environment: environment.to_owned(),
+            settings: record.settings.clone(),
+            credential: application.credential.as_ref().map(Credential::summary),
+            certificate_ends: application.credential.as_ref().and_then(Credential::ends_at),
+            created: now,
+            updated: now,
+        }
+    }
+
+    /// When it was registered last.
+    pub fn updated(&self) -> SystemTime {
+        from_unix(self.updated)
+    }
+
+    pub fn environment(&self) -> Environment {
+        match self.environment.as_str() {
+            DEVELOPMENT => Environment::Development,
+            _ => Environment::Production,
+        }
+    }
+
+    /// What components see of the application.
+    pub fn record(&self, id: &str) -> contract::Application {
+        contract::Application {
+            id: id.to_owned(),
+            environment: self.environment(),
+            settings: self.settings.clone(),
+            credential: self.credential.as_ref().map(|summary| summary.credential.clone()),
+        }
+    }
+}
+
+/// An application as it is written down.
+pub(super) struct ApplicationRecord {
+    readable: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl ApplicationRecord {
+    pub(super) fn new(
+        tenant: &TenantId,
+        id: &str,
+        description: &ApplicationDescription,
+        secrets: &UploadedSecrets,
+        key: &SealingKey,
+    ) -> Result<Self, StorageError> {
+        let readable = serde_json::to_vec(description).map_err(corrupt)?;
+        let sealed = key.seal(secrets, &identity(tenant, id, &readable))?;
+        Ok(Self { readable, sealed })
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, StorageError> {
+        let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| corrupt("a record is cut off"))?;
+        let parts = rest.split_at_checked(u32::from_be_bytes(*length) as usize);
+        let (readable, sealed) = parts.ok_or_else(|| corrupt("a record is cut off"))?;
+        Ok(Self { readable: readable.to_vec(), sealed: sealed.to_vec() })
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let length = u32::try_from(self.readable.len()).unwrap_or(u32::MAX);
+        [&length.to_be_bytes(), self.readable.as_slice(), &self.sealed].concat()
+    }
+
+    pub(super) fn description(&self) -> Result<ApplicationDescription, StorageError> {
+        serde_json::from_slice(&self.readable).map_err(corrupt)
+    }
+
+    pub(super) fn secrets(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        key: &SealingKey,
+    ) -> Result<UploadedSecrets, SealError> {
+        key.open(&self.sealed, &identity(tenant, id, &self.readable))
+    }
+
+    /// The same under another key.
+    pub(super) fn reseal(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        old: &SealingKey,
+        new: &SealingKey,
+    ) -> Result<Self, SealError> {
+        let sealed = old.reseal(&self.sealed, &identity(tenant, id, &self.readable), new)?;
+        Ok(Self { readable: self.readable.clone(), sealed })
+    }
+}
+
+fn identity<'a>(tenant: &'a TenantId, id: &'a str, readable: &'a [u8]) -> [&'a [u8]; 4] {
+    [b"application", tenant.as_str().as_bytes(), id.as_bytes(), readable]
+}
+
+fn corrupt(why: impl std::fmt::Display) -> StorageError {
+    StorageError::Corrupt(why.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::FeedbackList;
+    use pushlet_credential::Secret;
+
+    #[test]
+    fn a_record_opens_as_itself_alone() {
+        let tenant = TenantId::new("acme");
+        let key = SealingKey::generate().unwrap();
+        let mut secrets = UploadedSecrets::default();
+        secrets.insert("gcm_api_key", Secret::new(b"sesame".to_vec()));
+        let record = contract::Application {
+            id: "app".into(),
+            environment: Environment::Development,
+            settings: vec![("apns_topic".into(), "com.example".into())],
+            credential: None,
+        };
+        let application = RegisteredApplication {
+            record: record.clone(),
+            provider: "gcm".into(),
+            credential: None,
+            feedback: Arc::new(FeedbackList::new(1)),
+            places: Arc::new(Semaphore::new(1)),
+            identity: OnceLock::new(),
+            unreached: Default::default(),
+        };
+        let description = ApplicationDescription::new(&application, 7);
+        let bytes = ApplicationRecord::new(&tenant, "app", &description, &secrets, &key).unwrap().to_bytes();
+        let read = ApplicationRecord::from_bytes(&bytes).unwrap();
+        assert_eq!(read.description().unwrap(), description);
+        assert_eq!(read.description().unwrap().record("app"), record);
+        assert!(read.secrets(&tenant, "app", &key).is_ok());
+        assert!(read.secrets(&tenant, "other", &key).is_err());
+        assert!(read.secrets(&TenantId::new("other"), "app", &key).is_err());
+
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(text.contains("com.example") && !text.contains("sesame"));
+        let at = text.find("development").unwrap();
+        let mut changed = bytes.clone();
+        changed[at] = b'D';
+        let changed = ApplicationRecord::from_bytes(&changed).unwrap();
+        assert!(changed.description().is_ok() && changed.secrets(&tenant, "app", &key).is_err());
+        for length in 0..bytes.len() {
+            let cut = ApplicationRecord::from_bytes(&bytes[..length]);
+            assert!(cut.is_err() || cut.unwrap().secrets(&tenant, "app", &key).is_err());
+        }
+    }
 }

@@ -1,12 +1,16 @@
-//! Uploaded components: a tenant's providers by name, each in versions by digest.
+//! Uploaded components: a tenant's providers by name, each in versions by digest, and how versions are stored.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 
-use super::storage::{RecordKey, StorageChange, StorageError, Table};
-use super::version::{ComponentVersion, ComponentVersions, written};
-use super::{Registry, authentic};
+use super::storage::{
+    RecordKey, Storage, StorageChange, StorageError, Table, cut_off, from_unix, unix_milliseconds,
+};
+use super::{Registry, format};
+use pushlet_credential::KeyHasher;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 
@@ -30,7 +34,7 @@ impl Registry {
         let key = key(&version.tenant, &version.name, &version.digest);
         self.journal.commit(vec![
             StorageChange::Put(Table::Components, key.clone(), component.to_vec()),
-            authentic::put(&self.hasher, Table::Versions, key, &written(version)?),
+            format::put_authentic(&self.hasher, Table::Versions, key, &write_version(version)?),
         ])?;
         self.all_versions_mut().insert(place, version.clone());
         Ok(())
@@ -63,7 +67,7 @@ impl Registry {
         };
         version.activated = at;
         let key = key(tenant, name, digest);
-        let change = authentic::put(&self.hasher, Table::Versions, key, &written(&version)?);
+        let change = format::put_authentic(&self.hasher, Table::Versions, key, &write_version(&version)?);
         self.journal.commit(vec![change])?;
         self.all_versions_mut().insert(place, version);
         Ok(())
@@ -94,4 +98,57 @@ impl Registry {
 
 fn key(tenant: &TenantId, name: &str, digest: &str) -> RecordKey {
     RecordKey::new(&[tenant.as_str(), name, digest])
+}
+
+/// One version of a tenant's provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentVersion {
+    pub tenant: TenantId,
+    pub name: String,
+    /// SHA-256 of the component file, in hex.
+    pub digest: String,
+    /// Bytes of the component file.
+    pub size: u64,
+    pub uploaded: SystemTime,
+    /// When it was last made the active one. Of several versions the one with the latest time is active.
+    pub activated: SystemTime,
+}
+
+/// By tenant, name and digest.
+pub(super) type ComponentVersions = BTreeMap<(TenantId, String, String), ComponentVersion>;
+
+/// The JSON form. Times are in milliseconds since the Unix epoch.
+#[derive(Serialize, Deserialize)]
+struct StoredVersion {
+    size: u64,
+    uploaded: u64,
+    activated: u64,
+}
+
+pub(super) fn read_versions(
+    storage: &dyn Storage,
+    hasher: &KeyHasher,
+) -> Result<ComponentVersions, StorageError> {
+    let mut versions = ComponentVersions::new();
+    for (key, bytes) in format::scan_authentic(storage, hasher, Table::Versions)? {
+        let [tenant, name, digest] = key.parts().ok_or_else(|| cut_off("a version's key"))?;
+        let written: StoredVersion = serde_json::from_slice(&bytes).map_err(|_| cut_off("a version"))?;
+        let tenant = TenantId::new(&tenant);
+        let (uploaded, activated) = (from_unix(written.uploaded), from_unix(written.activated));
+        let place = (tenant.clone(), name.clone(), digest.clone());
+        versions.insert(
+            place,
+            ComponentVersion { tenant, name, digest, size: written.size, uploaded, activated },
+        );
+    }
+    Ok(versions)
+}
+
+pub(super) fn write_version(version: &ComponentVersion) -> Result<Vec<u8>, Error> {
+    let written = StoredVersion {
+        size: version.size,
+        uploaded: unix_milliseconds(version.uploaded),
+        activated: unix_milliseconds(version.activated),
+    };
+    serde_json::to_vec(&written).map_err(Error::internal)
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::storage::from_unix;
 use super::tests::{Folder, application, key, secrets, version};
-use super::time::from_unix;
 use super::*;
 
 const ROUNDS: u64 = 200;

@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::journal::ChangeJournal;
-use super::storage::{RecordKey, StorageChange, Table};
-use super::time::unix_milliseconds;
+use super::storage::{RecordKey, StorageChange, Table, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 

@@ -1,9 +1,14 @@
-//! What the registry knows of itself: its format's version, and the key that it is sealed with.
+//! The registry's own records: the version of its format, the secret that is sealed with its key, and the MACs of the
+//! records that grant something.
+//!
+//! A tenant with its keys and limits, and a component that is run, are each stored behind an HMAC-SHA256 over their
+//! table, their key and themselves, under a secret that is sealed with the registry's key. Without that key, write
+//! access to the file is not enough to change such a record or to move it. Two things cannot be detected: that a record
+//! is missing, and that an older file was put back.
 
-use super::authentic;
-use super::record::ApplicationRecord;
+use super::application::ApplicationRecord;
 use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
-use pushlet_credential::{KeyHasher, SealError, SealingKey};
+use pushlet_credential::{KeyHash, KeyHasher, SealError, SealingKey};
 use pushlet_model::tenant::TenantId;
 
 /// The version of this program's format. What changes it comes with a step in [`STEPS`].
@@ -51,7 +56,7 @@ fn version(storage: &dyn Storage) -> Result<u32, StorageError> {
 /// Format 2: records that grant something are authenticated. What is sealed says from then on that they are, so
 /// that an attacker cannot have forged records authenticated by calling the file an older one.
 fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<StorageChange>, StorageError> {
-    let (place, records) = (RecordKey::new(&[HASH_KEY]), authentic::bare(storage)?);
+    let (place, records) = (RecordKey::new(&[HASH_KEY]), scan_bare(storage)?);
     let Some(sealed) = storage.get(Table::Meta, &place)? else {
         let is_new = records.is_empty().then(Vec::new);
         return is_new
@@ -63,8 +68,7 @@ fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<StorageCh
     }
     let hasher = KeyHasher::new(secret).ok_or(StorageError::WrongKey)?;
     let mut changes = vec![StorageChange::Put(Table::Meta, place, key.seal(hasher.secret(), IDENTITY)?)];
-    let put =
-        |(table, key, record): (Table, RecordKey, Vec<u8>)| authentic::put(&hasher, table, key, &record);
+    let put = |(table, key, record): (Table, RecordKey, Vec<u8>)| put_authentic(&hasher, table, key, &record);
     changes.extend(records.into_iter().map(put));
     Ok(changes)
 }
@@ -105,6 +109,54 @@ fn wrong_key(error: SealError) -> StorageError {
         SealError::NotOurs => StorageError::WrongKey,
         other => other.into(),
     }
+}
+
+/// The tables of such records.
+const TABLES: [Table; 2] = [Table::Tenants, Table::Versions];
+
+/// Puts a record.
+pub(super) fn put_authentic(
+    hasher: &KeyHasher,
+    table: Table,
+    key: RecordKey,
+    record: &[u8],
+) -> StorageChange {
+    let mac = hasher.authenticate(&mac_input(table, &key, record));
+    StorageChange::Put(table, key, [mac.as_slice(), record].concat())
+}
+
+/// All records of a table, by key. `Err`: also where one is not as it was put.
+pub(super) fn scan_authentic(
+    storage: &dyn Storage,
+    hasher: &KeyHasher,
+    table: Table,
+) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
+    let read = |(key, bytes): (RecordKey, Vec<u8>)| {
+        let (mac, record) = bytes.split_first_chunk::<{ size_of::<KeyHash>() }>().ok_or(changed(table))?;
+        if !hasher.is_authentic(&mac_input(table, &key, record), mac) {
+            return Err(changed(table));
+        }
+        Ok((key, record.to_vec()))
+    };
+    storage.scan(table, &RecordKey::new(&[]))?.into_iter().map(read).collect()
+}
+
+/// All such records as they are put, from a registry that has them bare.
+pub(super) fn scan_bare(storage: &dyn Storage) -> Result<Vec<(Table, RecordKey, Vec<u8>)>, StorageError> {
+    let mut all = Vec::new();
+    for table in TABLES {
+        let records = storage.scan(table, &RecordKey::new(&[]))?;
+        all.extend(records.into_iter().map(|(key, record)| (table, key, record)));
+    }
+    Ok(all)
+}
+
+fn mac_input<'a>(table: Table, key: &'a RecordKey, record: &'a [u8]) -> [&'a [u8]; 3] {
+    [table.name().as_bytes(), key.as_bytes(), record]
+}
+
+fn changed(table: Table) -> StorageError {
+    StorageError::Changed(table.name())
 }
 
 #[cfg(test)]

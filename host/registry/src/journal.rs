@@ -159,8 +159,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use super::super::storage::{RecordKey, Table};
     use super::*;
+    use crate::storage::{RecordKey, Table};
 
     /// Notes which keys were put, in their order.
     #[derive(Default)]

@@ -12,18 +12,13 @@
 
 mod answers;
 mod application;
-mod authentic;
 mod components;
 mod feedback;
 mod file;
 mod format;
 mod journal;
-mod memory;
-mod record;
 mod storage;
 mod tenants;
-mod time;
-mod version;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,24 +27,21 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::OnceCell;
 
+use application::ApplicationRecord;
 use journal::ChangeJournal;
 use pushlet_credential::{KeyHasher, SealingKey, UploadedSecrets};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use record::ApplicationRecord;
-use storage::cut_off;
-use time::unix_milliseconds;
+use storage::{cut_off, unix_milliseconds};
 
 pub use answers::{AnswerStore, StoredAnswer};
-pub use application::{ConnectionIdentity, RegisteredApplication};
+pub use application::{ApplicationDescription, ConnectionIdentity, RegisteredApplication};
+pub use components::ComponentVersion;
 pub use feedback::{DeadToken, FeedbackList};
 pub use file::FileStorage;
 pub use format::{FORMAT, rotate_key};
-pub use memory::MemoryStorage;
-pub use record::ApplicationDescription;
-pub use storage::{RecordKey, Storage, StorageChange, StorageError, Table};
+pub use storage::{MemoryStorage, RecordKey, Storage, StorageChange, StorageError, Table};
 pub use tenants::{KeyRecord, TenantRecord};
-pub use version::ComponentVersion;
 
 /// An application that is known; its secrets may not be opened yet.
 pub struct ApplicationEntry {
@@ -67,7 +59,7 @@ pub struct Registry {
     hasher: KeyHasher,
     journal: Arc<ChangeJournal>,
     applications: RwLock<HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>>,
-    versions: RwLock<version::ComponentVersions>,
+    versions: RwLock<components::ComponentVersions>,
     /// Held from the check of a change to its end, so that what is kept and what is in memory agree.
     changing: Mutex<()>,
     /// Most dead tokens per application.
@@ -81,7 +73,7 @@ impl Registry {
         let hasher = format::hasher(&*storage, &key)?;
         let registry = Self {
             journal: ChangeJournal::new(storage.clone()),
-            versions: RwLock::new(version::read(&*storage, &hasher)?),
+            versions: RwLock::new(components::read_versions(&*storage, &hasher)?),
             hasher,
             storage,
             key,

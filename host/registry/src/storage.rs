@@ -1,6 +1,11 @@
-//! Where records are kept: tables of bytes, changed by batches that happen as a whole or not at all.
+//! Where records are kept: tables of bytes, changed by batches that happen as a whole or not at all; and how the
+//! common parts of records are written.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
 
 use pushlet_credential::SealError;
 use pushlet_model::error::{Error, Kind};
@@ -187,6 +192,68 @@ impl From<StorageError> for Error {
 
 pub(super) fn cut_off(what: &str) -> StorageError {
     StorageError::Corrupt(format!("{what} can not be read"))
+}
+
+/// The default storage.
+#[derive(Default)]
+pub struct MemoryStorage(RwLock<MemoryRecords>);
+
+type MemoryRecords = BTreeMap<(Table, RecordKey), Vec<u8>>;
+
+impl Storage for MemoryStorage {
+    fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError> {
+        let records = self.0.read();
+        Ok(records.get(&(table, key.clone())).cloned())
+    }
+
+    fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
+        let records = self.0.read();
+        Ok(within(&records, table, prefix).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
+        let mut records = self.0.write();
+        for change in changes {
+            match change {
+                StorageChange::Put(table, key, value) => {
+                    records.insert((*table, key.clone()), value.clone());
+                }
+                StorageChange::Delete(table, key) => {
+                    records.remove(&(*table, key.clone()));
+                }
+                StorageChange::DeleteAll(table, prefix) => {
+                    let keys: Vec<_> = within(&records, *table, prefix).map(|(key, _)| key.clone()).collect();
+                    keys.iter().for_each(|key| drop(records.remove(key)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+fn within<'a>(
+    records: &'a MemoryRecords,
+    table: Table,
+    prefix: &RecordKey,
+) -> impl Iterator<Item = (&'a (Table, RecordKey), &'a Vec<u8>)> {
+    let end = prefix.end().map(|end| (table, end));
+    let all = records.range((Bound::Included((table, prefix.clone())), Bound::Unbounded));
+    all.take_while(move |(key, _)| key.0 == table && end.as_ref().is_none_or(|end| *key < end))
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn unix_milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time of so many milliseconds since the Unix epoch.
+pub(super) fn from_unix(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
 
 #[cfg(test)]

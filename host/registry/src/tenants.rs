@@ -4,9 +4,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::storage::{RecordKey, StorageChange, StorageError, Table, cut_off};
-use super::time::from_unix;
-use super::{Registry, authentic};
+use super::storage::{RecordKey, StorageChange, StorageError, Table, cut_off, from_unix};
+use super::{Registry, format};
 use pushlet_credential::{KeyHash, KeyId};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::{TenantId, TenantLimits};
@@ -59,14 +58,14 @@ impl Registry {
             let record = TenantRecord::read(&bytes).ok_or_else(|| cut_off("a tenant"))?;
             Ok((TenantId::new(&id), record))
         };
-        authentic::scan(&*self.storage, &self.hasher, Table::Tenants)?.into_iter().map(read).collect()
+        format::scan_authentic(&*self.storage, &self.hasher, Table::Tenants)?.into_iter().map(read).collect()
     }
 
     /// Keeps a tenant. Blocks.
     pub fn put_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> Result<(), Error> {
         let bytes = record.written().map_err(Error::internal)?;
         let place = RecordKey::new(&[tenant.as_str()]);
-        Ok(self.journal.commit(vec![authentic::put(&self.hasher, Table::Tenants, place, &bytes)])?)
+        Ok(self.journal.commit(vec![format::put_authentic(&self.hasher, Table::Tenants, place, &bytes)])?)
     }
 
     /// Forgets a tenant and all that belongs to it. Blocks.

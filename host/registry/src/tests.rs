@@ -6,11 +6,10 @@ use std::sync::OnceLock;
 use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
 
-use super::time::from_unix;
+use super::storage::from_unix;
 use super::*;
 use pushlet_credential::{ApiKey, Secret};
-use pushlet_model::contract;
-use pushlet_model::contract::Environment;
+use pushlet_model::contract::{self, Environment};
 use pushlet_model::tenant::TenantLimits;
 
 /// A folder that is gone at the end.
