@@ -8,15 +8,13 @@ use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::{CredentialError, FileFault, FilePassword};
-use crate::files::certificate_choice::CertificateNeed;
-use crate::files::identity::{CertificateIdentity, ClientCertificate};
-use crate::files::key::TokenKey;
-use crate::files::service_account::ServiceAccount;
-use crate::files::{pem, pkcs12};
-use crate::manifest;
-use crate::secret::{Secret, UploadedSecrets};
-use crate::tokens::memo::TokenMemo;
+use super::files::certificate::CertificateNeed;
+use super::files::identity::{CertificateIdentity, ClientCertificate};
+use super::files::keys::TokenKey;
+use super::files::service_account::ServiceAccount;
+use super::files::{CredentialError, FileFault, FilePassword, Secret, UploadedSecrets, pem, pkcs12};
+use super::manifest;
+use super::tokens::token::TokenMemo;
 use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
     Credential as CredentialKind, Derivation, Property, Secret as SecretField, SecretFormat,

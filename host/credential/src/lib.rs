@@ -7,30 +7,23 @@
 //!
 //! - [`files`]: PKCS#12, PEM, `.p8` and service accounts, and the identities and keys in them
 //! - [`tokens`]: JWT, OAuth and VAPID tokens: signed, fetched, cached
-//! - [`seal`] and [`api_key`]: secrets at rest, and the keys that callers authenticate with
+//! - [`at_rest`]: sealed secrets, and the keys that callers authenticate with
 //! - [`manifest`]: what a provider's manifest may ask of credentials
 
-mod api_key;
+mod at_rest;
 mod credential;
-mod error;
 mod files;
 mod manifest;
-mod seal;
-mod secret;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod tokens;
 
-pub use self::api_key::{ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, PREFIX as API_KEY_PREFIX};
-pub use self::credential::{Credential, CredentialPurpose, CredentialSummary, upload_fields};
-pub use self::error::CredentialError;
-pub use self::files::identity::ClientCertificate;
-pub use self::manifest::{ManifestError, check_manifest, sources};
-pub use self::seal::{SealError, SealingKey};
-pub use self::secret::{Secret, UploadedSecrets};
-pub use self::tokens::authorizer::{Authorization, AuthorizeRequest, Authorizer, TokenCounts};
-pub use self::tokens::error::AuthorizeError;
-pub use self::tokens::handle::TokenHandle;
-pub use self::tokens::moment::ClockReading;
-pub use self::tokens::token_client::{TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
+pub use at_rest::{API_KEY_PREFIX, ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, SealError, SealingKey};
+pub use credential::{Credential, CredentialPurpose, CredentialSummary, upload_fields};
+pub use files::identity::ClientCertificate;
+pub use files::{CredentialError, Secret, UploadedSecrets};
+pub use manifest::{ManifestError, check_manifest, sources};
+pub use tokens::token::{AuthorizeError, ClockReading, TokenHandle};
+pub use tokens::token_endpoint::{TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
+pub use tokens::{Authorization, AuthorizeRequest, Authorizer, TokenCounts};

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use serde_json::Value;
 
-use crate::tokens::token_client::parse_token_url;
+use super::tokens::token_endpoint::parse_token_url;
 use pushlet_model::contract::manifest::{
     Authentication, Credential as CredentialKind, Grant, HeaderPlacement, Property, SecretFormat,
     SignedToken, SigningAlgorithm, Source, TokenExchange,

@@ -80,7 +80,7 @@ pub(super) fn hasher(storage: &dyn Storage, key: &SealingKey) -> Result<KeyHashe
         let secret = key.open(&sealed, IDENTITY).map_err(wrong_key)?;
         return KeyHasher::new(secret).ok_or(StorageError::WrongKey);
     }
-    let hasher = KeyHasher::generate().map_err(|_| SealError::NoRandomness)?;
+    let hasher = KeyHasher::generate().map_err(SealError::from)?;
     let sealed = key.seal(hasher.secret(), IDENTITY)?;
     storage.commit(&[StorageChange::Put(Table::Meta, place, sealed)])?;
     Ok(hasher)

@@ -8,11 +8,9 @@ use rustls::pki_types::{
 };
 use rustls::sign::{CertifiedKey, SigningKey};
 
-use super::certificate_choice::{self, CertificateCandidate, CertificateNeed};
-use super::key;
-use super::private_key::{KeyDer, KeyEncoding};
-use super::x509::CertificateInfo;
-use crate::error::FileFault;
+use super::FileFault;
+use super::certificate::{self, CertificateCandidate, CertificateInfo, CertificateNeed};
+use super::keys::{self, KeyDer, KeyEncoding};
 use pushlet_model::digest::sha256;
 
 const MOST_CERTIFICATES: usize = 16;
@@ -83,7 +81,7 @@ impl CertificateIdentity {
             certificates.push(ParsedCertificate { info, der: der.into(), local_id });
         }
         let keys = load_all(&parts.keys, &certificates)?;
-        let leaf = certificate_choice::choose(candidates(&certificates, &keys), need)?;
+        let leaf = certificate::choose(candidates(&certificates, &keys), need)?;
         let ParsedCertificate { info, der, .. } = certificates.swap_remove(leaf);
         info.check_validity(need.now)?;
         let key = keys.iter().find(|key| key.fits(&info)).ok_or_else(no_match)?;
@@ -136,7 +134,7 @@ fn load(key: &KeyDer, certificates: &[ParsedCertificate]) -> Result<Arc<dyn Sign
     // Java's keytool leaves the public part out of EC keys; the certificate has it.
     let completed =
         || certificates.iter().find_map(|one| signer(&key.with_public_key(&one.info.public_key)?));
-    signer(key).or_else(completed).ok_or_else(|| key::why_refused(key))
+    signer(key).or_else(completed).ok_or_else(|| keys::why_refused(key))
 }
 
 fn candidates<'a>(

@@ -1,14 +1,20 @@
-//! PEM files (RFC 7468): certificates and keys, in any order, with anything between.
+//! PEM files (RFC 7468): certificates and keys in any order, with anything between them.
+//!
+//! Also private keys as OpenSSL encrypted them before PKCS#8: with `Proc-Type` and `DEK-Info` lines
+//! (RFC 1421, section 4.6.1; key derivation: OpenSSL's `EVP_BytesToKey` with MD5 and one round).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cbc::cipher::block_padding::Pkcs7;
+use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt, InnerIvInit, KeyInit};
+use md5::{Digest, Md5};
+use pkcs8::der::Tag;
 use zeroize::Zeroizing;
 
 use super::identity::IdentityParts;
-use super::pbe::IterationBudget;
-use super::private_key::{KeyDer, KeyEncoding};
-use super::{legacy_pem, pkcs12};
-use crate::error::{FileFault, FilePassword};
+use super::keys::{DerReader, KeyDer, KeyEncoding};
+use super::pkcs12::{self, IterationBudget};
+use super::{FileFault, FilePassword};
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const DASHES: &[u8] = b"-----";
@@ -80,10 +86,10 @@ fn read_key(
     password: FilePassword<'_>,
     budget: &mut IterationBudget,
 ) -> Result<KeyDer, FileFault> {
-    let der = match legacy_pem::split(section.body) {
+    let der = match split_headers(section.body) {
         Some((headers, body)) => {
             let data = PemSection { body, ..*section }.decode()?;
-            legacy_pem::decrypt(headers, &data, password)?
+            decrypt_legacy(headers, &data, password)?
         }
         None => section.decode()?,
     };
@@ -151,4 +157,66 @@ fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, FileFault> {
     let length = STANDARD.decode_slice(&*compact, &mut der).map_err(|_| FileFault::Unreadable)?;
     der.truncate(length);
     if der.is_empty() { Err(FileFault::Unreadable) } else { Ok(der) }
+}
+
+/// The lines above the base64 of an encrypted key, and that base64; None: the key is not encrypted this way.
+pub(crate) fn split_headers(body: &str) -> Option<(&str, &str)> {
+    if !body.contains("Proc-Type:") {
+        return None;
+    }
+    let blank = ["\n\n", "\r\n\r\n"].into_iter().find_map(|blank| body.find(blank))?;
+    Some(body.split_at(blank))
+}
+
+/// Opens what the `DEK-Info` line among `headers` says how to open.
+pub(crate) fn decrypt_legacy(
+    headers: &str,
+    data: &[u8],
+    password: FilePassword<'_>,
+) -> Result<Zeroizing<Vec<u8>>, FileFault> {
+    let info =
+        headers.lines().find_map(|line| line.strip_prefix("DEK-Info:")).ok_or(FileFault::Unreadable)?;
+    let (cipher, iv) = info.split_once(',').ok_or(FileFault::Unreadable)?;
+    let iv = hex::decode(iv.trim()).map_err(|_| FileFault::Unreadable)?;
+    let der = match cipher.trim() {
+        "DES-EDE3-CBC" => decrypt_cbc::<des::TdesEde3>(24, &iv, data, password),
+        "AES-128-CBC" => decrypt_cbc::<aes::Aes128>(16, &iv, data, password),
+        "AES-192-CBC" => decrypt_cbc::<aes::Aes192>(24, &iv, data, password),
+        "AES-256-CBC" => decrypt_cbc::<aes::Aes256>(32, &iv, data, password),
+        other => {
+            let other: String = other.chars().take(40).collect();
+            Err(format!("its key is encrypted with an algorithm that is not supported ({other})").into())
+        }
+    }?;
+    // A wrong password leaves padding that seems sound once in 256 times.
+    DerReader::new(&der).enter(Tag::Sequence).map_err(|_| password.wrong())?;
+    Ok(der)
+}
+
+fn decrypt_cbc<C: KeyInit + BlockCipherDecrypt>(
+    key_length: usize,
+    iv: &[u8],
+    data: &[u8],
+    password: FilePassword<'_>,
+) -> Result<Zeroizing<Vec<u8>>, FileFault> {
+    let salt = iv.get(..8).ok_or(FileFault::Unreadable)?;
+    let key = derive_legacy_key(password.value.ok_or_else(|| password.wrong())?, salt, key_length);
+    let cipher = C::new_from_slice(&key).map_err(|_| FileFault::Unreadable)?;
+    let mode = cbc::Decryptor::inner_iv_slice_init(cipher, iv).map_err(|_| FileFault::Unreadable)?;
+    mode.decrypt_padded_vec::<Pkcs7>(data).map(Zeroizing::new).map_err(|_| password.wrong())
+}
+
+/// Each block is the hash of the block before it, the password and the salt.
+fn derive_legacy_key(password: &str, salt: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
+    let mut key = Zeroizing::new(Vec::with_capacity(length + Md5::output_size()));
+    while key.len() < length {
+        let before = key.len().saturating_sub(Md5::output_size());
+        let mut hash = Md5::new();
+        hash.update(&key[before..]);
+        hash.update(password);
+        hash.update(salt);
+        key.extend_from_slice(&hash.finalize());
+    }
+    key.truncate(length);
+    key
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::key::TokenKey;
-use super::pem;
-use crate::error::{FileFault, FilePassword};
+use super::keys::TokenKey;
+use super::{FileFault, FilePassword, pem};
 use pushlet_model::contract::manifest::SigningAlgorithm;
 use pushlet_model::digest::sha256;
 
@@ -40,7 +39,7 @@ impl ServiceAccount {
             }
         }
         if let Some(url) = properties.get("token_uri") {
-            crate::tokens::token_client::parse_token_url(url)
+            crate::tokens::token_endpoint::parse_token_url(url)
                 .ok_or("its token_uri is not the https URL of a token endpoint")?;
         }
         let no_password = FilePassword { value: None, field: None };

@@ -16,10 +16,10 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::files::identity::CertificateIdentity;
+use super::files::keys::TokenKey;
+use super::files::service_account::ServiceAccount;
 use super::*;
-use crate::files::identity::CertificateIdentity;
-use crate::files::key::TokenKey;
-use crate::files::service_account::ServiceAccount;
 use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
     Authentication, Credential as CredentialKind, Derivation, Grant, HeaderPlacement, Property,

@@ -1,6 +1,7 @@
+use serde::Serialize;
+
 use super::access_tokens::Endpoint;
 use super::*;
-use serde::Serialize;
 
 /// Compiles only while `$type` implements none of the traits: with any of them, the call is ambiguous.
 macro_rules! assert_lacks {
@@ -25,7 +26,7 @@ fn secret_types_cannot_be_shown() {
     assert_lacks!(ServiceAccount: std::fmt::Debug, Serialize, Clone);
     assert_lacks!(CertificateIdentity: std::fmt::Debug, Serialize);
     assert_lacks!(ClientCertificate: std::fmt::Debug, Serialize);
-    assert_lacks!(crate::files::private_key::KeyDer: std::fmt::Debug, Clone);
+    assert_lacks!(crate::files::keys::KeyDer: std::fmt::Debug, Clone);
     assert_lacks!(Authorization: std::fmt::Debug, Serialize);
     assert_lacks!(Authorizer: std::fmt::Debug);
     assert_lacks!(TokenRequest: std::fmt::Debug);

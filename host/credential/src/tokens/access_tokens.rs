@@ -11,13 +11,11 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::cache::TokenCache;
-use super::error::AuthorizeError;
-use super::handle::{TokenHandle, TokenId, sensitive};
-use super::moment::ClockReading;
-use super::signing::SigningJob;
-use super::token_client::{FormFields, TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
-use super::token_response;
+use super::jwt::SigningJob;
+use super::token::{AuthorizeError, ClockReading, TokenCache, TokenHandle, TokenId, sensitive};
+use super::token_endpoint::{
+    self, FormFields, TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust,
+};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
 
@@ -228,7 +226,7 @@ impl AccessTokens {
                 Ok(form) => {
                     landing.counts.fetches.fetch_add(1, Ordering::Relaxed);
                     let answer = post(&*client, place, &form, deadline).await;
-                    token_response::read(answer, &form)
+                    token_endpoint::read_response(answer, &form)
                 }
                 Err(error) => Err(error),
             };
@@ -271,7 +269,7 @@ struct FetchCompletion {
 }
 
 impl FetchCompletion {
-    fn land(&self, answer: Result<token_response::AccessToken, AuthorizeError>) -> FetchResult {
+    fn land(&self, answer: Result<token_endpoint::AccessToken, AuthorizeError>) -> FetchResult {
         let token = answer.and_then(|token| {
             let value = sensitive([self.prefix.as_str(), &token.text].concat())?;
             Ok((value, token.expires_in))

@@ -13,12 +13,8 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::cache::TokenCache;
-use super::error::AuthorizeError;
-use super::handle::{TokenHandle, TokenId, sensitive};
-use super::jwt;
-use super::moment::ClockReading;
-use super::signing::SigningJob;
+use super::jwt::{self, SigningJob};
+use super::token::{AuthorizeError, ClockReading, TokenCache, TokenHandle, TokenId, sensitive};
 use pushlet_model::contract::manifest::SignedToken;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;

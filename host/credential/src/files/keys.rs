@@ -1,15 +1,68 @@
-//! Private keys that sign tokens.
+//! Private keys in files, the keys that sign tokens, and a reader of DER for the few structures that no library reads
+//! with bounds.
 
-use pkcs8::der::asn1::ObjectIdentifier;
-use pkcs8::{PrivateKeyInfoRef, der::Decode};
+use pkcs8::PrivateKeyInfoRef;
+use pkcs8::der::asn1::{AnyRef, ObjectIdentifier};
+use pkcs8::der::{Decode, Reader as _, SliceReader, Tag, Tagged};
 use ring::rand::SystemRandom;
 use ring::rsa::KeyPair as RsaKeyPair;
 use ring::signature::{self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use zeroize::Zeroizing;
 
-use super::private_key::{KeyDer, KeyEncoding};
-use crate::error::FileFault;
+use super::FileFault;
 use pushlet_model::contract::manifest::SigningAlgorithm;
 use pushlet_model::digest::sha256;
+
+/// How the DER of a private key is to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyEncoding {
+    Pkcs8,
+    Pkcs1,
+    Sec1,
+}
+
+/// A private key as it stands in a file.
+pub(crate) struct KeyDer {
+    pub(crate) encoding: KeyEncoding,
+    pub(crate) der: Zeroizing<Vec<u8>>,
+    /// What PKCS#12 calls it (localKeyID).
+    pub(crate) local_id: Option<Vec<u8>>,
+}
+
+impl KeyDer {
+    pub(crate) fn new(encoding: KeyEncoding, der: Zeroizing<Vec<u8>>) -> Self {
+        Self { encoding, der, local_id: None }
+    }
+
+    /// The EC key (RFC 5915) together with the point of a subject public key info, if it is one.
+    pub(crate) fn with_public_key(&self, public_key_info: &[u8]) -> Option<KeyDer> {
+        let info;
+        let ec_key = match self.encoding {
+            KeyEncoding::Sec1 => self.der.as_slice(),
+            KeyEncoding::Pkcs8 => {
+                info = PrivateKeyInfoRef::from_der(&self.der).ok()?;
+                info.private_key.as_bytes()
+            }
+            KeyEncoding::Pkcs1 => return None,
+        };
+        let mut ec_key = DerReader::new(ec_key).enter(Tag::Sequence).ok()?;
+        ec_key.integer().ok().filter(|version| *version == 1)?;
+        let secret = Zeroizing::new(element(0x04, ec_key.value(Tag::OctetString).ok()?)?);
+        let mut public = DerReader::new(public_key_info).enter(Tag::Sequence).ok()?;
+        public.value(Tag::Sequence).ok()?;
+        let point = element(0x03, public.value(Tag::BitString).ok()?)?;
+        let public = element(0xa1, &point)?;
+        let body = Zeroizing::new([&[0x02, 0x01, 0x01], secret.as_slice(), public.as_slice()].concat());
+        Some(KeyDer::new(KeyEncoding::Sec1, Zeroizing::new(element(0x30, &body)?)))
+    }
+}
+
+/// DER of an element with at most 255 bytes of content.
+fn element(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
+    let length = u8::try_from(content.len()).ok()?;
+    let head: &[u8] = if length < 0x80 { &[tag, length] } else { &[tag, 0x81, length] };
+    Some([head, content].concat())
+}
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -150,4 +203,46 @@ fn damaged_ec() -> FileFault {
     "its EC key is damaged, or without its public part; \
      write it anew with: openssl pkcs8 -topk8 -nocrypt -in key.p8 -out new.p8"
         .into()
+}
+
+/// Reads elements one after another from a slice.
+pub(crate) struct DerReader<'a>(Option<SliceReader<'a>>);
+
+impl<'a> DerReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(SliceReader::new(bytes).ok())
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(|reader| reader.is_finished())
+    }
+
+    pub(crate) fn decode<T: Decode<'a>>(&mut self) -> Result<T, FileFault> {
+        let reader = self.0.as_mut().ok_or(FileFault::Unreadable)?;
+        T::decode(reader).map_err(|_| FileFault::Unreadable)
+    }
+
+    /// The content of the next element, which must have this tag.
+    pub(crate) fn value(&mut self, tag: Tag) -> Result<&'a [u8], FileFault> {
+        let any: AnyRef<'a> = self.decode()?;
+        if any.tag() == tag { Ok(any.value()) } else { Err(FileFault::Unreadable) }
+    }
+
+    /// A reader of the content of the next element, which must have this tag.
+    pub(crate) fn enter(&mut self, tag: Tag) -> Result<DerReader<'a>, FileFault> {
+        self.value(tag).map(DerReader::new)
+    }
+
+    pub(crate) fn oid(&mut self) -> Result<ObjectIdentifier, FileFault> {
+        self.decode()
+    }
+
+    pub(crate) fn integer(&mut self) -> Result<u32, FileFault> {
+        self.decode()
+    }
+}
+
+/// The tag of a constructed, context-specific element.
+pub(crate) fn context(number: u8) -> Tag {
+    Tag::ContextSpecific { constructed: true, number: pkcs8::der::TagNumber(u32::from(number)) }
 }

@@ -1,17 +1,28 @@
-//! Secrets at rest: sealed under one key, bound to the record that they belong to.
+//! Secrets at rest: sealed under one key and bound to the record that they belong to; and API keys, of which only a
+//! keyed hash is kept.
 //!
-//! AES-256-GCM (NIST SP 800-38D) with a key of its own for every record: HKDF-SHA256 (RFC 5869) of the
+//! Sealing is AES-256-GCM (NIST SP 800-38D) with a key of its own for every record: HKDF-SHA256 (RFC 5869) of the
 //! sealing key and 32 random bytes that are stored in front. A key is used once, so the nonce is constant,
 //! and the bound of 2^32 random nonces per key does not apply: two of 2^64 records share a key with a
-//! chance of less than 2^-128. The record's identity goes in as associated data: what was sealed for one
-//! record does not open as another's, and changes with the record's readable part.
+//! chance of less than 2^-128. The record's identity is the associated data: what was sealed for one
+//! record does not open as another's, and does not open after a change of the record's readable part.
+//!
+//! An API key holds 256 random bits, so it cannot be guessed and a slow hash would only slow every request.
+//! The hash is keyed (HMAC-SHA256), so that write access to the registry's file without its sealing key is not enough to
+//! add a key; the tenant is hashed too, so a key cannot be moved to another tenant. A second secret, derived
+//! from the same one, authenticates the registry's records.
 
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use crate::secret::{Secret, UploadedSecrets};
+use super::files::{Secret, UploadedSecrets};
 use pushlet_model::digest::joined;
 
 /// The first byte of what is sealed.
@@ -33,8 +44,8 @@ pub enum SealError {
     NotOurs,
     #[error("it was sealed by a newer version of this program")]
     Newer,
-    #[error("the system gives no random numbers")]
-    NoRandomness,
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
 }
 
 impl SealingKey {
@@ -123,9 +134,9 @@ fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
 
-fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, SealError> {
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; N]);
-    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| SealError::NoRandomness)?;
+    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
@@ -163,71 +174,136 @@ fn part<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+/// How every key begins.
+pub const API_KEY_PREFIX: &str = "pushlet_";
+const SECRET_SIZE: usize = 32;
+/// Its field among what is sealed.
+const HASH_KEY_FIELD: &str = "api_key_hash_key";
+/// It is there where records are authenticated too.
+const AUTHENTICATES: &str = "authenticates_records";
 
-    const IDENTITY: &[&[u8]] = &[b"application", b"acme", b"app"];
+/// What a key is called: it stands in the key, so that its hash is found at once, and is no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(u64);
 
-    fn key(digit: char) -> SealingKey {
-        SealingKey::from_hex(&digit.to_string().repeat(64)).unwrap()
+/// A new key. It has no `Debug`, `Display` or `Serialize`.
+pub struct ApiKey {
+    id: KeyId,
+    text: Zeroizing<String>,
+}
+
+/// HMAC-SHA256 of a key.
+pub type KeyHash = [u8; 32];
+
+/// Hashes keys with a secret of the registry's own.
+pub struct KeyHasher {
+    key: hmac::Key,
+    /// For records.
+    records: hmac::Key,
+    secret: UploadedSecrets,
+}
+
+/// The system gives no random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub struct NoRandomness;
+
+impl ApiKey {
+    /// `pushlet_`, its id in 16 hex digits, `_`, and the secret in base64url (RFC 4648 section 5).
+    pub fn generate() -> Result<Self, NoRandomness> {
+        let id = KeyId(u64::from_be_bytes(*random::<8>()?));
+        let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(*random::<SECRET_SIZE>()?));
+        Ok(Self { id, text: Zeroizing::new(format!("{API_KEY_PREFIX}{id}_{}", *secret)) })
     }
 
-    fn secrets() -> UploadedSecrets {
-        let mut secrets = UploadedSecrets::default();
-        secrets.insert("apns_p12", Secret::new(vec![0, 1, 2, 255]));
-        secrets.insert("apns_p12_pass", Secret::new(b"sesame".to_vec()));
-        secrets
+    pub fn id(&self) -> KeyId {
+        self.id
     }
 
-    #[test]
-    fn what_is_sealed_opens_again_and_does_not_show() {
-        let sealed = key('a').seal(&secrets(), IDENTITY).unwrap();
-        assert!(!sealed.windows(6).any(|window| window == b"sesame"));
-        let opened = key('a').open(&sealed, IDENTITY).unwrap();
-        assert_eq!(opened.get("apns_p12"), Some(&[0, 1, 2, 255][..]));
-        assert_eq!(opened.get("apns_p12_pass"), Some(&b"sesame"[..]));
-        assert_ne!(sealed, key('a').seal(&secrets(), IDENTITY).unwrap(), "never the same twice");
-    }
-
-    #[test]
-    fn another_key_or_record_or_a_changed_byte_does_not_open() {
-        let sealed = key('a').seal(&secrets(), IDENTITY).unwrap();
-        assert_eq!(key('b').open(&sealed, IDENTITY).err(), Some(SealError::NotOurs));
-        let others: [&[&[u8]]; 4] = [
-            &[b"application", b"acme", b"other"],
-            &[b"application", b"acm", b"eapp"],
-            &[b"application", b"acme"],
-            &[b"application", b"acme", b"app", b""],
-        ];
-        for identity in others {
-            assert_eq!(key('a').open(&sealed, identity).err(), Some(SealError::NotOurs));
-        }
-        for at in 1..sealed.len() {
-            let mut changed = sealed.clone();
-            changed[at] ^= 1;
-            assert_eq!(key('a').open(&changed, IDENTITY).err(), Some(SealError::NotOurs), "byte {at}");
-        }
-        assert_eq!(key('a').open(&[9; 100], IDENTITY).err(), Some(SealError::Newer));
-        for length in 1..sealed.len() {
-            assert!(key('a').open(&sealed[..length], IDENTITY).is_err());
-        }
-    }
-
-    #[test]
-    fn resealed_it_opens_with_the_new_key_alone() {
-        let sealed = key('a').seal(&secrets(), IDENTITY).unwrap();
-        let resealed = key('a').reseal(&sealed, IDENTITY, &key('b')).unwrap();
-        assert!(key('b').open(&resealed, IDENTITY).is_ok());
-        assert_eq!(key('a').open(&resealed, IDENTITY).err(), Some(SealError::NotOurs));
-    }
-
-    #[test]
-    fn a_key_is_64_hex_digits() {
-        for wrong in ["", "00", &"g".repeat(64), &"0".repeat(63), &"0".repeat(65)] {
-            assert_eq!(SealingKey::from_hex(wrong).err(), Some(SealError::InvalidKey));
-        }
-        assert!(SealingKey::from_hex(&format!("{}\n", "0".repeat(64))).is_ok());
+    /// The key itself, for the one answer that shows it.
+    pub fn reveal(&self) -> &str {
+        &self.text
     }
 }
+
+impl KeyId {
+    /// The id in what a caller shows as their key.
+    pub fn of_key(key: &str) -> Option<Self> {
+        let (id, _) = key.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
+        Self::parse(id)
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = u64::from_str_radix(text, 16).ok().map(Self)?;
+        // One way to write it, and no other.
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl KeyHasher {
+    pub fn generate() -> Result<Self, NoRandomness> {
+        let mut secret = UploadedSecrets::default();
+        secret.insert(HASH_KEY_FIELD, Secret::new(random::<SECRET_SIZE>()?.to_vec()));
+        Self::begin_to_authenticate(&mut secret);
+        Self::new(secret).ok_or(NoRandomness)
+    }
+
+    /// From the secret of an earlier one. None: it is not such a secret.
+    pub fn new(secret: UploadedSecrets) -> Option<Self> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.get(HASH_KEY_FIELD)?);
+        // No API key is hashed as this is: its tenant's name comes first, and has no NUL in it.
+        let records = hmac::sign(&key, b"\0records");
+        Some(Self { records: hmac::Key::new(hmac::HMAC_SHA256, records.as_ref()), key, secret })
+    }
+
+    /// Notes in a secret that records are authenticated with it. False: that is noted already.
+    pub fn begin_to_authenticate(secret: &mut UploadedSecrets) -> bool {
+        let is_new = secret.get(AUTHENTICATES).is_none();
+        secret.insert(AUTHENTICATES, Secret::new(b"1".to_vec()));
+        is_new
+    }
+
+    /// Proves that these parts of a record, in this order, come from one who has the secret.
+    pub fn authenticate(&self, parts: &[&[u8]]) -> KeyHash {
+        let mut mac = [0; 32];
+        mac.copy_from_slice(hmac::sign(&self.records, &joined(parts)).as_ref());
+        mac
+    }
+
+    /// Takes the same time whatever the difference.
+    pub fn is_authentic(&self, parts: &[&[u8]], mac: &KeyHash) -> bool {
+        hmac::verify(&self.records, &joined(parts), mac).is_ok()
+    }
+
+    /// To be sealed.
+    pub fn secret(&self) -> &UploadedSecrets {
+        &self.secret
+    }
+
+    pub fn hash(&self, tenant: &str, key: &str) -> KeyHash {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(hmac::sign(&self.key, &hashed(tenant, key)).as_ref());
+        hash
+    }
+
+    /// Takes the same time whatever the difference.
+    pub fn matches(&self, tenant: &str, key: &str, hash: &KeyHash) -> bool {
+        hmac::verify(&self.key, &hashed(tenant, key), hash).is_ok()
+    }
+}
+
+/// No tenant's id holds a NUL.
+fn hashed(tenant: &str, key: &str) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([tenant.as_bytes(), &[0], key.as_bytes()].concat())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "at_rest_tests.rs"]
+mod tests;
