@@ -14,7 +14,6 @@ use pushlet_sandbox::{
     self as provider, CompileLimits, ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox,
 };
 use pushlet_settings::{self as config, Config, HiddenText, Problem, private};
-use pushlet_transport::http_client;
 use pushlet_transport::{self as transport, Transport};
 
 /// What the key of the artefact cache is derived for, and where it is where nobody said so.
@@ -211,7 +210,7 @@ fn limits(config: &Config) -> provider::SandboxLimits {
 fn transport_settings(config: &Config) -> Result<transport::TransportSettings, Problem> {
     let mut extra_roots = Vec::new();
     for path in &config.tls.extra_roots {
-        let roots = http_client::certificates(path).map_err(Problem::new);
+        let roots = transport::read_certificates(path).map_err(Problem::new);
         extra_roots.extend(roots.map_err(|why| Problem::new(format_args!("tls.extra_roots: {why}")))?);
     }
     Ok(transport::TransportSettings {

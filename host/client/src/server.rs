@@ -43,7 +43,7 @@ impl ApiClient {
             (_, _) => ServerAccess::Key(secret("api-key")),
         };
         let roots: Vec<PathBuf> = matches.get_one("ca").cloned().into_iter().collect();
-        Ok(Self { client: http_client::client(&roots).map_err(Problem::new)?, base, access })
+        Ok(Self { client: http_client(&roots).map_err(Problem::new)?, base, access })
     }
 
     /// `path`: its segments, unescaped.

@@ -32,7 +32,7 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
         None => None,
     };
     let gateway = bootstrap::gateway(&config)?;
-    let client = http_client::client(&config.tls.extra_roots).map_err(Problem::new)?;
+    let client = http_client(&config.tls.extra_roots).map_err(Problem::new)?;
     let (tracer, exporting) = Tracer::start(&config.telemetry, client)?.unzip();
     let watch = Watch::new(tracer, config.metrics.listen.is_some());
     let (router, under_way) = http::router(gateway.clone(), &config.limits, &callers, &watch);

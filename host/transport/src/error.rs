@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::origin::Origin;
+use super::request::Origin;
 
 /// How often a request that the peer certainly did not process is sent.
 const ATTEMPTS: u32 = 8;

@@ -1,6 +1,20 @@
-//! Frames of HTTP/2 as they pass (RFC 9113, section 4.1).
+//! The HTTP/2 frames on a connection (RFC 9113, section 4.1), read by a passive observer.
+//!
+//! The h2 crate tells neither whether a request was written nor what a GOAWAY said. Both decide whether a
+//! request may be sent again, so they are read off the wire here.
 
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::error::FailureCause;
 
 pub const DATA: u8 = 0x0;
 pub const HEADERS: u8 = 0x1;
@@ -112,37 +126,216 @@ impl HeaderCounts {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
-    fn frame(kind: u8, flags: u8, stream: u32) -> WireFrame {
-        WireFrame { kind, flags, stream, payload: Vec::new() }
-    }
+/// The content of a GOAWAY frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoAway {
+    pub last_stream_id: u32,
+    pub code: u32,
+    pub debug: Vec<u8>,
+}
 
-    #[test]
-    fn so_many_informational_answers_and_no_more() {
-        let mut heads = HeaderCounts::default();
-        for _ in 0..=MOST_INFORMATIONAL {
-            assert!(heads.received(&frame(HEADERS, 4, 1)));
+impl GoAway {
+    pub fn cause(&self) -> FailureCause {
+        #[derive(serde::Deserialize)]
+        struct GoAwayDebug {
+            reason: String,
         }
-        assert!(heads.received(&frame(HEADERS, 4, 3)), "each stream has its own");
-        assert!(!heads.received(&frame(HEADERS, 4, 1)));
-    }
-
-    #[test]
-    fn nothing_is_kept_of_what_has_been_answered() {
-        let mut heads = HeaderCounts::default();
-        for (stream, (kind, flags)) in
-            (1..).step_by(2).zip([(DATA, 0), (DATA, END_STREAM), (HEADERS, END_STREAM), (RST_STREAM, 0)])
-        {
-            assert!(heads.received(&frame(HEADERS, 4, stream)));
-            assert!(heads.received(&frame(kind, flags, stream)));
-        }
-        assert!(heads.0.is_empty());
-        for stream in 0..30_000 {
-            heads.received(&frame(HEADERS, 4, stream));
-        }
-        assert!(heads.0.len() <= MOST_STREAMS);
+        let reason = match serde_json::from_slice(&self.debug) {
+            Ok(GoAwayDebug { reason }) => Some(reason),
+            Err(_) => Some(String::from_utf8_lossy(&self.debug).into_owned()).filter(|text| !text.is_empty()),
+        };
+        FailureCause::GoAway { code: self.code, reason }
     }
 }
+
+/// The frames seen so far on one connection.
+pub struct ConnectionRecord {
+    started: Instant,
+    /// Milliseconds after `started`, of the last byte that came in. 0 while none came.
+    heard: AtomicU64,
+    /// A GOAWAY came that was not reported yet.
+    news: AtomicBool,
+    seen: Mutex<PeerSignals>,
+}
+
+#[derive(Default)]
+struct PeerSignals {
+    /// Streams whose HEADERS left, and whether their END_STREAM left too.
+    written: HashMap<u32, bool>,
+    goaway: Option<GoAway>,
+    tls_error: Option<rustls::Error>,
+}
+
+impl ConnectionRecord {
+    pub fn new() -> Self {
+        let (heard, news, seen) = Default::default();
+        ConnectionRecord { started: Instant::now(), heard, news, seen }
+    }
+
+    /// Whether the whole request was handed to the socket.
+    pub fn is_written(&self, stream: u32) -> bool {
+        self.seen().written.get(&stream).copied().unwrap_or(false)
+    }
+
+    /// The stream has ended: nothing of it need be remembered.
+    pub fn forget(&self, stream: u32) {
+        self.seen().written.remove(&stream);
+    }
+
+    pub fn goaway(&self) -> Option<GoAway> {
+        self.seen().goaway.clone()
+    }
+
+    /// Whether a GOAWAY came since the last call.
+    pub fn goaway_came(&self) -> bool {
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Relaxed)
+    }
+
+    /// Why TLS failed, if it did.
+    pub fn tls_error(&self) -> Option<rustls::Error> {
+        self.seen().tls_error.clone()
+    }
+
+    /// When the peer was last heard of; when the connection was opened if never.
+    pub fn heard_at(&self) -> Instant {
+        self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    pub fn heard_anything(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) != 0
+    }
+
+    fn hear(&self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(elapsed.max(1), Ordering::Relaxed);
+    }
+
+    fn seen(&self) -> MutexGuard<'_, PeerSignals> {
+        self.seen.lock()
+    }
+
+    fn frame_sent(&self, frame: &WireFrame) {
+        match frame.kind {
+            HEADERS => {
+                self.seen().written.insert(frame.stream, frame.flags & END_STREAM != 0);
+            }
+            DATA if frame.flags & END_STREAM != 0 => {
+                if let Some(written) = self.seen().written.get_mut(&frame.stream) {
+                    *written = true;
+                }
+            }
+            RST_STREAM => self.forget(frame.stream),
+            _ => {}
+        }
+    }
+
+    fn frame_received(&self, frame: &WireFrame) {
+        if frame.kind != GOAWAY {
+            return;
+        }
+        let Some((fixed, debug)) = frame.payload.split_first_chunk::<8>() else { return };
+        let [a, b, c, d, e, f, g, h] = *fixed;
+        let last_stream_id = u32::from_be_bytes([a & 0x7f, b, c, d]);
+        let goaway = GoAway { last_stream_id, code: u32::from_be_bytes([e, f, g, h]), debug: debug.to_vec() };
+        self.seen().goaway = Some(goaway);
+        self.news.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A stream that keeps a [`ConnectionRecord`] of the frames that pass.
+pub struct ObservedStream<S> {
+    inner: S,
+    record: Arc<ConnectionRecord>,
+    sent: FrameScanner,
+    received: FrameScanner,
+    heads: HeaderCounts,
+}
+
+impl<S> ObservedStream<S> {
+    pub fn new(inner: S, record: Arc<ConnectionRecord>) -> Self {
+        let (sent, received) = (FrameScanner::new(PREFACE, false), FrameScanner::new(0, true));
+        ObservedStream { inner, record, sent, received, heads: HeaderCounts::default() }
+    }
+
+    fn wrote(&mut self, bytes: &[u8]) {
+        self.sent.scan(bytes, |frame| self.record.frame_sent(frame));
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            self.record.seen().tls_error = Some(tls.clone());
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        if let Err(error) = ready!(Pin::new(&mut this.inner).poll_read(cx, buf)) {
+            this.note(&error);
+            return Poll::Ready(Err(error));
+        }
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if !new.is_empty() {
+            this.record.hear();
+            let mut allowed = true;
+            this.received.scan(new, |frame| {
+                this.record.frame_received(frame);
+                allowed &= this.heads.received(frame);
+            });
+            if !allowed {
+                return Poll::Ready(Err(io::Error::other("too many informational answers")));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        // After a failure some of it may have left.
+        let written = result.as_ref().map_or(buf.len(), |written| *written);
+        self.wrote(buf.get(..written).unwrap_or(buf));
+        Poll::Ready(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs));
+        let mut left = result.as_ref().map_or(usize::MAX, |written| *written);
+        for buf in bufs {
+            let taken = buf.get(..left).unwrap_or(buf);
+            self.wrote(taken);
+            left -= taken.len();
+        }
+        Poll::Ready(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "frames_tests.rs"]
+mod tests;

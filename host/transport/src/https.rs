@@ -1,42 +1,24 @@
 //! HTTPS for peers that are not pinned to HTTP/2.
 
-use std::error::Error;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use h2::Reason;
-use http::Uri;
-use http_body_util::BodyExt as _;
-use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
-use super::answer_body::AnswerBody;
-use super::breaker::{BackoffPolicy, BreakerState, CircuitBreaker, jitter};
-use super::connector::{TlsConnector, limit_informational};
-use super::dial::HostResolver;
-use super::error::{DialError, FailureCause, RequestState, SendError};
+use super::dial::{DnsLookups, HostResolver};
+use super::error::{DialError, FailureCause, SendError};
 use super::guard;
-use super::handover::HandoverBody;
-use super::lookup::DnsLookups;
-use super::message::{ClientIdentity, IdentityKey, PeerKey, Protocol, Request};
-use super::response::{ConnectionHandle, Response};
+use super::https_client::{self, HttpsClient};
+use super::peer::{BackoffPolicy, BreakerState, CircuitBreaker, ConnectionStats, PeerLoad, jitter};
+use super::request::{IdentityKey, PeerKey, Protocol, Request};
+use super::response::Response;
 use super::settings::TransportSettings;
-use super::stats::{ConnectionStats, PeerLoad};
 use super::tls::TlsConfigs;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
-
-const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
-const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// How often a peer with requests in flight over HTTP/2 is tested.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-
-type HttpsClient = legacy::Client<TlsConnector, HandoverBody>;
 
 /// A client with connections of its own, and a bulkhead, for each origin and identity.
 pub(super) struct HttpsPeers {
@@ -86,7 +68,7 @@ impl HttpsPeers {
         let mut attempt = 1;
         loop {
             let trial = peer.trial()?;
-            let result = exchange(&peer.client, request, self.settings.max_response).await;
+            let result = https_client::exchange(&peer.client, request, self.settings.max_response).await;
             trial.end(&result);
             match result {
                 Err(error) if error.may_resend(attempt, request.deadline) => {
@@ -145,7 +127,7 @@ impl HttpsPeers {
     fn client(&self, key: &PeerKey, request: &Request) -> Result<HttpsClient, SendError> {
         let (lookups, tenant, guarded) = (self.lookups.clone(), request.tenant.clone(), key.guarded);
         let resolver = HostResolver { lookups, tenant, guarded };
-        client(&self.tls, &self.settings, key, &request.identity, resolver)
+        https_client::connect(&self.tls, &self.settings, key, &request.identity, resolver)
             .map_err(|error| SendError::not_sent(FailureCause::Tls, error))
     }
 
@@ -289,108 +271,4 @@ impl Drop for RequestTrial<'_> {
             self.peer.fate().probing = false;
         }
     }
-}
-
-fn client(
-    tls: &TlsConfigs,
-    settings: &TransportSettings,
-    key: &PeerKey,
-    identity: &ClientIdentity,
-    resolver: HostResolver,
-) -> Result<HttpsClient, String> {
-    let tls = Arc::new(tls.config(identity, ALPN).map_err(|error| error.to_string())?);
-    let connector = TlsConnector::new(key.origin.clone(), tls, resolver, settings.connect_timeout);
-    let mut client = legacy::Client::builder(TokioExecutor::new());
-    client
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(settings.https_idle_timeout)
-        .http2_max_header_list_size(MAX_HEADER_LIST)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .http2_keep_alive_timeout(settings.ping_timeout);
-    Ok(client.build(connector))
-}
-
-async fn exchange(client: &HttpsClient, request: &Request, most: usize) -> Result<Response, SendError> {
-    let (body, handover) = HandoverBody::new(request.body.clone());
-    let result = match timeout_at(request.deadline, respond(client, request, body, most)).await {
-        Ok(result) => result,
-        Err(_) => Err(SendError::unknown(FailureCause::Deadline, "no answer came in time")),
-    };
-    result.map_err(|error| match handover.revoke() {
-        true => SendError { delivery: RequestState::NotSent, ..error },
-        false => error,
-    })
-}
-
-async fn respond(
-    client: &HttpsClient,
-    request: &Request,
-    body: HandoverBody,
-    most: usize,
-) -> Result<Response, SendError> {
-    let invalid = |error: http::Error| SendError::not_sent(FailureCause::InvalidRequest, error.to_string());
-    let url = format!("{}{}", request.origin, request.path);
-    let url = Uri::try_from(url).map_err(|error| invalid(error.into()))?;
-    let mut sent = http::Request::new(body);
-    *sent.method_mut() = request.method.clone();
-    *sent.uri_mut() = url;
-    *sent.headers_mut() = request.all_headers();
-    let too_many = limit_informational(&mut sent);
-    let response = tokio::select! {
-        biased;
-        // The connection ends with the request that is given up here.
-        () = too_many.notified() => {
-            return Err(SendError::unknown(FailureCause::Protocol, "too many informational answers"));
-        }
-        response = client.request(sent) => response.map_err(|error| fate(&error))?,
-    };
-    let (head, mut incoming) = response.into_parts();
-    let (status, headers) = (head.status.as_u16(), head.headers);
-    let mut body = AnswerBody::new(most, request.payer.as_ref());
-    while let Some(frame) = incoming.frame().await {
-        let Ok(piece) = frame.map_err(|error| fate(&error))?.into_data() else { continue };
-        body.push(&piece)
-            .map_err(|cause| SendError::unknown(cause, format!("at most {most} bytes are read")))?;
-    }
-    let (body, reserved) = body.finish();
-    let (waited, connection) = (Duration::ZERO, ConnectionHandle(None));
-    Ok(Response { status, headers, body, reserved, waited, connection })
-}
-
-/// A request that found no connection, or that the peer says it did not process, was not sent; of any other
-/// one nothing is known here.
-fn fate(error: &(dyn Error + 'static)) -> SendError {
-    let detail = chain(error).map(|error| error.to_string()).collect::<Vec<_>>().join(": ");
-    if let Some(error) = find::<DialError>(error) {
-        return SendError::not_sent(error.cause.clone(), error.detail.clone());
-    }
-    if find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect) {
-        return SendError::not_sent(FailureCause::Connect, detail);
-    }
-    if let Some(error) = find::<h2::Error>(error).filter(|error| error.is_remote()) {
-        match error.reason() {
-            Some(Reason::REFUSED_STREAM) if error.is_reset() => {
-                return SendError::not_sent(FailureCause::Refused, detail);
-            }
-            // h2 tells it of the streams above the last one that the peer looked at.
-            Some(Reason::NO_ERROR) if error.is_go_away() => {
-                return SendError::not_sent(FailureCause::GoAway { code: 0, reason: None }, detail);
-            }
-            _ => {}
-        }
-    }
-    SendError::unknown(FailureCause::ConnectionLost, detail)
-}
-
-/// An error and all that caused it, with what `io::Error` hides inside.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
-    })
-}
-
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    chain(error).find_map(|error| error.downcast_ref::<E>())
 }

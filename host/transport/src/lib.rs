@@ -7,39 +7,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pushlet_model::tenant::TenantId;
+use request::PeerKey;
 
+use dial::DnsLookups;
 use http2::Http2Pools;
 use https::HttpsPeers;
-use lookup::DnsLookups;
-use message::PeerKey;
+use pushlet_model::tenant::TenantId;
 use tls::TlsConfigs;
 
-pub use breaker::BreakerState;
 pub use error::{FailureCause, RequestState, SendError, SetupError};
-pub use message::{ClientIdentity, Protocol, Request, TlsCertificate};
-pub use origin::{Origin, OriginError};
+pub use peer::{BreakerState, ConnectionStats};
+pub use request::{ClientIdentity, Origin, OriginError, Protocol, Request, TlsCertificate};
 pub use response::{ConnectionHandle, Response};
 pub use settings::TransportSettings;
-pub use stats::ConnectionStats;
+pub use tls::{ClientError, http_client, read_certificates};
 
-mod answer_body;
-mod breaker;
-mod connector;
 mod dial;
 mod error;
 mod frames;
 mod guard;
-mod handover;
 mod http2;
-pub mod http_client;
 mod https;
-mod lookup;
-mod message;
-mod origin;
+mod https_client;
+mod peer;
+mod request;
 mod response;
 mod settings;
-mod stats;
 mod tls;
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::client::TlsStream;
 
-use super::observer::{ConnectionRecord, ObservedStream};
 use super::state::ConnectionId;
 use crate::error::{DialError, FailureCause};
+use crate::frames::{ConnectionRecord, ObservedStream};
 
 /// Bytes of a response's headers, as HPACK counts them.
 const MAX_HEADER_LIST: u32 = 16 * 1024;

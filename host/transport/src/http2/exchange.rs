@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -13,12 +12,11 @@ use http::{HeaderMap, Uri, Version};
 use tokio::time::timeout_at;
 
 use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
-use super::observer::ConnectionRecord;
 use super::pool::{StreamLease, StreamOrigin};
-use crate::answer_body::AnswerBody;
 use crate::error::{FailureCause, RequestState, SendError};
-use crate::message::Request;
-use crate::response::{ConnectionHandle, Response};
+use crate::frames::ConnectionRecord;
+use crate::request::Request;
+use crate::response::{AnswerBody, ConnectionHandle, Response};
 use pushlet_quota::account::{Account, MemoryReservation};
 
 /// Sends the request over the leased stream.

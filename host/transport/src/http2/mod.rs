@@ -9,25 +9,22 @@ use futures_util::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-use super::dial::HostResolver;
+use super::dial::{DnsLookups, HostResolver};
 use super::error::{FailureCause, SendError};
-use super::lookup::DnsLookups;
-use super::message::{IdentityKey, PeerKey, Protocol, Request};
+use super::peer::ConnectionStats;
+use super::request::{IdentityKey, PeerKey, Protocol, Request};
 use super::response::Response;
 use super::settings::TransportSettings;
-use super::stats::ConnectionStats;
 use super::tls::TlsConfigs;
 use pool::{AcquireError, ConnectionPool, StreamLease};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 
 mod connection;
-mod driver;
 mod exchange;
-mod keeper;
-mod observer;
 pub(super) mod pool;
 mod state;
+mod tasks;
 
 const SHARDS: usize = 16;
 /// How often pools that have ended are removed.
@@ -155,7 +152,7 @@ impl Http2Pools {
         if pools.get(key).is_some_and(|pool| pool.has_ended()) {
             pools.remove(key);
         }
-        let make = || keeper::start(key.clone(), resolver, Arc::new(config), self.settings.clone());
+        let make = || tasks::start(key.clone(), resolver, Arc::new(config), self.settings.clone());
         let found = pools.get_or_insert_with(tenant, key, 1, |pool| !pool.is_busy(), make);
         found.map_err(|_| SendError::too_many_peers(&request.origin))
     }

@@ -10,12 +10,11 @@ use tokio::time::timeout_at;
 
 use super::connection::Http2Connection;
 use super::state::{ConnectionId, PoolAction, PoolLimits, PoolState, QueueTicket, StreamAdmission};
-use crate::breaker::{BackoffPolicy, jitter};
 use crate::dial::HostResolver;
 use crate::error::{DialError, FailureCause, SendError};
-use crate::message::PeerKey;
+use crate::peer::{BackoffPolicy, PeerLoad, jitter};
+use crate::request::PeerKey;
 use crate::settings::TransportSettings;
-use crate::stats::PeerLoad;
 use pushlet_model::tenant::TenantId;
 use pushlet_model::warnings::RepeatedWarning;
 

@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::breaker::{BackoffPolicy, BreakerState, CircuitBreaker};
-use crate::stats::PeerLoad;
+use crate::peer::{BackoffPolicy, BreakerState, CircuitBreaker, PeerLoad};
 
 pub type ConnectionId = u64;
 pub type QueueTicket = u64;

@@ -1,10 +1,12 @@
-//! When to try a peer again: exponential back-off with jitter, and a circuit breaker on top of it.
-//!
-//! Pure: time and randomness are arguments.
+//! The state of a peer: its circuit breaker (exponential back-off with jitter), its load, and the statistics of its
+//! connections. Time and randomness are arguments.
 
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
+
+use super::request::{Origin, PeerKey, Protocol};
+use pushlet_model::tenant::TenantId;
 
 /// The pauses between failures.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +99,48 @@ pub(super) fn jitter() -> u32 {
     // Without randomness all pauses have their least length; nothing else depends on it.
     let _ = SystemRandom::new().fill(&mut bytes);
     u32::from_be_bytes(bytes)
+}
+
+/// Figures of one origin and identity, for metrics.
+#[derive(Debug, Clone)]
+pub struct ConnectionStats {
+    /// Of those that use it, the tenant that used it first.
+    pub tenant: TenantId,
+    pub origin: Origin,
+    /// `anonymous`, or `certificate:` or `token:` and the beginning of the digest.
+    pub identity: String,
+    pub protocol: Protocol,
+    /// Open connections; not known, and 0, for [`Protocol::Https`].
+    pub connections: usize,
+    /// Requests in flight.
+    pub streams: usize,
+    /// Requests that wait.
+    pub queued: usize,
+    pub breaker: BreakerState,
+}
+
+/// The load of one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PeerLoad {
+    pub connections: usize,
+    pub streams: usize,
+    pub waiting: usize,
+    pub breaker: BreakerState,
+}
+
+impl ConnectionStats {
+    pub(super) fn new(tenant: &TenantId, key: &PeerKey, protocol: Protocol, load: PeerLoad) -> Self {
+        ConnectionStats {
+            tenant: tenant.clone(),
+            origin: key.origin.clone(),
+            identity: key.identity.to_string(),
+            protocol,
+            connections: load.connections,
+            streams: load.streams,
+            queued: load.waiting,
+            breaker: load.breaker,
+        }
+    }
 }
 
 #[cfg(test)]
