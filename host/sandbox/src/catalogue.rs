@@ -6,11 +6,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::built_in::BUILT_IN;
+use super::BUILT_IN;
 use super::error::LoadError;
 use super::limits::ComponentTrust;
-use super::load::Provider;
-use super::loader::ProviderLoader;
+use super::provider::{Provider, ProviderLoader};
 use pushlet_model::tenant::TenantId;
 
 /// All providers that requests can name. Looking one up takes no lock.

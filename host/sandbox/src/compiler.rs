@@ -1,16 +1,24 @@
-//! The parent's side of compiling: a child process for each component, with bounds that hold whatever it does.
+//! Compiling: a child process for each uploaded component (`pushlet compile`), with bounds that hold whatever it does.
+//!
+//! Compiling a stranger's code can cost any amount of time and memory, and cannot be interrupted. So it happens
+//! in a process that limits itself before it reads the first byte, and that its parent can kill. The compiler is large;
+//! if a component makes it do something else, nothing is within reach: no privileges, no files, no sockets,
+//! no other process. The component comes in at stdin, the artefact goes out at stdout, the reason of a failure to stderr.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, nice, set_parent_process_death_signal, setrlimit,
+    waitid,
+};
 
 use super::error::{LoadError, excerpt};
-use super::worker::{INVALID, NOTE, OUT_OF_MEMORY};
+use super::sandbox;
 
 /// How often a running child is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -177,4 +185,189 @@ fn read(pipe: Option<impl Read>, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     pipe.map(|pipe| pipe.take(most).read_to_end(&mut bytes)).transpose()?;
     Ok(bytes)
+}
+
+/// The component is at fault; stderr says how.
+pub(super) const INVALID: u8 = 3;
+/// There was no memory left.
+pub(super) const OUT_OF_MEMORY: u8 = 4;
+
+/// How much less than others it is served when the processor is wanted.
+const NICENESS: i32 = 10;
+/// Seconds between the signal that can be caught and the one that cannot.
+const GRACE: u64 = 1;
+
+/// How what is no complaint begins on stderr.
+pub(super) const NOTE: &str = "note: ";
+
+/// Bounds this process to `memory` bytes of address space and `cpu` seconds, and compiles stdin to stdout.
+pub fn compile(memory: u64, cpu: u64) -> ExitCode {
+    match limit_resources(memory, cpu).map_err(wasmtime::Error::from).and_then(|()| compile_confined()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = write!(io::stderr(), "{error:#}");
+            let starved = error.chain().any(|cause| {
+                cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::OutOfMemory)
+            });
+            ExitCode::from(if starved { OUT_OF_MEMORY } else { INVALID })
+        }
+    }
+}
+
+fn limit_resources(memory: u64, cpu: u64) -> io::Result<()> {
+    let limit =
+        |resource, soft, hard| setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) });
+    limit(Resource::As, memory, memory)?;
+    limit(Resource::Cpu, cpu, cpu + GRACE)?;
+    limit(Resource::Core, 0, 0)?;
+    limit(Resource::Fsize, 0, 0)?;
+    limit(Resource::Nofile, 16, 16)?;
+    #[cfg(target_os = "linux")]
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // Where it may not, it is served like everybody.
+    let _ = nice(NICENESS);
+    Ok(())
+}
+
+fn compile_confined() -> wasmtime::Result<()> {
+    for kept in confine() {
+        // The parent reads it, and it is no reason not to compile.
+        let _ = writeln!(io::stderr(), "{NOTE}{kept}");
+    }
+    compile_stdin()
+}
+
+fn compile_stdin() -> wasmtime::Result<()> {
+    let mut component = Vec::new();
+    io::stdin().read_to_end(&mut component)?;
+    let artefact = sandbox::compiling_engine()?.precompile_component(&component)?;
+    io::stdout().write_all(&artefact)?;
+    Ok(())
+}
+
+/// Gives everything up that compiling does not need, for this thread and those that it starts. Answers what this
+/// kernel cannot take away.
+#[cfg(target_os = "linux")]
+pub(super) fn confine() -> Vec<String> {
+    // The filter comes with the promise that no program that is run gets new privileges.
+    let steps = [("capabilities", linux::drop_capabilities()), ("system calls", linux::filter_calls())];
+    let failed = steps.into_iter().filter_map(|(what, result)| Some((what, result.err()?)));
+    failed.map(|(what, error)| format!("it keeps its {what}: {error}")).collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn confine() -> Vec<String> {
+    vec!["it is confined on Linux only".to_owned()]
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::collections::BTreeMap;
+
+    use caps::CapSet;
+    use seccompiler::SeccompCmpArgLen::Dword;
+    use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
+    use seccompiler::{
+        BackendError, BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    };
+
+    /// System calls that are allowed whatever their arguments: memory, time, locks, signals to itself, the end.
+    const ALWAYS: [libc::c_long; 18] = [
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        libc::SYS_futex,
+        libc::SYS_clock_gettime,
+        libc::SYS_getrandom,
+        libc::SYS_sched_yield,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_sigaltstack,
+        libc::SYS_restart_syscall,
+        libc::SYS_getpid,
+        libc::SYS_gettid,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ];
+
+    /// In this order: what is in effect must be permitted.
+    pub(super) fn drop_capabilities() -> Result<(), String> {
+        let sets = [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable];
+        sets.into_iter().try_for_each(|set| caps::clear(None, set)).map_err(|error| error.to_string())
+    }
+
+    /// Refuses every other call. It fails, it does not kill: libraries ask for this and that and go on without.
+    pub(super) fn filter_calls() -> Result<(), String> {
+        let filter = filter().map_err(|error| error.to_string())?;
+        seccompiler::apply_filter(&filter).map_err(|error| error.to_string())
+    }
+
+    fn filter() -> Result<BpfProgram, BackendError> {
+        let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> =
+            ALWAYS.into_iter().map(|call| (call, Vec::new())).collect();
+        let rule = |conditions: Vec<Result<SeccompCondition, BackendError>>| {
+            SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
+        };
+        let argument = |index, value: u32| SeccompCondition::new(index, Dword, Eq, value.into());
+        // Descriptors that the server's own parent left open are of no use here.
+        rules.insert(libc::SYS_read, vec![rule(vec![argument(0, 0)])?]);
+        for call in [libc::SYS_write, libc::SYS_writev] {
+            rules.insert(call, vec![rule(vec![argument(0, 1)])?, rule(vec![argument(0, 2)])?]);
+        }
+        // Memory of no file, and none that can be executed.
+        let not_executable = || SeccompCondition::new(2, Dword, MaskedEq(libc::PROT_EXEC as u64), 0);
+        rules.insert(libc::SYS_mmap, vec![rule(vec![not_executable(), argument(4, u32::MAX)])?]);
+        rules.insert(libc::SYS_mprotect, vec![rule(vec![not_executable()])?]);
+        // For `abort`.
+        rules.insert(libc::SYS_tgkill, vec![rule(vec![argument(0, std::process::id())])?]);
+        let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+        let refused = SeccompAction::Errno(libc::EPERM as u32);
+        SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)?.try_into()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::{ErrorKind, Read as _};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::UnixStream;
+    use std::process::Command;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn one_that_compiles_reaches_no_file_socket_or_process() {
+        let open = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = open.local_addr().unwrap();
+        let mut left_open = File::open("/proc/self/status").unwrap();
+        // The filter is for one thread, and ends with it.
+        let confined = thread::spawn(move || {
+            let kept = confine();
+            let mut byte = [0];
+            let tried = [
+                ("open", File::open("/etc/hostname").map(drop).map_err(|error| error.kind())),
+                ("create", fs::write("/tmp/x", "x").map_err(|error| error.kind())),
+                ("list", fs::read_dir("/").map(drop).map_err(|error| error.kind())),
+                ("connect", TcpStream::connect(address).map(drop).map_err(|error| error.kind())),
+                ("listen", TcpListener::bind("127.0.0.1:0").map(drop).map_err(|error| error.kind())),
+                ("datagram", UdpSocket::bind("127.0.0.1:0").map(drop).map_err(|error| error.kind())),
+                ("pair", UnixStream::pair().map(drop).map_err(|error| error.kind())),
+                ("run", Command::new("/bin/true").status().map(drop).map_err(|error| error.kind())),
+                ("left open", left_open.read(&mut byte).map(drop).map_err(|error| error.kind())),
+            ];
+            (kept, tried)
+        });
+        let (kept, tried) = confined.join().unwrap();
+        assert!(kept.is_empty(), "{kept:?}");
+        for (what, result) in tried {
+            assert_eq!(result, Err(ErrorKind::PermissionDenied), "{what}");
+        }
+        assert!(File::open("/etc/hostname").is_ok() || File::open("/etc/passwd").is_ok());
+    }
 }

@@ -6,24 +6,24 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinError;
 use wasmtime::Store;
+use wasmtime::component::InstancePre;
 
-use super::bounds::CallBounds;
 use super::breaker::{CallVerdict, QuarantineBreaker};
 use super::check::{self, Exchange, Message, PreparedRequests};
 use super::error::ProviderError;
 use super::guest::GuestState;
-use super::idle::IdleInstances;
-use super::limits::{ComponentTrust, InstanceIsolation};
-use super::loaded::LoadedComponent;
+use super::instance::IdleInstances;
+use super::limits::{CallBounds, ComponentTrust, InstanceIsolation, TenantQuota};
 use super::log::GuestLog;
-use super::management::{CollectionItems, items};
-use super::tenant_quota::TenantQuota;
+use super::management::{CollectionItems, CollectionManager, items};
+use super::sandbox::Sandbox;
 use super::usage::ProviderUsage;
-use pushlet_model::contract::codec::{Answer, Reply};
+use pushlet_model::contract::codec::{self, Answer, Reply};
 use pushlet_model::contract::management::{self, Operation, Response};
 use pushlet_model::contract::manifest::ProviderManifest;
-use pushlet_model::contract::{Application, Context, Notification, Outcome, Rejection, Target, codec};
+use pushlet_model::contract::{Application, Context, Notification, Outcome, Rejection, Target};
 use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::MemoryReservation;
 
 /// One component for one tenant.
 ///
@@ -310,4 +310,19 @@ impl Instances {
             Err(mut outcome) => self.checked(check::outcome(&mut outcome)).map(|()| Err(outcome)),
         }
     }
+}
+
+/// What all instances of a component share.
+pub(super) struct LoadedComponent {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) component: InstancePre<GuestState>,
+    pub(super) codec: codec::GuestIndices,
+    pub(super) manifest: ProviderManifest,
+    pub(super) manager: Option<CollectionManager>,
+    pub(super) trust: ComponentTrust,
+    pub(super) digest: String,
+    /// Its code, on the account of its tenant, for as long as anything may still call it.
+    pub(super) _code: Option<MemoryReservation>,
+    #[cfg(feature = "native")]
+    pub(super) native: Option<&'static dyn crate::native::NativeCodec>,
 }

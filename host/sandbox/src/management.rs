@@ -7,14 +7,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use wasmtime::component::InstancePre;
 
-use super::bounds::CallBounds;
-use super::check;
 use super::error::{LoadError, ProviderError, invalid};
 use super::guest::GuestState;
 use super::instance::GuestInstance;
+use super::limits::CallBounds;
 use super::log::GuestLog;
-use super::manifest;
 use super::sandbox::Sandbox;
+use super::{check, manifest};
 use pushlet_model::contract::management::{self, Action, Collection, Item, Operation};
 
 const MOST_COLLECTIONS: usize = 20;

@@ -1,21 +1,23 @@
-//! The engine, and everything that all components share.
+//! The engine (wasmtime), its limits of the machine and the clock that interrupts guests; and everything else that all
+//! components share.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::component::{self, InstancePre, Linker};
-use wasmtime::{Engine, Store};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Strategy,
+    WasmBacktraceDetails,
+};
 
-use super::bounds::CallBounds;
-use super::engine;
 use super::error::ProviderError;
 use super::guest::{self, GuestState};
-use super::idle::IdlePool;
-use super::instance::GuestInstance;
-use super::limits::SandboxLimits;
+use super::instance::{GuestInstance, IdlePool};
+use super::limits::{CallBounds, SandboxLimits, TICK, TenantQuotas};
 use super::log::GuestLog;
-use super::tenant_quota::TenantQuotas;
 use super::usage::{ProviderUsages, SandboxStats};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::{self, TenantId};
@@ -38,14 +40,14 @@ pub struct Sandbox {
     /// The number of live instances.
     pub(super) alive: Arc<AtomicUsize>,
     on_quarantine: OnceLock<OnQuarantine>,
-    _tickers: [engine::IntervalThread; 2],
+    _tickers: [IntervalThread; 2],
 }
 
 impl Sandbox {
     /// Fails only if the machine cannot run the sandbox (no memory to reserve, no thread).
     /// `accounts`: what uploaded components use is charged there.
     pub fn new(limits: SandboxLimits, accounts: Arc<Accounts>) -> Result<Arc<Self>, Error> {
-        let engine = engine::new(&limits).map_err(Error::internal)?;
+        let engine = new_engine(&limits).map_err(Error::internal)?;
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker).map_err(Error::internal)?;
         let idle = Arc::<IdlePool>::default();
@@ -122,10 +124,118 @@ fn tickers(
     engine: &Engine,
     idle: &Arc<IdlePool>,
     idle_for: Duration,
-) -> std::io::Result<[engine::IntervalThread; 2]> {
+) -> std::io::Result<[IntervalThread; 2]> {
     let engine = engine.clone();
-    let epoch = engine::IntervalThread::start("epoch", engine::TICK, move || engine.increment_epoch())?;
+    let epoch = IntervalThread::start("epoch", TICK, move || engine.increment_epoch())?;
     let sweeps = u32::try_from(idle_for.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX);
     let idle = idle.clone();
-    Ok([epoch, engine::IntervalThread::start("idle", SWEEP, move || idle.sweep(sweeps))?])
+    Ok([epoch, IntervalThread::start("idle", SWEEP, move || idle.sweep(sweeps))?])
+}
+
+/// Free memory slots that keep something …
+const KEPT_SLOTS: u32 = 64;
+/// … and how many bytes each.
+const KEPT_PER_SLOT: usize = 512 << 10;
+
+/// Makes the engine. Everything that is not needed is off: threads, GC, exceptions, 64-bit memories.
+pub(super) fn new_engine(limits: &SandboxLimits) -> wasmtime::Result<Engine> {
+    match Engine::new(&engine_config(limits, Enabled::Yes)) {
+        Ok(engine) => Ok(engine),
+        // PAGEMAP_SCAN came with Linux 6.7; without it a fresh instance costs more, and nothing else changes.
+        Err(_) => Engine::new(&engine_config(limits, Enabled::No)),
+    }
+}
+
+/// An engine that compiles for [`new`]'s, on one thread, and runs nothing.
+pub(super) fn compiling_engine() -> wasmtime::Result<Engine> {
+    Engine::new(code_config().parallel_compilation(false))
+}
+
+fn engine_config(limits: &SandboxLimits, pagemap_scan: Enabled) -> Config {
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool_config(limits, pagemap_scan)));
+    config
+}
+
+/// All that decides what compiled code looks like.
+fn code_config() -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .wasm_gc(false)
+        .wasm_function_references(false)
+        .wasm_exceptions(false)
+        .gc_support(false)
+        .wasm_threads(false)
+        .wasm_memory64(false)
+        // What a computation gives must not depend on the machine.
+        .wasm_relaxed_simd(false)
+        .cranelift_nan_canonicalization(true)
+        // The difference is what host functions have, and guests call none that needs much.
+        .max_wasm_stack(512 << 10)
+        .async_stack_size(1 << 20)
+        .memory_init_cow(true)
+        .memory_reservation(4 << 30)
+        .memory_guard_size(32 << 20)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(8));
+    config
+}
+
+fn pool_config(limits: &SandboxLimits, pagemap_scan: Enabled) -> PoolingAllocationConfig {
+    let instances = limits.instances;
+    let mut pool = PoolingAllocationConfig::new();
+    // A component made from Python has 38 core instances, one from QuickJS three memories.
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(4).max(64))
+        .total_memories(instances.saturating_add(4))
+        .total_tables(instances.saturating_mul(2).max(64))
+        .total_stacks(instances)
+        .total_gc_heaps(0)
+        .max_core_instances_per_component(64)
+        .max_memories_per_component(4)
+        .max_tables_per_component(64)
+        .max_memory_size(limits.memory)
+        .table_elements(limits.table_elements)
+        // Kept so that the next instance of the same component starts without page faults. The product of
+        // these two is what free slots may hold of the machine's memory.
+        .linear_memory_keep_resident(KEPT_PER_SLOT)
+        .table_keep_resident(16 << 10)
+        .max_unused_warm_slots(KEPT_SLOTS)
+        .pagemap_scan(pagemap_scan);
+    pool
+}
+
+/// Calls a function at regular intervals until it is dropped. An OS thread of its own: a runtime's task would
+/// stand still exactly when guests keep all workers busy.
+pub(super) struct IntervalThread {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IntervalThread {
+    pub(super) fn start(
+        name: &str,
+        period: Duration,
+        act: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(period) {
+                act();
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for IntervalThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }

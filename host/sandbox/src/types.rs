@@ -10,7 +10,7 @@ use wasmparser::component_types::{
 };
 use wasmparser::types::TypesRef;
 
-use super::built_in::BUILT_IN;
+use super::BUILT_IN;
 use super::inspect::{ComponentTypes, INTERFACES, TYPES};
 
 /// Types of an interface that are written out.

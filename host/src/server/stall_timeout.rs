@@ -11,8 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::connection::ConnectionState;
-use super::stream::stalled;
-use super::transfer_pace::TransferPace;
+use super::transfer_pace::{TransferPace, stalled};
 use pushlet_settings::LimitsConfig;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).

@@ -14,10 +14,10 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Sleep;
 
 use super::connection::InFlight;
-use super::transfer_pace::TransferPace;
+use super::transfer_pace::{TransferPace, stalled};
 
 /// Bytes that are handed over at once.
 const PIECE: usize = 16 << 10;
@@ -177,15 +177,6 @@ async fn until_stalled<F: Future>(future: F, stream: Arc<AnswerStream>, mut pace
         stalled(&mut timer, pace.wait(), cx).map(|_| tracing::debug!("an answer was not read in time"))
     })
     .await;
-}
-
-/// Ready when the time has come; else the task is woken then.
-pub fn stalled(timer: &mut Option<Pin<Box<Sleep>>>, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-    if timer.deadline() != until {
-        timer.as_mut().reset(until);
-    }
-    timer.as_mut().poll(cx)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! How far a transfer lags behind the minimum data rate.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Only time in which the other side is waited for counts, so a transfer that has nothing to say is never late. What
 /// was fast for a while is no credit: the lag is never less than nothing.
@@ -42,6 +44,15 @@ impl TransferPace {
             self.lag = self.lag.saturating_sub(made_up);
         }
     }
+}
+
+/// Ready when the time has come; else the task is woken then.
+pub fn stalled(timer: &mut Option<Pin<Box<Sleep>>>, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+    if timer.deadline() != until {
+        timer.as_mut().reset(until);
+    }
+    timer.as_mut().poll(cx)
 }
 
 #[cfg(test)]
