@@ -9,9 +9,8 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::arguments::{confirm, deletion, given, id, pairs, split};
-use super::print;
 use super::server::ApiClient;
+use super::terminal::{self, confirm, deletion, given, id, pairs, split};
 use pushlet_settings::Problem;
 
 const EXAMPLES: &str = "\
@@ -80,24 +79,28 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem
         }
         "channels" => {
             let answer = server.get(&["applications", application, "channels"]).await?;
-            return if inner.get_flag("json") { print::json(&answer) } else { print::object(&answer) };
+            return if inner.get_flag("json") {
+                terminal::print_json(&answer)
+            } else {
+                terminal::print_object(&answer)
+            };
         }
         _ => return list(server, inner.get_flag("json")).await,
     };
-    if inner.get_flag("json") { print::json(&shown) } else { print::object(&shown) }
+    if inner.get_flag("json") { terminal::print_json(&shown) } else { terminal::print_object(&shown) }
 }
 
 fn listed(answer: &Value, name: &str, columns: &[(&str, &str)], as_json: bool) -> Result<(), Problem> {
     if as_json {
-        return print::json(answer);
+        return terminal::print_json(answer);
     }
-    print::table(answer[name].as_array().map(Vec::as_slice).unwrap_or_default(), columns)
+    terminal::print_table(answer[name].as_array().map(Vec::as_slice).unwrap_or_default(), columns)
 }
 
 async fn list(server: &ApiClient, as_json: bool) -> Result<(), Problem> {
     let all = server.all("applications").await?;
     if as_json {
-        return print::json(&json!({ "applications": all, "next": null }));
+        return terminal::print_json(&json!({ "applications": all, "next": null }));
     }
     let columns = [
         ("ID", "/id"),
@@ -106,7 +109,7 @@ async fn list(server: &ApiClient, as_json: bool) -> Result<(), Problem> {
         ("CREDENTIAL", "/credential/credential"),
         ("ENDS", "/credential/not_after"),
     ];
-    print::table(&all, &columns)
+    terminal::print_table(&all, &columns)
 }
 
 fn registration(matches: &ArgMatches) -> Result<Value, Problem> {

@@ -2,12 +2,11 @@
 //! variables alone.
 
 mod applications;
-mod arguments;
-mod print;
 mod providers;
 mod send;
 mod server;
 mod tenants;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

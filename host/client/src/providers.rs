@@ -7,9 +7,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::arguments::{confirm, deletion, given, id};
-use super::print;
 use super::server::ApiClient;
+use super::terminal::{self, confirm, deletion, given, id};
 use pushlet_settings::Problem;
 
 pub fn command() -> Command {
@@ -74,12 +73,12 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem
         }
         "log" => {
             let log = server.get(&["providers", name, "log"]).await?;
-            return if as_json { print::json(&log) } else { print_log(&log) };
+            return if as_json { terminal::print_json(&log) } else { print_log(&log) };
         }
         _ => {
             let providers = server.get(&["status"]).await?["providers"].take();
             if as_json {
-                return print::json(&json!({ "providers": providers }));
+                return terminal::print_json(&json!({ "providers": providers }));
             }
             let columns = [
                 ("NAME", "/name"),
@@ -87,19 +86,22 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem
                 ("FAILURES", "/failures"),
                 ("QUARANTINED", "/quarantined"),
             ];
-            return print::table(providers.as_array().map(Vec::as_slice).unwrap_or_default(), &columns);
+            return terminal::print_table(
+                providers.as_array().map(Vec::as_slice).unwrap_or_default(),
+                &columns,
+            );
         }
     };
-    if as_json { print::json(&shown) } else { print::object(&shown) }
+    if as_json { terminal::print_json(&shown) } else { terminal::print_object(&shown) }
 }
 
 fn print_log(log: &Value) -> Result<(), Problem> {
     let refused = log.get("refused_upload");
     for version in log["versions"].as_array().into_iter().flatten().chain(refused) {
-        print::line(&format!("== {}", version["digest"].as_str().unwrap_or_default()))?;
+        terminal::print_line(&format!("== {}", version["digest"].as_str().unwrap_or_default()))?;
         for line in version["log"].as_str().unwrap_or_default().lines() {
             // Set in, so that no line of a component looks like one of ours.
-            print::line(&format!("  {line}"))?;
+            terminal::print_line(&format!("  {line}"))?;
         }
     }
     Ok(())

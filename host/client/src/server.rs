@@ -8,7 +8,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::arguments::given;
+use super::terminal::given;
 use pushlet_settings::Problem;
 use pushlet_transport::http_client;
 

@@ -4,9 +4,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::arguments::{confirm, deletion, id, pairs};
-use super::print;
 use super::server::ApiClient;
+use super::terminal::{self, confirm, deletion, id, pairs};
 use pushlet_settings::Problem;
 
 pub fn command() -> Command {
@@ -87,14 +86,14 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem
             return list(&all, "tenants", &[("ID", "/id"), ("SUSPENDED", "/suspended")], as_json);
         }
     };
-    if as_json { print::json(&shown) } else { print::object(&shown) }
+    if as_json { terminal::print_json(&shown) } else { terminal::print_object(&shown) }
 }
 
 fn list(all: &Value, name: &str, columns: &[(&str, &str)], as_json: bool) -> Result<(), Problem> {
     if as_json {
-        return print::json(all);
+        return terminal::print_json(all);
     }
-    print::table(&all[name].as_array().cloned().unwrap_or_default(), columns)
+    terminal::print_table(&all[name].as_array().cloned().unwrap_or_default(), columns)
 }
 
 fn seconds(name: &'static str, help: &'static str) -> Arg {

@@ -8,8 +8,6 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
-#[cfg(feature = "simulator")]
-use super::simulator_flags;
 use crate::simulator;
 use pushlet_client as client;
 use pushlet_settings::keys::{ConfigKey, KEYS};
@@ -78,7 +76,7 @@ impl CommandLine {
         let matches = command(&endpoint_flags(&arguments)).try_get_matches_from(arguments)?;
         let (action, matches) = match matches.subcommand() {
             #[cfg(feature = "simulator")]
-            Some(("simulator", inner)) => (CommandAction::Simulator(simulator_flags::options(inner)), inner),
+            Some(("simulator", inner)) => (CommandAction::Simulator(simulator::options(inner)), inner),
             Some(("check-config", inner)) => (CommandAction::CheckConfig, inner),
             Some(("rotate-key", inner)) => {
                 let new_key_file = inner.get_one::<PathBuf>("new-key-file").cloned().unwrap_or_default();
@@ -94,13 +92,7 @@ impl CommandLine {
                 let number = |name| inner.get_one(name).copied().unwrap_or_default();
                 (CommandAction::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
             }
-            Some((_, inner)) => {
-                #[cfg(feature = "simulator")]
-                let simulator = simulator_flags::requested(inner);
-                #[cfg(not(feature = "simulator"))]
-                let simulator = None;
-                (CommandAction::Serve { simulator }, inner)
-            }
+            Some((_, inner)) => (CommandAction::Serve { simulator: simulator::requested(inner) }, inner),
             None => {
                 return Err(
                     command(&[]).error(clap::error::ErrorKind::MissingSubcommand, "a command is required")
@@ -116,8 +108,6 @@ fn command(endpoints: &[String]) -> Command {
     let serve = configurable(Command::new("serve"), endpoints)
         .about("Serve the HTTP API")
         .after_help(SERVE_EXAMPLES.replace("Examples:\n", &format!("Examples:\n{FIRST_EXAMPLE}\n")));
-    #[cfg(feature = "simulator")]
-    let serve = simulator_flags::with_flags(serve);
     let check = configurable(Command::new("check-config"), endpoints)
         .about("Check the configuration, and print what results, without secrets")
         .after_help("Example:\n  pushlet check-config --config pushlet.toml");
@@ -132,16 +122,14 @@ fn command(endpoints: &[String]) -> Command {
                 .help("File that holds the new key, 32 bytes in hex"),
         )
         .after_help(ROTATE_EXAMPLE);
-    let mut subcommands = vec![serve];
-    #[cfg(feature = "simulator")]
-    subcommands.push(simulator_flags::command());
-    subcommands.extend([check, rotate, compile()]);
     Command::new("pushlet")
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(subcommands)
+        .subcommand(simulator::with_flags(serve))
+        .subcommands(simulator::command())
+        .subcommands([check, rotate, compile()])
         .subcommands(client::commands())
         .subcommand(completions())
         .after_help(format!("Example:\n{FIRST_EXAMPLE}"))

@@ -2,20 +2,18 @@
 
 mod arguments;
 mod serve;
-mod signals;
-#[cfg(feature = "simulator")]
-mod simulator_flags;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::{bootstrap, server, simulator};
+use super::{bootstrap, server, simulator};
 use arguments::{CommandAction, CommandLine};
 use pushlet_client as client;
 use pushlet_model::escape::Escaped;
 use pushlet_sandbox as provider;
-use pushlet_settings::{self as config, Config, ConfigLayers, Problem};
+use pushlet_settings as config;
+use pushlet_settings::{Config, ConfigLayers, Problem};
 
 /// Runs the program with the arguments of its command line, of which the first is its name. Exit code 0: done;
 /// 1: it could not start; 2: the command line is wrong.
@@ -113,7 +111,7 @@ fn check(config: &Config) -> Result<(), Problem> {
 }
 
 async fn run_simulator(options: &simulator::Options) -> Result<(), Problem> {
-    let stop = signals::stop()?;
+    let stop = serve::stop_signal()?;
     let _running = simulator::alone(options).await?;
     stop.await;
     Ok(())

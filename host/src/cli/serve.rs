@@ -1,17 +1,16 @@
-//! `pushlet serve`: from the configuration to a server that has ended.
+//! `pushlet serve`: from the configuration to an orderly end.
 
-use std::net::SocketAddr;
+use std::future::Future;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
 
-use super::signals;
 use crate::server::{self, Server};
 use crate::{bootstrap, simulator};
-use pushlet_api::log;
+use pushlet_api as http;
 use pushlet_api::telemetry::Tracer;
-use pushlet_api::{self as http, UnderWay, Watch};
+use pushlet_api::{UnderWay, Watch, log};
 use pushlet_settings::{Config, Problem};
 use pushlet_transport::http_client;
 
@@ -26,7 +25,7 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
     config.limits.connections = server::connections_that_fit(config.limits.connections);
     let callers = config.callers()?;
     let tls = server::acceptor(&config.tls)?;
-    let stop = signals::stop()?;
+    let stop = stop_signal()?;
     let _simulator = match simulator {
         Some(options) => Some(simulator::start(&mut config, options).await?),
         None => None,
@@ -37,13 +36,13 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
     let watch = Watch::new(tracer, config.metrics.listen.is_some());
     let (router, under_way) = http::router(gateway.clone(), &config.limits, &callers, &watch);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let listener = listen(config.listen, scheme)?;
+    let listener = server::listen(config.listen, scheme)?;
     let (ended, mut end) = watch::channel(());
     let watching = match config.metrics.listen {
         Some(address) => {
             let router = http::watch_router(gateway.clone(), &config.limits, &watch, &under_way);
             let server = Server::new(router, UnderWay::at_most(config.limits.requests), None, &config);
-            let listener = listen(address, "http")?;
+            let listener = server::listen(address, "http")?;
             Some(tokio::spawn(server.run(listener, async move {
                 // Also when the other end is dropped.
                 let _ = end.changed().await;
@@ -65,42 +64,28 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
     Ok(())
 }
 
-/// Connections that wait to be accepted. One more is dropped by the kernel, and its caller tries again after a
-/// second; the library's own number, 128, is too few where many begin at once.
-const BACKLOG: u32 = 4096;
-
-fn listen(address: SocketAddr, scheme: &str) -> Result<TcpListener, Problem> {
-    let listener = bound(address);
-    let listening = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let (address, listener) =
-        listening.map_err(|error| Problem::new(format_args!("cannot listen on {address}: {error}")))?;
-    tracing::info!("pushlet {} is listening on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
-    Ok(listener)
+/// A future that ends with the first signal. Listening begins now.
+pub fn stop_signal() -> Result<impl Future<Output = ()>, Problem> {
+    let listen =
+        |kind| signal(kind).map_err(|error| Problem::new(format_args!("cannot listen for signals: {error}")));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let (first, stop) = oneshot::channel();
+    tokio::spawn(async move {
+        next_signal(&mut terminate, &mut interrupt).await;
+        let _ = first.send(());
+        let number = next_signal(&mut terminate, &mut interrupt).await;
+        // As a shell reports a program that a signal ended.
+        std::process::exit(128 + number);
+    });
+    Ok(async {
+        let _ = stop.await;
+    })
 }
 
-fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // So that a new process can listen while connections of the one before it end.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use futures_util::future::try_join_all;
-    use tokio::net::TcpStream;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    /// Connections are not accepted: what exceeds the backlog is not connected at all.
-    #[tokio::test]
-    async fn many_may_connect_at_once() {
-        let listener = listen("127.0.0.1:0".parse().unwrap(), "http").unwrap();
-        let address = listener.local_addr().unwrap();
-        let all = try_join_all((0..400).map(|_| TcpStream::connect(address)));
-        assert_eq!(timeout(Duration::from_secs(30), all).await.unwrap().unwrap().len(), 400);
+async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> i32 {
+    tokio::select! {
+        _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+        _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
     }
 }

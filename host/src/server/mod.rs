@@ -2,11 +2,9 @@
 
 mod connection;
 mod connections;
-mod descriptors;
+mod listener;
 mod stall_timeout;
 mod stream;
-mod tls;
-mod transfer_pace;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,15 +29,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-pub use descriptors::that_fit as connections_that_fit;
-pub use tls::acceptor;
-
 use connection::InFlight;
 use connections::{AdmittedConnection, ConnectionTable};
 use pushlet_api::{Peer, Refusal, UnderWay};
 use pushlet_settings::{Config, IpNetworks, LimitsConfig};
 use stall_timeout::StallTimeout;
 use stream::{AnswerStreams, OutgoingBody};
+
+pub use listener::{acceptor, listen, that_fit as connections_that_fit};
 
 /// Bytes of a body that are read with its head.
 const READ_AHEAD: u64 = 32 << 10;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::connection::InFlight;
-use super::transfer_pace::{TransferPace, stalled};
+use super::stall_timeout::{TransferPace, stalled};
 
 /// Bytes that are handed over at once.
 const PIECE: usize = 16 << 10;

@@ -6,6 +6,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
 use super::super::connection::ConnectionState;
+use tokio::time::Instant;
+
 use super::*;
 use pushlet_api::Peer;
 

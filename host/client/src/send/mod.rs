@@ -1,12 +1,9 @@
 //! `pushlet send`: one notification to all tokens of a file, over one stream, with constant memory.
 
-mod earlier;
-mod notification;
 mod progress;
 mod results;
 mod stop;
 mod stream;
-mod target;
 mod targets;
 
 use std::io::Write as _;
@@ -15,10 +12,10 @@ use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::print;
 use super::server::ApiClient;
+use super::terminal::{self, given, pairs};
 use progress::ProgressDisplay;
 use pushlet_settings::Problem;
 use results::ResultsFile;
@@ -104,7 +101,7 @@ pub fn command() -> Command {
                 .required(true)
                 .help("For whom it is sent"),
         )
-        .args(notification::arguments())
+        .args(notification_arguments())
         .arg(
             Arg::new("results")
                 .long("results")
@@ -123,7 +120,7 @@ pub fn command() -> Command {
 }
 
 pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<ExitCode, Problem> {
-    let header = notification::header(matches)?;
+    let header = stream_header(matches)?;
     let results = matches.get_one::<PathBuf>("results");
     let mut results = ResultsFile::open(results.map(PathBuf::as_path), matches.get_flag("resume"), &header)?;
     let all = |name| matches.get_many::<String>(name).unwrap_or_default().cloned().collect::<Vec<_>>();
@@ -143,7 +140,7 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<ExitCode, P
     let code = match (end.stopped, &end.interrupted) {
         (true, _) => STOPPED,
         (false, Some(why)) => {
-            let told = print::printable(&format!("the server ended the stream early ({why})"));
+            let told = terminal::printable(&format!("the server ended the stream early ({why})"));
             let _ = writeln!(std::io::stderr(), "pushlet: {told}");
             FAILED
         }
@@ -165,13 +162,97 @@ fn report(end: &stream::StreamEnd, progress: &ProgressDisplay, as_json: bool) ->
         if let Some(why) = &end.interrupted {
             shown["interrupted"] = why.as_str().into();
         }
-        return print::json(&shown);
+        return terminal::print_json(&shown);
     }
     match progress.skipped() {
         0 => {}
-        1 => print::line("1 target had a result already")?,
-        skipped => print::line(&format!("{skipped} targets had a result already"))?,
+        1 => terminal::print_line("1 target had a result already")?,
+        skipped => terminal::print_line(&format!("{skipped} targets had a result already"))?,
     }
-    print::line(&progress.summary())?;
-    end.examples.iter().try_for_each(|example| print::line(&format!("  {example}")))
+    terminal::print_line(&progress.summary())?;
+    end.examples.iter().try_for_each(|example| terminal::print_line(&format!("  {example}")))
+}
+
+/// Flag and name of the fields that are texts.
+const TEXTS: [(&str, &str, &str); 5] = [
+    ("title", "title", "The title"),
+    ("subtitle", "subtitle", "The line below the title"),
+    ("body", "body", "The text"),
+    ("sound", "sound", "Name of a sound"),
+    ("collapse-key", "collapse_key", "A later push with the same one takes its place"),
+];
+/// Those that are JSON.
+const VALUES: [(&str, &str, &str); 3] = [
+    ("badge", "badge", "The number on the application's icon"),
+    ("data", "data", "An object for the application"),
+    ("ttl", "ttl", "Seconds that the push service keeps it for a device that is off"),
+];
+
+pub fn notification_arguments() -> Vec<Arg> {
+    let own = |(flag, _, help): (&'static str, &'static str, &'static str), value: &'static str| {
+        Arg::new(flag).long(flag).value_name(value).help(help).help_heading("Notification")
+    };
+    let mut all: Vec<Arg> = TEXTS.map(|field| own(field, "TEXT")).into();
+    all.extend(VALUES.map(|field| own(field, "JSON")));
+    all.push(
+        own(("set", "", "Any other field, as the API and the provider name it"), "NAME=VALUE")
+            .action(ArgAction::Append),
+    );
+    all.push(
+        own(
+            ("notification", "", "A file with a notification as the API takes it; flags win over it"),
+            "FILE",
+        )
+        .value_parser(value_parser!(PathBuf)),
+    );
+    all.push(
+        Arg::new("validate-only")
+            .long("validate-only")
+            .action(ArgAction::SetTrue)
+            .help("Check everything and send nothing"),
+    );
+    all.push(
+        Arg::new("deadline")
+            .long("deadline")
+            .value_name("SECONDS")
+            .value_parser(value_parser!(f64))
+            .help("For each target"),
+    );
+    all
+}
+
+/// `{"application_id", "notification", …}`.
+pub fn stream_header(matches: &ArgMatches) -> Result<Value, Problem> {
+    let mut notification = match matches.get_one::<PathBuf>("notification") {
+        Some(file) => read_notification(file)?,
+        None => Map::new(),
+    };
+    for (flag, name, _) in TEXTS {
+        if let Some(text) = matches.get_one::<String>(flag) {
+            notification.insert(name.to_owned(), text.clone().into());
+        }
+    }
+    for (flag, name, _) in VALUES {
+        if let Some(text) = matches.get_one::<String>(flag) {
+            let value = serde_json::from_str(text);
+            let wrong = |error| Problem::new(format_args!("--{flag} {text}: it is not JSON: {error}"));
+            let value: Value = value.map_err(wrong)?;
+            notification.insert(name.to_owned(), value);
+        }
+    }
+    notification.extend(pairs(matches, "set")?);
+    let mut header = json!({ "application_id": given(matches, "application"), "notification": notification });
+    if matches.get_flag("validate-only") {
+        header["validate_only"] = true.into();
+    }
+    if let Some(seconds) = matches.get_one::<f64>("deadline") {
+        header["deadline"] = (*seconds).into();
+    }
+    Ok(header)
+}
+
+fn read_notification(file: &PathBuf) -> Result<Map<String, Value>, Problem> {
+    let wrong = |why: &dyn std::fmt::Display| Problem::new(format_args!("{}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    serde_json::from_str(&text).map_err(|error| wrong(&error))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::print;
+use crate::terminal;
 
 /// Between two measurements, and between two redraws on a terminal.
 pub const PAUSE: Duration = Duration::from_millis(200);
@@ -180,7 +180,7 @@ impl ProgressDisplay {
 
     fn counts(&self) -> String {
         let one = |(status, count): (&String, &u64)| {
-            format!("{count} {}", print::printable(&status.replace('_', " ")))
+            format!("{count} {}", terminal::printable(&status.replace('_', " ")))
         };
         if self.outcomes.is_empty() {
             return "nothing yet".to_owned();

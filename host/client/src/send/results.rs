@@ -7,7 +7,7 @@ use std::path::Path;
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
-use super::target::{FinishedTargets, Target};
+use super::targets::{FinishedTargets, Target};
 use pushlet_settings::Problem;
 
 /// Results after which another try makes no sense, or might be a second push.

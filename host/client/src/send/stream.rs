@@ -11,14 +11,12 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::earlier::RecentTargets;
 use super::progress::{self, ProgressDisplay};
 use super::results::{OTHER_SPELLING, ResultsFile};
 use super::stop::StopSignal;
-use super::target::Target;
-use super::targets::TargetReader;
-use crate::print;
+use super::targets::{RecentTargets, Target, TargetReader};
 use crate::server::ApiClient;
+use crate::terminal;
 use pushlet_settings::Problem;
 
 /// Targets that are read ahead.
@@ -256,7 +254,7 @@ fn settle(
     progress.count(status);
     if !progress.is_good(status) && end.examples.len() < EXAMPLES {
         let told = format!("{target}: {status} {} {}", text("code"), text("message"));
-        end.examples.push(print::printable(told.trim_end()));
+        end.examples.push(terminal::printable(told.trim_end()));
     }
     results.write(target, result)
 }

@@ -1,15 +1,16 @@
-//! The lines that name targets.
+//! The targets: the lines that name them, the key that identifies each, and those that were sent recently.
 
 use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use super::target::{FinishedTargets, Target, trimmed};
 use pushlet_settings::Problem;
 
 pub struct TargetReader {
@@ -124,6 +125,83 @@ fn count(file: &mut File) -> std::io::Result<u64> {
     Ok(lines)
 }
 
+/// A target on its way.
+pub struct Target {
+    /// As it stood in the file.
+    pub text: String,
+    /// As a line of the stream, without its end.
+    pub line: String,
+}
+
+impl Target {
+    /// For the results: a token as a text, a JSON line as what it is.
+    pub fn shown(text: &str) -> Value {
+        let object = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+        object.unwrap_or_else(|| text.into())
+    }
+}
+
+/// Identifies a target: the beginning of a digest.
+pub type TargetKey = [u8; 16];
+
+/// Targets that have a final result: 16 bytes for each, whatever its length.
+#[derive(Default)]
+pub struct FinishedTargets(HashSet<TargetKey>);
+
+impl FinishedTargets {
+    pub fn insert(&mut self, target: &str) {
+        self.0.insert(key(target));
+    }
+
+    pub fn contains(&self, target: &str) -> bool {
+        !self.0.is_empty() && self.0.contains(&key(target))
+    }
+}
+
+/// A JSON line may be written with other spaces.
+pub fn key(target: &str) -> TargetKey {
+    let text = trimmed(target);
+    let plain = match Target::shown(text) {
+        Value::String(_) => text.to_owned(),
+        object => object.to_string(),
+    };
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest(&SHA256, plain.as_bytes()).as_ref()[..16]);
+    key
+}
+
+/// Strips white space and byte order marks around a line.
+pub fn trimmed(line: &str) -> &str {
+    line.trim_matches(|letter: char| letter.is_ascii_whitespace() || letter == '\u{feff}')
+}
+
+/// Lines that are remembered: as many different targets as the server compares with.
+const MOST: usize = 229_376;
+
+#[derive(Default)]
+pub struct RecentTargets {
+    keys: VecDeque<TargetKey>,
+    /// The number of the next line.
+    next: u64,
+}
+
+impl RecentTargets {
+    pub fn push(&mut self, target: &str) {
+        if self.keys.len() == MOST {
+            self.keys.pop_front();
+        }
+        self.keys.push_back(key(target));
+        self.next += 1;
+    }
+
+    /// Returns true if the line of this number has another text; false if it is too long ago.
+    pub fn differs(&self, line: u64, target: &str) -> bool {
+        let first = self.next - self.keys.len() as u64;
+        let place = line.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| self.keys.get(place)).is_some_and(|earlier| *earlier != key(target))
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -154,5 +232,14 @@ mod tests {
         let quoted = r#"{"target":"c\"d"}"#;
         let expected = [r#"{"target":"a"}"#, r##"{"target":"#b"}"##, quoted, r#"{"target":{"topic":"e"}}"#];
         assert_eq!(lines.by_ref().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn lines_are_remembered_for_a_while() {
+        let mut earlier = RecentTargets::default();
+        (0..MOST + 2).for_each(|number| earlier.push(&number.to_string()));
+        assert!(earlier.differs(2, "x") && !earlier.differs(2, "2") && !earlier.differs(2, " 2 "));
+        assert!(!earlier.differs(1, "x"), "it is forgotten");
+        assert!(!earlier.differs(MOST as u64 + 2, "x"), "it was never sent");
     }
 }
