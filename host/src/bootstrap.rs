@@ -10,9 +10,7 @@ use pushlet_gateway::{self as gateway, Gateway, Policy, Uploads};
 use pushlet_model::tenant;
 use pushlet_quota::account::{self, AccountSettings, Accounts};
 use pushlet_registry::{self as registry, FileStorage, Registry, StorageError};
-use pushlet_sandbox::{
-    self as provider, CompileLimits, ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox,
-};
+use pushlet_sandbox::{self as provider, ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox};
 use pushlet_settings::{self as config, Config, HiddenText, Problem, private};
 use pushlet_transport::{self as transport, Transport};
 
@@ -184,12 +182,7 @@ fn compiler(providers: &config::ProvidersConfig) -> Result<ComponentCompiler, Pr
         Some(program) => program.clone(),
         None => ComponentCompiler::this_program().map_err(Problem::new)?,
     };
-    let limits = CompileLimits {
-        memory: providers.compile_memory,
-        cpu: providers.compile_cpu,
-        time: providers.compile_timeout,
-    };
-    Ok(ComponentCompiler { program, limits })
+    Ok(ComponentCompiler { program, limits: gateway::compile_limits(providers) })
 }
 
 fn limits(config: &Config) -> provider::SandboxLimits {

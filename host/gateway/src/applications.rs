@@ -1,22 +1,40 @@
-//! Registered applications: shown, removed, and made ready to send for. Those of an earlier run are loaded when first
-//! needed.
+//! Registered applications: shown, made ready to send for, and removed. Those of an earlier run are loaded when they are
+//! first needed.
+//!
+//! Their certificates expire and are replaced: warnings come in time, and connections that are no longer needed are
+//! closed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use utoipa::ToSchema;
 
-use crate::gateway::Gateway;
-use crate::providers::provider_of;
-use crate::request::FeedbackRead;
+use crate::authorization;
+use crate::gateway::{Gateway, provider_of};
 use pushlet_credential::{CredentialPurpose, CredentialSummary};
 use pushlet_model::contract::Environment;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_model::warnings::RepeatedWarning;
 use pushlet_registry::{ApplicationEntry, DeadToken, RegisteredApplication};
+use pushlet_transport::ClientIdentity;
+
+/// Days before its end from which a certificate is warned of.
+const WARN_DAYS: i64 = 30;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether the last send with a replaced credential has finished.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What becomes of a list of dead tokens that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedbackRead {
+    Keep,
+    Clear,
+}
 
 /// What may be told about an application.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -113,6 +131,118 @@ impl ApplicationView {
             },
             settings: description.settings.iter().cloned().collect(),
             credential: description.credential.clone(),
+        }
+    }
+}
+
+/// A certificate that ends within 30 days, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiring {
+    pub tenant: TenantId,
+    /// The application's id.
+    pub application: String,
+    /// Whole days that are left; negative once it has ended.
+    pub days: i64,
+}
+
+impl Expiring {
+    /// None: the application has no certificate, or one that is good for longer.
+    pub(crate) fn of(tenant: &TenantId, entry: &ApplicationEntry, now: SystemTime) -> Option<Self> {
+        let days = days_left(entry.description.certificate_ends?, now);
+        let application = entry.id.clone();
+        (days < WARN_DAYS).then(|| Self { tenant: tenant.clone(), application, days })
+    }
+
+    pub(crate) fn warn(&self) {
+        let Self { tenant, application, days } = self;
+        if *days < 0 {
+            tracing::warn!(%tenant, application, days, "the application's certificate has ended");
+        } else {
+            tracing::warn!(%tenant, application, days, "the application's certificate ends soon");
+        }
+    }
+}
+
+fn days_left(ends_at: i64, now: SystemTime) -> i64 {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let left = ends_at.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
+    left.div_euclid(24 * 3600)
+}
+
+impl Gateway {
+    /// The certificates of all tenants that end within 30 days, or have ended; the soonest first.
+    pub fn expiring(&self) -> Vec<Expiring> {
+        let now = SystemTime::now();
+        let all = self.0.registry.all();
+        let of = |(tenant, entry): &(TenantId, Arc<ApplicationEntry>)| Expiring::of(tenant, entry, now);
+        let mut expiring: Vec<_> = all.iter().filter_map(of).collect();
+        expiring.sort_by_key(|one| one.days);
+        expiring
+    }
+
+    /// Warns once a day, for as long as the gateway exists.
+    pub(crate) fn watch_certificates(&self) {
+        let gateway = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            loop {
+                sleep(DAY).await;
+                let Some(gateway) = gateway.upgrade().map(Self) else { return };
+                gateway.expiring().iter().for_each(Expiring::warn);
+            }
+        });
+    }
+
+    /// Closes the connections of an application that was replaced or removed once the last send with it has
+    /// finished, unless another application has the same identity.
+    pub(crate) fn retire_connections(&self, tenant: TenantId, entry: Arc<ApplicationEntry>) {
+        let gateway = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            let is_needed = || {
+                let sends = entry.opened().map_or(0, Arc::strong_count);
+                Arc::strong_count(&entry) > 1 || sends > 1
+            };
+            while is_needed() {
+                sleep(LOOK).await;
+            }
+            let Some(application) = entry.opened() else { return };
+            let Some(gateway) = gateway.upgrade().map(Self) else { return };
+            if let Some(identity) = gateway.identity(&tenant, application)
+                && !gateway.is_used(&identity)
+            {
+                gateway.0.transport.retire(&tenant, &identity);
+            }
+        });
+    }
+
+    fn identity(&self, tenant: &TenantId, application: &RegisteredApplication) -> Option<ClientIdentity> {
+        let providers = self.0.catalogue.of_tenant(tenant);
+        let provider = providers.get(&application.provider)?;
+        Some(authorization::identity(tenant, application, provider.manifest()))
+    }
+
+    /// An application that was not opened yet has no connections.
+    fn is_used(&self, identity: &ClientIdentity) -> bool {
+        let all = self.0.registry.all();
+        let uses = |(tenant, entry): &(TenantId, Arc<ApplicationEntry>)| {
+            let application = entry.opened();
+            application.and_then(|application| self.identity(tenant, application)).as_ref() == Some(identity)
+        };
+        all.iter().any(uses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_whole_days() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let day = 24 * 3600;
+        for (seconds, days) in
+            [(30 * day, 30), (30 * day - 1, 29), (day, 1), (day - 1, 0), (0, 0), (-1, -1), (-day - 1, -2)]
+        {
+            assert_eq!(days_left(1_000_000 + seconds, now), days, "{seconds}");
         }
     }
 }

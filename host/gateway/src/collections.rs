@@ -8,16 +8,12 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::context::context_at;
-use crate::decode::shown;
-use crate::delivery::{Delivery, SendOptions};
-use crate::exchange::RawExchange;
-use crate::failure;
-use crate::gateway::Gateway;
-use crate::providers::provider_of;
-use crate::status::Fate;
+use crate::delivery::{Delivery, SendOptions, shown};
+use crate::exchange::{RawExchange, no_answer};
+use crate::gateway::{Gateway, provider_of};
+use crate::result::Fate;
 use pushlet_model::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
-use pushlet_model::contract::{ConnectionHint, Disposition};
+use pushlet_model::contract::{ConnectionHint, Context, Disposition};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::names::{did_you_mean, nearest};
 use pushlet_model::tenant::TenantId;
@@ -106,7 +102,7 @@ impl Delivery {
         let failed = |error: Error| (Box::new(Fate::Failed(error)), false);
         let mut entropy = vec![0; self.provider.manifest().entropy as usize];
         SystemRandom::new().fill(&mut entropy).map_err(|_| failed(Error::internal("no randomness")))?;
-        let context = context_at(SystemTime::now(), entropy);
+        let context = Context::at(SystemTime::now(), entropy);
         let call = Call { application: self.application.clone(), collection: collection.name.clone() };
         let encode = {
             let (call, operation) = (call.clone(), operation.clone());
@@ -119,14 +115,14 @@ impl Delivery {
         let (response, token) = match self.wire(&message, &exchange, deadline).await {
             Ok(RawExchange::Answered(response, token)) => (response, token),
             Ok(RawExchange::Unanswered(error, _)) => {
-                return Err((Box::new(failure::no_answer(&error, false)), false));
+                return Err((Box::new(no_answer(&error, false)), false));
             }
             Ok(RawExchange::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
             Err(fate) => return Err((fate, false)),
         };
         let transport::Response { status, headers, body, connection, .. } = response;
         let response = Response { status, headers: shown(&headers), body: body.into() };
-        let context = context_at(SystemTime::now(), Vec::new());
+        let context = Context::at(SystemTime::now(), Vec::new());
         let operation = operation.clone();
         let decode = move |instances: &Instances| {
             let record = &call.application.record;

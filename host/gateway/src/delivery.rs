@@ -1,17 +1,21 @@
-//! One application's way to its targets, and what travels on it: batches, encoded requests, results.
+//! One application's way to its targets, and what travels on it: batches, which its provider encodes into requests, and
+//! responses, which the provider decodes.
 
+use std::mem;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use http::HeaderMap;
 use rand::Rng as _;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
-use crate::counters::DeliveryCounters;
-use crate::decode_queue::DecodeQueue;
 use crate::gateway::Gateway;
-use crate::status::{DeliveryResult, Fate};
-use pushlet_model::contract::{Disposition, Notification, Outcome, Target};
+use crate::meters::DeliveryCounters;
+use crate::result::{DeliveryResult, Fate, deadline_exceeded};
+use pushlet_model::contract::codec::{Answer, Reply, Response};
+use pushlet_model::contract::{Context, Disposition, Notification, Outcome, Target};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
@@ -27,6 +31,10 @@ const LARGEST_BATCH: usize = 1000;
 const ONLY_CHECK: [&str; 2] = ["validate_only", "dry_run"];
 /// Exchanges of one delivery at once; the transport bounds what all deliveries have in flight.
 pub(crate) const MOST_AT_ONCE: usize = 1000;
+/// Response headers that a provider gets to see.
+const MOST_HEADERS: usize = 64;
+/// Answers in one call.
+const MOST_ANSWERS: usize = 100;
 
 /// One application's way to its targets.
 pub(crate) struct Delivery {
@@ -118,8 +126,12 @@ impl Delivery {
             Error::new(Kind::Overloaded, "application_busy", message)
         })?;
         let instances = provider.instances(tenant);
-        let counters =
-            DeliveryCounters::new(&gateway, tenant, &application.record.id, &provider.manifest().name);
+        let counters = DeliveryCounters::new(
+            (&gateway.0.meters, &gateway.0.recent),
+            tenant,
+            &application.record.id,
+            &provider.manifest().name,
+        );
         let undecoded = DecodeQueue::default();
         let tenant = tenant.clone();
         Ok(Self {
@@ -166,4 +178,142 @@ impl Delivery {
 fn only_checked(notification: &Notification) -> bool {
     let mut options = notification.options.iter();
     options.any(|(name, value)| value == "true" && ONLY_CHECK.contains(&name.as_str()))
+}
+
+impl Delivery {
+    /// The exchanges for some of the batch's targets, and those that are settled without one.
+    pub(crate) async fn encode(
+        &self,
+        batch: &Arc<Batch>,
+        indices: &[usize],
+    ) -> (Vec<EncodedRequest>, Vec<(usize, Fate)>) {
+        // The batches before this one may have taken all the time there was.
+        if Instant::now() >= batch.deadline {
+            let fate = Fate::Failed(deadline_exceeded());
+            return (Vec::new(), indices.iter().map(|&index| (index, fate.clone())).collect());
+        }
+        // The first try is for all of them, which are only lent; a repeat is for some.
+        let again = indices.len() < batch.targets().len();
+        let again =
+            again.then(|| indices.iter().map(|&index| batch.targets()[index].clone()).collect::<Vec<_>>());
+        let size = self.provider.manifest().entropy as usize;
+        let entropy =
+            indices.iter().flat_map(|&index| &batch.entropy[index * size..(index + 1) * size]).copied();
+        let context = Context::at(SystemTime::now(), entropy.collect());
+        let (application, sent) = (self.application.clone(), batch.clone());
+        let encode = move |instances: &Instances| {
+            let targets = again.as_deref().unwrap_or(sent.targets());
+            instances.encode(&context, &application.record, &sent.notification, targets)
+        };
+        let prepared = match self.instances.run(encode).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let fate = Fate::Failed(error.into());
+                return (Vec::new(), indices.iter().map(|&index| (index, fate.clone())).collect());
+            }
+        };
+        let messages: Vec<Arc<Message>> = prepared.messages.into_iter().map(Arc::new).collect();
+        let own = |covers: &[u32]| covers.iter().map(|&index| indices[index as usize]).collect::<Vec<_>>();
+        let work = prepared.exchanges.into_iter().map(|exchange| EncodedRequest {
+            covers: own(&exchange.covers),
+            message: messages[exchange.message].clone(),
+            exchange,
+        });
+        let refused = prepared.refusals.into_iter().flat_map(|(covers, rejection)| {
+            let fate = Fate::Failed(rejection.into());
+            own(&covers).into_iter().map(move |index| (index, fate.clone()))
+        });
+        (work.collect(), refused.collect())
+    }
+
+    pub(crate) async fn decode(
+        &self,
+        batch: &Batch,
+        work: &EncodedRequest,
+        status: u16,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Reply, Error> {
+        let response = Response { status, headers: shown(headers), body };
+        let targets = work.covers.iter().map(|&index| batch.targets()[index].clone()).collect();
+        let answer = Answer { targets, response };
+        if work.covers.len() == batch.targets().len() {
+            return self.decode_one(answer).await;
+        }
+        let (sender, reply) = oneshot::channel();
+        self.undecoded.put(answer, sender);
+        // Others of this delivery whose answers are there too add theirs meanwhile.
+        tokio::task::yield_now().await;
+        self.decode_waiting().await;
+        reply.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// Whoever comes first decodes for all.
+    async fn decode_waiting(&self) {
+        let mut waiting = self.undecoded.take().into_iter();
+        loop {
+            let (answers, senders): (Vec<_>, Vec<_>) = waiting.by_ref().take(MOST_ANSWERS).unzip();
+            if answers.is_empty() {
+                return;
+            }
+            for (sender, reply) in senders.into_iter().zip(self.decode_all(answers).await) {
+                // Whoever is gone needs no reply.
+                let _ = sender.send(reply);
+            }
+        }
+    }
+
+    /// One reply each. Where the provider fails on all together, each is decoded alone, so that one answer
+    /// that breaks it does not cost the others theirs.
+    async fn decode_all(&self, answers: Vec<Answer>) -> Vec<Result<Reply, Error>> {
+        let answers = Arc::new(answers);
+        match self.call_decode(answers.clone()).await {
+            Ok(replies) => replies.into_iter().map(Ok).collect(),
+            Err(error) if answers.len() < 2 => vec![Err(error)],
+            Err(_) => {
+                let mut replies = Vec::with_capacity(answers.len());
+                for answer in &*answers {
+                    replies.push(self.decode_one(answer.clone()).await);
+                }
+                replies
+            }
+        }
+    }
+
+    async fn decode_one(&self, answer: Answer) -> Result<Reply, Error> {
+        self.call_decode(Arc::new(vec![answer])).await?.pop().ok_or_else(lost)
+    }
+
+    /// As many replies as answers.
+    async fn call_decode(&self, answers: Arc<Vec<Answer>>) -> Result<Vec<Reply>, Error> {
+        let context = Context::at(SystemTime::now(), Vec::new());
+        let (application, native) = (self.application.clone(), self.purpose.native);
+        let decode =
+            move |instances: &Instances| instances.decode(&context, &application.record, &answers, native);
+        Ok(self.instances.run(decode).await?)
+    }
+}
+
+fn lost() -> Error {
+    Error::internal("a reply was lost")
+}
+
+/// The headers of a response that a provider gets to see.
+pub(crate) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
+    let headers = headers.iter().take(MOST_HEADERS);
+    headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
+}
+
+/// Answers that wait to be decoded together, and where the reply to each is awaited.
+#[derive(Default)]
+pub(crate) struct DecodeQueue(Mutex<Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)>>);
+
+impl DecodeQueue {
+    pub fn put(&self, answer: Answer, reply: oneshot::Sender<Result<Reply, Error>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((answer, reply));
+    }
+
+    pub fn take(&self) -> Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }

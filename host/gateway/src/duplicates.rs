@@ -13,9 +13,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::context::context_at;
 use crate::delivery::{BATCH, Delivery};
-use pushlet_model::contract::{Notification, Target};
+use pushlet_model::contract::{Context, Notification, Target};
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 use pushlet_sandbox::{Exchange, Instances, PreparedRequests};
 
@@ -169,7 +168,7 @@ impl Delivery {
         let both = |(_, token, plain): &(usize, String, String)| [token.clone(), plain.clone()];
         let targets: Vec<Target> = pairs.iter().flat_map(both).map(Target::Device).collect();
         let entropy = vec![0; targets.len() * self.provider.manifest().entropy as usize];
-        let context = context_at(SystemTime::now(), entropy);
+        let context = Context::at(SystemTime::now(), entropy);
         let (application, notification) = (self.application.clone(), notification.clone());
         let encode = move |instances: &Instances| {
             instances.encode(&context, &application.record, &notification, &targets)

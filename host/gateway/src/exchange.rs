@@ -1,21 +1,26 @@
-//! One request and its answer: authorised, sent, decoded.
+//! One request and its answer: authorised, sent, decoded; and what a failure on the way means for the caller.
+
+use std::borrow::Cow;
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::authorize::{self, RequestAuthorization};
+use crate::authorization::{self, RequestAuthorization};
 use crate::delivery::{Batch, Delivery, EncodedRequest, ExchangeResult};
-use crate::failure;
-use crate::status::Fate;
+use crate::result::{Fate, deadline_exceeded, unknown};
 use pushlet_credential::{self as credential, ClockReading, TokenHandle, TokenTrust};
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
-use pushlet_model::error::Error;
+use pushlet_model::error::{Error, Kind};
 use pushlet_sandbox::{Exchange, Message};
-use pushlet_transport as transport;
+use pushlet_transport::{self as transport, FailureCause};
 
 /// In place of a status: the service closed the connection and gave a reason.
 const NO_STATUS: u16 = 0;
+/// When it makes sense to try again after a refusal for too many tokens: they stay for up to 20 minutes.
+const TOKENS_PAUSE: Duration = Duration::from_secs(60);
+
 /// What came of a request.
 pub(crate) enum RawExchange {
     Answered(transport::Response, Option<TokenHandle>),
@@ -47,7 +52,7 @@ impl Delivery {
                 let turned_away = self.turned_away(batch, work, &error, token).await;
                 self.warn_if_unreached(&error);
                 let by_target = work.exchange.url.is_some();
-                return turned_away.ok_or_else(|| Box::new(failure::no_answer(&error, by_target)));
+                return turned_away.ok_or_else(|| Box::new(no_answer(&error, by_target)));
             }
             RawExchange::Withheld => {
                 let fates = vec![Fate::Valid; work.covers.len()];
@@ -132,7 +137,7 @@ impl Delivery {
         error: &transport::SendError,
         token: Option<TokenHandle>,
     ) -> Option<ExchangeResult> {
-        let transport::FailureCause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        let FailureCause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
         if error.delivery != transport::RequestState::NotSent {
             return None;
         }
@@ -160,14 +165,14 @@ impl Delivery {
             self.gateway.0.authorizer.authorize(exchange, &ClockReading::now(), deadline).await;
         let authorization = authorization.map_err(|error| {
             self.warn_of_token_endpoint(&error);
-            failure::not_authorized(error)
+            not_authorized(error)
         })?;
         Ok(RequestAuthorization::new(authorization, &self.tenant, &self.application, exchange.kind))
     }
 
     fn check_authorization(&self, message: &Message, origin: &transport::Origin) -> Result<(), Error> {
         let Some(exchange) = self.credential_exchange(message, origin) else { return Ok(()) };
-        self.gateway.0.authorizer.check(exchange).map_err(failure::not_authorized)
+        self.gateway.0.authorizer.check(exchange).map_err(not_authorized)
     }
 
     /// What is to be authenticated; None: nothing is.
@@ -179,7 +184,7 @@ impl Delivery {
         if !message.authenticate {
             return None;
         }
-        let kind = authorize::kind_of(self.provider.manifest(), &self.application)?;
+        let kind = authorization::kind_of(self.provider.manifest(), &self.application)?;
         let credential = self.application.credential.as_ref()?;
         let settings = &self.application.record.settings;
         let (tenant, origin) = (&self.tenant, origin.as_str());
@@ -220,3 +225,82 @@ impl TokenTrust for Delivery {
         self.gateway.0.destinations.trusts_token_url(self.owner(), &self.provider.manifest().name, url)
     }
 }
+
+/// A send that got no answer. `by_target`: the target named where it goes, not the provider.
+pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> Fate {
+    let inner = error.to_string();
+    if error.delivery == transport::RequestState::Unknown {
+        tracing::info!(cause = inner, "outcome unknown");
+        return Fate::Settled(unknown(match error.cause {
+            FailureCause::OutOfMemory => {
+                "there is no memory left for the response (limit memory_bytes); it may or may not have been delivered"
+            }
+            FailureCause::TooLarge => "the response is too large; it may or may not have been delivered",
+            _ => "the push service did not answer; it may or may not have been delivered",
+        }));
+    }
+    let unreached =
+        |when: &str| format!("the push service could not be reached{when}: {}", error.reason()).into();
+    let (kind, code, message): (_, _, Cow<'static, str>) = match error.cause {
+        FailureCause::Overloaded => {
+            (Kind::Overloaded, "overloaded", "too many pushes are waiting for the push service".into())
+        }
+        FailureCause::TooManyPeers => (
+            Kind::Throttled,
+            "limit_peers",
+            "this tenant sends to as many servers and credentials at the same time as its share of this server \
+             allows (limit peers)"
+                .into(),
+        ),
+        FailureCause::ShuttingDown => (Kind::Overloaded, "shutting_down", "the server is shutting down".into()),
+        FailureCause::PeerDown => (Kind::Unavailable, "vendor_unreachable", unreached(" lately")),
+        FailureCause::Deadline if error.is_unreached() => {
+            let message = format!("it could not be sent in time: {}", error.reason());
+            (Kind::TimedOut, "deadline_exceeded", message.into())
+        }
+        FailureCause::Deadline => {
+            return Fate::Failed(deadline_exceeded().after(error.retry_after).caused_by(inner));
+        }
+        FailureCause::ForbiddenAddress if by_target => {
+            (Kind::Invalid, "forbidden_address", "the target is not on the public internet".into())
+        }
+        FailureCause::ForbiddenAddress => {
+            let message = "the provider's endpoint is not on the public internet; \
+                           only an endpoint that the operator configured may have a private address";
+            (Kind::Provider, "provider_forbidden_address", message.into())
+        }
+        FailureCause::InvalidRequest => return Fate::Failed(Error::internal(inner)),
+        _ => (Kind::Unreachable, "vendor_unreachable", unreached("")),
+    };
+    Fate::Failed(Error::new(kind, code, message).after(error.retry_after).caused_by(inner))
+}
+
+/// An exchange that could not be authenticated.
+fn not_authorized(error: credential::AuthorizeError) -> Error {
+    let inner = format!("{error:?}");
+    let (kind, code) = match &error {
+        credential::AuthorizeError::NoCapacity(error) => return error.clone(),
+        credential::AuthorizeError::MissingSetting(_) => (Kind::Invalid, "missing_setting"),
+        credential::AuthorizeError::Manifest(_) => (Kind::Provider, "provider_bad_manifest"),
+        credential::AuthorizeError::Refused { .. } => (Kind::CredentialRejected, "invalid_credentials"),
+        credential::AuthorizeError::Forbidden { .. } => (Kind::Invalid, "token_endpoint_forbidden"),
+        credential::AuthorizeError::Unavailable { .. } | credential::AuthorizeError::Malformed(_) => {
+            (Kind::Unreachable, "token_endpoint_unavailable")
+        }
+        credential::AuthorizeError::DeadlineExceeded => (Kind::TimedOut, "deadline_exceeded"),
+        credential::AuthorizeError::TooManyTokens => {
+            let message = error.to_string();
+            return Error::new(Kind::Throttled, "limit_tokens", message).after(TOKENS_PAUSE);
+        }
+        credential::AuthorizeError::Signing => return Error::internal(inner),
+    };
+    let retry_after = match &error {
+        credential::AuthorizeError::Unavailable { retry_after, .. } => *retry_after,
+        _ => None,
+    };
+    Error::new(kind, code, error.to_string()).after(retry_after).caused_by(inner)
+}
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

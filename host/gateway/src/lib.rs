@@ -1,51 +1,34 @@
-//! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and
-//! says what became of every target. The only crate that sees both the sandbox and the transport.
+//! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and reports what
+//! became of every target. The only crate that sees both the sandbox and the transport.
 //!
-//! - `gateway`, `request`, `send`: what is asked, and the application that it is asked for
-//! - `delivery`, `run`, `encode`, `exchange`, `decode`, `retry_state`, `retry`: from targets to exchanges, and
-//!   what came of each
-//! - `stream`, `concurrency`: lines in flight
-//! - `authorize`, `endpoints`: what an exchange is sent with, and where to
-//! - `register`, `certificates`, `collections`: applications, their credentials, what the service keeps for them
+//! - [`Gateway`] (`gateway`): the state of all operations
+//! - `send`, `delivery`, `exchange`, `retry`, `result`: from a send to its targets, one request and its answer, when it is
+//!   sent again, and what became of each target
+//! - `stream`, `flow_control`, `duplicates`: lines in flight, and targets that come twice
+//! - `authorization`, `endpoints`: what an exchange is sent with, and where to
+//! - `registration`, `applications`, `collections`: applications, their credentials, what the service keeps for them
 //! - `uploads`: components of tenants
-//! - [`tenants`], `tenant_usage`: keys, limits, suspension
-//! - `meters`, `counters`, `stats`, `recent`, `status`: what operators see
+//! - [`tenants`]: keys, limits, suspension
+//! - `meters`, `stats`: what operators see
 
 mod applications;
-mod authorize;
-mod certificates;
+mod authorization;
 mod collections;
-mod concurrency;
-mod context;
-mod counters;
-mod decode;
-mod decode_queue;
 mod delivery;
 mod duplicates;
-mod encode;
 mod endpoints;
 mod exchange;
-mod failure;
+mod flow_control;
 mod gateway;
-#[cfg(feature = "testing")]
-mod in_memory;
 mod meters;
-mod providers;
-mod recent;
-mod register;
-mod request;
+mod registration;
+mod result;
 mod retry;
-mod retry_state;
-mod run;
 mod send;
 mod stats;
-mod status;
-mod storage_check;
 mod stream;
-mod tenant_usage;
 pub mod tenants;
 mod uploads;
-mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,29 +39,26 @@ use pushlet_settings as config;
 use pushlet_transport::Transport;
 
 use endpoints::EndpointResolver;
-use gateway::Inner;
-use meters::Meters;
-use recent::Recent;
-use storage_check::StorageCheck;
+use gateway::{Inner, StorageCheck};
+use meters::{Meters, RecentFailures};
 use tenants::Tenants;
 
-pub use applications::ApplicationView;
-pub use certificates::Expiring;
+pub use applications::{ApplicationView, Expiring, FeedbackRead};
 pub use collections::{CollectionRequest, ItemOperation};
 pub use duplicates::Duplicates;
-pub use gateway::Gateway;
-pub use providers::Described;
+pub use flow_control::{Gate, HeldLine};
+pub use gateway::{Described, Gateway};
+pub use meters::RecentFailure;
 pub use pushlet_registry::{AnswerStore, DeadToken, StoredAnswer};
-pub use recent::RecentFailure;
-pub use request::{FeedbackRead, Fields, Registration, Report, Send, Shared, Targets, Via};
+pub use registration::Registration;
+pub use result::{DeliveryResult, Fate, Status, utc};
+pub use send::{Fields, Report, Send, Via};
 pub use stats::{LimitGauge, Readiness, TenantStatus};
-pub use status::{DeliveryResult, Fate, Status};
-pub use stream::{Gate, HeldLine, Line, Stop, Stream};
+pub use stream::{Line, Shared, Stop, Stream, Targets};
 pub use uploads::{
     Policy, ProviderEntry, ProviderLog, ProviderView, SecretHost, Upload, UploadRefusal, Uploads,
-    for_everybody,
+    compile_limits, for_everybody,
 };
-pub use verdict::utc;
 
 /// How the gateway behaves.
 pub struct Settings {
@@ -118,7 +98,7 @@ impl Gateway {
         settings: Settings,
     ) -> Self {
         let destinations = EndpointResolver::new(settings.endpoints);
-        let tokens = authorize::Tokens::new(transport.clone());
+        let tokens = authorization::Tokens::new(transport.clone());
         let inner = Arc::new(Inner {
             catalogue: uploads.catalogue().clone(),
             uploads,
@@ -132,7 +112,7 @@ impl Gateway {
             stream_window: settings.stream_window,
             tenants,
             meters: Meters::new(settings.metrics),
-            recent: Recent::default(),
+            recent: RecentFailures::default(),
             storage_check: StorageCheck::default(),
         });
         let gateway = Self(inner);
@@ -163,5 +143,39 @@ impl Gateway {
         if let Ok(Err(error)) = kept {
             tracing::error!(%error, "the last changes of the registry could not be kept");
         }
+    }
+}
+
+/// For tests of the crates that call this one.
+#[cfg(feature = "testing")]
+impl Gateway {
+    /// Creates a gateway without files and providers, whose data ends with the process. Must be called in a Tokio runtime.
+    pub fn in_memory() -> Result<Self, pushlet_model::error::Error> {
+        use pushlet_model::error::Error;
+        use pushlet_quota::account::{AccountSettings, Accounts};
+        use pushlet_sandbox::{ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox, SandboxLimits};
+        use pushlet_transport::TransportSettings;
+
+        let config =
+            config::ConfigLayers::new().and_then(config::ConfigLayers::finish).map_err(Error::internal)?;
+        let accounts = Accounts::new(AccountSettings::default()).map_err(Error::internal)?;
+        let registry = Arc::new(Registry::in_memory(config.limits.feedback).map_err(Error::internal)?);
+        let settings = tenants::Settings { requests: config.limits.requests, ..Default::default() };
+        let tenants = Tenants::open(registry.clone(), settings, accounts.clone()).map_err(Error::internal)?;
+        let tenants = Arc::new(tenants);
+        let providers = &config.providers;
+        let program = ComponentCompiler::this_program().map_err(Error::internal)?;
+        let compiler = ComponentCompiler { program, limits: compile_limits(providers) };
+        let loader = ProviderLoader::new(Sandbox::new(SandboxLimits::default(), accounts)?, compiler);
+        let uploads = Uploads::new(
+            ProviderCatalogue::default(),
+            loader,
+            tenants.clone(),
+            registry.clone(),
+            Policy::of(providers),
+            providers.compile_jobs,
+        );
+        let transport = Transport::new(TransportSettings::default()).map_err(Error::internal)?;
+        Ok(Self::new(tenants, registry, uploads, transport, Settings::of(&config)))
     }
 }

@@ -1,16 +1,23 @@
-//! Counts what became of pushes. The series are bounded in number, and a push costs no more than an atomic
-//! addition: whoever sends holds the counters of its application.
+//! What operators see of deliveries: how many targets had which result, and each tenant's last failures in the push
+//! service's words.
+//!
+//! The series are bounded in number, and a push costs no more than an atomic addition: a delivery holds the counters
+//! of its application.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::status::Status;
+use crate::result::{Fate, Status};
+use pushlet_model::contract::{Outcome, Target, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 
@@ -21,6 +28,47 @@ const MOST_PROVIDERS: usize = 8;
 /// Seconds.
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Failures kept for each tenant.
+const KEPT: usize = 50;
+/// Characters of a target: enough to find it again, too few to send to it.
+const SHOWN: usize = 12;
+/// Characters of a vendor's text.
+const LONGEST_TEXT: usize = 300;
+
+/// The counters and the ring of one application.
+pub(super) struct DeliveryCounters {
+    meter: Arc<PushMeter>,
+    failures: Arc<FailureRing>,
+    application: Arc<str>,
+    provider: Arc<str>,
+}
+
+impl DeliveryCounters {
+    pub fn new(
+        (meters, recent): (&Meters, &RecentFailures),
+        tenant: &TenantId,
+        application: &str,
+        provider: &str,
+    ) -> Self {
+        Self {
+            meter: meters.of(tenant, application, provider),
+            failures: recent.of(tenant),
+            application: application.into(),
+            provider: provider.into(),
+        }
+    }
+
+    /// The final fate of a target.
+    pub fn settled(&self, target: &Target, fate: &Fate) {
+        self.meter.count(fate.status());
+        self.failures.record(&self.application, &self.provider, target, fate);
+    }
+
+    /// A push service answered, so long after the request was made; it waited for its place meanwhile.
+    pub fn answered(&self, all_told: Duration, waited: Duration) {
+        self.meter.answered(all_told.saturating_sub(waited), waited);
+    }
+}
 
 /// All counters of pushes, and their registry.
 pub(super) struct Meters {
@@ -206,77 +254,97 @@ impl PushMeter {
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+/// A push that did not go well.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RecentFailure {
+    /// Seconds since the Unix epoch.
+    pub at: u64,
+    #[schema(value_type = String)]
+    pub application: Arc<str>,
+    #[schema(value_type = String)]
+    pub provider: Arc<str>,
+    /// The beginning of the token, topic or URL.
+    pub target: String,
+    pub status: Status,
+    /// The service's own reason, or ours.
+    pub code: Option<String>,
+    pub message: Option<String>,
+}
 
-    fn text(meters: &Meters) -> String {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &meters.registry).unwrap();
-        text
+/// The failures of all tenants that had some.
+#[derive(Default)]
+pub(super) struct RecentFailures(RwLock<HashMap<TenantId, Arc<FailureRing>>>);
+
+/// The failures of one tenant.
+#[derive(Default)]
+pub(super) struct FailureRing(Mutex<VecDeque<RecentFailure>>);
+
+impl RecentFailures {
+    pub fn forget(&self, tenant: &TenantId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 
-    #[test]
-    fn an_outcome_is_a_series_from_its_first_push_on() {
-        let meters = Meters::new(10);
-        let meter = meters.of(&TenantId::new("acme"), "shop", "apns");
-        assert!(!text(&meters).contains("outcome="));
-        meter.count(Status::Delivered);
-        meters.of(&TenantId::new("acme"), "shop", "apns").count(Status::Delivered);
-        let labels = r#"tenant="acme",application="shop",provider="apns",outcome="delivered""#;
-        assert!(
-            text(&meters).contains(&format!("pushlet_pushes_total{{{labels}}} 2\n")),
-            "{}",
-            text(&meters)
-        );
-        assert_eq!(meter.outcomes().collect::<Vec<_>>(), [(Status::Delivered, 2)]);
-    }
-
-    /// The values of the counters whose labels begin like this.
-    fn counts(text: &str, labels: &str) -> Vec<u64> {
-        let lines =
-            text.lines().filter_map(|line| line.strip_prefix("pushlet_pushes_total{")?.split_once("} "));
-        let lines = lines.filter(|(names, _)| names.starts_with(labels));
-        lines.map(|(_, count)| count.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn applications_and_tenants_beyond_the_bound_share_counters() {
-        let meters = Meters::new(4);
-        for tenant in 0..40 {
-            for application in 0..20 {
-                let tenant = TenantId::new(&format!("t{tenant}"));
-                meters.of(&tenant, &format!("a{application}"), "apns").count(Status::Rejected);
-            }
-        }
-        let text = text(&meters);
-        assert_eq!(counts(&text, "").iter().sum::<u64>(), 800, "none is lost");
-        assert!(counts(&text, "").len() <= 4 * 4 + 4 * 4 + 1, "{text}");
-        assert_eq!(counts(&text, r#"tenant="t0",application="a"#), [1; 4]);
-        assert_eq!(counts(&text, r#"tenant="t0",application="other""#), [16]);
-        assert_eq!(counts(&text, r#"tenant="other",application="other",provider="other""#).len(), 1);
-        let own = meters.of(&TenantId::new("t0"), "a0", "apns");
-        assert_eq!(&*own.names().application, "a0", "who has counters keeps them");
-        meters.forget(&TenantId::new("t0"));
-        assert!(!self::text(&meters).contains(r#"tenant="t0""#));
-    }
-
-    #[test]
-    fn the_names_that_one_tenant_makes_up_take_no_counters_from_others() {
-        let meters = Meters::new(100);
-        for number in 0..10_000 {
-            let (application, provider) = (format!("a{number}"), format!("p{}", number % 100));
-            meters.of(&TenantId::new("flood"), &application, &provider).count(Status::Rejected);
-        }
-        let neighbour = TenantId::new("neighbour");
-        for number in 0..50 {
-            meters.of(&neighbour, &format!("a{number}"), "apns").count(Status::Delivered);
-        }
-        let text = text(&meters);
-        assert_eq!(counts(&text, r#"tenant="neighbour",application="a"#), [1; 50]);
-        assert_eq!(counts(&text, r#"tenant="flood",application="a"#).len(), 100);
-        let others = counts(&text, r#"tenant="flood",application="other""#);
-        assert_eq!((others.len(), others.iter().sum::<u64>()), (MOST_PROVIDERS + 1, 9_900));
+    pub fn of(&self, tenant: &TenantId) -> Arc<FailureRing> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
+        known.unwrap_or_else(|| {
+            let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            all.entry(tenant.clone()).or_default().clone()
+        })
     }
 }
+
+impl FailureRing {
+    /// Notes the fate if it is a failure; the oldest one goes.
+    pub fn record(&self, application: &Arc<str>, provider: &Arc<str>, target: &Target, fate: &Fate) {
+        let status = fate.status();
+        if status.is_good() {
+            return;
+        }
+        let (code, message) = match fate {
+            Fate::Settled(Outcome { code, message, .. }) => (code.as_deref(), message.as_deref()),
+            Fate::Failed(error) | Fate::Lost(error) => (Some(&*error.code), Some(&*error.message)),
+            Fate::Valid | Fate::Duplicate(_) => (None, None),
+        };
+        let failure = RecentFailure {
+            at: unix_milliseconds(SystemTime::now()) / 1000,
+            application: application.clone(),
+            provider: provider.clone(),
+            target: beginning(target),
+            status,
+            code: code.map(excerpt),
+            message: message.map(excerpt),
+        };
+        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.len() == KEPT {
+            ring.pop_front();
+        }
+        ring.push_back(failure);
+    }
+
+    /// The newest first.
+    pub fn list(&self) -> Vec<RecentFailure> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+    }
+}
+
+fn beginning(target: &Target) -> String {
+    let (Target::Device(text)
+    | Target::Topic(text)
+    | Target::Condition(text)
+    | Target::Channel(text)
+    | Target::Url(text)) = target;
+    let mut letters = text.chars();
+    let mut shown: String = letters.by_ref().take(SHOWN).collect();
+    if letters.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(LONGEST_TEXT).collect()
+}
+
+#[cfg(test)]
+#[path = "meters_tests.rs"]
+mod tests;

@@ -5,10 +5,14 @@
 //! once: an expired token. An unknown outcome only where a second delivery does no harm and the operator
 //! allows it. Every wait must fit into the caller's deadline; that is the caller's to check.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::failure;
-use crate::status::Fate;
+use tokio::time::Instant;
+
+use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, ExchangeResult};
+use crate::result::{DeliveryResult, Fate, unknown};
 use pushlet_model::contract::{CredentialFault, Disposition, Outcome, Throttle};
 use pushlet_model::error::Kind;
 
@@ -16,9 +20,101 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The least that a caller is told to wait where the service said nothing.
 const LEAST_ADVICE: Duration = Duration::from_secs(1);
 
+/// From the first try to the last.
+pub(super) struct RetryState {
+    settled: BatchResults,
+    /// Targets to be tried again, by their place in the batch, and when.
+    again: Vec<usize>,
+    resume: Instant,
+    /// Targets that an earlier try may have reached.
+    perhaps_reached: HashSet<usize>,
+    /// The token was replaced already.
+    renewed: bool,
+    /// Tries after the first.
+    retries: u32,
+}
+
+impl RetryState {
+    pub fn new() -> Self {
+        Self {
+            settled: BatchResults { results: Vec::new(), native: None },
+            again: Vec::new(),
+            resume: Instant::now(),
+            perhaps_reached: HashSet::new(),
+            renewed: false,
+            retries: 0,
+        }
+    }
+
+    /// Notes what a try came to. True: every target has its final fate.
+    pub fn record(
+        &mut self,
+        delivery: &Delivery,
+        batch: &Batch,
+        work: EncodedRequest,
+        attempt: ExchangeResult,
+    ) -> bool {
+        self.settled.native = attempt.native.or(self.settled.native.take());
+        let conditions = RetryConditions {
+            retries: self.retries,
+            most_retries: delivery.gateway.0.delivery.retries,
+            may_resend_unknown: work.message.idempotent && delivery.gateway.0.delivery.resend_unknown,
+            new_token: attempt.new_token && !self.renewed,
+            random: rand::random(),
+        };
+        self.renewed |= attempt.new_token;
+        self.settled.results.reserve(attempt.fates.len());
+        for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
+            let pause = pause(&fate, conditions).and_then(|wait| Instant::now().checked_add(wait));
+            match pause.filter(|until| *until < batch.deadline) {
+                Some(until) => {
+                    self.resume = self.resume.max(until);
+                    if is_unknown(&fate) {
+                        self.perhaps_reached.insert(index);
+                    }
+                    self.again.push(index);
+                }
+                None => {
+                    let fate = with_retry_hint(fate, self.perhaps_reached.contains(&index), conditions);
+                    self.settled.results.push(DeliveryResult { index, fate, attempts: self.retries + 1 });
+                }
+            }
+        }
+        self.again.is_empty()
+    }
+
+    /// Tries again what is left, until every target has its final fate.
+    pub async fn go_on(&mut self, delivery: &Delivery, batch: &Arc<Batch>) {
+        while !self.again.is_empty() {
+            tokio::time::sleep_until(self.resume).await;
+            self.retries += 1;
+            let again = std::mem::take(&mut self.again);
+            let (pending, refused) = delivery.encode(batch, &again).await;
+            let as_known = |index, fate| match self.perhaps_reached.contains(&index) {
+                true => after_unknown(fate),
+                false => fate,
+            };
+            // The tries before this one, which was not made.
+            let attempts = self.retries;
+            let refused = refused.into_iter().map(|(index, fate)| (index, as_known(index, fate)));
+            let results = refused.map(|(index, fate)| DeliveryResult { index, fate, attempts });
+            self.settled.results.extend(results);
+            self.resume = Instant::now();
+            for work in pending {
+                let attempt = delivery.attempt(batch, &work).await;
+                self.record(delivery, batch, work, attempt);
+            }
+        }
+    }
+
+    pub fn end(self) -> BatchResults {
+        self.settled
+    }
+}
+
 /// What the decision depends on beside the fate.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RetryConditions {
+struct RetryConditions {
     /// Tries so far, after the first.
     pub retries: u32,
     /// The operator allows no more than this.
@@ -32,7 +128,7 @@ pub(super) struct RetryConditions {
 }
 
 /// How long to wait before the next try; None: this fate is final.
-pub(super) fn pause(fate: &Fate, conditions: RetryConditions) -> Option<Duration> {
+fn pause(fate: &Fate, conditions: RetryConditions) -> Option<Duration> {
     if conditions.retries >= conditions.most_retries {
         return None;
     }
@@ -56,13 +152,13 @@ pub(super) fn pause(fate: &Fate, conditions: RetryConditions) -> Option<Duration
 }
 
 /// May the push have arrived, for all that is known?
-pub(super) fn is_unknown(fate: &Fate) -> bool {
+fn is_unknown(fate: &Fate) -> bool {
     matches!(fate, Fate::Lost(_) | Fate::Settled(Outcome { disposition: Disposition::Unknown, .. }))
 }
 
 /// A final fate as the caller is told it: with a time to try again where one makes sense, and honest about
 /// earlier tries that may have arrived.
-pub(super) fn with_retry_hint(fate: Fate, perhaps_reached: bool, conditions: RetryConditions) -> Fate {
+fn with_retry_hint(fate: Fate, perhaps_reached: bool, conditions: RetryConditions) -> Fate {
     if perhaps_reached {
         return after_unknown(fate);
     }
@@ -91,7 +187,7 @@ pub(super) fn with_retry_hint(fate: Fate, perhaps_reached: bool, conditions: Ret
 
 /// The fate of a push that an earlier try may have delivered. What is true of a token or a message whenever
 /// it is sent stays as it is; that this try failed says nothing of the earlier one.
-pub(super) fn after_unknown(fate: Fate) -> Fate {
+fn after_unknown(fate: Fate) -> Fate {
     match fate {
         Fate::Settled(outcome) => match outcome.disposition {
             Disposition::Throttled(_) | Disposition::Unavailable(_) | Disposition::CredentialRejected(_) => {
@@ -101,7 +197,7 @@ pub(super) fn after_unknown(fate: Fate) -> Fate {
         },
         Fate::Failed(error) => {
             let message = format!("an earlier try may have arrived; the last one failed: {}", error.message);
-            Fate::Settled(failure::unknown(&message))
+            Fate::Settled(unknown(&message))
         }
         Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => fate,
     }

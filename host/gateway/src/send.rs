@@ -1,24 +1,71 @@
-//! From a send to its delivery: the application, the provider, the notification, the targets.
+//! From a send to its results: the application, the provider, the notification, the targets; then one notification to
+//! many targets, each tried until its result is final.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::delivery::{Delivery, SendOptions};
+use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, MOST_AT_ONCE, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
-use crate::gateway::Gateway;
-use crate::providers::provider_of;
-use crate::request::{Fields, Report, Send, Via};
-use crate::status::{DeliveryResult, Fate};
+use crate::gateway::{Gateway, provider_of};
+use crate::result::{DeliveryResult, Fate};
+use crate::retry::RetryState;
 use pushlet_model::contract::manifest::{Origin, ProviderManifest, TargetKind};
-use pushlet_model::contract::{Notification, Target};
+use pushlet_model::contract::{Disposition, Notification, Target};
 use pushlet_model::error::Error;
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
 use pushlet_registry::RegisteredApplication;
 use pushlet_sandbox::{Provider, TenantProviders, target_url};
+
+/// One notification for some targets.
+pub struct Send {
+    /// The `type` of the request, if it has one.
+    pub provider: Option<String>,
+    pub via: Via,
+    pub notification: Fields,
+    pub targets: Vec<Target>,
+    pub duplicates: Duplicates,
+    /// Hand on the service's answer in its own shape, where it has one (classic GCM callers).
+    pub native: bool,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
+    /// None: the configured one.
+    pub deadline: Option<Duration>,
+}
+
+/// On whose behalf it is sent.
+pub enum Via {
+    /// A registered application.
+    Application(String),
+    /// Secrets that came with the send itself (`gcm_api_key`), by field name.
+    Inline(BTreeMap<String, Vec<u8>>),
+}
+
+/// The notification's fields as they came, by name; see `notification` for the names.
+pub enum Fields {
+    /// From a form, whose values are text, and from a JSON body of a classic route, whose values have types.
+    Classic(BTreeMap<String, Vec<u8>>, Map<String, Value>),
+    /// From JSON: typed values.
+    Strict(Map<String, Value>),
+}
+
+/// What became of a send.
+pub struct Report {
+    /// The name of the provider that sent it.
+    pub provider: String,
+    /// Those of the send.
+    pub targets: Arc<[Target]>,
+    /// One per target, in order.
+    pub results: Vec<DeliveryResult>,
+    /// The service's own answer, if it was asked for and there is one: a JSON text.
+    pub native: Option<String>,
+}
 
 /// A send whose application, provider and notification are found and sound.
 pub(crate) struct PreparedSend {
@@ -160,6 +207,89 @@ impl PreparedSend {
     /// Another notification for the same provider.
     pub fn notification(&self, fields: Fields) -> Result<Notification, Error> {
         notification(fields, self.provider.manifest(), &self.providers)
+    }
+}
+
+impl Delivery {
+    /// One result per target, in order, and the service's own answer if it was asked for.
+    pub async fn run(
+        &self,
+        targets: &Arc<[Target]>,
+        notification: &Arc<Notification>,
+        deadline: Instant,
+    ) -> Result<(Vec<DeliveryResult>, Option<String>), Error> {
+        let mut results: Vec<Option<DeliveryResult>> = vec![None; targets.len()];
+        let mut native = None;
+        let mut under_way = FuturesUnordered::new();
+        let size = self.batch_size();
+        let mut starts = (0..targets.len()).step_by(size);
+        loop {
+            while under_way.len() < MOST_AT_ONCE {
+                let Some(start) = starts.next() else { break };
+                let some = (targets.clone(), start..targets.len().min(start + size));
+                let batch = self.batch(start, some, notification.clone(), deadline)?;
+                under_way.extend(self.launch(batch).await);
+            }
+            let Some(settled) = under_way.next().await else { break };
+            native = settled.native.or(native);
+            for result in settled.results {
+                let index = result.index;
+                results[index] = Some(result);
+            }
+        }
+        let missing =
+            |index| DeliveryResult::untried(index, Fate::Failed(Error::internal("a target was lost")));
+        let results = results.into_iter().enumerate();
+        Ok((results.map(|(index, result)| result.unwrap_or_else(|| missing(index))).collect(), native))
+    }
+
+    /// Encodes the batch: what it has to wait for, exchange by exchange.
+    pub async fn launch(
+        &self,
+        batch: Arc<Batch>,
+    ) -> impl Iterator<Item = impl Future<Output = BatchResults>> {
+        let all: Vec<usize> = (0..batch.targets().len()).collect();
+        let (work, refused) = self.encode(&batch, &all).await;
+        let first = batch.first;
+        refused.iter().for_each(|(index, fate)| self.counters.settled(&batch.targets()[*index], fate));
+        let refused = refused.into_iter().map(|(index, fate)| DeliveryResult::untried(first + index, fate));
+        let at_once = std::future::ready(BatchResults { results: refused.collect(), native: None });
+        let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
+        std::iter::once(at_once.left_future()).chain(work)
+    }
+
+    /// What the service said of a dead token is kept for those who ask by `application_feedback`.
+    fn report_if_dead(&self, target: &Target, fate: &Fate) {
+        if let (Target::Device(token), Fate::Settled(outcome)) = (target, fate)
+            && let Disposition::Unregistered(since) = &outcome.disposition
+        {
+            let since = since.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+            self.application.feedback.report(
+                token,
+                since.unwrap_or_else(SystemTime::now),
+                Some(&self.purpose.payer),
+            );
+        }
+    }
+
+    /// Tries until every target of the exchange has its final fate. There is one of these for each target under
+    /// way, so it is small: who must try again pays for that himself.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
+    fn settle(&self, batch: Arc<Batch>, work: EncodedRequest) -> impl Future<Output = BatchResults> {
+        async move {
+            let attempt = self.attempt(&batch, &work).await;
+            let mut state = RetryState::new();
+            if !state.record(self, &batch, work, attempt) {
+                Box::pin(state.go_on(self, &batch)).await;
+            }
+            let mut settled = state.end();
+            for DeliveryResult { index, fate, .. } in &mut settled.results {
+                self.counters.settled(&batch.targets()[*index], fate);
+                self.report_if_dead(&batch.targets()[*index], fate);
+                *index += batch.first;
+            }
+            settled
+        }
     }
 }
 

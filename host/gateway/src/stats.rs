@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::gateway::Gateway;
-use crate::recent::RecentFailure;
+use crate::meters::RecentFailure;
 use pushlet_credential::TokenCounts;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
@@ -190,6 +190,23 @@ impl Gateway {
         text::encode_registry(text, &now.0)
     }
 
+    /// For each limit the tenant that is nearest to it, by how much of it is used.
+    pub(crate) fn nearest_to_limits(&self) -> Vec<LimitGauge> {
+        let mut nearest: BTreeMap<&'static str, LimitGauge> = BTreeMap::new();
+        let tenants = self.0.tenants.list();
+        let usages = tenants.iter().filter_map(|tenant| self.usage(&tenant.id).ok());
+        for limit in usages.flat_map(|usage| usage.limits) {
+            let (Some(used), Some(most)) = (limit.used, limit.most) else { continue };
+            let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+            let own = LimitGauge::new(limit.limit, count(used), count(most));
+            let known = nearest.entry(limit.limit).or_insert(own);
+            if share(&own) > share(known) {
+                *known = own;
+            }
+        }
+        nearest.into_values().collect()
+    }
+
     /// Tenants that have it in quarantine, by provider; those that tenants uploaded are counted together.
     fn quarantined(&self) -> BTreeMap<String, usize> {
         let shared = self.0.catalogue.shared().all();
@@ -199,6 +216,11 @@ impl Gateway {
         all.insert(UPLOADED.to_owned(), uploaded.iter().map(|provider| provider.quarantined()).sum());
         all
     }
+}
+
+/// How much of it is used, from 0 to 1.
+fn share(limit: &LimitGauge) -> f64 {
+    limit.used as f64 / limit.most.max(1) as f64
 }
 
 impl Circuits {

@@ -1,35 +1,50 @@
-//! A send without an end that is known: lines come in, results go out as they are there.
+//! A send whose end is not known: lines come in, and results go out as they complete.
 //!
-//! Nothing is read while as many targets are under way as the window allows, and nothing is sent while nobody
-//! takes the results: the push service's pace becomes the caller's, and memory stays flat.
+//! Nothing is read while as many targets are in flight as the window allows, and nothing is sent while the results are
+//! not read: the push service's pace becomes the caller's, and memory stays flat.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::concurrency::ConcurrencyWindow;
 use crate::delivery::{BATCH, Batch, BatchResults, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
+use crate::flow_control::{ConcurrencyWindow, Gate, HeldLine};
 use crate::gateway::Gateway;
-use crate::request::{Fields, Shared, Targets};
-use crate::send::{PreparedSend, ensure_supports};
-use crate::status::{DeliveryResult, Fate};
+use crate::result::{DeliveryResult, Fate};
+use crate::send::{Fields, PreparedSend, ensure_supports};
 use crate::tenants::{Permission, SendPermit, Withdrawal};
 use pushlet_model::contract::{Notification, Target};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
-/// Bytes that the lines of one stream may take which are in flight, of those that are large or have a notification of
-/// their own: as much as some hundred notifications of the size that push services take.
-const IN_FLIGHT: u32 = 4 << 20;
-/// Bytes of a line that is not counted: as many as fit into the widest window that is usual.
-const SMALL: usize = 4 << 10;
+/// What all targets of a stream share.
+pub struct Shared {
+    pub application_id: String,
+    pub notification: Map<String, Value>,
+    /// Bytes that the notification takes, about.
+    pub size: usize,
+    /// Nothing is sent: is everything there that a send needs?
+    pub validate_only: bool,
+    /// For each target; None: the configured one.
+    pub deadline: Option<Duration>,
+    pub duplicates: Duplicates,
+    pub targets: Targets,
+}
+
+/// The targets of a stream.
+pub enum Targets {
+    /// All are known, so many: they must be within the tenant's limits at once.
+    Counted(usize),
+    /// They come one by one and wait for their turn, for as long as this permission holds.
+    Open(Permission),
+}
 
 /// A stream whose application and shared notification are found and sound.
 pub struct Stream {
@@ -68,42 +83,6 @@ pub struct Line {
     pub size: usize,
     /// What it takes while it is in flight, if that is counted.
     pub held: Option<HeldLine>,
-}
-
-/// Lets the lines of one stream pass, so that they do not take more than [`IN_FLIGHT`] together, whatever the window
-/// is. Cheap to clone.
-#[derive(Clone)]
-pub struct Gate {
-    room: Arc<Semaphore>,
-    /// What each line with fields of its own takes a copy of.
-    shared: usize,
-    account: Arc<Account>,
-}
-
-/// The room that a line takes, and its bytes on the tenant's account.
-pub struct HeldLine {
-    _room: OwnedSemaphorePermit,
-    _reserved: MemoryReservation,
-}
-
-impl Gate {
-    fn new(shared: usize, account: Arc<Account>) -> Self {
-        Self { room: Arc::new(Semaphore::new(IN_FLIGHT as usize)), shared, account }
-    }
-
-    /// Waits until there is room for a line. `size`: bytes that it takes; `own`: does it have fields of its own? None:
-    /// it is too small to be counted.
-    pub async fn pass(&self, size: usize, own: bool) -> Result<Option<HeldLine>, Error> {
-        let size = if own { size.saturating_add(self.shared) } else { size };
-        if size <= SMALL {
-            return Ok(None);
-        }
-        // One that takes more than there is passes alone.
-        let room = u32::try_from(size).unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
-        let room = self.room.clone().acquire_many_owned(room).await.map_err(Error::internal)?;
-        let reserved = self.account.reserve(MemoryUse::ParsedInput, size)?;
-        Ok(Some(HeldLine { _room: room, _reserved: reserved }))
-    }
 }
 
 impl Gateway {

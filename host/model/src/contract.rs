@@ -3,6 +3,8 @@
 //! These are the nouns of the whole host: a [`Notification`] goes in at the HTTP side, an
 //! [`Outcome`] comes back. A leaf module: it knows nothing of the rest.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 mod bindings {
     #![allow(missing_docs)]
     wasmtime::component::bindgen!({
@@ -30,6 +32,19 @@ pub use bindings::pushlet::provider::types::{
     Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
 };
 pub use manager_bindings::exports::pushlet::provider::management;
+
+impl Context {
+    /// Returns the context of a call at this time.
+    pub fn at(now: SystemTime, entropy: Vec<u8>) -> Self {
+        Self { now: unix_milliseconds(now), entropy }
+    }
+}
+
+/// Returns the milliseconds since the Unix epoch, in which the contract counts time; 0 before it.
+pub fn unix_milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Default for Alert {
     /// Nothing to see.

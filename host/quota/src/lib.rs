@@ -3,3 +3,6 @@
 
 pub mod account;
 pub mod fair;
+mod rate_limiter;
+
+pub use rate_limiter::RateLimiter;

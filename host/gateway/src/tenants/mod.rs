@@ -1,12 +1,8 @@
-//! Who the tenants are, which keys open the door to them, and how much each may use.
-//!
-//! A limit is checked before anything that tenants share, so that one at its limit lengthens nobody's queue.
+//! The tenants: which there are, their API keys, and how much each may use.
 
 mod keys;
-mod permission;
-mod rate_limiter;
-mod share;
-mod usage_counters;
+mod permits;
+mod tenant;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,19 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::OwnedSemaphorePermit;
 
 use pushlet_credential::KeyId;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::{TenantId, TenantLimits};
-use pushlet_quota::account::{Account, AccountSettings, Accounts};
+use pushlet_quota::account::{AccountSettings, Accounts};
 use pushlet_registry::{Registry, StorageError, TenantRecord};
-use usage_counters::UsageCounters;
+use tenant::{TenantState, UsageCounters};
 
 pub use keys::{KeyRequest, KeyView, NewKey, looks_like_a_key};
-pub use permission::{Permission, Withdrawal};
-pub use share::RequestPermit;
-pub use usage_counters::{Held, LimitUse, Usage};
+pub use permits::{RequestPermit, SendPermit};
+pub use tenant::{Held, LimitUse, Permission, Tenant, TenantView, Usage, Withdrawal};
 
 /// How long a tenant that shall be removed is waited for.
 const LONGEST_END: Duration = Duration::from_secs(10);
@@ -46,7 +40,7 @@ pub struct Tenants {
     settings: Settings,
     accounts: Arc<Accounts>,
     started: Instant,
-    live: RwLock<Live>,
+    live: RwLock<LiveTenants>,
     /// Held from the check of a change to its end.
     changing: Mutex<()>,
     /// Tenants with a request under way.
@@ -54,35 +48,9 @@ pub struct Tenants {
 }
 
 #[derive(Default)]
-struct Live {
+struct LiveTenants {
     tenants: HashMap<TenantId, Arc<Tenant>>,
     keys: HashMap<KeyId, Arc<Tenant>>,
-}
-
-/// One tenant.
-pub struct Tenant {
-    pub id: TenantId,
-    /// What it uses of the process's memory and processor time.
-    pub account: Arc<Account>,
-    state: ArcSwap<State>,
-    counters: UsageCounters,
-}
-
-struct State {
-    record: TenantRecord,
-    /// Those of the record, over the defaults.
-    limits: TenantLimits,
-    /// It is being removed, or is gone.
-    removed: bool,
-}
-
-/// What may be told about a tenant.
-pub struct TenantView {
-    pub id: TenantId,
-    pub created: SystemTime,
-    pub suspended: bool,
-    /// The tenant's own.
-    pub limits: TenantLimits,
 }
 
 /// What a tenant shall be; None: as it is.
@@ -90,38 +58,6 @@ pub struct TenantView {
 pub struct Wanted {
     pub suspended: Option<bool>,
     pub limits: Option<TenantLimits>,
-}
-
-/// A send of a tenant, while it is under way.
-pub struct SendPermit {
-    tenants: Arc<Tenants>,
-    tenant: Arc<Tenant>,
-}
-
-impl SendPermit {
-    /// The account that pays for the send.
-    pub fn account(&self) -> &Arc<Account> {
-        &self.tenant.account
-    }
-
-    /// Takes so many targets of a stream. `Some`: not now, but after this wait.
-    pub fn take(&self, targets: usize) -> Option<Duration> {
-        let now = self.tenants.started.elapsed();
-        let taken = self.tenant.counters.take_pushes(&self.tenant.limits(), targets as u64, now);
-        taken.err().map(|wait| wait.max(Duration::from_millis(1)))
-    }
-
-    /// The most targets that are taken at a time, so that they do not come in bursts.
-    pub fn batch(&self) -> usize {
-        let most = self.tenant.limits().pushes_per_second;
-        most.map_or(usize::MAX, |most| usize::try_from(most.get().div_ceil(10)).unwrap_or(usize::MAX))
-    }
-}
-
-impl Drop for SendPermit {
-    fn drop(&mut self) {
-        self.tenant.counters.end_send();
-    }
 }
 
 impl Tenants {
@@ -187,7 +123,7 @@ impl Tenants {
         let mut record = known.unwrap_or_else(|| TenantRecord::new(SystemTime::now()));
         record.suspended = wanted.suspended.unwrap_or(record.suspended);
         record.limits = wanted.limits.unwrap_or(record.limits);
-        let key = is_new.then(|| self.new_key(id, &mut record, None)).transpose()?;
+        let key = is_new.then(|| keys::create(self.registry.hasher(), id, &mut record, None)).transpose()?;
         self.keep(id, record)?;
         Ok(key)
     }
@@ -249,30 +185,37 @@ impl Tenants {
         }
     }
 
-    /// Lets a send begin. `targets`: how many it has; None: a stream, whose targets are paced, see
-    /// [`SendPermit::take`].
-    pub fn acquire_send_permit(
-        self: &Arc<Self>,
-        id: &TenantId,
-        targets: Option<u64>,
-    ) -> Result<SendPermit, Error> {
-        let tenant = self.get(id)?;
-        let (limits, counters) = (tenant.limits(), &tenant.counters);
-        counters.acquire_send_permit(&limits)?;
-        // From here on, dropping it gives the place back.
-        let place = SendPermit { tenants: self.clone(), tenant: tenant.clone() };
-        let taken = targets.map(|targets| counters.take_pushes(&limits, targets, self.started.elapsed()));
-        match taken {
-            Some(Err(wait)) => Err(counters.too_many_pushes(&limits, wait)),
-            _ => Ok(place),
-        }
+    /// Returns what an API key permits, if it is valid.
+    pub fn by_key(&self, key: &str) -> Option<Permission> {
+        let id = KeyId::of_key(key)?;
+        let tenant = self.live().keys.get(&id).cloned()?;
+        let state = tenant.state.load_full();
+        let record = state.record.keys.iter().find(|record| record.id == id)?;
+        let good = self.registry.hasher().matches(tenant.id.as_str(), key, &record.hash);
+        (good && record.is_good(SystemTime::now())).then(|| Permission::with_key(tenant, id))
     }
 
-    /// The tenant's one place for registrations, which wait for each other before they wait for the processor.
-    pub async fn acquire_registration_permit(&self, id: &TenantId) -> Result<OwnedSemaphorePermit, Error> {
-        let places = self.get(id)?.counters.registrations.clone();
-        // It is closed when the tenant is removed.
-        places.acquire_owned().await.map_err(|_| not_found(id))
+    /// Creates one more key. Blocks.
+    pub fn add_key(&self, id: &TenantId, request: KeyRequest) -> Result<NewKey, Error> {
+        let _order = self.changing();
+        let mut record = self.get(id)?.state.load().record.clone();
+        keys::make_room(&mut record, request)?;
+        let key = keys::create(self.registry.hasher(), id, &mut record, request.expires_in)?;
+        self.keep(id, record)?;
+        Ok(key)
+    }
+
+    /// Returns the keys that are valid now, the oldest first.
+    pub fn keys(&self, id: &TenantId) -> Result<Vec<KeyView>, Error> {
+        Ok(keys::list(&self.get(id)?.state.load().record))
+    }
+
+    /// Ends a key at once. Blocks.
+    pub fn remove_key(&self, id: &TenantId, key: &str) -> Result<(), Error> {
+        let _order = self.changing();
+        let mut record = self.get(id)?.state.load().record.clone();
+        keys::remove(&mut record, key)?;
+        self.keep(id, record)
     }
 
     /// Keeps a record, and then goes by it.
@@ -285,7 +228,7 @@ impl Tenants {
     fn set(&self, id: &TenantId, record: TenantRecord) {
         let limits = record.limits.over(self.settings.defaults);
         let keys: Vec<KeyId> = record.keys.iter().map(|key| key.id).collect();
-        let state = Arc::new(State { record, limits, removed: false });
+        let state = Arc::new(TenantState { record, limits, removed: false });
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let tenant = live.tenants.entry(id.clone()).or_insert_with(|| {
             let state = ArcSwap::new(state.clone());
@@ -299,46 +242,12 @@ impl Tenants {
         live.keys.extend(keys.into_iter().map(|key| (key, tenant.clone())));
     }
 
-    fn live(&self) -> RwLockReadGuard<'_, Live> {
+    fn live(&self) -> RwLockReadGuard<'_, LiveTenants> {
         self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Tenant {
-    /// Not when it is suspended.
-    fn may_go_on(&self) -> Result<(), Error> {
-        if self.state.load().record.suspended {
-            let message = "this tenant is suspended; ask the operator of this server";
-            return Err(Error::new(Kind::Forbidden, "tenant_suspended", message));
-        }
-        Ok(())
-    }
-
-    fn limits(&self) -> TenantLimits {
-        self.state.load().limits
-    }
-
-    /// Ends what it has under way, as far as it ends.
-    fn suspend(&self) {
-        self.state.rcu(|state| State {
-            record: TenantRecord { suspended: true, ..state.record.clone() },
-            limits: state.limits,
-            removed: true,
-        });
-    }
-
-    fn view(&self) -> TenantView {
-        let state = self.state.load();
-        TenantView {
-            id: self.id.clone(),
-            created: state.record.created,
-            suspended: state.record.suspended,
-            limits: state.record.limits,
-        }
     }
 }
 

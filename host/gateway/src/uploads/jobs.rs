@@ -20,27 +20,27 @@ const NOTHING: f64 = 0.05;
 
 /// The places for components that are compiled.
 pub(super) struct CompileJobs {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<JobQueue>>,
     wait: Duration,
 }
 
-struct State {
+struct JobQueue {
     free: usize,
-    waiting: Vec<DecodeQueue>,
+    waiting: Vec<WaitingJob>,
     /// Seconds of places, by tenant.
     taken: HashMap<TenantId, (f64, Instant)>,
     arrivals: u64,
 }
 
-struct DecodeQueue {
+struct WaitingJob {
     tenant: TenantId,
     arrival: u64,
-    turn: oneshot::Sender<Job>,
+    turn: oneshot::Sender<CompilePermit>,
 }
 
 /// A place, until it is dropped.
-pub(super) struct Job {
-    state: Arc<Mutex<State>>,
+pub(super) struct CompilePermit {
+    state: Arc<Mutex<JobQueue>>,
     tenant: TenantId,
     start: Instant,
     /// It was never handed over.
@@ -50,22 +50,22 @@ pub(super) struct Job {
 impl CompileJobs {
     /// So many at a time.
     pub fn new(places: usize) -> Self {
-        let state = State { free: places.max(1), waiting: Vec::new(), taken: HashMap::new(), arrivals: 0 };
+        let state = JobQueue { free: places.max(1), waiting: Vec::new(), taken: HashMap::new(), arrivals: 0 };
         Self { state: Arc::new(Mutex::new(state)), wait: WAIT }
     }
 
     /// Waits for a place, and not for ever.
-    pub async fn acquire(&self, tenant: &TenantId) -> Result<Job, Error> {
+    pub async fn acquire(&self, tenant: &TenantId) -> Result<CompilePermit, Error> {
         let turn = {
             let mut state = locked(&self.state);
             if state.free > 0 {
                 state.free -= 1;
-                return Ok(Job::new(&self.state, tenant.clone()));
+                return Ok(CompilePermit::new(&self.state, tenant.clone()));
             }
             let (turn, waiting) = oneshot::channel();
             state.arrivals += 1;
             let arrival = state.arrivals;
-            state.waiting.push(DecodeQueue { tenant: tenant.clone(), arrival, turn });
+            state.waiting.push(WaitingJob { tenant: tenant.clone(), arrival, turn });
             waiting
         };
         match tokio::time::timeout(self.wait, turn).await {
@@ -78,13 +78,13 @@ impl CompileJobs {
     }
 }
 
-impl State {
+impl JobQueue {
     /// The one whose turn it is.
-    fn next(&mut self, now: Instant) -> Option<DecodeQueue> {
+    fn next(&mut self, now: Instant) -> Option<WaitingJob> {
         let taken = |tenant: &TenantId| {
             self.taken.get(tenant).map_or(0.0, |(seconds, at)| faded(*seconds, now.duration_since(*at)))
         };
-        let order = |one: &DecodeQueue, other: &DecodeQueue| -> Ordering {
+        let order = |one: &WaitingJob, other: &WaitingJob| -> Ordering {
             let by_use = taken(&one.tenant).total_cmp(&taken(&other.tenant));
             by_use.then_with(|| one.arrival.cmp(&other.arrival))
         };
@@ -101,13 +101,13 @@ impl State {
     }
 }
 
-impl Job {
-    fn new(state: &Arc<Mutex<State>>, tenant: TenantId) -> Self {
+impl CompilePermit {
+    fn new(state: &Arc<Mutex<JobQueue>>, tenant: TenantId) -> Self {
         Self { state: state.clone(), tenant, start: Instant::now(), unused: false }
     }
 }
 
-impl Drop for Job {
+impl Drop for CompilePermit {
     fn drop(&mut self) {
         if self.unused {
             return;
@@ -123,7 +123,7 @@ impl Drop for Job {
                 }
                 next
             };
-            let Some(DecodeQueue { tenant, turn, .. }) = next else { return };
+            let Some(WaitingJob { tenant, turn, .. }) = next else { return };
             // Who does not wait any more leaves the place to the next one.
             match turn.send(Self::new(&self.state, tenant)) {
                 Ok(()) => return,
@@ -137,7 +137,7 @@ fn faded(seconds: f64, age: Duration) -> f64 {
     seconds * 0.5_f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64())
 }
 
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn locked(state: &Mutex<JobQueue>) -> MutexGuard<'_, JobQueue> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -150,7 +150,7 @@ mod tests {
         TenantId::new(id)
     }
 
-    async fn waits(jobs: &Arc<CompileJobs>, id: &str) -> tokio::task::JoinHandle<Job> {
+    async fn waits(jobs: &Arc<CompileJobs>, id: &str) -> tokio::task::JoinHandle<CompilePermit> {
         let (jobs, before) = (jobs.clone(), locked(&jobs.state).waiting.len());
         let (state, id) = (jobs.state.clone(), tenant(id));
         let waiting = tokio::spawn(async move { jobs.acquire(&id).await.unwrap() });
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_was_taken_fades_and_is_forgotten() {
         let start = Instant::now();
-        let mut state = State { free: 0, waiting: Vec::new(), taken: HashMap::new(), arrivals: 0 };
+        let mut state = JobQueue { free: 0, waiting: Vec::new(), taken: HashMap::new(), arrivals: 0 };
         state.charge(&tenant("a"), Duration::from_secs(8), start);
         state.charge(&tenant("a"), Duration::ZERO, start + 2 * HALF_LIFE);
         assert!((state.taken[&tenant("a")].0 - 2.0).abs() < 1e-9);

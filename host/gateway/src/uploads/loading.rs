@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::Uploads;
-use super::shared::Shared;
+use super::state::UploadState;
 use super::versions::{Code, Loading};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
@@ -20,11 +19,11 @@ const WAIT: Duration = Duration::from_secs(5);
 /// For so long it is not tried again to load a component that could not be loaded just now.
 const PAUSE: Duration = Duration::from_secs(5);
 
-impl Uploads {
+impl UploadState {
     /// Waits until a tenant's own provider of this name is loaded, if there is one. A provider that cannot be loaded at
     /// all is no error here: it is not in the catalogue.
-    pub async fn ready(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
-        let Some(mut loading) = self.0.begin_loading(tenant, name)? else { return Ok(()) };
+    pub async fn ready(self: &Arc<Self>, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        let Some(mut loading) = self.begin_loading(tenant, name)? else { return Ok(()) };
         let landed = tokio::time::timeout(WAIT, loading.wait_for(Option::is_some)).await;
         match landed {
             Ok(Ok(landed)) => landed.clone().unwrap_or(Ok(())),
@@ -36,8 +35,8 @@ impl Uploads {
     }
 
     /// The same for all of a tenant's own.
-    pub async fn all_ready(&self, tenant: &TenantId) -> Result<(), Error> {
-        for name in self.0.names(tenant) {
+    pub async fn all_ready(self: &Arc<Self>, tenant: &TenantId) -> Result<(), Error> {
+        for name in self.names(tenant) {
             self.ready(tenant, &name).await?;
         }
         Ok(())
@@ -45,33 +44,20 @@ impl Uploads {
 
     /// How many active versions are not loaded yet.
     pub fn loading(&self) -> usize {
-        let tenants = self.0.tenants();
+        let tenants = self.tenants();
         let active =
             tenants.values().flat_map(|tenant| tenant.providers.values().filter_map(|own| own.active()));
         active.filter(|version| matches!(version.code, Code::Absent | Code::Loading(_))).count()
     }
 
     /// Loads what an earlier run left, one after the other. Needs a Tokio runtime.
-    pub(super) fn load_in_background(&self) {
-        let (shared, all) = (Arc::downgrade(&self.0), self.0.in_turn());
+    pub fn load_in_background(self: &Arc<Self>) {
+        let (shared, all) = (Arc::downgrade(self), self.in_turn());
         if !all.is_empty() {
             tokio::spawn(load_all(shared, all));
         }
     }
-}
 
-async fn load_all(shared: Weak<Shared>, all: Vec<(TenantId, String)>) {
-    for (tenant, name) in all {
-        let Some(shared) = shared.upgrade() else { return };
-        if let Ok(Some(mut loading)) = shared.begin_loading(&tenant, &name) {
-            drop(shared);
-            let _ = loading.wait_for(Option::is_some).await;
-        }
-    }
-    tracing::info!("the uploaded providers are loaded");
-}
-
-impl Shared {
     fn names(&self, tenant: &TenantId) -> Vec<String> {
         self.tenants().get(tenant).map(|own| own.providers.keys().cloned().collect()).unwrap_or_default()
     }
@@ -166,4 +152,15 @@ impl Shared {
         self.policy.check(&stored.name, provider.manifest())?;
         Ok(provider)
     }
+}
+
+async fn load_all(shared: Weak<UploadState>, all: Vec<(TenantId, String)>) {
+    for (tenant, name) in all {
+        let Some(shared) = shared.upgrade() else { return };
+        if let Ok(Some(mut loading)) = shared.begin_loading(&tenant, &name) {
+            drop(shared);
+            let _ = loading.wait_for(Option::is_some).await;
+        }
+    }
+    tracing::info!("the uploaded providers are loaded");
 }

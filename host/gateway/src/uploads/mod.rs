@@ -1,16 +1,14 @@
 //! Uploaded providers: how a stranger's component gets into the catalogue, step by step, and out again.
 //!
-//! [`Uploads::begin`] takes a place once the component has been read; [`Upload::finish`] checks it, compiles it in
-//! a process of its own, holds its manifest against the operator's [`Policy`], tries it ([`dry_run`]), keeps
-//! it, and then swaps it in. Calls under way finish with the version that they began with.
+//! [`Uploads::begin`] takes a permit once the component has been read; [`Upload::finish`] checks it, compiles it in
+//! a process of its own, checks its manifest against the operator's [`Policy`], tries it, keeps it, and then swaps it
+//! in. Calls in flight finish with the version that they began with.
 
-mod dry_run;
-mod hosts;
 mod jobs;
 mod loading;
 mod policy;
-mod shared;
-mod steps;
+mod state;
+mod upload;
 mod versions;
 mod view;
 
@@ -18,9 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::Semaphore;
-use utoipa::ToSchema;
 
 use crate::tenants::Tenants;
 use pushlet_model::error::{Error, Kind};
@@ -29,13 +25,12 @@ use pushlet_quota::account::Work;
 use pushlet_registry::{ComponentVersion as Stored, Registry};
 use pushlet_sandbox::{GuestLog, Provider, ProviderCatalogue, ProviderLoader, Sandbox};
 
-pub use hosts::{SecretHost, UploadRefusal};
 use jobs::CompileJobs;
-pub use policy::Policy;
-use shared::{Change, Shared, Tenant, not_found};
-pub use steps::{Upload, for_everybody};
+pub use policy::{Policy, SecretHost, UploadRefusal, compile_limits};
+use state::{Change, TenantUploads, UploadState, blocking, not_found};
+pub use upload::{Upload, for_everybody};
 use versions::{Code, Version, Versions};
-pub use view::{ProviderEntry, ProviderView};
+pub use view::{ProviderEntry, ProviderLog, ProviderView, VersionLog};
 
 /// Components on their way in at the same time, of different tenants.
 const PLACES: usize = 8;
@@ -44,34 +39,7 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// What is uploaded, and what may be. Cheap to clone.
 #[derive(Clone)]
-pub struct Uploads(Arc<Shared>);
-
-/// The last upload of a tenant that was not taken.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct RefusedUpload {
-    pub name: String,
-    pub digest: String,
-    pub error: String,
-    pub message: String,
-    /// What it printed, and where it trapped.
-    pub log: String,
-}
-
-/// What a version printed, and where it trapped.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct VersionLog {
-    pub digest: String,
-    pub log: String,
-}
-
-/// The logs of a provider, that of the active version first.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ProviderLog {
-    pub versions: Vec<VersionLog>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub refused_upload: Option<RefusedUpload>,
-}
+pub struct Uploads(Arc<UploadState>);
 
 impl Uploads {
     /// `jobs`: components that may be compiled at a time.
@@ -85,7 +53,7 @@ impl Uploads {
     ) -> Self {
         let sandbox = loader.sandbox().clone();
         let accounts = sandbox.accounts().clone();
-        let uploads = Self(Arc::new(Shared {
+        let uploads = Self(Arc::new(UploadState {
             catalogue: Arc::new(catalogue),
             loader: Arc::new(loader),
             owners,
@@ -132,14 +100,14 @@ impl Uploads {
     /// Finds what was kept by an earlier run, and has it loaded in the background. What can't be loaded is unusable, and
     /// the rest goes on. Needs a Tokio runtime.
     pub fn restore(&self) {
-        let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
+        let mut tenants: HashMap<TenantId, TenantUploads> = HashMap::new();
         for stored in self.0.registry.versions() {
             let tenant = tenants.entry(stored.tenant.clone()).or_default();
             tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
         }
         tenants.iter().for_each(|(id, tenant)| self.0.publish(id, tenant));
         *self.0.tenants() = tenants;
-        self.load_in_background();
+        self.0.load_in_background();
     }
 
     /// Whether a provider of this name may be uploaded now, to be asked before the component is read.
@@ -188,6 +156,22 @@ impl Uploads {
             Ok(shared.swap_in(Version::new(stored, Code::Loaded(provider))))
         })
         .await
+    }
+
+    /// Waits until a tenant's own provider of this name is loaded, if there is one. A provider that cannot be loaded at
+    /// all is no error here: it is not in the catalogue.
+    pub async fn ready(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
+        self.0.ready(tenant, name).await
+    }
+
+    /// Waits until all of a tenant's own providers are loaded.
+    pub async fn all_ready(&self, tenant: &TenantId) -> Result<(), Error> {
+        self.0.all_ready(tenant).await
+    }
+
+    /// Returns how many active versions are not loaded yet.
+    pub fn loading(&self) -> usize {
+        self.0.loading()
     }
 
     /// Forgets all versions of a provider of the tenant's own. Its applications stay, but can't be sent for.
@@ -277,11 +261,4 @@ impl Uploads {
         let message = "another change of your providers is under way";
         Err(Error::new(Kind::Conflict, "change_under_way", message))
     }
-}
-
-/// Runs what takes its time where it may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| Err(Error::internal(failure)))
 }

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::hosts::{SecretHost, secret_hosts};
+use super::policy::{SecretHost, secret_hosts};
 use super::versions::{Code, Version, Versions};
 use pushlet_model::contract::manifest::{Field, Origin, ProviderManifest, SecretFormat, TargetKind};
 use pushlet_model::tenant::TenantId;
@@ -106,6 +106,33 @@ pub struct ManifestView {
     pub endpoints: Vec<String>,
     /// Those that get secrets of applications, or what is made of them. The component's author chose them.
     pub secret_hosts: Vec<SecretHost>,
+}
+
+/// The last upload of a tenant that was not taken.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RefusedUpload {
+    pub name: String,
+    pub digest: String,
+    pub error: String,
+    pub message: String,
+    /// What it printed, and where it trapped.
+    pub log: String,
+}
+
+/// What a version printed, and where it trapped.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct VersionLog {
+    pub digest: String,
+    pub log: String,
+}
+
+/// The logs of a provider, that of the active version first.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ProviderLog {
+    pub versions: Vec<VersionLog>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub refused_upload: Option<RefusedUpload>,
 }
 
 impl ProviderView {

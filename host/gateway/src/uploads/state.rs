@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
-use super::hosts::{SecretHost, UploadRefusal, secret_hosts, unconfirmed};
 use super::jobs::CompileJobs;
+use super::policy::{Policy, SecretHost, UploadRefusal, secret_hosts, unconfirmed};
 use super::versions::{Code, Version, Versions};
-use super::{Policy, ProviderView, RefusedUpload};
+use super::view::{ProviderView, RefusedUpload};
 use crate::tenants::Tenants;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
@@ -18,7 +18,7 @@ use pushlet_registry::{ComponentVersion as Stored, Registry};
 use pushlet_sandbox::{GuestLog, OwnProvider, Provider, ProviderCatalogue, ProviderLoader};
 
 /// The state behind [`Uploads`](super::Uploads).
-pub(super) struct Shared {
+pub(super) struct UploadState {
     pub catalogue: Arc<ProviderCatalogue>,
     pub loader: Arc<ProviderLoader>,
     pub owners: Arc<Tenants>,
@@ -29,18 +29,18 @@ pub(super) struct Shared {
     pub accounts: Arc<Accounts>,
     /// Tenants that are changing something.
     pub busy: Mutex<HashSet<TenantId>>,
-    pub tenants: Mutex<HashMap<TenantId, Tenant>>,
+    pub tenants: Mutex<HashMap<TenantId, TenantUploads>>,
 }
 
 #[derive(Default)]
-pub(super) struct Tenant {
+pub(super) struct TenantUploads {
     pub providers: BTreeMap<String, Versions>,
     pub refused: Option<RefusedUpload>,
 }
 
 /// A tenant changes one thing at a time.
 pub(in super::super) struct Change {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<UploadState>,
     pub(super) tenant: TenantId,
 }
 
@@ -58,7 +58,7 @@ impl Drop for Change {
     }
 }
 
-impl Shared {
+impl UploadState {
     /// May the tenant have a provider of this name?
     pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         self.may_shadow(name)?;
@@ -175,7 +175,7 @@ impl Shared {
         view
     }
 
-    pub fn publish(&self, tenant: &TenantId, own: &Tenant) {
+    pub fn publish(&self, tenant: &TenantId, own: &TenantUploads) {
         let active = |versions: &Versions| versions.active().and_then(|version| version.provider().cloned());
         let own: Vec<OwnProvider> =
             own.providers.iter().map(|(name, versions)| (name.clone(), active(versions))).collect();
@@ -212,7 +212,7 @@ impl Shared {
         });
     }
 
-    pub fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Tenant>> {
+    pub fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, TenantUploads>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -224,4 +224,11 @@ pub(super) fn name_taken(name: &str) -> Error {
 
 pub(super) fn not_found(name: &str) -> Error {
     Error::new(Kind::NotFound, "provider_not_found", format!("there is no provider {name}"))
+}
+
+/// Runs what takes its time where it may.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| Err(Error::internal(failure)))
 }

@@ -8,13 +8,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::certificates::Expiring;
-use crate::context::context_at;
+use crate::applications::Expiring;
 use crate::gateway::Gateway;
-use crate::request::Registration;
 use pushlet_credential::{Credential, CredentialPurpose, Secret, UploadedSecrets, upload_fields};
 use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
-use pushlet_model::contract::{self, Environment};
+use pushlet_model::contract::{self, Context, Environment};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::names::{did_you_mean, nearest};
 use pushlet_model::notification;
@@ -30,6 +28,21 @@ const DEFAULT_PROVIDER: &str = "apns";
 const DEVELOPMENT: [&[u8]; 2] = [b"development", b"sandbox"];
 const PRODUCTION: &[u8] = b"production";
 const LONGEST_ID: usize = 256;
+
+/// A registration as it was uploaded: text fields and files by field name.
+#[derive(Default)]
+pub struct Registration {
+    /// None: one is made.
+    pub application_id: Option<String>,
+    /// The provider's name; None: found by the credential that is there.
+    pub provider: Option<String>,
+    /// None: as `{provider}_mode` says, else production.
+    pub environment: Option<Environment>,
+    /// All other fields, secrets among them, by name.
+    pub fields: BTreeMap<String, Vec<u8>>,
+    /// An unknown name is an error; else it is passed over.
+    pub strict: bool,
+}
 
 impl Gateway {
     /// Checks and stores an application; an existing one with the same id is replaced. Returns its id, and opens no
@@ -108,7 +121,7 @@ impl Gateway {
             settings: settings(manifest, kind, credential.as_ref(), fields)?,
             credential: kind.map(|kind| kind.name.clone()),
         };
-        let context = context_at(now, Vec::new());
+        let context = Context::at(now, Vec::new());
         let instances = provider.instances(tenant);
         let checked = record.clone();
         instances.run(move |instances| instances.check_application(&context, &checked)).await??;

@@ -1,7 +1,15 @@
-//! How many targets of one stream are under way at a time: as many as it takes to keep a push service that is far
-//! away busy, and no more, for each costs memory and none makes a busy processor faster.
+//! How much of one stream is in flight.
+//!
+//! [`ConcurrencyWindow`] bounds the targets: as many as it takes to keep a push service that is far away busy, and no
+//! more, for each costs memory and none makes a busy processor faster. [`Gate`] bounds the bytes of large lines.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use pushlet_model::error::Error;
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
 /// Where it begins.
 const FIRST: usize = 256;
@@ -9,6 +17,11 @@ const FIRST: usize = 256;
 const WORTH: f64 = 1.4;
 /// At this part of the best pace, the best is too long ago to be compared with.
 const STALE: f64 = 0.5;
+/// Bytes that the lines of one stream may take which are in flight, of those that are large or have a notification of
+/// their own: as much as some hundred notifications of the size that push services take.
+const IN_FLIGHT: u32 = 4 << 20;
+/// Bytes of a line that is not counted: as many as fit into the widest window that is usual.
+const SMALL: usize = 4 << 10;
 
 /// Grows while that pays, up to a bound.
 pub(super) struct ConcurrencyWindow {
@@ -42,6 +55,42 @@ impl ConcurrencyWindow {
         }
         self.settled = 0;
         true
+    }
+}
+
+/// Lets the lines of one stream pass, so that they do not take more than [`IN_FLIGHT`] together, whatever the window
+/// is. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    room: Arc<Semaphore>,
+    /// What each line with fields of its own takes a copy of.
+    shared: usize,
+    account: Arc<Account>,
+}
+
+/// The room that a line takes, and its bytes on the tenant's account.
+pub struct HeldLine {
+    _room: OwnedSemaphorePermit,
+    _reserved: MemoryReservation,
+}
+
+impl Gate {
+    pub fn new(shared: usize, account: Arc<Account>) -> Self {
+        Self { room: Arc::new(Semaphore::new(IN_FLIGHT as usize)), shared, account }
+    }
+
+    /// Waits until there is room for a line. `size`: bytes that it takes; `own`: does it have fields of its own? None:
+    /// it is too small to be counted.
+    pub async fn pass(&self, size: usize, own: bool) -> Result<Option<HeldLine>, Error> {
+        let size = if own { size.saturating_add(self.shared) } else { size };
+        if size <= SMALL {
+            return Ok(None);
+        }
+        // One that takes more than there is passes alone.
+        let room = u32::try_from(size).unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
+        let room = self.room.clone().acquire_many_owned(room).await.map_err(Error::internal)?;
+        let reserved = self.account.reserve(MemoryUse::ParsedInput, size)?;
+        Ok(Some(HeldLine { _room: room, _reserved: reserved }))
     }
 }
 

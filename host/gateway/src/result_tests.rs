@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use pushlet_model::contract::{ConnectionHint, CredentialFault, Throttle};
+use pushlet_model::contract::{CredentialFault, Throttle};
 
 fn settled(disposition: Disposition, code: Option<&str>, message: Option<&str>) -> Result<(), Error> {
     let outcome = Outcome {
@@ -102,4 +102,12 @@ fn vendors_codes_become_snake_case() {
         assert_eq!(snake_case(vendors), ours, "{vendors:?}");
     }
     assert!(snake_case(&"Ab".repeat(100)).len() <= 64);
+}
+
+#[test]
+fn all_are_there_in_order_and_named_as_they_are_serialized() {
+    for (number, status) in Status::ALL.into_iter().enumerate() {
+        assert_eq!(status as usize, number);
+        assert_eq!(serde_json::to_value(status).unwrap(), status.name());
+    }
 }

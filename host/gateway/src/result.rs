@@ -1,14 +1,125 @@
-//! What an undelivered push is to the caller: a typed error, whose kind chooses the HTTP status.
+//! What became of a target: its result, the status that all providers share, and the error for a caller whose only
+//! target failed.
 
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::status::Fate;
-use pushlet_model::contract::{Disposition, Outcome, Scope};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use pushlet_model::contract::{ConnectionHint, Disposition, Outcome, Scope};
 use pushlet_model::error::{Error, Kind};
 
+/// What became of one target.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// The service answered and the provider read the answer; or it was sent and no answer came
+    /// (`Disposition::Unknown`).
+    Settled(Outcome),
+    /// It did not get that far: refused by the provider, or certainly not delivered.
+    Failed(Error),
+    /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
+    Lost(Error),
+    /// It could be sent, and was not because the caller only asked; or the service checked it and delivered
+    /// nothing, because the caller asked for that.
+    Valid,
+    /// It was not sent, because it repeats the target of this index.
+    Duplicate(usize),
+}
+
+/// The result of one target.
+#[derive(Debug, Clone)]
+pub struct DeliveryResult {
+    /// Counts the targets of the send, or the lines of the stream, from 0.
+    pub index: usize,
+    pub fate: Fate,
+    /// How many times it was tried; 0: it did not get that far.
+    pub attempts: u32,
+}
+
+impl DeliveryResult {
+    /// The result of a target that was never tried.
+    pub fn untried(index: usize, fate: Fate) -> Self {
+        Self { index, fate, attempts: 0 }
+    }
+}
+
+/// Sorted by who must act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Delivered,
+    /// Drop the token.
+    Unregistered,
+    /// Delivered; store the new token.
+    Replaced,
+    /// The message or the token is wrong.
+    Rejected,
+    /// The operator of the application must act.
+    CredentialRejected,
+    Throttled,
+    Unavailable,
+    /// Sent, but nobody ensure_supports whether it arrived.
+    Unknown,
+    /// The provider component or this server is broken.
+    Failed,
+    /// It could be sent, and was not because the request said `validate_only`.
+    Valid,
+    /// It was not sent, because it repeats an earlier target of the same request.
+    Duplicate,
+}
+
+impl Status {
+    /// In the order of their declaration.
+    pub const ALL: [Self; 11] = [
+        Self::Delivered,
+        Self::Unregistered,
+        Self::Replaced,
+        Self::Rejected,
+        Self::CredentialRejected,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Unknown,
+        Self::Failed,
+        Self::Valid,
+        Self::Duplicate,
+    ];
+
+    /// As it is written in answers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Unregistered => "unregistered",
+            Self::Replaced => "replaced",
+            Self::Rejected => "rejected",
+            Self::CredentialRejected => "credential_rejected",
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+            Self::Valid => "valid",
+            Self::Duplicate => "duplicate",
+        }
+    }
+
+    /// Is there nothing to do?
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Delivered | Self::Replaced | Self::Valid | Self::Duplicate)
+    }
+}
+
 impl Fate {
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Settled(outcome) => settled(outcome),
+            Self::Failed(error) => failed(error),
+            Self::Lost(_) => Status::Unknown,
+            Self::Valid => Status::Valid,
+            Self::Duplicate(_) => Status::Duplicate,
+        }
+    }
+
     /// The error that says why the push was not delivered. `provider`: for the messages.
     pub fn into_error(self, provider: &str) -> Result<(), Error> {
         let outcome = match self {
@@ -66,6 +177,46 @@ impl Fate {
             Self::Lost(_) => true,
             Self::Failed(_) | Self::Valid | Self::Duplicate(_) => false,
         }
+    }
+}
+
+fn settled(outcome: &Outcome) -> Status {
+    match outcome.disposition {
+        Disposition::Delivered => Status::Delivered,
+        Disposition::Unregistered(_) => Status::Unregistered,
+        Disposition::Replaced(_) => Status::Replaced,
+        Disposition::Rejected => Status::Rejected,
+        Disposition::CredentialRejected(_) => Status::CredentialRejected,
+        Disposition::Throttled(_) => Status::Throttled,
+        Disposition::Unavailable(_) => Status::Unavailable,
+        Disposition::Unknown => Status::Unknown,
+    }
+}
+
+fn failed(error: &Error) -> Status {
+    match error.kind {
+        Kind::Throttled => Status::Throttled,
+        Kind::Internal | Kind::Provider | Kind::ProviderTimedOut => Status::Failed,
+        Kind::CredentialRejected => Status::CredentialRejected,
+        Kind::Gone => Status::Unregistered,
+        Kind::Overloaded | Kind::Unreachable | Kind::Unavailable | Kind::TimedOut => Status::Unavailable,
+        _ => Status::Rejected,
+    }
+}
+
+/// The caller's deadline came before it could be sent.
+pub(crate) fn deadline_exceeded() -> Error {
+    Error::new(Kind::TimedOut, "deadline_exceeded", "it could not be sent in time")
+}
+
+/// Sent, but nobody ensure_supports what became of it.
+pub(crate) fn unknown(message: &str) -> Outcome {
+    Outcome {
+        disposition: Disposition::Unknown,
+        id: None,
+        code: None,
+        message: Some(message.to_owned()),
+        connection: ConnectionHint::Keep,
     }
 }
 
@@ -127,5 +278,5 @@ fn snake_case(code: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
+#[path = "result_tests.rs"]
 mod tests;

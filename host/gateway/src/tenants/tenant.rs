@@ -1,20 +1,99 @@
-//! What one tenant uses at the moment, held against its limits.
+//! One tenant: what it may use and uses, and what its callers are let in by.
 
 use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-use super::rate_limiter::RateLimiter;
+use pushlet_credential::KeyId;
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::tenant::TenantLimits;
+use pushlet_model::tenant::{TenantId, TenantLimits};
+use pushlet_quota::RateLimiter;
 use pushlet_quota::account::{Account, MemoryUse, Work};
+use pushlet_registry::TenantRecord;
 
 /// Registrations of one tenant that may wait for the processor or use it; the others wait behind them.
 const REGISTRATIONS: usize = 1;
+
+/// One tenant.
+pub struct Tenant {
+    pub id: TenantId,
+    /// What it uses of the process's memory and processor time.
+    pub account: Arc<Account>,
+    pub(super) state: ArcSwap<TenantState>,
+    pub(super) counters: UsageCounters,
+}
+
+pub(super) struct TenantState {
+    pub(super) record: TenantRecord,
+    /// Those of the record, over the defaults.
+    pub(super) limits: TenantLimits,
+    /// It is being removed, or is gone.
+    pub(super) removed: bool,
+}
+
+/// What may be told about a tenant.
+pub struct TenantView {
+    pub id: TenantId,
+    pub created: SystemTime,
+    pub suspended: bool,
+    /// The tenant's own.
+    pub limits: TenantLimits,
+}
+
+/// A tenant, and the API key that was shown, if one was. Cheap to clone.
+#[derive(Clone)]
+pub struct Permission {
+    tenant: Arc<Tenant>,
+    /// None: the configured login, or a server that is open to everybody.
+    key: Option<KeyId>,
+}
+
+/// Why a permission does not hold any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawal {
+    TenantSuspended,
+    TenantDeleted,
+    KeyRevoked,
+    KeyExpired,
+}
+
+impl Permission {
+    /// Without a key of the tenant's own.
+    pub fn without_key(tenant: Arc<Tenant>) -> Self {
+        Self { tenant, key: None }
+    }
+
+    pub(super) fn with_key(tenant: Arc<Tenant>, key: KeyId) -> Self {
+        Self { tenant, key: Some(key) }
+    }
+
+    pub fn tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
+    }
+
+    /// Why it does not hold any more; None: it does. Takes no lock, and reads the clock only for a key that
+    /// expires.
+    pub fn withdrawn(&self) -> Option<Withdrawal> {
+        let state = self.tenant.state.load();
+        if state.removed {
+            return Some(Withdrawal::TenantDeleted);
+        }
+        if state.record.suspended {
+            return Some(Withdrawal::TenantSuspended);
+        }
+        let id = self.key?;
+        let Some(key) = state.record.keys.iter().find(|key| key.id == id) else {
+            return Some(Withdrawal::KeyRevoked);
+        };
+        let expired = key.expires.is_some() && !key.is_good(SystemTime::now());
+        expired.then_some(Withdrawal::KeyExpired)
+    }
+}
 
 /// The counters of one tenant. An idle tenant's take some bytes, and nothing else.
 pub(super) struct UsageCounters {
@@ -61,6 +140,40 @@ pub struct Held {
     pub applications: u64,
     pub components: u64,
     pub component_bytes: u64,
+}
+
+impl Tenant {
+    /// Not when it is suspended.
+    pub(super) fn may_go_on(&self) -> Result<(), Error> {
+        if self.state.load().record.suspended {
+            let message = "this tenant is suspended; ask the operator of this server";
+            return Err(Error::new(Kind::Forbidden, "tenant_suspended", message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn limits(&self) -> TenantLimits {
+        self.state.load().limits
+    }
+
+    /// Ends what it has under way, as far as it ends.
+    pub(super) fn suspend(&self) {
+        self.state.rcu(|state| TenantState {
+            record: TenantRecord { suspended: true, ..state.record.clone() },
+            limits: state.limits,
+            removed: true,
+        });
+    }
+
+    pub(super) fn view(&self) -> TenantView {
+        let state = self.state.load();
+        TenantView {
+            id: self.id.clone(),
+            created: state.record.created,
+            suspended: state.record.suspended,
+            limits: state.record.limits,
+        }
+    }
 }
 
 impl Default for UsageCounters {
@@ -174,3 +287,7 @@ impl UsageCounters {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "permission_tests.rs"]
+mod tests;
