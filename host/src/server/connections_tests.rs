@@ -107,6 +107,8 @@ async fn one_that_is_used_all_the_time_stays_though_a_sweep_saw_it_between_two_r
     requests(&callers[1], 1);
     requests(&callers[2], 2);
     all.sweep(Instant::now());
+    // What is used after a sweep was used later than what was used before it.
+    tokio::time::advance(Duration::from_millis(1)).await;
     let newcomer = Caller::authenticated(&all, 4);
     requests(&newcomer, 1);
     let _another = Caller::authenticated(&all, 5);
