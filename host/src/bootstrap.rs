@@ -1,17 +1,15 @@
 //! Puts the parts together.
 
-use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
 use pushlet_credential::SealingKey;
 use pushlet_gateway::tenants::{self, Tenants};
 use pushlet_gateway::{self as gateway, Gateway, Policy, Uploads};
-use pushlet_model::tenant;
 use pushlet_quota::account::{self, AccountSettings, Accounts};
 use pushlet_registry::{self as registry, FileStorage, Registry, StorageError};
 use pushlet_sandbox::{self as provider, ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox};
-use pushlet_settings::{self as config, Config, HiddenText, Problem, private};
+use pushlet_settings::{self as config, Config, HiddenText, Problem, secrets};
 use pushlet_transport::{self as transport, Transport};
 
 /// What the key of the artefact cache is derived for, and where it is where nobody said so.
@@ -29,7 +27,7 @@ pub fn registry(config: &Config) -> Result<Registry, Problem> {
         return Registry::in_memory(most).map_err(|error| Problem::new(format_args!("registry: {error}")));
     };
     let key = needed_key(config)?;
-    private::check_folder("data_dir", directory)?;
+    secrets::check_folder("data_dir", directory)?;
     let opened = FileStorage::open(directory).and_then(|file| Registry::open(Arc::new(file), key, most));
     opened.map_err(|error| in_directory(directory, &error))
 }
@@ -85,21 +83,7 @@ fn accounts(config: &Config) -> Result<Arc<Accounts>, Problem> {
 
 /// Those that the registry knows, with limits as configured.
 fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Problem> {
-    let limits = &config.limits.tenant;
-    let most = |count: Option<u64>| count.and_then(NonZeroU64::new);
-    let defaults = tenant::TenantLimits {
-        requests_per_second: most(limits.requests_per_second),
-        pushes_per_second: most(limits.pushes_per_second),
-        concurrent_sends: most(limits.concurrent_sends),
-        applications: Some(limits.applications),
-        components: Some(limits.components),
-        component_bytes: Some(limits.component_bytes as u64),
-        call_milliseconds: most(limits.call_milliseconds),
-        cpu_milliseconds_per_second: NonZeroU64::new(limits.cpu_milliseconds_per_second),
-        instance_memory_bytes: most(limits.instance_memory_bytes.map(|bytes| bytes as u64)),
-        memory_bytes: NonZeroU64::new(limits.memory_bytes as u64),
-    };
-    let settings = tenants::Settings { defaults, requests: config.limits.requests };
+    let settings = tenants::Settings { defaults: config.limits.tenant, requests: config.limits.requests };
     let tenants = Tenants::open(registry.clone(), settings, accounts(config)?);
     tenants.map(Arc::new).map_err(|error| Problem::new(format_args!("tenants: {error}")))
 }

@@ -1,394 +1,378 @@
-//! Every key of the configuration, once: its place, kind, default and meaning.
+//! Every key of the configuration, once: its place, type, kind, default and meaning.
 //!
-//! The file's tables, the flags (`--auth-username`) and the variables (`PUSHLET_AUTH_USERNAME`) all
-//! come from this table; the typed form of the values is in the parent module.
+//! The file's tables, the flags (`--auth-username`), the variables (`PUSHLET_AUTH_USERNAME`), the typed [`Config`], the
+//! help text (first line of each comment) and `pushlet.example.toml` (all lines) come from here.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::ValueKind;
+use toml::{Table, Value};
+use url::Url;
 
-/// One key.
-pub struct ConfigKey {
-    /// Dotted path in the file. A segment in angle brackets stands for any name.
-    pub path: &'static str,
-    pub kind: ValueKind,
-    /// As it would stand in the file; None: not set.
-    pub default: Option<&'static str>,
-    pub help: &'static str,
-}
+use super::section::{ConfigKey, ConfigSection, ReadSection, read_field, read_table, section};
+use super::value::{HiddenText, IpNetworks, ValueKind, read_size};
+use super::{EndpointsConfig, IsolationMode, LogFormat, LogLevel, Problem};
+use pushlet_model::tenant::TenantLimits;
 
+const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-const MILLISECOND: Duration = Duration::from_millis(1);
-/// A wait that must be some time, and not absurdly long.
-const WAIT: ValueKind = ValueKind::Duration { least: MILLISECOND, most: HOUR };
-const URL: ValueKind = ValueKind::Url;
-const PER_SECOND: ValueKind = ValueKind::Count { least: 1, most: 1_000_000_000 };
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A wait that is not zero and not absurdly long.
+const WAIT: ValueKind = duration(MILLISECOND, HOUR);
+const MILLION: i64 = 1_000_000;
 
-const fn key(path: &'static str, kind: ValueKind, default: &'static str, help: &'static str) -> ConfigKey {
-    ConfigKey { path, kind, default: Some(default), help }
+const fn duration(least: Duration, most: Duration) -> ValueKind {
+    ValueKind::Duration { least, most }
 }
 
-const fn unset(path: &'static str, kind: ValueKind, help: &'static str) -> ConfigKey {
-    ConfigKey { path, kind, default: None, help }
+const fn count(least: i64, most: i64) -> ValueKind {
+    ValueKind::Count { least, most }
 }
 
-pub const KEYS: &[ConfigKey] = &[
-    key("listen", ValueKind::Address, "\"127.0.0.1:9292\"", "Address and port to listen on"),
-    key(
-        "allowed_hosts",
-        ValueKind::Texts,
-        "[]",
-        "Names that callers may give in Host without [auth], and pages of which may call; as push.example",
-    ),
-    unset(
-        "data_dir",
-        ValueKind::Path,
-        "Directory that keeps what is registered and uploaded; else it ends with the server",
-    ),
-    unset(
-        "registry.key",
-        ValueKind::Secret,
-        "Key that seals secrets in data_dir, 32 bytes in hex; better in a file",
-    ),
-    unset("registry.key_file", ValueKind::Path, "File that holds the key, instead of registry.key"),
-    unset("auth.username", ValueKind::Text, "Name that callers give by HTTP Basic"),
-    unset("auth.password", ValueKind::Secret, "Its password; better in a file, see auth.password_file"),
-    unset("auth.password_file", ValueKind::Path, "File that holds the password, instead of auth.password"),
-    unset(
-        "admin.key",
-        ValueKind::Secret,
-        "The operator's key for /v1/tenants; better in a file, see admin.key_file",
-    ),
-    unset("admin.key_file", ValueKind::Path, "File that holds the key, instead of admin.key"),
-    unset("tls.cert", ValueKind::Path, "PEM file with the server's certificate chain: serve HTTPS"),
-    unset("tls.key", ValueKind::Path, "PEM file with the private key of tls.cert"),
-    key(
-        "tls.extra_roots",
-        ValueKind::Paths,
-        "[]",
-        "PEM files of authorities that push services may have too",
-    ),
-    unset("endpoints.<provider>.production", URL, "Base URL in place of a provider's production servers"),
-    unset("endpoints.<provider>.development", URL, "Base URL in place of a provider's development servers"),
-    unset("endpoints.<provider>.<endpoint>.production", URL, "The same for one endpoint of the provider"),
-    unset("endpoints.<provider>.<endpoint>.development", URL, "The same for one endpoint of the provider"),
-    key("delivery.deadline", WAIT, "\"10s\"", "Longest time for one send, all told"),
-    key(
-        "delivery.drain",
-        ValueKind::Duration { least: Duration::ZERO, most: HOUR },
-        "\"30s\"",
-        "At shutdown: time that sends under way get to finish",
-    ),
-    key("delivery.connect_timeout", WAIT, "\"5s\"", "Longest time to connect to a push service"),
-    key(
-        "delivery.ping_after",
-        ValueKind::Duration { least: SECOND, most: Duration::from_secs(24 * 3600) },
-        "\"1h\"",
-        "Check a connection that was idle this long",
-    ),
-    key(
-        "delivery.connections_per_identity",
-        ValueKind::Count { least: 1, most: 64 },
-        "4",
-        "Most connections for one server and credential",
-    ),
-    key(
-        "delivery.retries",
-        ValueKind::Count { least: 0, most: 10 },
-        "4",
-        "Most times that a push is sent again, within the deadline",
-    ),
-    key(
-        "delivery.resend_unknown",
-        ValueKind::Switch,
-        "false",
-        "Send again when it is unknown whether a push arrived; it may arrive twice",
-    ),
-    key(
-        "limits.request_body",
-        ValueKind::Size { least: 1024, most: 1 << 30 },
-        "\"1MiB\"",
-        "Largest body of a request",
-    ),
-    key(
-        "limits.notifications_body",
-        ValueKind::Size { least: 1024, most: 1 << 30 },
-        "\"8MiB\"",
-        "Largest body of /v1/notifications",
-    ),
-    key(
-        "limits.targets",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "10000",
-        "Most targets of one /v1/notifications; a stream has no such limit",
-    ),
-    key(
-        "limits.stream_window",
-        ValueKind::Count { least: 1, most: 100_000 },
-        "1000",
-        "Most targets of one stream under way at a time; as few as keep the push service busy",
-    ),
-    key(
-        "limits.stream_line",
-        ValueKind::Size { least: 1024, most: 16 << 20 },
-        "\"64KiB\"",
-        "Longest line of a stream",
-    ),
-    key(
-        "limits.stream_idle",
-        ValueKind::Duration { least: MILLISECOND, most: Duration::from_secs(24 * 3600) },
-        "\"5m\"",
-        "Longest wait for the next line of a stream",
-    ),
-    key(
-        "limits.idempotency_window",
-        ValueKind::Duration { least: SECOND, most: Duration::from_secs(30 * 24 * 3600) },
-        "\"24h\"",
-        "How long the answer to an Idempotency-Key is kept",
-    ),
-    key(
-        "limits.idempotency_keys",
-        ValueKind::Count { least: 1, most: 10_000_000 },
-        "10000",
-        "Most of these answers per tenant; the oldest go",
-    ),
-    key(
-        "limits.idempotency_memory",
-        ValueKind::Size { least: 1 << 20, most: 64 << 30 },
-        "\"64MiB\"",
-        "Most memory for these answers per tenant",
-    ),
-    key("limits.fields", ValueKind::Count { least: 16, most: 10_000 }, "256", "Most fields in one request"),
-    key(
-        "limits.field_name",
-        ValueKind::Count { least: 32, most: 4096 },
-        "128",
-        "Longest name of a field, in bytes",
-    ),
-    key(
-        "limits.connections",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "1024",
-        "Most callers' connections at a time",
-    ),
-    key(
-        "limits.connections_per_address",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "256",
-        "Most of these from one address, except loopback and limits.trusted_proxies",
-    ),
-    key(
-        "limits.trusted_proxies",
-        ValueKind::Texts,
-        "[]",
-        "Addresses or networks of proxies in front, whose X-Forwarded-For is believed",
-    ),
-    key(
-        "limits.wrong_credentials",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "10",
-        "Most wrong credentials from one address in a minute; further ones wait and get 429",
-    ),
-    key(
-        "limits.requests",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "2048",
-        "Most requests at a time, all told",
-    ),
-    key(
-        "limits.application_requests",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "1024",
-        "Most sends of one application at a time",
-    ),
-    key(
-        "limits.streams",
-        ValueKind::Count { least: 1, most: 10_000 },
-        "128",
-        "Most requests at a time on one HTTP/2 connection",
-    ),
-    key(
-        "limits.keep_alive",
-        WAIT,
-        "\"75s\"",
-        "How long a connection stays open between requests; longer than a load balancer in front keeps it",
-    ),
-    key("limits.header_timeout", WAIT, "\"30s\"", "Longest wait for a request's head"),
-    key("limits.body_timeout", WAIT, "\"30s\"", "Longest wait for a request's whole body"),
-    key("limits.write_timeout", WAIT, "\"30s\"", "Longest wait for a caller that does not read its answer"),
-    key(
-        "limits.min_data_rate",
-        ValueKind::Size { least: 1, most: 1 << 30 },
-        "\"8KiB\"",
-        "Bytes per second that a caller must read of an answer that waits for it",
-    ),
-    key(
-        "limits.feedback",
-        ValueKind::Count { least: 1, most: 10_000_000 },
-        "10000",
-        "Most dead tokens kept per application; the newest stay",
-    ),
-    unset(
-        "limits.memory_bytes",
-        ValueKind::Size { least: 1 << 16, most: 1 << 50 },
-        "Most memory of all tenants; not set: half of the machine's or container's, at least 256 MiB",
-    ),
-    unset("limits.tenant.requests_per_second", PER_SECOND, "Most requests of one tenant per second"),
-    unset("limits.tenant.pushes_per_second", PER_SECOND, "Most targets that one tenant sends to per second"),
-    unset(
-        "limits.tenant.concurrent_sends",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "Most sends of one tenant at a time",
-    ),
-    key(
-        "limits.tenant.applications",
-        ValueKind::Count { least: 0, most: 10_000_000 },
-        "10000",
-        "Most registered applications of one tenant",
-    ),
-    key(
-        "limits.tenant.components",
-        ValueKind::Count { least: 0, most: 10_000 },
-        "20",
-        "Most uploaded providers of one tenant",
-    ),
-    key(
-        "limits.tenant.component_bytes",
-        ValueKind::Size { least: 0, most: 1 << 50 },
-        "\"1GiB\"",
-        "Most bytes of these, with all versions",
-    ),
-    unset(
-        "limits.tenant.call_milliseconds",
-        ValueKind::Count { least: 1, most: 60_000 },
-        "Longest run of one call into an uploaded provider, where sandbox.call_timeout is longer",
-    ),
-    key(
-        "limits.tenant.cpu_milliseconds_per_second",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "200",
-        "Most CPU time of one tenant per second, for uploaded providers and other heavy work",
-    ),
-    unset(
-        "limits.tenant.instance_memory_bytes",
-        ValueKind::Size { least: 1 << 16, most: 4 << 30 },
-        "Most memory of one instance of an uploaded provider, where sandbox.memory is more",
-    ),
-    key(
-        "limits.tenant.memory_bytes",
-        ValueKind::Size { least: 1 << 16, most: 1 << 40 },
-        "\"512MiB\"",
-        "Most memory of one tenant: requests in flight, what is kept for it, its providers' instances",
-    ),
-    key(
-        "sandbox.memory",
-        ValueKind::Size { least: 1 << 20, most: 4 << 30 },
-        "\"64MiB\"",
-        "Most memory of one provider instance",
-    ),
-    key(
-        "sandbox.call_timeout",
-        ValueKind::Duration { least: MILLISECOND, most: Duration::from_secs(60) },
-        "\"500ms\"",
-        "Longest run of one call into a provider",
-    ),
-    key(
-        "sandbox.instances",
-        ValueKind::Count { least: 1, most: 10_000 },
-        "64",
-        "Most provider instances at a time, all told",
-    ),
-    key(
-        "sandbox.isolation",
-        ValueKind::Choice(&["warm", "per-call"]),
-        "\"warm\"",
-        "warm: a tenant's instances are used again; per-call: a new one for every call",
-    ),
-    unset(
-        "metrics.listen",
-        ValueKind::Address,
-        "Address and port for /metrics and the health checks alone, without [auth]",
-    ),
-    key(
-        "metrics.applications",
-        ValueKind::Count { least: 1, most: 100_000 },
-        "1000",
-        "Most applications of a tenant with metrics of their own",
-    ),
-    unset(
-        "telemetry.otlp_endpoint",
-        ValueKind::WebUrl,
-        "Base URL of an OpenTelemetry collector that takes OTLP over HTTP",
-    ),
-    key("telemetry.service_name", ValueKind::Text, "\"pushlet\"", "What this server is called in traces"),
-    key(
-        "telemetry.sample_one_in",
-        ValueKind::Count { least: 1, most: 1_000_000 },
-        "1",
-        "Trace one in so many requests; those that come with a traceparent as it says",
-    ),
-    key(
-        "providers.allow_shadowing",
-        ValueKind::Switch,
-        "false",
-        "May a tenant upload a provider under the name of a built-in one?",
-    ),
-    key(
-        "providers.allowed_hosts",
-        ValueKind::Texts,
-        "[\"*\"]",
-        "Hosts that uploaded providers may reach: names, *.example.com, or * for all public ones",
-    ),
-    unset("providers.dir", ValueKind::Path, "Directory of components (*.wasm) that everybody may use"),
-    unset(
-        "providers.cache_dir",
-        ValueKind::Path,
-        "Directory for compiled components: starts are faster with one; if not set, it is in data_dir",
-    ),
-    key(
-        "providers.cache_size",
-        ValueKind::Size { least: 1 << 20, most: 1 << 40 },
-        "\"1GiB\"",
-        "Most bytes in providers.cache_dir; the tenant that needs room loses its own oldest files first",
-    ),
-    key(
-        "providers.component_size",
-        ValueKind::Size { least: 1 << 20, most: 1 << 30 },
-        "\"32MiB\"",
-        "Largest component",
-    ),
-    key(
-        "providers.versions",
-        ValueKind::Count { least: 2, most: 100 },
-        "5",
-        "Versions kept of an uploaded provider; the oldest go",
-    ),
-    unset("providers.compiler", ValueKind::Path, "Program that compiles components in place of this one"),
-    key(
-        "providers.compile_memory",
-        ValueKind::Size { least: 64 << 20, most: 1 << 40 },
-        "\"2GiB\"",
-        "Most address space of the process that compiles a component",
-    ),
-    key(
-        "providers.compile_cpu",
-        ValueKind::Duration { least: SECOND, most: HOUR },
-        "\"60s\"",
-        "Most CPU time for compiling a component",
-    ),
-    key("providers.compile_timeout", WAIT, "\"2m\"", "Longest time for compiling a component"),
-    key(
-        "providers.compile_jobs",
-        ValueKind::Count { least: 1, most: 256 },
-        "1",
-        "Components that are compiled at a time; one of each tenant at most",
-    ),
-    key("log.format", ValueKind::Choice(&["text", "json"]), "\"text\"", "How a log line is written"),
-    key(
-        "log.level",
-        ValueKind::Choice(&["error", "warn", "info", "debug", "trace"]),
-        "\"info\"",
-        "Least important kind of line that is logged",
-    ),
+const fn size(least: u64, most: u64) -> ValueKind {
+    ValueKind::Size { least, most }
+}
+
+/// All keys, in the order of the file.
+pub fn keys() -> impl Iterator<Item = &'static ConfigKey> {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+pub(crate) const SECTIONS: &[ConfigSection] = &[
+    Config::SECTION,
+    RegistryConfig::SECTION,
+    AuthConfig::SECTION,
+    AdminConfig::SECTION,
+    TlsConfig::SECTION,
+    ENDPOINTS,
+    DeliveryConfig::SECTION,
+    LimitsConfig::SECTION,
+    TENANT_LIMITS,
+    SandboxConfig::SECTION,
+    MetricsConfig::SECTION,
+    TelemetryConfig::SECTION,
+    ProvidersConfig::SECTION,
+    LogConfig::SECTION,
 ];
+
+section! {
+    /// Every key of Pushlet's configuration, with its default. A key that has no default is commented out.
+    ///
+    ///   pushlet serve --config pushlet.toml
+    ///
+    /// Each key is a flag and a variable too: `username` in [auth] is --auth-username and PUSHLET_AUTH_USERNAME.
+    /// A flag wins over a variable, a variable over this file, this file over the defaults.
+    /// Durations are written as "1m 30s", sizes as a number of bytes or as "64KiB". Unknown keys are refused.
+    /// Relative paths begin at the directory that Pushlet is started in.
+    Config "" {
+        /// Address and port to listen on
+        /// Anything but loopback needs [auth] or [admin].
+        listen: SocketAddr = ValueKind::Address, "127.0.0.1:9292";
+        /// Names that callers may give in Host without [auth], and pages of which may call; as push.example
+        /// Without [auth], only requests for these, localhost and loopback addresses are answered, so that no web page
+        /// can call through a browser on this machine. With [auth], a page of one of these names may call too: that of
+        /// the console behind a proxy that changes the Host header.
+        allowed_hosts: Vec<String> = ValueKind::Texts, [];
+        /// Directory that keeps what is registered and uploaded; else it ends with the server
+        /// It also keeps the feedback and the responses to Idempotency-Keys. One server at a time may use it; it needs
+        /// a key, see [registry]. Other users must not be able to write it; a directory that does not exist yet is
+        /// created private.
+        data_dir: Option<PathBuf> = ValueKind::Path, (unset "/var/lib/pushlet");
+    } {
+        registry: RegistryConfig,
+        auth: AuthConfig,
+        admin: AdminConfig,
+        tls: TlsConfig,
+        endpoints: EndpointsConfig,
+        delivery: DeliveryConfig,
+        limits: LimitsConfig,
+        sandbox: SandboxConfig,
+        metrics: MetricsConfig,
+        telemetry: TelemetryConfig,
+        providers: ProvidersConfig,
+        log: LogConfig,
+    }
+}
+
+section! {
+    /// The key that secrets in `data_dir` are sealed with: 32 random bytes in hex, as `openssl rand -hex 32`
+    /// prints them. Keep a copy elsewhere: without it the secrets are lost. `pushlet rotate-key` changes it.
+    RegistryConfig "registry." {
+        /// Key that seals secrets in data_dir, 32 bytes in hex; better in a file
+        key: Option<HiddenText> = ValueKind::Secret, (unset "64 hex digits");
+        /// File that holds the key, instead of registry.key
+        /// Other users must not be able to write it.
+        key_file: Option<PathBuf> = ValueKind::Path, (unset "/run/secrets/pushlet-registry");
+    }
+}
+
+section! {
+    /// HTTP Basic authentication of callers. Without [auth] and [admin], every process on this machine may call.
+    AuthConfig "auth." {
+        /// Name that callers give by HTTP Basic
+        username: Option<String> = ValueKind::Text, (unset "me");
+        /// Its password; better in a file, see auth.password_file
+        password: Option<HiddenText> = ValueKind::Secret, (unset "change me");
+        /// File that holds the password, instead of auth.password
+        password_file: Option<PathBuf> = ValueKind::Path, (unset "/run/secrets/pushlet");
+    }
+}
+
+section! {
+    /// The operator, who creates tenants with `Authorization: Bearer KEY`. Without it there are no /v1/tenants; with it,
+    /// every call needs a key or [auth].
+    AdminConfig "admin." {
+        /// The operator's key for /v1/tenants; better in a file, see admin.key_file
+        key: Option<HiddenText> = ValueKind::Secret, (unset "at least 16 characters");
+        /// File that holds the key, instead of admin.key
+        key_file: Option<PathBuf> = ValueKind::Path, (unset "/run/secrets/pushlet-admin");
+    }
+}
+
+section! {
+    /// Certificates: the server's own, and those of push services.
+    TlsConfig "tls." {
+        /// PEM file with the server's certificate chain: serve HTTPS
+        cert: Option<PathBuf> = ValueKind::Path, (unset "server.pem");
+        /// PEM file with the private key of tls.cert
+        key: Option<PathBuf> = ValueKind::Path, (unset "server.key");
+        /// PEM files of authorities that push services may have, in addition to the system's
+        extra_roots: Vec<PathBuf> = ValueKind::Paths, [];
+    }
+}
+
+const ENDPOINTS: ConfigSection = ConfigSection {
+    path: "endpoints.",
+    docs: "",
+    keys: &[
+        endpoint("endpoints.<provider>.production", "Base URL in place of a provider's production servers"),
+        endpoint("endpoints.<provider>.development", "Base URL in place of a provider's development servers"),
+        endpoint("endpoints.<provider>.<endpoint>.production", "The same for one endpoint of the provider"),
+        endpoint("endpoints.<provider>.<endpoint>.development", "The same for one endpoint of the provider"),
+    ],
+};
+
+const fn endpoint(path: &'static str, docs: &'static str) -> ConfigKey {
+    ConfigKey { path, kind: ValueKind::Url, default: None, example: "", docs }
+}
+
+section! {
+    /// How pushes are delivered.
+    DeliveryConfig "delivery." {
+        /// Longest time for one send, all told
+        deadline: Duration = WAIT, "10s";
+        /// At shutdown: how long sends in flight may take to finish
+        drain: Duration = duration(Duration::ZERO, HOUR), "30s";
+        /// Longest time to connect to a push service
+        connect_timeout: Duration = WAIT, "5s";
+        /// Check a connection that was idle this long
+        ping_after: Duration = duration(SECOND, DAY), "1h";
+        /// Most connections for one server and credential
+        connections_per_identity: usize = count(1, 64), 4;
+        /// Most times that a push is sent again, within the deadline
+        /// It is sent again only when the push service was in trouble.
+        retries: u32 = count(0, 10), 4;
+        /// Send again when it is unknown whether a push arrived; it may arrive twice
+        resend_unknown: bool = ValueKind::Switch, false;
+    }
+}
+
+section! {
+    /// Limits of requests, connections and memory.
+    LimitsConfig "limits." {
+        /// Largest body of a request
+        request_body: usize = size(1024, 1 << 30), "1MiB";
+        /// Largest body of /v1/notifications
+        notifications_body: usize = size(1024, 1 << 30), "8MiB";
+        /// Most targets of one /v1/notifications; a stream has no such limit
+        targets: usize = count(1, MILLION), 10000;
+        /// Most targets of one stream in flight; as few as keep the push service busy
+        stream_window: usize = count(1, 100_000), 1000;
+        /// Longest line of a stream
+        stream_line: usize = size(1024, 16 << 20), "64KiB";
+        /// Longest wait for the next line of a stream
+        stream_idle: Duration = duration(MILLISECOND, DAY), "5m";
+        /// How long the response to an Idempotency-Key is kept
+        idempotency_window: Duration = duration(SECOND, Duration::from_secs(30 * 24 * 3600)), "24h";
+        /// Most of these responses per tenant; the oldest go
+        idempotency_keys: usize = count(1, 10 * MILLION), 10000;
+        /// Most memory for these responses per tenant
+        idempotency_memory: usize = size(1 << 20, 64 << 30), "64MiB";
+        /// Most fields in one request
+        fields: usize = count(16, 10_000), 256;
+        /// Longest name of a field, in bytes
+        field_name: usize = count(32, 4096), 128;
+        /// Most callers' connections at a time
+        /// Requests on further connections get 503.
+        connections: usize = count(1, MILLION), 1024;
+        /// Most of these from one address, except loopback and limits.trusted_proxies
+        /// An IPv6 network of 64 bits counts as one address.
+        connections_per_address: usize = count(1, MILLION), 256;
+        /// Addresses or networks of proxies in front, whose X-Forwarded-For is believed
+        /// As ["10.0.0.0/8"]. The caller's address is the last one in X-Forwarded-For that is not one of these.
+        trusted_proxies: IpNetworks = ValueKind::Texts, [];
+        /// Most wrong credentials from one address in a minute; further ones wait and get 429
+        /// The right ones still work.
+        wrong_credentials: u32 = count(1, MILLION), 10;
+        /// Most requests at a time, all told
+        /// Further ones get 503.
+        requests: usize = count(1, MILLION), 2048;
+        /// Most sends of one application at a time
+        /// Further ones get 503, so that an application whose push service hangs leaves room for others.
+        application_requests: usize = count(1, MILLION), 1024;
+        /// Most requests at a time on one HTTP/2 connection
+        streams: u32 = count(1, 10_000), 128;
+        /// How long a connection stays open between requests; longer than a load balancer in front keeps it
+        /// Load balancers often keep theirs for 60 seconds. A connection that has not authenticated is closed after ten
+        /// seconds.
+        keep_alive: Duration = WAIT, "75s";
+        /// Longest wait for a request's head
+        header_timeout: Duration = WAIT, "30s";
+        /// Longest wait for a request's whole body
+        body_timeout: Duration = WAIT, "30s";
+        /// Longest wait for a caller that does not read its response
+        write_timeout: Duration = WAIT, "30s";
+        /// Bytes per second that a caller must read of a response that waits for it
+        /// A slower caller is disconnected once it is behind by write_timeout.
+        min_data_rate: usize = size(1, 1 << 30), "8KiB";
+        /// Most dead tokens kept per application; the newest stay
+        feedback: usize = count(1, 10 * MILLION), 10000;
+        /// Most memory of all tenants; not set: half of the machine's or container's, at least 256 MiB
+        /// For requests in flight, responses of push services, what is kept for tenants, and instances of their
+        /// providers. Beyond it, requests get 503 before the system runs out of memory. One tenant alone gets at most
+        /// half of it.
+        memory_bytes: Option<usize> = size(1 << 16, 1 << 50), (unset "2GiB");
+    } {
+        tenant: TenantLimits,
+    }
+}
+
+section! {
+    /// For each tenant that has no limits of its own, which PUT /v1/tenants/{id} sets under the same names. Requests
+    /// over a limit get 429; the lines of a stream are delayed instead. Without a default there is no limit.
+    const TENANT_LIMITS "limits.tenant." {
+        /// Most requests of one tenant per second
+        requests_per_second = count(1, 1_000_000_000), (unset 100);
+        /// Most targets that one tenant sends to per second
+        pushes_per_second = count(1, 1_000_000_000), (unset 1000);
+        /// Most sends of one tenant at a time
+        /// A send with many targets counts once, and so does a stream.
+        concurrent_sends = count(1, MILLION), (unset 100);
+        /// Most registered applications of one tenant
+        applications = count(0, 10 * MILLION), 10000;
+        /// Most uploaded providers of one tenant
+        /// With 0, tenants cannot upload providers.
+        components = count(0, 10_000), 20;
+        /// Most bytes of these, with all versions
+        component_bytes = size(0, 1 << 50), "1GiB";
+        /// Longest run of one call into an uploaded provider, where sandbox.call_timeout is longer
+        call_milliseconds = count(1, 60_000), (unset 100);
+        /// Most CPU time of one tenant per second, for uploaded providers and other heavy work
+        /// Heavy work is signatures, reading credential files, and bodies over 64 KiB. After a rest, ten seconds' worth
+        /// may be used at once. Compiling has as much again, with ten minutes' worth at once.
+        cpu_milliseconds_per_second = count(1, MILLION), 200;
+        /// Most memory of one instance of an uploaded provider, where sandbox.memory is more
+        instance_memory_bytes = size(1 << 16, 4 << 30), (unset "16MiB");
+        /// Most memory of one tenant: requests in flight, what is kept for it, its providers' instances
+        memory_bytes = size(1 << 16, 1 << 40), "512MiB";
+    }
+}
+
+section! {
+    /// What one call into a provider component may use.
+    SandboxConfig "sandbox." {
+        /// Most memory of one provider instance
+        memory: usize = size(1 << 20, 4 << 30), "64MiB";
+        /// Longest run of one call into a provider
+        call_timeout: Duration = duration(MILLISECOND, Duration::from_secs(60)), "500ms";
+        /// Most provider instances at a time, all told
+        instances: usize = count(1, 10_000), 64;
+        /// warm: a tenant's instances are used again; per-call: a new one for every call
+        isolation: IsolationMode = ValueKind::Choice(&["warm", "per-call"]), "warm";
+    }
+}
+
+section! {
+    /// Metrics and health checks.
+    MetricsConfig "metrics." {
+        /// Address and port for /metrics and the health checks alone, without [auth]
+        /// It has no TLS either: use an address that only your own network reaches. Not set: /metrics is at `listen`,
+        /// for those who may call.
+        listen: Option<SocketAddr> = ValueKind::Address, (unset "127.0.0.1:9293");
+        /// Most applications of a tenant with metrics of their own
+        /// All tenants together have four times as many at most; the others are counted together, as "other".
+        applications: usize = count(1, 100_000), 1000;
+    }
+}
+
+section! {
+    /// Traces: a span for each request.
+    TelemetryConfig "telemetry." {
+        /// Base URL of an OpenTelemetry collector that takes OTLP over HTTP
+        /// Not set: nothing is exported.
+        otlp_endpoint: Option<Url> = ValueKind::WebUrl, (unset "http://127.0.0.1:4318");
+        /// What this server is called in traces
+        service_name: String = ValueKind::Text, "pushlet";
+        /// Trace one in so many requests; those that come with a traceparent as it says
+        sample_one_in: u32 = count(1, MILLION), 1;
+    }
+}
+
+section! {
+    /// Providers that tenants upload, or that lie in a directory.
+    ProvidersConfig "providers." {
+        /// May a tenant upload a provider under the name of a built-in one?
+        allow_shadowing: bool = ValueKind::Switch, false;
+        /// Hosts that uploaded providers may reach: names, *.example.com, or * for all public ones
+        allowed_hosts: Vec<String> = ValueKind::Texts, ["*"];
+        /// Directory of components (*.wasm) that all tenants share
+        dir: Option<PathBuf> = ValueKind::Path, (unset "providers.d");
+        /// Directory for compiled components: starts are faster with one; if not set, it is in data_dir
+        /// Without either, the server listens at once too, and compiles uploaded providers before or when they are used.
+        cache_dir: Option<PathBuf> = ValueKind::Path, (unset "cache");
+        /// Most bytes in providers.cache_dir; the tenant that needs room loses its own oldest files first
+        /// After these, the tenant with the most files loses some; what this server runs itself stays. Files that this
+        /// server did not write are left alone.
+        cache_size: usize = size(1 << 20, 1 << 40), "1GiB";
+        /// Largest component
+        component_size: usize = size(1 << 20, 1 << 30), "32MiB";
+        /// Versions kept of an uploaded provider; the oldest go
+        versions: usize = count(2, 100), 5;
+        /// Program that compiles components in place of this one
+        /// It is called as `PROGRAM compile --memory=BYTES --cpu=SECONDS`.
+        compiler: Option<PathBuf> = ValueKind::Path, (unset "pushlet-compiler");
+        /// Most address space of the process that compiles a component
+        compile_memory: usize = size(64 << 20, 1 << 40), "2GiB";
+        /// Most CPU time for compiling a component
+        compile_cpu: Duration = duration(SECOND, HOUR), "60s";
+        /// Longest time for compiling a component
+        compile_timeout: Duration = WAIT, "2m";
+        /// Components that are compiled at a time; one of each tenant at most
+        /// The next place goes to the tenant whose components took the least time recently; a component that waits for
+        /// a minute gets 503 compiler_busy.
+        compile_jobs: usize = count(1, 256), 1;
+    }
+}
+
+section! {
+    /// The log, which goes to standard error.
+    LogConfig "log." {
+        /// How a log line is written
+        format: LogFormat = ValueKind::Choice(&["text", "json"]), "text";
+        /// Least important kind of line that is logged
+        level: LogLevel = ValueKind::Choice(&["error", "warn", "info", "debug", "trace"]), "info";
+    }
+}
+
+impl ReadSection for TenantLimits {
+    fn read(table: Table) -> Result<Self, Problem> {
+        let mut numbers = Table::new();
+        for (name, value) in table {
+            let number = read_size(&value).map_err(Problem::new)?;
+            numbers.insert(name, Value::Integer(i64::try_from(number).map_err(Problem::new)?));
+        }
+        numbers.try_into().map_err(Problem::new)
+    }
+}

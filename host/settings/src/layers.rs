@@ -10,8 +10,9 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use super::keys::{ConfigKey, KEYS};
+use super::keys::keys;
 use super::names;
+use super::section::{ConfigKey, ReadSection as _};
 use super::value::ValueKind;
 use super::{Config, Problem};
 use pushlet_model::names::did_you_mean;
@@ -42,7 +43,7 @@ impl ConfigLayers {
     /// The defaults alone.
     pub fn new() -> Result<Self, Problem> {
         let mut layers = Self(Table::new());
-        for key in KEYS {
+        for key in keys() {
             if let Some(default) = key.default {
                 let value =
                     Value::deserialize(toml::de::ValueDeserializer::parse(default).map_err(Problem::new)?)
@@ -84,7 +85,7 @@ impl ConfigLayers {
             let origin = ValueOrigin::Variable(name);
             let words = name.trim_start_matches("PUSHLET_").to_lowercase();
             let Some(path) = names::from_words(&words, '_') else {
-                let known = KEYS.iter().filter(|key| !key.is_pattern()).map(ConfigKey::variable);
+                let known = keys().filter(|key| !key.is_pattern()).map(ConfigKey::variable);
                 return Err(unknown(&origin, name, known));
             };
             let Some(text) = value.to_str() else {
@@ -100,7 +101,7 @@ impl ConfigLayers {
     pub fn flag(&mut self, name: &str, values: &[String]) -> Result<(), Problem> {
         let origin = ValueOrigin::Flag(name);
         let Some(path) = names::from_words(name, '-') else {
-            return Err(unknown(&origin, name, KEYS.iter().map(ConfigKey::flag)));
+            return Err(unknown(&origin, name, keys().map(ConfigKey::flag)));
         };
         let last = values.last().map(String::as_str).unwrap_or_default();
         self.texts(&path, &origin, values.iter().map(String::as_str), last)
@@ -108,13 +109,13 @@ impl ConfigLayers {
 
     /// The configuration that results.
     pub fn finish(self) -> Result<Config, Problem> {
-        Config::deserialize(self.0).map_err(Problem::new)
+        Config::read(self.0)
     }
 
     /// What results, as the text of a file, without secrets.
     pub fn shown(&self) -> Result<String, Problem> {
         let mut table = self.0.clone();
-        for key in KEYS.iter().filter(|key| matches!(key.kind, ValueKind::Secret)) {
+        for key in keys().filter(|key| matches!(key.kind, ValueKind::Secret)) {
             hide(&mut table, key.path);
         }
         toml::to_string_pretty(&table).map_err(Problem::new)
@@ -228,12 +229,12 @@ fn unknown(origin: &ValueOrigin<'_>, name: &str, known: impl Iterator<Item = Str
 
 /// Returns true for the path of a table that the program names, not a provider.
 fn is_named_section(path: &str) -> bool {
-    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+    keys().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// All that could stand at the depth of `segments`: keys, and the tables that hold them.
 fn known_paths(segments: &[&str]) -> impl Iterator<Item = String> {
-    KEYS.iter().map(move |key| {
+    keys().map(move |key| {
         let own = key.path.split('.').zip(segments);
         let named = own.map(|(own, given)| if own.starts_with('<') { given } else { own });
         named.fold(String::new(), |path, name| names::join(&path, name))

@@ -1,71 +1,33 @@
 //! The configuration: from a TOML file, `PUSHLET_…` variables and flags, each over the one before it.
 //!
-//! [`keys::KEYS`] lists every key with its default; [`ConfigLayers`] puts the sources over each other and makes a
-//! [`Config`], whose parts the other crates read. [`private`] checks who else can read or write a file.
+//! [`keys`] declares every key with its type, default, bounds and meaning; [`ConfigLayers`] puts the sources over each
+//! other and makes a [`Config`], whose parts the other crates read. [`secrets`] reads keys and passwords, and checks who
+//! else can read or write a file.
 
-mod callers;
 pub mod keys;
-pub mod layers;
+mod layers;
 pub mod names;
-mod networks;
-pub mod private;
-mod registry;
+pub mod secrets;
+mod section;
 pub mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Deserialize;
-use url::Url;
-
-pub use callers::{AdminConfig, AuthConfig, CallerConfig, Login, read_secret};
-pub use layers::ConfigLayers;
-pub use networks::IpNetworks;
-pub use registry::RegistryConfig;
-pub use value::{BaseUrl, HiddenText};
 
 use pushlet_model::contract::Environment;
 use pushlet_model::names::did_you_mean;
+use section::ReadSection;
 
-/// Everything that can be configured.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    pub listen: SocketAddr,
-    /// Names of this server.
-    pub allowed_hosts: Vec<String>,
-    /// None: what is registered and uploaded ends with the server.
-    pub data_dir: Option<PathBuf>,
-    #[serde(default)]
-    pub registry: RegistryConfig,
-    #[serde(default)]
-    pub auth: AuthConfig,
-    #[serde(default)]
-    pub admin: AdminConfig,
-    pub tls: TlsConfig,
-    #[serde(default)]
-    pub endpoints: EndpointsConfig,
-    pub delivery: DeliveryConfig,
-    pub limits: LimitsConfig,
-    pub sandbox: SandboxConfig,
-    pub metrics: MetricsConfig,
-    pub telemetry: TelemetryConfig,
-    pub providers: ProvidersConfig,
-    pub log: LogConfig,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// With `key`: what callers see.
-    pub cert: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-    /// PEM files: trusted for push services in addition to the system's roots.
-    pub extra_roots: Vec<PathBuf>,
-}
+pub use keys::{
+    AdminConfig, AuthConfig, Config, DeliveryConfig, LimitsConfig, LogConfig, MetricsConfig, ProvidersConfig,
+    RegistryConfig, SandboxConfig, TelemetryConfig, TlsConfig,
+};
+pub use layers::ConfigLayers;
+pub use secrets::{CallerConfig, Login, read_secret};
+pub use section::ConfigKey;
+pub use value::{BaseUrl, HiddenText, IpNetworks};
 
 /// By provider: where to send instead of the manifest's endpoints. `name` is a provider that all tenants share,
 /// `tenant/name` one that a tenant uploaded.
@@ -90,173 +52,11 @@ pub struct PerEnvironment {
     pub development: Option<BaseUrl>,
 }
 
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeliveryConfig {
-    #[serde(deserialize_with = "value::duration")]
-    pub deadline: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub drain: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub connect_timeout: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub ping_after: Duration,
-    pub connections_per_identity: usize,
-    pub retries: u32,
-    pub resend_unknown: bool,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LimitsConfig {
-    /// Bytes.
-    #[serde(deserialize_with = "value::size")]
-    pub request_body: usize,
-    /// Bytes of a body of `/v1/notifications`.
-    #[serde(deserialize_with = "value::size")]
-    pub notifications_body: usize,
-    /// Of one `/v1/notifications`.
-    pub targets: usize,
-    /// Targets of one stream in flight at once.
-    pub stream_window: usize,
-    /// Bytes of one line of a stream.
-    #[serde(deserialize_with = "value::size")]
-    pub stream_line: usize,
-    #[serde(deserialize_with = "value::duration")]
-    pub stream_idle: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub idempotency_window: Duration,
-    /// Per tenant.
-    pub idempotency_keys: usize,
-    /// Bytes per tenant.
-    #[serde(deserialize_with = "value::size")]
-    pub idempotency_memory: usize,
-    pub fields: usize,
-    /// Bytes.
-    pub field_name: usize,
-    pub connections: usize,
-    /// From one address; an IPv6 network of 64 bits is one.
-    pub connections_per_address: usize,
-    /// In front of this server: many callers behind one address.
-    pub trusted_proxies: IpNetworks,
-    /// From one address within a minute.
-    pub wrong_credentials: u32,
-    pub requests: usize,
-    /// Of one application.
-    pub application_requests: usize,
-    /// Per HTTP/2 connection.
-    pub streams: u32,
-    #[serde(deserialize_with = "value::duration")]
-    pub keep_alive: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub header_timeout: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub body_timeout: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub write_timeout: Duration,
-    /// Bytes per second.
-    #[serde(deserialize_with = "value::size")]
-    pub min_data_rate: usize,
-    /// Per application.
-    pub feedback: usize,
-    /// Bytes, of all tenants; None: as much as the machine allows.
-    #[serde(default, deserialize_with = "value::some_size")]
-    pub memory_bytes: Option<usize>,
-    pub tenant: TenantLimitsConfig,
-}
-
-/// For tenants that have no limits of their own; None: there is none.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TenantLimitsConfig {
-    pub requests_per_second: Option<u64>,
-    /// Targets.
-    pub pushes_per_second: Option<u64>,
-    pub concurrent_sends: Option<u64>,
-    pub applications: u64,
-    /// Uploaded providers.
-    pub components: u64,
-    #[serde(deserialize_with = "value::size")]
-    pub component_bytes: usize,
-    pub call_milliseconds: Option<u64>,
-    pub cpu_milliseconds_per_second: u64,
-    #[serde(default, deserialize_with = "value::some_size")]
-    pub instance_memory_bytes: Option<usize>,
-    #[serde(deserialize_with = "value::size")]
-    pub memory_bytes: usize,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SandboxConfig {
-    /// Bytes per instance.
-    #[serde(deserialize_with = "value::size")]
-    pub memory: usize,
-    #[serde(deserialize_with = "value::duration")]
-    pub call_timeout: Duration,
-    pub instances: usize,
-    pub isolation: IsolationMode,
-}
-
-/// Components that are uploaded, or lie in a directory.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProvidersConfig {
-    pub allow_shadowing: bool,
-    /// Names, `*.example.com`, or `*`.
-    pub allowed_hosts: Vec<String>,
-    pub dir: Option<PathBuf>,
-    pub cache_dir: Option<PathBuf>,
-    /// Bytes.
-    #[serde(deserialize_with = "value::size")]
-    pub cache_size: usize,
-    /// Bytes.
-    #[serde(deserialize_with = "value::size")]
-    pub component_size: usize,
-    pub versions: usize,
-    pub compiler: Option<PathBuf>,
-    /// Bytes.
-    #[serde(deserialize_with = "value::size")]
-    pub compile_memory: usize,
-    #[serde(deserialize_with = "value::duration")]
-    pub compile_cpu: Duration,
-    #[serde(deserialize_with = "value::duration")]
-    pub compile_timeout: Duration,
-    pub compile_jobs: usize,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IsolationMode {
     Warm,
     PerCall,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MetricsConfig {
-    /// None: on the common address, for those who may call.
-    pub listen: Option<SocketAddr>,
-    /// Of one tenant, with metrics of their own.
-    pub applications: usize,
-}
-
-/// Traces, as OpenTelemetry has them.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TelemetryConfig {
-    /// None: nothing is exported.
-    pub otlp_endpoint: Option<Url>,
-    pub service_name: String,
-    /// Requests for each one that is traced.
-    pub sample_one_in: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConfig {
-    pub format: LogFormat,
-    pub level: LogLevel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -293,6 +93,12 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+impl ReadSection for EndpointsConfig {
+    fn read(table: toml::Table) -> Result<Self, Problem> {
+        table.try_into().map_err(Problem::new)
+    }
+}
 
 impl EndpointsConfig {
     /// Where requests for this endpoint go instead, if the operator says so. `owner`: the tenant that uploaded the

@@ -1,6 +1,7 @@
 //! What keys are called: their paths in the file, their flags and their variables, and which one was meant.
 
-use super::keys::{ConfigKey, KEYS};
+use super::keys::keys;
+use super::section::ConfigKey;
 use super::value::{self, ValueKind};
 
 impl ConfigKey {
@@ -53,7 +54,7 @@ pub fn join(path: &str, name: &str) -> String {
 
 /// The key at a real path.
 pub fn find(path: &[&str]) -> Option<&'static ConfigKey> {
-    KEYS.iter().find(|key| key.covers(path))
+    keys().find(|key| key.covers(path))
 }
 
 /// Returns true if the key at this path is a list, whose members may contain colons.
@@ -63,7 +64,7 @@ pub fn is_list_of_texts(path: &str) -> bool {
 
 /// Returns true for the path of a table that holds keys.
 pub fn is_section(path: &[&str]) -> bool {
-    KEYS.iter().any(|key| {
+    keys().any(|key| {
         let mut own = key.path.split('.');
         path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_some()
     })
@@ -72,11 +73,11 @@ pub fn is_section(path: &[&str]) -> bool {
 /// The path of a flag or variable, whose words are joined by `separator`: `endpoints_apns_production`.
 pub fn from_words(name: &str, separator: char) -> Option<String> {
     let joined = |path: &str| path.replace(['.', '_'], &separator.to_string());
-    if let Some(key) = KEYS.iter().find(|key| !key.is_pattern() && joined(key.path) == name) {
+    if let Some(key) = keys().find(|key| !key.is_pattern() && joined(key.path) == name) {
         return Some(key.path.to_owned());
     }
     let words: Vec<&str> = name.split(separator).collect();
-    KEYS.iter().any(|key| key.is_pattern() && key.covers(&words)).then(|| words.join("."))
+    keys().any(|key| key.is_pattern() && key.covers(&words)).then(|| words.join("."))
 }
 
 /// The known name that is most like `name`, if one is like it.
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_variable_and_flag_names_one_key() {
-        for key in KEYS.iter().filter(|key| !key.is_pattern()) {
+        for key in keys().filter(|key| !key.is_pattern()) {
             let variable = key.variable().trim_start_matches("PUSHLET_").to_lowercase();
             assert_eq!(from_words(&variable, '_').as_deref(), Some(key.path));
             assert_eq!(from_words(&key.flag(), '-').as_deref(), Some(key.path));
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_near() {
-        let names = || KEYS.iter().map(|key| key.path.to_owned());
+        let names = || keys().map(|key| key.path.to_owned());
         assert_eq!(nearest("auth.usrname", names()).as_deref(), Some("auth.username"));
         assert_eq!(nearest("delivery.deadlin", names()).as_deref(), Some("delivery.deadline"));
         assert_eq!(nearest("entirely.different", names()), None);

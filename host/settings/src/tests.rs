@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::keys::KEYS;
+use super::keys::{SECTIONS, keys};
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../pushlet.example.toml");
@@ -38,6 +39,60 @@ fn defaults_are_complete() {
     assert!(config.limits.keep_alive > Duration::from_secs(60));
 }
 
+const ENDPOINTS: &str = r#"
+# Base URLs in place of a provider's own servers: https://host[:port][/prefix]. By provider, or by one of
+# its endpoints, which wins. NAME is a provider that all tenants share, "TENANT/NAME" one that a tenant uploaded
+# (in this file only). A host that is named here may have a private address, for this provider alone.
+#[endpoints.apns]
+#production = "https://127.0.0.1:8443"
+#development = "https://127.0.0.1:8443"
+#[endpoints.apns.channels]
+#production = "https://127.0.0.1:8444"
+#development = "https://127.0.0.1:8444"
+#[endpoints."acme/webhook"]
+#production = "https://127.0.0.1:8445"
+"#;
+
+/// The example file, as the declarations of the keys give it.
+fn example() -> String {
+    let comment = |docs: &str| docs.lines().map(|line| format!("#{line}\n")).collect::<String>();
+    let mut text = String::new();
+    for section in SECTIONS {
+        if section.path == "endpoints." {
+            text += ENDPOINTS;
+            continue;
+        }
+        let table = section.path.trim_end_matches('.');
+        let title = if table.is_empty() { "\n".to_owned() } else { format!("[{table}]\n") };
+        let gap = if table.is_empty() { "" } else { "\n" };
+        text += &format!("{gap}{}{title}", comment(section.docs));
+        for key in section.keys {
+            let name = key.path.strip_prefix(section.path).unwrap();
+            let mark = if key.default.is_some() { "" } else { "#" };
+            let mut docs = comment(key.docs);
+            // The first line is the help text, which has no full stop.
+            let first = docs.find('\n').unwrap();
+            if !docs[..first].ends_with('?') {
+                docs.insert(first, '.');
+            }
+            text += &format!("{docs}{mark}{name} = {}\n", key.example);
+        }
+    }
+    text
+}
+
+#[test]
+fn the_example_file_is_what_the_declarations_give() {
+    if std::env::var_os("PUSHLET_WRITE_EXAMPLE").is_some() {
+        std::fs::write("../../pushlet.example.toml", example()).unwrap();
+    }
+    let file = std::fs::read_to_string("../../pushlet.example.toml").unwrap();
+    assert!(
+        file == example(),
+        "run: PUSHLET_WRITE_EXAMPLE=1 cargo test --workspace --lib the_example_file, which writes it"
+    );
+}
+
 #[test]
 fn the_example_file_holds_the_defaults() {
     assert_eq!(layers(EXAMPLE).unwrap().shown().unwrap(), layers("").unwrap().shown().unwrap());
@@ -57,7 +112,7 @@ fn the_example_file_mentions_every_key() {
     let table: toml::Table = toml::from_str(&uncommented).unwrap();
     let mut mentioned = Vec::new();
     leaves("", &table, &mut mentioned);
-    for key in KEYS {
+    for key in keys() {
         let found = mentioned.iter().any(|path| key.covers(&path.split('.').collect::<Vec<_>>()));
         assert!(found, "{} is not in pushlet.example.toml", key.path);
     }

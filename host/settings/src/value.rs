@@ -1,6 +1,7 @@
-//! How the values of the configuration are written, checked and read.
+//! How the values of the configuration are written, checked and read: texts, sizes, durations, URLs, and networks as
+//! `192.0.2.7`, `10.0.0.0/8` or `2001:db8::/32`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
@@ -185,22 +186,6 @@ impl<'de> Deserialize<'de> for BaseUrl {
     }
 }
 
-/// For `#[serde(deserialize_with)]`.
-pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    humantime::parse_duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
-}
-
-/// For `#[serde(deserialize_with)]`.
-pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let bytes = read_size(&Value::deserialize(deserializer)?).map_err(de::Error::custom)?;
-    usize::try_from(bytes).map_err(de::Error::custom)
-}
-
-/// The same where there may be none.
-pub fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    size(deserializer).map(Some)
-}
-
 /// Returns true if a provider or an endpoint may have this name.
 pub fn is_name(text: &str) -> bool {
     names::is_name(text, 64)
@@ -211,6 +196,60 @@ pub fn is_name(text: &str) -> bool {
 pub fn is_provider(text: &str) -> bool {
     text.split_once('/')
         .map_or_else(|| is_name(text), |(tenant, name)| TenantId::parse(tenant).is_some() && is_name(name))
+}
+
+/// The proxies in front of this server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IpNetworks(Vec<IpNetwork>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct IpNetwork {
+    address: u128,
+    /// Bits of `address` that count, of 128.
+    prefix: u32,
+}
+
+impl IpNetworks {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = bits(address);
+        self.0.iter().any(|network| mask(address, network.prefix) == mask(network.address, network.prefix))
+    }
+}
+
+impl<'de> Deserialize<'de> for IpNetworks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let networks: Result<_, _> = texts.iter().map(|text| parse_network(text)).collect();
+        networks.map(Self).map_err(de::Error::custom)
+    }
+}
+
+fn parse_network(text: &str) -> Result<IpNetwork, String> {
+    let wrong = || format!("{text:?} is neither an IP address nor a network as \"10.0.0.0/8\"");
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix.parse::<u32>().map_err(|_| wrong())?)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.trim().parse().map_err(|_| wrong())?;
+    // An IPv4 address is the last 32 bits of its mapped form (RFC 4291, section 2.5.5.2).
+    let (length, skipped) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
+    let prefix = prefix.unwrap_or(length);
+    if prefix > length {
+        return Err(wrong());
+    }
+    Ok(IpNetwork { address: bits(address), prefix: skipped + prefix })
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn mask(address: u128, prefix: u32) -> u128 {
+    // A shift by all 128 bits is none.
+    address.checked_shr(128 - prefix).unwrap_or(0)
 }
 
 fn web_url(text: &str) -> Result<(), String> {
@@ -245,7 +284,8 @@ fn check_duration(text: &str, least: Duration, most: Duration) -> Result<(), Str
     Ok(())
 }
 
-fn read_size(value: &Value) -> Result<u64, String> {
+/// Reads a number of bytes, or a text such as `64KiB`.
+pub(crate) fn read_size(value: &Value) -> Result<u64, String> {
     let unreadable = || "expected a number of bytes, or a size as \"64KiB\"".to_owned();
     let text = match value {
         Value::Integer(bytes) => return u64::try_from(*bytes).map_err(|_| unreadable()),
@@ -265,63 +305,5 @@ fn read_size(value: &Value) -> Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn text(value: &str) -> Value {
-        Value::String(value.to_owned())
-    }
-
-    #[test]
-    fn sizes_are_numbers_or_texts_with_a_binary_unit() {
-        for (written, bytes) in
-            [("65536", 65536), ("64KiB", 65536), ("64 KiB", 65536), ("1MiB", 1 << 20), ("2GiB", 2 << 30)]
-        {
-            assert_eq!(read_size(&text(written)).unwrap(), bytes, "{written}");
-        }
-        assert_eq!(read_size(&Value::Integer(7)).unwrap(), 7);
-        for wrong in ["", "KiB", "-1", "1.5MiB", "1MB", "99999999999GiB", "18446744073709551616"] {
-            assert!(read_size(&text(wrong)).is_err(), "{wrong}");
-        }
-        assert!(read_size(&Value::Integer(-1)).is_err());
-    }
-
-    #[test]
-    fn a_base_url_is_https_and_has_nothing_but_host_port_and_prefix() {
-        let url = BaseUrl::parse("https://127.0.0.1:8443/fake/apns/").unwrap();
-        assert_eq!((url.host(), url.port(), url.prefix()), ("127.0.0.1", 8443, "/fake/apns"));
-        assert_eq!(url.as_str(), "https://127.0.0.1:8443/fake/apns");
-        let bare = BaseUrl::parse("https://push.example").unwrap();
-        assert_eq!(
-            (bare.host(), bare.port(), bare.prefix(), bare.as_str()),
-            ("push.example", 443, "", "https://push.example")
-        );
-        for wrong in [
-            "http://push.example",
-            "push.example",
-            "https://",
-            "https://a:b@push.example",
-            "https://x/?q",
-            "https://x/#f",
-        ] {
-            assert!(BaseUrl::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn bounds_hold() {
-        let wait = ValueKind::Duration { least: Duration::from_secs(1), most: Duration::from_secs(60) };
-        assert!(wait.check(&text("1m")).is_ok());
-        for wrong in ["0s", "61s", "ten", "10"] {
-            assert!(wait.check(&text(wrong)).is_err(), "{wrong}");
-        }
-        let count = ValueKind::Count { least: 1, most: 4 };
-        assert!(count.check(&count.of_text("4")).is_ok());
-        assert!(count.check(&count.of_text("5")).is_err());
-        assert!(count.check(&count.of_text("four")).unwrap_err().contains("a number from 1 to 4"));
-        assert!(ValueKind::Switch.check(&ValueKind::Switch.of_text("yes")).is_err());
-        assert!(ValueKind::Choice(&["a", "b"]).check(&text("c")).unwrap_err().contains("one of a, b"));
-        assert!(ValueKind::Text.check(&text("")).is_err());
-    }
-}
+#[path = "value_tests.rs"]
+mod tests;

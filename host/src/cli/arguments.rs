@@ -10,7 +10,8 @@ use clap_complete::Shell;
 
 use crate::simulator;
 use pushlet_client as client;
-use pushlet_settings::keys::{ConfigKey, KEYS};
+use pushlet_settings::ConfigKey;
+use pushlet_settings::keys::keys;
 use pushlet_settings::names;
 use pushlet_settings::value::ValueKind;
 
@@ -165,7 +166,7 @@ fn configurable(command: Command, endpoints: &[String]) -> Command {
         .value_parser(value_parser!(PathBuf))
         .env("PUSHLET_CONFIG")
         .help("The configuration file, in TOML");
-    let keys = KEYS.iter().filter(|key| !key.is_pattern()).map(flag_of);
+    let keys = keys().filter(|key| !key.is_pattern()).map(flag_of);
     let endpoints = endpoints.iter().map(|name| {
         let value = ValueKind::Url.placeholder();
         Arg::new(name.clone()).long(name.clone()).value_name(value).hide(true).overrides_with(name.clone())
@@ -179,7 +180,7 @@ fn flag_of(key: &ConfigKey) -> Arg {
     let arg = Arg::new(name.clone())
         .long(name.clone())
         .value_name(key.kind.placeholder())
-        .help(format!("{}{default}", key.help));
+        .help(format!("{}{default}", key.help()));
     match key.kind {
         ValueKind::Paths | ValueKind::Texts => arg.action(ArgAction::Append),
         ValueKind::Switch => {

@@ -23,7 +23,7 @@ fn the_command_is_sound() {
 #[test]
 fn every_key_is_a_flag() {
     let layers = || ConfigLayers::new().unwrap();
-    for key in KEYS.iter().filter(|key| !key.is_pattern()) {
+    for key in keys().filter(|key| !key.is_pattern()) {
         let sample = match key.kind {
             ValueKind::Address => "127.0.0.1:1",
             ValueKind::WebUrl => "http://x",

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
 
-use pushlet_settings::{Problem, TlsConfig, private};
+use pushlet_settings::{Problem, TlsConfig, secrets};
 use pushlet_transport::read_certificates;
 
 /// Connections that wait to be accepted. One more is dropped by the kernel, and its caller tries again after a
@@ -43,7 +43,7 @@ pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, Problem> {
         (Some(cert), Some(key)) => (cert, key),
         _ => return Err(Problem::new("tls.cert and tls.key belong together: one of them is not set")),
     };
-    private::check_file("tls.key", key)?;
+    secrets::check_file("tls.key", key)?;
     let chain = read_certificates(cert).map_err(|why| Problem::new(format_args!("tls.cert: {why}")))?;
     let key = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| Problem::new(format_args!("tls.key: {}: {error}", key.display())))?;
