@@ -1,13 +1,13 @@
-//! Who may call, and as whom: HTTP Basic authentication (RFC 7617) and bearer keys (RFC 6750).
+//! Authentication: HTTP Basic (RFC 7617) and bearer keys (RFC 6750), and the delay for wrong credentials.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::response::ErrorResponse;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
@@ -15,133 +15,142 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-use super::admission::{Place, UnderWay};
-use super::held::until_written;
-use super::peer::Peer;
-use super::watch::Watch;
-use super::wrong_credentials::WrongCredentials;
-use super::{admission, response};
-use pushlet_gateway::tenants::{Permission, Tenant, Tenants, looks_like_a_key};
+use crate::caller::{AuthenticatedRequest, Caller, Peer, counted_as};
+use crate::in_flight::{self, InFlightPermit, InFlightRequests, until_written};
+use crate::observability::Observability;
+use crate::response;
+use pushlet_gateway::tenants::{Permission, Tenants, looks_like_a_key};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_settings::{CallerConfig, LimitsConfig, Login};
 
-/// Whom to let in.
+/// Checks credentials.
 ///
-/// Without a login and an operator's key everybody is the default tenant, and may still show a tenant's key;
-/// with either of them nobody is let in who shows nothing.
-pub struct Access {
+/// Without a login and an operator's key, a caller without credentials is the default tenant. With either of them,
+/// every caller needs credentials. Tenants' keys are accepted in both cases.
+pub struct Authenticator {
     tenants: Arc<Tenants>,
-    login: Option<Expected>,
+    login: Option<LoginDigests>,
     admin: Option<[u8; 32]>,
-    under_way: UnderWay,
+    in_flight: InFlightRequests,
     wrong: WrongCredentials,
-    watch: Watch,
+    observability: Observability,
 }
 
-/// Who calls.
-#[derive(Clone)]
-pub enum Caller {
-    /// Who has the operator's key. It is no tenant.
-    Operator,
-    Tenant(Permission),
-}
-
-/// What is known of a request that was let in.
-#[derive(Clone)]
-struct Admitted {
-    caller: Caller,
-    place: Place,
-    has_operator: bool,
-}
-
-/// The tenant that calls. The operator, who has no applications, is answered 403.
-pub struct ByTenant(pub TenantId);
-
-/// The same with what it was let in by, for a request that goes on for long.
-pub struct Allowed(pub Permission);
-
-/// Lets the request through if it is the operator's.
-pub struct Operator;
-
-/// Is there an operator? Else what only the operator may do can not be done at all.
-pub struct HasOperator(pub bool);
-
-/// Digests have one length, so that comparing them tells nothing about the length of what they are of.
-struct Expected {
+/// Digests have one length, so that comparing them does not reveal the length of the name or the password.
+struct LoginDigests {
     username: [u8; 32],
     password: [u8; 32],
 }
 
-/// What a request shows.
-enum Shown {
+/// The credentials of a request.
+enum Credentials {
     /// `username:password`
     Basic(Zeroizing<Vec<u8>>),
     Bearer(Zeroizing<String>),
-    /// No such header, more than one, or one that can not be read.
-    Nothing,
+    /// There is no `Authorization` header, more than one, or one that cannot be read.
+    Missing,
 }
 
+/// Some clients leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-impl Access {
+/// Middleware: passes the request on with its [`AuthenticatedRequest`], or responds 401, or that a limit is reached.
+pub async fn check(
+    State(authenticator): State<Arc<Authenticator>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let credentials = Credentials::of(request.headers());
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let Some(caller) = authenticator.caller(&credentials) else {
+        let peer = peer.filter(|_| !matches!(credentials, Credentials::Missing));
+        return authenticator.deny(peer.map(|peer| peer.client(request.headers()))).await;
+    };
+    // The secrets are wiped now, and not after a stream that runs for hours.
+    drop(credentials);
+    if let Some(peer) = peer {
+        peer.authenticate();
+    }
+    let tenant = caller.tenant().map(|tenant| tenant.id.clone());
+    let mut response = match authenticator.permit(&caller, &request) {
+        Ok(permit) => {
+            let has_operator = authenticator.admin.is_some();
+            let authenticated = AuthenticatedRequest { caller, permit: permit.clone(), has_operator };
+            request.extensions_mut().insert(authenticated);
+            let response = next.run(request).await;
+            // A caller that does not read its response keeps its permit, or it could pile up responses in memory.
+            until_written(response, permit)
+        }
+        Err(error) => response::error(error),
+    };
+    if let Some(tenant) = tenant {
+        // The log line of the request names the tenant.
+        response.extensions_mut().insert(tenant);
+    }
+    response
+}
+
+impl Authenticator {
     pub fn new(
         tenants: Arc<Tenants>,
         callers: &CallerConfig,
         limits: &LimitsConfig,
-        under_way: &UnderWay,
-        watch: &Watch,
+        in_flight: &InFlightRequests,
+        observability: &Observability,
     ) -> Self {
-        let expected = |login: &Login| Expected {
+        let digests = |login: &Login| LoginDigests {
             username: sha256(login.username.as_bytes()),
             password: sha256(login.password.reveal().as_bytes()),
         };
         Self {
             tenants,
-            login: callers.login.as_ref().map(expected),
+            login: callers.login.as_ref().map(digests),
             admin: callers.admin.as_ref().map(|key| sha256(key.reveal().as_bytes())),
-            under_way: under_way.clone(),
+            in_flight: in_flight.clone(),
             wrong: WrongCredentials::new(limits.wrong_credentials),
-            watch: watch.clone(),
+            observability: observability.clone(),
         }
     }
 
-    /// The caller's place among the requests under way, or what the limits say.
-    fn place(&self, caller: &Caller, request: &Request) -> Result<Place, Error> {
-        if admission::is_kept_free_for(request.uri().path()) {
-            return self.under_way.begin_kept_free();
+    /// Takes the caller's permit among the requests in flight.
+    fn permit(&self, caller: &Caller, request: &Request) -> Result<InFlightPermit, Error> {
+        if in_flight::is_reserved(request.uri().path()) {
+            return self.in_flight.begin_reserved();
         }
-        let own = match caller {
+        let tenant = match caller {
             Caller::Operator => None,
             Caller::Tenant(permission) => Some(self.tenants.acquire_request_permit(permission.tenant())?),
         };
-        self.under_way.begin(own)
+        self.in_flight.begin(tenant)
     }
 
-    fn caller(&self, shown: &Shown) -> Option<Caller> {
-        let known = match shown {
-            Shown::Bearer(key) => self.bearer(key),
-            Shown::Basic(pair) => self.pair(pair),
-            Shown::Nothing => None,
+    fn caller(&self, credentials: &Credentials) -> Option<Caller> {
+        let known = match credentials {
+            Credentials::Bearer(key) => self.bearer(key),
+            Credentials::Basic(pair) => self.pair(pair),
+            Credentials::Missing => None,
         };
         let is_open = self.login.is_none() && self.admin.is_none();
-        // A key that is not good any more must not open another door.
-        known.or_else(|| (is_open && !shown.holds_key()).then(|| self.default_tenant()).flatten())
+        // A key that was revoked must not make its holder the default tenant.
+        known.or_else(|| (is_open && !credentials.hold_key()).then(|| self.default_tenant()).flatten())
     }
 
-    /// What somebody is answered who shows nothing that is right: 401, or 429 if there was too much of it.
-    /// `guessing`: the address of one who showed something.
-    async fn refuse(&self, guessing: Option<IpAddr>) -> Response {
+    /// Responds 401, or 429 after too many wrong credentials. `guessing`: the address of a caller that sent
+    /// credentials.
+    async fn deny(&self, guessing: Option<IpAddr>) -> Response {
         let denied =
             || response::error(Error::new(Kind::AccessDenied, "access_denied", "invalid credentials"));
         let Some(address) = guessing else { return denied() };
         let retry_after = self.wrong.count(address).await;
-        self.watch.meters().wrong_credentials(retry_after.is_some());
+        self.observability.meters().wrong_credentials(retry_after.is_some());
         let Some(retry_after) = retry_after else { return denied() };
         let message = "too many wrong credentials from this address, the right ones still work";
         response::error(Error::new(Kind::Throttled, "too_many_wrong_credentials", message).after(retry_after))
@@ -173,150 +182,38 @@ impl Access {
     }
 }
 
-impl Expected {
+impl LoginDigests {
     fn matches(&self, username: &[u8], password: &[u8]) -> bool {
+        // Both are compared always, so that the time does not reveal which one is wrong.
         let username = sha256(username).ct_eq(&self.username);
         let password = sha256(password).ct_eq(&self.password);
         (username & password).into()
     }
 }
 
-impl Shown {
-    fn by(headers: &HeaderMap) -> Self {
+impl Credentials {
+    fn of(headers: &HeaderMap) -> Self {
         let mut all = headers.get_all(AUTHORIZATION).iter();
-        let (Some(header), None) = (all.next(), all.next()) else { return Self::Nothing };
+        let (Some(header), None) = (all.next(), all.next()) else { return Self::Missing };
         let Some((scheme, token)) = header.to_str().ok().and_then(|text| text.split_once(' ')) else {
-            return Self::Nothing;
+            return Self::Missing;
         };
         let token = token.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
             return Self::Bearer(Zeroizing::new(token.to_owned()));
         }
         if !scheme.eq_ignore_ascii_case("basic") {
-            return Self::Nothing;
+            return Self::Missing;
         }
-        BASE64.decode(token).map_or(Self::Nothing, |pair| Self::Basic(Zeroizing::new(pair)))
+        BASE64.decode(token).map_or(Self::Missing, |pair| Self::Basic(Zeroizing::new(pair)))
     }
 
-    fn holds_key(&self) -> bool {
+    fn hold_key(&self) -> bool {
         match self {
             Self::Bearer(key) => looks_like_a_key(key.as_bytes()),
             Self::Basic(pair) => split(pair).is_some_and(|(_, password)| looks_like_a_key(password)),
-            Self::Nothing => false,
+            Self::Missing => false,
         }
-    }
-}
-
-/// Lets the request through with its [`Caller`] and its [`Place`], or answers 401, or what the limits say.
-pub async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
-    let shown = Shown::by(request.headers());
-    let peer = request.extensions().get::<Arc<Peer>>();
-    let Some(caller) = access.caller(&shown) else {
-        let peer = peer.filter(|_| !matches!(shown, Shown::Nothing));
-        return access.refuse(peer.map(|peer| peer.client(request.headers()))).await;
-    };
-    drop(shown);
-    if let Some(peer) = peer {
-        peer.authenticate();
-    }
-    let tenant = caller.tenant().map(|tenant| tenant.id.clone());
-    let mut response = match access.place(&caller, &request) {
-        Ok(place) => {
-            let has_operator = access.admin.is_some();
-            request.extensions_mut().insert(Admitted { caller, place: place.clone(), has_operator });
-            let response = next.run(request).await;
-            // An answer that nobody reads is a request that has not ended.
-            until_written(response, place)
-        }
-        Err(error) => response::error(error),
-    };
-    if let Some(tenant) = tenant {
-        // For the log.
-        response.extensions_mut().insert(tenant);
-    }
-    response
-}
-
-/// The place of a request that was let in.
-pub fn place_of(extensions: &Extensions) -> Option<&Place> {
-    extensions.get::<Admitted>().map(|admitted| &admitted.place)
-}
-
-impl Caller {
-    fn tenant(&self) -> Option<&Tenant> {
-        self.permission().map(|permission| &**permission.tenant())
-    }
-
-    fn permission(&self) -> Option<&Permission> {
-        match self {
-            Self::Operator => None,
-            Self::Tenant(permission) => Some(permission),
-        }
-    }
-}
-
-impl Admitted {
-    fn of(parts: &Parts) -> Result<&Self, Error> {
-        parts.extensions.get().ok_or_else(|| Error::internal("a route that asks who calls is not guarded"))
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = ErrorResponse;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
-        Ok(Admitted::of(parts)?.caller.clone())
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Place {
-    type Rejection = ErrorResponse;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
-        Ok(Admitted::of(parts)?.place.clone())
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for HasOperator {
-    type Rejection = ErrorResponse;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
-        Ok(Self(Admitted::of(parts)?.has_operator))
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for ByTenant {
-    type Rejection = ErrorResponse;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
-        let tenant = Admitted::of(parts)?.caller.tenant().ok_or_else(tenant_required)?;
-        Ok(Self(tenant.id.clone()))
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Allowed {
-    type Rejection = ErrorResponse;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
-        Admitted::of(parts)?.caller.permission().cloned().map(Self).ok_or_else(|| tenant_required().into())
-    }
-}
-
-fn tenant_required() -> Error {
-    let message = "the operator's key is for /v1/tenants and /metrics; everything else needs a tenant's key";
-    Error::new(Kind::Forbidden, "tenant_required", message)
-}
-
-impl<S: Sync> FromRequestParts<S> for Operator {
-    type Rejection = ErrorResponse;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
-        let (code, message) = match Admitted::of(parts)? {
-            Admitted { caller: Caller::Operator, .. } => return Ok(Self),
-            Admitted { has_operator: true, .. } => ("admin_required", "this needs the operator's key"),
-            _ => ("admin_disabled", "this needs the operator's key, and this server has none: set admin.key"),
-        };
-        Err(Error::new(Kind::Forbidden, code, message).into())
     }
 }
 
@@ -329,6 +226,71 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut output = [0; 32];
     output.copy_from_slice(digest(&SHA256, bytes).as_ref());
     output
+}
+
+/// The time in which wrong credentials are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Addresses counted in one window. When there are more the window ends early, so that an attacker with many
+/// addresses does not cost memory.
+const MOST_ADDRESSES: usize = 10_000;
+/// How long the response to one credential too many is delayed.
+const DELAY: Duration = Duration::from_secs(1);
+/// Responses delayed at a time. Further ones are sent at once: delayed ones must not cost more than they save.
+const MOST_DELAYED: usize = 256;
+
+/// Counts wrong credentials by address, in the current window and the one before.
+struct WrongCredentials {
+    /// From one address in a window.
+    max: u32,
+    windows: Mutex<Windows>,
+    delayed: Semaphore,
+}
+
+struct Windows {
+    began: Instant,
+    current: HashMap<IpAddr, u32>,
+    previous: HashMap<IpAddr, u32>,
+}
+
+impl WrongCredentials {
+    fn new(max: u32) -> Self {
+        let windows = Windows { began: Instant::now(), current: HashMap::new(), previous: HashMap::new() };
+        Self { max, windows: Mutex::new(windows), delayed: Semaphore::new(MOST_DELAYED) }
+    }
+
+    /// Counts one from this address. If there were too many, waits, and returns when to try again.
+    async fn count(&self, address: IpAddr) -> Option<Duration> {
+        let retry_after = self.add(counted_as(address))?;
+        if let Ok(_permit) = self.delayed.try_acquire() {
+            sleep(DELAY).await;
+        }
+        Some(retry_after)
+    }
+
+    /// Returns when to try again, if there were too many.
+    fn add(&self, address: IpAddr) -> Option<Duration> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.turn(Instant::now());
+        let before = windows.previous.get(&address).copied().unwrap_or(0);
+        let count = windows.current.entry(address).or_insert(0);
+        *count = count.saturating_add(1);
+        (before.saturating_add(*count) > self.max).then_some(WINDOW)
+    }
+}
+
+impl Windows {
+    /// Begins the next window if the current one is over.
+    fn turn(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(self.began);
+        if age < WINDOW && self.current.len() < MOST_ADDRESSES {
+            return;
+        }
+        self.previous = std::mem::take(&mut self.current);
+        if age >= 2 * WINDOW {
+            self.previous.clear();
+        }
+        self.began = now;
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use axum::http::HeaderValue;
+use tokio::time::advance;
 
-use super::super::testing::{ask, limits, open_router, router_for, watch};
 use super::*;
+use crate::testing::{ask, limits, observability, open_router, router_for};
 use pushlet_gateway::tenants::Wanted;
 use pushlet_settings::HiddenText;
 
@@ -12,30 +13,30 @@ fn login(password: &str) -> Option<Login> {
     Some(Login { username: "me".into(), password: HiddenText::new(password.into()) })
 }
 
-fn access(login: Option<Login>, admin: Option<&str>) -> Access {
+fn authenticator(login: Option<Login>, admin: Option<&str>) -> Authenticator {
     let admin = admin.map(|key| HiddenText::new(key.into()));
     let callers = CallerConfig { login, admin, ..CallerConfig::default() };
     let tenants = Arc::new(Tenants::in_memory().unwrap());
-    Access::new(tenants, &callers, &limits(), &UnderWay::at_most(1), &watch())
+    Authenticator::new(tenants, &callers, &limits(), &InFlightRequests::at_most(1), &observability())
 }
 
-/// With tenants of its own: `(access, acme's key)`.
-fn with_tenant(login: Option<Login>, admin: Option<&str>) -> (Access, String) {
-    let access = access(login, admin);
+/// With tenants of its own: `(authenticator, acme's key)`.
+fn with_tenant(login: Option<Login>, admin: Option<&str>) -> (Authenticator, String) {
+    let authenticator = authenticator(login, admin);
     let acme = TenantId::new("acme");
-    let key = access.tenants.put(&acme, Wanted::default()).unwrap().unwrap();
-    (access, key.key.reveal().to_owned())
+    let key = authenticator.tenants.put(&acme, Wanted::default()).unwrap().unwrap();
+    (authenticator, key.key.reveal().to_owned())
 }
 
 /// Who it is: `operator`, a tenant's id, or nobody.
-fn who(access: &Access, header: &str) -> Option<String> {
+fn who(authenticator: &Authenticator, header: &str) -> Option<String> {
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
-    name(caller(access, &headers))
+    name(caller(authenticator, &headers))
 }
 
-fn caller(access: &Access, headers: &HeaderMap) -> Option<Caller> {
-    access.caller(&Shown::by(headers))
+fn caller(authenticator: &Authenticator, headers: &HeaderMap) -> Option<Caller> {
+    authenticator.caller(&Credentials::of(headers))
 }
 
 fn name(caller: Option<Caller>) -> Option<String> {
@@ -52,16 +53,16 @@ fn encoded(pair: &str) -> String {
 #[test]
 fn the_right_pair_in_any_spelling_of_the_scheme() {
     let right = encoded("me:open:sesame");
-    let access = access(login("open:sesame"), None);
+    let authenticator = authenticator(login("open:sesame"), None);
     for scheme in ["Basic", "basic", "BASIC"] {
-        assert_eq!(who(&access, &format!("{scheme} {right}")).as_deref(), Some("default"), "{scheme}");
+        assert_eq!(who(&authenticator, &format!("{scheme} {right}")).as_deref(), Some("default"), "{scheme}");
     }
-    assert!(who(&access, &format!("Basic   {}", right.trim_end_matches('='))).is_some());
+    assert!(who(&authenticator, &format!("Basic   {}", right.trim_end_matches('='))).is_some());
 }
 
 #[test]
 fn nothing_else() {
-    let access = access(login("open:sesame"), Some(ADMIN));
+    let authenticator = authenticator(login("open:sesame"), Some(ADMIN));
     for pair in [
         "me:open",
         "me:open:sesame:more",
@@ -73,38 +74,41 @@ fn nothing_else() {
         "ME:open:sesame",
         "me:0123456789abcdef",
     ] {
-        assert_eq!(who(&access, &format!("Basic {}", encoded(pair))), None, "{pair}");
+        assert_eq!(who(&authenticator, &format!("Basic {}", encoded(pair))), None, "{pair}");
     }
     let right = encoded("me:open:sesame");
     for header in
         [&right, &format!("Bearer {right}"), "Basic %%%", "Basic", "Bearer", "Bearer 0123456789abcde"]
     {
-        assert_eq!(who(&access, header), None, "{header}");
+        assert_eq!(who(&authenticator, header), None, "{header}");
     }
 }
 
 #[test]
 fn two_headers_are_none() {
-    let access = access(login("x"), None);
+    let authenticator = authenticator(login("x"), None);
     let mut headers = HeaderMap::new();
     let right = HeaderValue::from_str(&format!("Basic {}", encoded("me:x"))).unwrap();
     headers.append(AUTHORIZATION, right.clone());
     headers.append(AUTHORIZATION, right);
-    assert_eq!(name(caller(&access, &headers)), None);
-    assert_eq!(name(caller(&access, &HeaderMap::new())), None);
+    assert_eq!(name(caller(&authenticator, &headers)), None);
+    assert_eq!(name(caller(&authenticator, &HeaderMap::new())), None);
 }
 
 #[test]
 fn a_key_is_its_tenants_as_bearer_and_as_password() {
-    let (access, key) = with_tenant(login("x"), Some(ADMIN));
-    assert_eq!(who(&access, &format!("Bearer {key}")).as_deref(), Some("acme"));
-    assert_eq!(who(&access, &format!("bearer {key}")).as_deref(), Some("acme"));
-    assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("acme:{key}")))).as_deref(), Some("acme"));
+    let (authenticator, key) = with_tenant(login("x"), Some(ADMIN));
+    assert_eq!(who(&authenticator, &format!("Bearer {key}")).as_deref(), Some("acme"));
+    assert_eq!(who(&authenticator, &format!("bearer {key}")).as_deref(), Some("acme"));
+    assert_eq!(
+        who(&authenticator, &format!("Basic {}", encoded(&format!("acme:{key}")))).as_deref(),
+        Some("acme")
+    );
     for other in ["default", "me", "ACME", ""] {
-        assert_eq!(who(&access, &format!("Basic {}", encoded(&format!("{other}:{key}")))), None);
+        assert_eq!(who(&authenticator, &format!("Basic {}", encoded(&format!("{other}:{key}")))), None);
     }
-    assert_eq!(who(&access, &format!("Bearer {ADMIN}")).as_deref(), Some("operator"));
-    assert_eq!(who(&access, &format!("Bearer {key}x")), None);
+    assert_eq!(who(&authenticator, &format!("Bearer {ADMIN}")).as_deref(), Some("operator"));
+    assert_eq!(who(&authenticator, &format!("Bearer {key}x")), None);
 }
 
 #[test]
@@ -116,8 +120,8 @@ fn only_a_server_without_login_and_operator_is_open() {
     assert_eq!(who(&open, "Bearer something").as_deref(), Some("default"));
     assert_eq!(who(&open, &format!("Bearer {key}x")), None, "a key that is not good");
     assert_eq!(who(&open, &format!("Basic {}", encoded(&format!("acme:{key}x")))), None);
-    assert_eq!(name(caller(&access(None, Some(ADMIN)), &nothing)), None);
-    assert_eq!(name(caller(&access(login("x"), None), &nothing)), None);
+    assert_eq!(name(caller(&authenticator(None, Some(ADMIN)), &nothing)), None);
+    assert_eq!(name(caller(&authenticator(login("x"), None), &nothing)), None);
 }
 
 fn request(method: &str, uri: &str) -> Request {
@@ -163,31 +167,97 @@ async fn who_shows_wrong_credentials_again_and_again_must_wait_and_the_right_one
 }
 
 #[tokio::test]
-async fn a_place_is_taken_until_the_answer_has_been_read() {
+async fn a_permit_is_taken_until_the_answer_has_been_read() {
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 
-    let (router, under_way) = open_router();
+    let (router, in_flight) = open_router();
     for read in [true, false] {
         let answer = router.clone().oneshot(request("GET", "/v1/status")).await.unwrap();
-        assert_eq!(under_way.count(), 1);
+        assert_eq!(in_flight.count(), 1);
         if read {
             answer.into_body().collect().await.unwrap();
         } else {
             drop(answer);
         }
-        assert_eq!(under_way.count(), 0);
+        assert_eq!(in_flight.count(), 0);
     }
 }
 
 #[tokio::test]
-async fn metrics_answer_when_all_places_are_taken() {
-    let (router, under_way) = open_router();
-    let places: Vec<_> = std::iter::from_fn(|| under_way.begin(None).ok()).collect();
+async fn metrics_answer_when_all_permits_are_taken() {
+    let (router, in_flight) = open_router();
+    let permits: Vec<_> = std::iter::from_fn(|| in_flight.begin(None).ok()).collect();
     assert_eq!(ask(&router, request("GET", "/v1/status")).await.error(), (503, "too_many_requests"));
     for path in ["/metrics", "/healthz"] {
         assert_eq!(ask(&router, request("GET", path)).await.status, 200, "{path}");
     }
     assert_eq!(ask(&router, request("GET", "/readyz")).await.error(), (503, "not_ready"));
-    drop(places);
+    drop(permits);
+}
+
+fn address(last: u32) -> IpAddr {
+    std::net::Ipv4Addr::from_bits(0x0a00_0000 + last).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_from_one_address_wait_and_others_do_not() {
+    let wrong = WrongCredentials::new(2);
+    let start = Instant::now();
+    assert_eq!((wrong.count(address(1)).await, wrong.count(address(1)).await), (None, None));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(wrong.count(address(1)).await, Some(WINDOW));
+    assert_eq!(start.elapsed(), DELAY);
+    assert_eq!(wrong.count(address(2)).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_two_windows_all_is_forgotten_and_after_one_it_is_not() {
+    let wrong = WrongCredentials::new(1);
+    wrong.count(address(1)).await;
+    advance(WINDOW).await;
+    assert_eq!(wrong.count(address(1)).await, Some(WINDOW));
+    advance(2 * WINDOW).await;
+    assert_eq!(wrong.count(address(1)).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ipv6_network_is_one_address() {
+    let wrong = WrongCredentials::new(1);
+    assert_eq!(wrong.count("2001:db8::1".parse().unwrap()).await, None);
+    assert_eq!(wrong.count("2001:db8::2".parse().unwrap()).await, Some(WINDOW));
+    assert_eq!(wrong.count("2001:db8:0:1::1".parse().unwrap()).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_is_bounded() {
+    let wrong = WrongCredentials::new(5);
+    for last in 0..50_000 {
+        wrong.count(address(last)).await;
+    }
+    let windows = wrong.windows.lock().unwrap();
+    assert!(windows.current.len() <= MOST_ADDRESSES && windows.previous.len() <= MOST_ADDRESSES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_wait_at_a_time() {
+    let wrong = std::sync::Arc::new(WrongCredentials::new(1));
+    wrong.count(address(1)).await;
+    let waiting: Vec<_> = (0..MOST_DELAYED)
+        .map(|_| {
+            tokio::spawn({
+                let wrong = wrong.clone();
+                async move { wrong.count(address(1)).await }
+            })
+        })
+        .collect();
+    while wrong.delayed.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let start = Instant::now();
+    assert_eq!(wrong.count(address(1)).await, Some(WINDOW));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    for waited in waiting {
+        assert_eq!(waited.await.unwrap(), Some(WINDOW));
+    }
 }

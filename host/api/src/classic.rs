@@ -1,23 +1,23 @@
-//! The three routes of the original Pushlet, with its fields, answers and order of errors.
+//! The three routes of the original Pushlet, with its fields, responses and order of errors.
 //!
-//! The original's JSONP (`callback`) is gone on purpose: it let any web page read the answers with the
+//! The original's JSONP (`callback`) is left out on purpose: it let any web page read the responses with the
 //! visitor's password.
 
 use std::collections::BTreeMap;
 
-use crate::response::ErrorResponse;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::admission::Place;
-use super::auth::ByTenant;
-use super::form::Form;
-use super::idempotency::MayHaveBeenDelivered;
-use super::openapi::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
-use super::{Api, detached, response};
+use crate::Api;
+use crate::caller::ByTenant;
+use crate::form::Form;
+use crate::idempotency::MayHaveBeenDelivered;
+use crate::in_flight::{InFlightPermit, detached};
+use crate::openapi::schemas::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
+use crate::response::{self, ErrorResponse};
 use pushlet_gateway::{
     DeadToken, DeliveryResult, Duplicates, Fate, FeedbackRead, Fields, Registration, Report, Send, Via, utc,
 };
@@ -27,7 +27,7 @@ use pushlet_model::tenant::TenantId;
 
 /// Secrets that may come with a send, and the `type` that each one is for.
 const INLINE_SECRETS: &[(&str, &str)] = &[("gcm_api_key", GCM)];
-/// The `type` whose callers expect the service's own answer.
+/// The `type` whose callers expect the service's own response.
 const GCM: &str = "gcm";
 
 /// An application that was registered.
@@ -63,17 +63,17 @@ pub struct DeadTokenView {
 
 /// Register an application
 ///
-/// With the credential that its push service asks for. Everything is checked now, and no connection is made. An
-/// application of the same id is replaced. The fields may come in the query too.
+/// With the credential that its push service needs. Everything is checked now, without a connection to the push
+/// service. An application with the same id is replaced. The fields may be in the query too.
 #[utoipa::path(
     post,
     path = "/register_application",
     operation_id = "register_application",
     tag = "Classic",
     request_body(content(
-        (openapi::RegistrationMultipart = "multipart/form-data"),
-        (openapi::RegistrationForm = "application/x-www-form-urlencoded"),
-        (openapi::RegistrationJson = "application/json"),
+        (schemas::RegistrationMultipart = "multipart/form-data"),
+        (schemas::RegistrationForm = "application/x-www-form-urlencoded"),
+        (schemas::RegistrationJson = "application/json"),
     )),
     responses((status = 200, description = "Registered.", body = Registered), Read, Bounded, Component, Guarded)
 )]
@@ -82,15 +82,15 @@ pub async fn register_application(
     ByTenant(tenant): ByTenant,
     request: Request,
 ) -> Result<Response, ErrorResponse> {
-    let registration = registration_from(Form::read(request, api.form).await?)?;
+    let registration = registration_from(Form::read(request, api.body_limits).await?)?;
     let id = api.gateway.register(tenant, registration).await?;
     Ok(response::json(StatusCode::OK, &Registered { application_id: id }))
 }
 
 /// Send a notification to one device
 ///
-/// The answer says what became of it: 200 when the push service accepted it. For GCM it is the service's own JSON.
-/// Beside the fields listed, all options of the application's provider are understood. The fields may come in the
+/// The status says what happened: 200 if the push service accepted it. For GCM the body is the service's own JSON.
+/// In addition to the fields listed, all options of the application's provider are accepted. The fields may be in the
 /// query too.
 #[utoipa::path(
     post,
@@ -98,39 +98,45 @@ pub async fn register_application(
     operation_id = "send_notification",
     tag = "Classic",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        description = "A repeat with the same key within a day gets the first answer, and is not sent.")),
+        description = "A repeat with the same key within a day gets the first response, and is not sent.")),
     request_body(content(
-        (openapi::SendForm = "application/x-www-form-urlencoded"),
-        (openapi::SendMultipart = "multipart/form-data"),
-        (openapi::SendJson = "application/json"),
+        (schemas::SendForm = "application/x-www-form-urlencoded"),
+        (schemas::SendMultipart = "multipart/form-data"),
+        (schemas::SendJson = "application/json"),
     )),
     responses(
         (status = 200, description = "The push service accepted it.",
-            content((openapi::Sent = "application/json"))),
+            content((schemas::Sent = "application/json"))),
         Missing, Read, Once, Bounded, Service, Device, Guarded
     )
 )]
 pub async fn send_notification(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    place: Place,
+    permit: InFlightPermit,
     request: Request,
 ) -> Response {
     let idempotency = api.idempotency.clone();
     let owner = tenant.clone();
-    let perform = |request| async { send(api, tenant, place, request).await.unwrap_or_else(response::error) };
+    let perform =
+        |request| async { send(api, tenant, permit, request).await.unwrap_or_else(response::error) };
     idempotency.once(&owner, request, perform).await
 }
 
-async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Result<Response, Error> {
-    let form = Form::read(request, api.form).await?;
+async fn send(
+    api: Api,
+    tenant: TenantId,
+    permit: InFlightPermit,
+    request: Request,
+) -> Result<Response, Error> {
+    let form = Form::read(request, api.body_limits).await?;
     let send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
     let gateway = api.gateway;
-    let report = detached(place, async move { gateway.send(&tenant, send).await }).await;
+    let report = detached(permit, async move { gateway.send(&tenant, send).await }).await;
     let mut results = report.iter().flat_map(|report| &report.results);
     let arrived = results.any(|result| result.fate.may_have_been_delivered());
-    let mut response = answer_to_send(report, asks_for_gcm).unwrap_or_else(response::error);
+    let mut response = response_to(report, asks_for_gcm).unwrap_or_else(response::error);
     if arrived {
         response.extensions_mut().insert(MayHaveBeenDelivered);
     }
@@ -139,16 +145,16 @@ async fn send(api: Api, tenant: TenantId, place: Place, request: Request) -> Res
 
 /// Read the dead tokens of an application
 ///
-/// Those that were reported since the last call: reading clears the list.
+/// Those that were reported since the last call: this call clears the list.
 #[utoipa::path(
     post,
     path = "/application_feedback",
     operation_id = "application_feedback",
     tag = "Classic",
     request_body(content(
-        (openapi::FeedbackForm = "application/x-www-form-urlencoded"),
-        (openapi::FeedbackMultipart = "multipart/form-data"),
-        (openapi::FeedbackJson = "application/json"),
+        (schemas::FeedbackForm = "application/x-www-form-urlencoded"),
+        (schemas::FeedbackMultipart = "multipart/form-data"),
+        (schemas::FeedbackJson = "application/json"),
     )),
     responses((status = 200, description = "Dead tokens.", body = Feedback), Missing, Read, Guarded)
 )]
@@ -157,7 +163,7 @@ pub async fn application_feedback(
     ByTenant(tenant): ByTenant,
     request: Request,
 ) -> Result<Response, ErrorResponse> {
-    let mut form = Form::read(request, api.form).await?;
+    let mut form = Form::read(request, api.body_limits).await?;
     let id = form.take_text("application_id")?.ok_or_else(|| {
         Error::field(
             "missing_application_id",
@@ -173,11 +179,12 @@ pub async fn application_feedback(
 fn registration_from(mut form: Form) -> Result<Registration, Error> {
     let application_id = form.take_text("application_id")?;
     let provider = form.take_text("type")?;
+    // The JSONP parameter of 2012 is accepted and ignored, so that old clients still work.
     form.take_bytes("callback");
     Ok(Registration { application_id, provider, environment: None, fields: form.into_fields(), strict: true })
 }
 
-/// What is wrong with this `type`, if no provider of the tenant answers to it.
+/// Returns the error of a `type` that no provider of the tenant has.
 fn unknown_type(api: &Api, tenant: &TenantId, name: &str) -> Option<Error> {
     let providers = api.gateway.described(tenant);
     let names = || providers.iter().map(|provider| &provider.manifest.name);
@@ -189,7 +196,7 @@ fn unknown_type(api: &Api, tenant: &TenantId, name: &str) -> Option<Error> {
     Some(Error::field("invalid_type", "type", format!("type must be one of {}", known.join(", "))))
 }
 
-/// `unknown_type`: is asked where the type finds neither an application nor a secret.
+/// `unknown_type`: returns the error of an unknown type; called if there is neither an application nor a secret.
 fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Result<Send, Error> {
     let provider = form.take_text("type")?;
     let application = form.take_text("application_id")?;
@@ -221,7 +228,8 @@ fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Re
     })
 }
 
-/// The explicit type's own secret wins, then the application, then a secret if no type is given.
+/// Returns what to send with: a secret of the given type first, then the application, then a secret if no type is
+/// given.
 fn via(
     provider: Option<&str>,
     application: Option<String>,
@@ -240,11 +248,11 @@ fn via(
     }
 }
 
-fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<Response, Error> {
+fn response_to(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<Response, Error> {
     let report = report.map_err(|error| in_gcm_terms(error, asks_for_gcm))?;
     let as_gcm = asks_for_gcm || report.provider == GCM;
     let Some(DeliveryResult { fate, attempts, .. }) = report.results.into_iter().next() else {
-        return Err(Error::internal("the gateway told the fate of no target"));
+        return Err(Error::internal("the gateway returned no result"));
     };
     let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_) | Fate::Valid));
     let response = if matches!(fate, Fate::Valid) { "valid" } else { "ok" };
@@ -256,7 +264,7 @@ fn answer_to_send(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<R
     }
 }
 
-/// The original's answers have no place for the number of tries but the text.
+/// Adds the number of attempts to the message, since the original's response has no field for it.
 fn after_attempts(mut error: Error, attempts: u32) -> Error {
     if attempts > 1 {
         error.message = format!("{} (after {attempts} attempts)", error.message).into();
@@ -264,6 +272,7 @@ fn after_attempts(mut error: Error, attempts: u32) -> Error {
     error
 }
 
+/// Rewords a rejected credential of GCM as the original did.
 fn in_gcm_terms(error: Error, as_gcm: bool) -> Error {
     if !as_gcm || error.kind != Kind::CredentialRejected {
         return error;

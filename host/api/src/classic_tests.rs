@@ -6,21 +6,21 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 
-use super::super::form::Bounds;
-use super::super::testing::*;
 use super::*;
+use crate::body::BodyLimits;
+use crate::testing::*;
 use pushlet_model::contract::{ConnectionHint, CredentialFault, Disposition, Outcome, Throttle};
 
 /// The body of a form, read.
 async fn form(text: &str) -> Form {
     let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
-    Form::read(request.body(Body::from(text.to_owned())).unwrap(), Bounds::from(&limits())).await.unwrap()
+    Form::read(request.body(Body::from(text.to_owned())).unwrap(), BodyLimits::from(&limits())).await.unwrap()
 }
 
 /// The answer to a send that ended with `report`.
 async fn answer_to(text: &str, report: Result<Report, Error>) -> Got {
     let send = send_from(form(text).await, |_| None).unwrap();
-    let response = answer_to_send(report, send.provider.as_deref() == Some(GCM));
+    let response = response_to(report, send.provider.as_deref() == Some(GCM));
     got(response.unwrap_or_else(response::error)).await
 }
 
@@ -181,7 +181,8 @@ async fn register_hands_on_all_fields() {
     let body = "--XX\r\ncontent-disposition: form-data; name=\"apns_p12\"; filename=\"a.p12\"\r\n\r\nBYTES\r\n--XX\r\ncontent-disposition: form-data; name=\"application_id\"\r\n\r\nmine\r\n--XX--\r\n";
     let request = Request::post("/register_application?apns_mode=development&type=apns&callback=f")
         .header("content-type", "multipart/form-data; boundary=XX");
-    let form = Form::read(request.body(Body::from(body)).unwrap(), Bounds::from(&limits())).await.unwrap();
+    let form =
+        Form::read(request.body(Body::from(body)).unwrap(), BodyLimits::from(&limits())).await.unwrap();
     let registration = registration_from(form).unwrap();
     assert_eq!(registration.application_id.as_deref(), Some("mine"));
     assert_eq!(registration.provider.as_deref(), Some("apns"));
@@ -214,14 +215,14 @@ async fn feedback() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_frees_its_place() {
-    let (router, under_way) = open_router();
+async fn a_caller_that_goes_away_frees_its_permit() {
+    let (router, in_flight) = open_router();
     let request = Request::post("/send_notification").body(endless_body()).unwrap();
     let asking = tokio::spawn(async move { ask(&router, request).await });
-    while under_way.count() == 0 {
+    while in_flight.count() == 0 {
         tokio::task::yield_now().await;
     }
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
-    tokio::time::timeout(Duration::from_secs(10), under_way.ended()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), in_flight.ended()).await.unwrap();
 }

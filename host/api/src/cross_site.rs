@@ -1,8 +1,8 @@
 //! Keeps web pages of other sites from calling through a visitor's browser.
 //!
-//! A browser on this machine reaches an open server without a credential, and sends cached Basic credentials to
-//! any other. What it adds to a request, and a page cannot forge, tells whose page asks: `Host` (a DNS name that was
-//! rebound to this address stays in it), `Sec-Fetch-Site` and `Origin`. Programs send neither of the last two.
+//! A browser on this machine reaches an open server without credentials, and sends cached Basic credentials to
+//! others. Headers that a browser adds and a page cannot forge tell whose page calls: `Host` (it still holds a DNS name
+//! that was rebound to this address), `Sec-Fetch-Site` and `Origin`. Programs send neither of the last two.
 
 use axum::extract::Request;
 use axum::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
@@ -10,24 +10,24 @@ use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode, Version};
 use axum::response::Response;
 
-use super::response;
+use crate::response;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::CallerConfig;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Which requests are let through, before anybody asks for a credential.
+/// Checks requests before authentication.
 pub struct SiteGuard {
-    /// Everybody may call, so the name in `Host` must be one of this machine or of `names`.
+    /// No credentials are needed, so `Host` must be a name of this machine or one of `names`.
     is_open: bool,
-    /// Names that the operator gave this server, in lower case.
+    /// The configured `allowed_hosts`, in lower case.
     names: Vec<String>,
 }
 
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
-    /// Not exactly one `Host` that can be read.
+enum SiteRefusal {
+    /// There is not exactly one valid `Host`.
     InvalidHost,
     HostNotAllowed,
     CrossSite,
@@ -39,20 +39,20 @@ impl SiteGuard {
         Self { is_open: callers.login.is_none() && callers.admin.is_none(), names }
     }
 
-    /// The answer to a request that must not go further.
+    /// Returns the response to a request that must not be handled.
     pub fn refuse(&self, request: &Request) -> Option<Response> {
         let refusal = self.check(request).err()?;
         Some(match refusal {
-            Refusal::InvalidHost => {
+            SiteRefusal::InvalidHost => {
                 let message = "the request needs one Host header with a name and perhaps a port";
                 response::error(Error::new(Kind::Invalid, "invalid_host", message))
             }
-            Refusal::HostNotAllowed => {
+            SiteRefusal::HostNotAllowed => {
                 let message = "without [auth] this server answers to localhost and loopback addresses only; \
                      add the name in the Host header to allowed_hosts, or set [auth]";
                 response::with_status(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message)
             }
-            Refusal::CrossSite => {
+            SiteRefusal::CrossSite => {
                 let message =
                     "a web page of another site must not change anything here (Origin or Sec-Fetch-Site)";
                 response::error(Error::new(Kind::Forbidden, "cross_site_request", message))
@@ -60,16 +60,17 @@ impl SiteGuard {
         })
     }
 
-    fn check(&self, request: &Request) -> Result<(), Refusal> {
+    fn check(&self, request: &Request) -> Result<(), SiteRefusal> {
         let host = host(request)?;
         if self.is_open && !host.as_ref().is_some_and(|host| self.knows(host)) {
-            return Err(Refusal::HostNotAllowed);
+            return Err(SiteRefusal::HostNotAllowed);
         }
+        // A page cannot read the response to a simple GET of another site, and these methods change nothing.
         let changes_nothing = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         if changes_nothing || (self.is_same_site(request.headers()) && self.is_own(request.headers(), host)) {
             return Ok(());
         }
-        Err(Refusal::CrossSite)
+        Err(SiteRefusal::CrossSite)
     }
 
     fn knows(&self, host: &Authority) -> bool {
@@ -84,14 +85,14 @@ impl SiteGuard {
         self.names.iter().any(|known| name.eq_ignore_ascii_case(known))
     }
 
-    /// `none`: the user's own doing, as a reload.
+    /// Returns whether the browser says that its own site or its user asks (`none`: the user, such as by a reload).
     fn is_same_site(&self, headers: &HeaderMap) -> bool {
         let mut all = headers.get_all(SEC_FETCH_SITE).iter();
         all.all(|site| site == "same-origin" || site == "none")
     }
 
-    /// Is the page that asks, if one does, this server's own? Behind a proxy that changes `Host`, its name is one
-    /// of the configured ones.
+    /// Returns whether the `Origin`, if there is one, is this server. Behind a proxy that changes `Host`, it must be one
+    /// of the configured names.
     fn is_own(&self, headers: &HeaderMap, host: Option<Authority>) -> bool {
         headers.get_all(ORIGIN).iter().all(|origin| {
             let Some((scheme, origin)) = origin.to_str().ok().and_then(|text| text.split_once("://")) else {
@@ -112,20 +113,21 @@ impl SiteGuard {
     }
 }
 
-/// Whom the request is for, in this order: the target of HTTP/2 or in absolute form, the `Host` header. Only HTTP/1.0
-/// may do without.
-fn host(request: &Request) -> Result<Option<Authority>, Refusal> {
+/// Returns the host that the request names: in the target (HTTP/2, or the absolute form), or else in `Host`. Only
+/// HTTP/1.0 may have none.
+fn host(request: &Request) -> Result<Option<Authority>, SiteRefusal> {
     let mut all = request.headers().get_all(HOST).iter();
     let header = match (all.next(), all.next()) {
         (Some(one), None) => {
-            let host = Authority::try_from(one.as_bytes()).map_err(|_| Refusal::InvalidHost)?;
+            let host = Authority::try_from(one.as_bytes()).map_err(|_| SiteRefusal::InvalidHost)?;
+            // User information is not allowed in `Host` (RFC 9110, section 7.2).
             if host.as_str().contains('@') {
-                return Err(Refusal::InvalidHost);
+                return Err(SiteRefusal::InvalidHost);
             }
             Some(host)
         }
         (None, _) if request.version() != Version::HTTP_11 => None,
-        _ => return Err(Refusal::InvalidHost),
+        _ => return Err(SiteRefusal::InvalidHost),
     };
     Ok(request.uri().authority().cloned().or(header))
 }
@@ -156,7 +158,7 @@ mod tests {
         request.body(Body::empty()).unwrap()
     }
 
-    fn posted(guard: &SiteGuard, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+    fn posted(guard: &SiteGuard, headers: &[(&str, &str)]) -> Result<(), SiteRefusal> {
         guard.check(&request("POST", headers))
     }
 
@@ -170,7 +172,7 @@ mod tests {
         for host in others {
             for method in ["GET", "POST", "OPTIONS"] {
                 let refused = open(&[]).check(&request(method, &[("host", host)]));
-                assert_eq!(refused, Err(Refusal::HostNotAllowed), "{method} {host}");
+                assert_eq!(refused, Err(SiteRefusal::HostNotAllowed), "{method} {host}");
             }
             assert_eq!(posted(&guarded(), &[("host", host)]), Ok(()), "with a login: {host}");
         }
@@ -186,19 +188,19 @@ mod tests {
             &[("host", "a b")],
             &[("host", "evil@localhost")],
         ] {
-            assert_eq!(posted(&guarded(), headers), Err(Refusal::InvalidHost), "{headers:?}");
+            assert_eq!(posted(&guarded(), headers), Err(SiteRefusal::InvalidHost), "{headers:?}");
         }
         let mut old = request("POST", &[]);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(guarded().check(&old), Ok(()));
-        assert_eq!(open(&[]).check(&old), Err(Refusal::HostNotAllowed));
+        assert_eq!(open(&[]).check(&old), Err(SiteRefusal::HostNotAllowed));
     }
 
     #[test]
     fn the_target_of_a_request_goes_before_its_host() {
         let mut rebound = request("POST", &[("host", "localhost")]);
         *rebound.uri_mut() = "http://evil.example/send_notification".parse().unwrap();
-        assert_eq!(open(&[]).check(&rebound), Err(Refusal::HostNotAllowed));
+        assert_eq!(open(&[]).check(&rebound), Err(SiteRefusal::HostNotAllowed));
     }
 
     #[test]
@@ -216,16 +218,16 @@ mod tests {
             ("origin", "chrome-extension://127.0.0.1:9292"),
         ] {
             for guard in [open(&[]), guarded()] {
-                assert_eq!(posted(&guard, &[host, foreign]), Err(Refusal::CrossSite), "{foreign:?}");
+                assert_eq!(posted(&guard, &[host, foreign]), Err(SiteRefusal::CrossSite), "{foreign:?}");
                 for method in ["PUT", "DELETE", "PATCH", "BREW"] {
                     let refused = guard.check(&request(method, &[host, foreign]));
-                    assert_eq!(refused, Err(Refusal::CrossSite), "{method} {foreign:?}");
+                    assert_eq!(refused, Err(SiteRefusal::CrossSite), "{method} {foreign:?}");
                 }
                 assert_eq!(guard.check(&request("GET", &[host, foreign])), Ok(()), "{foreign:?}");
             }
         }
         let both = [host, ("origin", "http://127.0.0.1:9292"), ("origin", "https://evil.example")];
-        assert_eq!(posted(&guarded(), &both), Err(Refusal::CrossSite));
+        assert_eq!(posted(&guarded(), &both), Err(SiteRefusal::CrossSite));
     }
 
     #[test]
@@ -242,7 +244,7 @@ mod tests {
             assert_eq!(posted(&guarded(), &[("host", host), ("origin", origin)]), Ok(()), "{host} {origin}");
         }
         let behind_a_proxy = [("host", "backend:9292"), ("origin", "https://push.example")];
-        assert_eq!(posted(&guarded(), &behind_a_proxy), Err(Refusal::CrossSite));
+        assert_eq!(posted(&guarded(), &behind_a_proxy), Err(SiteRefusal::CrossSite));
         let named = SiteGuard { names: vec!["push.example".into()], ..guarded() };
         assert_eq!(posted(&named, &behind_a_proxy), Ok(()));
     }

@@ -1,10 +1,24 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use axum::extract::DefaultBodyLimit;
 
 use super::*;
+use crate::testing::limits;
+use pushlet_settings::LimitsConfig;
 
-const BOUNDS: Bounds = Bounds { body: 1000, fields: 10, name: 20, timeout: Duration::from_secs(5) };
+/// Reads bodies of 1,000 bytes, with 10 fields and names of 20 bytes.
+fn body_limits() -> BodyLimits {
+    let limits = LimitsConfig {
+        request_body: 1000,
+        fields: 10,
+        field_name: 20,
+        body_timeout: Duration::from_secs(5),
+        ..limits()
+    };
+    BodyLimits::from(&limits)
+}
 
 async fn read(
     uri: &str,
@@ -17,7 +31,7 @@ async fn read(
     }
     let mut request = request.body(body.into()).unwrap();
     DefaultBodyLimit::disable().apply(&mut request);
-    Form::read(request, BOUNDS).await.map(Form::into_fields)
+    Form::read(request, body_limits()).await.map(Form::into_fields)
 }
 
 async fn fields(uri: &str, content_type: Option<&str>, body: &'static [u8]) -> Vec<(String, String)> {
@@ -119,7 +133,7 @@ async fn other_content_types_are_refused() {
         assert!(read("/", Some(content_type), "{}").await.is_ok(), "{content_type}");
     }
     let request = Request::builder().header(CONTENT_ENCODING, "gzip").body(Body::from("a=1")).unwrap();
-    assert_eq!(Form::read(request, BOUNDS).await.err().unwrap().kind, Kind::UnsupportedMediaType);
+    assert_eq!(Form::read(request, body_limits()).await.err().unwrap().kind, Kind::UnsupportedMediaType);
 }
 
 #[tokio::test]

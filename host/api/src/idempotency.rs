@@ -1,7 +1,7 @@
-//! `Idempotency-Key`: the repeat of a send that was done gets the answer of the first, and is not sent.
+//! `Idempotency-Key`: the repeat of a send gets the first response, and is not sent.
 //!
-//! An answer is kept once it is known that something may have been delivered. What failed before that is
-//! not kept, so its repeat is a new try. Between the two, a repeat waits for the first.
+//! A response is stored if something may have been delivered. If the first request is known not to have delivered
+//! anything, the repeat is sent. While the first request is in flight, a repeat waits for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +16,11 @@ use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::admission::Place;
-use super::{auth, form, response};
-use pushlet_gateway::{self as gateway, StoredAnswer};
+use crate::body::{BodyLimits, read_body};
+use crate::caller::permit_of;
+use crate::in_flight::InFlightPermit;
+use crate::response;
+use pushlet_gateway::{AnswerStore, StoredAnswer};
 use pushlet_model::digest::DigestParts;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
@@ -28,16 +30,16 @@ use pushlet_settings::LimitsConfig;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const LONGEST_KEY: usize = 255;
-/// How long a repeat waits for the first.
+/// How long a repeat waits for the first request.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// What an entry takes beside its body, about. Bytes.
+/// About how many bytes an entry takes in addition to its body.
 const OVERHEAD: usize = 512;
 
 /// Marks, in a response's extensions, that something may have been delivered.
 #[derive(Clone, Copy)]
 pub struct MayHaveBeenDelivered;
 
-/// An answer, and what it answered.
+/// A response, and the digest of its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResponse {
     /// SHA-256 of the request.
@@ -47,36 +49,35 @@ pub struct StoredResponse {
     pub body: Bytes,
 }
 
-/// What the middleware needs. Cheap to clone.
+/// Performs each request with a key once. Cheap to clone.
 #[derive(Clone)]
 pub struct Idempotency {
-    kept: Arc<Answers>,
-    /// Requests under way; the receivers are woken when the sender is dropped.
-    under_way: Arc<Mutex<HashMap<(TenantId, String), watch::Receiver<()>>>>,
-    bounds: form::Bounds,
+    stored: Arc<ResponseStore>,
+    /// Requests in flight; the receivers are woken when the sender is dropped.
+    in_flight: Arc<Mutex<HashMap<(TenantId, String), watch::Receiver<()>>>>,
+    body_limits: BodyLimits,
 }
 
-/// A key that is taken by one request. It is free again when this is dropped.
-struct Claim {
+/// A key that one request has taken. It is released when this is dropped.
+struct KeyClaim {
     idempotency: Idempotency,
     name: (TenantId, String),
     _wakes: watch::Sender<()>,
 }
 
 impl Idempotency {
-    /// `bounds`: of the requests' bodies.
-    pub fn new(kept: Answers, bounds: form::Bounds) -> Self {
-        Self { kept: Arc::new(kept), under_way: Arc::default(), bounds }
+    pub fn new(stored: ResponseStore, body_limits: BodyLimits) -> Self {
+        Self { stored: Arc::new(stored), in_flight: Arc::default(), body_limits }
     }
 
-    /// The same for larger or smaller bodies, in bytes.
-    pub fn with_body(&self, body: usize) -> Self {
-        Self { bounds: self.bounds.with_body(body), ..self.clone() }
+    /// Returns the same for bodies of at most `size` bytes.
+    pub fn with_body_size(&self, size: usize) -> Self {
+        Self { body_limits: self.body_limits.with_size(size), ..self.clone() }
     }
 
-    /// Drops all answers of a tenant that is no more.
+    /// Drops all responses of a tenant that was deleted.
     pub fn forget(&self, tenant: &TenantId) {
-        lock(&self.kept.tenants).remove(tenant);
+        lock(&self.stored.tenants).remove(tenant);
     }
 
     /// Performs the request, unless it is the repeat of one.
@@ -97,21 +98,21 @@ impl Idempotency {
         answered.unwrap_or_else(response::error_with_field)
     }
 
-    /// Takes the key, or tells whom to wait for.
-    fn claim(&self, name: &(TenantId, String)) -> Result<Claim, watch::Receiver<()>> {
-        let mut under_way = lock(&self.under_way);
-        if let Some(first) = under_way.get(name) {
+    /// Takes the key, or returns what to wait for.
+    fn claim(&self, name: &(TenantId, String)) -> Result<KeyClaim, watch::Receiver<()>> {
+        let mut in_flight = lock(&self.in_flight);
+        if let Some(first) = in_flight.get(name) {
             return Err(first.clone());
         }
         let (wakes, receiver) = watch::channel(());
-        under_way.insert(name.clone(), receiver);
-        Ok(Claim { idempotency: self.clone(), name: name.clone(), _wakes: wakes })
+        in_flight.insert(name.clone(), receiver);
+        Ok(KeyClaim { idempotency: self.clone(), name: name.clone(), _wakes: wakes })
     }
 }
 
-impl Drop for Claim {
+impl Drop for KeyClaim {
     fn drop(&mut self) {
-        lock(&self.idempotency.under_way).remove(&self.name);
+        lock(&self.idempotency.in_flight).remove(&self.name);
     }
 }
 
@@ -139,7 +140,7 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     let (parts, body) = request.into_parts();
-    let body = form::read_body(&parts, body, idempotency.bounds).await?;
+    let body = read_body(&parts, body, idempotency.body_limits).await?;
     let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let digest = DigestParts::of(&[
         parts.uri.path().as_bytes(),
@@ -159,24 +160,24 @@ where
             return Ok(response::error(error.after(Duration::from_secs(1))));
         }
     };
-    if let Some(kept) = idempotency.kept.get(&name.0, &name.1) {
-        return Ok(replay(kept, &digest));
+    if let Some(stored) = idempotency.stored.get(&name.0, &name.1) {
+        return Ok(replay(stored, &digest));
     }
-    let payer = auth::place_of(&parts.extensions).and_then(Place::account).cloned();
+    let payer = permit_of(&parts.extensions).and_then(InFlightPermit::account).cloned();
     let work = perform(Request::from_parts(parts, Body::from(body)));
-    // To its end, also when the caller goes away: the answer must be kept.
-    let work = tokio::spawn(async move { keep(&claim, digest, work.await, payer.as_ref()).await });
+    // A task of its own, since the response must be stored even if the caller goes away.
+    let work = tokio::spawn(async move { store(&claim, digest, work.await, payer.as_ref()).await });
     work.await.unwrap_or_else(|failure| Err(Error::internal(failure)))
 }
 
-/// False: it took too long.
+/// Waits until the first request has ended. Returns false if that took too long.
 async fn ended(mut first: watch::Receiver<()>, give_up: Instant) -> bool {
-    // An error says that the sender is gone, which is the end.
+    // An error means that the sender was dropped: the first request has ended.
     timeout_at(give_up, async { while first.changed().await.is_ok() {} }).await.is_ok()
 }
 
-async fn keep(
-    claim: &Claim,
+async fn store(
+    claim: &KeyClaim,
     request: [u8; 32],
     response: Response,
     payer: Option<&Arc<Account>>,
@@ -187,20 +188,20 @@ async fn keep(
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Error::internal)?.to_bytes();
     let content_type = parts.headers.get(CONTENT_TYPE).cloned();
-    let kept = StoredResponse { request, status: parts.status, content_type, body: body.clone() };
-    claim.idempotency.kept.put(&claim.name.0, &claim.name.1, kept, payer).await;
+    let stored = StoredResponse { request, status: parts.status, content_type, body: body.clone() };
+    claim.idempotency.stored.put(&claim.name.0, &claim.name.1, stored, payer).await;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
-fn replay(kept: StoredResponse, request: &[u8; 32]) -> Response {
-    if kept.request != *request {
+fn replay(stored: StoredResponse, request: &[u8; 32]) -> Response {
+    if stored.request != *request {
         let message = "this Idempotency-Key came with another request before";
         return response::with_status(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message);
     }
-    let mut response = (kept.status, kept.body).into_response();
+    let mut response = (stored.status, stored.body).into_response();
     let headers = response.headers_mut();
     headers.remove(CONTENT_TYPE);
-    headers.extend(kept.content_type.map(|value| (CONTENT_TYPE, value)));
+    headers.extend(stored.content_type.map(|value| (CONTENT_TYPE, value)));
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     headers.remove(RETRY_AFTER);
     response
@@ -210,83 +211,84 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps answers for a time, as many as there is room for; the oldest go first. One that is gone is as if
-/// it had never been.
-pub struct Answers {
-    tenants: Mutex<HashMap<TenantId, Tenant>>,
+/// Stores responses for a time, as many as there is room for; the oldest are removed first. The repeat of a removed
+/// one is sent.
+pub struct ResponseStore {
+    tenants: Mutex<HashMap<TenantId, TenantResponses>>,
     window: Duration,
-    most: usize,
+    /// Per tenant.
+    max_responses: usize,
     /// Bytes per tenant.
-    memory: usize,
-    /// None: they end with the process.
-    durable: Option<gateway::AnswerStore>,
+    max_bytes: usize,
+    /// None: responses are lost at the end of the process.
+    durable: Option<AnswerStore>,
 }
 
 #[derive(Default)]
-struct Tenant {
+struct TenantResponses {
     by_key: HashMap<String, (u64, Instant, StoredResponse)>,
-    /// Number of the answer → key, oldest first.
+    /// Number of the response → key, oldest first.
     by_age: BTreeMap<u64, String>,
     next: u64,
     size: usize,
-    /// The same on the tenant's account, from the first answer on that this process gave.
+    /// `size` on the tenant's account, once this process has stored a response.
     reserved: Option<MemoryReservation>,
 }
 
-impl Answers {
-    /// With those that an earlier process kept. Blocks where they are durable.
-    pub fn open(limits: &LimitsConfig, durable: Option<gateway::AnswerStore>) -> Self {
-        let answers = Self {
+impl ResponseStore {
+    /// Opens the store, with the responses of an earlier process if they are durable. Then it blocks.
+    pub fn open(limits: &LimitsConfig, durable: Option<AnswerStore>) -> Self {
+        let store = Self {
             tenants: Mutex::default(),
             window: limits.idempotency_window,
-            most: limits.idempotency_keys,
-            memory: limits.idempotency_memory,
+            max_responses: limits.idempotency_keys,
+            max_bytes: limits.idempotency_memory,
             durable,
         };
-        answers.restore();
-        answers
+        store.restore();
+        store
     }
 
     fn get(&self, tenant: &TenantId, key: &str) -> Option<StoredResponse> {
         let mut tenants = lock(&self.tenants);
         let own = tenants.get_mut(tenant)?;
         self.forget(tenant, &own.expire());
-        own.by_key.get(key).map(|(_, _, kept)| kept.clone())
+        own.by_key.get(key).map(|(_, _, stored)| stored.clone())
     }
 
-    /// It is on the disk when this returns, where answers are durable. If the disk fails, it is kept for as
-    /// long as the process runs.
-    async fn put(&self, tenant: &TenantId, key: &str, kept: StoredResponse, payer: Option<&Arc<Account>>) {
+    /// Stores a response. If responses are durable, it is on the disk when this returns. If the disk fails, the response
+    /// is stored until the process ends.
+    async fn put(&self, tenant: &TenantId, key: &str, stored: StoredResponse, payer: Option<&Arc<Account>>) {
         let answer = StoredAnswer {
             at: SystemTime::now(),
-            request: kept.request,
-            status: kept.status.as_u16(),
-            content_type: kept
+            request: stored.request,
+            status: stored.status.as_u16(),
+            content_type: stored
                 .content_type
                 .as_ref()
                 .map(|value| value.as_bytes().to_vec())
                 .unwrap_or_default(),
-            body: kept.body.to_vec(),
+            body: stored.body.to_vec(),
         };
-        self.insert(tenant, key, kept, self.window, payer);
+        self.insert(tenant, key, stored, self.window, payer);
         if let Some(durable) = &self.durable
             && let Err(error) = durable.put(tenant, key, &answer).await
         {
-            tracing::error!(%tenant, %error, "an answer could not be kept; it is forgotten when this server ends");
+            tracing::error!(%tenant, %error, "a response could not be stored on the disk; it is lost when this server ends");
         }
     }
 
     fn restore(&self) {
         let Some(durable) = &self.durable else { return };
         let all = durable.all().unwrap_or_else(|error| {
-            tracing::error!(%error, "the answers of an earlier run can not be read");
+            tracing::error!(%error, "the responses of an earlier run cannot be read");
             Vec::new()
         });
         let now = SystemTime::now();
         for (tenant, key, answer) in all {
             let age = now.duration_since(answer.at).unwrap_or_default();
             match (self.window.checked_sub(age), StoredResponse::of(answer)) {
-                (Some(left), Some(kept)) => self.insert(&tenant, &key, kept, left, None),
+                (Some(left), Some(stored)) => self.insert(&tenant, &key, stored, left, None),
                 _ => self.forget(&tenant, &[key]),
             }
         }
@@ -296,25 +298,27 @@ impl Answers {
         &self,
         id: &TenantId,
         key: &str,
-        kept: StoredResponse,
+        stored: StoredResponse,
         left: Duration,
         payer: Option<&Arc<Account>>,
     ) {
         let mut tenants = lock(&self.tenants);
         let tenant = tenants.entry(id.clone()).or_default();
         tenant.remove(key);
-        tenant.size += size(key, &kept);
+        tenant.size += size(key, &stored);
         tenant.by_age.insert(tenant.next, key.to_owned());
-        tenant.by_key.insert(key.to_owned(), (tenant.next, Instant::now() + left, kept));
+        tenant.by_key.insert(key.to_owned(), (tenant.next, Instant::now() + left, stored));
         tenant.next += 1;
         let mut gone = tenant.expire();
-        // The newest stays, whatever its size.
+        // The newest stays whatever its size, since its push may have been delivered.
         while tenant.by_age.len() > 1
-            && (tenant.by_age.len() > self.most || tenant.size > self.memory || !tenant.reserve(payer))
+            && (tenant.by_age.len() > self.max_responses
+                || tenant.size > self.max_bytes
+                || !tenant.reserve(payer))
         {
             gone.extend(tenant.remove_oldest());
         }
-        // Under the lock: before the same key is kept anew.
+        // Under the lock, so that it cannot remove a key that is stored again.
         self.forget(id, &gone);
     }
 
@@ -326,7 +330,7 @@ impl Answers {
 }
 
 impl StoredResponse {
-    /// None: it is none of ours.
+    /// Returns None if the record is not valid.
     fn of(answer: StoredAnswer) -> Option<Self> {
         let content_type = match answer.content_type.as_slice() {
             [] => None,
@@ -337,7 +341,8 @@ impl StoredResponse {
     }
 }
 
-impl Tenant {
+impl TenantResponses {
+    /// Removes the responses whose time is over, and returns their keys.
     fn expire(&mut self) -> Vec<String> {
         let (mut gone, now) = (Vec::new(), Instant::now());
         while let Some((_, key)) = self.by_age.first_key_value()
@@ -348,7 +353,7 @@ impl Tenant {
         gone
     }
 
-    /// Counts all answers on the account. False: there is no room for them.
+    /// Reserves `size` on the account. Returns false if there is no room.
     fn reserve(&mut self, payer: Option<&Arc<Account>>) -> bool {
         let Some(payer) = payer else { return true };
         let reserved = self.reserved.get_or_insert_with(|| payer.reserve_nothing(MemoryUse::Idempotency));
@@ -358,22 +363,23 @@ impl Tenant {
 
     fn remove_oldest(&mut self) -> Option<String> {
         let (_, key) = self.by_age.pop_first()?;
-        if let Some((_, _, kept)) = self.by_key.remove(&key) {
-            self.size -= size(&key, &kept);
+        if let Some((_, _, stored)) = self.by_key.remove(&key) {
+            self.size -= size(&key, &stored);
         }
         Some(key)
     }
 
     fn remove(&mut self, key: &str) {
-        if let Some((number, _, kept)) = self.by_key.remove(key) {
+        if let Some((number, _, stored)) = self.by_key.remove(key) {
             self.by_age.remove(&number);
-            self.size -= size(key, &kept);
+            self.size -= size(key, &stored);
         }
     }
 }
 
-fn size(key: &str, kept: &StoredResponse) -> usize {
-    2 * key.len() + kept.body.len() + OVERHEAD
+fn size(key: &str, stored: &StoredResponse) -> usize {
+    // Two maps hold the key.
+    2 * key.len() + stored.body.len() + OVERHEAD
 }
 
 #[cfg(test)]

@@ -13,15 +13,15 @@ fn kept(body: &str) -> StoredResponse {
     }
 }
 
-fn memory(window: Duration, keys: usize, memory: usize) -> Answers {
+fn memory(window: Duration, keys: usize, memory: usize) -> ResponseStore {
     let mut limits = limits();
     limits.idempotency_window = window;
     limits.idempotency_keys = keys;
     limits.idempotency_memory = memory;
-    Answers::open(&limits, None)
+    ResponseStore::open(&limits, None)
 }
 
-fn present<'a>(memory: &Answers, keys: &[&'a str]) -> Vec<&'a str> {
+fn present<'a>(memory: &ResponseStore, keys: &[&'a str]) -> Vec<&'a str> {
     let tenant = TenantId::default_tenant();
     keys.iter().copied().filter(|key| memory.get(&tenant, key).is_some()).collect()
 }

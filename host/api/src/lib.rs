@@ -1,32 +1,30 @@
-//! The HTTP API: what callers see. It reads requests, asks the gateway, and words the answers.
+//! The HTTP API: what callers see. It reads requests, calls the gateway, and writes responses.
 //!
-//! - `cross_site`, `auth`, `wrong_credentials`, `admission`: whether a request is let in, in this order
-//! - `form`, `json_body`: bodies of requests; `response`: the one place where a result becomes a status
-//! - `classic`: the three routes of 2012; `v1`: everything since; `idempotency`: repeated requests
-//! - `openapi`, `console`, `status`, `metrics`: what describes the server
-//! - [`log`], [`telemetry`], `request_log`, `watch`: what the server says of its work
+//! In the order in which a request passes them:
+//! - `observability` with [`log`] and [`telemetry`]: what is recorded of every request
+//! - `cross_site`, `auth`, `caller`, `in_flight`: whether a request is let in, and as whom
+//! - `body`, `form`, `json`: bodies of requests
+//! - `classic`: the three routes of 2012; `v1`: all newer ones; `idempotency`: repeated requests
+//! - `openapi`, `pages`, `status`: what describes the server
+//! - `response`: the one place where a result becomes a status
 
-mod admission;
 mod auth;
+mod body;
+mod caller;
 mod classic;
-mod console;
 mod cross_site;
-mod detached;
 mod form;
-mod held;
 mod idempotency;
-mod json_body;
+mod in_flight;
+mod json;
 pub mod log;
-mod metrics;
+mod observability;
 mod openapi;
-mod peer;
-mod request_log;
+mod pages;
 mod response;
 mod status;
 pub mod telemetry;
 mod v1;
-mod watch;
-mod wrong_credentials;
 
 use std::sync::Arc;
 
@@ -39,99 +37,102 @@ use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use auth::Authenticator;
+use body::BodyLimits;
 use cross_site::SiteGuard;
-use detached::detached;
-use idempotency::{Answers, Idempotency};
+use idempotency::{Idempotency, ResponseStore};
+use observability::RecordState;
 use pushlet_gateway::Gateway;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::{CallerConfig, LimitsConfig};
 use response::ErrorResponse;
 
-pub use admission::{Refusal, UnderWay, refused};
-pub use peer::Peer;
-pub use watch::Watch;
+pub use caller::Peer;
+pub use in_flight::{InFlightRequests, Refusal, refused};
+pub use observability::Observability;
 
 /// What every handler needs. Cheap to clone.
 #[derive(Clone)]
 struct Api {
     gateway: Gateway,
-    form: form::Bounds,
+    body_limits: BodyLimits,
     limits: Arc<LimitsConfig>,
-    under_way: UnderWay,
+    in_flight: InFlightRequests,
     idempotency: Idempotency,
-    watch: Watch,
+    observability: Observability,
     documents: Arc<openapi::Documents>,
 }
 
 impl Api {
     fn new(
         gateway: Gateway,
-        answers: Answers,
+        responses: ResponseStore,
         limits: &LimitsConfig,
-        under_way: &UnderWay,
-        watch: &Watch,
+        in_flight: &InFlightRequests,
+        observability: &Observability,
     ) -> Self {
-        let form = form::Bounds::from(limits);
+        let body_limits = BodyLimits::from(limits);
         Self {
             gateway,
-            form,
+            body_limits,
             limits: Arc::new(limits.clone()),
-            under_way: under_way.clone(),
-            idempotency: Idempotency::new(answers, form),
-            watch: watch.clone(),
+            in_flight: in_flight.clone(),
+            idempotency: Idempotency::new(responses, body_limits),
+            observability: observability.clone(),
             documents: Arc::default(),
         }
     }
 }
 
-/// The routes of the API, and what tells when all that they started has ended.
+/// Returns the routes of the API, and the requests in flight, with which the server waits for all of them to end.
 ///
-/// `callers`: whom to let in, beside the tenants' keys.
+/// `callers`: whose requests are let in, in addition to those with a tenant's key.
 pub fn router(
     gateway: Gateway,
     limits: &LimitsConfig,
     callers: &CallerConfig,
-    watch: &Watch,
-) -> (Router, UnderWay) {
-    let under_way = UnderWay::at_most(limits.requests);
-    let access = auth::Access::new(gateway.tenants().clone(), callers, limits, &under_way, watch);
-    let answers = Answers::open(limits, gateway.answers());
-    let api = Api::new(gateway, answers, limits, &under_way, watch);
+    observability: &Observability,
+) -> (Router, InFlightRequests) {
+    let in_flight = InFlightRequests::at_most(limits.requests);
+    let tenants = gateway.tenants().clone();
+    let authenticator = Authenticator::new(tenants, callers, limits, &in_flight, observability);
+    let responses = ResponseStore::open(limits, gateway.answers());
+    let api = Api::new(gateway, responses, limits, &in_flight, observability);
     let guard = Arc::new(SiteGuard::new(callers));
-    let guarded = Router::new()
+    let mut guarded = Router::new()
         .route("/register_application", post(classic::register_application))
         .route("/send_notification", post(classic::send_notification))
         .route("/application_feedback", post(classic::application_feedback))
         .route("/v1/status", get(status::show))
         .route("/openapi.json", get(openapi::document))
-        .merge(v1::routes())
-        .merge(if watch.is_apart() {
-            Router::new()
-        } else {
-            Router::new().route("/metrics", get(metrics::guarded))
-        })
+        .merge(v1::routes());
+    if !observability.has_metrics_listener() {
+        guarded = guarded.route("/metrics", get(status::metrics));
+    }
+    // The fallbacks are behind authentication too: strangers do not learn which routes there are.
+    let guarded = guarded
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::new(access), auth::check));
-    let router = wrapped(
-        health().merge(console::routes()).merge(openapi::page()).merge(guarded),
-        api,
-        watch,
-        Some(guard),
-    );
-    (router, under_way)
+        .layer(middleware::from_fn_with_state(Arc::new(authenticator), auth::check));
+    let routes = health().merge(pages::routes()).merge(guarded);
+    (with_layers(routes, api, observability, Some(guard)), in_flight)
 }
 
-/// The routes of the operator's own address: metrics and health, for everybody who can reach it.
-pub fn watch_router(gateway: Gateway, limits: &LimitsConfig, watch: &Watch, under_way: &UnderWay) -> Router {
-    // Nothing is sent here.
-    let api = Api::new(gateway, Answers::open(limits, None), limits, under_way, watch);
-    let routes = health().route("/metrics", get(metrics::show)).fallback(not_found);
-    // No page can send anything here, and Prometheus may know this address by any name.
-    wrapped(routes, api, watch, None)
+/// Returns the routes of the operator's own address: metrics and health, without authentication.
+pub fn metrics_router(
+    gateway: Gateway,
+    limits: &LimitsConfig,
+    observability: &Observability,
+    in_flight: &InFlightRequests,
+) -> Router {
+    let responses = ResponseStore::open(limits, None);
+    let api = Api::new(gateway, responses, limits, in_flight, observability);
+    let routes = health().route("/metrics", get(status::open_metrics)).fallback(not_found);
+    // No site guard: a page can send nothing here, and Prometheus may call this address by any name.
+    with_layers(routes, api, observability, None)
 }
 
-/// For everybody.
+/// The routes that need no authentication.
 fn health() -> Router<Api> {
     Router::new()
         .route("/healthz", get(status::healthz))
@@ -139,15 +140,20 @@ fn health() -> Router<Api> {
         .method_not_allowed_fallback(method_not_allowed)
 }
 
-/// With what holds for all routes. One layer of several parts: a route's layers are copied for each request, and
-/// each copies those inside it.
-fn wrapped(routes: Router<Api>, api: Api, watch: &Watch, guard: Option<Arc<SiteGuard>>) -> Router {
-    let doorway = request_log::Doorway { watch: watch.clone(), guard };
+/// Adds what applies to all routes. One layer of several parts: a route's layers are copied for each request, and each
+/// copies those inside it.
+fn with_layers(
+    routes: Router<Api>,
+    api: Api,
+    observability: &Observability,
+    guard: Option<Arc<SiteGuard>>,
+) -> Router {
+    let state = RecordState { observability: observability.clone(), guard };
     routes.with_state(api).layer(
         ServiceBuilder::new()
-            .layer(middleware::from_fn_with_state(doorway, request_log::record))
+            .layer(middleware::from_fn_with_state(state, observability::record))
             .layer(CatchPanicLayer::custom(panicked))
-            // The bounds of `form` hold, and they are the operator's.
+            // Instead of axum's limit, `body` applies the configured one.
             .layer(DefaultBodyLimit::disable()),
     )
 }

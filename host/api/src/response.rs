@@ -17,7 +17,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error, example = json!({"error": "application_not_found", "message": "no application found for the provided application_id"}))]
 pub struct ErrorBody<'a> {
-    /// `snake_case`, for programs. An open set: a push service's own reasons are handed on.
+    /// `snake_case`, for programs. An open set: it may be a push service's own reason.
     error: &'a str,
     /// For people.
     message: &'a str,
@@ -29,19 +29,19 @@ pub struct ErrorBody<'a> {
 
 impl ErrorBody<'_> {
     fn text(&self) -> String {
-        // A struct of texts can always be written into memory.
+        // Serializing a struct of texts cannot fail.
         serde_json::to_string(self).map(ended).unwrap_or_default()
     }
 }
 
-/// What the log line of a request says about its error.
+/// What the log line of a request says about its error; it is kept in the response's extensions.
 #[derive(Clone)]
-pub struct Logged {
+pub struct LoggedError {
     pub code: Cow<'static, str>,
     pub inner: Option<String>,
 }
 
-/// A JSON answer.
+/// Returns a JSON response.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {
         Ok(text) => raw_json(status, text),
@@ -49,12 +49,12 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// An answer whose body is a JSON text already.
+/// Returns a response whose body is already JSON.
 pub fn raw_json(status: StatusCode, body: String) -> Response {
     (status, [(CONTENT_TYPE, JSON)], ended(body)).into_response()
 }
 
-/// With a line break at its end, so that terminals and logs have each answer on a line of its own.
+/// Adds a line break at the end, so that each response has a line of its own in a terminal.
 fn ended(mut text: String) -> String {
     if !text.ends_with('\n') {
         text.push('\n');
@@ -62,12 +62,12 @@ fn ended(mut text: String) -> String {
     text
 }
 
-/// The response to an error of a classic route, which never names a field.
+/// Returns the response to an error of a classic route, which never names a field.
 pub fn error(error: Error) -> Response {
     respond(error, false)
 }
 
-/// The response to an error of a route under `/v1`, which names the wrong field.
+/// Returns the response to an error of a route under `/v1`, which names the wrong field.
 pub fn error_with_field(error: Error) -> Response {
     respond(error, true)
 }
@@ -85,27 +85,30 @@ fn respond(error: Error, show_field: bool) -> Response {
     if let Some(wait) = error.retry_after.or(must_wait.then_some(Duration::ZERO)) {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
-    response.extensions_mut().insert(Logged { code: error.code, inner: error.inner });
+    response.extensions_mut().insert(LoggedError { code: error.code, inner: error.inner });
     response
 }
 
-/// The answer to an error whose status no [`Kind`] stands for.
+/// Returns the response to an error with a status that no [`Kind`] has.
 pub fn with_status(status: StatusCode, code: &str, message: &str) -> Response {
     let mut response = raw_json(status, ErrorBody { error: code, message, field: None }.text());
-    response.extensions_mut().insert(Logged { code: code.to_owned().into(), inner: None });
+    response.extensions_mut().insert(LoggedError { code: code.to_owned().into(), inner: None });
     response
 }
 
-/// 409 with more to tell than a code and a message; `body` has these too.
+/// Returns 409 with a body of its own, which holds the code and a message too.
 pub fn conflict(code: &'static str, body: &impl Serialize) -> Response {
     let mut response = json(StatusCode::CONFLICT, body);
-    response.extensions_mut().insert(Logged { code: code.into(), inner: None });
+    response.extensions_mut().insert(LoggedError { code: code.into(), inner: None });
     response
 }
 
-/// An error as the response that it becomes: what handlers and extractors fail with.
+/// The error type of handlers and extractors.
 #[derive(Debug)]
 pub struct ErrorResponse<const SHOW_FIELD: bool = false>(pub Error);
+
+/// The error type of routes under `/v1`.
+pub type V1Error = ErrorResponse<true>;
 
 impl<const SHOW_FIELD: bool> From<Error> for ErrorResponse<SHOW_FIELD> {
     fn from(error: Error) -> Self {
@@ -137,7 +140,7 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// Rounded up, at least one.
+/// Rounds up, to at least one.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }

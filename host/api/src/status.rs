@@ -1,15 +1,25 @@
-//! How this server is: for load balancers, and for a tenant's people.
+//! How this server is: health and readiness for load balancers, the status of a tenant, and metrics in the
+//! OpenMetrics text format that Prometheus reads.
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::ByTenant;
-use super::openapi::{Always, Guarded};
-use super::{Api, response};
-use pushlet_gateway::{Readiness, TenantStatus};
+use crate::Api;
+use crate::caller::{ByTenant, Caller, HasOperator};
+use crate::log;
+use crate::openapi::schemas::{Always, Guarded, Missing, Unready};
+use crate::response::{self, ErrorResponse};
+use pushlet_gateway::{LimitGauge, Readiness, TenantStatus};
+use pushlet_model::error::{Error, Kind};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// It runs.
 #[derive(Serialize, ToSchema)]
@@ -21,8 +31,7 @@ pub struct Health {
 
 /// One tenant's view of this server.
 #[derive(Serialize, ToSchema)]
-#[schema(as = ServerStatus)]
-struct Shown {
+struct ServerStatus {
     version: &'static str,
     /// Seconds since the server began.
     uptime: u64,
@@ -77,7 +86,7 @@ pub(super) async fn healthz() -> Response {
         Always,
         (status = 200, description = "It can.", body = Ready),
         (status = 503, description = "It can not, or is stopping.",
-            content((super::openapi::Unready = "application/json"))),
+            content((Unready = "application/json"))),
     ),
     security(())
 )]
@@ -98,10 +107,72 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     path = "/v1/status",
     operation_id = "get_status",
     tag = "Operation",
-    responses((status = 200, description = "As it is now.", body = Shown), Guarded)
+    responses((status = 200, description = "As it is now.", body = ServerStatus), Guarded)
 )]
 pub(super) async fn show(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Response {
     let tenant_status = api.gateway.tenant_status(&tenant);
-    let uptime = api.watch.uptime().as_secs();
-    response::json(StatusCode::OK, &Shown { version: env!("CARGO_PKG_VERSION"), uptime, tenant_status })
+    let uptime = api.observability.uptime().as_secs();
+    response::json(
+        StatusCode::OK,
+        &ServerStatus { version: env!("CARGO_PKG_VERSION"), uptime, tenant_status },
+    )
+}
+
+/// All figures of this server
+///
+/// In the OpenMetrics text format. For the operator alone, since it tells of all tenants: whoever has the operator's
+/// key, or the default tenant where there is no such key. Where `metrics.listen` is set, it is served there and
+/// not here.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "Operation",
+    responses(
+        (status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"),
+        Missing, Guarded
+    )
+)]
+pub(super) async fn metrics(
+    api: State<Api>,
+    caller: Caller,
+    HasOperator(has_operator): HasOperator,
+) -> Result<Response, ErrorResponse> {
+    let is_allowed = match caller {
+        Caller::Operator => true,
+        Caller::Tenant(permission) => permission.tenant().id.is_default() && !has_operator,
+    };
+    if !is_allowed {
+        // As an unknown route: other tenants do not learn that there are metrics.
+        let message = "The requested method was not found: /metrics";
+        return Err(Error::new(Kind::NotFound, "not_found", message).into());
+    }
+    open_metrics(api).await
+}
+
+/// Responds without asking who calls: for the operator's own address.
+pub(super) async fn open_metrics(State(api): State<Api>) -> Result<Response, ErrorResponse> {
+    let limits = [
+        LimitGauge::new("requests", api.in_flight.count(), api.limits.requests),
+        LimitGauge::new("connections", api.in_flight.connections(), api.limits.connections),
+    ];
+    let mut text = String::with_capacity(64 << 10);
+    api.gateway
+        .encode_metrics(&mut text, &limits)
+        .and_then(|()| text::encode_registry(&mut text, api.observability.meters().registry()))
+        .and_then(|()| text::encode_registry(&mut text, &process_counters(&api)))
+        .and_then(|()| text::encode_eof(&mut text))
+        .map_err(Error::internal)?;
+    Ok(([(CONTENT_TYPE, OPENMETRICS), (CACHE_CONTROL, "no-store")], text).into_response())
+}
+
+fn process_counters(api: &Api) -> Registry {
+    let mut registry = Registry::with_prefix("pushlet");
+    let dropped = ConstCounter::new(log::dropped());
+    registry.register("log_lines_dropped", "Lines of the log that nobody read in time", dropped);
+    if let Some((exported, dropped)) = api.observability.spans() {
+        registry.register("spans_exported", "Spans that a collector took", ConstCounter::new(exported));
+        registry.register("spans_dropped", "Spans that no collector took", ConstCounter::new(dropped));
+    }
+    registry
 }

@@ -12,12 +12,12 @@ use super::*;
 use pushlet_settings::ConfigLayers;
 
 /// A router in front of a gateway without providers.
-pub fn open_router() -> (Router, UnderWay) {
+pub fn open_router() -> (Router, InFlightRequests) {
     router_for(&limits(), &CallerConfig::default())
 }
 
-pub fn router_for(limits: &LimitsConfig, callers: &CallerConfig) -> (Router, UnderWay) {
-    router(Gateway::in_memory().unwrap(), limits, callers, &watch())
+pub fn router_for(limits: &LimitsConfig, callers: &CallerConfig) -> (Router, InFlightRequests) {
+    router(Gateway::in_memory().unwrap(), limits, callers, &observability())
 }
 
 /// A request's body that never ends.
@@ -29,8 +29,8 @@ pub fn limits() -> LimitsConfig {
     ConfigLayers::new().unwrap().finish().unwrap().limits
 }
 
-pub fn watch() -> Watch {
-    Watch::new(None, false)
+pub fn observability() -> Observability {
+    Observability::new(None, false)
 }
 
 /// What came back, its body as JSON.

@@ -140,7 +140,7 @@ async fn a_body_may_be_as_large_as_the_operator_says() {
 #[tokio::test]
 async fn requests_beyond_the_limit_are_turned_away() {
     let limits = LimitsConfig { requests: 2, ..limits() };
-    let (router, under_way) = router_for(&limits, &CallerConfig::default());
+    let (router, in_flight) = router_for(&limits, &CallerConfig::default());
     let send = |body: Body| {
         let request = Request::post("/send_notification").body(body).unwrap();
         let router = router.clone();
@@ -150,11 +150,11 @@ async fn requests_beyond_the_limit_are_turned_away() {
     let first = send(Body::from_stream(stream::once(async {
         body.await.map(|()| "").or(Ok::<_, std::io::Error>(""))
     })));
-    while under_way.count() < 1 {
+    while in_flight.count() < 1 {
         tokio::task::yield_now().await;
     }
     let second = send(endless_body());
-    while under_way.count() < 2 {
+    while in_flight.count() < 2 {
         tokio::task::yield_now().await;
     }
     let third = send(Body::empty());
@@ -165,7 +165,7 @@ async fn requests_beyond_the_limit_are_turned_away() {
     assert_eq!(first.await.unwrap().error(), (400, "missing_identifier"));
     second.abort();
     assert!(second.await.unwrap_err().is_cancelled());
-    under_way.ended().await;
+    in_flight.ended().await;
     assert_eq!(send(Body::empty()).await.unwrap().error(), (400, "missing_identifier"));
 }
 
@@ -203,13 +203,13 @@ async fn health_is_answered_over_connections_beyond_the_limit() {
 async fn a_panic_is_our_fault() {
     let api = Api::new(
         Gateway::in_memory().unwrap(),
-        Answers::open(&limits(), None),
+        ResponseStore::open(&limits(), None),
         &limits(),
-        &UnderWay::at_most(1),
-        &watch(),
+        &InFlightRequests::at_most(1),
+        &observability(),
     );
     let broken = async || -> StatusCode { panic!("it is broken") };
-    let router = wrapped(Router::new().route("/broken", get(broken)), api, &watch(), None);
+    let router = with_layers(Router::new().route("/broken", get(broken)), api, &observability(), None);
     let told = json!({"error": "unexpected_error", "message": "An unexpected error has occured, please try your request again later"});
     let got = ask(&router, request("GET", "/broken")).await;
     assert_eq!((got.status, got.body), (500, told));

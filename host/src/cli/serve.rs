@@ -10,7 +10,7 @@ use crate::server::{self, Server};
 use crate::{bootstrap, simulator};
 use pushlet_api as http;
 use pushlet_api::telemetry::Tracer;
-use pushlet_api::{UnderWay, Watch, log};
+use pushlet_api::{InFlightRequests, Observability, log};
 use pushlet_settings::{Config, Problem};
 use pushlet_transport::http_client;
 
@@ -33,15 +33,16 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
     let gateway = bootstrap::gateway(&config)?;
     let client = http_client(&config.tls.extra_roots).map_err(Problem::new)?;
     let (tracer, exporting) = Tracer::start(&config.telemetry, client)?.unzip();
-    let watch = Watch::new(tracer, config.metrics.listen.is_some());
-    let (router, under_way) = http::router(gateway.clone(), &config.limits, &callers, &watch);
+    let observability = Observability::new(tracer, config.metrics.listen.is_some());
+    let (router, in_flight) = http::router(gateway.clone(), &config.limits, &callers, &observability);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = server::listen(config.listen, scheme)?;
     let (ended, mut end) = watch::channel(());
     let watching = match config.metrics.listen {
         Some(address) => {
-            let router = http::watch_router(gateway.clone(), &config.limits, &watch, &under_way);
-            let server = Server::new(router, UnderWay::at_most(config.limits.requests), None, &config);
+            let router = http::metrics_router(gateway.clone(), &config.limits, &observability, &in_flight);
+            let server =
+                Server::new(router, InFlightRequests::at_most(config.limits.requests), None, &config);
             let listener = server::listen(address, "http")?;
             Some(tokio::spawn(server.run(listener, async move {
                 // Also when the other end is dropped.
@@ -50,12 +51,12 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
         }
         None => None,
     };
-    Server::new(router, under_way, tls, &config).run(listener, stop).await;
+    Server::new(router, in_flight, tls, &config).run(listener, stop).await;
     drop(ended);
     if let Some(watching) = watching {
         watching.await.map_err(Problem::new)?;
     }
-    drop(watch);
+    drop(observability);
     gateway.close(CLOSE_TIME).await;
     if let Some(exporting) = exporting {
         exporting.ended(EXPORT_TIME).await;

@@ -31,7 +31,7 @@ use tower::ServiceExt as _;
 
 use connection::InFlight;
 use connections::{AdmittedConnection, ConnectionTable};
-use pushlet_api::{Peer, Refusal, UnderWay};
+use pushlet_api::{InFlightRequests, Peer, Refusal};
 use pushlet_settings::{Config, IpNetworks, LimitsConfig};
 use stall_timeout::StallTimeout;
 use stream::{AnswerStreams, OutgoingBody};
@@ -50,7 +50,7 @@ const HEADER_BYTES: u32 = 32 << 10;
 pub struct Server {
     pub router: Router,
     /// What must end before the server may.
-    pub under_way: UnderWay,
+    pub in_flight: InFlightRequests,
     /// None: plain HTTP.
     pub tls: Option<TlsAcceptor>,
     pub limits: LimitsConfig,
@@ -66,12 +66,17 @@ struct ServerShared {
     proxies: Arc<IpNetworks>,
     stopping: AtomicBool,
     connections: Arc<ConnectionTable>,
-    under_way: UnderWay,
+    in_flight: InFlightRequests,
 }
 
 impl Server {
-    pub fn new(router: Router, under_way: UnderWay, tls: Option<TlsAcceptor>, config: &Config) -> Self {
-        Self { router, under_way, tls, limits: config.limits.clone(), drain: config.delivery.drain }
+    pub fn new(
+        router: Router,
+        in_flight: InFlightRequests,
+        tls: Option<TlsAcceptor>,
+        config: &Config,
+    ) -> Self {
+        Self { router, in_flight, tls, limits: config.limits.clone(), drain: config.delivery.drain }
     }
 
     /// Serves until `shutdown`, then stops accepting, lets requests in flight finish for as long as
@@ -82,7 +87,7 @@ impl Server {
             tls: self.tls,
             connections: ConnectionTable::new(&self.limits),
             proxies: Arc::new(self.limits.trusted_proxies.clone()),
-            under_way: self.under_way.clone(),
+            in_flight: self.in_flight.clone(),
             limits: self.limits,
             stopping: AtomicBool::new(false),
         });
@@ -96,16 +101,16 @@ impl Server {
             never = accept_all(&listener, &shared, &mut tasks) => match never {},
         }
         drop(listener);
-        self.under_way.close();
+        self.in_flight.close();
         shared.stopping.store(true, Ordering::Release);
-        tracing::info!(connections = tasks.len(), under_way = self.under_way.count(), "stopping");
+        tracing::info!(connections = tasks.len(), under_way = self.in_flight.count(), "stopping");
         shared.connections.close();
         let ended = async {
             while tasks.join_next().await.is_some() {}
-            self.under_way.ended().await;
+            self.in_flight.ended().await;
         };
         if timeout(self.drain, ended).await.is_err() {
-            tracing::warn!(under_way = self.under_way.count(), "stopped before everything was finished");
+            tracing::warn!(under_way = self.in_flight.count(), "stopped before everything was finished");
         }
         watching.abort();
         tasks.shutdown().await;
@@ -141,7 +146,7 @@ async fn connection(
     shared: Arc<ServerShared>,
     admitted: AdmittedConnection,
 ) {
-    let _counted = admitted.refusal.is_none().then(|| shared.under_way.connected());
+    let _counted = admitted.refusal.is_none().then(|| shared.in_flight.connected());
     let _ = stream.set_nodelay(true);
     let served = match &shared.tls {
         None => serve(stream, &shared, &admitted).await,

@@ -27,7 +27,7 @@ struct RunningSimulator {
     address: SocketAddr,
     slow_began: Arc<Notify>,
     go_on: Arc<Notify>,
-    under_way: UnderWay,
+    in_flight: InFlightRequests,
     stop: Mutex<Option<oneshot::Sender<()>>>,
     served: JoinHandle<()>,
 }
@@ -52,13 +52,13 @@ async fn start(limits: LimitsConfig, drain: Duration, tls: Option<TlsAcceptor>) 
         .layer(middleware::from_fn(turn_away));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let under_way = UnderWay::at_most(10);
-    let server = Server { router, under_way: under_way.clone(), tls, limits, drain };
+    let in_flight = InFlightRequests::at_most(10);
+    let server = Server { router, in_flight: in_flight.clone(), tls, limits, drain };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.run(listener, async {
         let _ = stopped.await;
     }));
-    RunningSimulator { address, slow_began, go_on, under_way, stop: Mutex::new(Some(stop)), served }
+    RunningSimulator { address, slow_began, go_on, in_flight, stop: Mutex::new(Some(stop)), served }
 }
 
 async fn start_plain() -> RunningSimulator {
@@ -195,7 +195,7 @@ async fn what_is_under_way_at_shutdown_is_finished() {
     server.slow_began.notified().await;
     let slow_two = tokio::spawn(two.send_request(request("GET", "/slow", "")));
     server.slow_began.notified().await;
-    let (place, address) = (server.under_way.begin(None), server.address);
+    let (place, address) = (server.in_flight.begin(None), server.address);
     server.stop();
     let closed = async {
         while TcpStream::connect(address).await.is_ok() {
@@ -217,7 +217,7 @@ async fn what_does_not_finish_is_left_behind() {
     let mut one = server.http1().await;
     let slow = tokio::spawn(one.send_request(request("GET", "/slow", "")));
     server.slow_began.notified().await;
-    let _place = server.under_way.begin(None);
+    let _place = server.in_flight.begin(None);
     server.stop();
     server.ended().await;
     assert!(slow.await.unwrap().is_err());
@@ -321,7 +321,7 @@ async fn huge_heads_are_refused() {
 fn shared_by(router: Router, stopping: bool) -> ServerShared {
     let limits = limits();
     ServerShared {
-        under_way: UnderWay::at_most(1),
+        in_flight: InFlightRequests::at_most(1),
         router,
         tls: None,
         connections: ConnectionTable::new(&limits),

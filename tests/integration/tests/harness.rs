@@ -116,12 +116,12 @@ impl Pushlet {
     pub async fn serve(config: &Config, gateway: Gateway) -> Self {
         let callers = config.callers().unwrap();
         let tls = server::acceptor(&config.tls).unwrap();
-        let watch = http::Watch::new(None, false);
-        let (router, under_way) = http::router(gateway, &config.limits, &callers, &watch);
+        let observability = http::Observability::new(None, false);
+        let (router, in_flight) = http::router(gateway, &config.limits, &callers, &observability);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let server = Server::new(router, under_way, tls, config);
+        let server = Server::new(router, in_flight, tls, config);
         let task = tokio::spawn(server.run(listener, async {
             let _ = stopped.await;
         }));

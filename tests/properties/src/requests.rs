@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use pushlet::bootstrap;
-use pushlet_api::{Watch, router};
+use pushlet_api::{Observability, router};
 use pushlet_settings::{CallerConfig, ConfigLayers};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -81,6 +81,6 @@ fn server() -> &'static Router {
         layers.text(Path::new("properties.toml"), &settings).unwrap();
         let config = layers.finish().unwrap_or_else(|problem| panic!("{problem}"));
         let gateway = bootstrap::gateway(&config).unwrap_or_else(|problem| panic!("{problem}"));
-        router(gateway, &config.limits, &CallerConfig::default(), &Watch::new(None, false)).0
+        router(gateway, &config.limits, &CallerConfig::default(), &Observability::new(None, false)).0
     })
 }

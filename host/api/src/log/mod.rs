@@ -1,42 +1,42 @@
 //! The log: lines of text or JSON on standard error.
 //!
-//! Whatever callers, components or push services send may become part of a line, so [`fields`] and [`escape`] see to
-//! it that a line stays one line and steers no terminal. No thread that logs ever waits for standard error: lines go
-//! through [`queue`], which drops and counts what does not fit. Lines that would repeat without end are counted
-//! by [`repeats`].
+//! A line may contain what callers, components or push services sent, so [`TextFields`] and
+//! [`escape`](pushlet_model::escape) keep each line one line, without the control characters of terminals. A thread
+//! that logs never waits for standard error: lines go through [`queue`], which drops and counts what does not fit,
+//! and sums up lines that repeat.
 
-mod fields;
 mod queue;
-mod repeats;
 
+use std::error::Error;
+use std::fmt::{self, Debug};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
+use tracing::field::{Field, Visit};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{self as format, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, fmt};
 
+use pushlet_model::escape::{Escaped, is_harmful};
 use pushlet_settings::{LogConfig, LogFormat, LogLevel};
-use queue::Queue;
+use queue::LineQueue;
 
-pub use queue::{Flush, dropped};
+pub use queue::{Flush, REQUESTS, dropped};
 
-/// The target of lines about requests: there is one for each, however alike they are.
-pub const REQUESTS: &str = "pushlet::requests";
-
-/// Sets up the log of the whole process. Changes nothing if there is one already. What is returned writes what still
-/// waits when it is dropped.
+/// Sets up the log of the process, unless it has one. The returned value writes the lines that still wait when it is
+/// dropped.
 pub fn start(config: &LogConfig) -> Flush {
     // At their finer levels the HTTP libraries write headers, and with them passwords and keys.
     let targets = Targets::new().with_default(LevelFilter::WARN).with_target("pushlet", level(config.level));
-    let queue = Queue::new(Arc::default(), config.format == LogFormat::Json);
-    let lines = fmt::layer().with_writer(queue.clone()).with_target(false);
+    let queue = LineQueue::new(Arc::default(), config.format == LogFormat::Json);
+    let lines = format::layer().with_writer(queue.clone()).with_target(false);
     let lines = match config.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Text => {
-            lines.fmt_fields(fields::Fields).with_ansi(std::io::stderr().is_terminal()).boxed()
-        }
+        LogFormat::Text => lines.fmt_fields(TextFields).with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     match tracing_subscriber::registry().with(lines.with_filter(targets)).try_init() {
         Ok(()) => queue.write_to(std::io::stderr()),
@@ -51,5 +51,168 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+const MESSAGE: &str = "message";
+
+/// Writes `message name=value …`. A value that is more than one plain word is quoted, so that it cannot look like
+/// another field.
+struct TextFields;
+
+impl<'writer> FormatFields<'writer> for TextFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut line = FieldWriter { writer, is_empty: true, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct FieldWriter<'writer> {
+    writer: Writer<'writer>,
+    is_empty: bool,
+    result: fmt::Result,
+}
+
+impl FieldWriter<'_> {
+    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        if self.result.is_ok() {
+            self.result = self.try_add(field.name(), value);
+        }
+    }
+
+    fn try_add(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+        if !std::mem::take(&mut self.is_empty) {
+            self.writer.write_char(' ')?;
+        }
+        // The message may hold spaces: it comes first, so that it needs no quotes.
+        if name == MESSAGE {
+            return write!(self.writer, "{}", Escaped(value));
+        }
+        if self.writer.has_ansi_escapes() {
+            write!(self.writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m")?;
+        } else {
+            write!(self.writer, "{name}=")?;
+        }
+        self.writer.write_fmt(value)
+    }
+}
+
+impl Visit for FieldWriter<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == MESSAGE {
+            self.add(field, format_args!("{value}"));
+        } else {
+            self.add(field, format_args!("{:?}", Escaped(value)));
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, format_args!("{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, format_args!("{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, format_args!("{value}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == MESSAGE {
+            return self.add(field, format_args!("{value:?}"));
+        }
+        let text = format!("{value:?}");
+        if is_plain(&text) {
+            self.add(field, format_args!("{text}"));
+        } else {
+            self.add(field, format_args!("{:?}", Escaped(text)));
+        }
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    let odd = |letter: char| letter.is_whitespace() || letter == '"' || letter == '=' || is_harmful(letter);
+    !text.is_empty() && !text.contains(odd)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged, without time and level.
+    fn logged(ansi: bool, log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(TextFields)
+            .with_ansi(ansi)
+            .without_time()
+            .with_level(false)
+            .with_target(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const HOSTILE: &str = "x\n2026 ERROR forged \u{1b}[2J\u{9b}2K\u{202e} status=200";
+
+    #[test]
+    fn no_field_of_any_kind_breaks_a_line_or_steers_a_terminal() {
+        let text = logged(false, || {
+            tracing::error!(
+                shown = %HOSTILE,
+                debugged = ?HOSTILE,
+                plain = HOSTILE,
+                inner = ?std::ffi::OsStr::new(HOSTILE),
+                error = &io::Error::other(HOSTILE) as &dyn Error,
+                "message {HOSTILE}"
+            );
+        });
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(!line.contains(is_harmful), "{line:?}");
+        assert_eq!(line.matches("forged").count(), 6, "{line}");
+        // Within quotes only: what follows an even number of them is no field.
+        let outside: String = line.replace("\\\"", "").split('"').step_by(2).skip(1).collect();
+        assert!(!outside.contains("status"), "{outside}");
+    }
+
+    #[test]
+    fn plain_values_stay_plain() {
+        let text = logged(false, || {
+            tracing::error!(ms = 7_u64, less = -7_i64, yes = true, text = "two words", id = %"a-1", none = None::<u64>, empty = %"", "done");
+        });
+        assert_eq!(text, "done ms=7 less=-7 yes=true text=\"two words\" id=a-1 empty=\"\"\n");
+    }
+
+    #[test]
+    fn the_only_escapes_are_those_of_names() {
+        let text = logged(true, || tracing::error!(a = %"\u{1b}[31m", "m"));
+        assert_eq!(text, "m \u{1b}[3ma\u{1b}[0m\u{1b}[2m=\u{1b}[0m\"\\u{1b}[31m\"\n");
     }
 }

@@ -1,71 +1,76 @@
-//! Lines on their way to standard error.
+//! The queue of log lines on their way to standard error, and the sums of lines that repeat.
 //!
 //! Not `tracing-appender`: its queue is bounded by lines, not by bytes, takes an allocation for each line, and a
 //! write for each.
+//!
+//! After the first few lines of a kind, further ones are counted, and the count becomes a line. A kind is a place in
+//! the program. Lines of the levels debug and trace, and lines about requests, are always written.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tracing::Metadata;
 use tracing::callsite::Identifier;
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::repeats::Repeats;
 use pushlet_model::escape::escape_json;
 
-/// Bytes of lines that wait; beyond that, as while nobody reads standard error, new lines are dropped.
+/// The target of lines about requests: each request has one, however alike they are.
+pub const REQUESTS: &str = "pushlet::requests";
+/// Bytes of lines that wait. Beyond that, such as while standard error is not read, new lines are dropped.
 const CAPACITY: usize = 1 << 20;
-/// Room that is kept for the next lines: after a burst the rest is given back.
+/// Capacity that is kept for the next lines: after a burst the rest is freed.
 const KEPT: usize = 64 << 10;
-/// After the first line the writer waits this long for more, to write them all at once.
+/// How long the writer waits for more lines after the first one, to write them all at once.
 const LINGER: Duration = Duration::from_millis(5);
-/// How long an end waits for standard error.
+/// How long dropping [`Flush`] waits for standard error.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// How often lines that were left out are summed up.
-const SUM_UP: Duration = Duration::from_secs(1);
+const SUM_UP_INTERVAL: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that this process dropped so far, since nobody read them in time.
+/// Returns how many lines this process dropped so far because standard error was too slow.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Queue(Arc<Inner>);
+pub(super) struct LineQueue(Arc<QueueInner>);
 
-struct Inner {
-    state: Mutex<State>,
+struct QueueInner {
+    state: Mutex<QueueState>,
     changed: Condvar,
     repeats: Arc<Repeats>,
     is_json: bool,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     lines: Vec<u8>,
-    /// Lines that were dropped, and of which no line of the log speaks yet.
+    /// Lines that were dropped since the last line that says so.
     dropped: u64,
-    /// The process ends: write what is there.
+    /// The process ends: the writer writes what is left and ends too.
     ending: bool,
-    /// Everything was written.
+    /// The writer has ended.
     ended: bool,
 }
 
-/// Writes what waits when it is dropped, for a second at most.
+/// When dropped, waits until the queue is written, for a second at most.
 #[derive(Default)]
-pub struct Flush(Option<Queue>);
+pub struct Flush(Option<LineQueue>);
 
-impl Queue {
+impl LineQueue {
     pub fn new(repeats: Arc<Repeats>, is_json: bool) -> Self {
-        Self(Arc::new(Inner { state: Mutex::default(), changed: Condvar::new(), repeats, is_json }))
+        Self(Arc::new(QueueInner { state: Mutex::default(), changed: Condvar::new(), repeats, is_json }))
     }
 
-    /// Starts the thread that writes.
+    /// Starts the writer's thread.
     pub fn write_to(self, output: impl Write + Send + 'static) -> Flush {
         let queue = self.clone();
         let thread = thread::Builder::new().name("log".to_owned());
@@ -75,8 +80,7 @@ impl Queue {
         }
     }
 
-    /// Has the writer look whether there is something to sum up.
-    pub fn wake(&self) {
+    fn wake(&self) {
         self.0.changed.notify_one();
     }
 
@@ -108,7 +112,7 @@ impl Queue {
                 std::mem::swap(&mut batch, &mut state.lines);
                 std::mem::take(&mut state.dropped)
             };
-            // Nobody could be told of a failure.
+            // There is no other place where a failure could be reported.
             let _ = output.write_all(&batch).and_then(|()| output.flush());
             batch.clear();
             batch.shrink_to(KEPT);
@@ -125,7 +129,7 @@ impl Queue {
         }
     }
 
-    /// Until there is something to write. Does the process end?
+    /// Waits until there is something to write. Returns whether the process ends.
     fn wait(&self) -> bool {
         let mut state = self.state();
         loop {
@@ -133,8 +137,11 @@ impl Queue {
                 return state.ending;
             }
             if self.0.repeats.some_left_out() {
-                let (after, waited) =
-                    self.0.changed.wait_timeout(state, SUM_UP).unwrap_or_else(PoisonError::into_inner);
+                let (after, waited) = self
+                    .0
+                    .changed
+                    .wait_timeout(state, SUM_UP_INTERVAL)
+                    .unwrap_or_else(PoisonError::into_inner);
                 state = after;
                 if waited.timed_out() {
                     return state.ending;
@@ -145,13 +152,7 @@ impl Queue {
         }
     }
 
-    /// For tests: the lines that wait.
-    #[cfg(test)]
-    pub fn waiting(&self) -> String {
-        String::from_utf8_lossy(&self.state().lines).into_owned()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,30 +167,30 @@ impl Drop for Flush {
     }
 }
 
-impl<'a> MakeWriter<'a> for Queue {
-    type Writer = Line<'a>;
+impl<'a> MakeWriter<'a> for LineQueue {
+    type Writer = LineWriter<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line { queue: self, left_out: None }
+    fn make_writer(&'a self) -> LineWriter<'a> {
+        LineWriter { queue: self, left_out: None }
     }
 
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> LineWriter<'a> {
         let takes = self.0.repeats.takes(metadata);
-        Line { queue: self, left_out: (!takes).then(|| metadata.callsite()) }
+        LineWriter { queue: self, left_out: (!takes).then(|| metadata.callsite()) }
     }
 }
 
-/// Takes one line, whole.
-pub(super) struct Line<'a> {
-    queue: &'a Queue,
-    /// There were too many of this kind.
+/// Takes one line; the formatter writes it in one piece.
+pub(super) struct LineWriter<'a> {
+    queue: &'a LineQueue,
+    /// The kind of the line, if there were too many of it.
     left_out: Option<Identifier>,
 }
 
-impl Write for Line<'_> {
+impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The serializer leaves some characters as they are that terminals take for commands; all of them are
-        // beyond ASCII but one.
+        // The JSON serializer does not escape all characters that terminals take for commands. All of these are beyond
+        // ASCII, except DEL.
         let plain = |byte: &u8| byte.is_ascii() && *byte != 0x7f;
         let Self { queue, left_out } = self;
         match (std::str::from_utf8(line), left_out) {
@@ -208,6 +209,94 @@ impl Write for Line<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Lines of one kind that are written in one window.
+const MOST_PER_KIND: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(10);
+/// Bytes of a line that the sum quotes.
+const LONGEST_QUOTE: usize = 200;
+
+/// Which kinds of lines were written and left out lately.
+#[derive(Default)]
+pub(super) struct Repeats {
+    kinds: Mutex<HashMap<Identifier, LineKind>>,
+    some_left_out: AtomicBool,
+}
+
+struct LineKind {
+    since: Instant,
+    written: u32,
+    left_out: u64,
+    /// The first one that was left out.
+    line: String,
+}
+
+impl Repeats {
+    /// Counts a line, and returns whether it is to be written.
+    fn takes(&self, metadata: &Metadata<'_>) -> bool {
+        if *metadata.level() > Level::INFO || metadata.target() == REQUESTS {
+            return true;
+        }
+        let now = Instant::now();
+        let mut kinds = self.kinds();
+        let kind = kinds.entry(metadata.callsite()).or_insert_with(|| LineKind::new(now));
+        if kind.left_out == 0 && now.duration_since(kind.since) >= WINDOW {
+            *kind = LineKind::new(now);
+        }
+        kind.written = kind.written.saturating_add(1);
+        kind.written <= MOST_PER_KIND
+    }
+
+    /// Counts a line that is left out. Returns true if it is the first one of its kind.
+    fn leave_out(&self, kind: &Identifier, line: &str) -> bool {
+        let mut kinds = self.kinds();
+        let Some(kind) = kinds.get_mut(kind) else { return false };
+        kind.left_out += 1;
+        if kind.left_out > 1 {
+            return false;
+        }
+        kind.line = line[..line.floor_char_boundary(LONGEST_QUOTE)].trim_end().to_owned();
+        self.some_left_out.store(true, Ordering::Release);
+        true
+    }
+
+    fn some_left_out(&self) -> bool {
+        self.some_left_out.load(Ordering::Acquire)
+    }
+
+    /// Writes a line for each kind of which some were left out in a window that is over, or at the `end` in any window.
+    fn sum_up(&self, end: bool) {
+        if !self.some_left_out() {
+            return;
+        }
+        let now = Instant::now();
+        let mut sums = Vec::new();
+        {
+            let mut kinds = self.kinds();
+            let is_over = |kind: &LineKind| end || now.duration_since(kind.since) >= WINDOW;
+            for kind in kinds.values_mut().filter(|kind| kind.left_out > 0 && is_over(kind)) {
+                let old = std::mem::replace(kind, LineKind::new(now));
+                sums.push((old.left_out, old.line));
+            }
+            let left = kinds.values().any(|kind| kind.left_out > 0);
+            self.some_left_out.store(left, Ordering::Release);
+        }
+        // Not under the lock: each of these lines takes it again.
+        for (count, like) in sums {
+            tracing::warn!(target: REQUESTS, count, like, "lines like this one were left out");
+        }
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, HashMap<Identifier, LineKind>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LineKind {
+    fn new(since: Instant) -> Self {
+        Self { since, written: 0, left_out: 0, line: String::new() }
     }
 }
 

@@ -23,10 +23,10 @@ impl Write for Output {
     }
 }
 
-fn start() -> (Queue, Flush, mpsc::Sender<()>, Arc<Mutex<Vec<Vec<u8>>>>) {
+fn start() -> (LineQueue, Flush, mpsc::Sender<()>, Arc<Mutex<Vec<Vec<u8>>>>) {
     let (open, gate) = mpsc::channel();
     let written = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-    let queue = Queue::new(Arc::default(), false);
+    let queue = LineQueue::new(Arc::default(), false);
     let flush = queue.clone().write_to(Output { gate, written: written.clone() });
     (queue, flush, open, written)
 }
@@ -68,10 +68,38 @@ fn an_end_writes_what_waits_and_does_not_wait_for_ever() {
 
 #[test]
 fn json_keeps_no_character_that_steers_a_terminal() {
-    let queue = Queue::new(Arc::default(), true);
+    let queue = LineQueue::new(Arc::default(), true);
     queue.make_writer().write_all("{\"a\":\"\u{9b}2J\u{7f}ü\u{202e}\"}\n".as_bytes()).unwrap();
     assert_eq!(
         String::from_utf8(queue.state().lines.clone()).unwrap(),
         "{\"a\":\"\\u009b2J\\u007fü\\u202e\"}\n"
     );
+}
+
+fn waiting(queue: &LineQueue) -> String {
+    String::from_utf8_lossy(&queue.state().lines).into_owned()
+}
+
+#[test]
+fn repeats_are_counted_and_summed_up() {
+    let repeats = Arc::<Repeats>::default();
+    let queue = LineQueue::new(repeats.clone(), false);
+    let lines = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(queue.clone());
+    tracing::subscriber::with_default(lines.finish(), || {
+        for number in 0..1_000 {
+            tracing::warn!(number, "outcome unknown");
+            tracing::info!(target: REQUESTS, "request");
+        }
+        tracing::warn!("another kind");
+        repeats.sum_up(false);
+        assert!(!waiting(&queue).contains("left out"), "the window is not over");
+        repeats.sum_up(true);
+    });
+    let text = waiting(&queue);
+    assert_eq!(text.matches("outcome unknown number=").count(), MOST_PER_KIND as usize + 1, "{text}");
+    assert_eq!(text.matches("request\n").count(), 1_000);
+    assert_eq!(text.matches("another kind").count(), 1);
+    let sum = text.lines().last().unwrap_or_default();
+    assert!(sum.contains("count=990") && sum.contains("outcome unknown number=10"), "{sum}");
+    assert!(!repeats.some_left_out());
 }

@@ -1,18 +1,15 @@
-//! `/openapi.json`: the document of this API, made from the routes and completed with what the caller's
-//! providers say of themselves; and `/docs`, a page that shows it.
+//! `/openapi.json`: the document of this API, made from the routes and completed with the manifests of the caller's
+//! providers.
 //!
-//! Each route is described beside its handler (`#[utoipa::path]`). [`shapes`] holds what no type of this program
-//! can say, for it depends on the providers.
+//! Each route is described with its handler (`#[utoipa::path]`). [`schemas`] holds what no type of this program can
+//! say, and [`provider_schemas`] and [`examples`] what depends on the providers.
 
-mod answers;
 mod examples;
-mod manifests;
-mod page;
-mod shapes;
+mod provider_schemas;
+pub mod schemas;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use crate::response::ErrorResponse;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -21,25 +18,24 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::auth::ByTenant;
-use super::{Api, classic, metrics, response, status, v1};
-pub use answers::*;
-pub(super) use page::routes as page;
+use crate::caller::ByTenant;
+use crate::response::{self, ErrorResponse};
+use crate::{Api, classic, status, v1};
 use pushlet_gateway::Described;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
-pub use shapes::*;
+use schemas::Guarded;
 
-/// Bytes of the documents that are kept, one for each set of providers that some tenant has; divided among tenants.
-const MOST_KEPT: usize = 16 << 20;
+/// Bytes of the cached documents, one for each set of providers that a tenant has; divided among tenants.
+const CACHE_SIZE: usize = 16 << 20;
 
 const GUIDE: &str = "A push gateway. Register an application with its credential, then send: to one device with \
     `/send_notification`, to many with `/v1/notifications`, to any number with `/v1/notifications:stream`. Every \
     target gets one truthful answer.\n\nWhat depends on the push service comes from this server's provider \
     components, and is marked with `x-providers`.";
 
-/// What no provider changes.
+/// The part of the document that does not depend on the providers.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Pushlet", description = GUIDE),
@@ -60,20 +56,20 @@ const GUIDE: &str = "A push gateway. Register an application with its credential
         status::show,
         status::healthz,
         status::readyz,
-        metrics::guarded,
+        status::metrics,
         document,
     ),
     components(schemas(response::ErrorBody, classic::Accepted, status::NotReady)),
     security(("basic" = []), ("bearer" = []))
 )]
-struct Base;
+struct BaseDocument;
 
 static FIXED: LazyLock<Value> = LazyLock::new(fixed);
 
-/// The documents by the digests of the providers that they are about.
-pub(super) struct Documents(Mutex<Kept>);
+/// The documents, by the digests of the providers that they describe.
+pub(super) struct Documents(Mutex<DocumentCache>);
 
-type Kept = FairCache<TenantId, Vec<String>, Bytes>;
+type DocumentCache = FairCache<TenantId, Vec<String>, Bytes>;
 
 /// This document
 ///
@@ -90,37 +86,37 @@ pub(super) async fn document(
     ByTenant(tenant): ByTenant,
 ) -> Result<Response, ErrorResponse> {
     let providers = api.gateway.described(&tenant);
-    let text = api.documents.of(&tenant, &providers, !api.watch.is_apart())?;
+    let text = api.documents.get(&tenant, &providers, !api.observability.has_metrics_listener())?;
     Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 impl Default for Documents {
     fn default() -> Self {
-        Self(Mutex::new(FairCache::new(MOST_KEPT)))
+        Self(Mutex::new(FairCache::new(CACHE_SIZE)))
     }
 }
 
 impl Documents {
-    /// `metrics`: is there a route for them?
-    fn of(&self, tenant: &TenantId, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
+    /// `metrics`: whether `/metrics` is one of the routes.
+    fn get(&self, tenant: &TenantId, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
         let digests: Vec<String> = providers.iter().map(|provider| provider.digest.clone()).collect();
-        if let Some(text) = self.kept().get(&digests) {
+        if let Some(text) = self.cache().get(&digests) {
             return Ok(text.clone());
         }
         let text = Bytes::from(serde_json::to_vec(&complete(providers, metrics)).map_err(Error::internal)?);
-        // One that finds no room is made again the next time.
-        let _ = self.kept().get_or_insert_with(tenant, &digests, text.len(), |_| true, || text.clone());
+        // A document that finds no room in the cache is made again for the next request.
+        let _ = self.cache().get_or_insert_with(tenant, &digests, text.len(), |_| true, || text.clone());
         Ok(text)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn cache(&self) -> MutexGuard<'_, DocumentCache> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn fixed() -> Value {
-    let mut document = Base::openapi();
-    document.merge(v1::Documents::openapi());
+    let mut document = BaseDocument::openapi();
+    document.merge(v1::V1Documents::openapi());
     let components = document.components.get_or_insert_default();
     let scheme = |scheme, text: &str| {
         let http = HttpBuilder::new().scheme(scheme).description(Some(text)).build();
@@ -134,12 +130,12 @@ fn fixed() -> Value {
     let paths = object_at(&mut document, "/paths").into_iter().flat_map(|paths| paths.values_mut());
     let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
     let parameters = operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut());
-    parameters.flatten().for_each(without_null);
+    parameters.flatten().for_each(remove_null);
     document
 }
 
-/// A parameter that is not given is not there: it is never null.
-fn without_null(parameter: &mut Value) {
+/// Removes `null` from the types of a parameter: a missing parameter is left out.
+fn remove_null(parameter: &mut Value) {
     if let Some(kinds) = parameter.pointer_mut("/schema/type")
         && let Some(kind) = kinds.get(0).cloned()
     {
@@ -149,10 +145,10 @@ fn without_null(parameter: &mut Value) {
 
 fn complete(providers: &[Described], metrics: bool) -> Value {
     let mut document = FIXED.clone();
-    if let Some(schemas) = object_at(&mut document, "/components/schemas") {
-        schemas.extend(shapes::fixed());
-        schemas.extend(manifests::schemas(providers));
-        schemas.sort_keys();
+    if let Some(all) = object_at(&mut document, "/components/schemas") {
+        all.extend(schemas::fixed());
+        all.extend(provider_schemas::schemas(providers));
+        all.sort_keys();
     }
     if let Some(paths) = object_at(&mut document, "/paths") {
         if !metrics {
@@ -165,7 +161,7 @@ fn complete(providers: &[Described], metrics: bool) -> Value {
     document
 }
 
-/// To the request's body of every content type whose schema has this name.
+/// Adds examples to the request's bodies with this schema.
 fn add_examples(paths: &mut Map<String, Value>, path: &str, schema: &str, examples: &Map<String, Value>) {
     let reference = format!("#/components/schemas/{schema}");
     let operations = paths.get_mut(path).and_then(Value::as_object_mut);

@@ -5,9 +5,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 
-use super::super::testing::{ask, limits, open_router, router_for};
-use super::super::{Watch, router};
 use super::*;
+use crate::testing::{ask, limits, open_router, router_for};
+use crate::{Observability, router};
 use pushlet_gateway::Gateway;
 use pushlet_model::notification;
 use pushlet_settings::{CallerConfig, HiddenText, Login};
@@ -65,8 +65,12 @@ async fn every_route_is_in_the_document_and_nothing_else() {
 
 #[tokio::test]
 async fn metrics_are_documented_where_they_are_served() {
-    let (router, _) =
-        router(Gateway::in_memory().unwrap(), &limits(), &CallerConfig::default(), &Watch::new(None, true));
+    let (router, _) = router(
+        Gateway::in_memory().unwrap(),
+        &limits(),
+        &CallerConfig::default(),
+        &Observability::new(None, true),
+    );
     assert!(document_of(&router).await["paths"].get("/metrics").is_none());
     assert!(!paths_of(&router).contains("/metrics"));
 }

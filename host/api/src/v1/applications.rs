@@ -1,4 +1,4 @@
-//! `/v1/applications`: secrets go in and never come out.
+//! `/v1/applications`: credentials go in and never come out.
 
 use std::collections::BTreeMap;
 
@@ -7,33 +7,30 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::super::auth::ByTenant;
-use super::super::classic::DeadTokenView;
-use super::super::openapi::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
-use super::super::{Api, response};
-use super::object::Object;
-use super::page::Paging;
-use super::segments::Segments;
-use super::{Failure, json};
+use super::extract::{PageQuery, PathSegments};
+use crate::Api;
+use crate::caller::ByTenant;
+use crate::classic::DeadTokenView;
+use crate::json::{JsonBody, optional};
+use crate::openapi::schemas::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
+use crate::response::{self, V1Error};
 use pushlet_gateway::{ApplicationView, DeadToken, FeedbackRead, Registration};
 use pushlet_model::contract::Environment;
 use pushlet_model::error::Error;
-
-const FIELDS: &[&str] = &["provider", "environment", "settings", "credentials"];
 
 /// Some of a tenant's applications.
 #[derive(Serialize, ToSchema)]
 struct ApplicationPage {
     applications: Vec<ApplicationView>,
-    /// What to give as `after` for the next page; null: there is none.
+    /// The `after` of the next page; null: this is the last one.
     next: Option<String>,
 }
 
-/// Tokens that were reported dead since the list was cleared last.
+/// Tokens that were reported dead since the list was last cleared.
 #[derive(Serialize, ToSchema)]
 struct DeadTokens {
     dead_tokens: Vec<DeadTokenView>,
@@ -48,8 +45,8 @@ impl DeadTokens {
 /// Register or replace an application
 ///
 /// `{"provider", "environment", "settings": {…}, "credentials": {…}}`, with the names that the provider's
-/// manifest gives its settings and secrets. The classic registration's flat fields are understood too.
-/// Everything is checked now, and no connection is made.
+/// manifest gives its settings and secrets. The flat fields of the classic registration are accepted too.
+/// Everything is checked now, without a connection to the push service.
 #[utoipa::path(
     put,
     path = "/v1/applications/{id}",
@@ -57,7 +54,7 @@ impl DeadTokens {
     tag = "Applications",
     params(("id" = String, Path, min_length = 1, max_length = 256, example = "my-apns-app",
         description = "Of the caller's choice.")),
-    request_body = openapi::Registration,
+    request_body = schemas::Registration,
     responses(
         (status = 200, description = "Registered.", body = ApplicationView),
         Read, Bounded, Component, Guarded
@@ -66,31 +63,31 @@ impl DeadTokens {
 pub(super) async fn put(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    Segments(id): Segments<String>,
+    PathSegments(id): PathSegments<String>,
     request: Request,
-) -> Result<Response, Failure> {
-    let (body, own) = (json(request, &api, api.limits.request_body).await?, id.clone());
-    let registration = body.read(move |fields| registration(own, fields)).await?;
-    api.gateway.register(tenant.clone(), registration).await.map_err(by_v1_name)?;
+) -> Result<Response, V1Error> {
+    let (body, own) = (JsonBody::receive(request, api.body_limits).await?, id.clone());
+    let registration = body.read(move |body| registration(own, body)).await?;
+    api.gateway.register(tenant.clone(), registration).await.map_err(with_v1_name)?;
     Ok(response::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
 }
 
 /// Show an application
 ///
-/// Its secrets are never shown again: kind, fingerprint, topics and expiry are.
+/// Of its credential, the kind, fingerprint, topics and expiry are shown, and never a secret.
 #[utoipa::path(
     get,
     path = "/v1/applications/{id}",
     operation_id = "get_application",
     tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
-    responses((status = 200, description = "As it is registered.", body = ApplicationView), Missing, Guarded)
+    responses((status = 200, description = "The application.", body = ApplicationView), Missing, Guarded)
 )]
 pub(super) async fn show(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    Segments(id): Segments<String>,
-) -> Result<Response, Failure> {
+    PathSegments(id): PathSegments<String>,
+) -> Result<Response, V1Error> {
     Ok(response::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
 }
 
@@ -103,44 +100,44 @@ pub(super) async fn show(
     operation_id = "list_applications",
     tag = "Applications",
     params(
-        ("after" = Option<String>, Query, description = "Those behind this id."),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "How many; 100 if not given."),
+        ("after" = Option<String>, Query, description = "Only those after this id."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "The most that are listed; 100 by default."),
     ),
     responses((status = 200, description = "A page.", body = ApplicationPage), Addressed, Guarded)
 )]
 pub(super) async fn list(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    paging: Paging,
-) -> Result<Response, Failure> {
+    query: PageQuery,
+) -> Result<Response, V1Error> {
     let all = api.gateway.applications(&tenant);
-    let (page, next) = paging.of(&all, |application| &application.id);
+    let (page, next) = query.page(&all, |application| &application.id);
     Ok(response::json(StatusCode::OK, &ApplicationPage { applications: page.to_vec(), next }))
 }
 
-/// Forget an application
+/// Delete an application
 ///
-/// Sends in flight finish; a stream that sends for it ends.
+/// Sends in flight finish; streams of the application end.
 #[utoipa::path(
     delete,
     path = "/v1/applications/{id}",
     operation_id = "delete_application",
     tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
-    responses((status = 204, description = "Forgotten."), Missing, Guarded)
+    responses((status = 204, description = "Deleted."), Missing, Guarded)
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    Segments(id): Segments<String>,
-) -> Result<StatusCode, Failure> {
+    PathSegments(id): PathSegments<String>,
+) -> Result<StatusCode, V1Error> {
     api.gateway.remove_application(&tenant, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Show the dead tokens of an application
 ///
-/// The list stays as it is.
+/// The list is not cleared.
 #[utoipa::path(
     get,
     path = "/v1/applications/{id}/feedback",
@@ -152,15 +149,15 @@ pub(super) async fn delete(
 pub(super) async fn show_feedback(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    Segments(id): Segments<String>,
-) -> Result<Response, Failure> {
+    PathSegments(id): PathSegments<String>,
+) -> Result<Response, V1Error> {
     let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Keep)?;
     Ok(response::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 
 /// Take the dead tokens of an application
 ///
-/// Those that were reported since the last call: taking them clears the list.
+/// Those that were reported since the last call: this call clears the list.
 #[utoipa::path(
     post,
     path = "/v1/applications/{id}/feedback",
@@ -172,30 +169,39 @@ pub(super) async fn show_feedback(
 pub(super) async fn take_feedback(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    Segments(id): Segments<String>,
-) -> Result<Response, Failure> {
+    PathSegments(id): PathSegments<String>,
+) -> Result<Response, V1Error> {
     let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Clear)?;
     Ok(response::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 
-fn registration(id: String, body: Map<String, Value>) -> Result<Registration, Error> {
-    let (known, flat): (Map<_, _>, Map<_, _>) =
-        body.into_iter().partition(|(name, _)| FIELDS.contains(&name.as_str()));
-    let mut body = Object::new(known, "", FIELDS)?;
-    let environment = match body.text("environment")?.as_deref() {
-        None => None,
+/// The body of a registration; its schema depends on the providers.
+#[derive(Deserialize)]
+struct RegistrationBody {
+    provider: Option<String>,
+    #[serde(default, deserialize_with = "environment")]
+    environment: Option<Environment>,
+    settings: Option<Map<String, Value>>,
+    credentials: Option<Map<String, Value>>,
+    /// The fields of the classic registration.
+    #[serde(flatten)]
+    flat: Map<String, Value>,
+}
+
+fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Environment>, D::Error> {
+    optional(deserializer, "production or development", |value| match value.as_str() {
         Some("production") => Some(Environment::Production),
         Some("development") => Some(Environment::Development),
-        Some(_) => {
-            let message = "environment must be production or development";
-            return Err(Error::field("invalid_environment", "environment", message));
-        }
-    };
+        _ => None,
+    })
+}
+
+fn registration(id: String, body: RegistrationBody) -> Result<Registration, Error> {
     let mut fields = BTreeMap::new();
     for (part, place) in [
-        (body.object("settings")?.unwrap_or_default(), "settings."),
-        (body.object("credentials")?.unwrap_or_default(), "credentials."),
-        (flat, ""),
+        (body.settings.unwrap_or_default(), "settings."),
+        (body.credentials.unwrap_or_default(), "credentials."),
+        (body.flat, ""),
     ] {
         for (name, value) in part {
             if let Some(bytes) = upload(value).map_err(|why| wrong(place, &name, why))? {
@@ -203,12 +209,12 @@ fn registration(id: String, body: Map<String, Value>) -> Result<Registration, Er
             }
         }
     }
-    let provider = body.text("provider")?;
+    let RegistrationBody { provider, environment, .. } = body;
     Ok(Registration { application_id: Some(id), provider, environment, fields, strict: true })
 }
 
-/// The classic `type` is called `provider` here.
-fn by_v1_name(error: Error) -> Error {
+/// Renames the classic field `type`, which is called `provider` here.
+fn with_v1_name(error: Error) -> Error {
     if error.code != "invalid_type" {
         return error;
     }
@@ -216,14 +222,14 @@ fn by_v1_name(error: Error) -> Error {
     Error { code: "invalid_provider".into(), message: message.into(), ..error }.about("provider")
 }
 
-/// A text as it is, `{"base64": "…"}` as the bytes, and any other value as its JSON text.
+/// Returns a text as it is, `{"base64": "…"}` as the bytes, and any other value as its JSON text.
 fn upload(value: Value) -> Result<Option<Vec<u8>>, &'static str> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.into_bytes())),
         Value::Object(object) => match (object.len(), object.get("base64")) {
             (1, Some(Value::String(text))) => {
-                // `base64` breaks its lines.
+                // The program `base64` wraps its lines.
                 let compact: String = text.split_ascii_whitespace().collect();
                 STANDARD.decode(compact).map(Some).map_err(|_| "is not base64")
             }

@@ -1,32 +1,27 @@
-//! The API under `/v1`: JSON, the same errors as everywhere with the wrong `field` named.
+//! The API under `/v1`: JSON in and out, with errors that name the wrong `field`.
+//!
+//! - `notifications` with its `send_body`, and `stream`: sends; `targets`: their targets and results
+//! - `applications`, `collections`, `providers`, `tenants`, `tenant_keys`: what is kept
+//! - `extract`: paths and pages
 
 mod applications;
-mod lines;
-mod management;
+mod collections;
+mod extract;
 mod notifications;
-mod object;
-mod page;
 mod providers;
-mod request;
-mod result;
-mod segments;
+mod send_body;
 mod stream;
-mod target;
+mod targets;
+mod tenant_keys;
 mod tenants;
 
 use axum::Router;
-use axum::body::HttpBody as _;
-use axum::extract::Request;
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
 use axum::routing::{delete, get, post};
 use utoipa::OpenApi;
 
-use super::json_body::JsonBody;
-use super::{Api, auth, form, response};
-use pushlet_model::error::{Error, Kind};
+use crate::Api;
 
-/// The documents of the routes.
+/// The descriptions of the routes.
 #[derive(OpenApi)]
 #[openapi(
     paths(
@@ -38,10 +33,10 @@ use pushlet_model::error::{Error, Kind};
         applications::delete,
         applications::show_feedback,
         applications::take_feedback,
-        management::list,
-        management::create,
-        management::read,
-        management::delete,
+        collections::list,
+        collections::create,
+        collections::read,
+        collections::delete,
         providers::list,
         providers::show,
         providers::put,
@@ -53,15 +48,14 @@ use pushlet_model::error::{Error, Kind};
         tenants::show,
         tenants::delete,
         tenants::usage,
-        tenants::add_key,
-        tenants::list_keys,
-        tenants::delete_key,
+        tenant_keys::create,
+        tenant_keys::list,
+        tenant_keys::delete,
     ),
-    components(schemas(stream::StreamHeader, stream::StreamLine, stream::End))
+    components(schemas(stream::StreamHeader, stream::StreamLine, stream::StreamEnd))
 )]
-pub(super) struct Documents;
+pub(super) struct V1Documents;
 
-/// The routes, to be merged with the others.
 pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/v1/applications", get(applications::list))
@@ -73,8 +67,11 @@ pub(super) fn routes() -> Router<Api> {
             "/v1/applications/{id}/feedback",
             get(applications::show_feedback).post(applications::take_feedback),
         )
-        .route("/v1/applications/{id}/{collection}", get(management::list).post(management::create))
-        .route("/v1/applications/{id}/{collection}/{item}", get(management::read).delete(management::delete))
+        .route("/v1/applications/{id}/{collection}", get(collections::list).post(collections::create))
+        .route(
+            "/v1/applications/{id}/{collection}/{item}",
+            get(collections::read).delete(collections::delete),
+        )
         .route("/v1/providers", get(providers::list))
         .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .route("/v1/providers/{name}/activate", post(providers::activate))
@@ -84,34 +81,9 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/tenants", get(tenants::list))
         .route("/v1/tenants/{id}", get(tenants::show).put(tenants::put).delete(tenants::delete))
         .route("/v1/tenants/{id}/usage", get(tenants::usage))
-        .route("/v1/tenants/{id}/keys", get(tenants::list_keys).post(tenants::add_key))
-        .route("/v1/tenants/{id}/keys/{key}", delete(tenants::delete_key))
+        .route("/v1/tenants/{id}/keys", get(tenant_keys::list).post(tenant_keys::create))
+        .route("/v1/tenants/{id}/keys/{key}", delete(tenant_keys::delete))
 }
-
-/// Reads a JSON body of at most `most` bytes.
-async fn json(request: Request, api: &Api, most: usize) -> Result<JsonBody, Error> {
-    // An empty body has no type; everything else must say that it is JSON, which no page of another site can.
-    if !request.body().is_end_stream() || request.headers().contains_key(CONTENT_TYPE) {
-        content_type(request.headers(), &["application/json"])?;
-    }
-    let (parts, body) = request.into_parts();
-    let text = form::read_body(&parts, body, api.form.with_body(most)).await?;
-    Ok(JsonBody::new(text, auth::place_of(&parts.extensions).cloned(), most))
-}
-
-/// Is the content type one of these?
-fn content_type(headers: &HeaderMap, allowed: &[&str]) -> Result<(), Error> {
-    let essence = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    let essence = essence.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if allowed.iter().any(|allowed| essence.eq_ignore_ascii_case(allowed)) {
-        return Ok(());
-    }
-    let message = format!("the content type must be {}", allowed.join(" or "));
-    Err(Error::new(Kind::UnsupportedMediaType, "unsupported_media_type", message))
-}
-
-/// An error under `/v1`: it names the wrong field.
-type Failure = response::ErrorResponse<true>;
 
 #[cfg(test)]
 mod tests;

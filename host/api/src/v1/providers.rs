@@ -1,24 +1,25 @@
-//! `/v1/providers`: uploading components, and what runs them.
+//! `/v1/providers`: uploading components, and the versions that are kept.
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::admission::Place;
-use super::super::auth::ByTenant;
-use super::super::openapi::{self, Bounded, Busy, Guarded, Missing, Read};
-use super::super::{Api, detached, form, response};
-use super::object::Object;
-use super::segments::Segments;
-use super::{Failure, content_type, json};
+use super::extract::PathSegments;
+use crate::Api;
+use crate::body::{ensure_media_type, read_body};
+use crate::caller::ByTenant;
+use crate::in_flight::{InFlightPermit, detached};
+use crate::json::{JsonBody, required_text};
+use crate::openapi::schemas::{self, Bounded, Busy, Guarded, Missing, Read};
+use crate::response::{self, V1Error};
 use pushlet_gateway::{ProviderEntry, ProviderLog, ProviderView, SecretHost, UploadRefusal};
 use pushlet_model::error::{Error, Kind};
 
 /// Bytes of the body of an activation.
-const ACTIVATION: usize = 4 << 10;
+const ACTIVATION_SIZE: usize = 4 << 10;
 
 /// The providers that a tenant's applications may be registered for.
 #[derive(Serialize, ToSchema)]
@@ -35,36 +36,37 @@ struct HostsChanged<'a> {
     hosts: &'a [SecretHost],
 }
 
-/// Which version shall be active.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "it is read field by field, so that errors name the field")]
-struct Activation {
+/// Which version to activate.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Activation {
     /// SHA-256 of the component file, in hex.
+    #[serde(deserialize_with = "required_text")]
     digest: String,
 }
 
 /// List the providers
 ///
-/// Those that everybody has, and the tenant's own.
+/// The built-in ones, and the tenant's own.
 #[utoipa::path(
     get,
     path = "/v1/providers",
     operation_id = "list_providers",
     tag = "Providers",
-    responses((status = 200, description = "All of them.", body = ProviderList), Guarded)
+    responses((status = 200, description = "All providers.", body = ProviderList), Guarded)
 )]
-pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, Failure> {
+pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, V1Error> {
     let providers = api.gateway.uploads().list(&tenant);
     Ok(response::json(StatusCode::OK, &ProviderList { providers }))
 }
 
 /// Upload a provider
 ///
-/// A WebAssembly component of the world `pushlet:provider/http-provider`. It is checked, compiled, held against what
-/// the operator allows, tried with its own examples, and only then takes the place of the version before.
+/// A WebAssembly component of the world `pushlet:provider/http-provider`. It is checked, compiled, compared with what
+/// the operator allows, tried with its own examples, and only then replaces the version before it.
 ///
 /// The component's author chooses the hosts that get the secrets of applications; `manifest.secret_hosts` lists them. A
-/// version that adds one is answered 409 `hosts_changed` with these `hosts`, until `confirm_hosts` names them.
+/// version that adds hosts gets 409 `hosts_changed` with these `hosts`, until `confirm_hosts` names them.
 #[utoipa::path(
     put,
     path = "/v1/providers/{name}",
@@ -73,9 +75,9 @@ pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> 
     params(
         ("name" = String, Path, example = "webhook", description = "As its manifest says."),
         ("confirm_hosts" = Option<String>, Query, description =
-            "Hosts that may get secrets though the version before sent none there, joined by commas: as `hosts` of `hosts_changed` names them."),
+            "Hosts that may get secrets although the version before sent none there, joined by commas: the `hosts` of `hosts_changed`."),
     ),
-    request_body(content((openapi::ComponentFile = "application/wasm"))),
+    request_body(content((schemas::ComponentFile = "application/wasm"))),
     responses(
         (status = 200, description = "It is active.", body = ProviderView),
         Missing, Read, Busy, Bounded, Guarded
@@ -84,33 +86,34 @@ pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> 
 pub(super) async fn put(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    place: Place,
-    Segments(name): Segments<String>,
-    Confirmed(hosts): Confirmed,
+    permit: InFlightPermit,
+    PathSegments(name): PathSegments<String>,
+    ConfirmedHosts(hosts): ConfirmedHosts,
     request: Request,
-) -> Result<Response, Failure> {
+) -> Result<Response, V1Error> {
     let uploads = api.gateway.uploads().clone();
-    content_type(request.headers(), &["application/wasm"])?;
+    ensure_media_type(request.headers(), &["application/wasm"])?;
+    // Before the body, so that a refused upload is not read.
     uploads.may_upload(&tenant, &name)?;
-    let most = uploads.largest_component();
+    let max = uploads.largest_component();
     let (parts, body) = request.into_parts();
-    let read = form::read_body(&parts, body, api.form.with_body(most)).await;
+    let read = read_body(&parts, body, api.body_limits.with_size(max)).await;
     let component = read.map_err(|error| {
         if error.kind != Kind::TooLarge {
             return error;
         }
-        let message = format!("the component has more than {most} bytes");
+        let message = format!("the component has more than {max} bytes");
         Error::new(Kind::TooLarge, "component_too_large", message)
     })?;
     let upload = uploads.begin(&tenant, &name).await?;
-    match detached(place, async move { upload.finish(component.into(), &hosts).await }).await {
+    match detached(permit, async move { upload.finish(component.into(), &hosts).await }).await {
         Ok(view) => Ok(response::json(StatusCode::OK, &view)),
         Err(UploadRefusal::HostsChanged(hosts)) => Ok(hosts_changed(&hosts)),
         Err(UploadRefusal::Other(error)) => Err(error.into()),
     }
 }
 
-/// 409 with the hosts that must be confirmed.
+/// Responds 409 with the hosts that must be confirmed.
 fn hosts_changed(hosts: &[SecretHost]) -> Response {
     let each = hosts.iter().map(|added| format!("{} ({})", added.host, added.used_for));
     let mut names: Vec<&str> = hosts.iter().map(|added| added.host.as_str()).collect();
@@ -126,12 +129,12 @@ fn hosts_changed(hosts: &[SecretHost]) -> Response {
 }
 
 /// `confirm_hosts` of the query.
-pub(super) struct Confirmed(Vec<String>);
+pub struct ConfirmedHosts(Vec<String>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Confirmed {
-    type Rejection = Failure;
+impl<S: Send + Sync> FromRequestParts<S> for ConfirmedHosts {
+    type Rejection = V1Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, V1Error> {
         let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let values: Vec<_> =
             query.filter(|(name, _)| name == "confirm_hosts").map(|(_, value)| value).collect();
@@ -140,9 +143,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Confirmed {
     }
 }
 
-/// Make another version active
+/// Activate another version
 ///
-/// One that was uploaded and is kept; its quarantine ends.
+/// One that was uploaded before and is kept; its quarantine ends.
 #[utoipa::path(
     post,
     path = "/v1/providers/{name}/activate",
@@ -158,15 +161,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Confirmed {
 pub(super) async fn activate(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    place: Place,
-    Segments(name): Segments<String>,
+    permit: InFlightPermit,
+    PathSegments(name): PathSegments<String>,
     request: Request,
-) -> Result<Response, Failure> {
+) -> Result<Response, V1Error> {
     let uploads = api.gateway.uploads().clone();
-    let fields = json(request, &api, ACTIVATION).await?.read(Ok).await?;
-    let mut body = Object::new(fields, "", &["digest"])?;
-    let digest = body.needed_text("digest")?;
-    let view = detached(place, async move { uploads.activate(&tenant, &name, &digest).await }).await?;
+    let body = JsonBody::receive(request, api.body_limits.with_size(ACTIVATION_SIZE)).await?;
+    let Activation { digest } = body.read(Ok).await?;
+    let view = detached(permit, async move { uploads.activate(&tenant, &name, &digest).await }).await?;
     Ok(response::json(StatusCode::OK, &view))
 }
 
@@ -177,19 +179,19 @@ pub(super) async fn activate(
     operation_id = "get_provider",
     tag = "Providers",
     params(("name" = String, Path, example = "apns")),
-    responses((status = 200, description = "As it is now.", body = ProviderView), Missing, Guarded)
+    responses((status = 200, description = "The provider.", body = ProviderView), Missing, Guarded)
 )]
 pub(super) async fn show(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    Segments(name): Segments<String>,
-) -> Result<Response, Failure> {
+    PathSegments(name): PathSegments<String>,
+) -> Result<Response, V1Error> {
     Ok(response::json(StatusCode::OK, &api.gateway.uploads().view(&tenant, &name)?))
 }
 
 /// Read what a provider printed
 ///
-/// In this tenant's calls, and where it trapped; the last refused upload too.
+/// The output of its calls for this tenant, where it trapped, and the same of the last refused upload.
 #[utoipa::path(
     get,
     path = "/v1/providers/{name}/log",
@@ -201,29 +203,29 @@ pub(super) async fn show(
 pub(super) async fn log(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    Segments(name): Segments<String>,
-) -> Result<Response, Failure> {
+    PathSegments(name): PathSegments<String>,
+) -> Result<Response, V1Error> {
     Ok(response::json(StatusCode::OK, &api.gateway.uploads().log(&tenant, &name)?))
 }
 
-/// Remove a provider
+/// Delete a provider
 ///
-/// All its versions. Its applications stay, and can't be sent for.
+/// With all its versions. Its applications stay, but sends for them fail.
 #[utoipa::path(
     delete,
     path = "/v1/providers/{name}",
     operation_id = "delete_provider",
     tag = "Providers",
     params(("name" = String, Path, example = "webhook")),
-    responses((status = 204, description = "Removed."), Missing, Busy, Guarded)
+    responses((status = 204, description = "Deleted."), Missing, Busy, Guarded)
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
-    place: Place,
-    Segments(name): Segments<String>,
-) -> Result<StatusCode, Failure> {
+    permit: InFlightPermit,
+    PathSegments(name): PathSegments<String>,
+) -> Result<StatusCode, V1Error> {
     let uploads = api.gateway.uploads().clone();
-    detached(place, async move { uploads.remove(&tenant, &name).await }).await?;
+    detached(permit, async move { uploads.remove(&tenant, &name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,45 +1,107 @@
 //! `/v1/tenants`: for the operator; a tenant may read about itself.
 
-mod shapes;
-
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::super::admission::Place;
-use super::super::auth::{Caller, Operator};
-use super::super::openapi::{Addressed, Busy, Guarded, Missing, Operators, Read};
-use super::super::{Api, detached, response};
-use super::object::Object;
-use super::page::Paging;
-use super::segments::Segments;
-use super::{Failure, json};
-use pushlet_gateway::tenants::{KeyRequest, KeyView, LimitUse, NewKey, TenantView, Tenants, Usage, Wanted};
+use super::extract::{PageQuery, PathSegments};
+use crate::Api;
+use crate::caller::{Caller, Operator};
+use crate::in_flight::{InFlightPermit, detached};
+use crate::json::{JsonBody, JsonObject};
+use crate::openapi::schemas::{Addressed, Busy, Guarded, Missing, Operators, Read};
+use crate::response::{self, V1Error};
+use pushlet_gateway::tenants::{LimitUse, TenantView, Tenants, Usage, Wanted};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::{TenantId, TenantLimits};
-use shapes::{
-    Key, Keys, MadeKey, MadeTenant, NewKeyRequest, OfTenant, Shown, SinceStart, TenantChange, TenantUsage,
-    TenantsPage, Used,
-};
 
 /// Bytes of a body.
 const LARGEST_BODY: usize = 16 << 10;
-const LIMITS: &[&str] = &[
-    "requests_per_second",
-    "pushes_per_second",
-    "concurrent_sends",
-    "applications",
-    "components",
-    "component_bytes",
-    "call_milliseconds",
-    "cpu_milliseconds_per_second",
-    "instance_memory_bytes",
-    "memory_bytes",
-];
-const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Which tenant a path is about.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct TenantPath {
+    /// 1 to 64 letters, digits, dots, dashes and underscores.
+    #[param(example = "acme")]
+    id: String,
+}
+
+/// A tenant.
+#[derive(Serialize, ToSchema)]
+struct Tenant {
+    id: String,
+    /// RFC 3339.
+    created: String,
+    suspended: bool,
+    /// The tenant's own limits; for others, the server's defaults apply.
+    limits: TenantLimits,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TenantsPage<'a> {
+    /// In the order of their ids.
+    #[schema(value_type = Vec<Tenant>)]
+    tenants: &'a [Tenant],
+    /// The `after` of the next page; null: this is the last one.
+    next: Option<String>,
+}
+
+/// A tenant that was just created.
+#[derive(Serialize, ToSchema)]
+struct MadeTenant {
+    id: String,
+    /// Its first key. It is only shown once.
+    api_key: String,
+    /// The id of the key.
+    key: String,
+}
+
+/// A field that is missing stays as it is; `limits` replaces all of them.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TenantChange {
+    suspended: Option<bool>,
+    #[schema(value_type = Option<TenantLimits>)]
+    limits: Option<JsonObject<TenantLimits>>,
+}
+
+/// How much of one limit is used.
+#[derive(Serialize, ToSchema)]
+struct TenantLimitUse {
+    /// null: the limit applies to each call.
+    used: Option<u64>,
+    /// null: there is no limit.
+    limit: Option<u64>,
+}
+
+/// Since the server started.
+#[derive(Serialize, ToSchema)]
+struct SinceStart {
+    requests: u64,
+    /// Targets of sends.
+    pushes: u64,
+    /// Requests and sends over a limit.
+    refused: u64,
+    /// Charged processor time, by kind of work.
+    cpu_milliseconds: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TenantUsage {
+    id: String,
+    /// By the limit's name.
+    limits: BTreeMap<&'static str, TenantLimitUse>,
+    /// What the limit `memory_bytes` is used for.
+    memory_bytes: BTreeMap<&'static str, u64>,
+    since_start: SinceStart,
+}
 
 /// List the tenants
 ///
@@ -51,48 +113,45 @@ const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     tag = "Tenants",
     params(("limit" = Option<usize>, Query, minimum = 1, maximum = 1000), ("after" = Option<String>, Query)),
     responses(
-        (status = 200, description = "A page of them.", body = TenantsPage),
+        (status = 200, description = "A page.", body = TenantsPage),
         Addressed, Operators, Guarded
     )
 )]
-pub(super) async fn list(State(api): State<Api>, paging: Paging, _: Operator) -> Result<Response, Failure> {
-    let all: Vec<Shown> = api.gateway.tenants().list().into_iter().map(shown).collect();
-    let (tenants, next) = paging.of(&all, |tenant| &tenant.id);
+pub(super) async fn list(State(api): State<Api>, query: PageQuery, _: Operator) -> Result<Response, V1Error> {
+    let all: Vec<Tenant> = api.gateway.tenants().list().into_iter().map(Tenant::from).collect();
+    let (tenants, next) = query.page(&all, |tenant| &tenant.id);
     Ok(response::json(StatusCode::OK, &TenantsPage { tenants, next }))
 }
 
-/// Make or change a tenant
+/// Create or change a tenant
 ///
-/// A new one is answered with its first key, which is shown this once.
+/// The response to the creation has the first key, which is only shown once.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{id}",
     operation_id = "put_tenant",
     tag = "Tenants",
-    params(OfTenant),
+    params(TenantPath),
     request_body = TenantChange,
     responses(
-        (status = 200, description = "It is changed.", body = Shown),
-        (status = 201, description = "It is made.", body = MadeTenant),
+        (status = 200, description = "Changed.", body = Tenant),
+        (status = 201, description = "Created.", body = MadeTenant),
         Addressed, Read, Operators, Guarded
     )
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    Segments(id): Segments<String>,
+    PathSegments(path): PathSegments<TenantPath>,
     _: Operator,
     request: Request,
-) -> Result<Response, Failure> {
-    let id = TenantId::parse(&id).ok_or_else(|| {
+) -> Result<Response, V1Error> {
+    let id = TenantId::parse(&path.id).ok_or_else(|| {
         let message = "a tenant's id is 1 to 64 letters, digits, dots, dashes and underscores, and begins with \
                        a letter or digit";
         Error::field("invalid_tenant_id", "id", message)
     })?;
-    let mut body = body(request, &api, &["suspended", "limits"]).await?;
-    let wanted = Wanted {
-        suspended: body.maybe("suspended")?,
-        limits: body.object("limits")?.map(limits).transpose()?,
-    };
+    let TenantChange { suspended, limits } = read_body(request, &api).await?;
+    let wanted = Wanted { suspended, limits: limits.map(|JsonObject(limits)| limits) };
     let owner = id.clone();
     let key = change(&api, move |tenants| tenants.put(&owner, wanted)).await?;
     match key {
@@ -100,7 +159,7 @@ pub(super) async fn put(
             let (api_key, key) = (key.key.reveal().to_owned(), key.key.id().to_string());
             Ok(response::json(StatusCode::CREATED, &MadeTenant { id: id.to_string(), api_key, key }))
         }
-        None => Ok(response::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?))),
+        None => Ok(response::json(StatusCode::OK, &Tenant::from(api.gateway.tenants().view(&id)?))),
     }
 }
 
@@ -112,42 +171,43 @@ pub(super) async fn put(
     path = "/v1/tenants/{id}",
     operation_id = "read_tenant",
     tag = "Tenants",
-    params(OfTenant),
+    params(TenantPath),
     responses(
-        (status = 200, description = "The tenant.", body = Shown), Missing, Guarded
+        (status = 200, description = "The tenant.", body = Tenant), Missing, Guarded
     )
 )]
 pub(super) async fn show(
     State(api): State<Api>,
     caller: Caller,
-    Segments(id): Segments<String>,
-) -> Result<Response, Failure> {
-    let id = readable(&caller, &id)?;
-    Ok(response::json(StatusCode::OK, &shown(api.gateway.tenants().view(&id)?)))
+    PathSegments(path): PathSegments<TenantPath>,
+) -> Result<Response, V1Error> {
+    let id = path.readable_id(&caller)?;
+    Ok(response::json(StatusCode::OK, &Tenant::from(api.gateway.tenants().view(&id)?)))
 }
 
 /// Delete a tenant
 ///
-/// With all that it has. Sends under way finish.
+/// With everything that belongs to it. Sends in flight finish.
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{id}",
     operation_id = "delete_tenant",
     tag = "Tenants",
-    params(OfTenant),
+    params(TenantPath),
     responses(
-        (status = 204, description = "It is gone."), Missing, Busy, Operators, Guarded
+        (status = 204, description = "Deleted."), Missing, Busy, Operators, Guarded
     )
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    place: Place,
-    Segments(id): Segments<String>,
+    permit: InFlightPermit,
+    PathSegments(path): PathSegments<TenantPath>,
     _: Operator,
-) -> Result<StatusCode, Failure> {
-    let id = named(&id)?;
+) -> Result<StatusCode, V1Error> {
+    let id = path.id()?;
     let (gateway, tenant) = (api.gateway.clone(), id.clone());
-    detached(place, async move { gateway.remove_tenant(&tenant).await }).await?;
+    detached(permit, async move { gateway.remove_tenant(&tenant).await }).await?;
+    // A tenant that is created later with the same id must not get the old responses.
     api.idempotency.forget(&id);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -160,7 +220,7 @@ pub(super) async fn delete(
     path = "/v1/tenants/{id}/usage",
     operation_id = "read_tenant_usage",
     tag = "Tenants",
-    params(OfTenant),
+    params(TenantPath),
     responses(
         (status = 200, description = "Use and limits.", body = TenantUsage), Missing, Guarded
     )
@@ -168,11 +228,11 @@ pub(super) async fn delete(
 pub(super) async fn usage(
     State(api): State<Api>,
     caller: Caller,
-    Segments(id): Segments<String>,
-) -> Result<Response, Failure> {
-    let id = readable(&caller, &id)?;
+    PathSegments(path): PathSegments<TenantPath>,
+) -> Result<Response, V1Error> {
+    let id = path.readable_id(&caller)?;
     let Usage { requests, pushes, refused, limits, memory, work } = api.gateway.usage(&id)?;
-    let used = |limit: LimitUse| (limit.limit, Used { used: limit.used, limit: limit.most });
+    let used = |limit: LimitUse| (limit.limit, TenantLimitUse { used: limit.used, limit: limit.most });
     let limits = limits.into_iter().map(used).collect();
     let memory_bytes = memory.into_iter().map(|(of, bytes)| (of.name(), bytes as u64)).collect();
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -181,83 +241,8 @@ pub(super) async fn usage(
     Ok(response::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, memory_bytes, since_start }))
 }
 
-/// Make one more API key
-///
-/// The key is shown this once. Older keys stay good, or end after a time that is given.
-#[utoipa::path(
-    post,
-    path = "/v1/tenants/{id}/keys",
-    operation_id = "create_tenant_key",
-    tag = "Tenants",
-    params(OfTenant),
-    request_body = NewKeyRequest,
-    responses(
-        (status = 201, description = "The new key.", body = MadeKey),
-        Missing, Read, Busy, Operators, Guarded
-    )
-)]
-pub(super) async fn add_key(
-    State(api): State<Api>,
-    Segments(id): Segments<String>,
-    _: Operator,
-    request: Request,
-) -> Result<Response, Failure> {
-    let id = named(&id)?;
-    let mut body = body(request, &api, &["expires_in", "others_expire_in"]).await?;
-    let wanted = KeyRequest {
-        expires_in: expiry(&mut body, "expires_in")?,
-        others_expire_in: expiry(&mut body, "others_expire_in")?,
-    };
-    let NewKey { key, expires } = change(&api, move |tenants| tenants.add_key(&id, wanted)).await?;
-    let (id, api_key) = (key.id().to_string(), key.reveal().to_owned());
-    Ok(response::json(StatusCode::CREATED, &MadeKey { id, api_key, expires: expires.map(written) }))
-}
-
-/// List the API keys
-///
-/// Without what is secret.
-#[utoipa::path(
-    get,
-    path = "/v1/tenants/{id}/keys",
-    operation_id = "list_tenant_keys",
-    tag = "Tenants",
-    params(OfTenant),
-    responses(
-        (status = 200, description = "Those that are good.", body = Keys), Missing, Operators, Guarded
-    )
-)]
-pub(super) async fn list_keys(
-    State(api): State<Api>,
-    Segments(id): Segments<String>,
-    _: Operator,
-) -> Result<Response, Failure> {
-    let keys = api.gateway.tenants().keys(&named(&id)?)?.into_iter().map(key).collect();
-    Ok(response::json(StatusCode::OK, &Keys { keys }))
-}
-
-/// End an API key at once
-#[utoipa::path(
-    delete,
-    path = "/v1/tenants/{id}/keys/{key}",
-    operation_id = "delete_tenant_key",
-    tag = "Tenants",
-    params(OfTenant, ("key" = String, Path, example = "0123456789abcdef", description = "Its id.")),
-    responses(
-        (status = 204, description = "It is not good any more."), Missing, Operators, Guarded
-    )
-)]
-pub(super) async fn delete_key(
-    State(api): State<Api>,
-    Segments((id, key)): Segments<(String, String)>,
-    _: Operator,
-) -> Result<StatusCode, Failure> {
-    let id = named(&id)?;
-    change(&api, move |tenants| tenants.remove_key(&id, &key)).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Runs a change, which blocks until it is kept.
-async fn change<T: Send + 'static>(
+/// Runs a change of the tenants, which blocks until it is on the disk.
+pub(super) async fn change<T: Send + 'static>(
     api: &Api,
     work: impl FnOnce(&Tenants) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -265,47 +250,31 @@ async fn change<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&tenants)).await.map_err(Error::internal)?
 }
 
-/// No body counts as an empty object.
-async fn body(request: Request, api: &Api, known: &[&str]) -> Result<Object, Error> {
-    let body = json(request, api, LARGEST_BODY).await?;
-    let fields = if body.is_empty() { Map::new() } else { body.read(Ok).await? };
-    Object::new(fields, "", known)
+/// Reads a body; an empty one counts as an empty object.
+pub(super) async fn read_body<T>(request: Request, api: &Api) -> Result<T, Error>
+where
+    T: Default + DeserializeOwned + Send + 'static,
+{
+    let body = JsonBody::receive(request, api.body_limits.with_size(LARGEST_BODY)).await?;
+    if body.is_empty() { Ok(T::default()) } else { body.read(Ok).await }
 }
 
-fn limits(fields: Map<String, Value>) -> Result<TenantLimits, Error> {
-    let mut own = Object::new(fields, "limits.", LIMITS)?;
-    Ok(TenantLimits {
-        requests_per_second: own.positive("requests_per_second")?,
-        pushes_per_second: own.positive("pushes_per_second")?,
-        concurrent_sends: own.positive("concurrent_sends")?,
-        applications: own.count("applications")?,
-        components: own.count("components")?,
-        component_bytes: own.count("component_bytes")?,
-        call_milliseconds: own.positive("call_milliseconds")?,
-        cpu_milliseconds_per_second: own.positive("cpu_milliseconds_per_second")?,
-        instance_memory_bytes: own.positive("instance_memory_bytes")?,
-        memory_bytes: own.positive("memory_bytes")?,
-    })
-}
+impl TenantPath {
+    pub(super) fn id(&self) -> Result<TenantId, Error> {
+        tenant_id(&self.id)
+    }
 
-fn expiry(body: &mut Object, name: &str) -> Result<Option<Duration>, Error> {
-    let Some(value) = body.value(name) else { return Ok(None) };
-    let wait = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    wait.filter(|wait| *wait <= LONGEST_EXPIRY).map(Some).ok_or_else(|| {
-        let message = format!("{name} must be a number of seconds from 0 to {}", LONGEST_EXPIRY.as_secs());
-        Error::field(format!("invalid_{name}"), name, message)
-    })
-}
-
-/// The tenant of a path, if the caller may read about it. All others are not there.
-fn readable(caller: &Caller, id: &str) -> Result<TenantId, Error> {
-    match caller {
-        Caller::Tenant(own) if own.tenant().id.as_str() != id => Err(not_found(id)),
-        _ => named(id),
+    /// Returns the tenant if the caller may read about it. For a tenant, no other tenant exists.
+    fn readable_id(&self, caller: &Caller) -> Result<TenantId, Error> {
+        match caller.tenant() {
+            Some(own) if own.id.as_str() != self.id => Err(not_found(&self.id)),
+            _ => self.id(),
+        }
     }
 }
 
-fn named(id: &str) -> Result<TenantId, Error> {
+/// Parses the tenant of a path.
+pub(super) fn tenant_id(id: &str) -> Result<TenantId, Error> {
     TenantId::parse(id).ok_or_else(|| not_found(id))
 }
 
@@ -314,15 +283,13 @@ fn not_found(id: &str) -> Error {
     Error::new(Kind::NotFound, "tenant_not_found", format!("there is no tenant {id}"))
 }
 
-fn shown(tenant: TenantView) -> Shown {
-    let TenantView { id, created, suspended, limits } = tenant;
-    Shown { id: id.to_string(), created: written(created), suspended, limits }
+impl From<TenantView> for Tenant {
+    fn from(view: TenantView) -> Self {
+        let TenantView { id, created, suspended, limits } = view;
+        Self { id: id.to_string(), created: rfc3339(created), suspended, limits }
+    }
 }
 
-fn key(key: KeyView) -> Key {
-    Key { id: key.id.to_string(), created: written(key.created), expires: key.expires.map(written) }
-}
-
-fn written(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     pushlet_gateway::utc(time).to_string()
 }

@@ -6,8 +6,8 @@ use axum::http::Request;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-use super::super::testing::{Got, ask, limits, router_for};
 use super::*;
+use crate::testing::{Got, ask, limits, router_for};
 use pushlet_settings::{CallerConfig, HiddenText, Login};
 
 /// A server that lets nobody in without a password.
@@ -58,7 +58,7 @@ async fn everybody_gets_the_page_and_all_that_it_names() {
 #[tokio::test]
 async fn all_modules_are_there_and_used() {
     let mut used = vec!["main.js".to_owned()];
-    for (name, content_type, _) in PARTS.iter().filter(|part| part.1 == SCRIPT) {
+    for (name, content_type, _) in CONSOLE.files.iter().filter(|part| part.1 == SCRIPT) {
         let script = text(&format!("/console/{name}")).await;
         for import in named(&script) {
             let import = import.strip_prefix("./").unwrap().to_owned();
@@ -66,7 +66,7 @@ async fn all_modules_are_there_and_used() {
             used.push(import);
         }
     }
-    for (name, ..) in PARTS.iter().filter(|part| part.1 == SCRIPT) {
+    for (name, ..) in CONSOLE.files.iter().filter(|part| part.1 == SCRIPT) {
         assert!(used.iter().any(|used| used == name), "{name} is imported by none");
     }
 }
@@ -104,12 +104,12 @@ async fn nothing_may_run_but_what_this_server_serves() {
 /// A policy forbids it; this tells before a browser does.
 #[test]
 fn nothing_is_inline_and_nothing_is_elsewhere() {
-    let html = PAGE.replace("<script type=\"module\" src=", "");
+    let html = CONSOLE.html.replace("<script type=\"module\" src=", "");
     for word in ["<script", "<style", " style=", "onclick", "onload", "javascript:", "://"] {
         assert!(!html.contains(word), "{word}");
     }
     let namespace = "http://www.w3.org/2000/svg";
-    for (name, _, text) in PARTS {
+    for (name, _, text) in CONSOLE.files {
         let text = text.replace(namespace, "");
         for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "://", "url("]
         {

@@ -1,25 +1,66 @@
-//! What became of one target, in the words that all providers share.
+//! The targets of a send and their results, in the terms that all providers share.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::super::openapi;
-use super::target;
+use crate::openapi::schemas;
 use pushlet_gateway::{DeliveryResult, Fate, Status, utc};
 use pushlet_model::contract::{Disposition, Outcome, Target};
 use pushlet_model::error::Error;
 
+const NO_TARGET: &str =
+    "a target must be a device token, or an object with one of device, topic, condition, channel, url";
+
+/// Parses a target: a device token, or an object with one of `device`, `topic`, `condition`, `channel`, `url`.
+/// `field`: names it in errors.
+pub fn parse_target(value: Value, field: impl Fn() -> String) -> Result<Target, Error> {
+    let wrong = || Error::field("invalid_target", field(), NO_TARGET);
+    let filled = |text: String| match text.as_str() {
+        "" => Err(Error::field("invalid_target", field(), "the target is empty")),
+        _ => Ok(text),
+    };
+    let object = match value {
+        Value::String(token) => return filled(token).map(Target::Device),
+        Value::Object(object) if object.len() == 1 => object,
+        _ => return Err(wrong()),
+    };
+    let (kind, value) = object.into_iter().next().ok_or_else(wrong)?;
+    let of_kind = match kind.as_str() {
+        "device" => Target::Device,
+        "topic" => Target::Topic,
+        "condition" => Target::Condition,
+        "channel" => Target::Channel,
+        "url" => Target::Url,
+        _ => return Err(wrong()),
+    };
+    match value {
+        Value::String(text) => filled(text).map(of_kind),
+        _ => Err(wrong()),
+    }
+}
+
+/// Writes a target as callers write it, a device as its token alone.
+fn target_json(target: &Target) -> Value {
+    match target {
+        Target::Device(token) => json!(token),
+        Target::Topic(topic) => json!({ "topic": topic }),
+        Target::Condition(condition) => json!({ "condition": condition }),
+        Target::Channel(channel) => json!({ "channel": channel }),
+        Target::Url(url) => json!({ "url": url }),
+    }
+}
+
 /// What became of one target.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct TargetResult {
+pub struct TargetResult {
     /// Counts the request's targets, or the lines of a stream behind the first, from 0.
     pub index: usize,
     /// As the request named it; not in a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<openapi::Target>, nullable = false)]
+    #[schema(value_type = Option<schemas::Target>, nullable = false)]
     pub target: Option<Value>,
     pub status: Status,
     /// The service's id of the message.
@@ -61,7 +102,7 @@ pub(super) struct TargetResult {
 
 /// How many targets came to which status.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub(super) struct Summary {
+pub struct Summary {
     pub total: usize,
     pub delivered: usize,
     pub unregistered: usize,
@@ -110,9 +151,8 @@ impl TargetResult {
         }
     }
 
-    /// With the target that it is about.
-    pub fn of(self, target: &Target) -> Self {
-        Self { target: Some(target::shown(target)), ..self }
+    pub fn with_target(self, target: &Target) -> Self {
+        Self { target: Some(target_json(target)), ..self }
     }
 
     fn plain(index: usize, status: Status) -> Self {

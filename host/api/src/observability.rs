@@ -1,0 +1,316 @@
+//! What the server records about every request, whatever it is for: its id, a line in the log, counters, and a span.
+//! Queries, headers and bodies are never logged.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use uuid::{Builder, Uuid};
+
+use crate::caller::Peer;
+use crate::cross_site::SiteGuard;
+use crate::in_flight;
+use crate::log::REQUESTS;
+use crate::response::LoggedError;
+use crate::telemetry::{Attribute, Span, SpanId, TraceContext, Tracer};
+use pushlet_model::tenant::TenantId;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The label of requests that no route matches.
+const NO_ROUTE: &str = "none";
+/// Upper bounds of the histogram's buckets, in seconds.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The counters and the tracer of this server. Cheap to clone.
+#[derive(Clone)]
+pub struct Observability {
+    meters: Arc<Meters>,
+    tracer: Option<Tracer>,
+    has_metrics_listener: bool,
+    started: Instant,
+}
+
+impl Observability {
+    /// `has_metrics_listener`: `/metrics` is served on an address of its own.
+    pub fn new(tracer: Option<Tracer>, has_metrics_listener: bool) -> Self {
+        Self { meters: Arc::new(Meters::new()), tracer, has_metrics_listener, started: Instant::now() }
+    }
+
+    pub(super) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn has_metrics_listener(&self) -> bool {
+        self.has_metrics_listener
+    }
+
+    /// Returns how many spans were exported and dropped, if spans are exported.
+    pub(super) fn spans(&self) -> Option<(u64, u64)> {
+        let counts = self.tracer.as_ref()?.counts();
+        Some((counts.exported.load(Ordering::Relaxed), counts.dropped.load(Ordering::Relaxed)))
+    }
+
+    /// Returns the request's place in a trace; None: neither the caller nor this server traces.
+    fn trace(&self, headers: &HeaderMap) -> Option<RequestTrace> {
+        let mut all = headers.get_all(TRACEPARENT).iter();
+        let incoming = match (all.next(), all.next()) {
+            (Some(one), None) => one.to_str().ok().and_then(TraceContext::parse),
+            _ => None,
+        };
+        let context = match &self.tracer {
+            Some(tracer) => tracer.context(incoming),
+            None => incoming?.child(),
+        };
+        let parent = incoming.map(|incoming| incoming.span);
+        Some(RequestTrace { context, parent, start: SystemTime::now() })
+    }
+}
+
+/// Counts requests. The number of routes is fixed, so the number of series is bounded.
+pub(super) struct Meters {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabel, Histogram>,
+    wrong_credentials: Family<StatusLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
+impl Meters {
+    fn new() -> Self {
+        let mut registry = Registry::with_prefix("pushlet");
+        let requests = Family::<RequestLabels, Counter>::default();
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let durations = Family::new_with_constructor(histogram);
+        registry.register("http_requests", "Requests, by route and status", requests.clone());
+        let help = "Seconds from a request's head to its answer's head";
+        registry.register("http_request_duration_seconds", help, durations.clone());
+        let wrong_credentials = Family::<StatusLabel, Counter>::default();
+        let help =
+            "Requests with wrong credentials; with status 429 those from addresses with too many of them";
+        // Both series exist from the start, so that Prometheus sees the first refusal as a rise.
+        for status in [401, 429] {
+            drop(wrong_credentials.get_or_create(&StatusLabel { status }));
+        }
+        registry.register("wrong_credentials", help, wrong_credentials.clone());
+        Self { registry, requests, durations, wrong_credentials }
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Counts a request with wrong credentials. `too_many`: its address had sent too many before.
+    pub fn wrong_credentials(&self, too_many: bool) {
+        let status = if too_many { 429 } else { 401 };
+        self.wrong_credentials.get_or_create(&StatusLabel { status }).inc();
+    }
+
+    fn answered(&self, route: Option<&str>, status: StatusCode, duration: Duration) {
+        let route = route.unwrap_or(NO_ROUTE).to_owned();
+        self.durations.get_or_create(&RouteLabel { route: route.clone() }).observe(duration.as_secs_f64());
+        self.requests.get_or_create(&RequestLabels { route, status: status.as_u16() }).inc();
+    }
+}
+
+/// The record of one request. It is written when this is dropped, so also when the caller goes away.
+struct RequestRecord {
+    method: Method,
+    path: String,
+    route: Option<MatchedPath>,
+    id: HeaderValue,
+    /// The caller's address.
+    peer: Option<IpAddr>,
+    trace: Option<RequestTrace>,
+    start: Instant,
+    response: Option<ResponseRecord>,
+    observability: Observability,
+}
+
+/// Where the request is in a trace.
+struct RequestTrace {
+    context: TraceContext,
+    parent: Option<SpanId>,
+    start: SystemTime,
+}
+
+struct ResponseRecord {
+    status: StatusCode,
+    tenant: Option<TenantId>,
+    error: Option<LoggedError>,
+}
+
+/// What the outermost layer needs.
+#[derive(Clone)]
+pub struct RecordState {
+    pub observability: Observability,
+    /// None: any `Host` and any page may call.
+    pub guard: Option<Arc<SiteGuard>>,
+}
+
+/// Middleware: records the request, and refuses what the listener or the site guard refuses.
+///
+/// The refusals are part of this layer, since each further layer costs every request an allocation.
+pub async fn record(
+    State(RecordState { observability, guard }): State<RecordState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let id = incoming_id(&request).unwrap_or_else(new_id);
+    let mut record = RequestRecord {
+        method: request.method().clone(),
+        path: request.uri().path().chars().take(200).collect(),
+        route: request.extensions().get().cloned(),
+        id: id.clone(),
+        peer: request.extensions().get::<Arc<Peer>>().map(|peer| peer.client(request.headers())),
+        trace: observability.trace(request.headers()),
+        start: Instant::now(),
+        response: None,
+        observability,
+    };
+    let traceparent = record.trace.as_ref().map(|trace| trace.context.to_string());
+    let refused = in_flight::refused(&request).or_else(|| guard.as_ref()?.refuse(&request));
+    let mut response = match refused {
+        Some(refused) => refused,
+        None => next.run(request).await,
+    };
+    record.response = Some(ResponseRecord {
+        status: response.status(),
+        tenant: response.extensions_mut().remove(),
+        error: response.extensions_mut().remove(),
+    });
+    response.headers_mut().insert(REQUEST_ID, id);
+    keep_private(response.headers_mut());
+    if let Some(Ok(value)) = traceparent.map(HeaderValue::try_from) {
+        response.headers_mut().insert(TRACEPARENT, value);
+    }
+    response
+}
+
+/// Keeps shared caches from storing the response, unless its route allows it, and browsers from guessing its type.
+fn keep_private(headers: &mut HeaderMap) {
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// Returns the caller's own request id, if it is short and plain.
+fn incoming_id(request: &Request) -> Option<HeaderValue> {
+    let id = request.headers().get(REQUEST_ID)?;
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    ((1..=64).contains(&id.len()) && id.as_bytes().iter().all(plain)).then(|| id.clone())
+}
+
+fn new_id() -> HeaderValue {
+    let id = Builder::from_random_bytes(rand::random()).into_uuid();
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+        .unwrap_or(HeaderValue::from_static("none"))
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        let duration = self.start.elapsed();
+        self.log(duration);
+        let status = self.response.as_ref().map(|response| response.status);
+        let route = self.route.as_ref().map(MatchedPath::as_str);
+        // nginx's status for a caller that went away.
+        let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
+        self.observability.meters.answered(route, status.unwrap_or(gone), duration);
+        if let (Some(tracer), Some(trace)) = (&self.observability.tracer, &self.trace) {
+            tracer.ended(self.span(trace, duration));
+        }
+    }
+}
+
+impl RequestRecord {
+    fn log(&self, duration: Duration) {
+        let id = self.id.to_str().unwrap_or_default();
+        let (method, path) = (self.method.as_str(), self.path.as_str());
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.context.trace));
+        let peer = self.peer.as_ref().map(tracing::field::display);
+        let Some(response) = &self.response else {
+            tracing::info!(target: REQUESTS, method, path, ms, peer, request_id = id, trace_id, "the caller went away");
+            return;
+        };
+        let status = response.status.as_u16();
+        let tenant = response.tenant.as_ref().map(TenantId::as_str);
+        let error = response.error.as_ref().map(|error| Cow::as_ref(&error.code));
+        let cause = response.error.as_ref().and_then(|error| error.inner.as_deref());
+        // A macro, since the level of an event must be a constant.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(target: REQUESTS, method, path, status, ms, peer, tenant, request_id = id, trace_id, error, cause, "request")
+            };
+        }
+        if response.status.is_server_error() {
+            line!(warn);
+        } else {
+            line!(info);
+        }
+    }
+
+    /// Returns the span, with the attributes of OpenTelemetry's conventions for HTTP servers.
+    fn span(&self, trace: &RequestTrace, duration: Duration) -> Span {
+        let method = self.method.as_str();
+        let mut attributes = vec![
+            ("http.request.method", Attribute::Text(method.to_owned())),
+            ("url.path", Attribute::Text(self.path.clone())),
+            ("pushlet.request_id", Attribute::Text(self.id.to_str().unwrap_or_default().to_owned())),
+        ];
+        let route = self.route.as_ref().map(MatchedPath::as_str);
+        let mut add = |name, text: Option<String>| {
+            attributes.extend(text.map(|text| (name, Attribute::Text(text))));
+        };
+        add("client.address", self.peer.map(|peer| peer.to_string()));
+        add("http.route", route.map(str::to_owned));
+        if let Some(ResponseRecord { status, tenant, error }) = &self.response {
+            add("pushlet.tenant", tenant.as_ref().map(TenantId::to_string));
+            add("error.type", error.as_ref().map(|error| error.code.clone().into_owned()));
+            attributes.push(("http.response.status_code", Attribute::Integer(status.as_u16().into())));
+        }
+        Span {
+            context: trace.context,
+            parent: trace.parent,
+            name: route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
+            start: trace.start,
+            end: trace.start + duration,
+            attributes,
+            failed: self.response.as_ref().is_some_and(|response| response.status.is_server_error()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "observability_tests.rs"]
+mod tests;
