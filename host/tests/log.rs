@@ -26,8 +26,7 @@ async fn a_log_that_nobody_reads_does_not_stop_the_server() {
         assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "the server ended before it listened");
     }
     let address = line.split("http://").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = pushlet_test_support::http_client();
     let get = |path: &str| client.get(format!("http://{address}{path}")).send();
     // More than the pipe and the queue hold; each line has the path, up to 200 letters of it.
     let path = format!("/{}", "a".repeat(199));

@@ -16,7 +16,7 @@ impl Drop for Killed {
 
 /// Status and body, once the status is this one.
 async fn once(address: &str, status: u16) -> String {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = pushlet_test_support::http_client();
     let start = Instant::now();
     loop {
         let response = client.get(format!("{address}/readyz")).send().await.unwrap();
@@ -32,7 +32,6 @@ async fn once(address: &str, status: u16) -> String {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_disk_that_takes_nothing_is_seen_and_its_recovery_too() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = std::env::temp_dir().join(format!("pushlet-readiness-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir(&folder).unwrap();
     let (data, key) = (folder.join("data"), folder.join("key"));

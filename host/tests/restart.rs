@@ -48,8 +48,7 @@ impl RestartFixture {
              endpoints.apns.production = {url:?}\n"
         );
         std::fs::write(directory.join("pushlet.toml"), text).unwrap();
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = pushlet_test_support::http_client();
         let fixture = Self { simulator, directory, client };
         fixture.key("old.key", "5e");
         fixture.key("new.key", "a0");

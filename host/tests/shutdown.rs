@@ -99,8 +99,7 @@ fn configuration(directory: &Path, simulator: &Simulator, settings: &str) -> Pat
 
 /// Registers an application, sends to many targets in one request, and waits for the answer.
 async fn batch(address: String, pem: Vec<u8>) -> reqwest::Result<(u16, Value)> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = pushlet_test_support::http_client();
     let application = json!({ "provider": "apns", "apns_pem": String::from_utf8(pem).unwrap() });
     let registered = client.put(format!("{address}/v1/applications/app")).body(application.to_string());
     registered.header("content-type", "application/json").send().await?.error_for_status()?;

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use pushlet_test_support::http_client;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -63,24 +64,19 @@ impl Drop for Program {
     }
 }
 
-fn client() -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
-}
-
 #[tokio::test]
 async fn metrics_on_an_address_of_their_own() {
     let login = ["--auth-username", "me", "--auth-password", "secret", "--metrics-listen", "127.0.0.1:0"];
     let mut program = Program::start(&login);
     let (server, watch) = (program.address().await, program.address().await);
-    let get = |url: String| async { client().get(url).send().await.unwrap() };
+    let get = |url: String| async { http_client().get(url).send().await.unwrap() };
     let metrics = get(format!("{watch}/metrics")).await;
     assert_eq!(metrics.status(), 200);
     assert!(metrics.text().await.unwrap().ends_with("# EOF\n"));
     assert_eq!(get(format!("{watch}/readyz")).await.status(), 200);
     assert_eq!(get(format!("{watch}/v1/applications")).await.status(), 404, "nothing else is there");
     assert_eq!(get(format!("{server}/metrics")).await.status(), 401);
-    let inside = client().get(format!("{server}/metrics")).basic_auth("me", Some("secret"));
+    let inside = http_client().get(format!("{server}/metrics")).basic_auth("me", Some("secret"));
     assert_eq!(inside.send().await.unwrap().status(), 404, "they are on one address only");
 }
 
@@ -119,9 +115,9 @@ async fn a_trace_goes_on_into_the_log_the_answer_and_the_collector() {
     let server = program.address().await;
     // The first request of all is sampled, the next one not, and the third as its caller says.
     for _ in 0..2 {
-        client().get(format!("{server}/healthz")).send().await.unwrap();
+        http_client().get(format!("{server}/healthz")).send().await.unwrap();
     }
-    let request = client().get(format!("{server}/v1/applications/none?secret=1"));
+    let request = http_client().get(format!("{server}/v1/applications/none?secret=1"));
     let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
     let answer = request.send().await.unwrap();
     let traceparent = answer.headers()["traceparent"].to_str().unwrap().to_owned();
@@ -152,7 +148,8 @@ async fn a_trace_goes_on_into_the_log_the_answer_and_the_collector() {
 async fn without_a_collector_a_trace_goes_on_all_the_same() {
     let mut program = Program::start(&[]);
     let server = program.address().await;
-    let ask = |header: String| client().get(format!("{server}/healthz")).header("traceparent", header).send();
+    let ask =
+        |header: String| http_client().get(format!("{server}/healthz")).header("traceparent", header).send();
     let answer = ask(format!("00-{TRACE}-{CALLER}-00")).await.unwrap();
     assert!(answer.headers()["traceparent"].to_str().unwrap().starts_with(&format!("00-{TRACE}-")));
     assert_eq!(program.line(|line| line["path"] == "/healthz").await["trace_id"], TRACE);

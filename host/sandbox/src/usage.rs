@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(sum(&figures, |usage| usage.calls), 1 + 2 * MOST as u64);
         let faults = |usage: &UsageStats| usage.faults.iter().map(|(_, count)| count).sum();
         assert_eq!(sum(&figures, faults), 2 * MOST as u64);
-        let neighbours = usages.of_uploaded(&TenantId::new("neighbour"), "webhook");
-        neighbours.called(Duration::from_millis(1));
+        let others = usages.of_uploaded(&TenantId::new("other"), "webhook");
+        others.called(Duration::from_millis(1));
         assert!(usages.figures().iter().any(|usage| usage.provider == "webhook" && usage.calls == 1));
     }
 

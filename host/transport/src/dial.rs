@@ -279,8 +279,8 @@ mod tests {
         }
         // They wait for the resolver: callers that leave do not make room for others of the same tenant.
         slow.iter().skip(100).for_each(tokio::task::JoinHandle::abort);
-        let neighbour = lookups.addresses(&TenantId::new("neighbour"), "push.example", 7).await;
-        assert_eq!(neighbour.unwrap(), [SocketAddr::from(([127, 0, 0, 1], 7))]);
+        let other = lookups.addresses(&TenantId::new("other"), "push.example", 7).await;
+        assert_eq!(other.unwrap(), [SocketAddr::from(([127, 0, 0, 1], 7))]);
         // The blocking threads that are left serve everything else.
         assert_eq!(tokio::task::spawn_blocking(|| 1).await.unwrap(), 1);
         assert_eq!(gate.waiting.load(Ordering::SeqCst), MOST_AT_ONCE / 4);

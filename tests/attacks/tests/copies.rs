@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 async fn growth<T>(harness: &Harness, attack: impl AsyncFn() -> T) -> u64 {
     harness.server.forget_peak();
     let before = harness.server.resident();
-    harness.neighbour.unharmed_by(async || attack().await).await;
+    harness.victim.unharmed_by(async || attack().await).await;
     harness.server.peak_resident().saturating_sub(before)
 }
 
@@ -87,7 +87,7 @@ async fn a_streams_header_is_not_copied_for_each_line_of_the_window() {
     harness.server.forget_peak();
     let before = harness.server.resident();
     let watched = async { tokio::join!(attack(), most_counted(&harness, 200)).1 };
-    let most = harness.neighbour.unharmed_by_one(watched).await;
+    let most = harness.victim.unharmed_by_one(watched).await;
     let growth = harness.server.peak_resident().saturating_sub(before);
     assert!(growth < 130 * MIB, "{} MiB", growth / MIB);
     // The copies are on the attacker's account: some, and 4 MiB of each stream at most.

@@ -41,7 +41,7 @@ async fn a_request_without_exactly_one_host_is_refused() {
             assert!(answer.contains("\"invalid_host\""), "{hosts:?}: {answer}");
         }
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     let pushes = || harness.simulator.received().iter().filter(|push| push.path.ends_with("00aa")).count();
     assert_eq!(pushes(), 0, "none of these was sent");
     // One Host is enough, and HTTP/1.0 may do without.
@@ -90,6 +90,6 @@ async fn a_version_that_sends_secrets_to_another_host_waits_for_a_confirmation()
     assert_eq!(refused["hosts"][0]["host"], elsewhere, "{refused}");
     succeeds(upload(&harness, "webhook_elsewhere", &["--confirm-hosts", elsewhere]));
     assert_eq!(version(&harness).await, "3");
-    harness.neighbour.push().await;
+    harness.victim.push().await;
     harness.server.assert_alive();
 }

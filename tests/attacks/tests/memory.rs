@@ -9,7 +9,7 @@ use crate::harness::{Harness, Manner, PushService, expect};
 const MIB: usize = 1 << 20;
 /// What there may be resident for each byte on the account: buffers that grow, and the allocator's.
 const FACTOR: u64 = 2;
-/// The same for what is on no account: the buffers of hundreds of connections, and the neighbour.
+/// The same for what is on no account: the buffers of hundreds of connections, and the victim.
 const OWN: u64 = 96 << 20;
 
 /// Processor time is not what these are about, and a build without optimizations takes much of it.
@@ -63,7 +63,7 @@ async fn large_answers_of_slow_push_services_are_on_their_tenants_account() {
             (send(&harness, "production", &targets, 5), send(&harness, "development", &targets, 5));
         join(expect(one, 200), expect(other, 200)).await
     };
-    let (one, other) = harness.neighbour.unharmed_by_one(attack).await;
+    let (one, other) = harness.victim.unharmed_by_one(attack).await;
     let growth = harness.server.peak_resident().saturating_sub(before);
     assert!(growth < FACTOR * (64 << 20) + OWN, "{} MiB", growth >> 20);
     for answer in [one, other] {
@@ -91,7 +91,7 @@ async fn dead_tokens_of_all_applications_take_a_quarter_of_their_tenants_memory(
             assert_eq!(answer["summary"]["unregistered"], 100, "{}", answer["results"][0]);
         }
     };
-    harness.neighbour.unharmed_by_one(attack).await;
+    harness.victim.unharmed_by_one(attack).await;
     let kept = on_account(&harness, "feedback").await;
     assert!((3 * MIB..=4 * MIB).contains(&kept), "{kept}");
     let growth = harness.server.peak_resident().saturating_sub(before);
@@ -125,7 +125,7 @@ async fn answers_that_are_kept_for_repeats_have_a_bound() {
             assert!(!repeat(call).await);
         }
     };
-    harness.neighbour.unharmed_by_one(attack).await;
+    harness.victim.unharmed_by_one(attack).await;
     let kept = on_account(&harness, "idempotency").await;
     assert!((MIB / 2..=MIB).contains(&kept), "{kept}");
     // The newest is known, and the oldest made room for it.

@@ -27,14 +27,15 @@ const FOREIGN: &[&[(&str, &str)]] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_cannot_send_through_anothers_application() {
     let mut harness = Harness::start("").await;
-    let body = json!({"application_id": "neighbours", "notification": {"body": "x"}, "targets": ["00aa"]});
+    let body =
+        json!({"application_id": "victim-application", "notification": {"body": "x"}, "targets": ["00aa"]});
     let attack = || async {
         for _ in 0..20 {
             let request = harness.attack(Method::POST, "/v1/notifications").json(&body);
             expect_error(request, 404, "application_not_found").await;
         }
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     assert!(harness.server.peak_resident() < 512 << 20);
     harness.server.assert_alive();
 }
@@ -294,7 +295,7 @@ async fn a_stream_ends_with_the_permission_that_opened_it() {
         }
     }
     assert_eq!(attackers_pushes(&harness), expected);
-    harness.neighbour.push().await;
+    harness.victim.push().await;
 }
 
 fn attackers_pushes(harness: &Harness) -> usize {

@@ -79,7 +79,7 @@ fn private(number: usize) -> String {
 async fn twenty_thousand_tokens_of_one_tenant_do_not_evict_anothers() {
     let mut harness = Harness::start("").await;
     prepare(&harness, "origins").await;
-    harness.neighbour.push().await;
+    harness.victim.push().await;
     let first = apns_tokens(&harness);
     assert_eq!(first.len(), 1);
     let flood = async || {
@@ -90,10 +90,10 @@ async fn twenty_thousand_tokens_of_one_tenant_do_not_evict_anothers() {
         }
         codes
     };
-    let codes = harness.neighbour.unharmed_by(flood).await;
+    let codes = harness.victim.unharmed_by(flood).await;
     assert!(codes.contains_key("limit_tokens"), "the attacker is refused: {codes:?}");
-    harness.neighbour.push().await;
-    assert_eq!(apns_tokens(&harness), first, "the neighbour's token is the same one");
+    harness.victim.push().await;
+    assert_eq!(apns_tokens(&harness), first, "the victim's token is the same one");
     harness.server.assert_alive();
 }
 
@@ -105,7 +105,7 @@ async fn ten_thousand_origins_of_one_tenant_leave_room_for_the_pushes_of_others(
     let flood = async || {
         let round = next(&rounds);
         let urls = (0..10_000).map(|number| format!("https://h{round}x{number}.invalid/"));
-        // Each key is a credential that the neighbour has not sent with before: it needs a peer of its own.
+        // Each key is a credential that the victim has not sent with before: it needs a peer of its own.
         let pushes = async {
             loop {
                 push_gcm(&harness, next(&keys)).await;
@@ -117,18 +117,18 @@ async fn ten_thousand_origins_of_one_tenant_leave_room_for_the_pushes_of_others(
             () = pushes => unreachable!("they go on until the flood is over"),
         }
     };
-    let codes = harness.neighbour.unharmed_by(flood).await;
+    let codes = harness.victim.unharmed_by(flood).await;
     // Nothing but the servers that are not there was in its way.
     assert!(!codes.keys().any(|code| code.starts_with("limit_")), "the flood was sent: {codes:?}");
     push_gcm(&harness, next(&keys)).await;
     harness.server.assert_alive();
 }
 
-/// Sends for the neighbour with a key that comes with the request.
+/// Sends for the victim with a key that comes with the request.
 async fn push_gcm(harness: &Harness, key: u32) {
     let form = [("device_token", "device"), ("data", r#"{"text":"hello"}"#)];
     let request = harness.server.client.post(harness.server.url("/send_notification"));
-    let request = request.bearer_auth(&harness.neighbour.api_key);
+    let request = request.bearer_auth(&harness.victim.api_key);
     let key = format!("key{key}");
     let response = request.form(&[&form[..], &[("gcm_api_key", &key)]].concat()).send().await.unwrap();
     let (status, text) = (response.status(), response.text().await.unwrap());
@@ -171,10 +171,10 @@ async fn slow_names_of_one_tenant_do_not_delay_registrations_of_another() {
         assert_eq!(codes.values().sum::<usize>(), 1_000, "{codes:?}");
         assert!(!codes.keys().any(|code| code.starts_with("limit_")), "the names were looked up: {codes:?}");
         // The lookups still wait for their answers, and a registration needs a thread that may block.
-        let registration = harness.register_apns(&harness.neighbour.api_key, "another");
+        let registration = harness.register_apns(&harness.victim.api_key, "another");
         tokio::time::timeout(LONG, registration).await.expect("the registration hangs");
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -199,7 +199,7 @@ async fn tenants_that_trickle_uploads_deny_them_to_nobody() {
     let upload = async {
         tokio::time::sleep(Duration::from_millis(1_000)).await;
         let request = harness.server.client.put(harness.server.url("/v1/providers/webhook"));
-        let request = request.bearer_auth(&harness.neighbour.api_key);
+        let request = request.bearer_auth(&harness.victim.api_key);
         expect(request.header("content-type", "application/wasm").body(component("webhook")), 200).await
     };
     tokio::select! {

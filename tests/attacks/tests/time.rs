@@ -31,7 +31,7 @@ async fn silent(harness: &Harness) -> tokio::task::JoinHandle<()> {
 /// Status and time-outs of one small request on a connection of its own.
 async fn status(harness: &Harness, path: &str) -> u16 {
     let url = harness.server.url(path);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = pushlet_test_support::http_client();
     client.get(url).send().await.unwrap().status().as_u16()
 }
 
@@ -53,7 +53,7 @@ async fn silent_http2_connections_do_not_shut_others_out() {
             timeout(PATIENT, connection).await.unwrap().unwrap();
         }
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -90,7 +90,7 @@ async fn connections_that_are_kept_alive_make_room() {
             let _ = timeout(PATIENT, connection.read_to_end(&mut rest)).await.expect("it stays open");
         }
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -120,7 +120,7 @@ async fn one_address_has_only_so_many_connections() {
         for _ in 0..8 {
             streams.push(waiting_stream(&harness, from_outside).await);
         }
-        // All of them are served before another one comes: eight, the one that asks, and the neighbour.
+        // All of them are served before another one comes: eight, the one that asks, and the victim.
         timeout(PATIENT, in_flight(&harness, |count| count >= 10.0)).await.unwrap();
         for _ in 0..8 {
             expect_error(ask(&here, from_outside), 503, "too_many_connections").await;
@@ -133,7 +133,7 @@ async fn one_address_has_only_so_many_connections() {
         timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
         expect(ask(&here, from_outside), 200).await;
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -152,7 +152,7 @@ async fn waiting_stream(harness: &Harness, address: SocketAddr) -> TcpStream {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_answers_when_every_place_is_taken_by_requests() {
     let mut harness = Harness::start("limits.connections = 4").await;
-    // The neighbour has one; streams that wait for their lines have the others.
+    // The victim has one; streams that wait for their lines have the others.
     let mut streams = Vec::new();
     for _ in 0..8 {
         streams.push(waiting_stream(&harness, harness.server.address).await);
@@ -204,12 +204,12 @@ async fn http2_answers_that_are_not_read_are_not_kept() {
         timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
         drop(unread);
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     assert!(harness.server.peak_resident() < 768 << 20, "{}", harness.server.peak_resident());
     harness.server.assert_alive();
 }
 
-/// Waits until no request but the one that asks, and the neighbour's, is in flight.
+/// Waits until no request but the one that asks, and the victim's, is in flight.
 async fn nothing_in_flight(harness: &Harness) {
     in_flight(harness, |count| count <= 2.0).await;
 }
@@ -252,7 +252,7 @@ async fn a_stream_whose_results_are_not_read_gives_its_place_back() {
         timeout(PATIENT, nothing_in_flight(&harness)).await.unwrap();
         drop(streams);
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -272,7 +272,7 @@ async fn informational_answers_without_end_end_the_exchange() {
         let responses = service.responses() - before;
         assert!((9..=MOST).contains(&responses), "{responses}");
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -285,7 +285,7 @@ async fn an_answer_that_is_read_too_slowly_ends() {
         let answers = timeout(PATIENT, futures_util::future::join_all(readers)).await.unwrap();
         assert!(answers.iter().all(|answers| *answers < PIPELINED), "{answers:?} of {PIPELINED}");
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -330,7 +330,7 @@ async fn blank_lines_do_not_keep_a_stream_that_has_not_begun() {
             .body(reqwest::Body::wrap_stream(lines));
         timeout(PATIENT, expect_error(request, 400, "request_timeout")).await.unwrap();
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     harness.server.assert_alive();
 }
 
@@ -349,7 +349,7 @@ async fn wrong_credentials_are_slowed_and_right_ones_work() {
         assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
         expect(harness.attack(Method::GET, "/v1/status"), 200).await;
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     assert!(harness.server.log().contains("peer=127.0.0.1"), "{}", harness.server.log());
     harness.server.assert_alive();
 }

@@ -71,7 +71,7 @@ async fn validate_only_signs_nothing() {
             assert_eq!(bad, None, "of {}", results.len());
         }
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     assert_eq!(metric(&harness, "pushlet_tokens_minted_total").await, before);
     assert!(harness.server.peak_resident() < MOST_MEMORY);
     harness.server.assert_alive();
@@ -94,7 +94,7 @@ async fn signatures_for_each_target_are_on_the_tenants_account() {
         assert_eq!(codes.iter().find(|code| !expected.contains(code)), None);
         assert!(codes.iter().any(|code| code.starts_with("limit_")), "most were not signed");
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     let usage = usage(&harness).await;
     assert!(usage["since_start"]["cpu_milliseconds"]["signing"].as_u64().unwrap() > 0, "{usage}");
     harness.server.assert_alive();
@@ -122,11 +122,11 @@ async fn key_derivation_is_on_the_tenants_account() {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         assert!(statuses.iter().all(|status| [400, 429, 503].contains(&status.as_u16())), "{statuses:?}");
-        // The neighbour's registration does not wait for any of these.
-        harness.register_apns(&harness.neighbour.api_key, "another").await;
+        // The victim's registration does not wait for any of these.
+        harness.register_apns(&harness.victim.api_key, "another").await;
         statuses.into_iter().any(|status| status == 429)
     };
-    assert!(harness.neighbour.unharmed_by(attack).await, "nothing was refused");
+    assert!(harness.victim.unharmed_by(attack).await, "nothing was refused");
     let usage = usage(&harness).await;
     assert!(usage["since_start"]["cpu_milliseconds"]["key_derivation"].as_u64().unwrap() > 0, "{usage}");
     harness.server.assert_alive();
@@ -162,7 +162,7 @@ async fn compiled_code_is_on_the_tenants_account() {
     let attack = || async {
         expect_error(upload(&harness, "guest", component("signer")), 429, "limit_memory_bytes").await;
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     assert_eq!(usage(&harness).await["memory_bytes"]["code"], code, "what was refused takes nothing");
     limit(512 << 20).await;
     assert_eq!(expect(through_webhook(&harness), 200).await["results"][0]["status"], "valid");
@@ -223,7 +223,7 @@ async fn large_bodies_are_parsed_on_the_tenants_account() {
             assert!([400, 413, 429, 503].contains(&status), "{status}");
         }
     };
-    harness.neighbour.unharmed_by(attack).await;
+    harness.victim.unharmed_by(attack).await;
     let usage = usage(&harness).await;
     assert!(usage["since_start"]["cpu_milliseconds"]["parsing"].as_u64().unwrap() > 0, "{usage}");
     assert!(harness.server.peak_resident() < MOST_MEMORY);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::guests::fixture::component;
-use crate::harness::{DEVICE, Directory, Pushlet, client, expect, pointing_at};
+use crate::harness::{DEVICE, Directory, Pushlet, expect, http_client, pointing_at};
 use crate::program::Program;
 use crate::upload::{Receiver, UploadFixture, result};
 
@@ -79,7 +79,7 @@ impl Unreached {
             + &both("fcm", &closed, &google);
         let toml = format!("delivery.retries = 0\ndelivery.connect_timeout = \"700ms\"\n{endpoints}");
         let program = Program::serve(&toml).await;
-        Self { program, simulator, closed, client: client(), _silent: silent, _directory: directory }
+        Self { program, simulator, closed, client: http_client(), _silent: silent, _directory: directory }
     }
 
     async fn register(&self, id: &str, environment: &str, provider: &str, credentials: Value) {

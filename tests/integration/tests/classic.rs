@@ -4,7 +4,7 @@ use pushlet_simulator::{Script, Service};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::harness::{DEVICE, Harness, client, expect, expect_error, wait_until};
+use crate::harness::{DEVICE, Harness, expect, expect_error, http_client, wait_until};
 
 const SEND: &str = "/send_notification";
 
@@ -229,7 +229,7 @@ async fn a_caller_that_goes_away_does_not_abort_its_push() {
     harness.simulator.script(Script { delay_ms: 300, ..Script::new(Service::Apns) }).unwrap();
     let form = [("device_token", DEVICE), ("alert", "x"), ("application_id", "app")];
     let impatient = std::time::Duration::from_millis(150);
-    let request = client().post(harness.server.url(SEND)).timeout(impatient).form(&form);
+    let request = http_client().post(harness.server.url(SEND)).timeout(impatient).form(&form);
     assert!(request.send().await.unwrap_err().is_timeout());
     wait_until("the push arrives", async || !harness.received(Service::Apns).is_empty()).await;
     assert_eq!(harness.received(Service::Apns)[0].status, 200);

@@ -9,7 +9,7 @@ use pushlet_api as http;
 use pushlet_gateway::Gateway;
 use pushlet_settings::{Config, ConfigLayers};
 use pushlet_simulator::{Options, Received, Service, Simulator};
-pub use pushlet_test_support::{Directory, LONGEST_WAIT, wait_for, wait_until};
+pub use pushlet_test_support::{Directory, LONGEST_WAIT, http_client, wait_for, wait_until};
 use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
@@ -125,7 +125,7 @@ impl Pushlet {
         let task = tokio::spawn(server.run(listener, async {
             let _ = stopped.await;
         }));
-        Self { address, client: client(), stop: Some(stop), task }
+        Self { address, client: http_client(), stop: Some(stop), task }
     }
 
     pub fn get(&self, path: &str) -> RequestBuilder {
@@ -158,13 +158,6 @@ impl Pushlet {
         drop(self.stop.take());
         self.task.await.unwrap();
     }
-}
-
-/// An HTTP client that shares nothing with the server under test.
-pub fn client() -> reqwest::Client {
-    // A second test in this process finds it installed.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 pub fn config(toml: &str) -> Config {

@@ -60,6 +60,8 @@ const CRATES: &[(&str, &[&str])] = &[
             "pushlet-sandbox",
             "pushlet-settings",
             "pushlet-simulator",
+            // For its tests.
+            "pushlet-test-support",
             "pushlet-transport",
         ],
     ),

@@ -33,10 +33,10 @@ async fn peers_that_a_tenant_keeps_busy_leave_room_for_the_others() {
         assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::TooManyPeers));
         let flood = transport.snapshot().iter().filter(|stats| stats.tenant.as_str() == "flood").count();
         assert!((50..=112).contains(&flood), "{flood}");
-        let neighbour = push(&transport, stuck("neighbour", protocol, 0, &silent.origin()));
-        until(|| transport.snapshot().iter().any(|stats| stats.tenant.as_str() == "neighbour")).await;
-        assert!(!neighbour.is_finished(), "it is on its way");
-        sends.iter().chain([&neighbour]).for_each(tokio::task::JoinHandle::abort);
+        let other = push(&transport, stuck("other", protocol, 0, &silent.origin()));
+        until(|| transport.snapshot().iter().any(|stats| stats.tenant.as_str() == "other")).await;
+        assert!(!other.is_finished(), "it is on its way");
+        sends.iter().chain([&other]).for_each(tokio::task::JoinHandle::abort);
     }
 }
 

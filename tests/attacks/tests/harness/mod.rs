@@ -1,8 +1,8 @@
-//! One server process, its simulated push services, and the two tenants: an attacker and a neighbour.
+//! One server process, its simulated push services, and the two tenants: an attacker and a victim.
 
-mod neighbour;
 mod push_service;
 mod server;
+mod victim;
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,9 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use neighbour::Neighbour;
 pub use push_service::{Manner, PushService};
 pub use server::{PROGRAM, Server};
+pub use victim::Victim;
 
 /// The operator's API key.
 pub const ADMIN: &str = "the-operators-own-key";
@@ -30,7 +30,7 @@ pub struct Harness {
     pub simulator: Simulator,
     /// The API key of the tenant `attacker`.
     pub attacker: String,
-    pub neighbour: Neighbour,
+    pub victim: Victim,
     pub directory: Directory,
     _alone: MutexGuard<'static, ()>,
 }
@@ -59,8 +59,8 @@ impl Harness {
         let toml = format!("admin.key = {ADMIN:?}\n{}{settings}\n", pointing_at(&simulator, roots));
         let server = Server::start_with(&toml, &directory, environment).await;
         let attacker = make_tenant(&server, "attacker").await;
-        let neighbour = Neighbour::new(&server, &simulator, make_tenant(&server, "neighbour").await).await;
-        Self { server, simulator, attacker, neighbour, directory, _alone: alone }
+        let victim = Victim::new(&server, &simulator, make_tenant(&server, "victim").await).await;
+        Self { server, simulator, attacker, victim, directory, _alone: alone }
     }
 
     /// A request of the attacker.

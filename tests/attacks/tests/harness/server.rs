@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pushlet_test_support::http_client;
+
 use super::{Directory, wait_for};
 
 /// The program under attack.
@@ -45,7 +47,7 @@ impl Server {
         let log = collect(BufReader::new(child.stderr.take().unwrap()));
         let address = tokio::time::timeout(LONGEST_START, listening(&mut child, &log)).await;
         let address = address.unwrap_or_else(|_| panic!("it does not listen: {}", log.lock().unwrap()));
-        Self { child, log, address, client: client() }
+        Self { child, log, address, client: http_client() }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -97,13 +99,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// An HTTP client that shares nothing with the server.
-fn client() -> reqwest::Client {
-    // A second test in this process finds it installed.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 fn collect(stderr: impl std::io::BufRead + Send + 'static) -> Arc<Mutex<String>> {

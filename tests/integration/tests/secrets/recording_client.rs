@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
-use crate::harness::client;
 use crate::program::Program;
+use pushlet_test_support::http_client;
 
 pub struct RecordingClient {
     client: Client,
@@ -19,7 +19,12 @@ pub struct RecordingClient {
 
 impl RecordingClient {
     pub fn new(program: &Program) -> Self {
-        Self { client: client(), base: program.base.clone(), routes: BTreeSet::new(), transcript: Vec::new() }
+        Self {
+            client: http_client(),
+            base: program.base.clone(),
+            routes: BTreeSet::new(),
+            transcript: Vec::new(),
+        }
     }
 
     /// A request of this route, at this path and query.

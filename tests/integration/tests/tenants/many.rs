@@ -7,7 +7,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::{ADMIN, with_operator};
-use crate::harness::{client, expect};
+use crate::harness::{expect, http_client};
 use crate::program::Program;
 
 const TENANTS: usize = 1000;
@@ -48,13 +48,13 @@ async fn a_thousand_tenants_fit_and_an_idle_one_costs_no_thread_and_no_socket() 
     let empty = program.resident();
     {
         // Whatever the first of its kind starts is not the price of one.
-        let client = client();
+        let client = http_client();
         move_in(&client, &program, 0).await;
     }
     tokio::time::sleep(Duration::from_secs(12)).await;
     let (threads, files) = (program.threads(), program.files());
     {
-        let client = client();
+        let client = http_client();
         for number in 1..TENANTS {
             move_in(&client, &program, number).await;
         }

@@ -9,30 +9,30 @@ use serde_json::{Value, json};
 
 use super::{DEVICE, Server, expect, register_apns};
 
-const APPLICATION: &str = "neighbours";
+const APPLICATION: &str = "victim-application";
 /// Pushes for the median of a quiet moment.
 const QUIET: usize = 60;
 /// How often an attack is repeated before its effect counts as its own, not as the machine's: some rounds are so short
 /// that what the test before left behind lasts for several.
 const ROUNDS: usize = 20;
-/// Most of the neighbour's median beside the attacker, in terms of its quiet one.
+/// Most of the victim's median beside the attacker, in terms of its quiet one.
 const RATIO: f64 = 1.5;
 /// What two processes that share two cores with the server cost each push, whatever the server does.
 const NOISE: Duration = Duration::from_millis(5);
 
-pub struct Neighbour {
+pub struct Victim {
     client: reqwest::Client,
     url: String,
     pub api_key: String,
 }
 
-impl Neighbour {
+impl Victim {
     pub async fn new(server: &Server, simulator: &Simulator, api_key: String) -> Self {
         register_apns(server, simulator, &api_key, APPLICATION).await;
-        let neighbour = Self { client: server.client.clone(), url: server.url("/v1/notifications"), api_key };
+        let victim = Self { client: server.client.clone(), url: server.url("/v1/notifications"), api_key };
         // Connections, tokens and instances are there afterwards.
-        neighbour.median(10).await;
-        neighbour
+        victim.median(10).await;
+        victim
     }
 
     /// Sends one push, which must be delivered; returns how long it took.
@@ -70,7 +70,7 @@ impl Neighbour {
             if beside <= quiet.mul_f64(RATIO) + NOISE {
                 return result;
             }
-            assert!(figures.len() < ROUNDS, "the neighbour's median suffers: {figures:#?}");
+            assert!(figures.len() < ROUNDS, "the victim's median suffers: {figures:#?}");
         }
     }
 
@@ -79,14 +79,11 @@ impl Neighbour {
         let quiet = self.median(QUIET).await;
         let (result, beside) = self.beside(attack).await;
         let most = quiet.mul_f64(RATIO) + NOISE;
-        assert!(
-            beside <= most,
-            "the neighbour's median suffers: {quiet:?} alone, {beside:?} beside the attack"
-        );
+        assert!(beside <= most, "the victim's median suffers: {quiet:?} alone, {beside:?} beside the attack");
         result
     }
 
-    /// Runs the attack to its end, with the median of the neighbour's pushes meanwhile.
+    /// Runs the attack to its end, with the median of the victim's pushes meanwhile.
     async fn beside<T>(&self, attack: impl Future<Output = T>) -> (T, Duration) {
         let (mut times, is_over) = (Vec::new(), Cell::new(false));
         let attack = async {
