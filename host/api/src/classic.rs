@@ -19,7 +19,8 @@ use crate::in_flight::{InFlightPermit, detached};
 use crate::openapi::schemas::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
 use crate::response::{self, ErrorResponse};
 use pushlet_gateway::{
-    DeadToken, DeliveryResult, Duplicates, Fate, FeedbackRead, Fields, Registration, Report, Send, Via, utc,
+    DeadToken, DeliveryResult, Duplicates, FeedbackRead, Fields, IndexedResult, Registration, Send,
+    SendReport, Via, utc,
 };
 use pushlet_model::contract::Target;
 use pushlet_model::error::{Error, Kind};
@@ -135,7 +136,7 @@ async fn send(
     let gateway = api.gateway;
     let report = detached(permit, async move { gateway.send(&tenant, send).await }).await;
     let mut results = report.iter().flat_map(|report| &report.results);
-    let arrived = results.any(|result| result.fate.may_have_been_delivered());
+    let arrived = results.any(|result| result.result.may_have_been_delivered());
     let mut response = response_to(report, asks_for_gcm).unwrap_or_else(response::error);
     if arrived {
         response.extensions_mut().insert(MayHaveBeenDelivered);
@@ -248,15 +249,17 @@ fn via(
     }
 }
 
-fn response_to(report: Result<Report, Error>, asks_for_gcm: bool) -> Result<Response, Error> {
+fn response_to(report: Result<SendReport, Error>, asks_for_gcm: bool) -> Result<Response, Error> {
     let report = report.map_err(|error| in_gcm_terms(error, asks_for_gcm))?;
     let as_gcm = asks_for_gcm || report.provider == GCM;
-    let Some(DeliveryResult { fate, attempts, .. }) = report.results.into_iter().next() else {
+    let Some(IndexedResult { result, attempts, .. }) = report.results.into_iter().next() else {
         return Err(Error::internal("the gateway returned no result"));
     };
-    let native = report.native.filter(|_| as_gcm && matches!(fate, Fate::Settled(_) | Fate::Valid));
-    let response = if matches!(fate, Fate::Valid) { "valid" } else { "ok" };
-    let verdict = fate.into_error(&report.provider);
+    let native = report
+        .native
+        .filter(|_| as_gcm && matches!(result, DeliveryResult::Settled(_) | DeliveryResult::Valid));
+    let response = if matches!(result, DeliveryResult::Valid) { "valid" } else { "ok" };
+    let verdict = result.into_error(&report.provider);
     let verdict = verdict.map_err(|error| in_gcm_terms(after_attempts(error, attempts), as_gcm));
     match (verdict, native) {
         (_, Some(native)) => Ok(response::raw_json(StatusCode::OK, native)),

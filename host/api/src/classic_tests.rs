@@ -18,7 +18,7 @@ async fn form(text: &str) -> Form {
 }
 
 /// The answer to a send that ended with `report`.
-async fn answer_to(text: &str, report: Result<Report, Error>) -> Got {
+async fn answer_to(text: &str, report: Result<SendReport, Error>) -> Got {
     let send = send_from(form(text).await, |_| None).unwrap();
     let response = response_to(report, send.provider.as_deref() == Some(GCM));
     got(response.unwrap_or_else(response::error)).await
@@ -41,13 +41,13 @@ async fn asked(text: &str) -> (String, Option<String>, String, Vec<(String, Stri
     (via, send.provider, token.clone(), fields)
 }
 
-fn report_of(provider: &str, disposition: Disposition) -> Report {
+fn report_of(provider: &str, disposition: Disposition) -> SendReport {
     let outcome =
         Outcome { disposition, id: None, code: None, message: None, connection: ConnectionHint::Keep };
-    Report {
+    SendReport {
         provider: provider.into(),
         targets: Vec::new().into(),
-        results: vec![DeliveryResult { index: 0, fate: Fate::Settled(outcome), attempts: 1 }],
+        results: vec![IndexedResult { index: 0, result: DeliveryResult::Settled(outcome), attempts: 1 }],
         native: None,
     }
 }
@@ -121,7 +121,8 @@ async fn apns_says_ok() {
 #[tokio::test]
 async fn the_services_own_answer_is_for_gcm_callers_only() {
     let native = || Some(r#"{"multicast_id":108,"success":1,"x":1.50}"#.to_owned());
-    let report = |provider| Ok(Report { native: native(), ..report_of(provider, Disposition::Delivered) });
+    let report =
+        |provider| Ok(SendReport { native: native(), ..report_of(provider, Disposition::Delivered) });
     for (form, provider) in
         [(GCM_SEND, "gcm"), (APNS, "gcm"), ("type=gcm&application_id=app&device_token=t", "fcm")]
     {
@@ -135,7 +136,7 @@ async fn the_services_own_answer_is_for_gcm_callers_only() {
     }
     let got = answer_to(APNS, report("fcm")).await;
     assert_eq!((got.status, got.body), (200, json!({"response": "ok"})));
-    let dead = Report { native: native(), ..report_of("gcm", Disposition::Unregistered(None)) };
+    let dead = SendReport { native: native(), ..report_of("gcm", Disposition::Unregistered(None)) };
     assert_eq!(answer_to(GCM_SEND, Ok(dead)).await.body["multicast_id"], 108);
 }
 
@@ -157,8 +158,8 @@ async fn rejected_credentials_are_told_in_the_readmes_words_to_gcm_callers() {
 #[tokio::test]
 async fn failures_keep_their_status_whoever_asks() {
     let lost = || Error::new(Kind::TimedOut, "unknown", "no answer in time");
-    let failed = Report {
-        results: vec![DeliveryResult { index: 0, fate: Fate::Failed(lost()), attempts: 1 }],
+    let failed = SendReport {
+        results: vec![IndexedResult { index: 0, result: DeliveryResult::Failed(lost()), attempts: 1 }],
         native: Some("{}".into()),
         ..report_of("gcm", Disposition::Delivered)
     };
@@ -172,7 +173,7 @@ async fn failures_keep_their_status_whoever_asks() {
     let unknown = Error::field("application_not_found", "application_id", "no");
     let got = answer_to(APNS, Err(Error { kind: Kind::NotFound, ..unknown })).await;
     assert_eq!((got.status, got.body), (404, json!({"error": "application_not_found", "message": "no"})));
-    let none = Report { results: Vec::new(), ..report_of("apns", Disposition::Delivered) };
+    let none = SendReport { results: Vec::new(), ..report_of("apns", Disposition::Delivered) };
     assert_eq!(answer_to(APNS, Ok(none)).await.error(), (500, "unexpected_error"));
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::delivery::{Delivery, SendOptions, shown};
 use crate::exchange::{RawExchange, no_answer};
 use crate::gateway::{Gateway, provider_of};
-use crate::result::Fate;
+use crate::result::DeliveryResult;
 use pushlet_model::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
 use pushlet_model::contract::{ConnectionHint, Context, Disposition};
 use pushlet_model::error::{Error, Kind};
@@ -67,7 +67,7 @@ impl Gateway {
         let purpose = SendOptions { payer, native: false, validate_only: false };
         let delivery = Delivery::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
         let done = delivery?.perform(collection, &operation, deadline).await;
-        done.map_err(|fate| match fate.into_error(&name) {
+        done.map_err(|result| match result.into_error(&name) {
             Err(error) => error,
             Ok(()) => Error::internal("a failure that is none"),
         })
@@ -81,15 +81,15 @@ impl Delivery {
         collection: &Collection,
         operation: &Operation,
         deadline: Instant,
-    ) -> Result<CollectionItems, Box<Fate>> {
-        let (fate, new_token) = match self.attempt_operation(collection, operation, deadline).await {
+    ) -> Result<CollectionItems, Box<DeliveryResult>> {
+        let (result, new_token) = match self.attempt_operation(collection, operation, deadline).await {
             Ok(items) => return Ok(items),
             Err(failed) => failed,
         };
         if !new_token {
-            return Err(fate);
+            return Err(result);
         }
-        self.attempt_operation(collection, operation, deadline).await.map_err(|(fate, _)| fate)
+        self.attempt_operation(collection, operation, deadline).await.map_err(|(result, _)| result)
     }
 
     /// One request and its answer. The error says too whether a new token is to be had.
@@ -98,8 +98,8 @@ impl Delivery {
         collection: &Collection,
         operation: &Operation,
         deadline: Instant,
-    ) -> Result<CollectionItems, (Box<Fate>, bool)> {
-        let failed = |error: Error| (Box::new(Fate::Failed(error)), false);
+    ) -> Result<CollectionItems, (Box<DeliveryResult>, bool)> {
+        let failed = |error: Error| (Box::new(DeliveryResult::Failed(error)), false);
         let mut entropy = vec![0; self.provider.manifest().entropy as usize];
         SystemRandom::new().fill(&mut entropy).map_err(|_| failed(Error::internal("no randomness")))?;
         let context = Context::at(SystemTime::now(), entropy);
@@ -118,7 +118,7 @@ impl Delivery {
                 return Err((Box::new(no_answer(&error, false)), false));
             }
             Ok(RawExchange::Withheld) => return Err(failed(Error::internal("a request was withheld"))),
-            Err(fate) => return Err((fate, false)),
+            Err(result) => return Err((result, false)),
         };
         let transport::Response { status, headers, body, connection, .. } = response;
         let response = Response { status, headers: shown(&headers), body: body.into() };
@@ -129,7 +129,7 @@ impl Delivery {
             instances.decode_operation(&context, record, &call.collection, &operation, &response)
         };
         let decoded = self.instances.run(decode).await;
-        let lost = |error: ProviderError| (Box::new(Fate::Lost(error.into())), false);
+        let lost = |error: ProviderError| (Box::new(DeliveryResult::Lost(error.into())), false);
         let outcome = match decoded.map_err(lost)? {
             Ok(items) => return Ok(items),
             Err(outcome) => outcome,
@@ -138,11 +138,13 @@ impl Delivery {
             connection.close_after_use();
         }
         let new_token = self.record_refusal(std::slice::from_ref(&outcome), token);
-        let fate = match outcome.disposition {
-            Disposition::Unregistered(_) => Fate::Failed(no_item(outcome.code.as_deref(), collection)),
-            _ => Fate::Settled(outcome),
+        let result = match outcome.disposition {
+            Disposition::Unregistered(_) => {
+                DeliveryResult::Failed(no_item(outcome.code.as_deref(), collection))
+            }
+            _ => DeliveryResult::Settled(outcome),
         };
-        Err((Box::new(fate), new_token))
+        Err((Box::new(result), new_token))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::meters::DeliveryCounters;
-use crate::result::{DeliveryResult, Fate, deadline_exceeded};
+use crate::result::{DeliveryResult, IndexedResult, deadline_exceeded};
 use pushlet_model::contract::codec::{Answer, Reply, Response};
 use pushlet_model::contract::{Context, Disposition, Notification, Outcome, Target};
 use pushlet_model::error::{Error, Kind};
@@ -84,17 +84,18 @@ pub(crate) struct EncodedRequest {
     pub exchange: Exchange,
 }
 
-/// What an exchange came to.
+/// The results of a send, a batch or an exchange.
 pub(crate) struct BatchResults {
-    /// With the numbers of the targets as the caller counts them.
-    pub results: Vec<DeliveryResult>,
+    pub results: Vec<IndexedResult>,
+    /// The service's own answer, if it was requested and there is one: a JSON text.
     pub native: Option<String>,
 }
 
-/// What one try came to.
+/// The results of one try: one per target that the exchange covers.
 pub(crate) struct ExchangeResult {
-    pub fates: Vec<Fate>,
+    pub results: Vec<DeliveryResult>,
     pub native: Option<String>,
+    /// The token was refused, and a new one can be had.
     pub new_token: bool,
 }
 
@@ -103,11 +104,11 @@ impl Batch {
         &self.all[self.range.clone()]
     }
 
-    /// What became of a target, given what the service said.
-    pub(crate) fn fate(&self, outcome: Outcome) -> Fate {
+    /// Returns the result of a target for which the provider reported this outcome.
+    pub(crate) fn result(&self, outcome: Outcome) -> DeliveryResult {
         match outcome.disposition {
-            Disposition::Delivered | Disposition::Replaced(_) if self.only_checked => Fate::Valid,
-            _ => Fate::Settled(outcome),
+            Disposition::Delivered | Disposition::Replaced(_) if self.only_checked => DeliveryResult::Valid,
+            _ => DeliveryResult::Settled(outcome),
         }
     }
 }
@@ -186,11 +187,11 @@ impl Delivery {
         &self,
         batch: &Arc<Batch>,
         indices: &[usize],
-    ) -> (Vec<EncodedRequest>, Vec<(usize, Fate)>) {
+    ) -> (Vec<EncodedRequest>, Vec<(usize, DeliveryResult)>) {
         // The batches before this one may have taken all the time there was.
         if Instant::now() >= batch.deadline {
-            let fate = Fate::Failed(deadline_exceeded());
-            return (Vec::new(), indices.iter().map(|&index| (index, fate.clone())).collect());
+            let result = DeliveryResult::Failed(deadline_exceeded());
+            return (Vec::new(), indices.iter().map(|&index| (index, result.clone())).collect());
         }
         // The first try is for all of them, which are only lent; a repeat is for some.
         let again = indices.len() < batch.targets().len();
@@ -208,8 +209,8 @@ impl Delivery {
         let prepared = match self.instances.run(encode).await {
             Ok(prepared) => prepared,
             Err(error) => {
-                let fate = Fate::Failed(error.into());
-                return (Vec::new(), indices.iter().map(|&index| (index, fate.clone())).collect());
+                let result = DeliveryResult::Failed(error.into());
+                return (Vec::new(), indices.iter().map(|&index| (index, result.clone())).collect());
             }
         };
         let messages: Vec<Arc<Message>> = prepared.messages.into_iter().map(Arc::new).collect();
@@ -220,8 +221,8 @@ impl Delivery {
             exchange,
         });
         let refused = prepared.refusals.into_iter().flat_map(|(covers, rejection)| {
-            let fate = Fate::Failed(rejection.into());
-            own(&covers).into_iter().map(move |index| (index, fate.clone()))
+            let result = DeliveryResult::Failed(rejection.into());
+            own(&covers).into_iter().map(move |index| (index, result.clone()))
         });
         (work.collect(), refused.collect())
     }

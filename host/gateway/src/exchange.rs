@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::authorization::{self, RequestAuthorization};
 use crate::delivery::{Batch, Delivery, EncodedRequest, ExchangeResult};
-use crate::result::{Fate, deadline_exceeded, unknown};
+use crate::result::{DeliveryResult, deadline_exceeded, unknown};
 use pushlet_credential::{self as credential, ClockReading, TokenHandle, TokenTrust};
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
 use pushlet_model::error::{Error, Kind};
@@ -34,18 +34,18 @@ impl Delivery {
     pub(crate) async fn attempt(&self, batch: &Batch, work: &EncodedRequest) -> ExchangeResult {
         match self.exchange(batch, work).await {
             Ok(attempt) => attempt,
-            Err(fate) => {
-                ExchangeResult { fates: vec![*fate; work.covers.len()], native: None, new_token: false }
+            Err(result) => {
+                ExchangeResult { results: vec![*result; work.covers.len()], native: None, new_token: false }
             }
         }
     }
 
-    /// One request and its answer. An error is the fate of all targets.
+    /// One request and its answer. An error is the result of all targets.
     pub(crate) async fn exchange(
         &self,
         batch: &Batch,
         work: &EncodedRequest,
-    ) -> Result<ExchangeResult, Box<Fate>> {
+    ) -> Result<ExchangeResult, Box<DeliveryResult>> {
         let (response, token) = match self.wire(&work.message, &work.exchange, batch.deadline).await? {
             RawExchange::Answered(response, token) => (response, token),
             RawExchange::Unanswered(error, token) => {
@@ -55,19 +55,19 @@ impl Delivery {
                 return turned_away.ok_or_else(|| Box::new(no_answer(&error, by_target)));
             }
             RawExchange::Withheld => {
-                let fates = vec![Fate::Valid; work.covers.len()];
-                return Ok(ExchangeResult { fates, native: None, new_token: false });
+                let results = vec![DeliveryResult::Valid; work.covers.len()];
+                return Ok(ExchangeResult { results, native: None, new_token: false });
             }
         };
         let transport::Response { status, headers, body, connection, .. } = response;
         let reply = self.decode(batch, work, status, &headers, body.into()).await;
-        let reply = reply.map_err(|error| Box::new(Fate::Lost(error)))?;
+        let reply = reply.map_err(|error| Box::new(DeliveryResult::Lost(error)))?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
         }
         let new_token = self.record_refusal(&reply.outcomes, token);
         Ok(ExchangeResult {
-            fates: reply.outcomes.into_iter().map(|outcome| batch.fate(outcome)).collect(),
+            results: reply.outcomes.into_iter().map(|outcome| batch.result(outcome)).collect(),
             native: reply.native,
             new_token,
         })
@@ -79,8 +79,8 @@ impl Delivery {
         message: &Message,
         exchange: &Exchange,
         deadline: Instant,
-    ) -> Result<RawExchange, Box<Fate>> {
-        let failed = |error: Error| Box::new(Fate::Failed(error));
+    ) -> Result<RawExchange, Box<DeliveryResult>> {
+        let failed = |error: Error| Box::new(DeliveryResult::Failed(error));
         let destinations = &self.gateway.0.destinations;
         let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
         let destination = destination.map_err(failed)?;
@@ -146,7 +146,7 @@ impl Delivery {
         let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
         reply.outcomes.iter().all(refused).then(|| ExchangeResult {
             new_token: self.record_refusal(&reply.outcomes, token),
-            fates: reply.outcomes.into_iter().map(Fate::Settled).collect(),
+            results: reply.outcomes.into_iter().map(DeliveryResult::Settled).collect(),
             native: None,
         })
     }
@@ -227,11 +227,11 @@ impl TokenTrust for Delivery {
 }
 
 /// A send that got no answer. `by_target`: the target named where it goes, not the provider.
-pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> Fate {
+pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> DeliveryResult {
     let inner = error.to_string();
     if error.delivery == transport::RequestState::Unknown {
         tracing::info!(cause = inner, "outcome unknown");
-        return Fate::Settled(unknown(match error.cause {
+        return DeliveryResult::Settled(unknown(match error.cause {
             FailureCause::OutOfMemory => {
                 "there is no memory left for the response (limit memory_bytes); it may or may not have been delivered"
             }
@@ -259,7 +259,7 @@ pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> Fate {
             (Kind::TimedOut, "deadline_exceeded", message.into())
         }
         FailureCause::Deadline => {
-            return Fate::Failed(deadline_exceeded().after(error.retry_after).caused_by(inner));
+            return DeliveryResult::Failed(deadline_exceeded().after(error.retry_after).caused_by(inner));
         }
         FailureCause::ForbiddenAddress if by_target => {
             (Kind::Invalid, "forbidden_address", "the target is not on the public internet".into())
@@ -269,10 +269,10 @@ pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> Fate {
                            only an endpoint that the operator configured may have a private address";
             (Kind::Provider, "provider_forbidden_address", message.into())
         }
-        FailureCause::InvalidRequest => return Fate::Failed(Error::internal(inner)),
+        FailureCause::InvalidRequest => return DeliveryResult::Failed(Error::internal(inner)),
         _ => (Kind::Unreachable, "vendor_unreachable", unreached("")),
     };
-    Fate::Failed(Error::new(kind, code, message).after(error.retry_after).caused_by(inner))
+    DeliveryResult::Failed(Error::new(kind, code, message).after(error.retry_after).caused_by(inner))
 }
 
 /// An exchange that could not be authenticated.

@@ -38,7 +38,7 @@ async fn guarded() -> SendError {
 async fn a_private_address_is_the_fault_of_who_named_it() {
     let error = guarded().await;
     let failed = |by_target| match no_answer(&error, by_target) {
-        Fate::Failed(error) => (error.kind, error.code.into_owned()),
+        DeliveryResult::Failed(error) => (error.kind, error.code.into_owned()),
         other => panic!("{other:?}"),
     };
     assert_eq!(failed(true), (Kind::Invalid, "forbidden_address".to_owned()));

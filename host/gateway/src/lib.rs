@@ -51,8 +51,8 @@ pub use gateway::{Described, Gateway};
 pub use meters::RecentFailure;
 pub use pushlet_registry::{AnswerStore, DeadToken, StoredAnswer};
 pub use registration::Registration;
-pub use result::{DeliveryResult, Fate, Status, utc};
-pub use send::{Fields, Report, Send, Via};
+pub use result::{DeliveryResult, IndexedResult, Status, utc};
+pub use send::{Fields, Send, SendReport, Via};
 pub use stats::{LimitGauge, Readiness, TenantStatus};
 pub use stream::{Line, Shared, Stop, Stream, Targets};
 pub use uploads::{

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::result::{Fate, Status};
+use crate::result::{DeliveryResult, Status};
 use pushlet_model::contract::{Outcome, Target, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
@@ -58,10 +58,10 @@ impl DeliveryCounters {
         }
     }
 
-    /// The final fate of a target.
-    pub fn settled(&self, target: &Target, fate: &Fate) {
-        self.meter.count(fate.status());
-        self.failures.record(&self.application, &self.provider, target, fate);
+    /// The final result of a target.
+    pub fn settled(&self, target: &Target, result: &DeliveryResult) {
+        self.meter.count(result.status());
+        self.failures.record(&self.application, &self.provider, target, result);
     }
 
     /// A push service answered, so long after the request was made; it waited for its place meanwhile.
@@ -294,16 +294,24 @@ impl RecentFailures {
 }
 
 impl FailureRing {
-    /// Notes the fate if it is a failure; the oldest one goes.
-    pub fn record(&self, application: &Arc<str>, provider: &Arc<str>, target: &Target, fate: &Fate) {
-        let status = fate.status();
+    /// Notes the result if it is a failure; the oldest one goes.
+    pub fn record(
+        &self,
+        application: &Arc<str>,
+        provider: &Arc<str>,
+        target: &Target,
+        result: &DeliveryResult,
+    ) {
+        let status = result.status();
         if status.is_good() {
             return;
         }
-        let (code, message) = match fate {
-            Fate::Settled(Outcome { code, message, .. }) => (code.as_deref(), message.as_deref()),
-            Fate::Failed(error) | Fate::Lost(error) => (Some(&*error.code), Some(&*error.message)),
-            Fate::Valid | Fate::Duplicate(_) => (None, None),
+        let (code, message) = match result {
+            DeliveryResult::Settled(Outcome { code, message, .. }) => (code.as_deref(), message.as_deref()),
+            DeliveryResult::Failed(error) | DeliveryResult::Lost(error) => {
+                (Some(&*error.code), Some(&*error.message))
+            }
+            DeliveryResult::Valid | DeliveryResult::Duplicate(_) => (None, None),
         };
         let failure = RecentFailure {
             at: unix_milliseconds(SystemTime::now()) / 1000,

@@ -74,8 +74,8 @@ fn the_newest_failures_are_kept_and_successes_are_not() {
     for number in 0..=KEPT {
         let error = Error::new(Kind::Invalid, format!("code_{number}"), "x".repeat(1000));
         let target = Target::Device("0123456789abcdef".into());
-        ring.record(&application, &provider, &target, &Fate::Failed(error));
-        ring.record(&application, &provider, &target, &Fate::Valid);
+        ring.record(&application, &provider, &target, &DeliveryResult::Failed(error));
+        ring.record(&application, &provider, &target, &DeliveryResult::Valid);
     }
     let kept = recent.of(&TenantId::new("acme")).list();
     assert_eq!(kept.len(), KEPT);

@@ -13,7 +13,7 @@ use pushlet_model::error::{Error, Kind};
 
 /// What became of one target.
 #[derive(Debug, Clone)]
-pub enum Fate {
+pub enum DeliveryResult {
     /// The service answered and the provider read the answer; or it was sent and no answer came
     /// (`Disposition::Unknown`).
     Settled(Outcome),
@@ -28,20 +28,20 @@ pub enum Fate {
     Duplicate(usize),
 }
 
-/// The result of one target.
+/// The result of one target of a send or a stream, with the target's place in it.
 #[derive(Debug, Clone)]
-pub struct DeliveryResult {
+pub struct IndexedResult {
     /// Counts the targets of the send, or the lines of the stream, from 0.
     pub index: usize,
-    pub fate: Fate,
+    pub result: DeliveryResult,
     /// How many times it was tried; 0: it did not get that far.
     pub attempts: u32,
 }
 
-impl DeliveryResult {
+impl IndexedResult {
     /// The result of a target that was never tried.
-    pub fn untried(index: usize, fate: Fate) -> Self {
-        Self { index, fate, attempts: 0 }
+    pub fn untried(index: usize, result: DeliveryResult) -> Self {
+        Self { index, result, attempts: 0 }
     }
 }
 
@@ -109,7 +109,7 @@ impl Status {
     }
 }
 
-impl Fate {
+impl DeliveryResult {
     pub fn status(&self) -> Status {
         match self {
             Self::Settled(outcome) => settled(outcome),

@@ -11,7 +11,7 @@ fn settled(disposition: Disposition, code: Option<&str>, message: Option<&str>) 
         message: message.map(str::to_owned),
         connection: ConnectionHint::Keep,
     };
-    Fate::Settled(outcome).into_error("apns")
+    DeliveryResult::Settled(outcome).into_error("apns")
 }
 
 /// Kind, code and seconds to wait of the error for a target that was not reached.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, ExchangeResult};
-use crate::result::{DeliveryResult, Fate, unknown};
+use crate::result::{DeliveryResult, IndexedResult, unknown};
 use pushlet_model::contract::{CredentialFault, Disposition, Outcome, Throttle};
 use pushlet_model::error::Kind;
 
@@ -46,7 +46,7 @@ impl RetryState {
         }
     }
 
-    /// Notes what a try came to. True: every target has its final fate.
+    /// Notes what a try came to. True: every target has its final result.
     pub fn record(
         &mut self,
         delivery: &Delivery,
@@ -63,41 +63,41 @@ impl RetryState {
             random: rand::random(),
         };
         self.renewed |= attempt.new_token;
-        self.settled.results.reserve(attempt.fates.len());
-        for (index, fate) in work.covers.into_iter().zip(attempt.fates) {
-            let pause = pause(&fate, conditions).and_then(|wait| Instant::now().checked_add(wait));
+        self.settled.results.reserve(attempt.results.len());
+        for (index, result) in work.covers.into_iter().zip(attempt.results) {
+            let pause = pause(&result, conditions).and_then(|wait| Instant::now().checked_add(wait));
             match pause.filter(|until| *until < batch.deadline) {
                 Some(until) => {
                     self.resume = self.resume.max(until);
-                    if is_unknown(&fate) {
+                    if is_unknown(&result) {
                         self.perhaps_reached.insert(index);
                     }
                     self.again.push(index);
                 }
                 None => {
-                    let fate = with_retry_hint(fate, self.perhaps_reached.contains(&index), conditions);
-                    self.settled.results.push(DeliveryResult { index, fate, attempts: self.retries + 1 });
+                    let result = with_retry_hint(result, self.perhaps_reached.contains(&index), conditions);
+                    self.settled.results.push(IndexedResult { index, result, attempts: self.retries + 1 });
                 }
             }
         }
         self.again.is_empty()
     }
 
-    /// Tries again what is left, until every target has its final fate.
+    /// Tries again what is left, until every target has its final result.
     pub async fn go_on(&mut self, delivery: &Delivery, batch: &Arc<Batch>) {
         while !self.again.is_empty() {
             tokio::time::sleep_until(self.resume).await;
             self.retries += 1;
             let again = std::mem::take(&mut self.again);
             let (pending, refused) = delivery.encode(batch, &again).await;
-            let as_known = |index, fate| match self.perhaps_reached.contains(&index) {
-                true => after_unknown(fate),
-                false => fate,
+            let as_known = |index, result| match self.perhaps_reached.contains(&index) {
+                true => after_unknown(result),
+                false => result,
             };
             // The tries before this one, which was not made.
             let attempts = self.retries;
-            let refused = refused.into_iter().map(|(index, fate)| (index, as_known(index, fate)));
-            let results = refused.map(|(index, fate)| DeliveryResult { index, fate, attempts });
+            let refused = refused.into_iter().map(|(index, result)| (index, as_known(index, result)));
+            let results = refused.map(|(index, result)| IndexedResult { index, result, attempts });
             self.settled.results.extend(results);
             self.resume = Instant::now();
             for work in pending {
@@ -112,7 +112,7 @@ impl RetryState {
     }
 }
 
-/// What the decision depends on beside the fate.
+/// What the decision depends on beside the result.
 #[derive(Debug, Clone, Copy)]
 struct RetryConditions {
     /// Tries so far, after the first.
@@ -127,14 +127,14 @@ struct RetryConditions {
     pub random: f64,
 }
 
-/// How long to wait before the next try; None: this fate is final.
-fn pause(fate: &Fate, conditions: RetryConditions) -> Option<Duration> {
+/// How long to wait before the next try; None: this result is final.
+fn pause(result: &DeliveryResult, conditions: RetryConditions) -> Option<Duration> {
     if conditions.retries >= conditions.most_retries {
         return None;
     }
     let backoff = || backoff(conditions);
-    match fate {
-        Fate::Settled(outcome) => match &outcome.disposition {
+    match result {
+        DeliveryResult::Settled(outcome) => match &outcome.disposition {
             Disposition::Throttled(throttle) => Some(throttle.retry_after.map_or_else(backoff, wait)),
             Disposition::Unavailable(retry_after) => Some(retry_after.map_or_else(backoff, wait)),
             Disposition::CredentialRejected(CredentialFault::Expired) => {
@@ -143,8 +143,8 @@ fn pause(fate: &Fate, conditions: RetryConditions) -> Option<Duration> {
             Disposition::Unknown => conditions.may_resend_unknown.then(backoff),
             _ => None,
         },
-        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => None,
-        Fate::Failed(error) => match error.kind {
+        DeliveryResult::Lost(_) | DeliveryResult::Valid | DeliveryResult::Duplicate(_) => None,
+        DeliveryResult::Failed(error) => match error.kind {
             Kind::Unreachable | Kind::Unavailable => Some(error.retry_after.unwrap_or_else(backoff)),
             _ => None,
         },
@@ -152,20 +152,27 @@ fn pause(fate: &Fate, conditions: RetryConditions) -> Option<Duration> {
 }
 
 /// May the push have arrived, for all that is known?
-fn is_unknown(fate: &Fate) -> bool {
-    matches!(fate, Fate::Lost(_) | Fate::Settled(Outcome { disposition: Disposition::Unknown, .. }))
+fn is_unknown(result: &DeliveryResult) -> bool {
+    matches!(
+        result,
+        DeliveryResult::Lost(_) | DeliveryResult::Settled(Outcome { disposition: Disposition::Unknown, .. })
+    )
 }
 
-/// A final fate as the caller is told it: with a time to try again where one makes sense, and honest about
+/// A final result as the caller is told it: with a time to try again where one makes sense, and honest about
 /// earlier tries that may have arrived.
-fn with_retry_hint(fate: Fate, perhaps_reached: bool, conditions: RetryConditions) -> Fate {
+fn with_retry_hint(
+    result: DeliveryResult,
+    perhaps_reached: bool,
+    conditions: RetryConditions,
+) -> DeliveryResult {
     if perhaps_reached {
-        return after_unknown(fate);
+        return after_unknown(result);
     }
     let later = backoff(conditions).max(LEAST_ADVICE);
     let milliseconds = || u64::try_from(later.as_millis()).unwrap_or(u64::MAX);
-    match fate {
-        Fate::Settled(mut outcome) => {
+    match result {
+        DeliveryResult::Settled(mut outcome) => {
             match &mut outcome.disposition {
                 Disposition::Throttled(Throttle { retry_after, .. })
                 | Disposition::Unavailable(retry_after) => {
@@ -173,33 +180,33 @@ fn with_retry_hint(fate: Fate, perhaps_reached: bool, conditions: RetryCondition
                 }
                 _ => {}
             }
-            Fate::Settled(outcome)
+            DeliveryResult::Settled(outcome)
         }
-        Fate::Failed(mut error) => {
+        DeliveryResult::Failed(mut error) => {
             if matches!(error.kind, Kind::Unreachable | Kind::Unavailable | Kind::Overloaded) {
                 error.retry_after.get_or_insert(later);
             }
-            Fate::Failed(error)
+            DeliveryResult::Failed(error)
         }
-        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => fate,
+        DeliveryResult::Lost(_) | DeliveryResult::Valid | DeliveryResult::Duplicate(_) => result,
     }
 }
 
-/// The fate of a push that an earlier try may have delivered. What is true of a token or a message whenever
+/// The result of a push that an earlier try may have delivered. What is true of a token or a message whenever
 /// it is sent stays as it is; that this try failed says nothing of the earlier one.
-fn after_unknown(fate: Fate) -> Fate {
-    match fate {
-        Fate::Settled(outcome) => match outcome.disposition {
+fn after_unknown(result: DeliveryResult) -> DeliveryResult {
+    match result {
+        DeliveryResult::Settled(outcome) => match outcome.disposition {
             Disposition::Throttled(_) | Disposition::Unavailable(_) | Disposition::CredentialRejected(_) => {
-                Fate::Settled(Outcome { disposition: Disposition::Unknown, ..outcome })
+                DeliveryResult::Settled(Outcome { disposition: Disposition::Unknown, ..outcome })
             }
-            _ => Fate::Settled(outcome),
+            _ => DeliveryResult::Settled(outcome),
         },
-        Fate::Failed(error) => {
+        DeliveryResult::Failed(error) => {
             let message = format!("an earlier try may have arrived; the last one failed: {}", error.message);
-            Fate::Settled(unknown(&message))
+            DeliveryResult::Settled(unknown(&message))
         }
-        Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => fate,
+        DeliveryResult::Lost(_) | DeliveryResult::Valid | DeliveryResult::Duplicate(_) => result,
     }
 }
 
@@ -227,10 +234,10 @@ mod tests {
         random: 1.0,
     };
 
-    fn settled(disposition: Disposition) -> Fate {
+    fn settled(disposition: Disposition) -> DeliveryResult {
         let outcome =
             Outcome { disposition, id: None, code: None, message: None, connection: ConnectionHint::Keep };
-        Fate::Settled(outcome)
+        DeliveryResult::Settled(outcome)
     }
 
     #[test]
@@ -248,7 +255,7 @@ mod tests {
         for kind in
             [Kind::Invalid, Kind::Provider, Kind::TimedOut, Kind::Overloaded, Kind::CredentialRejected]
         {
-            assert_eq!(pause(&Fate::Failed(Error::new(kind, "x", "x")), everything), None);
+            assert_eq!(pause(&DeliveryResult::Failed(Error::new(kind, "x", "x")), everything), None);
         }
     }
 
@@ -260,7 +267,7 @@ mod tests {
         assert_eq!(pause(&throttled(None), FIRST), Some(Duration::from_millis(500)));
         let third = RetryConditions { retries: 2, random: 0.0, ..FIRST };
         assert_eq!(pause(&settled(Disposition::Unavailable(None)), third), Some(Duration::from_secs(1)));
-        let unreachable = Fate::Failed(Error::new(Kind::Unreachable, "x", "x"));
+        let unreachable = DeliveryResult::Failed(Error::new(Kind::Unreachable, "x", "x"));
         assert_eq!(pause(&unreachable, FIRST), Some(Duration::from_millis(500)));
         let spent = RetryConditions { retries: 4, ..FIRST };
         assert_eq!(pause(&unreachable, spent), None);
@@ -287,30 +294,33 @@ mod tests {
         let throttled = |retry_after| {
             settled(Disposition::Throttled(Throttle { scope: Scope::Application, retry_after }))
         };
-        let wait = |fate| match with_retry_hint(fate, false, FIRST) {
-            Fate::Settled(Outcome { disposition: Disposition::Throttled(throttle), .. }) => {
+        let wait = |result| match with_retry_hint(result, false, FIRST) {
+            DeliveryResult::Settled(Outcome { disposition: Disposition::Throttled(throttle), .. }) => {
                 throttle.retry_after
             }
-            Fate::Settled(Outcome { disposition: Disposition::Unavailable(wait), .. }) => wait,
-            Fate::Settled(_) | Fate::Lost(_) | Fate::Valid | Fate::Duplicate(_) => None,
-            Fate::Failed(error) => error.retry_after.map(|wait| wait.as_millis() as u64),
+            DeliveryResult::Settled(Outcome { disposition: Disposition::Unavailable(wait), .. }) => wait,
+            DeliveryResult::Settled(_)
+            | DeliveryResult::Lost(_)
+            | DeliveryResult::Valid
+            | DeliveryResult::Duplicate(_) => None,
+            DeliveryResult::Failed(error) => error.retry_after.map(|wait| wait.as_millis() as u64),
         };
         assert_eq!(wait(throttled(Some(60_000))), Some(60_000));
         assert_eq!(wait(throttled(None)), Some(1000));
         assert_eq!(wait(settled(Disposition::Unavailable(None))), Some(1000));
         assert_eq!(wait(settled(Disposition::Rejected)), None);
         for kind in [Kind::Unreachable, Kind::Unavailable, Kind::Overloaded] {
-            assert_eq!(wait(Fate::Failed(Error::new(kind, "x", "x"))), Some(1000));
+            assert_eq!(wait(DeliveryResult::Failed(Error::new(kind, "x", "x"))), Some(1000));
         }
-        assert_eq!(wait(Fate::Failed(Error::new(Kind::Invalid, "x", "x"))), None);
+        assert_eq!(wait(DeliveryResult::Failed(Error::new(Kind::Invalid, "x", "x"))), None);
     }
 
     #[test]
     fn a_failed_resend_does_not_hide_that_the_first_try_may_have_arrived() {
-        let unknown = |fate| is_unknown(&with_retry_hint(fate, true, FIRST));
+        let unknown = |result| is_unknown(&with_retry_hint(result, true, FIRST));
         assert!(unknown(settled(Disposition::Unavailable(None))));
         assert!(unknown(settled(Disposition::CredentialRejected(CredentialFault::Refused))));
-        assert!(unknown(Fate::Failed(Error::new(Kind::TimedOut, "x", "x"))));
+        assert!(unknown(DeliveryResult::Failed(Error::new(Kind::TimedOut, "x", "x"))));
         assert!(!unknown(settled(Disposition::Delivered)));
         assert!(!unknown(settled(Disposition::Unregistered(None))));
         assert!(!unknown(settled(Disposition::Rejected)));

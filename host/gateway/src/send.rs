@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, MOST_AT_ONCE, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
 use crate::gateway::{Gateway, provider_of};
-use crate::result::{DeliveryResult, Fate};
+use crate::result::{DeliveryResult, IndexedResult};
 use crate::retry::RetryState;
 use pushlet_model::contract::manifest::{Origin, ProviderManifest, TargetKind};
 use pushlet_model::contract::{Disposition, Notification, Target};
@@ -56,13 +56,13 @@ pub enum Fields {
 }
 
 /// What became of a send.
-pub struct Report {
+pub struct SendReport {
     /// The name of the provider that sent it.
     pub provider: String,
     /// Those of the send.
     pub targets: Arc<[Target]>,
     /// One per target, in order.
-    pub results: Vec<DeliveryResult>,
+    pub results: Vec<IndexedResult>,
     /// The service's own answer, if it was asked for and there is one: a JSON text.
     pub native: Option<String>,
 }
@@ -82,7 +82,7 @@ impl Gateway {
     /// Sends one notification to each target. `Err`: nothing was sent, for a reason that all targets share.
     ///
     /// Dropping the future loses the results of what is already sent.
-    pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<Report, Error> {
+    pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<SendReport, Error> {
         let Send { provider: named, via, notification, targets, duplicates, native, validate_only, deadline } =
             send;
         let named = named.as_deref();
@@ -93,8 +93,8 @@ impl Gateway {
         let purpose = SendOptions { payer: place.account().clone(), native, validate_only };
         let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
         let targets = Arc::from(targets);
-        let (results, native) = opened.deliver(&targets, duplicates).await?;
-        Ok(Report { provider: opened.provider.manifest().name.clone(), targets, results, native })
+        let BatchResults { results, native } = opened.deliver(&targets, duplicates).await?;
+        Ok(SendReport { provider: opened.provider.manifest().name.clone(), targets, results, native })
     }
 
     /// The application that it is sent for.
@@ -156,35 +156,30 @@ impl Gateway {
 }
 
 impl PreparedSend {
-    /// One result per target, in order, and the service's own answer if it was asked for. A target that the provider
-    /// does not send to fails alone.
-    async fn deliver(
-        &self,
-        targets: &Arc<[Target]>,
-        duplicates: Duplicates,
-    ) -> Result<(Vec<DeliveryResult>, Option<String>), Error> {
+    /// Returns one result per target, in order. A target that the provider does not send to fails alone.
+    async fn deliver(&self, targets: &Arc<[Target]>, duplicates: Duplicates) -> Result<BatchResults, Error> {
         let deadline = Instant::now() + self.timeout;
         let unsent = self.unsent(targets, duplicates).await;
         if unsent.is_empty() {
             return self.delivery.run(targets, &self.notification, deadline).await;
         }
         let mut results = vec![None; targets.len()];
-        for (index, fate) in unsent {
-            self.delivery.counters.settled(&targets[index], &fate);
-            results[index] = Some(DeliveryResult::untried(index, fate));
+        for (index, result) in unsent {
+            self.delivery.counters.settled(&targets[index], &result);
+            results[index] = Some(IndexedResult::untried(index, result));
         }
         let rest: Vec<usize> = (0..targets.len()).filter(|&index| results[index].is_none()).collect();
         let to_send: Arc<[Target]> = rest.iter().map(|&index| targets[index].clone()).collect();
-        let (sent, native) = self.delivery.run(&to_send, &self.notification, deadline).await?;
-        for result in sent {
+        let sent = self.delivery.run(&to_send, &self.notification, deadline).await?;
+        for result in sent.results {
             let index = rest[result.index];
-            results[index] = Some(DeliveryResult { index, ..result });
+            results[index] = Some(IndexedResult { index, ..result });
         }
-        Ok((results.into_iter().flatten().collect(), native))
+        Ok(BatchResults { results: results.into_iter().flatten().collect(), native: sent.native })
     }
 
-    /// The fates of targets that are not sent to: of a kind that the provider does not know, or duplicates.
-    async fn unsent(&self, targets: &[Target], duplicates: Duplicates) -> Vec<(usize, Fate)> {
+    /// The results of targets that are not sent to: of a kind that the provider does not know, or duplicates.
+    async fn unsent(&self, targets: &[Target], duplicates: Duplicates) -> Vec<(usize, DeliveryResult)> {
         let looks = targets.len() > 1 && duplicates == Duplicates::Skip;
         let mut seen = looks.then(|| SeenTargets::new(&self.delivery.purpose.payer));
         let plain = match looks {
@@ -194,12 +189,12 @@ impl PreparedSend {
         let mut unsent = Vec::new();
         for (index, target) in targets.iter().enumerate() {
             if let Err(error) = ensure_supports(self.provider.manifest(), target) {
-                unsent.push((index, Fate::Failed(error)));
+                unsent.push((index, DeliveryResult::Failed(error)));
                 continue;
             }
             let plain = plain.get(&index).map(String::as_str);
             let first = seen.as_mut().and_then(|seen| seen.first(index, target, plain, None));
-            unsent.extend(first.map(|first| (index, Fate::Duplicate(first))));
+            unsent.extend(first.map(|first| (index, DeliveryResult::Duplicate(first))));
         }
         unsent
     }
@@ -211,14 +206,14 @@ impl PreparedSend {
 }
 
 impl Delivery {
-    /// One result per target, in order, and the service's own answer if it was asked for.
+    /// Sends one notification to many targets. Returns one result per target, in order.
     pub async fn run(
         &self,
         targets: &Arc<[Target]>,
         notification: &Arc<Notification>,
         deadline: Instant,
-    ) -> Result<(Vec<DeliveryResult>, Option<String>), Error> {
-        let mut results: Vec<Option<DeliveryResult>> = vec![None; targets.len()];
+    ) -> Result<BatchResults, Error> {
+        let mut results: Vec<Option<IndexedResult>> = vec![None; targets.len()];
         let mut native = None;
         let mut under_way = FuturesUnordered::new();
         let size = self.batch_size();
@@ -237,10 +232,12 @@ impl Delivery {
                 results[index] = Some(result);
             }
         }
-        let missing =
-            |index| DeliveryResult::untried(index, Fate::Failed(Error::internal("a target was lost")));
+        let missing = |index| {
+            IndexedResult::untried(index, DeliveryResult::Failed(Error::internal("a target was lost")))
+        };
         let results = results.into_iter().enumerate();
-        Ok((results.map(|(index, result)| result.unwrap_or_else(|| missing(index))).collect(), native))
+        let results = results.map(|(index, result)| result.unwrap_or_else(|| missing(index)));
+        Ok(BatchResults { results: results.collect(), native })
     }
 
     /// Encodes the batch: what it has to wait for, exchange by exchange.
@@ -251,16 +248,17 @@ impl Delivery {
         let all: Vec<usize> = (0..batch.targets().len()).collect();
         let (work, refused) = self.encode(&batch, &all).await;
         let first = batch.first;
-        refused.iter().for_each(|(index, fate)| self.counters.settled(&batch.targets()[*index], fate));
-        let refused = refused.into_iter().map(|(index, fate)| DeliveryResult::untried(first + index, fate));
+        refused.iter().for_each(|(index, result)| self.counters.settled(&batch.targets()[*index], result));
+        let refused =
+            refused.into_iter().map(|(index, result)| IndexedResult::untried(first + index, result));
         let at_once = std::future::ready(BatchResults { results: refused.collect(), native: None });
         let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
         std::iter::once(at_once.left_future()).chain(work)
     }
 
     /// What the service said of a dead token is kept for those who ask by `application_feedback`.
-    fn report_if_dead(&self, target: &Target, fate: &Fate) {
-        if let (Target::Device(token), Fate::Settled(outcome)) = (target, fate)
+    fn report_if_dead(&self, target: &Target, result: &DeliveryResult) {
+        if let (Target::Device(token), DeliveryResult::Settled(outcome)) = (target, result)
             && let Disposition::Unregistered(since) = &outcome.disposition
         {
             let since = since.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
@@ -272,7 +270,7 @@ impl Delivery {
         }
     }
 
-    /// Tries until every target of the exchange has its final fate. There is one of these for each target under
+    /// Tries until every target of the exchange has its final result. There is one of these for each target under
     /// way, so it is small: who must try again pays for that himself.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
     fn settle(&self, batch: Arc<Batch>, work: EncodedRequest) -> impl Future<Output = BatchResults> {
@@ -283,9 +281,9 @@ impl Delivery {
                 Box::pin(state.go_on(self, &batch)).await;
             }
             let mut settled = state.end();
-            for DeliveryResult { index, fate, .. } in &mut settled.results {
-                self.counters.settled(&batch.targets()[*index], fate);
-                self.report_if_dead(&batch.targets()[*index], fate);
+            for IndexedResult { index, result, .. } in &mut settled.results {
+                self.counters.settled(&batch.targets()[*index], result);
+                self.report_if_dead(&batch.targets()[*index], result);
                 *index += batch.first;
             }
             settled

@@ -17,7 +17,7 @@ use crate::delivery::{BATCH, Batch, BatchResults, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
 use crate::flow_control::{ConcurrencyWindow, Gate, HeldLine};
 use crate::gateway::Gateway;
-use crate::result::{DeliveryResult, Fate};
+use crate::result::{DeliveryResult, IndexedResult};
 use crate::send::{Fields, PreparedSend, ensure_supports};
 use crate::tenants::{Permission, SendPermit, Withdrawal};
 use pushlet_model::contract::{Notification, Target};
@@ -118,7 +118,7 @@ impl Gateway {
 /// What is to be done about some lines.
 enum Prepared {
     Batch(Arc<Batch>, Held),
-    Settled(DeliveryResult),
+    Settled(IndexedResult),
 }
 
 /// When some lines may go.
@@ -143,7 +143,9 @@ impl Prepared {
         match batch {
             Ok(batch) => vec![Self::Batch(batch, (!held.is_empty()).then(|| Arc::new(held)))],
             Err(error) => (first..first + count)
-                .map(|index| Self::Settled(DeliveryResult::untried(index, Fate::Failed(error.clone()))))
+                .map(|index| {
+                    Self::Settled(IndexedResult::untried(index, DeliveryResult::Failed(error.clone())))
+                })
                 .collect(),
         }
     }
@@ -165,7 +167,7 @@ impl Stream {
     pub async fn run(
         mut self,
         mut lines: mpsc::Receiver<Line>,
-        results: mpsc::Sender<DeliveryResult>,
+        results: mpsc::Sender<IndexedResult>,
     ) -> Option<Stop> {
         let mut stop = None;
         let mut seen = self.seen.take();
@@ -181,7 +183,7 @@ impl Stream {
             let room = window.allowed().saturating_sub(targets_under_way).min(self.batch).max(1);
             let go = tokio::select! {
                 Some(settled) = under_way.next(), if !under_way.is_empty() => {
-                    let settled: Vec<DeliveryResult> = settled;
+                    let settled: Vec<IndexedResult> = settled;
                     targets_under_way -= settled.len();
                     if window.settled(settled.len(), looked.elapsed()) {
                         looked = Instant::now();
@@ -250,12 +252,19 @@ impl Stream {
         deleted.then_some(Stop::ApplicationDeleted)
     }
 
-    /// The fate of a line that is not sent: its target is of a kind that the provider does not know, or a duplicate.
-    fn unsent(&self, line: &Line, plain: Option<&str>, seen: Option<&mut SeenTargets>) -> Option<Fate> {
+    /// The result of a line that is not sent: its target is of a kind that the provider does not know, or a duplicate.
+    fn unsent(
+        &self,
+        line: &Line,
+        plain: Option<&str>,
+        seen: Option<&mut SeenTargets>,
+    ) -> Option<DeliveryResult> {
         if let Err(error) = ensure_supports(self.opened.provider.manifest(), &line.target) {
-            return Some(Fate::Failed(error));
+            return Some(DeliveryResult::Failed(error));
         }
-        seen?.first(line.index, &line.target, plain, line.notification.as_deref()).map(Fate::Duplicate)
+        seen?
+            .first(line.index, &line.target, plain, line.notification.as_deref())
+            .map(DeliveryResult::Duplicate)
     }
 
     /// Lines in a row without a notification of their own become one batch.
@@ -268,16 +277,16 @@ impl Stream {
         let mut prepared = Vec::new();
         let mut run: Option<Run> = None;
         for (place, line) in lines.drain(..).enumerate() {
-            if let Some(fate) = self.unsent(&line, plain.get(&place).map(String::as_str), seen.as_mut()) {
-                self.opened.delivery.counters.settled(&line.target, &fate);
-                prepared.push(Prepared::Settled(DeliveryResult::untried(line.index, fate)));
+            if let Some(result) = self.unsent(&line, plain.get(&place).map(String::as_str), seen.as_mut()) {
+                self.opened.delivery.counters.settled(&line.target, &result);
+                prepared.push(Prepared::Settled(IndexedResult::untried(line.index, result)));
                 continue;
             }
             let Line { index, target, notification, held, size: _ } = line;
             if let Some(fields) = notification {
                 let own = self.own(&fields);
                 if let Err(error) = &own {
-                    self.opened.delivery.counters.settled(&target, &Fate::Failed(error.clone()));
+                    self.opened.delivery.counters.settled(&target, &DeliveryResult::Failed(error.clone()));
                 }
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
                 prepared.extend(Prepared::new(index, 1, batch, held.into_iter().collect()));
@@ -327,6 +336,6 @@ impl Stream {
     }
 }
 
-async fn results_of(settled: impl Future<Output = BatchResults>, _held: Held) -> Vec<DeliveryResult> {
+async fn results_of(settled: impl Future<Output = BatchResults>, _held: Held) -> Vec<IndexedResult> {
     settled.await.results
 }

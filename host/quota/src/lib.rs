@@ -1,5 +1,5 @@
-//! Who pays, and who comes next: accounts for the memory and processor time of each tenant, and fair shares of
-//! tables and permits.
+//! How much of this process each tenant may use: accounts for memory and processor time, rate limits, and fair shares of
+//! caches and permits.
 
 pub mod account;
 pub mod fair;

@@ -1,7 +1,10 @@
-//! So much per second, as the generic cell rate algorithm counts it: one number, no lock, no timer.
+//! A rate limiter that counts as the generic cell rate algorithm does: one number, no lock, no timer.
 //!
-//! What is more than a second's worth in itself, as one notification to thousands of devices, is let through
-//! when nothing is owed, and paid off afterwards. Ready-made limiters refuse it for ever instead.
+//! It counts time: how long it takes, at the caller's rate, to pay for what was used. Two kinds of use are limited:
+//! - [`take`](RateLimiter::take): what is known before it is used, as requests and pushes. What is more than a second's
+//!   worth in itself, as one notification to thousands of devices, is let through when nothing is owed, and paid off
+//!   afterwards. Ready-made limiters refuse it for ever instead.
+//! - [`admit`](RateLimiter::admit) and [`charge`](RateLimiter::charge): what is known only afterwards, as processor time.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +12,17 @@ use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// When all that was let through is paid off, in nanoseconds on the caller's clock.
+/// The time at which everything that was used is paid off, in nanoseconds on the caller's clock.
 #[derive(Default)]
 pub struct RateLimiter(AtomicU64);
 
 impl RateLimiter {
-    /// Takes `amount` at once, or tells how long to wait. `now`: on any clock, always the same.
+    /// Creates a limiter on whose clock it is `now`, of which nothing is used.
+    pub fn starting_at(now: Duration) -> Self {
+        Self(AtomicU64::new(nanoseconds(now)))
+    }
+
+    /// Takes `amount` at once, or returns how long to wait. `now`: on any clock, always the same.
     pub fn take(&self, amount: u64, per_second: NonZeroU64, now: Duration) -> Result<(), Duration> {
         let now = nanoseconds(now);
         let cost = u128::from(amount) * u128::from(SECOND) / u128::from(per_second.get());
@@ -29,11 +37,30 @@ impl RateLimiter {
         })
     }
 
-    /// How much of a second's worth is taken, rounded up; more than that: it is being paid off.
+    /// Returns how much of a second's worth is taken, rounded up; more than a second's worth while it is paid off.
     pub fn in_use(&self, per_second: NonZeroU64, now: Duration) -> u64 {
-        let owed = self.0.load(Ordering::Relaxed).saturating_sub(nanoseconds(now));
-        let amount = (u128::from(owed) * u128::from(per_second.get())).div_ceil(u128::from(SECOND));
+        let amount = (self.owed(now).as_nanos() * u128::from(per_second.get())).div_ceil(u128::from(SECOND));
         u64::try_from(amount).unwrap_or(u64::MAX)
+    }
+
+    /// Admits use that is charged afterwards, unless as much is owed as may be; then returns how long to wait.
+    pub fn admit(&self, most_owed: Duration, now: Duration) -> Result<(), Duration> {
+        let now = nanoseconds(now);
+        // A charge has no clock: it counts from the last admission, so that a rest before it does not pay for it.
+        let owed = self.0.fetch_max(now, Ordering::Relaxed).saturating_sub(now);
+        let most = nanoseconds(most_owed);
+        if owed < most { Ok(()) } else { Err(Duration::from_nanos(owed - most)) }
+    }
+
+    /// Charges use that takes so long to pay off.
+    pub fn charge(&self, cost: Duration) {
+        let add = |paid: u64| Some(paid.saturating_add(nanoseconds(cost)));
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// Returns how long it takes until everything is paid off.
+    pub fn owed(&self, now: Duration) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed).saturating_sub(nanoseconds(now)))
     }
 }
 
@@ -57,34 +84,34 @@ mod tests {
 
     #[test]
     fn a_seconds_worth_at_once_and_then_one_by_one() {
-        let pace = RateLimiter::default();
+        let limiter = RateLimiter::default();
         for _ in 0..10 {
-            assert_eq!(pace.take(1, rate(10), at(5000)), Ok(()));
+            assert_eq!(limiter.take(1, rate(10), at(5000)), Ok(()));
         }
-        assert_eq!(pace.in_use(rate(10), at(5000)), 10);
-        assert_eq!(pace.in_use(rate(10), at(5150)), 9);
-        assert_eq!(pace.take(1, rate(10), at(5000)), Err(at(100)));
-        assert_eq!(pace.take(1, rate(10), at(5099)), Err(at(1)));
-        assert_eq!(pace.take(1, rate(10), at(5100)), Ok(()));
-        assert_eq!(pace.take(3, rate(10), at(5100)), Err(at(300)));
-        assert_eq!(pace.take(10, rate(10), at(60_000)), Ok(()), "a rest saves a second's worth");
-        assert_eq!(pace.take(1, rate(10), at(60_000)), Err(at(100)), "and no more");
+        assert_eq!(limiter.in_use(rate(10), at(5000)), 10);
+        assert_eq!(limiter.in_use(rate(10), at(5150)), 9);
+        assert_eq!(limiter.take(1, rate(10), at(5000)), Err(at(100)));
+        assert_eq!(limiter.take(1, rate(10), at(5099)), Err(at(1)));
+        assert_eq!(limiter.take(1, rate(10), at(5100)), Ok(()));
+        assert_eq!(limiter.take(3, rate(10), at(5100)), Err(at(300)));
+        assert_eq!(limiter.take(10, rate(10), at(60_000)), Ok(()), "a rest saves a second's worth");
+        assert_eq!(limiter.take(1, rate(10), at(60_000)), Err(at(100)), "and no more");
     }
 
     #[test]
     fn more_than_a_seconds_worth_is_paid_off_afterwards() {
-        let pace = RateLimiter::default();
-        assert_eq!(pace.take(50, rate(10), at(1000)), Ok(()));
-        assert_eq!(pace.take(1, rate(10), at(1000)), Err(at(4100)));
-        assert_eq!(pace.take(50, rate(10), at(5999)), Err(at(1)));
-        assert_eq!(pace.take(50, rate(10), at(6000)), Ok(()));
+        let limiter = RateLimiter::default();
+        assert_eq!(limiter.take(50, rate(10), at(1000)), Ok(()));
+        assert_eq!(limiter.take(1, rate(10), at(1000)), Err(at(4100)));
+        assert_eq!(limiter.take(50, rate(10), at(5999)), Err(at(1)));
+        assert_eq!(limiter.take(50, rate(10), at(6000)), Ok(()));
     }
 
     #[test]
     fn it_holds_when_many_take_at_once() {
-        let pace = RateLimiter::default();
+        let limiter = RateLimiter::default();
         let taken: usize = std::thread::scope(|scope| {
-            let take = || (0..1000).filter(|_| pace.take(1, rate(500), at(1)).is_ok()).count();
+            let take = || (0..1000).filter(|_| limiter.take(1, rate(500), at(1)).is_ok()).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
@@ -93,9 +120,9 @@ mod tests {
 
     #[test]
     fn no_number_is_too_large() {
-        let pace = RateLimiter::default();
-        assert_eq!(pace.take(u64::MAX, rate(1), at(0)), Ok(()));
-        assert!(pace.take(1, rate(1), at(1000)).is_err());
+        let limiter = RateLimiter::default();
+        assert_eq!(limiter.take(u64::MAX, rate(1), at(0)), Ok(()));
+        assert!(limiter.take(1, rate(1), at(1000)).is_err());
         assert!(RateLimiter::default().take(1, rate(u64::MAX), Duration::MAX).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pushlet_gateway::{Duplicates, Fate, Fields, Gateway, Registration, Send, Via};
+use pushlet_gateway::{DeliveryResult, Duplicates, Fields, Gateway, Registration, Send, Via};
 use pushlet_model::contract::{Disposition, Target};
 use pushlet_model::tenant::TenantId;
 use pushlet_settings::ConfigLayers;
@@ -105,7 +105,7 @@ impl Caller {
             deadline: None,
         };
         match self.gateway.send(&self.tenant, send).await {
-            Ok(report) => report.results.into_iter().map(|result| told(result.fate)).collect(),
+            Ok(report) => report.results.into_iter().map(|result| told(result.result)).collect(),
             Err(error) => vec![Told::NotDelivered(error.code.into_owned()); count],
         }
     }
@@ -115,13 +115,13 @@ impl Caller {
     }
 }
 
-fn told(fate: Fate) -> Told {
-    match fate {
-        Fate::Failed(error) => Told::NotDelivered(error.code.into_owned()),
-        Fate::Lost(_) => Told::Unknown,
-        Fate::Valid => Told::NotDelivered("only checked".to_owned()),
-        Fate::Duplicate(_) => Told::NotDelivered("a duplicate".to_owned()),
-        Fate::Settled(outcome) => match outcome.disposition {
+fn told(result: DeliveryResult) -> Told {
+    match result {
+        DeliveryResult::Failed(error) => Told::NotDelivered(error.code.into_owned()),
+        DeliveryResult::Lost(_) => Told::Unknown,
+        DeliveryResult::Valid => Told::NotDelivered("only checked".to_owned()),
+        DeliveryResult::Duplicate(_) => Told::NotDelivered("a duplicate".to_owned()),
+        DeliveryResult::Settled(outcome) => match outcome.disposition {
             Disposition::Delivered | Disposition::Replaced(_) => Told::Delivered,
             Disposition::Unknown => Told::Unknown,
             _ => Told::NotDelivered(outcome.code.unwrap_or_default()),

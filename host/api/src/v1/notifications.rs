@@ -16,7 +16,7 @@ use crate::in_flight::{InFlightPermit, detached};
 use crate::json::JsonBody;
 use crate::openapi::schemas::{Guarded, Missing, Once, Read};
 use crate::response;
-use pushlet_gateway::{DeliveryResult, Fate, Fields, Line, Send, Stream, Via};
+use pushlet_gateway::{DeliveryResult, Fields, IndexedResult, Line, Send, Stream, Via};
 use pushlet_model::contract::Target;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
@@ -111,12 +111,12 @@ async fn perform(
             (targets.into(), send_lines(stream, lines).await)
         }
     };
-    let arrived = results.iter().any(|result| result.fate.may_have_been_delivered());
+    let arrived = results.iter().any(|result| result.result.may_have_been_delivered());
     let results = results.into_iter().zip(targets.iter());
     let mut results: Vec<TargetResult> =
         results.map(|(result, target)| TargetResult::new(result).with_target(target)).collect();
     if !invalid.is_empty() {
-        let failed = |(index, error)| DeliveryResult::untried(index, Fate::Failed(error));
+        let failed = |(index, error)| IndexedResult::untried(index, DeliveryResult::Failed(error));
         results.extend(invalid.into_iter().map(failed).map(TargetResult::new));
         results.sort_by_key(|result| result.index);
     }
@@ -131,7 +131,7 @@ async fn perform(
 
 /// Changes the indices of the results, which count the valid targets, to those of the request, which counts the invalid
 /// ones too.
-fn with_request_indices(mut results: Vec<DeliveryResult>, invalid: &[(usize, Error)]) -> Vec<DeliveryResult> {
+fn with_request_indices(mut results: Vec<IndexedResult>, invalid: &[(usize, Error)]) -> Vec<IndexedResult> {
     if invalid.is_empty() {
         return results;
     }
@@ -146,7 +146,7 @@ fn with_request_indices(mut results: Vec<DeliveryResult>, invalid: &[(usize, Err
     }
     for result in &mut results {
         result.index = indices[result.index];
-        if let Fate::Duplicate(first) = &mut result.fate {
+        if let DeliveryResult::Duplicate(first) = &mut result.result {
             *first = indices[*first];
         }
     }
@@ -154,7 +154,7 @@ fn with_request_indices(mut results: Vec<DeliveryResult>, invalid: &[(usize, Err
 }
 
 /// Sends the lines, and returns their results in the order of the lines.
-async fn send_lines(stream: Stream, lines: Vec<Line>) -> Vec<DeliveryResult> {
+async fn send_lines(stream: Stream, lines: Vec<Line>) -> Vec<IndexedResult> {
     let count = lines.len();
     let (to_send, received) = mpsc::channel(QUEUE_LENGTH);
     let (settled, mut results) = mpsc::channel(QUEUE_LENGTH);
@@ -167,7 +167,7 @@ async fn send_lines(stream: Stream, lines: Vec<Line>) -> Vec<DeliveryResult> {
                     to_send.send(line).await.is_ok()
                 }
                 Err(error) => {
-                    let result = DeliveryResult::untried(line.index, Fate::Failed(error));
+                    let result = IndexedResult::untried(line.index, DeliveryResult::Failed(error));
                     refused.send(result).await.is_ok()
                 }
             };

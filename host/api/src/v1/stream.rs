@@ -29,7 +29,7 @@ use crate::json::{parsed_size, required_text, seconds, typed};
 use crate::openapi::schemas::{self, Guarded, Missing, Read};
 use crate::response::V1Error;
 use pushlet_gateway::tenants::{Permission, Withdrawal};
-use pushlet_gateway::{DeliveryResult, Duplicates, Fate, Gate, Line, Shared, Stop, Targets};
+use pushlet_gateway::{DeliveryResult, Duplicates, Gate, IndexedResult, Line, Shared, Stop, Targets};
 use pushlet_model::error::{Error, Kind};
 use pushlet_quota::account::MemoryUse;
 use pushlet_settings::LimitsConfig;
@@ -120,7 +120,7 @@ pub struct StreamEnd {
     pub interrupted: Option<Interruption>,
 }
 
-type Results = mpsc::Receiver<DeliveryResult>;
+type Results = mpsc::Receiver<IndexedResult>;
 
 /// The two halves of a stream.
 struct StreamTasks {
@@ -234,7 +234,7 @@ struct LineReader {
     lines: BodyLines,
     gate: Gate,
     to_send: mpsc::Sender<Line>,
-    results: mpsc::Sender<DeliveryResult>,
+    results: mpsc::Sender<IndexedResult>,
     idle: Duration,
     /// From a line's first byte to its end.
     line_timeout: Duration,
@@ -286,7 +286,7 @@ impl LineReader {
         match parsed {
             Ok(line) => self.to_send.send(line).await.is_ok(),
             Err(error) => {
-                let result = DeliveryResult::untried(index, Fate::Failed(error));
+                let result = IndexedResult::untried(index, DeliveryResult::Failed(error));
                 self.results.send(result).await.is_ok()
             }
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::openapi::schemas;
-use pushlet_gateway::{DeliveryResult, Fate, Status, utc};
+use pushlet_gateway::{DeliveryResult, IndexedResult, Status, utc};
 use pushlet_model::contract::{Disposition, Outcome, Target};
 use pushlet_model::error::Error;
 
@@ -139,15 +139,15 @@ impl Summary {
 }
 
 impl TargetResult {
-    pub fn new(result: DeliveryResult) -> Self {
-        let DeliveryResult { index, fate, attempts } = result;
+    pub fn new(result: IndexedResult) -> Self {
+        let IndexedResult { index, result, attempts } = result;
         let attempts = (attempts > 1).then_some(attempts);
-        let plain = Self { attempts, ..Self::plain(index, fate.status()) };
-        match fate {
-            Fate::Settled(outcome) => plain.settled(outcome),
-            Fate::Failed(error) | Fate::Lost(error) => plain.failed(error),
-            Fate::Valid => plain,
-            Fate::Duplicate(first) => Self { duplicate_of: Some(first), ..plain },
+        let plain = Self { attempts, ..Self::plain(index, result.status()) };
+        match result {
+            DeliveryResult::Settled(outcome) => plain.settled(outcome),
+            DeliveryResult::Failed(error) | DeliveryResult::Lost(error) => plain.failed(error),
+            DeliveryResult::Valid => plain,
+            DeliveryResult::Duplicate(first) => Self { duplicate_of: Some(first), ..plain },
         }
     }
 

@@ -5,7 +5,6 @@
 //! and `title_loc_key` with `title_loc_args` (likewise `subtitle_…`, `body_…`). Beside them the options of
 //! the provider's manifest, and a raw payload in the service's own terms under the provider's name.
 
-mod text;
 mod value;
 
 use std::collections::BTreeMap;
@@ -52,15 +51,15 @@ pub fn from_form(
     manifest: &ProviderManifest,
     is_other_provider: impl Fn(&str) -> bool,
 ) -> Result<Notification, Error> {
-    let fields = fields.into_iter().map(|(name, bytes)| (name, text::FormValue::Text(bytes)));
-    let typed = typed.into_iter().map(|(name, value)| (name, text::FormValue::Json(value)));
+    let fields = fields.into_iter().map(|(name, bytes)| (name, value::FormValue::Text(bytes)));
+    let typed = typed.into_iter().map(|(name, value)| (name, value::FormValue::Json(value)));
     let mut map = Map::new();
     for (name, given) in fields.chain(typed) {
         // The name that GCM gave it.
         let known = if name == "time_to_live" { "ttl" } else { &name };
         match kind_of(known, manifest) {
             Some(kind) => {
-                let value = text::typed(known, given, kind)?;
+                let value = value::typed(known, given, kind)?;
                 let before = map.insert(known.to_owned(), value.clone());
                 one_of_two_names(known, before.as_ref(), &value, "time_to_live")?;
             }
@@ -110,7 +109,7 @@ pub fn settings(
     let mut settings = Vec::new();
     for setting in &manifest.settings {
         let Some(bytes) = fields.remove(&setting.name).filter(|bytes| !bytes.is_empty()) else { continue };
-        let value = text::typed(&setting.name, text::FormValue::Text(bytes), setting.kind)?;
+        let value = value::typed(&setting.name, value::FormValue::Text(bytes), setting.kind)?;
         value::check(setting, &value)?;
         let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         if plain.len() > LONGEST_SETTING {

@@ -1,4 +1,5 @@
-//! One field's value: is it of the right kind, and what does it become?
+//! One field's value: whether it is of the right kind, and what it becomes. A form's values are text: what they mean
+//! depends on the field, and never on what they look like.
 
 use serde_json::Value;
 
@@ -40,6 +41,58 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Error> {
     Err(wrong(&field.name, &format!("one of {}", field.choices.join(", "))))
 }
 
+/// A field of a classic route.
+pub(super) enum FormValue {
+    /// From a form.
+    Text(Vec<u8>),
+    /// From a JSON body.
+    Json(Value),
+}
+
+/// The value that a field of this kind has.
+pub(super) fn typed(name: &str, given: FormValue, kind: ValueKind) -> Result<Value, Error> {
+    let bytes = match given {
+        FormValue::Text(bytes) => bytes,
+        // A form's data is JSON in a text, and since 2012 callers write it so.
+        FormValue::Json(Value::String(text)) if kind != ValueKind::Json || name == "data" => {
+            text.into_bytes()
+        }
+        FormValue::Json(value @ (Value::Number(_) | Value::Bool(_))) if kind != ValueKind::Json => {
+            value.to_string().into_bytes()
+        }
+        FormValue::Json(value) => return Ok(value),
+    };
+    let text = String::from_utf8(bytes).map_err(|_| wrong(name, "UTF-8 text"))?;
+    let typed = match kind {
+        ValueKind::Json => return parse(name, &text),
+        ValueKind::Text => Ok(Value::String(text)),
+        ValueKind::Integer | ValueKind::Number if text.is_empty() => Ok(Value::Null),
+        ValueKind::Integer => number(&text).filter(|number| !number.is_f64()).ok_or("an integer"),
+        ValueKind::Number => number(&text).ok_or("a number"),
+        ValueKind::Boolean => match text.as_str() {
+            "true" | "1" => Ok(Value::Bool(true)),
+            "false" | "0" => Ok(Value::Bool(false)),
+            "" => Ok(Value::Null),
+            _ => Err("true or false"),
+        },
+    };
+    typed.map_err(|expected| wrong(name, expected))
+}
+
+fn parse(name: &str, text: &str) -> Result<Value, Error> {
+    if text.is_empty() {
+        return Ok(Value::Null);
+    }
+    pushlet_json::from_slice(text.as_bytes()).map_err(|error| match name {
+        "data" => not_data(error),
+        _ => wrong(name, &format!("JSON: {error}")),
+    })
+}
+
+fn number(text: &str) -> Option<Value> {
+    serde_json::from_str(text.trim()).ok().filter(Value::is_number)
+}
+
 pub(super) fn text(name: &str, value: Value) -> Result<String, Error> {
     match value {
         Value::String(text) => Ok(text),
@@ -70,7 +123,7 @@ pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
     match value {
         Value::String(text) if text == "default" => Ok(Sound::Default),
         // No file is called so: an alarm that nobody can mute would become a sound that is not there.
-        Value::String(text) if text.trim_start().starts_with('{') => Err(super::value::wrong(
+        Value::String(text) if text.trim_start().starts_with('{') => Err(self::wrong(
             name,
             "the name of a sound where it is a text; a critical sound is an object in a JSON body, or stands in \
              the raw payload",
@@ -90,7 +143,7 @@ pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
             })?;
             match (critical, (0.0..=1.0).contains(&volume)) {
                 (true, true) => Ok(Sound::Critical(CriticalSound { name: sound, volume })),
-                (true, false) => Err(super::value::wrong(name, "given a volume from 0 to 1")),
+                (true, false) => Err(self::wrong(name, "given a volume from 0 to 1")),
                 (false, _) if sound == "default" => Ok(Sound::Default),
                 (false, _) => Ok(Sound::Named(sound)),
             }

@@ -8,33 +8,27 @@
 //!
 //! Over a tenant's own limit the error is 429 and names the limit; over the process's limit it is 503.
 
-mod budget;
-mod machine;
 mod memory;
-mod reservation;
 mod scheduling;
 mod work;
-mod workers;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
-pub use machine::default_memory;
-pub use memory::MemoryUse;
-pub use reservation::MemoryReservation;
+pub use memory::{MemoryUse, default_memory};
 pub use scheduling::{CpuMeter, WorkPermit};
-pub use work::{Work, WorkLimits};
-pub use workers::thread_cpu_time;
+pub use work::{Work, WorkLimits, thread_cpu_time};
 
-use memory::{ProcessMemory, TenantMemory};
+use memory::{MemoryShortage, ProcessMemory, TenantMemory};
 use parking_lot::Mutex;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
-use work::{TenantWork, WorkTotals};
-use workers::WorkerPools;
+use work::{TenantWork, WorkTotals, WorkerPools};
 
 /// The bounds of all accounts.
 #[derive(Debug, Clone)]
@@ -57,6 +51,7 @@ type MemoryReclaim = Box<dyn Fn(&Arc<Account>) -> bool + Send + Sync>;
 
 /// Totals and limits of the whole process.
 struct AccountTotals {
+    started: Instant,
     memory: ProcessMemory,
     work: WorkTotals,
     pools: WorkerPools,
@@ -87,10 +82,25 @@ pub struct Account {
     refused: AtomicU64,
 }
 
+/// Bytes that are counted on an account until this is dropped.
+pub struct MemoryReservation {
+    account: Arc<Account>,
+    of: MemoryUse,
+    bytes: usize,
+}
+
+impl AccountTotals {
+    /// The clock of all budgets.
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
 impl Accounts {
     /// Fails only where no thread can be started.
     pub fn new(settings: AccountSettings) -> io::Result<Arc<Self>> {
         let common = AccountTotals {
+            started: Instant::now(),
             memory: ProcessMemory::new(settings.process_memory),
             work: WorkTotals::default(),
             pools: WorkerPools::new(settings.work.calls, settings.work.heavy_calls)?,
@@ -113,7 +123,7 @@ impl Accounts {
             tenant: tenant.clone(),
             common: self.common.clone(),
             memory: TenantMemory::new(self.settings.tenant_memory),
-            work: TenantWork::new(&self.settings.work),
+            work: TenantWork::new(&self.settings.work, self.common.uptime()),
             refused: AtomicU64::new(0),
         });
         known.by_tenant.insert(tenant.clone(), Arc::downgrade(&account));
@@ -141,7 +151,7 @@ impl Accounts {
     }
 
     /// Processor time that was charged since the process began, by kind of work.
-    pub fn work_by_kind(&self) -> [(Work, std::time::Duration); Work::ALL.len()] {
+    pub fn work_by_kind(&self) -> [(Work, Duration); Work::ALL.len()] {
         self.common.work.all()
     }
 
@@ -150,7 +160,7 @@ impl Accounts {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        workers::join(self.common.pools.heavy.run(job)).await.ok_or_else(work::overloaded)
+        work::join(self.common.pools.heavy.run(job)).await.ok_or_else(work::overloaded)
     }
 }
 
@@ -183,23 +193,101 @@ impl Account {
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+impl Account {
+    /// Counts bytes that are about to be taken, if there is room for them.
+    pub fn reserve(self: &Arc<Self>, of: MemoryUse, bytes: usize) -> Result<MemoryReservation, Error> {
+        let mut reservation = self.reserve_nothing(of);
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
 
-    #[test]
-    fn a_tenant_has_one_account_for_as_long_as_it_is_used() {
-        let accounts = Accounts::new(AccountSettings::default()).unwrap();
-        let (a, b) = (TenantId::new("a"), TenantId::new("b"));
-        let account = accounts.of(&a);
-        assert!(Arc::ptr_eq(&account, &accounts.of(&a)));
-        assert!(!Arc::ptr_eq(&account, &accounts.of(&b)));
-        for number in 0..1000 {
-            accounts.of(&TenantId::new(&number.to_string()));
+    /// A reservation that can grow.
+    pub fn reserve_nothing(self: &Arc<Self>, of: MemoryUse) -> MemoryReservation {
+        MemoryReservation { account: self.clone(), of, bytes: 0 }
+    }
+
+    /// Bytes reserved for one use.
+    pub fn memory_used_for(&self, of: MemoryUse) -> usize {
+        self.memory.used_for(of)
+    }
+
+    /// Bytes reserved for everything.
+    pub fn memory_used(&self) -> usize {
+        self.memory.used()
+    }
+
+    /// The most bytes that may be reserved.
+    pub fn memory_limit(&self) -> usize {
+        self.memory.limit()
+    }
+
+    fn take(self: &Arc<Self>, of: MemoryUse, bytes: usize) -> Result<(), Error> {
+        let take = || self.memory.take(&self.common.memory, of, bytes);
+        let shortage = match take() {
+            Ok(()) => return Ok(()),
+            Err(shortage) => shortage,
+        };
+        // An instance that grows has others of its tenant removed itself, after its call.
+        let reclaim = self.common.reclaim.get().filter(|_| of != MemoryUse::Instances);
+        if reclaim.is_some_and(|reclaim| reclaim(self)) && take().is_ok() {
+            return Ok(());
         }
-        let known = accounts.tenants.lock().by_tenant.len();
-        assert!(known <= 64, "{known}: accounts that nothing uses are removed");
-        assert!(Arc::ptr_eq(&account, &accounts.of(&a)));
+        Err(self.short(&shortage))
+    }
+
+    fn short(&self, shortage: &MemoryShortage) -> Error {
+        let error = match shortage {
+            MemoryShortage::Tenant => {
+                let most = self.memory_limit().min(self.common.memory.limit());
+                let message = format!(
+                    "what this tenant has in flight and keeps takes {most} bytes (limit memory_bytes)"
+                );
+                self.over_limit("memory_bytes", message)
+            }
+            MemoryShortage::Process => {
+                let message = "this server is short of memory, try again later";
+                self.refuse(Error::new(Kind::Overloaded, "overloaded_memory", message))
+            }
+        };
+        error.after(Duration::from_secs(1))
     }
 }
+
+impl MemoryReservation {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts more bytes. If there is no room for them, what was reserved before stays.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > 0 {
+            self.account.take(self.of, bytes)?;
+            self.bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Gives back all that is over this.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let over = self.bytes.saturating_sub(bytes);
+        if over > 0 {
+            self.account.memory.give_back(&self.account.common.memory, self.of, over);
+            self.bytes -= over;
+        }
+    }
+}
+
+impl fmt::Debug for MemoryReservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reservation({} bytes of {})", self.bytes, self.of.name())
+    }
+}
+
+impl Drop for MemoryReservation {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

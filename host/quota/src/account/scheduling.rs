@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::work::{Work, overloaded};
-use super::workers::{WorkerPool, join, thread_cpu_time};
+use super::work::{Work, WorkerPool, join, overloaded, thread_cpu_time};
 use super::{Account, AccountTotals};
 use pushlet_model::error::Error;
 
@@ -25,24 +24,22 @@ impl Account {
 
     /// How long the tenant must wait before it may begin such work. None: not at all.
     pub fn cpu_wait(&self, work: Work) -> Option<Duration> {
-        let mut budgets = self.work.budgets();
         let budget = match work {
-            Work::Compiling => &mut budgets.compiling,
-            _ => &mut budgets.requests,
+            Work::Compiling => &self.work.compiling,
+            _ => &self.work.requests,
         };
-        budget.admit(Instant::now()).err()
+        budget.admit(self.common.uptime()).err()
     }
 
     /// Charges processor time after it was used.
     pub fn charge_work(&self, work: Work, used: Duration) {
         self.work.totals.add(work, used);
         self.common.work.add(work, used);
-        let mut budgets = self.work.budgets();
         if work == Work::Compiling {
-            return budgets.compiling.charge(used);
+            return self.work.compiling.charge(used);
         }
-        budgets.requests.charge(used);
-        budgets.light.charge(used);
+        self.work.requests.charge(used);
+        self.work.light.charge(used);
     }
 
     /// Charges, when dropped, the processor time that this thread used meanwhile.
@@ -52,12 +49,12 @@ impl Account {
 
     /// Demotes the tenant: its work occupied a thread for long, so it is served after others for a while.
     pub fn defer(&self) {
-        self.work.budgets().light.charge_all();
+        self.work.light.charge_all();
     }
 
     /// Milliseconds of processor time per second, over the last seconds; compiling is not in it.
     pub fn cpu_milliseconds_per_second(&self) -> u64 {
-        self.work.budgets().requests.rate_of_use(Instant::now())
+        self.work.requests.rate_of_use(self.common.uptime())
     }
 
     /// Processor time since this account was created.
@@ -96,7 +93,7 @@ impl Account {
             // Among the tenant's own first, so that no tenant has more than a few places in the common queue, which
             // is served in order.
             let own = self.work.own.clone().acquire_owned().await.ok()?;
-            let is_light = self.work.budgets().light.admit(Instant::now()).is_ok();
+            let is_light = self.work.light.admit(self.common.uptime()).is_ok();
             let place = pool(&self.common, is_light).place().await?;
             Some(WorkPermit { common: self.common.clone(), is_light, _own: own, _place: place })
         };

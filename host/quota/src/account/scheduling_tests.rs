@@ -16,7 +16,7 @@ fn limits() -> WorkLimits {
         wait: Duration::from_millis(10),
         heavy_wait: Duration::from_millis(10),
         // Nothing worth mention comes back, however long a test waits for the processor.
-        cpu_per_second: Duration::from_nanos(1),
+        cpu_per_second: Duration::from_micros(1),
         cpu_burst: SECOND,
     }
 }

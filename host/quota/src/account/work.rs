@@ -1,14 +1,18 @@
-//! Processor time that a tenant's requests and components use.
+//! Processor time that a tenant's requests and components use, and the threads for strangers' code and for heavy work: the
+//! kernel serves them after all other threads of this server, so that what runs there takes only what others leave.
 
+use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
-use super::budget::TokenBucket;
+use crate::RateLimiter;
 use pushlet_model::error::{Error, Kind};
 
 /// A tenant that uses no more than this part of the processor time that it may use is not queued behind those
@@ -17,6 +21,9 @@ const LIGHT_FRACTION: f64 = 0.25;
 /// What a tenant may compile at one go, in multiples of what it may use for everything else. Compiling has a budget
 /// of its own: a component that took a minute to compile must not stop its tenant's sends.
 const COMPILING_BURST: u32 = 60;
+/// Nice values: with others that want a processor, a thread of these gets a thirtieth or a seventieth of it.
+const LIGHT: i32 = 15;
+const HEAVY: i32 = 19;
 
 /// What processor time is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +96,7 @@ pub(super) struct WorkTotals([AtomicU64; Work::ALL.len()]);
 
 impl WorkTotals {
     pub fn add(&self, work: Work, used: Duration) {
-        let nanoseconds = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
-        self.0[work as usize].fetch_add(nanoseconds, Ordering::Relaxed);
+        self.0[work as usize].fetch_add(nanoseconds(used), Ordering::Relaxed);
     }
 
     pub fn all(&self) -> [(Work, Duration); Work::ALL.len()] {
@@ -100,7 +106,11 @@ impl WorkTotals {
 
 /// What one tenant uses of the processor.
 pub(super) struct TenantWork {
-    budgets: Mutex<CpuBuckets>,
+    /// For everything but compiling.
+    pub requests: CpuBudget,
+    /// While there is some of it, the tenant uses little.
+    pub light: CpuBudget,
+    pub compiling: CpuBudget,
     pub totals: WorkTotals,
     /// Its jobs that may run at once.
     pub own: Arc<Semaphore>,
@@ -110,25 +120,14 @@ pub(super) struct TenantWork {
     pub heavy_wait: Duration,
 }
 
-pub(super) struct CpuBuckets {
-    /// For everything but compiling.
-    pub requests: TokenBucket,
-    /// While there is some of it, the tenant uses little.
-    pub light: TokenBucket,
-    pub compiling: TokenBucket,
-}
-
 impl TenantWork {
-    pub fn new(limits: &WorkLimits) -> Self {
-        let now = Instant::now();
-        let budget = |burst, part| TokenBucket::new(limits.cpu_per_second, burst, part, now);
-        let budgets = CpuBuckets {
+    /// `now`: on the clock of all budgets.
+    pub fn new(limits: &WorkLimits, now: Duration) -> Self {
+        let budget = |burst, part| CpuBudget::new(limits.cpu_per_second, burst, part, now);
+        Self {
             requests: budget(limits.cpu_burst, 1.0),
             light: budget(limits.cpu_burst, LIGHT_FRACTION),
             compiling: budget(limits.cpu_burst.saturating_mul(COMPILING_BURST), 1.0),
-        };
-        Self {
-            budgets: Mutex::new(budgets),
             totals: WorkTotals::default(),
             own: Arc::new(Semaphore::new(limits.calls_per_tenant.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
@@ -138,18 +137,149 @@ impl TenantWork {
     }
 
     pub fn set_rate(&self, milliseconds_per_second: NonZeroU64) {
-        let mut budgets = self.budgets();
-        budgets.requests.set_rate(milliseconds_per_second);
-        budgets.light.set_rate(milliseconds_per_second);
-        budgets.compiling.set_rate(milliseconds_per_second);
+        for budget in [&self.requests, &self.light, &self.compiling] {
+            budget.set_rate(milliseconds_per_second);
+        }
+    }
+}
+
+/// Processor time that may be used at a rate, and in a burst after a rest. It is charged after it was used, so a tenant
+/// can be in debt.
+pub(super) struct CpuBudget {
+    limiter: RateLimiter,
+    /// Nanoseconds of processor time per second.
+    rate: AtomicU64,
+    /// How long it takes to use up what may be used at one go; it stays the same when the rate changes.
+    burst: Duration,
+    /// The part of the tenant's rate that this budget gets.
+    part: f64,
+}
+
+impl CpuBudget {
+    /// Gets `part` of what is allowed.
+    fn new(per_second: Duration, burst: Duration, part: f64, now: Duration) -> Self {
+        let burst = paid_off_in(burst, nanoseconds(per_second));
+        let rate = AtomicU64::new(nanoseconds(per_second.mul_f64(part)));
+        Self { limiter: RateLimiter::starting_at(now), rate, burst, part }
     }
 
-    pub fn budgets(&self) -> MutexGuard<'_, CpuBuckets> {
-        self.budgets.lock()
+    fn set_rate(&self, milliseconds: NonZeroU64) {
+        let rate = Duration::from_millis(milliseconds.get()).mul_f64(self.part);
+        self.rate.store(nanoseconds(rate), Ordering::Relaxed);
     }
+
+    /// `Err`: the time until some of it is left again.
+    pub fn admit(&self, now: Duration) -> Result<(), Duration> {
+        self.limiter.admit(self.burst, now)
+    }
+
+    pub fn charge(&self, used: Duration) {
+        self.limiter.charge(paid_off_in(used, self.rate.load(Ordering::Relaxed)));
+    }
+
+    /// Takes as much as may be used at one go.
+    pub fn charge_all(&self) {
+        self.limiter.charge(self.burst);
+    }
+
+    /// Returns the milliseconds per second that were used, over the time of a burst.
+    pub fn rate_of_use(&self, now: Duration) -> u64 {
+        let part = self.limiter.owed(now).as_secs_f64() / self.burst.as_secs_f64();
+        (part * self.rate.load(Ordering::Relaxed) as f64 / 1e6).round() as u64
+    }
+}
+
+/// Returns how long it takes to pay for processor time at a rate, which is in nanoseconds per second.
+fn paid_off_in(used: Duration, rate: u64) -> Duration {
+    let time = used.as_nanos().saturating_mul(1_000_000_000) / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn overloaded() -> Error {
     let message = "this server has too much work to begin this in time, try again later";
     Error::new(Kind::Overloaded, "overloaded_processor", message).after(Duration::from_secs(1))
 }
+
+/// Jobs of those who use little, and of those who use a lot; neither waits for a place of the other kind.
+pub(super) struct WorkerPools {
+    pub light: WorkerPool,
+    pub heavy: WorkerPool,
+}
+
+/// Some places, and the threads behind them.
+pub(super) struct WorkerPool {
+    places: Arc<Semaphore>,
+    /// Only the runtime's blocking pool is used; its threads exit when idle.
+    threads: Option<Runtime>,
+}
+
+impl WorkerPools {
+    /// With so many places each.
+    pub fn new(light: usize, heavy: usize) -> io::Result<Self> {
+        Ok(Self { light: WorkerPool::new(light, LIGHT)?, heavy: WorkerPool::new(heavy, HEAVY)? })
+    }
+}
+
+impl WorkerPool {
+    fn new(places: usize, niceness: i32) -> io::Result<Self> {
+        let threads = Builder::new_current_thread()
+            .thread_name("worker")
+            .on_thread_start(move || be_nice(niceness))
+            .build()?;
+        let places = Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)));
+        Ok(Self { places, threads: Some(threads) })
+    }
+
+    /// Waits for a place, in order. None: never.
+    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().acquire_owned().await.ok()
+    }
+
+    /// Runs `job` on a thread of its own. None: the pool is being dropped.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<JoinHandle<T>> {
+        Some(self.threads.as_ref()?.spawn_blocking(job))
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        // May happen on a thread of another runtime, which must not wait.
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+/// Waits for a job. A panic in it goes on here. None: the pool is going down.
+pub(super) async fn join<T>(running: Option<JoinHandle<T>>) -> Option<T> {
+    match running?.await {
+        Ok(value) => Some(value),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
+    }
+}
+
+/// On Linux a nice value is the thread's own; elsewhere it is the process's, and stays as it is.
+fn be_nice(niceness: i32) {
+    if cfg!(target_os = "linux") {
+        // If this is not permitted, the threads are served like all others.
+        let _ = rustix::process::nice(niceness);
+    }
+}
+
+/// The processor time that this thread has used. Costs a system call.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanoseconds)
+}
+
+#[cfg(test)]
+#[path = "work_tests.rs"]
+mod tests;
