@@ -13,7 +13,6 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -24,6 +23,7 @@ use crate::in_flight::{self, InFlightPermit, InFlightRequests, until_written};
 use crate::observability::Observability;
 use crate::response;
 use pushlet_gateway::tenants::{Permission, Tenants, looks_like_a_key};
+use pushlet_model::digest::sha256;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_settings::{CallerConfig, LimitsConfig, Login};
@@ -220,12 +220,6 @@ impl Credentials {
 fn split(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = pair.iter().position(|byte| *byte == b':')?;
     Some((pair.get(..colon)?, pair.get(colon + 1..)?))
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut output = [0; 32];
-    output.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    output
 }
 
 /// The time in which wrong credentials are counted.

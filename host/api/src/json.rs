@@ -15,7 +15,7 @@ use crate::body::{BodyLimits, ensure_media_type, read_body};
 use crate::caller::permit_of;
 use crate::in_flight::InFlightPermit;
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::names::{did_you_mean, nearest};
+use pushlet_model::text::{did_you_mean, nearest};
 use pushlet_quota::account::{MemoryUse, Work};
 
 /// Bytes of a body that is parsed where it was read: that takes less time than a handover to another thread.

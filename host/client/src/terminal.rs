@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
-use pushlet_model::escape::{Escaped, escape_json};
+use pushlet_model::text::{Escaped, escape_json};
 use pushlet_settings::Problem;
 
 pub fn print_line(text: &str) -> Result<(), Problem> {

@@ -8,7 +8,7 @@ use pushlet_model::contract::manifest::{
     Authentication, Credential as CredentialKind, Grant, HeaderPlacement, Property, SecretFormat,
     SignedToken, SigningAlgorithm, Source, TokenExchange,
 };
-use pushlet_model::names;
+use pushlet_model::text;
 
 const MOST_KINDS: usize = 16;
 const MOST_SECRETS: usize = 8;
@@ -202,7 +202,7 @@ pub fn sources(authentication: &Authentication) -> Vec<&Source> {
 }
 
 fn is_name(name: &str) -> bool {
-    names::is_name(name, LONGEST_NAME)
+    text::is_name(name, LONGEST_NAME)
 }
 
 fn shorten(name: &str) -> String {

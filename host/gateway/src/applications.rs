@@ -18,8 +18,8 @@ use crate::gateway::{Gateway, provider_of};
 use pushlet_credential::{CredentialPurpose, CredentialSummary};
 use pushlet_model::contract::Environment;
 use pushlet_model::error::Error;
+use pushlet_model::error::RepeatedWarning;
 use pushlet_model::tenant::TenantId;
-use pushlet_model::warnings::RepeatedWarning;
 use pushlet_registry::{ApplicationEntry, DeadToken, RegisteredApplication};
 use pushlet_transport::ClientIdentity;
 

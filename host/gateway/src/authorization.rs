@@ -220,7 +220,7 @@ mod tests {
             feedback: Arc::new(FeedbackList::new(1)),
             places: Arc::new(Semaphore::new(1)),
             identity: OnceLock::new(),
-            unreached: pushlet_model::warnings::RepeatedWarning::default(),
+            unreached: pushlet_model::error::RepeatedWarning::default(),
         }
     }
 

@@ -3,8 +3,6 @@
 pub mod contract;
 pub mod digest;
 pub mod error;
-pub mod escape;
-pub mod names;
 pub mod notification;
 pub mod tenant;
-pub mod warnings;
+pub mod text;

@@ -13,8 +13,8 @@ use super::feedback::FeedbackList;
 use super::storage::{StorageError, from_unix};
 use pushlet_credential::{Credential, CredentialSummary, SealError, SealingKey, UploadedSecrets};
 use pushlet_model::contract::{self, Environment};
+use pushlet_model::error::RepeatedWarning;
 use pushlet_model::tenant::TenantId;
-use pushlet_model::warnings::RepeatedWarning;
 
 /// A registered application, ready to send for.
 pub struct RegisteredApplication {

@@ -11,7 +11,7 @@ use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
     Authentication, Credential, Endpoint, Field, HeaderPlacement, Origin, ProviderManifest, Source,
 };
-use pushlet_model::names;
+use pushlet_model::text;
 
 const MAX_ITEMS: usize = 200;
 const MAX_TEXT: usize = 8 << 10;
@@ -122,7 +122,7 @@ fn unique<'a>(kind: &str, names: impl Iterator<Item = &'a String>) -> Result<(),
 
 /// Names of providers and credentials: they become `type`s, metrics' labels and URL segments.
 pub(super) fn name(what: &str, name: &str) -> Result<(), String> {
-    let sound = names::is_name(name, 32) && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+    let sound = text::is_name(name, 32) && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
     ensure(sound, || format!("{what} must be 1 to 32 of a-z, 0-9, - and _, and begin with a letter"))
 }
 

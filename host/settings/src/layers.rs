@@ -15,7 +15,7 @@ use super::names;
 use super::section::{ConfigKey, ReadSection as _};
 use super::value::ValueKind;
 use super::{Config, Problem};
-use pushlet_model::names::did_you_mean;
+use pushlet_model::text::did_you_mean;
 
 /// Variables that begin as ours do and are no keys: the file's place, and what builds read.
 pub const OTHER_VARIABLES: &[&str] = &[

@@ -17,7 +17,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use pushlet_model::contract::Environment;
-use pushlet_model::names::did_you_mean;
+use pushlet_model::text::did_you_mean;
 use section::ReadSection;
 
 pub use keys::{

@@ -9,8 +9,8 @@ use toml::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
-use pushlet_model::names;
 use pushlet_model::tenant::TenantId;
+use pushlet_model::text;
 
 /// How a value is written.
 #[derive(Clone, Copy)]
@@ -188,7 +188,7 @@ impl<'de> Deserialize<'de> for BaseUrl {
 
 /// Returns true if a provider or an endpoint may have this name.
 pub fn is_name(text: &str) -> bool {
-    names::is_name(text, 64)
+    text::is_name(text, 64)
 }
 
 /// Returns true if `[endpoints]` may name a provider like this: `name` for one that all tenants share, `tenant/name`

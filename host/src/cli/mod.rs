@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use super::{bootstrap, server, simulator};
 use arguments::{CommandAction, CommandLine};
 use pushlet_client as client;
-use pushlet_model::escape::Escaped;
+use pushlet_model::text::Escaped;
 use pushlet_sandbox as provider;
 use pushlet_settings as config;
 use pushlet_settings::{Config, ConfigLayers, Problem};

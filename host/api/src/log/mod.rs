@@ -1,7 +1,7 @@
 //! The log: lines of text or JSON on standard error.
 //!
 //! A line may contain what callers, components or push services sent, so [`TextFields`] and
-//! [`escape`](pushlet_model::escape) keep each line one line, without the control characters of terminals. A thread
+//! [`text`](pushlet_model::text) keep each line one line, without the control characters of terminals. A thread
 //! that logs never waits for standard error: lines go through [`queue`], which drops and counts what does not fit,
 //! and sums up lines that repeat.
 
@@ -21,7 +21,7 @@ use tracing_subscriber::fmt::{self as format, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use pushlet_model::escape::{Escaped, is_harmful};
+use pushlet_model::text::{Escaped, is_harmful};
 use pushlet_settings::{LogConfig, LogFormat, LogLevel};
 use queue::LineQueue;
 

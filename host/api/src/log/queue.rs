@@ -17,7 +17,7 @@ use tracing::callsite::Identifier;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use pushlet_model::escape::escape_json;
+use pushlet_model::text::escape_json;
 
 /// The target of lines about requests: each request has one, however alike they are.
 pub const REQUESTS: &str = "pushlet::requests";

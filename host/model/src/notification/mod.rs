@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::contract::manifest::{ProviderManifest, ValueKind};
 use crate::contract::{Alert, Localized, Notification};
 use crate::error::Error;
-use crate::names::{did_you_mean, nearest};
+use crate::text::{did_you_mean, nearest};
 
 /// Bytes of one setting of an application.
 const LONGEST_SETTING: usize = 1024;

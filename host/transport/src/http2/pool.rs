@@ -15,8 +15,8 @@ use crate::error::{DialError, FailureCause, SendError};
 use crate::peer::{BackoffPolicy, PeerLoad, jitter};
 use crate::request::PeerKey;
 use crate::settings::TransportSettings;
+use pushlet_model::error::RepeatedWarning;
 use pushlet_model::tenant::TenantId;
-use pushlet_model::warnings::RepeatedWarning;
 
 type StreamGrant = Result<Arc<Http2Connection>, Duration>;
 type ConnectionPoolState = PoolState<Arc<Http2Connection>, oneshot::Sender<StreamGrant>>;
