@@ -12,15 +12,15 @@ use pushlet_sandbox::{self as provider, ComponentCompiler, ProviderCatalogue, Pr
 use pushlet_settings::{self as config, Config, HiddenText, Problem, secrets};
 use pushlet_transport::{self as transport, Transport};
 
-/// What the key of the artefact cache is derived for, and where it is where nobody said so.
+/// The purpose that the key of the artefact cache is derived for, and the cache's default folder in `data_dir`.
 const ARTEFACTS: &str = "artefacts";
 
-/// The gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
+/// Creates the gateway that a configuration describes, with its providers loaded. Needs a Tokio runtime.
 pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
     with_registry(config, Arc::new(registry(config)?))
 }
 
-/// What is kept in the configured directory; else what ends with the process.
+/// Opens the registry in the configured directory; without one, it is in memory and ends with the process.
 pub fn registry(config: &Config) -> Result<Registry, Problem> {
     let most = config.limits.feedback;
     let Some(directory) = &config.data_dir else {
@@ -32,7 +32,7 @@ pub fn registry(config: &Config) -> Result<Registry, Problem> {
     opened.map_err(|error| in_directory(directory, &error))
 }
 
-/// Seals what is kept in the configured directory with another key, as a whole. Answers the number of records.
+/// Seals what is kept in the configured directory with another key, as a whole. Returns the number of records.
 /// `new`: 64 hex digits.
 pub fn rotate_key(config: &Config, new: &HiddenText) -> Result<usize, Problem> {
     let Some(directory) = &config.data_dir else {
@@ -46,7 +46,7 @@ pub fn rotate_key(config: &Config, new: &HiddenText) -> Result<usize, Problem> {
     rotated.map_err(|error| in_directory(directory, &error))
 }
 
-/// The configured key, if there is one.
+/// Returns the configured key, if there is one.
 pub fn sealing_key(config: &Config) -> Result<Option<SealingKey>, Problem> {
     let key = config.registry.key()?.map(|key| SealingKey::from_hex(key.reveal()));
     key.transpose().map_err(|error| Problem::new(format_args!("registry.key: {error}")))
@@ -62,13 +62,14 @@ fn in_directory(directory: &Path, error: &StorageError) -> Problem {
     Problem::new(format_args!("data_dir: {}: {error}", directory.display()))
 }
 
-/// The same with what it knows kept in `registry`.
+/// Creates the gateway with this registry.
 pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway, Problem> {
     let tenants = tenants(config, &registry)?;
     let uploads = uploads(config, tenants.clone(), registry.clone())?;
+    // Only now are the providers known.
     config.endpoints.check(&uploads.shared_endpoints())?;
     let transport = Transport::new(transport_settings(config)?)
-        .map_err(|error| Problem::new(format_args!("outbound TLS can not start: {error}")))?;
+        .map_err(|error| Problem::new(format_args!("outbound TLS cannot start: {error}")))?;
     Ok(Gateway::new(tenants, registry, uploads, transport, gateway::Settings::of(config)))
 }
 
@@ -78,17 +79,17 @@ fn accounts(config: &Config) -> Result<Arc<Accounts>, Problem> {
         ..AccountSettings::default()
     };
     Accounts::new(settings)
-        .map_err(|error| Problem::new(format_args!("worker threads can not start: {error}")))
+        .map_err(|error| Problem::new(format_args!("worker threads cannot start: {error}")))
 }
 
-/// Those that the registry knows, with limits as configured.
+/// Opens the tenants of the registry, with limits as configured.
 fn tenants(config: &Config, registry: &Arc<Registry>) -> Result<Arc<Tenants>, Problem> {
     let settings = tenants::Settings { defaults: config.limits.tenant, requests: config.limits.requests };
     let tenants = Tenants::open(registry.clone(), settings, accounts(config)?);
     tenants.map(Arc::new).map_err(|error| Problem::new(format_args!("tenants: {error}")))
 }
 
-/// The built-in providers, those of the directory, and those that were uploaded.
+/// Loads the built-in providers, those of the directory, and those that were uploaded.
 fn uploads(config: &Config, tenants: Arc<Tenants>, registry: Arc<Registry>) -> Result<Uploads, Problem> {
     let mut loader = loader(config, tenants.accounts().clone())?;
     let beside_the_data = || config.data_dir.as_ref().map(|directory| directory.join(ARTEFACTS));
@@ -118,11 +119,11 @@ pub fn check_endpoints(config: &Config) -> Result<(), Problem> {
 
 fn loader(config: &Config, accounts: Arc<Accounts>) -> Result<ProviderLoader, Problem> {
     let sandbox = Sandbox::new(limits(config), accounts)
-        .map_err(|error| Problem::new(format_args!("the sandbox can not start: {error}")))?;
+        .map_err(|error| Problem::new(format_args!("the sandbox cannot start: {error}")))?;
     Ok(ProviderLoader::new(sandbox, compiler(&config.providers)?))
 }
 
-/// The built-in providers and those of the directory.
+/// Loads the built-in providers and those of the directory.
 fn shared_providers(
     config: &Config,
     loader: &ProviderLoader,

@@ -1,5 +1,5 @@
-//! In place of the simulators in a program that is built without the feature `simulator`: no value of [`Options`] exists,
-//! so nothing here is ever called.
+//! In place of the simulators in a program that is built without the feature `simulator`: no value of [`Options`]
+//! exists, so nothing here is ever called.
 
 use clap::{ArgMatches, Command};
 

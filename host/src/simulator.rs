@@ -47,7 +47,7 @@ fn say(text: &str) -> Result<(), Problem> {
     std::io::stdout().write_all(text.as_bytes()).map_err(Problem::new)
 }
 
-/// The commands of the README, for the credentials at hand.
+/// Returns the commands of the README, for these credentials.
 fn commands(server: &str, simulator: &Simulator) -> String {
     let CredentialFiles { apns_p12, fcm_service_account, .. } = simulator.credentials();
     let (apns_p12, fcm_service_account) = (apns_p12.display(), fcm_service_account.display());
@@ -66,7 +66,7 @@ curl {control}/received
     )
 }
 
-/// What to write into another server's configuration.
+/// Returns the configuration that points another server at the simulators.
 fn pointing(simulator: &Simulator) -> String {
     let (sandbox, production) = (simulator.apns_url(), simulator.apns_production_url());
     let google = simulator.google_url();
@@ -112,7 +112,7 @@ pub fn command() -> Option<Command> {
     Some(command)
 }
 
-/// Returns the options of `serve` if it shall run the simulators.
+/// Returns the options of the simulators if `serve` runs them.
 pub fn requested(serve: &ArgMatches) -> Option<Options> {
     serve.get_flag("simulator").then(|| options(serve))
 }

@@ -259,7 +259,7 @@ async fn a_directory_that_can_not_be_used_is_told() {
     let data = fixture.directory.join("data");
     std::fs::write(&data, "a file").unwrap();
     let told = fixture.refused("old.key").await;
-    assert!(told.contains(Path::new("data").to_str().unwrap()) && told.contains("can not be read"), "{told}");
+    assert!(told.contains(Path::new("data").to_str().unwrap()) && told.contains("cannot be read"), "{told}");
     std::fs::remove_file(&data).unwrap();
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("registry.redb"), "not a registry").unwrap();

@@ -136,6 +136,7 @@ fn secret(file: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
     } else {
         *bytes = std::fs::read(file).map_err(wrong)?;
     }
+    // Editors end a text with a line break, which is not part of the secret; binary files stay as they are.
     let line = bytes.trim_ascii_end().len();
     if bytes.get(..line).is_some_and(|line| line.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' '))
     {

@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use pushlet_settings::Problem;
 use server::ApiClient;
 
-/// All commands, each with the flags that say which server is meant.
+/// Returns all commands, each with the flags that say which server is meant.
 pub fn commands() -> Vec<Command> {
     [send::command(), applications::command(), tenants::command(), providers::command()]
         .map(|command| command.args(connection()))

@@ -65,7 +65,7 @@ impl ApiClient {
         }
     }
 
-    /// The answer, if it is a good one.
+    /// Sends the request, and returns the response if its status is a success.
     pub async fn answer(&self, request: RequestBuilder) -> Result<Response, Problem> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
@@ -76,7 +76,7 @@ impl ApiClient {
         Err(self.refusal(status, &text))
     }
 
-    /// The answer's body; null if it has none.
+    /// Sends the request, and returns the JSON of the response; null if it has no body.
     pub async fn json(&self, request: RequestBuilder) -> Result<Value, Problem> {
         let text = self.answer(request).await?.text().await.map_err(|error| self.unreachable(&error))?;
         if text.is_empty() {
@@ -90,10 +90,11 @@ impl ApiClient {
         self.json(self.request(Method::GET, path)).await
     }
 
-    /// All items of a list that comes in pages, which is called as its path is.
+    /// Returns all items of a paged list. `name`: of the list, and of its path.
     pub async fn all(&self, name: &str) -> Result<Vec<Value>, Problem> {
         let mut all: Vec<Value> = Vec::new();
         loop {
+            // A page begins after the last id of the page before it.
             let last = all.last().and_then(|last| last["id"].as_str());
             let after = last.map(|last| ("after", last.to_owned()));
             let query: Vec<(&str, String)> = [("limit", PAGE.to_string())].into_iter().chain(after).collect();
@@ -117,7 +118,7 @@ impl ApiClient {
         self.json(request.body(body.to_string())).await
     }
 
-    /// Why nothing came back, and what helps.
+    /// Describes why no response came, with a hint.
     pub fn unreachable(&self, error: &reqwest::Error) -> Problem {
         let base = &self.base;
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());

@@ -41,7 +41,7 @@ pub fn print_table(items: &[Value], columns: &[(&str, &str)]) -> Result<(), Prob
     Ok(())
 }
 
-/// One object: a line for each value, nested ones with their path.
+/// Prints one object: a line for each value, nested ones with their path.
 pub fn print_object(value: &Value) -> Result<(), Problem> {
     let mut lines = Vec::new();
     flatten(value, String::new(), &mut lines);
@@ -72,7 +72,7 @@ fn cell(value: Option<&Value>) -> String {
     }
 }
 
-/// What could steer a terminal is escaped.
+/// Escapes what could control a terminal.
 pub fn printable(text: &str) -> String {
     Escaped(text).to_string()
 }

@@ -7,10 +7,10 @@
 //! chance of less than 2^-128. The record's identity is the associated data: what was sealed for one
 //! record does not open as another's, and does not open after a change of the record's readable part.
 //!
-//! An API key holds 256 random bits, so it cannot be guessed and a slow hash would only slow every request.
-//! The hash is keyed (HMAC-SHA256), so that write access to the registry's file without its sealing key is not enough to
-//! add a key; the tenant is hashed too, so a key cannot be moved to another tenant. A second secret, derived
-//! from the same one, authenticates the registry's records.
+//! An API key holds 256 random bits, so it cannot be guessed and a slow hash would only slow every request. The hash
+//! is keyed (HMAC-SHA256), so that write access to the registry's file without its sealing key is not enough to add a
+//! key; the tenant is hashed too, so a key cannot be moved to another tenant. A second secret, derived from the same
+//! one, authenticates the registry's records.
 
 use std::fmt;
 
@@ -49,13 +49,13 @@ pub enum SealError {
 }
 
 impl SealingKey {
-    /// A random key, for what ends with the process.
+    /// Creates a random key, for secrets that are not kept beyond the process.
     pub fn generate() -> Result<Self, SealError> {
         let bytes = random::<KEY>()?;
         Ok(Self::new(&bytes))
     }
 
-    /// From 64 hex digits.
+    /// Parses a key of 64 hex digits.
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
         let mut bytes = Zeroizing::new([0; KEY]);
         hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| SealError::InvalidKey)?;
@@ -66,7 +66,7 @@ impl SealingKey {
         Self(Prk::new_less_safe(HKDF_SHA256, bytes))
     }
 
-    /// A key of its own for another purpose, from which neither this one nor any other can be told.
+    /// Derives a key for another purpose. It reveals neither this key nor other derived ones.
     pub fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; KEY]>, SealError> {
         let mut key = Zeroizing::new([0; KEY]);
         let info = [b"pushlet derived key ", purpose.as_bytes()];
@@ -80,12 +80,12 @@ impl SealingKey {
         self.seal_text(&written(secrets), identity)
     }
 
-    /// The secrets that were sealed for the record of this identity.
+    /// Returns the secrets that were sealed for the record of this identity.
     pub fn open(&self, sealed: &[u8], identity: &[&[u8]]) -> Result<UploadedSecrets, SealError> {
         read(&self.open_text(sealed, identity)?).ok_or(SealError::NotOurs)
     }
 
-    /// The same secrets under another key.
+    /// Seals the same secrets under another key.
     pub fn reseal(&self, sealed: &[u8], identity: &[&[u8]], new: &Self) -> Result<Vec<u8>, SealError> {
         new.seal_text(&self.open_text(sealed, identity)?, identity)
     }
@@ -140,7 +140,7 @@ fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     Ok(bytes)
 }
 
-/// What is authenticated with a sealed text: the format, and whose it is.
+/// Returns the associated data of a sealed text: the format, and the record's identity.
 fn associated(identity: &[&[u8]]) -> Vec<u8> {
     [&[FORMAT], joined(identity).as_slice()].concat()
 }
@@ -177,12 +177,12 @@ fn part<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
 /// How every key begins.
 pub const API_KEY_PREFIX: &str = "pushlet_";
 const SECRET_SIZE: usize = 32;
-/// Its field among what is sealed.
+/// The field of its sealed secret.
 const HASH_KEY_FIELD: &str = "api_key_hash_key";
-/// It is there where records are authenticated too.
+/// Present if records are authenticated too.
 const AUTHENTICATES: &str = "authenticates_records";
 
-/// What a key is called: it stands in the key, so that its hash is found at once, and is no secret.
+/// The id of a key. It is part of the key, so that its hash is found at once, and is not secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(u64);
 
@@ -195,7 +195,7 @@ pub struct ApiKey {
 /// HMAC-SHA256 of a key.
 pub type KeyHash = [u8; 32];
 
-/// Hashes keys with a secret of the registry's own.
+/// Hashes keys with a secret of the registry.
 pub struct KeyHasher {
     key: hmac::Key,
     /// For records.
@@ -220,14 +220,14 @@ impl ApiKey {
         self.id
     }
 
-    /// The key itself, for the one answer that shows it.
+    /// Returns the key itself, for the one response that shows it.
     pub fn reveal(&self) -> &str {
         &self.text
     }
 }
 
 impl KeyId {
-    /// The id in what a caller shows as their key.
+    /// Returns the id that is written in a key.
     pub fn of_key(key: &str) -> Option<Self> {
         let (id, _) = key.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
         Self::parse(id)
@@ -235,7 +235,7 @@ impl KeyId {
 
     pub fn parse(text: &str) -> Option<Self> {
         let id = u64::from_str_radix(text, 16).ok().map(Self)?;
-        // One way to write it, and no other.
+        // An id has exactly one spelling.
         (id.to_string() == text).then_some(id)
     }
 }
@@ -254,7 +254,7 @@ impl KeyHasher {
         Self::new(secret).ok_or(NoRandomness)
     }
 
-    /// From the secret of an earlier one. None: it is not such a secret.
+    /// Creates a hasher from the secret of an earlier one; None: it is not such a secret.
     pub fn new(secret: UploadedSecrets) -> Option<Self> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.get(HASH_KEY_FIELD)?);
         // No API key is hashed as this is: its tenant's name comes first, and has no NUL in it.
@@ -262,26 +262,26 @@ impl KeyHasher {
         Some(Self { records: hmac::Key::new(hmac::HMAC_SHA256, records.as_ref()), key, secret })
     }
 
-    /// Notes in a secret that records are authenticated with it. False: that is noted already.
+    /// Records in a secret that records are authenticated with it. Returns false if that was recorded before.
     pub fn begin_to_authenticate(secret: &mut UploadedSecrets) -> bool {
         let is_new = secret.get(AUTHENTICATES).is_none();
         secret.insert(AUTHENTICATES, Secret::new(b"1".to_vec()));
         is_new
     }
 
-    /// Proves that these parts of a record, in this order, come from one who has the secret.
+    /// Returns a MAC of these parts of a record, in this order.
     pub fn authenticate(&self, parts: &[&[u8]]) -> KeyHash {
         let mut mac = [0; 32];
         mac.copy_from_slice(hmac::sign(&self.records, &joined(parts)).as_ref());
         mac
     }
 
-    /// Takes the same time whatever the difference.
+    /// Compares in constant time.
     pub fn is_authentic(&self, parts: &[&[u8]], mac: &KeyHash) -> bool {
         hmac::verify(&self.records, &joined(parts), mac).is_ok()
     }
 
-    /// To be sealed.
+    /// Returns the secret, to be sealed.
     pub fn secret(&self) -> &UploadedSecrets {
         &self.secret
     }
@@ -292,7 +292,7 @@ impl KeyHasher {
         hash
     }
 
-    /// Takes the same time whatever the difference.
+    /// Compares in constant time.
     pub fn matches(&self, tenant: &str, key: &str, hash: &KeyHash) -> bool {
         hmac::verify(&self.key, &hashed(tenant, key), hash).is_ok()
     }

@@ -1,4 +1,4 @@
-//! One application's credential, from its upload to what signs and identifies.
+//! One application's credential: parsed from its upload, checked, and ready to authenticate.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -25,13 +25,13 @@ const LARGEST_FILE: usize = 256 << 10;
 
 const LONGEST_TEXT: usize = 4 << 10;
 
-/// The upload fields of some credential kinds: those of secrets and those of their passwords.
+/// Returns the upload fields of some credential kinds: those of secrets and those of their passwords.
 pub fn upload_fields(kinds: &[CredentialKind]) -> impl Iterator<Item = &str> {
     let secrets = kinds.iter().flat_map(|kind| &kind.secrets);
     secrets.flat_map(|secret| [Some(secret.name.as_str()), secret.password.as_deref()]).flatten()
 }
 
-/// The use that a credential must be fit for. A file may hold several certificates, and not all can push.
+/// The intended use of a credential. A file may hold several certificates, and not all can push.
 pub struct CredentialPurpose {
     pub environment: Environment,
     /// Decides whether a certificate is valid.
@@ -89,8 +89,8 @@ pub struct CredentialSummary {
 }
 
 impl Credential {
-    /// Returns true if parsing the upload may take long. Only a text never does: a file may ask for any number of rounds of
-    /// key derivation within the bounds, and a key is checked with arithmetic.
+    /// Returns true if parsing the upload may take long. Only a text never does: a file may ask for any number of
+    /// rounds of key derivation within the bounds, and a key is checked with arithmetic.
     pub fn is_costly(kinds: &[CredentialKind], uploads: &UploadedSecrets) -> bool {
         let first =
             kinds.iter().flat_map(|kind| &kind.secrets).find(|secret| uploads.get(&secret.name).is_some());
@@ -114,23 +114,24 @@ impl Credential {
         };
         let material = read(kind, secret, bytes, uploads, purpose)
             .map_err(|fault| fault.into_error(&secret.name, secret.format))?;
+        // Computed once: every send compares it.
         let fingerprint = material.fingerprint();
         let (kind, field) = (kind.name.clone(), secret.name.clone());
         Ok(Some(Self { kind, field, material, fingerprint, last_token: TokenMemo::default() }))
     }
 
-    /// The manifest's name of its kind.
+    /// Returns the name of its kind in the manifest.
     pub fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// Tells credentials apart: connections of different credentials must not be shared. Equal for the
-    /// same certificate, key, account or text within this process.
+    /// Returns a digest that distinguishes credentials: connections of different credentials must not be shared. Equal
+    /// for the same certificate, key, account or text within this process.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
 
-    /// The value of a setting that is read from the credential, if it is there.
+    /// Returns the value of a setting that is read from the credential, if it is there.
     pub fn derive(&self, derivation: &Derivation) -> Option<String> {
         match (&derivation.property, &self.material) {
             (Property::CertificateSubjectUid, CredentialMaterial::Identity(identity)) => {
@@ -178,7 +179,7 @@ impl Credential {
         summary
     }
 
-    /// The end of the certificate's validity, in seconds since the Unix epoch; None: it is no certificate.
+    /// Returns the end of the certificate's validity, in seconds since the Unix epoch; None: it is no certificate.
     pub fn ends_at(&self) -> Option<i64> {
         match &self.material {
             CredentialMaterial::Identity(identity) => Some(identity.info.ends_at()),
@@ -186,7 +187,7 @@ impl Credential {
         }
     }
 
-    /// The TLS client certificate, if it is one.
+    /// Returns the TLS client certificate, if it is one.
     pub fn client_certificate(&self) -> Option<&ClientCertificate> {
         match &self.material {
             CredentialMaterial::Identity(identity) => Some(&identity.certificate),
@@ -194,7 +195,7 @@ impl Credential {
         }
     }
 
-    /// The key that signs tokens, if it is or holds the named secret.
+    /// Returns the key that signs tokens, if the named secret is or holds one.
     pub(crate) fn token_key(&self, secret: &str) -> Option<&Arc<TokenKey>> {
         match &self.material {
             _ if secret != self.field => None,

@@ -40,12 +40,12 @@ pub fn check_manifest(kinds: &[CredentialKind]) -> Result<(), ManifestError> {
     Ok(())
 }
 
-/// With which algorithm the key of a credential signs, if it does.
+/// Returns the algorithm that the key of a credential signs with, if it signs.
 pub(crate) fn algorithm(kind: &CredentialKind) -> Option<SigningAlgorithm> {
     signed_token(&kind.authentication).map(|token| token.algorithm)
 }
 
-/// The properties of a service account that the manifest refers to.
+/// Returns the properties of a service account that the manifest refers to.
 pub(crate) fn needed_properties<'a>(kind: &'a CredentialKind, secret: &str) -> Vec<&'a str> {
     let derived = kind.derivations.iter().filter_map(|derivation| match &derivation.property {
         Property::ServiceAccountProperty(name) => Some(name.as_str()),
@@ -154,7 +154,7 @@ fn check_source(source: &Source, kind: &CredentialKind) -> ManifestCheck {
     }
 }
 
-/// Whether the header may carry a secret is for the module to say that checks components' headers.
+/// Checks the prefix. Whether the header may carry a secret is checked where components' headers are.
 fn check_placement(place: &HeaderPlacement) -> ManifestCheck {
     let sound = place.prefix.len() <= LONGEST_NAME && HeaderValue::from_str(&place.prefix).is_ok();
     ensure(sound, "the prefix of its header makes no header value")
@@ -186,7 +186,7 @@ fn signed_token(authentication: &Authentication) -> Option<&SignedToken> {
     }
 }
 
-/// All that a credential's tokens are made of, and how they are fetched.
+/// Returns the sources of a credential's tokens, and of the requests that fetch them.
 pub fn sources(authentication: &Authentication) -> Vec<&Source> {
     let mut sources = Vec::new();
     if let Some(token) = signed_token(authentication) {

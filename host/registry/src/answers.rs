@@ -31,7 +31,7 @@ pub struct AnswerStore {
 }
 
 impl Registry {
-    /// None: answers would end with the process.
+    /// Returns the stored answers; None: the storage does not outlive the process.
     pub fn answers(&self) -> Option<AnswerStore> {
         let answers = || AnswerStore { storage: self.storage.clone(), journal: self.journal.clone() };
         self.storage.is_durable().then(answers)
@@ -39,7 +39,7 @@ impl Registry {
 }
 
 impl AnswerStore {
-    /// Those of all tenants, with their keys, the oldest first. Blocks.
+    /// Returns the answers of all tenants, with their keys, the oldest first. Blocks.
     pub fn all(&self) -> Result<Vec<(TenantId, String, StoredAnswer)>, StorageError> {
         let read = |(key, bytes): (RecordKey, Vec<u8>)| {
             let [tenant, key] = key.parts().ok_or_else(|| cut_off("an answer's key"))?;
@@ -52,21 +52,22 @@ impl AnswerStore {
         Ok(all)
     }
 
-    /// Keeps an answer in place of one with the same key. It is on the disk when this returns.
+    /// Stores an answer in place of one with the same key. It is on the disk when this returns.
     pub async fn put(&self, tenant: &TenantId, key: &str, answer: &StoredAnswer) -> Result<(), StorageError> {
         self.journal.keep([StorageChange::Put(Table::Answers, place(tenant, key), answer.written())]).await
     }
 
-    /// Forgets some, soon.
+    /// Removes answers, soon.
     pub fn forget(&self, tenant: &TenantId, keys: &[String]) {
         self.journal.add(keys.iter().map(|key| StorageChange::Delete(Table::Answers, place(tenant, key))));
     }
 }
 
 impl StoredAnswer {
-    /// Milliseconds since the Unix epoch (8 bytes), the request's digest, the status (2 bytes), the length of
-    /// the content type (2 bytes), the content type, the body. Numbers are big-endian.
+    /// Returns its stored form: milliseconds since the Unix epoch (8 bytes), the request's digest, the status (2
+    /// bytes), the length of the content type (2 bytes), the content type, the body. Numbers are big-endian.
     fn written(&self) -> Vec<u8> {
+        // Its length is written in two bytes.
         let content_type = self.content_type.get(..usize::from(u16::MAX)).unwrap_or(&self.content_type);
         let length = u16::try_from(content_type.len()).unwrap_or(u16::MAX);
         [

@@ -26,9 +26,9 @@ pub struct RegisteredApplication {
     pub feedback: Arc<FeedbackList>,
     /// Permits for its sends in flight.
     pub places: Arc<Semaphore>,
-    /// Once it was asked for.
+    /// Set once it was needed.
     pub identity: OnceLock<ConnectionIdentity>,
-    /// Its push service, or the one that gives it tokens, could not be reached.
+    /// For the log: its push service, or its token endpoint, could not be reached.
     pub unreached: RepeatedWarning,
 }
 
@@ -77,7 +77,7 @@ impl ApplicationDescription {
         }
     }
 
-    /// When it was registered last.
+    /// Returns when it was registered last.
     pub fn updated(&self) -> SystemTime {
         from_unix(self.updated)
     }
@@ -89,7 +89,7 @@ impl ApplicationDescription {
         }
     }
 
-    /// What components see of the application.
+    /// Returns what components see of the application.
     pub fn record(&self, id: &str) -> contract::Application {
         contract::Application {
             id: id.to_owned(),

@@ -15,23 +15,24 @@ use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 
 impl Registry {
-    /// What is kept of components, of all tenants.
+    /// Returns the versions of all tenants.
     pub fn versions(&self) -> Vec<ComponentVersion> {
         self.all_versions().values().cloned().collect()
     }
 
-    /// How many versions the tenant has, and their bytes.
+    /// Returns how many versions the tenant has, and their bytes.
     pub fn component_usage(&self, tenant: &TenantId) -> (usize, u64) {
         let all = self.all_versions();
         let own = all.values().filter(|version| version.tenant == *tenant);
         own.fold((0, 0), |(count, bytes), version| (count + 1, bytes + version.size))
     }
 
-    /// Keeps a version with its file; one with the same digest is replaced. Blocks.
+    /// Stores a version with its file; one with the same digest is replaced. Blocks.
     pub fn put_component(&self, version: &ComponentVersion, component: &[u8]) -> Result<(), Error> {
         let _order = self.changing();
         let place = (version.tenant.clone(), version.name.clone(), version.digest.clone());
         let key = key(&version.tenant, &version.name, &version.digest);
+        // In one batch: no version without its file, and no file without its version.
         self.journal.commit(vec![
             StorageChange::Put(Table::Components, key.clone(), component.to_vec()),
             format::put_authentic(&self.hasher, Table::Versions, key, &write_version(version)?),
@@ -40,10 +41,11 @@ impl Registry {
         Ok(())
     }
 
-    /// The component file, as it was uploaded; None: it is not kept. Blocks.
+    /// Returns the component file, as it was uploaded; None: it is not kept. Blocks.
     pub fn component(&self, tenant: &TenantId, name: &str, wanted: &str) -> Result<Option<Vec<u8>>, Error> {
         let component = self.storage.get(Table::Components, &key(tenant, name, wanted))?;
         match component {
+            // The file has no MAC of its own; its digest is part of the version's key, which has one.
             Some(bytes) if hex::encode(digest(&SHA256, &bytes)) != wanted => {
                 Err(StorageError::Corrupt("a component is not what was uploaded".into()).into())
             }
@@ -51,7 +53,7 @@ impl Registry {
         }
     }
 
-    /// Makes a version that is kept the active one. Blocks.
+    /// Makes a stored version the active one. Blocks.
     pub fn activate_component(
         &self,
         tenant: &TenantId,
@@ -73,7 +75,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Forgets a version. Blocks.
+    /// Removes a version. Blocks.
     pub fn remove_component(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<(), Error> {
         let _order = self.changing();
         let key = key(tenant, name, digest);

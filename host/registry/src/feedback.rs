@@ -1,4 +1,4 @@
-//! The tokens that a push service reported dead, until somebody asks.
+//! The tokens that a push service reported dead, until the application fetches them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::storage::{RecordKey, StorageChange, Table, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
-/// A dead token, and since when.
+/// A dead token, and when it was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadToken {
     pub device_token: String,
@@ -33,9 +33,9 @@ const PART: usize = 4;
 pub struct FeedbackList {
     tokens: Mutex<FeedbackReports>,
     most: usize,
-    /// None: it is not kept.
+    /// None: it is in memory only.
     kept: Option<FeedbackLocation>,
-    /// The application is gone: what is still reported is not kept. Written under the lock of `tokens`.
+    /// The application has been removed: later reports are not kept. Written under the lock of `tokens`.
     retired: AtomicBool,
 }
 
@@ -59,7 +59,7 @@ struct FeedbackReports {
 }
 
 impl FeedbackList {
-    /// A list that ends with the process.
+    /// Creates a list that ends with the process.
     pub fn new(most: usize) -> Self {
         Self { tokens: Mutex::default(), most, kept: None, retired: AtomicBool::new(false) }
     }
@@ -68,7 +68,7 @@ impl FeedbackList {
         Self { kept: Some(kept), ..Self::new(most) }
     }
 
-    /// `payer`: the account that is charged; None: it is not counted.
+    /// Adds a report. `payer`: the account that is charged; None: it is not counted.
     pub fn report(&self, device_token: &str, since: SystemTime, payer: Option<&Arc<Account>>) {
         if device_token.len() > LONGEST_TOKEN {
             return;
@@ -82,6 +82,7 @@ impl FeedbackList {
             let Some(oldest) = reports.remove_oldest() else { break };
             gone.push(oldest);
         }
+        // The new report itself may be the one that has to go; then nothing of it is stored.
         let stays = !gone.contains(&order);
         // In the order of the reports, so under their lock.
         if let Some(kept) = self.kept.as_ref().filter(|_| !self.is_retired()) {
@@ -93,7 +94,7 @@ impl FeedbackList {
         }
     }
 
-    /// All reports, oldest first.
+    /// Returns all reports, oldest first.
     pub fn list(&self) -> Vec<DeadToken> {
         let reports = self.reports();
         let tokens = reports.by_order.values().filter_map(|device_token| {
@@ -103,12 +104,13 @@ impl FeedbackList {
         tokens.collect()
     }
 
-    /// All reports, oldest first; the list is empty afterwards.
+    /// Returns all reports, oldest first; the list is empty afterwards.
     pub fn take(&self) -> Vec<DeadToken> {
         let mut reports = self.reports();
         let by_order = std::mem::take(&mut reports.by_order);
         let mut by_token = std::mem::take(&mut reports.by_token);
         (reports.bytes, reports.reserved) = (0, None);
+        // Under the lock, so that no later report is cleared with these.
         if let Some(kept) = self.kept.as_ref().filter(|_| !by_order.is_empty() && !self.is_retired()) {
             kept.clear();
         }
@@ -120,18 +122,18 @@ impl FeedbackList {
         tokens.collect()
     }
 
-    /// The application is gone, or is not after all.
+    /// Sets whether the application has been removed.
     pub(super) fn retire(&self, retired: bool) {
         let _order = self.reports();
         self.retired.store(retired, Ordering::Relaxed);
     }
 
-    /// Returns true if the application is gone. Takes no lock.
+    /// Returns true if the application has been removed. Takes no lock.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Puts in what was kept by an earlier run. `order`: as it was then; they come in that order.
+    /// Restores a report of an earlier run. `order`: its order then; reports are restored in that order.
     pub(super) fn restore(&self, order: u64, dead: DeadToken) {
         let mut reports = self.reports();
         reports.next = reports.next.max(order + 1);
@@ -171,7 +173,7 @@ impl FeedbackReports {
         Some(order)
     }
 
-    /// Counts all reports on the account. False: there is no room for them.
+    /// Charges all reports to the account. Returns false if there is no room for them.
     fn reserve(&mut self, payer: Option<&Arc<Account>>) -> bool {
         let Some(payer) = payer else { return true };
         let reserved = self.reserved.get_or_insert_with(|| payer.reserve_nothing(MemoryUse::Feedback));

@@ -23,27 +23,28 @@ type StorageOpener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sy
 
 /// The storage that outlives the process.
 pub struct FileStorage {
-    /// None: it must be opened again.
+    /// None: the file must be opened again.
     database: RwLock<Option<Database>>,
     opener: StorageOpener,
-    /// None: it is in no folder.
+    /// None: it is not in a folder.
     folder: Option<PathBuf>,
 }
 
 impl FileStorage {
-    /// Opens the file in this folder; both are made if they are not there.
+    /// Opens the file in this folder; creates both if they do not exist.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         make_private(folder).map_err(|error| of_io(&error))?;
         let path = folder.join(FILE);
         let file = Self::with(Box::new(move || {
             let database = builder().create(&path)?;
+            // Device tokens, settings and answers are readable in it.
             restrict(&path, 0o600)?;
             Ok(database)
         }))?;
         Ok(Self { folder: Some(folder.to_owned()), ..file })
     }
 
-    /// Opens the file in this folder, which must be there.
+    /// Opens the file in this folder, which must exist.
     pub fn open_existing(folder: &Path) -> Result<Self, StorageError> {
         if folder.join(FILE).is_file() {
             Self::open(folder)
@@ -75,6 +76,7 @@ impl FileStorage {
         let result = work(database);
         drop(open);
         result.map_err(|error| {
+            // redb refuses everything after a failure of the disk, until the file is opened again.
             if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
                 *self.database.write() = None;
             }
@@ -130,7 +132,7 @@ impl Storage for FileStorage {
         })
     }
 
-    /// The database itself has room to spare in its file for a while, so a file of its own is written beside it.
+    /// The database has free pages in its file for a while, so a separate file is written to test for room.
     fn check(&self) -> Result<(), StorageError> {
         self.run(|database| Ok(database.begin_read().map(drop)?))?;
         let Some(folder) = &self.folder else { return Ok(()) };
@@ -178,12 +180,13 @@ fn definition(table: Table) -> RecordTable {
     RecordTable::new(table.name())
 }
 
-/// A table that no record was put into yet could not be read.
+/// Creates all tables: one without records could not be read otherwise.
 fn make_tables(database: &Database) -> Result<(), redb::Error> {
     let reading = database.begin_read()?;
     let missing = |table: &Table| {
         matches!(reading.open_table(definition(*table)), Err(TableError::TableDoesNotExist(_)))
     };
+    // Without this check, every start would write to the disk.
     if !Table::ALL.iter().any(missing) {
         return Ok(());
     }
@@ -216,7 +219,7 @@ fn of_io(error: &std::io::Error) -> StorageError {
     }
 }
 
-/// Makes a folder that only this user can look into, unless it is there already.
+/// Creates a folder that only this user can read, unless it exists.
 fn make_private(folder: &Path) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());

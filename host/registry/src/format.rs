@@ -37,6 +37,7 @@ fn migrate_by(storage: &dyn Storage, key: &SealingKey, steps: &[FormatStep]) -> 
     for (number, step) in (1..).zip(steps).skip(found as usize) {
         let mut changes = step(storage, key)?;
         let number: u32 = number;
+        // In the step's own batch: a crash between two steps repeats neither.
         changes.push(StorageChange::Put(
             Table::Meta,
             RecordKey::new(&[FORMAT_KEY]),
@@ -50,7 +51,7 @@ fn migrate_by(storage: &dyn Storage, key: &SealingKey, steps: &[FormatStep]) -> 
 fn version(storage: &dyn Storage) -> Result<u32, StorageError> {
     let Some(bytes) = storage.get(Table::Meta, &RecordKey::new(&[FORMAT_KEY]))? else { return Ok(0) };
     let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
-    number.ok_or_else(|| StorageError::Corrupt("the version of its format can not be read".into()))
+    number.ok_or_else(|| StorageError::Corrupt("the version of its format cannot be read".into()))
 }
 
 /// Format 2: records that grant something are authenticated. What is sealed says from then on that they are, so
@@ -73,7 +74,7 @@ fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<StorageCh
     Ok(changes)
 }
 
-/// The secret that API keys are hashed with, and records authenticated. That it opens tells that `key` is the right one.
+/// Returns the secret that API keys are hashed with and records authenticated. If it opens, `key` is the right one.
 pub(super) fn hasher(storage: &dyn Storage, key: &SealingKey) -> Result<KeyHasher, StorageError> {
     let place = RecordKey::new(&[HASH_KEY]);
     if let Some(sealed) = storage.get(Table::Meta, &place)? {
@@ -86,9 +87,10 @@ pub(super) fn hasher(storage: &dyn Storage, key: &SealingKey) -> Result<KeyHashe
     Ok(hasher)
 }
 
-/// Seals everything under another key, as a whole. Answers the number of records.
+/// Seals everything under another key, as a whole. Returns the number of records.
 pub fn rotate_key(storage: &dyn Storage, old: &SealingKey, new: &SealingKey) -> Result<usize, StorageError> {
     migrate(storage, old)?;
+    // A wrong old key must be refused before anything is sealed again.
     hasher(storage, old)?;
     let mut changes = Vec::new();
     let place = RecordKey::new(&[HASH_KEY]);
@@ -125,7 +127,7 @@ pub(super) fn put_authentic(
     StorageChange::Put(table, key, [mac.as_slice(), record].concat())
 }
 
-/// All records of a table, by key. `Err`: also where one is not as it was put.
+/// Returns all records of a table, by key. An error too if one of them was changed.
 pub(super) fn scan_authentic(
     storage: &dyn Storage,
     hasher: &KeyHasher,
@@ -141,7 +143,7 @@ pub(super) fn scan_authentic(
     storage.scan(table, &RecordKey::new(&[]))?.into_iter().map(read).collect()
 }
 
-/// All such records as they are put, from a registry that has them bare.
+/// Returns all such records of a registry of format 1, which has them without a MAC.
 pub(super) fn scan_bare(storage: &dyn Storage) -> Result<Vec<(Table, RecordKey, Vec<u8>)>, StorageError> {
     let mut all = Vec::new();
     for table in TABLES {

@@ -1,4 +1,4 @@
-//! Changes that are kept soon, many at a time, and before all that comes after them.
+//! A journal of changes: they are written soon, many at a time, and in their order.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use super::storage::{Storage, StorageChange, StorageError};
 /// Bytes of changes that may wait at a time; beyond that, as while the disk is full, new ones are lost.
 const MOST_WAITING: usize = 64 << 20;
 
-/// Keeps changes in their order.
+/// Writes changes in their order.
 pub(super) struct ChangeJournal {
     storage: Arc<dyn Storage>,
     waiting: Mutex<PendingChanges>,
-    /// Held while something is being kept, so that the order holds.
+    /// Held while changes are written, so that their order holds.
     keeping: Mutex<()>,
 }
 
@@ -25,7 +25,7 @@ struct PendingChanges {
     size: usize,
     /// Tasks that wait for the result of their changes.
     callers: Vec<oneshot::Sender<Result<(), StorageError>>>,
-    /// Somebody is at it.
+    /// A task is writing them.
     running: bool,
     lost: u64,
 }
@@ -35,12 +35,12 @@ impl ChangeJournal {
         Arc::new(Self { storage, waiting: Mutex::default(), keeping: Mutex::default() })
     }
 
-    /// Queues changes whose result is not waited for. Does not block where there is a Tokio runtime.
+    /// Queues changes whose result is not awaited. Does not block within a Tokio runtime.
     pub(super) fn add(self: &Arc<Self>, changes: impl IntoIterator<Item = StorageChange>) {
         self.take_on(changes, None);
     }
 
-    /// Keeps changes together with those of others; an error says that they are not kept yet.
+    /// Writes changes together with those of others; an error says that they are not kept yet.
     pub(super) async fn keep(
         self: &Arc<Self>,
         changes: impl IntoIterator<Item = StorageChange>,
@@ -53,13 +53,13 @@ impl ChangeJournal {
         kept.await.unwrap_or_else(|_| Err(StorageError::Io("too much waits to be written".into())))
     }
 
-    /// Keeps what waits, and these changes after it. Blocks.
+    /// Writes the queued changes, and these after them. Blocks.
     pub(super) fn commit(&self, changes: Vec<StorageChange>) -> Result<(), StorageError> {
         let _order = self.keeping.lock();
         self.keep_with(changes)
     }
 
-    /// Keeps what waits. Blocks.
+    /// Writes the queued changes. Blocks.
     pub(super) fn flush(&self) -> Result<(), StorageError> {
         self.commit(Vec::new())
     }
@@ -75,7 +75,7 @@ impl ChangeJournal {
         let begin = {
             let mut waiting = self.waiting();
             let taken = waiting.take_on(changes);
-            // One whose changes are lost is dropped, and so told.
+            // The sender of a caller whose changes are lost is dropped, which is an error for that caller.
             waiting.callers.extend(caller.filter(|_| taken));
             !std::mem::replace(&mut waiting.running, true)
         };
@@ -83,6 +83,7 @@ impl ChangeJournal {
             let journal = self.clone();
             match tokio::runtime::Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn_blocking(move || journal.run())),
+                // Without a runtime there is no async thread that this could block.
                 Err(_) => journal.run(),
             }
         }
@@ -98,7 +99,7 @@ impl ChangeJournal {
         all.extend(changes);
         let kept = if all.is_empty() { Ok(()) } else { self.storage.commit(&all) };
         if kept.is_err() {
-            // For the next try; the caller's own are the caller's to try again.
+            // Queued changes are tried again later; the caller's own are for the caller to try again.
             all.truncate(count);
             self.waiting().put_back(all);
         }
@@ -106,15 +107,15 @@ impl ChangeJournal {
         kept
     }
 
-    /// Until nothing waits, or it cannot be kept now. One who began to wait since is told first: nobody else
-    /// would run for it.
+    /// Runs until nothing waits, or storing fails. A caller that began to wait since gets its result first: no other
+    /// task would run for it.
     fn run(&self) {
         loop {
             let kept = self.flush();
             let mut waiting = self.waiting();
             if let Err(error) = &kept {
                 let (count, lost) = (waiting.changes.len(), std::mem::take(&mut waiting.lost));
-                tracing::error!(%error, waiting = count, lost, "changes of the registry can not be kept now");
+                tracing::error!(%error, waiting = count, lost, "changes of the registry cannot be kept now");
             }
             if waiting.callers.is_empty() && (kept.is_err() || waiting.changes.is_empty()) {
                 waiting.running = false;
@@ -129,7 +130,7 @@ impl ChangeJournal {
 }
 
 impl PendingChanges {
-    /// False: there was no room for some.
+    /// Queues changes. Returns false if there was no room for some.
     fn take_on(&mut self, changes: impl IntoIterator<Item = StorageChange>) -> bool {
         let mut all = true;
         for change in changes {

@@ -1,13 +1,13 @@
-//! What the server knows: tenants, their applications with sealed secrets, their dead tokens, their uploaded
-//! components. It is kept by a [`Storage`]; what every request needs is in memory too.
+//! The registry: tenants, their applications with sealed secrets, their dead tokens, their uploaded
+//! components. Records are kept by a [`Storage`]; what every request needs is in memory too.
 //!
-//! With [`FileStorage`] it outlives the process: what was acknowledged is on the disk, whenever the process is killed.
-//! Reports of dead tokens are kept within moments, and in order; a kill in between can lose the newest ones,
-//! which the answers to their sends have told already. Of what is kept, the secrets of applications and the
-//! key that API keys are hashed with are sealed; device tokens, settings and answers are readable. Who may write to
-//! the file still cannot make a tenant, give one a key, lift a limit or have another component run (`authentic`).
+//! With [`FileStorage`] it outlives the process: every acknowledged change is on the disk, whenever the process is
+//! killed. Reports of dead tokens are written soon, and in order; a kill in between can lose the newest ones, which
+//! the responses to their sends have reported already. The secrets of applications and the key that API keys are
+//! hashed with are sealed; device tokens, settings and answers are readable. Write access to the file is not enough to
+//! create a tenant, add a key, lift a limit or run another component ([`format`]).
 //!
-//! A change is answered when it is kept. An application's secrets are opened and parsed when it is first
+//! A change is acknowledged once it is kept. An application's secrets are opened and parsed when it is first
 //! sent for, so that a start takes no longer for thousands of applications, and an expired one does no harm.
 
 mod answers;
@@ -43,16 +43,16 @@ pub use format::{FORMAT, rotate_key};
 pub use storage::{MemoryStorage, RecordKey, Storage, StorageChange, StorageError, Table};
 pub use tenants::{KeyRecord, TenantRecord};
 
-/// An application that is known; its secrets may not be opened yet.
+/// A registered application, whose secrets may not have been opened yet.
 pub struct ApplicationEntry {
     pub id: String,
     pub description: ApplicationDescription,
     pub feedback: Arc<FeedbackList>,
-    /// Once somebody has opened them.
+    /// Set once they have been opened.
     ready: OnceCell<Arc<RegisteredApplication>>,
 }
 
-/// Everything that is known of all tenants.
+/// The records of all tenants.
 pub struct Registry {
     storage: Arc<dyn Storage>,
     key: SealingKey,
@@ -60,7 +60,7 @@ pub struct Registry {
     journal: Arc<ChangeJournal>,
     applications: RwLock<HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>>,
     versions: RwLock<components::ComponentVersions>,
-    /// Held from the check of a change to its end, so that what is kept and what is in memory agree.
+    /// Held from the check of a change to its end, so that the storage and the memory agree.
     changing: Mutex<()>,
     /// Most dead tokens per application.
     feedback: usize,
@@ -103,7 +103,7 @@ impl Registry {
     }
 
     /// Stores an application. One with the same id is replaced; sends in flight finish with the old one.
-    /// `most`: applications of the tenant. Answers the new one, and the one that was replaced. Blocks.
+    /// `most`: applications of the tenant. Returns the new one, and the one that was replaced. Blocks.
     pub fn put(
         &self,
         tenant: &TenantId,
@@ -126,6 +126,7 @@ impl Registry {
         }
         let record = ApplicationRecord::new(tenant, &id, &description, secrets, &self.key)?;
         let place = RecordKey::new(&[tenant.as_str(), &id]);
+        // Before it is in memory: no request sees an application that a crash could still undo.
         self.journal.commit(vec![StorageChange::Put(Table::Applications, place, record.to_bytes())])?;
         let feedback = old.as_ref().map(|old| old.feedback.clone());
         let feedback = feedback.unwrap_or_else(|| self.new_feedback(tenant, &id));
@@ -136,7 +137,7 @@ impl Registry {
         Ok((entry, old))
     }
 
-    /// The applications of all tenants.
+    /// Returns the applications of all tenants.
     pub fn all(&self) -> Vec<(TenantId, Arc<ApplicationEntry>)> {
         let all = self.applications();
         let of = |(tenant, own): (&TenantId, &HashMap<String, Arc<ApplicationEntry>>)| {
@@ -145,7 +146,7 @@ impl Registry {
         all.iter().flat_map(of).collect()
     }
 
-    /// The tenant's applications, by id.
+    /// Returns the tenant's applications, by id.
     pub fn list(&self, tenant: &TenantId) -> Vec<Arc<ApplicationEntry>> {
         let mut own: Vec<_> =
             self.applications().get(tenant).into_iter().flat_map(HashMap::values).cloned().collect();
@@ -153,7 +154,7 @@ impl Registry {
         own
     }
 
-    /// How many applications the tenant has.
+    /// Returns how many applications the tenant has.
     pub fn count(&self, tenant: &TenantId) -> usize {
         self.applications().get(tenant).map_or(0, HashMap::len)
     }
@@ -178,11 +179,12 @@ impl Registry {
         Ok(entry)
     }
 
-    /// The secrets that an application was registered with. Blocks.
+    /// Returns the secrets that an application was registered with. Blocks.
     pub fn secrets(&self, tenant: &TenantId, entry: &ApplicationEntry) -> Result<UploadedSecrets, Error> {
         let place = RecordKey::new(&[tenant.as_str(), &entry.id]);
         let bytes = self.storage.get(Table::Applications, &place)?.ok_or_else(not_found)?;
         let record = ApplicationRecord::from_bytes(&bytes)?;
+        // The stored record may be newer than the entry that the caller holds.
         if record.description()? != entry.description {
             let message = "the application is being replaced, try again";
             return Err(Error::new(Kind::Overloaded, "application_replaced", message));
@@ -220,7 +222,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes the changes that forget these applications; what is reported meanwhile is not kept.
+    /// Stores the changes that remove these applications; reports that come meanwhile are not kept.
     fn retiring(
         &self,
         entries: &[Arc<ApplicationEntry>],
@@ -259,7 +261,7 @@ impl Registry {
 }
 
 impl ApplicationEntry {
-    /// The application, ready to send for; `open` makes it so, and only one caller at a time does.
+    /// Returns the application, ready to send for. `open` loads it; only one caller at a time does.
     pub async fn application<F>(&self, open: impl FnOnce() -> F) -> Result<Arc<RegisteredApplication>, Error>
     where
         F: Future<Output = Result<RegisteredApplication, Error>>,
@@ -268,7 +270,7 @@ impl ApplicationEntry {
         self.ready.get_or_try_init(opened).await.cloned()
     }
 
-    /// The application, if it was opened already.
+    /// Returns the application, if it was opened already.
     pub fn opened(&self) -> Option<&Arc<RegisteredApplication>> {
         self.ready.get()
     }

@@ -10,14 +10,14 @@ use parking_lot::RwLock;
 use pushlet_credential::SealError;
 use pushlet_model::error::{Error, Kind};
 
-/// Keeps records, for as long as the implementation promises. All methods block.
+/// Stores records, for as long as the implementation promises. All methods block.
 pub trait Storage: Send + Sync {
     fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// All records whose key begins with the parts of `prefix`, in the order of their keys.
+    /// Returns all records whose key begins with the parts of `prefix`, in the order of their keys.
     fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError>;
 
-    /// Makes all changes, in their order, or none. When it returns they are kept.
+    /// Makes all changes, in their order, or none. They are kept when it returns.
     fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError>;
 
     /// Checks that there is room for changes and that they can be written.
@@ -32,7 +32,7 @@ pub trait Storage: Send + Sync {
 /// The kinds of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// What concerns the registry itself: `format`, `key`.
+    /// Records of the registry itself: `format`, `key`.
     Meta,
     /// By tenant.
     Tenants,
@@ -40,7 +40,7 @@ pub enum Table {
     Applications,
     /// By tenant, application and order.
     Feedback,
-    /// What is known of a component: by tenant, name and digest.
+    /// Metadata of a component: by tenant, name and digest.
     Versions,
     /// The component file: by tenant, name and digest.
     Components,
@@ -59,7 +59,7 @@ impl Table {
         Self::Answers,
     ];
 
-    /// As it is called in the file.
+    /// Returns its name in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
@@ -73,7 +73,7 @@ impl Table {
     }
 }
 
-/// Some parts in a row; sorted by the first, then the second. Each part ends with a byte 0, so that the
+/// A sequence of parts; sorted by the first, then the second. Each part ends with a byte 0, so that the
 /// key of the first parts is the beginning of the whole one; a 0 or 1 within a part is written as two bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RecordKey(Vec<u8>);
@@ -104,15 +104,16 @@ impl RecordKey {
         &self.0
     }
 
-    /// The first key that does not begin as this one; None: all do.
+    /// Returns the first key that does not begin with this one; None: every key does.
     pub fn end(&self) -> Option<Self> {
         let mut bytes = self.0.clone();
         *bytes.last_mut()? = END + 1;
         Some(Self(bytes))
     }
 
-    /// The parts, if it is a key of `N` parts.
+    /// Returns the parts, if it is a key of `N` parts.
     pub fn parts<const N: usize>(&self) -> Option<[String; N]> {
+        // Within a part, END is escaped: each one that is left ends a part.
         let whole = self.0.strip_suffix(&[END])?;
         let parts = whole.split(|byte| *byte == END).map(|part| String::from_utf8(unescaped(part)).ok());
         parts.collect::<Option<Vec<_>>>()?.try_into().ok()
@@ -141,7 +142,7 @@ pub enum StorageChange {
 }
 
 impl StorageChange {
-    /// Bytes that it takes in memory, about.
+    /// Returns about how many bytes it takes in memory.
     pub(super) fn size(&self) -> usize {
         let (key, value) = match self {
             Self::Put(_, key, value) => (key, value.len()),
@@ -154,11 +155,11 @@ impl StorageChange {
 /// Why records cannot be read or kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// The operator: make room.
+    /// The operator must make room.
     #[error("the disk is full: {0}")]
     Full(String),
-    /// The operator: see to the disk.
-    #[error("the file can not be read or written: {0}")]
+    /// The operator must check the disk.
+    #[error("the file cannot be read or written: {0}")]
     Io(String),
     #[error("the file is in use by another process")]
     InUse,
@@ -180,7 +181,7 @@ impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Full(_) | StorageError::Io(_) | StorageError::InUse => {
-                let message = "this server can not keep anything now, try again later";
+                let message = "this server cannot keep anything now, try again later";
                 Self::new(Kind::Overloaded, "registry_unavailable", message)
                     .after(Duration::from_secs(5))
                     .caused_by(error)
@@ -191,7 +192,7 @@ impl From<StorageError> for Error {
 }
 
 pub(super) fn cut_off(what: &str) -> StorageError {
-    StorageError::Corrupt(format!("{what} can not be read"))
+    StorageError::Corrupt(format!("{what} cannot be read"))
 }
 
 /// The default storage.
@@ -245,13 +246,13 @@ fn within<'a>(
     all.take_while(move |(key, _)| key.0 == table && end.as_ref().is_none_or(|end| *key < end))
 }
 
-/// Milliseconds since the Unix epoch.
+/// Returns milliseconds since the Unix epoch.
 pub(super) fn unix_milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The time of so many milliseconds since the Unix epoch.
+/// Returns the time that is this many milliseconds after the Unix epoch.
 pub(super) fn from_unix(milliseconds: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }

@@ -15,7 +15,7 @@ use pushlet_model::tenant::{TenantId, TenantLimits};
 pub struct TenantRecord {
     pub created: SystemTime,
     pub suspended: bool,
-    /// In place of the server's own.
+    /// Limits that replace the server's defaults.
     pub limits: TenantLimits,
     pub keys: Vec<KeyRecord>,
 }
@@ -26,7 +26,7 @@ pub struct KeyRecord {
     pub id: KeyId,
     pub hash: KeyHash,
     pub created: SystemTime,
-    /// It is not good from then on.
+    /// When it stops being valid.
     pub expires: Option<SystemTime>,
 }
 
@@ -51,7 +51,7 @@ struct WrittenKey {
 }
 
 impl Registry {
-    /// All tenants that were kept.
+    /// Returns all tenants that were kept.
     pub fn tenants(&self) -> Result<Vec<(TenantId, TenantRecord)>, StorageError> {
         let read = |(key, bytes): (RecordKey, Vec<u8>)| {
             let [id] = key.parts().ok_or_else(|| cut_off("a tenant's key"))?;
@@ -61,17 +61,18 @@ impl Registry {
         format::scan_authentic(&*self.storage, &self.hasher, Table::Tenants)?.into_iter().map(read).collect()
     }
 
-    /// Keeps a tenant. Blocks.
+    /// Stores a tenant. Blocks.
     pub fn put_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> Result<(), Error> {
         let bytes = record.written().map_err(Error::internal)?;
         let place = RecordKey::new(&[tenant.as_str()]);
         Ok(self.journal.commit(vec![format::put_authentic(&self.hasher, Table::Tenants, place, &bytes)])?)
     }
 
-    /// Forgets a tenant and all that belongs to it. Blocks.
+    /// Removes a tenant and everything that belongs to it. Blocks.
     pub fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         let _order = self.changing();
         let all = RecordKey::new(&[tenant.as_str()]);
+        // The keys of all other tables begin with the tenant.
         let owned = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
         let changes = owned.map(|table| StorageChange::DeleteAll(table, all.clone())).collect();
         self.retiring(&self.list(tenant), changes)?;
@@ -88,7 +89,7 @@ impl KeyRecord {
 }
 
 impl TenantRecord {
-    /// A tenant without limits of its own or keys.
+    /// Creates a tenant without limits of its own or keys.
     pub fn new(created: SystemTime) -> Self {
         Self { created, suspended: false, limits: TenantLimits::default(), keys: Vec::new() }
     }

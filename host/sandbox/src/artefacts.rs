@@ -44,7 +44,7 @@ impl CompiledArtefact {
         Self(bytes)
     }
 
-    /// Bytes of memory that it takes when it is loaded.
+    /// Returns how many bytes of memory it takes when it is loaded.
     pub(super) fn size(&self) -> usize {
         self.0.len()
     }
@@ -91,12 +91,13 @@ impl ArtefactCache {
         })
     }
 
-    /// The artefact of the component with this digest, if there is one that can be trusted. `owner`: the tenant
+    /// Returns the artefact of the component with this digest, if there is one that can be trusted. `owner`: the tenant
     /// whose component it is; None: it is the server's own.
     pub(super) fn get(&self, owner: Option<&TenantId>, component: &str) -> Option<CompiledArtefact> {
         let path = self.path(owner, component);
         let mut bytes = Vec::new();
         let file = File::open(&path).ok()?;
+        // No file that counts is larger than all may be together.
         (&file).take(self.most).read_to_end(&mut bytes).ok()?;
         let tag = bytes.split_off(bytes.len().min(TAG));
         let (tag, artefact) = (bytes, tag);
@@ -106,7 +107,7 @@ impl ArtefactCache {
             self.note_use(owner, &path);
             return Some(CompiledArtefact(artefact));
         }
-        tracing::warn!(component, "an artefact is old or was tampered with; it is made anew");
+        tracing::warn!(component, "an artefact is old or was tampered with; it is compiled again");
         let _ = fs::remove_file(path);
         None
     }
@@ -120,6 +121,7 @@ impl ArtefactCache {
     ) -> io::Result<()> {
         let path = self.path(owner, component);
         let tag = hmac::sign(&self.key, &self.signed(component, &artefact.0));
+        // Under another name first: no reader sees half of an artefact.
         let unfinished = unfinished(&path)?;
         let written = create(&unfinished).and_then(|mut file| {
             file.write_all(tag.as_ref())?;
@@ -148,7 +150,7 @@ impl ArtefactCache {
         Ok(())
     }
 
-    /// All files that are ours.
+    /// Returns all files that this program wrote.
     fn files(&self) -> io::Result<Vec<StoredArtefact>> {
         let used = self.used.lock();
         let mut files = Vec::new();
@@ -184,7 +186,7 @@ impl ArtefactCache {
         self.directory.join(name)
     }
 
-    /// What the tag is made of. All parts but the last have a fixed length.
+    /// Returns the input of the tag. All parts but the last have a fixed length.
     fn signed(&self, component: &str, artefact: &[u8]) -> Vec<u8> {
         let component = digest::digest(&SHA256, component.as_bytes());
         let artefact = digest::digest(&SHA256, artefact);
@@ -208,7 +210,7 @@ enum FileOwner {
     Server,
     /// This server, which uses it.
     InUse,
-    /// Somebody who is still writing it.
+    /// A process that is still writing it.
     Writer,
 }
 
@@ -228,8 +230,8 @@ fn owner_of(path: &Path) -> Option<FileOwner> {
     }
 }
 
-/// Chooses the file to evict when there is no room for the newest one (LRU): an unused one, then the one that its owner did not use for
-/// longest, then the same of the tenant who has the most.
+/// Chooses the file to evict when there is no room for the newest one (LRU): an unused one, then the one that its
+/// owner did not use for longest, then the same of the tenant who has the most.
 fn next_to_go(files: &[StoredArtefact], newest: &Path) -> Option<usize> {
     let oldest = |may_go: &dyn Fn(&StoredArtefact) -> bool| {
         let all = files.iter().enumerate().filter(|(_, file)| may_go(file));
@@ -254,7 +256,7 @@ fn mark(tenant: &TenantId) -> String {
     mark
 }
 
-/// The key in this file; a new one if there is none.
+/// Reads the key in this file; creates one if there is none.
 fn own_key(path: &Path) -> io::Result<Zeroizing<[u8; KEY]>> {
     if !path.exists() {
         make_key(path)?;
@@ -285,7 +287,7 @@ fn make_key(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A unique name in the folder of the name that the file will have.
+/// Returns a unique name in the folder of the name that the file will have.
 fn unfinished(path: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 8];
     fill(&mut random)?;
@@ -339,7 +341,7 @@ mod tests {
         format!("{}.{}.artefact", hex::encode([number; 32]), mark(&TenantId::new(tenant)))
     }
 
-    /// The files that are left when there is room for so many bytes, the newest among them.
+    /// Returns the files that are left when there is room for so many bytes, the newest among them.
     fn left(mut files: Vec<StoredArtefact>, newest: &str, most: u64) -> Vec<String> {
         while files.iter().map(|file| file.size).sum::<u64>() > most
             && let Some(next) = next_to_go(&files, Path::new(newest))

@@ -48,7 +48,7 @@ pub(super) enum CallVerdict {
     Void,
 }
 
-/// The state machine; time is an argument.
+/// The state machine. Time is an argument.
 #[derive(Debug)]
 struct BreakerMachine {
     policy: BreakerPolicy,
@@ -66,7 +66,7 @@ impl BreakerMachine {
         Self { policy, state: BreakerPhase::Closed { failures: VecDeque::new() } }
     }
 
-    /// How long it stays open.
+    /// Returns how long it still stays open.
     fn remaining(&self, now: Instant) -> Option<Duration> {
         match self.state {
             BreakerPhase::Open { until, .. } if now < until => Some(until - now),

@@ -14,9 +14,9 @@ use pushlet_model::tenant::TenantId;
 
 /// All providers that requests can name. Looking one up takes no lock.
 pub struct ProviderCatalogue {
-    /// What everybody sees.
+    /// The providers that all tenants share.
     shared: Arc<TenantProviders>,
-    /// What those see that have some of their own.
+    /// The providers of the tenants that have some of their own.
     own: ArcSwap<HashMap<TenantId, Arc<TenantProviders>>>,
     changes: Mutex<()>,
 }
@@ -24,11 +24,11 @@ pub struct ProviderCatalogue {
 /// The providers that one tenant sees.
 #[derive(Default)]
 pub struct TenantProviders {
-    /// Those of everybody, in the order of their names, then the tenant's own in that of theirs.
+    /// The shared ones in the order of their names, then the tenant's own in the order of theirs.
     all: Vec<Arc<Provider>>,
     /// Names of the tenant's own that have nothing behind them that can be called now.
     missing: Vec<String>,
-    /// How many of them are everybody's.
+    /// How many of them are shared.
     shared: usize,
 }
 
@@ -55,7 +55,7 @@ impl TenantProviders {
         self.all.iter().skip(self.shared).any(|provider| provider.manifest().name == name)
     }
 
-    /// Those of everybody first.
+    /// Returns all providers, the shared ones first.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Provider>> {
         self.all.iter()
     }
@@ -87,14 +87,14 @@ impl ProviderCatalogue {
         Ok(Self::of(all))
     }
 
-    /// With these for everybody.
+    /// Creates a catalogue of shared providers.
     fn of(all: Vec<Arc<Provider>>) -> Self {
         let mut providers = TenantProviders { shared: all.len(), all, missing: Vec::new() };
         providers.all.sort_by(|one, other| one.manifest().name.cmp(&other.manifest().name));
         Self { shared: Arc::new(providers), own: ArcSwap::default(), changes: Mutex::default() }
     }
 
-    /// Adds one for everybody; one of the same name goes.
+    /// Adds a shared provider in place of one of the same name.
     pub fn with(self, provider: Arc<Provider>) -> Self {
         let name = &provider.manifest().name;
         let others = self.shared.all().filter(|other| other.manifest().name != *name).cloned();
@@ -102,12 +102,12 @@ impl ProviderCatalogue {
         Self::of(all)
     }
 
-    /// Those that everybody sees.
+    /// Returns the providers that all tenants share.
     pub fn shared(&self) -> &Arc<TenantProviders> {
         &self.shared
     }
 
-    /// The names of those that everybody sees, each with the names of its endpoints.
+    /// Returns the names of the shared providers, each with the names of its endpoints.
     pub fn shared_endpoints(&self) -> Vec<(String, Vec<String>)> {
         let of = |provider: &Arc<Provider>| {
             let manifest = provider.manifest();
@@ -117,12 +117,12 @@ impl ProviderCatalogue {
         self.shared.all().map(of).collect()
     }
 
-    /// Those that a tenant sees.
+    /// Returns the providers of a tenant, shared ones included.
     pub fn of_tenant(&self, tenant: &TenantId) -> Arc<TenantProviders> {
         self.own.load().get(tenant).unwrap_or(&self.shared).clone()
     }
 
-    /// Those that tenants have of their own.
+    /// Returns the providers that tenants uploaded.
     pub fn uploaded(&self) -> Vec<Arc<Provider>> {
         let own = self.own.load();
         let all = own.values().flat_map(|providers| providers.all());

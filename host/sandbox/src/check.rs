@@ -233,13 +233,13 @@ fn path(path: String) -> Result<PathAndQuery, ProviderError> {
     }
 }
 
-/// The bytes are not copied.
+/// Parses a path without copying its bytes.
 fn parsed(path: String) -> Result<PathAndQuery, ProviderError> {
     PathAndQuery::from_maybe_shared(Bytes::from(path))
         .map_err(|error| bad(format!("a path is not a path and query of HTTP: {error}")))
 }
 
-/// The rule that a path breaks.
+/// Returns the rule that a path breaks.
 fn wrong_path(path: &str) -> Option<&'static str> {
     let breaks = [
         (!path.starts_with('/'), "it must begin with /"),
@@ -271,7 +271,7 @@ fn destination(url: &str) -> Result<Url, ProviderError> {
     target_url(url).map_err(|rule| ProviderError::Refused(format!("URL {:?}: {rule}", printable(url))))
 }
 
-/// The URL of a target, or the rule that it breaks.
+/// Parses the URL of a target, or returns the rule that it breaks.
 pub fn target_url(url: &str) -> Result<Url, &'static str> {
     if url.len() > MAX_PATH {
         return Err("it is longer than 4096 bytes");
@@ -364,7 +364,7 @@ fn shorten(text: &mut String, limit: usize) {
     }
 }
 
-/// The beginning of a guest's text, for an error message.
+/// Returns the beginning of a guest's text, for an error message.
 fn printable(text: &str) -> String {
     text.chars().take(60).collect()
 }

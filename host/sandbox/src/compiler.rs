@@ -1,9 +1,9 @@
 //! Compiling: a child process for each uploaded component (`pushlet compile`), with bounds that hold whatever it does.
 //!
-//! Compiling a stranger's code can cost any amount of time and memory, and cannot be interrupted. So it happens
-//! in a process that limits itself before it reads the first byte, and that its parent can kill. The compiler is large;
-//! if a component makes it do something else, nothing is within reach: no privileges, no files, no sockets,
-//! no other process. The component comes in at stdin, the artefact goes out at stdout, the reason of a failure to stderr.
+//! Compiling a stranger's code can cost any amount of time and memory, and cannot be interrupted. So it happens in a
+//! process that limits itself before it reads the first byte, and that its parent can kill. The compiler is large; if
+//! a component makes it do something else, nothing is within reach: no privileges, no files, no sockets, no other
+//! process. The component comes in at stdin, the artefact goes out at stdout, the reason of a failure to stderr.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -63,12 +63,12 @@ struct ChildExit {
 }
 
 impl ComponentCompiler {
-    /// This program, even when its file is replaced meanwhile.
+    /// Returns the path of this program, which stays valid when its file is replaced.
     pub fn this_program() -> io::Result<PathBuf> {
         if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
     }
 
-    /// The compiled form of a component that was checked. Blocks this thread for as long as it takes.
+    /// Compiles a component that was checked. Blocks this thread for as long as it takes.
     pub(super) fn compile(&self, component: &[u8]) -> CompileOutcome {
         match self.run(component) {
             Ok(ended) => CompileOutcome { cpu: ended.cpu, artefact: self.artefact(ended) },
@@ -116,6 +116,7 @@ impl ComponentCompiler {
             .arg("compile")
             .arg(format!("--memory={}", self.limits.memory))
             .arg(format!("--cpu={}", self.limits.cpu.as_secs().max(1)))
+            // The server's environment may hold secrets.
             .env_clear()
             // A thread that is there before the process confines itself would not be confined.
             .env("_RJEM_MALLOC_CONF", "background_thread:false")
@@ -143,7 +144,7 @@ impl ComponentCompiler {
     }
 }
 
-/// How it ended, and the processor time that it took. None: it was killed at the deadline.
+/// Waits for the end of the child. Returns its status and processor time; None: it was killed at the deadline.
 fn wait(child: &mut Child, deadline: Instant) -> io::Result<(Option<ExitStatus>, Duration)> {
     let start = Instant::now();
     let mut killed = false;
@@ -168,7 +169,7 @@ fn has_ended(child: &Child) -> io::Result<bool> {
     Ok(waitid(WaitId::Pid(pid), look)?.is_some())
 }
 
-/// The processor time of a process with all its threads, as Linux shows it (proc(5)).
+/// Returns the processor time of a process with all its threads, as Linux shows it (proc(5)).
 fn cpu_time(pid: u32) -> Option<Duration> {
     /// Places of `utime` and `stime`, counted from behind the name, which may hold any letters.
     const UTIME: usize = 11;
@@ -224,7 +225,7 @@ fn limit_resources(memory: u64, cpu: u64) -> io::Result<()> {
     limit(Resource::Nofile, 16, 16)?;
     #[cfg(target_os = "linux")]
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Where it may not, it is served like everybody.
+    // Without the permission, it has the normal priority.
     let _ = nice(NICENESS);
     Ok(())
 }
@@ -245,7 +246,7 @@ fn compile_stdin() -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Gives everything up that compiling does not need, for this thread and those that it starts. Answers what this
+/// Gives up everything that compiling does not need, for this thread and those that it starts. Returns what this
 /// kernel cannot take away.
 #[cfg(target_os = "linux")]
 pub(super) fn confine() -> Vec<String> {

@@ -99,7 +99,7 @@ pub enum LoadError {
     WrongTypes(String),
     #[error("compiling the component takes {0}")]
     TooCostly(String),
-    #[error("the compiler can not run: {0}")]
+    #[error("the compiler cannot run: {0}")]
     NoCompiler(String),
     #[error("the component does not run: {0}")]
     Broken(#[from] ProviderError),
@@ -144,7 +144,7 @@ pub(super) fn invalid(error: wasmtime::Error) -> LoadError {
     LoadError::Invalid(excerpt(&format!("{error:#}")))
 }
 
-/// The beginning of a text that is the component's, in part or in whole.
+/// Returns the beginning of a text that the component has written, in part or in whole.
 pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(300).collect()
 }

@@ -81,12 +81,12 @@ impl GuestState {
         self.observe(context.now, &context.entropy);
     }
 
-    /// Bytes of its linear memories.
+    /// Returns the bytes of its linear memories.
     pub(super) fn memory(&self) -> usize {
         self.limiter.memory - self.limiter.memory_left
     }
 
-    /// The most that these may have.
+    /// Returns the most bytes that these may have.
     pub(super) fn memory_limit(&self) -> usize {
         self.limiter.memory
     }

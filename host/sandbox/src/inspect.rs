@@ -1,7 +1,7 @@
 //! Inspects a component before it is compiled: its size and depth, its validity, imports, world and contract version.
 //!
-//! Size and depth are checked first, in one pass over its sections: compiling is where a small file can cost much time and
-//! memory.
+//! Size and depth are checked first, in one pass over its sections: compiling is where a small file can cost much time
+//! and memory.
 
 use wasmparser::types::Types;
 use wasmparser::{Chunk, Encoding, Parser, Payload, Validator, WasmFeatures};
@@ -53,7 +53,7 @@ pub(super) struct ComponentTypes {
 }
 
 impl ComponentTypes {
-    /// None: it is not valid.
+    /// Reads the types of a component; None: it is not valid.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let types = Validator::new_with_features(FEATURES).validate_all(bytes).ok()?;
         let names = InterfaceNames::of(bytes).ok()?;
@@ -103,7 +103,7 @@ impl<'a> InterfaceNames<'a> {
         Ok(names)
     }
 
-    /// The version of an interface that the component exports.
+    /// Returns the version of an interface that the component exports.
     fn version(&self, interface: &str) -> Option<&'a str> {
         self.exports.iter().find_map(|name| name.strip_prefix(interface)?.strip_prefix('@'))
     }

@@ -1,7 +1,7 @@
 //! One instance of a component: a store, the guest in it, and one call at a time; and the pool of idle instances.
 //!
 //! All idle instances together are bounded in number and memory; when there is no room, those that waited longest are
-//! dropped, and none waits for ever.
+//! dropped, and each waits for a limited time.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -87,6 +87,7 @@ impl<F> GuestInstance<F> {
 /// Time and result size of one call.
 fn budget(store: &mut Store<GuestState>, limits: &SandboxLimits, bounds: &CallBounds, targets: usize) {
     store.data_mut().time = CallTime::of(bounds.call_timeout);
+    // The first tick asks `CallTime`, which begins to count only then.
     store.set_epoch_deadline(1);
     let per_target = limits.result_per_target.saturating_mul(targets);
     let most = limits.result.saturating_add(per_target);
@@ -99,7 +100,8 @@ fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX).max(1)
 }
 
-/// A guest that waits for anything would block a thread that others need, and time stands still for it.
+/// Runs a future that must not wait: a guest that waits would block a thread that others need, and its clock stands
+/// still.
 fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -218,7 +220,7 @@ impl IdlePool {
         self.alive().iter().filter(|shelf| pays(shelf)).map(|shelf| shelf.clear()).sum()
     }
 
-    /// How many instances wait, and the bytes of their linear memory.
+    /// Returns how many instances wait, and the bytes of their linear memory.
     pub(super) fn held(&self) -> (usize, usize) {
         let count = self.alive().iter().map(|shelf| shelf.len()).sum();
         (count, self.memory.load(Ordering::Relaxed))
@@ -234,7 +236,7 @@ impl IdlePool {
 }
 
 impl IdleInstances {
-    /// The instance that was used last.
+    /// Takes the instance that was used last.
     pub(super) fn take(&self) -> Option<GuestInstance> {
         let waiting = self.instances().pop_back()?;
         self.idle.memory.fetch_sub(waiting.memory, Ordering::Relaxed);
@@ -266,7 +268,7 @@ impl IdleInstances {
     }
 
     /// Takes instances out from the oldest on, for the caller to drop: that takes its time, and no lock
-    /// shall be held meanwhile.
+    /// must be held meanwhile.
     fn remove_oldest(&self, goes: impl Fn(&IdleInstance) -> bool, most: usize) -> Vec<IdleInstance> {
         let mut instances = self.instances();
         let count = instances.iter().take(most).take_while(|waiting| goes(waiting)).count();

@@ -64,17 +64,17 @@ impl Instances {
         }
     }
 
-    /// What the guest printed, and where it trapped. For its tenant alone.
+    /// Returns what the guest printed, and where it trapped. Only its tenant may see it.
     pub fn log(&self) -> &Arc<GuestLog> {
         &self.log
     }
 
-    /// How many calls ended in a trap, a time-out or a limit, or with an answer that breaks the contract.
+    /// Returns how many calls ended in a trap, a time-out or a limit, or with an answer that breaks the contract.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// How long the component is still quarantined, if it is.
+    /// Returns how long the component is still quarantined, if it is.
     pub fn quarantined(&self) -> Option<Duration> {
         self.breaker.remaining()
     }
@@ -84,14 +84,14 @@ impl Instances {
         self.breaker.reset();
     }
 
-    /// How many warm instances wait for a call.
+    /// Returns how many warm instances wait for a call.
     pub fn idle(&self) -> usize {
         self.shelf.len()
     }
 
     /// Runs `call`, which calls this component, where it cannot keep others waiting. A built-in component is
     /// called at once on this thread. For an uploaded one the call waits for the tenant's turn, in a task of
-    /// its own: so a turn is never held by somebody who does not go on.
+    /// its own, so that a permit is never held by a caller that does not continue.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         call: impl FnOnce(&Self) -> Result<T, ProviderError> + Send + 'static,
@@ -118,7 +118,7 @@ impl Instances {
             .map(|answer| answer.map_err(check::rejection))
     }
 
-    /// The requests that deliver `notification` to `targets`, checked.
+    /// Returns the requests that deliver `notification` to `targets`, checked.
     pub fn encode(
         &self,
         context: &Context,
@@ -139,7 +139,7 @@ impl Instances {
             .inspect_err(|error| self.note(error))
     }
 
-    /// What became of the targets of each answer, checked.
+    /// Returns the outcomes of the targets of each answer, checked.
     pub fn decode(
         &self,
         context: &Context,
@@ -159,7 +159,7 @@ impl Instances {
         check::replies(answers, replies).inspect_err(|error| self.note(error))
     }
 
-    /// A call of the guest, if the breaker and the tenant's CPU budget let it pass.
+    /// Calls the guest, if the breaker and the tenant's CPU budget let the call pass.
     fn call<T>(
         &self,
         context: &Context,
@@ -262,7 +262,7 @@ impl Instances {
     }
 }
 
-/// A panic of ours goes on where it was waited for.
+/// Returns the result of a task. A panic of the task continues here.
 fn joined<T>(result: Result<Result<T, ProviderError>, JoinError>) -> Result<T, ProviderError> {
     result.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
@@ -272,7 +272,7 @@ fn joined<T>(result: Result<Result<T, ProviderError>, JoinError>) -> Result<T, P
 }
 
 impl Instances {
-    /// The request that does it, checked. `Ok(Err(…))`: the provider will not, and why.
+    /// Returns the request of an operation, checked. `Ok(Err(…))`: the provider rejects it.
     pub fn encode_operation(
         &self,
         context: &Context,
@@ -291,7 +291,7 @@ impl Instances {
         }
     }
 
-    /// What the service said, checked. `Ok(Err(…))`: it did not do it.
+    /// Returns the service's items, checked. `Ok(Err(…))`: the operation failed.
     pub fn decode_operation(
         &self,
         context: &Context,

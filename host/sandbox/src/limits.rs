@@ -42,7 +42,7 @@ pub struct SandboxLimits {
 }
 
 impl SandboxLimits {
-    /// How many idle instances go at once when there is no room for another.
+    /// Returns how many idle instances are dropped at once when there is no room for another.
     pub(super) fn eviction(&self) -> usize {
         (self.instances as usize / 16).max(1)
     }
@@ -99,12 +99,12 @@ pub(super) struct CallBounds {
 }
 
 impl CallBounds {
-    /// The sandbox's own limits.
+    /// Returns the sandbox's own limits.
     pub fn of(limits: &SandboxLimits) -> Self {
         Self { memory: limits.memory, call_timeout: limits.call_timeout, account: None }
     }
 
-    /// The narrower of the sandbox's limits and the tenant's.
+    /// Returns the narrower of the sandbox's limits and the tenant's.
     pub fn of_tenant(limits: &SandboxLimits, own: &tenant::TenantLimits, account: &Arc<Account>) -> Self {
         let bytes = |most: std::num::NonZeroU64| usize::try_from(most.get()).unwrap_or(usize::MAX);
         Self {
@@ -145,7 +145,7 @@ impl CallTime {
         Self { timeout, end: None }
     }
 
-    /// None: nothing is left. Counts from the first time that it is asked.
+    /// Returns the time that is left; None: nothing is. It counts from the first call.
     pub(super) fn left(&mut self) -> Option<Duration> {
         let end = self.end.get_or_insert_with(|| CallDeadline::after(self.timeout));
         let cpu = end.cpu.checked_sub(thread_cpu_time())?;
@@ -179,7 +179,7 @@ impl TenantQuotas {
         &self.accounts
     }
 
-    /// The share of one tenant; all of its components are on the same account.
+    /// Returns the quota of one tenant; all of its components are on the same account.
     pub(super) fn of(&self, tenant: &TenantId) -> TenantQuota {
         TenantQuota { account: self.accounts.of(tenant), limits_of: self.limits_of.clone() }
     }
@@ -215,7 +215,7 @@ impl TenantQuota {
         self.account.defer();
     }
 
-    /// What a call and its instance may use.
+    /// Returns the bounds of a call and its instance.
     pub(super) fn bounds(&self, limits: &SandboxLimits) -> CallBounds {
         let own = self.limits_of.get().map(|of| of(self.account.tenant())).unwrap_or_default();
         CallBounds::of_tenant(limits, &own, &self.account)

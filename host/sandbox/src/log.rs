@@ -26,7 +26,7 @@ pub struct GuestLog {
 }
 
 impl GuestLog {
-    /// The end of what was printed, as text.
+    /// Returns the end of what was printed, as text.
     pub fn text(&self) -> String {
         let bytes: Vec<u8> = self.ring().iter().copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -50,7 +50,7 @@ impl GuestLog {
         self.append(explanation.as_bytes());
     }
 
-    /// What was printed before the last failure, if anything was.
+    /// Returns what was printed before the last failure, if anything was.
     pub fn last_words(&self) -> Option<String> {
         let words = self.last_words.lock();
         (!words.is_empty()).then(|| words.clone())

@@ -57,7 +57,7 @@ impl CollectionManager {
         &self.collections
     }
 
-    /// An instance to be called once.
+    /// Creates an instance that is called once.
     pub fn instantiate(
         &self,
         sandbox: &Sandbox,
@@ -98,7 +98,7 @@ fn sound(collections: &[Collection]) -> Result<(), String> {
     Ok(())
 }
 
-/// The action of an operation.
+/// Returns the action of an operation.
 pub fn action(operation: &Operation) -> Action {
     match operation {
         Operation::Create(_) => Action::Create,
@@ -116,7 +116,7 @@ pub(super) fn items(operation: &Operation, items: Vec<Item>) -> Result<Collectio
         Operation::Delete(_) => (0, 0),
     };
     if items.len() < least || items.len() > most {
-        return bad("it told too few or too many items");
+        return bad("it returned too few or too many items");
     }
     let mut checked = Vec::with_capacity(items.len());
     for Item { id, properties } in items {

@@ -39,7 +39,7 @@ pub fn check(manifest: &ProviderManifest) -> Result<(), String> {
     manifest.credentials.iter().try_for_each(|credential| check_credential(manifest, credential))
 }
 
-/// What concerns the credential alone is checked by the module that will hold its secrets.
+/// Checks a credential together with the rest of the manifest; `pushlet_credential` checks it alone.
 fn check_credential(manifest: &ProviderManifest, kind: &Credential) -> Result<(), String> {
     let of = |what: String| format!("credential {}: {what}", kind.name);
     name("a credential's name", &kind.name)?;
@@ -62,7 +62,7 @@ fn check_credential(manifest: &ProviderManifest, kind: &Credential) -> Result<()
     }
 }
 
-/// A credential may become any header that a component may set, and `authorization`.
+/// Checks the header of a credential: any that a component may set, and `authorization`.
 fn placement(place: &HeaderPlacement) -> Result<(), String> {
     let name = HeaderName::from_lowercase(place.name.as_bytes()).map_err(|_| {
         let rule = match HeaderName::from_bytes(place.name.as_bytes()) {

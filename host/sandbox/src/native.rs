@@ -8,7 +8,7 @@ use pushlet_model::contract::{Application, Context, Notification, Target};
 
 /// The functions of the interface `codec` that every push takes.
 pub trait NativeCodec: Sync {
-    /// The requests that deliver `notification` to `targets`.
+    /// Returns the requests that deliver `notification` to `targets`.
     fn encode(
         &self,
         context: &Context,
@@ -17,7 +17,7 @@ pub trait NativeCodec: Sync {
         targets: &[Target],
     ) -> Encoded;
 
-    /// One reply for each answer.
+    /// Returns one reply for each answer.
     fn decode(
         &self,
         context: &Context,

@@ -54,7 +54,7 @@ impl Provider {
             .map_err(|error| naming_types(error, bytes))
     }
 
-    /// A provider of a component that is checked and compiled.
+    /// Creates a provider of a component that is checked and compiled.
     pub(super) fn of(
         sandbox: &Arc<Sandbox>,
         component: &Component,
@@ -103,12 +103,12 @@ impl Provider {
         &self.loaded.manifest
     }
 
-    /// The collections that the service keeps for an application in addition to its devices.
+    /// Returns the collections that the service keeps for an application in addition to its devices.
     pub fn collections(&self) -> &[Collection] {
         self.loaded.manager.as_ref().map(CollectionManager::collections).unwrap_or_default()
     }
 
-    /// SHA-256 of the component file, in hex.
+    /// Returns SHA-256 of the component file, in hex.
     pub fn digest(&self) -> &str {
         &self.loaded.digest
     }
@@ -123,8 +123,9 @@ impl Provider {
         self.tells_spellings_apart.store(true, Ordering::Relaxed);
     }
 
-    /// The instances that belong to one tenant.
+    /// Returns the instances that belong to one tenant.
     pub fn instances(&self, tenant: &TenantId) -> Arc<Instances> {
+        // With the shared lock first: nearly every call finds the instances.
         let known = self.tenants.read().get(tenant).cloned();
         known.unwrap_or_else(|| {
             let mut tenants = self.tenants.write();
@@ -135,13 +136,13 @@ impl Provider {
         })
     }
 
-    /// How many tenants have it in quarantine.
+    /// Returns how many tenants have it in quarantine.
     pub fn quarantined(&self) -> usize {
         let tenants = self.tenants.read();
         tenants.values().filter(|instances| instances.quarantined().is_some()).count()
     }
 
-    /// The sandbox that it runs in.
+    /// Returns the sandbox that it runs in.
     pub fn sandbox(&self) -> &Arc<Sandbox> {
         &self.loaded.sandbox
     }
@@ -152,7 +153,7 @@ impl Provider {
     }
 }
 
-/// All that can be checked without compiling it.
+/// Checks everything that can be checked without compiling the component.
 pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<ComponentInterfaces, LoadError> {
     let limit = sandbox.limits.component;
     if bytes.len() > limit {
@@ -167,7 +168,7 @@ pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<ComponentInterfac
     inspect::check_interfaces(bytes)
 }
 
-/// SHA-256 of a component file, in hex.
+/// Returns SHA-256 of a component file, in hex.
 pub fn digest(bytes: &[u8]) -> String {
     hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
 }
@@ -246,7 +247,7 @@ impl ProviderLoader {
         &self.sandbox
     }
 
-    /// Most bytes of a component.
+    /// Returns the most bytes that a component may have.
     pub fn largest_component(&self) -> usize {
         self.sandbox.limits.component
     }

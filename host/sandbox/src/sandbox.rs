@@ -78,7 +78,7 @@ impl Sandbox {
         }
     }
 
-    /// Where the tenants' own limits are found; those that are narrower than this sandbox's hold for uploaded
+    /// Sets where the tenants' own limits are found; those that are narrower than this sandbox's hold for uploaded
     /// components. The first to tell.
     pub fn limits_of(&self, limits: impl Fn(&TenantId) -> tenant::TenantLimits + Send + Sync + 'static) {
         self.shares.limits_of(Box::new(limits));
@@ -101,7 +101,7 @@ impl Sandbox {
         }
     }
 
-    /// A fresh instance. When there is no room, idle ones have to go.
+    /// Creates an instance. When there is no room, idle ones are dropped.
     pub(super) fn instantiate<F>(
         &self,
         component: &InstancePre<GuestState>,
@@ -119,7 +119,7 @@ impl Sandbox {
     }
 }
 
-/// The two threads of a sandbox, however many tenants there are.
+/// Starts the two threads of a sandbox, however many tenants there are.
 fn tickers(
     engine: &Engine,
     idle: &Arc<IdlePool>,
@@ -146,7 +146,7 @@ pub(super) fn new_engine(limits: &SandboxLimits) -> wasmtime::Result<Engine> {
     }
 }
 
-/// An engine that compiles for [`new`]'s, on one thread, and runs nothing.
+/// Creates an engine that compiles for that of [`new_engine`], on one thread, and runs nothing.
 pub(super) fn compiling_engine() -> wasmtime::Result<Engine> {
     Engine::new(code_config().parallel_compilation(false))
 }
@@ -157,7 +157,7 @@ fn engine_config(limits: &SandboxLimits, pagemap_scan: Enabled) -> Config {
     config
 }
 
-/// All that decides what compiled code looks like.
+/// Returns the settings that decide what compiled code looks like.
 fn code_config() -> Config {
     let mut config = Config::new();
     config

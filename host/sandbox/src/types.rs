@@ -124,7 +124,7 @@ impl TypeShape {
     }
 }
 
-/// What the interface of this name, in whatever version, has in it.
+/// Returns the contents of the interface of this name, in whatever version.
 fn exports<'a>(component: &'a ComponentTypes, name: &str) -> Option<&'a IndexMap<String, ComponentItem>> {
     let types = component.types.as_ref();
     let versioned = |other: &&String| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
@@ -145,7 +145,7 @@ struct TypeReader<'a> {
 }
 
 impl TypeReader<'_> {
-    /// The type that one is another name of.
+    /// Returns the type that a chain of aliases leads to.
     fn root(&self, mut id: ComponentDefinedTypeId) -> ComponentDefinedTypeId {
         while let Some(next) = self.types.peel_alias(id) {
             id = next;
@@ -188,7 +188,7 @@ impl TypeReader<'_> {
         TypeShape { kind: "function", parts, uses }
     }
 
-    /// The parts of a type that has a name.
+    /// Returns the parts of a type that has a name.
     fn defined(&self, id: ComponentDefinedTypeId) -> TypeShape {
         let mut uses = BTreeSet::new();
         let (kind, parts) = match &self.types[id] {

@@ -115,11 +115,11 @@ impl ProviderUsages {
         self.lock().built_in.entry(provider.to_owned()).or_default().clone()
     }
 
-    /// The counters of a provider that a tenant uploaded.
+    /// Returns the counters of a provider that a tenant uploaded.
     pub(super) fn of_uploaded(&self, tenant: &TenantId, provider: &str) -> Arc<ProviderUsage> {
         let mut all = self.lock();
         let UsageCounters { built_in, uploaded, other } = &mut *all;
-        // A provider of this name that everybody has, or that another tenant has too.
+        // A shared provider of this name, or one that another tenant has too.
         if let Some(known) = built_in.get(provider).or_else(|| uploaded.get(provider)) {
             return known.clone();
         }

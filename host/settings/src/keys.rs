@@ -35,7 +35,7 @@ const fn size(least: u64, most: u64) -> ValueKind {
     ValueKind::Size { least, most }
 }
 
-/// All keys, in the order of the file.
+/// Returns all keys, in the order of the file.
 pub fn keys() -> impl Iterator<Item = &'static ConfigKey> {
     SECTIONS.iter().flat_map(|section| section.keys)
 }
@@ -121,8 +121,8 @@ section! {
 }
 
 section! {
-    /// The operator, who creates tenants with `Authorization: Bearer KEY`. Without it there are no /v1/tenants; with it,
-    /// every call needs a key or [auth].
+    /// The operator, who creates tenants with `Authorization: Bearer KEY`. Without it there are no /v1/tenants; with
+    /// it, every call needs a key or [auth].
     AdminConfig "admin." {
         /// The operator's key for /v1/tenants; better in a file, see admin.key_file
         key: Option<HiddenText> = ValueKind::Secret, (unset "at least 16 characters");
@@ -329,8 +329,8 @@ section! {
         allowed_hosts: Vec<String> = ValueKind::Texts, ["*"];
         /// Directory of components (*.wasm) that all tenants share
         dir: Option<PathBuf> = ValueKind::Path, (unset "providers.d");
-        /// Directory for compiled components: starts are faster with one; if not set, it is in data_dir
-        /// Without either, the server listens at once too, and compiles uploaded providers before or when they are used.
+        /// Directory for compiled components: starts are faster with one; if not set, it is in data_dir Without
+        /// either, the server listens at once too, and compiles uploaded providers before or when they are used.
         cache_dir: Option<PathBuf> = ValueKind::Path, (unset "cache");
         /// Most bytes in providers.cache_dir; the tenant that needs room loses its own oldest files first
         /// After these, the tenant with the most files loses some; what this server runs itself stays. Files that this

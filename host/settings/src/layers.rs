@@ -40,7 +40,7 @@ enum ValueOrigin<'a> {
 }
 
 impl ConfigLayers {
-    /// The defaults alone.
+    /// Creates layers with the defaults alone.
     pub fn new() -> Result<Self, Problem> {
         let mut layers = Self(Table::new());
         for key in keys() {
@@ -68,6 +68,7 @@ impl ConfigLayers {
             let line = error.span().map(|span| line_of(text, span.start));
             Problem::new(format_args!("{}: {}", ValueOrigin::File { path, line }, error.message().trim_end()))
         };
+        // Parsed twice: this form has the places of keys, the other one their values.
         let document = DeTable::parse(text).map_err(unreadable)?;
         let mut lines = BTreeMap::new();
         find_lines(text, "", document.get_ref(), &mut lines);
@@ -91,6 +92,7 @@ impl ConfigLayers {
             let Some(text) = value.to_str() else {
                 return Err(Problem::new(format_args!("{origin}: not valid UTF-8")));
             };
+            // Paths are joined as in PATH; texts may hold colons, as IPv6 addresses do.
             let separator = if names::is_list_of_texts(&path) { ',' } else { ':' };
             self.texts(&path, &origin, text.split(separator).filter(|part| !part.is_empty()), text)?;
         }
@@ -107,12 +109,12 @@ impl ConfigLayers {
         self.texts(&path, &origin, values.iter().map(String::as_str), last)
     }
 
-    /// The configuration that results.
+    /// Returns the configuration that results.
     pub fn finish(self) -> Result<Config, Problem> {
         Config::read(self.0)
     }
 
-    /// What results, as the text of a file, without secrets.
+    /// Returns the resulting configuration as the text of a file, without secrets.
     pub fn shown(&self) -> Result<String, Problem> {
         let mut table = self.0.clone();
         for key in keys().filter(|key| matches!(key.kind, ValueKind::Secret)) {
@@ -232,7 +234,7 @@ fn is_named_section(path: &str) -> bool {
     keys().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// All that could stand at the depth of `segments`: keys, and the tables that hold them.
+/// Returns the paths that could be meant at the depth of `segments`: keys, and the tables that hold them.
 fn known_paths(segments: &[&str]) -> impl Iterator<Item = String> {
     keys().map(move |key| {
         let own = key.path.split('.').zip(segments);

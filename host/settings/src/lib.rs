@@ -1,8 +1,8 @@
 //! The configuration: from a TOML file, `PUSHLET_…` variables and flags, each over the one before it.
 //!
 //! [`keys`] declares every key with its type, default, bounds and meaning; [`ConfigLayers`] puts the sources over each
-//! other and makes a [`Config`], whose parts the other crates read. [`secrets`] reads keys and passwords, and checks who
-//! else can read or write a file.
+//! other and makes a [`Config`], whose parts the other crates read. [`secrets`] reads keys and passwords, and checks
+//! who else can read or write a file.
 
 pub mod keys;
 mod layers;
@@ -101,7 +101,7 @@ impl ReadSection for EndpointsConfig {
 }
 
 impl EndpointsConfig {
-    /// Where requests for this endpoint go instead, if the operator says so. `owner`: the tenant that uploaded the
+    /// Returns the URL that replaces this endpoint, if one is configured. `owner`: the tenant that uploaded the
     /// provider; None: all tenants share it.
     pub fn get(
         &self,
@@ -129,7 +129,7 @@ impl EndpointsConfig {
         self.0.insert(provider.to_owned(), all);
     }
 
-    /// All places that a provider's requests may go to instead.
+    /// Returns all URLs that replace endpoints of a provider.
     pub fn urls(&self, owner: Option<&str>, provider: &str) -> impl Iterator<Item = &BaseUrl> {
         self.of(owner, provider).into_iter().flat_map(|overrides| {
             let named =

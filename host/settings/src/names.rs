@@ -16,12 +16,12 @@ impl ConfigKey {
         path.iter().all(|segment| own.next().is_some_and(|mine| fits(mine, segment))) && own.next().is_none()
     }
 
-    /// The name of its flag, without the dashes: `auth-username`.
+    /// Returns the name of its flag, without the dashes: `auth-username`.
     pub fn flag(&self) -> String {
         flag(self.path)
     }
 
-    /// The name of its variable: `PUSHLET_AUTH_USERNAME`.
+    /// Returns the name of its variable: `PUSHLET_AUTH_USERNAME`.
     pub fn variable(&self) -> String {
         variable(self.path)
     }
@@ -35,7 +35,7 @@ pub fn variable(path: &str) -> String {
     format!("PUSHLET_{}", path.replace(['.', '-'], "_").to_uppercase())
 }
 
-/// The segments of a real path. One in quotes may hold dots.
+/// Returns the segments of a real path. One in quotes may hold dots.
 pub fn segments(path: &str) -> Vec<&str> {
     let mut in_quotes = false;
     let split = path.split(move |letter: char| {
@@ -45,14 +45,14 @@ pub fn segments(path: &str) -> Vec<&str> {
     split.map(|segment| segment.trim_matches('"')).collect()
 }
 
-/// A path with one more segment, as TOML writes it.
+/// Returns a path with one more segment, as TOML writes it.
 pub fn join(path: &str, name: &str) -> String {
     let is_bare = name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-');
     let name = if is_bare { name.to_owned() } else { format!("\"{}\"", name.replace('"', "")) };
     if path.is_empty() { name } else { format!("{path}.{name}") }
 }
 
-/// The key at a real path.
+/// Returns the key at a real path.
 pub fn find(path: &[&str]) -> Option<&'static ConfigKey> {
     keys().find(|key| key.covers(path))
 }
@@ -70,9 +70,10 @@ pub fn is_section(path: &[&str]) -> bool {
     })
 }
 
-/// The path of a flag or variable, whose words are joined by `separator`: `endpoints_apns_production`.
+/// Returns the path of a flag or variable, whose words are joined by `separator`: `endpoints_apns_production`.
 pub fn from_words(name: &str, separator: char) -> Option<String> {
     let joined = |path: &str| path.replace(['.', '_'], &separator.to_string());
+    // Keys before patterns: the words of a key could be those of a pattern too.
     if let Some(key) = keys().find(|key| !key.is_pattern() && joined(key.path) == name) {
         return Some(key.path.to_owned());
     }
@@ -80,7 +81,7 @@ pub fn from_words(name: &str, separator: char) -> Option<String> {
     keys().any(|key| key.is_pattern() && key.covers(&words)).then(|| words.join("."))
 }
 
-/// The known name that is most like `name`, if one is like it.
+/// Returns the known name that is most similar to `name`, if one is similar.
 pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     known
         .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))

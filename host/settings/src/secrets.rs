@@ -1,5 +1,5 @@
-//! Keys and passwords of the configuration, the callers that they let in, and the files and folders that decide what the
-//! server does: no other user may change those.
+//! Keys and passwords of the configuration, the callers that they let in, and the files and folders that decide what
+//! the server does: no other user may change those.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ const SHORTEST_KEY: usize = 16;
 /// The callers that the configuration admits, in addition to those with tenants' keys.
 #[derive(Default)]
 pub struct CallerConfig {
-    /// Who is the default tenant.
+    /// The login of the default tenant.
     pub login: Option<Login>,
     /// The operator's key.
     pub admin: Option<HiddenText>,
@@ -29,8 +29,8 @@ pub struct Login {
 }
 
 impl Config {
-    /// Who may call. Without a login and an operator everybody may, which is only allowed where nobody else can
-    /// reach the port.
+    /// Returns the callers that are let in. Without a login and an operator every caller is, which is only allowed if
+    /// no other machine can reach the port.
     pub fn callers(&self) -> Result<CallerConfig, Problem> {
         let callers = CallerConfig {
             login: self.auth.login()?,
@@ -66,7 +66,7 @@ impl AuthConfig {
 }
 
 impl RegistryConfig {
-    /// The key that the registry seals secrets with, as it was written.
+    /// Returns the key that the registry seals secrets with, as it was written.
     pub fn key(&self) -> Result<Option<HiddenText>, Problem> {
         secret("registry.key", self.key.as_ref(), self.key_file.as_deref())
     }
@@ -83,7 +83,7 @@ impl AdminConfig {
     }
 }
 
-/// A name or address as it stands in a URL, without a port.
+/// Checks a name or address, as it is written in a URL without a port.
 fn host_name(name: &str) -> Result<String, Problem> {
     let wrong = || {
         Problem::new(format_args!(
@@ -99,7 +99,7 @@ fn host_name(name: &str) -> Result<String, Problem> {
     }
 }
 
-/// A secret that stands in the configuration, or in a file that it names.
+/// Returns a secret that is in the configuration, or in a file that it names.
 fn secret(
     name: &str,
     inline: Option<&HiddenText>,
@@ -115,11 +115,12 @@ fn secret(
     }
 }
 
-/// The one line of a file. `name`: of what points at it.
+/// Reads the one line of a file. `name`: the key or flag that names the file.
 pub fn read_secret(name: &str, path: &Path) -> Result<HiddenText, Problem> {
     let wrong = |why: &dyn fmt::Display| Problem::new(format_args!("{name}: {}: {why}", path.display()));
     check_file(name, path)?;
     let mut text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    // Only the line break goes: spaces may be part of a password.
     let length = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(length);
     if text.is_empty() {

@@ -1,4 +1,5 @@
-//! How the configuration is declared: the macro [`section`] makes a table's struct, its keys and its reader from one list.
+//! How the configuration is declared: the macro [`section`] makes a table's struct, its keys and its reader from one
+//! list.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub struct ConfigKey {
 }
 
 impl ConfigKey {
-    /// Its meaning, in one line: the first line of its documentation. The example file has all lines.
+    /// Returns its meaning: the first line of its documentation. The example file has all lines.
     pub fn help(&self) -> &'static str {
         self.docs.lines().next().unwrap_or_default().trim()
     }
@@ -51,14 +52,14 @@ pub(crate) trait ReadSection: Sized {
 pub(crate) trait ReadValue: Sized {
     fn read(value: Value) -> Result<Self, Problem>;
 
-    /// The value of a key that is not set.
+    /// Returns the value of a key that is not set.
     fn unset() -> Option<Self> {
         None
     }
 }
 
-/// Declares a table: `/// documentation`, `field: Type = kind, default;` or `= kind, (unset example);` for each key, and
-/// the tables inside it.
+/// Declares a table: `/// documentation`, `field: Type = kind, default;` or `= kind, (unset example);` for each key,
+/// and the tables inside it.
 macro_rules! section {
     ($(#[doc = $about:literal])* $name:ident $path:literal {
         $($(#[doc = $docs:literal])+ $field:ident: $type:ty = $kind:expr, $value:tt;)*

@@ -77,7 +77,7 @@ impl ValueKind {
         }
     }
 
-    /// The value of a flag or variable, which is always text; [`ValueKind::check`] tells whether it is right.
+    /// Returns the value of a flag or variable, which is always text; [`ValueKind::check`] tells whether it is right.
     pub fn of_text(self, text: &str) -> Value {
         match self {
             ValueKind::Switch => text.parse().map(Value::Boolean).ok(),
@@ -87,7 +87,7 @@ impl ValueKind {
         .unwrap_or_else(|| Value::String(text.to_owned()))
     }
 
-    /// The word for it in the help text.
+    /// Returns its placeholder in the help text.
     pub fn placeholder(self) -> &'static str {
         match self {
             ValueKind::Text | ValueKind::Texts => "TEXT",
@@ -160,7 +160,7 @@ impl BaseUrl {
         Ok(Self(url))
     }
 
-    /// The host as it stands in the URL; an IPv6 address is in brackets.
+    /// Returns the host as it is written in the URL; an IPv6 address is in brackets.
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }
@@ -169,7 +169,7 @@ impl BaseUrl {
         self.0.port_or_known_default().unwrap_or(443)
     }
 
-    /// What goes before the path of each request: empty, or a path without a slash at its end.
+    /// Returns the prefix of each request's path: empty, or a path without a slash at its end.
     pub fn prefix(&self) -> &str {
         self.0.path().trim_end_matches('/')
     }

@@ -24,7 +24,7 @@ pub struct CommandLine {
 }
 
 pub enum CommandAction {
-    /// `simulator`: how it runs, if it shall run too.
+    /// `simulator`: its options, if it runs too.
     Serve {
         simulator: Option<simulator::Options>,
     },
@@ -71,7 +71,7 @@ Example:
   pushlet rotate-key --config pushlet.toml --new-key-file new.key";
 
 impl CommandLine {
-    /// The error is what the user shall be told, which may be the help that they asked for.
+    /// Parses a command line. The error is the message for the user, which may be the help that they asked for.
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.collect();
         let matches = command(&endpoint_flags(&arguments)).try_get_matches_from(arguments)?;
@@ -146,7 +146,7 @@ fn completions() -> Command {
         )
 }
 
-/// The completions of all commands. In memory: the library cannot bear an output that is closed early.
+/// Returns the completions of all commands. In memory: the library panics if an output is closed early.
 pub fn complete(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command(&[]), "pushlet", &mut text);
@@ -195,7 +195,7 @@ fn flag_of(key: &ConfigKey) -> Arg {
     }
 }
 
-/// The names of providers are not known here, so these flags are whatever the user wrote of their form.
+/// Returns the flags of endpoints. The names of providers are not known here, so any flag of their form is accepted.
 fn endpoint_flags(arguments: &[OsString]) -> Vec<String> {
     let mut names: Vec<String> = arguments
         .iter()

@@ -102,7 +102,7 @@ fn layers(
     Ok(layers)
 }
 
-/// What can be wrong beyond the single values.
+/// Checks what can be wrong beyond single values.
 fn check(config: &Config) -> Result<(), Problem> {
     config.callers()?;
     server::acceptor(&config.tls)?;

@@ -19,12 +19,13 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// At the end: for the last spans.
 const EXPORT_TIME: Duration = Duration::from_secs(2);
 
-/// `simulator`: how it runs, if it shall run too.
+/// `simulator`: its options, if it runs too.
 pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> Result<(), Problem> {
     let _flush = log::start(&config.log);
     config.limits.connections = server::connections_that_fit(config.limits.connections);
     let callers = config.callers()?;
     let tls = server::acceptor(&config.tls)?;
+    // Before the slow part of the start, so that a signal during it is not lost.
     let stop = stop_signal()?;
     let _simulator = match simulator {
         Some(options) => Some(simulator::start(&mut config, options).await?),
@@ -65,7 +66,7 @@ pub async fn run(mut config: Config, simulator: Option<&simulator::Options>) -> 
     Ok(())
 }
 
-/// A future that ends with the first signal. Listening begins now.
+/// Returns a future that completes with the first signal. Signals are caught from now on.
 pub fn stop_signal() -> Result<impl Future<Output = ()>, Problem> {
     let listen =
         |kind| signal(kind).map_err(|error| Problem::new(format_args!("cannot listen for signals: {error}")));

@@ -118,7 +118,7 @@ impl ConnectionActivity {
         self.requests as u32 > 0
     }
 
-    /// How many requests came since another look.
+    /// Returns how many requests came since an earlier reading.
     pub fn requests_since(self, earlier: Self) -> u32 {
         ((self.requests >> 32) as u32).wrapping_sub((earlier.requests >> 32) as u32)
     }

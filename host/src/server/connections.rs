@@ -17,7 +17,7 @@ use pushlet_settings::LimitsConfig;
 const SPARE: usize = 64;
 /// How long a connection without a request that was let in is kept between requests.
 const STRANGER_IDLE: Duration = Duration::from_secs(10);
-/// How long a caller has to close an idle connection that it was told is closing.
+/// How long a caller has to close an idle connection after it was asked to.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 pub struct ConnectionTable {
@@ -125,7 +125,7 @@ impl ConnectionTable {
         self.table().entries.values_mut().for_each(|entry| entry.close(now));
     }
 
-    /// Looks after idle connections for ever.
+    /// Closes idle connections, in a loop that never ends.
     pub async fn watch(&self) {
         let least = self.stranger_idle / 4;
         let mut ticks = interval(least.clamp(Duration::from_millis(10), Duration::from_secs(1)));
@@ -171,7 +171,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Why there is no room, if there is none.
+    /// Makes room for a connection, or returns why there is none.
     fn make_room(&self, table: &mut ConnectionEntries, address: Option<IpAddr>) -> Option<Refusal> {
         let of_address = address.and_then(|address| table.by_address.get(&address)).copied().unwrap_or(0);
         if of_address >= self.per_address && !table.evict(|entry| entry.address == address) {

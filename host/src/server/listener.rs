@@ -36,7 +36,7 @@ fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What accepts TLS, if it is configured. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1.
+/// Creates what accepts TLS, if it is configured. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1.
 pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, Problem> {
     let (cert, key) = match (&config.cert, &config.key) {
         (None, None) => return Ok(None),
@@ -59,7 +59,7 @@ pub fn acceptor(config: &TlsConfig) -> Result<Option<TlsAcceptor>, Problem> {
 /// closed while others take their place.
 const OTHERS: u64 = 256;
 
-/// Raises the soft limit to the hard one, and answers how many of these connections there may be. Where they do not
+/// Raises the soft limit to the hard one, and returns how many of these connections there may be. If they did not
 /// fit, accepting one more would fail, and those that are idle would not make room for it.
 pub fn that_fit(connections: usize) -> usize {
     let limit = raised();
@@ -75,7 +75,7 @@ pub fn that_fit(connections: usize) -> usize {
     fit
 }
 
-/// The limit that holds now; None: there is none.
+/// Raises the soft limit to the hard one. Returns the limit that holds now; None: there is none.
 fn raised() -> Option<u64> {
     let before = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: before.maximum, maximum: before.maximum };

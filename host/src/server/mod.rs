@@ -100,6 +100,7 @@ impl Server {
             () = shutdown => {}
             never = accept_all(&listener, &shared, &mut tasks) => match never {},
         }
+        // From here on the kernel refuses connections, so that callers go elsewhere.
         drop(listener);
         self.in_flight.close();
         shared.stopping.store(true, Ordering::Release);
@@ -210,8 +211,8 @@ async fn respond(
     }
     request.extensions_mut().insert(in_flight.connection().peer.clone());
     let Ok(mut response) = shared.router.clone().oneshot(request).await;
-    // An error may be told before a body was read that does not fit into the buffer. The connection ends then, and
-    // a caller who is not told sends the next request into it.
+    // An error may be sent before a body that does not fit into the buffer was read. The connection ends then, and
+    // without this header a caller would send the next request into it.
     let is_unread = is_large && (response.status().is_client_error() || response.status().is_server_error());
     if may_close && (is_refused || is_unread) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

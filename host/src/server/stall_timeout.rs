@@ -56,7 +56,7 @@ impl<S> StallTimeout<S> {
         }
     }
 
-    /// Lets a write wait, but not for ever. `bytes`: how many one that is ready has written.
+    /// Lets a write wait for a limited time. `bytes`: how many a completed write has written.
     fn waiting<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -158,13 +158,13 @@ impl TransferPace {
         }
     }
 
-    /// The other side takes nothing now. Answers until when that may go on.
+    /// Records that the other side takes nothing now. Returns until when that may go on.
     pub fn wait(&mut self) -> Instant {
         let since = *self.waiting.get_or_insert_with(Instant::now);
         since + self.grace.saturating_sub(self.lag)
     }
 
-    /// The other side took so many bytes. Reads no clock where nothing was waited for.
+    /// Records that the other side took this many bytes. Reads no clock if nothing was waited for.
     pub fn moved(&mut self, bytes: usize) {
         if let Some(since) = self.waiting.take() {
             self.lag += since.elapsed();
@@ -302,7 +302,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(10);
 
-    /// Seconds until a reader that takes `bytes` after each wait of `pause` is late; None: it never is.
+    /// Returns seconds until a reader that takes `bytes` after each wait of `pause` is late; None: it never is.
     async fn late_after(bytes: usize, pause: Duration) -> Option<u64> {
         let mut pace = TransferPace::new(GRACE, 1000);
         let start = Instant::now();

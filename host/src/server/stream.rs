@@ -1,4 +1,4 @@
-//! Answers on their way out: in pieces, and each HTTP/2 stream with a time limit of its own.
+//! Outgoing responses: in pieces, and each HTTP/2 stream with a time limit of its own.
 //!
 //! A caller that does not read one of its HTTP/2 streams cannot be seen at the socket, since others go on. And where a
 //! body is handed over in one piece, the library keeps all of it until it has been read, and the request has ended.
@@ -101,7 +101,7 @@ impl hyper::body::Body for OutgoingBody {
     }
 }
 
-/// The next piece.
+/// Cuts off the next piece.
 fn cut(rest: &mut Bytes, whole: usize) -> Bytes {
     if rest.len() <= whole {
         return std::mem::take(rest);

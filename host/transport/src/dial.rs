@@ -1,8 +1,8 @@
 //! From an origin to a TLS connection: look up, check, race the addresses, shake hands.
 //!
 //! Names are looked up with `getaddrinfo`, so that `/etc/hosts`, `nsswitch.conf` and the search domains of containers
-//! count as they do for every other program of the machine. It blocks a thread until the last name server has been given
-//! up, which nothing can shorten. Therefore lookups use few of the runtime's blocking threads, divided among
+//! count as they do for every other program of the machine. It blocks a thread until the last name server has been
+//! given up, which nothing can shorten. Therefore lookups use few of the runtime's blocking threads, divided among
 //! tenants, and a lookup whose caller has left keeps its permit until the thread is free again.
 
 use std::io;
@@ -73,16 +73,18 @@ async fn connect(
     let addresses = resolver.resolve(&origin.host(), origin.port()).await?;
     let socket = race(addresses).await?;
     let failed = |error: &dyn std::fmt::Display| DialError::new(FailureCause::Tls, error.to_string());
+    // A push is a small write that must not wait for the acknowledgement of the one before it (Nagle).
     socket.set_nodelay(true).map_err(|error| DialError::new(FailureCause::Connect, error.to_string()))?;
     let name = origin.server_name().ok_or_else(|| failed(&"the host is no valid server name"))?;
     TlsConnector::from(tls.clone()).connect(name, socket).await.map_err(|error| {
+        // A failure below TLS may be gone at the next try; a failed handshake is not.
         let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
         if is_tls { failed(&error) } else { DialError::new(FailureCause::Connect, error.to_string()) }
     })
 }
 
 impl HostResolver {
-    /// The addresses of a host, freshly looked up, IPv6 and IPv4 by turns.
+    /// Looks up the addresses of a host, IPv6 and IPv4 by turns.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
         let found = match host.parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, port)],
@@ -114,7 +116,7 @@ fn by_turns(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// The first socket that opens. An address that fails makes way for the next at once.
+/// Returns the first socket that opens. When an address fails, the next one is tried at once.
 async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
     let mut left = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -123,6 +125,7 @@ async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
         attempts
             .extend(left.next().map(|address| async move { (address, TcpStream::connect(address).await) }));
         tokio::select! {
+            // A failed address starts the next one at once, before the timer is looked at.
             biased;
             Some((address, result)) = attempts.next() => match result {
                 Ok(socket) => return Ok(socket),
@@ -137,7 +140,7 @@ async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
     }
 }
 
-/// The system may give up before we do.
+/// Returns the cause of a failed connect. The system may give up before we do.
 fn cause_of(error: &std::io::Error) -> FailureCause {
     match error.kind() {
         std::io::ErrorKind::TimedOut => FailureCause::ConnectTimeout,
@@ -169,7 +172,7 @@ impl DnsLookups {
         Self { permits: FairPermits::new(MOST_AT_ONCE, MOST_WAITING), system: Arc::new(system) }
     }
 
-    /// The addresses of a host. The caller bounds the wait by dropping the future.
+    /// Looks up the addresses of a host. The caller bounds the wait by dropping the future.
     pub async fn addresses(
         &self,
         tenant: &TenantId,
@@ -202,12 +205,12 @@ mod tests {
 
     use super::*;
 
-    /// An address that refuses connections.
+    /// Returns an address that refuses connections.
     async fn closed() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
-    /// An address whose backlog is full, so that connects hang.
+    /// Returns an address whose backlog is full, so that connects hang.
     async fn silent() -> (SocketAddr, TcpListener, TcpStream) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

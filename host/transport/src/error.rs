@@ -14,7 +14,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 /// When a peer may be free again: pushes take about a second at most.
 const PEERS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Characters of a reason that callers are told.
+/// Most characters of a reason that callers get.
 const LONGEST_REASON: usize = 300;
 
 /// What is known about a request without a response.
@@ -81,7 +81,7 @@ pub enum FailureCause {
 }
 
 impl FailureCause {
-    /// Whether a dial failed, so that nothing was sent.
+    /// Returns true if a dial failed, so that nothing was sent.
     pub(super) fn is_failed_connect(&self) -> bool {
         matches!(self, Self::Connect | Self::ConnectTimeout | Self::Dns | Self::Tls)
     }
@@ -99,7 +99,7 @@ impl DialError {
         DialError { cause, detail: detail.into() }
     }
 
-    /// Whether trying again soon will not help.
+    /// Returns true if trying again soon will not help.
     pub fn is_lasting(&self) -> bool {
         matches!(self.cause, FailureCause::Tls | FailureCause::ForbiddenAddress)
     }
@@ -144,7 +144,7 @@ impl SendError {
         Self::new(RequestState::Unknown, cause, detail)
     }
 
-    /// Whether the request may be sent again by itself after so many attempts: only what is no fault of the
+    /// Returns true if the transport may send the request again after this many attempts: only if it is no fault of the
     /// request, and was certainly not processed.
     pub(super) fn may_resend(&self, attempts: u32, deadline: Instant) -> bool {
         attempts < ATTEMPTS
@@ -176,7 +176,7 @@ impl SendError {
         }
     }
 
-    /// Whether the peer could not be reached at all.
+    /// Returns true if the peer could not be reached at all.
     pub fn is_unreached(&self) -> bool {
         let step = |cause: &FailureCause| {
             matches!(
@@ -211,7 +211,7 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// What the TLS library says names no address and tells more than that the handshake failed.
+/// Describes the step that failed. The TLS library's message names no address, and says more than that it failed.
 fn step(cause: &FailureCause, detail: &str) -> String {
     let said = match cause {
         FailureCause::Tls if !detail.is_empty() => format!("{cause}: {detail}"),

@@ -109,6 +109,7 @@ impl HeaderCounts {
         let ends = frame.flags & END_STREAM != 0;
         match frame.kind {
             HEADERS if !ends => {
+                // The peer chooses the numbers of streams: beyond the bound, counting starts again.
                 if self.0.len() >= MOST_STREAMS {
                     self.0.clear();
                 }
@@ -174,12 +175,12 @@ impl ConnectionRecord {
         ConnectionRecord { started: Instant::now(), heard, news, seen }
     }
 
-    /// Whether the whole request was handed to the socket.
+    /// Returns true if the whole request was handed to the socket.
     pub fn is_written(&self, stream: u32) -> bool {
         self.seen().written.get(&stream).copied().unwrap_or(false)
     }
 
-    /// The stream has ended: nothing of it need be remembered.
+    /// Forgets a stream that has ended.
     pub fn forget(&self, stream: u32) {
         self.seen().written.remove(&stream);
     }
@@ -188,17 +189,18 @@ impl ConnectionRecord {
         self.seen().goaway.clone()
     }
 
-    /// Whether a GOAWAY came since the last call.
+    /// Returns true if a GOAWAY came since the last call.
     pub fn goaway_came(&self) -> bool {
+        // Nearly always false, and a load costs less than a swap.
         self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Relaxed)
     }
 
-    /// Why TLS failed, if it did.
+    /// Returns why TLS failed, if it did.
     pub fn tls_error(&self) -> Option<rustls::Error> {
         self.seen().tls_error.clone()
     }
 
-    /// When the peer was last heard of; when the connection was opened if never.
+    /// Returns when the peer was last heard of; when the connection was opened if never.
     pub fn heard_at(&self) -> Instant {
         self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
     }

@@ -27,7 +27,8 @@ const FORBIDDEN_V4: &[(Ipv4Addr, u32)] = &[
 ];
 
 /// The only global unicast space there is. Unspecified, loopback, mapped, compatible, NAT64 (64:ff9b::/96),
-/// unique-local (with the metadata of Amazon, fd00:ec2::254, and Google, fd20:ce::254), link-local, site-local and multicast addresses lie outside it.
+/// unique-local (with the metadata of Amazon, fd00:ec2::254, and Google, fd20:ce::254), link-local, site-local and
+/// multicast addresses lie outside it.
 const GLOBAL_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 const FORBIDDEN_V6: &[(Ipv6Addr, u32)] = &[
@@ -44,7 +45,7 @@ const ISATAP: [u32; 2] = [0x0000_5efe, 0x0200_5efe];
 const NOBODYS_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const NOBODYS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
-/// Whether a target that arrived in a request may have this address, as things are now: interfaces come and go, so
+/// Returns true if a target that arrived in a request may have this address now: interfaces come and go, so
 /// this is asked for with every dial.
 pub(super) fn may_be_dialled(address: IpAddr) -> bool {
     passes(address, is_own)
@@ -65,7 +66,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether an address is this machine's, on whatever interface. What can be bound is; this also finds addresses
+/// Returns true if an address is this machine's, on whatever interface: if it can be bound. This also finds addresses
 /// that no interface lists (`ip route add local`), and needs no list of them.
 fn is_own(address: IpAddr) -> bool {
     let can_be_bound = |address: IpAddr| match UdpSocket::bind((address, 0)) {
@@ -81,7 +82,8 @@ fn is_own(address: IpAddr) -> bool {
     !can_be_bound(nobodys) || is_source_of_route_to(address)
 }
 
-/// The kernel sends to an address of its own from that same address. Nothing is sent here.
+/// Returns true if the kernel would send to this address from the same address, as it does for its own. Nothing is
+/// sent.
 fn is_source_of_route_to(address: IpAddr) -> bool {
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -30,7 +30,7 @@ pub(super) struct HttpsPeers {
 
 type PeerTable = RwLock<FairCache<TenantId, PeerKey, Arc<HttpsPeer>>>;
 
-/// What keeps one origin and identity from taking more than its share. Streams of a connection are a share
+/// Keeps one origin and identity from taking more than its share. Streams of a connection are a share
 /// too, which is why it has connections of its own.
 struct HttpsPeer {
     key: PeerKey,
@@ -162,7 +162,7 @@ impl HttpsPeer {
         HttpsPeer { key, tenant, client, permits, most, waiting, fate }
     }
 
-    /// Waits for this request's turn.
+    /// Waits for a permit.
     async fn enter(
         &self,
         deadline: tokio::time::Instant,
@@ -184,7 +184,7 @@ impl HttpsPeer {
         }
     }
 
-    /// Asks the breaker; after a pause one request at a time passes.
+    /// Starts a request if the breaker allows it; after a pause one request at a time passes.
     fn trial(&self) -> Result<RequestTrial<'_>, SendError> {
         let now = Instant::now();
         let mut fate = self.fate();
@@ -251,7 +251,7 @@ struct RequestTrial<'a> {
 }
 
 impl RequestTrial<'_> {
-    /// Notes whether the peer could be reached, if the request tells.
+    /// Records whether the peer could be reached, if the result shows it.
     fn end<T>(self, result: &Result<T, SendError>) {
         let mut fate = self.peer.fate();
         if result.is_ok() {

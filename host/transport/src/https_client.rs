@@ -1,5 +1,5 @@
-//! One HTTPS exchange: the connector, which dials as all other connections are dialled; a request body that records whether
-//! the HTTP library took it; and the limit for informational responses.
+//! One HTTPS exchange: the connector, which dials as all other connections are dialled; a request body that records
+//! whether the HTTP library took it; and the limit for informational responses.
 
 use std::error::Error;
 use std::future::Future;
@@ -75,6 +75,7 @@ pub(super) async fn exchange(
         Ok(result) => result,
         Err(_) => Err(SendError::unknown(FailureCause::Deadline, "no answer came in time")),
     };
+    // A request whose body was never taken is incomplete, whatever the library says of it.
     result.map_err(|error| match handover.revoke() {
         true => SendError { delivery: RequestState::NotSent, ..error },
         false => error,
@@ -116,8 +117,8 @@ async fn respond(
     Ok(Response { status, headers, body, reserved, waited, connection })
 }
 
-/// A request that found no connection, or that the peer says it did not process, was not sent; of any other
-/// one nothing is known here.
+/// Returns the error of a send. A request that found no connection, or that the peer did not process, was not sent; of
+/// any other one nothing is known here.
 fn fate(error: &(dyn Error + 'static)) -> SendError {
     let detail = chain(error).map(|error| error.to_string()).collect::<Vec<_>>().join(": ");
     if let Some(error) = find::<DialError>(error) {
@@ -141,7 +142,7 @@ fn fate(error: &(dyn Error + 'static)) -> SendError {
     SendError::unknown(FailureCause::ConnectionLost, detail)
 }
 
-/// An error and all that caused it, with what `io::Error` hides inside.
+/// Returns an error and all its causes, with the one that `io::Error` holds inside.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -266,7 +267,7 @@ const OURS: u8 = 0;
 const TAKEN: u8 = 1;
 const REVOKED: u8 = 2;
 
-/// A body in one piece. As long as it is not taken the request is not whole, and no peer processes it.
+/// A body in one piece. As long as it has not been taken, the request is incomplete, and no peer processes it.
 pub(super) struct HandoverBody {
     left: Option<Bytes>,
     whose: Arc<AtomicU8>,

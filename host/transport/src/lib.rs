@@ -1,7 +1,7 @@
-//! The sockets: from a request to the answer of a push service, or to the truth about why there is none.
+//! The sockets: from a request to the response of a push service, or to the reason why there is none.
 //!
-//! [`Transport::send`] never sends anything twice whose outcome is not known; what the peer certainly did
-//! not process it sends again by itself, within the deadline. It knows nothing of notifications.
+//! [`Transport::send`] never repeats a request whose outcome is unknown; a request that the peer certainly did
+//! not process is sent again within the deadline. The crate knows nothing of notifications.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +66,7 @@ impl Transport {
     pub fn send(&self, request: Request) -> impl Future<Output = Result<Response, SendError>> {
         async move {
             let inner = &*self.0;
+            // Before any work: nothing that is refused here may have been sent.
             if inner.draining.load(Ordering::Acquire) {
                 return Err(SendError::not_sent(FailureCause::ShuttingDown, ""));
             }
@@ -105,7 +106,7 @@ impl Transport {
     }
 }
 
-/// Refuses what would not survive the way: a path that is none, fields that belong to the connection
+/// Refuses a request that cannot be sent: an invalid path, fields that belong to the connection
 /// (RFC 9113, section 8.2.2), and fields that the transport writes itself.
 fn check(request: &Request) -> Result<(), SendError> {
     let invalid = |detail: String| SendError::not_sent(FailureCause::InvalidRequest, detail);

@@ -21,14 +21,14 @@ pub(super) struct BackoffPolicy {
 #[derive(Debug, Clone)]
 pub(super) struct CircuitBreaker {
     backoff: BackoffPolicy,
-    /// Since the peer last answered anything.
+    /// Failures since the peer last responded.
     failures: u32,
-    /// Since a connection that was opened last turned out good: the pauses grow with these.
+    /// Failures since a new connection last worked: the pauses grow with these.
     failed_connects: u32,
     retry_at: Option<Instant>,
 }
 
-/// Where a circuit breaker stands.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
     /// Requests pass.
@@ -44,35 +44,36 @@ impl CircuitBreaker {
         CircuitBreaker { backoff, failures: 0, failed_connects: 0, retry_at: None }
     }
 
-    /// `jitter` is a random fraction of `u32::MAX`: the pause is between half and the whole of its nominal
-    /// length, so that clients that failed together do not come back together.
+    /// Records a failure. `jitter` is a random fraction of `u32::MAX`: the pause is between half and the whole of its
+    /// nominal length, so that clients that failed together do not come back together.
     pub fn failed(&mut self, now: Instant, jitter: u32) {
         self.failures = self.failures.saturating_add(1);
+        // Beyond any maximum already, and the shift must not overflow.
         let doublings = self.failed_connects.min(20);
         self.failed_connects = self.failed_connects.saturating_add(1);
         let nominal = self.backoff.base.saturating_mul(1 << doublings).min(self.backoff.max);
         self.retry_at = Some(now + nominal.mul_f64(0.5 + 0.5 * f64::from(jitter) / f64::from(u32::MAX)));
     }
 
-    /// A new connection is good.
+    /// Records that a new connection works.
     pub fn succeeded(&mut self) {
         self.failures = 0;
         self.failed_connects = 0;
         self.retry_at = None;
     }
 
-    /// An old connection is still good: the peer is not down. That says nothing of further connections, which it may
-    /// go on to refuse, so the pause stays.
+    /// Records that an old connection still works: the peer is not down. That says nothing of further connections,
+    /// which it may continue to refuse, so the pause stays.
     pub fn answered(&mut self) {
         self.failures = 0;
     }
 
-    /// Whether the peer has answered since the last connect failed.
+    /// Returns true if the peer has answered since the last connect failed.
     pub fn has_answered(&self) -> bool {
         self.failures == 0
     }
 
-    /// When the pause ends, if it has not ended yet.
+    /// Returns when the pause ends, if it has not ended yet.
     pub fn pause_until(&self, now: Instant) -> Option<Instant> {
         self.retry_at.filter(|at| *at > now)
     }
@@ -87,13 +88,13 @@ impl CircuitBreaker {
         }
     }
 
-    /// The retry time that callers get while a probe is in flight.
+    /// Returns the retry time that callers get while a probe is in flight.
     pub fn probe_time(&self) -> Duration {
         self.backoff.base.max(Duration::from_secs(1))
     }
 }
 
-/// A random fraction of `u32::MAX`.
+/// Returns a random fraction of `u32::MAX`.
 pub(super) fn jitter() -> u32 {
     let mut bytes = [0; 4];
     // Without randomness all pauses have their least length; nothing else depends on it.
@@ -101,10 +102,10 @@ pub(super) fn jitter() -> u32 {
     u32::from_be_bytes(bytes)
 }
 
-/// Figures of one origin and identity, for metrics.
+/// Statistics of one origin and identity, for metrics.
 #[derive(Debug, Clone)]
 pub struct ConnectionStats {
-    /// Of those that use it, the tenant that used it first.
+    /// The tenant that used it first.
     pub tenant: TenantId,
     pub origin: Origin,
     /// `anonymous`, or `certificate:` or `token:` and the beginning of the digest.

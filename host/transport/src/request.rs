@@ -27,7 +27,8 @@ pub enum Protocol {
     Https,
 }
 
-/// The client's identity towards a peer. Requests of different identities never share an [`Protocol::Http2`] connection.
+/// The client's identity towards a peer. Requests of different identities never share an [`Protocol::Http2`]
+/// connection.
 #[derive(Clone)]
 pub enum ClientIdentity {
     Anonymous,
@@ -39,7 +40,7 @@ pub enum ClientIdentity {
 
 /// A TLS client certificate with its key.
 pub struct TlsCertificate {
-    /// A digest of the certificate and of whose it is: two with the same digest are the same identity.
+    /// A digest of the certificate and of its owner: two with the same digest are the same identity.
     pub digest: [u8; 32],
     pub key: Arc<CertifiedKey>,
 }
@@ -69,7 +70,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// All headers. A credential among them is marked as one, to be indexed by nobody on the way (RFC 7541,
+    /// Returns all headers. A credential among them is marked as sensitive, so that no proxy indexes it (RFC 7541,
     /// section 7.1.3).
     pub(super) fn all_headers(&self) -> HeaderMap {
         let mut all = HeaderMap::with_capacity(self.common_headers.len() + self.headers.len());
@@ -166,7 +167,7 @@ pub enum OriginError {
 }
 
 impl Origin {
-    /// The origin of a URL, whatever its path and query are.
+    /// Returns the origin of a URL, whatever its path and query are.
     pub fn of(url: &Url) -> Result<Origin, OriginError> {
         if url.scheme() != "https" {
             return Err(OriginError::NotHttps);
@@ -200,7 +201,7 @@ impl Origin {
         self.0.port
     }
 
-    /// The address, if the host is written as one.
+    /// Returns the address, if the host is written as one.
     pub(super) fn address(&self) -> Option<IpAddr> {
         match self.0.host {
             Host::Domain(_) => None,

@@ -48,7 +48,7 @@ impl fmt::Debug for ConnectionHandle {
 /// cost.
 const SMALL: usize = 4 << 10;
 
-/// What there is of it so far.
+/// The part of it that has arrived.
 pub(super) struct AnswerBody<'a> {
     bytes: BytesMut,
     most: usize,
@@ -77,7 +77,7 @@ impl<'a> AnswerBody<'a> {
         Ok(())
     }
 
-    /// The whole of it, and the memory that it has reserved.
+    /// Returns the whole body, and the memory that it has reserved.
     pub fn finish(self) -> (Bytes, Option<MemoryReservation>) {
         (self.bytes.freeze(), self.reserved)
     }

@@ -1,5 +1,5 @@
-//! TLS as a client: trusted roots and client certificates; and an HTTP client for everything that is not a push service:
-//! collectors of traces, and other Pushlet servers.
+//! TLS as a client: trusted roots and client certificates; and an HTTP client for everything that is not a push
+//! service: collectors of traces, and other Pushlet servers.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl TlsConfigs {
         Ok(TlsConfigs { roots: Arc::new(roots), provider })
     }
 
-    /// A configuration of its own, so that TLS sessions are not resumed across identities.
+    /// Creates a configuration for one identity, so that TLS sessions are not resumed across identities.
     pub fn config(&self, identity: &ClientIdentity, alpn: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
@@ -87,7 +87,7 @@ pub struct ClientError(String);
 
 /// Trusts the system's authorities and those in the PEM files; follows no redirects and uses no proxy.
 pub fn http_client(extra_roots: &[PathBuf]) -> Result<reqwest::Client, ClientError> {
-    let failed = |error: &dyn std::fmt::Display| ClientError(format!("TLS can not start: {error}"));
+    let failed = |error: &dyn std::fmt::Display| ClientError(format!("TLS cannot start: {error}"));
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     for path in extra_roots {
@@ -110,7 +110,7 @@ pub fn http_client(extra_roots: &[PathBuf]) -> Result<reqwest::Client, ClientErr
         .map_err(|error| failed(&error))
 }
 
-/// The certificates in a PEM file; none is an error.
+/// Reads the certificates in a PEM file; a file without any is an error.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let wrong = |why: &dyn std::fmt::Display| ClientError(format!("{}: {why}", path.display()));
     let found: Result<Vec<_>, _> =

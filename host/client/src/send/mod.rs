@@ -131,6 +131,7 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<ExitCode, P
     let mut progress = ProgressDisplay::new(targets.total(), targets.skipped(), all("ok"));
     let end = stream::send(server, &header, targets, &mut results, &mut progress, StopSignal::listen()).await;
     progress.end();
+    // Before an error is returned: the results so far must be in the file.
     results.flush()?;
     let end = end.map_err(|problem| match progress.settled() {
         0 => problem,
@@ -240,6 +241,7 @@ pub fn stream_header(matches: &ArgMatches) -> Result<Value, Problem> {
             notification.insert(name.to_owned(), value);
         }
     }
+    // Last: --set wins over the other flags, and these win over the file.
     notification.extend(pairs(matches, "set")?);
     let mut header = json!({ "application_id": given(matches, "application"), "notification": notification });
     if matches.get_flag("validate-only") {

@@ -17,13 +17,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 const WIDTH: u64 = 16;
 /// Columns of the narrowest terminal that counts, less the one of the cursor.
 const COLUMNS: usize = 79;
-/// The rate is that of the last seconds: so many looks, a pause apart.
+/// Measurements that the rate is computed from, [`PAUSE`] apart.
 const LOOKS: usize = 25;
 /// Statuses that need no attention.
 const GOOD: [&str; 4] = ["delivered", "replaced", "valid", "duplicate"];
 
 pub struct ProgressDisplay {
-    /// Targets all told; None: not known.
+    /// Total number of targets; None: not known.
     total: Option<u64>,
     skipped: Arc<AtomicU64>,
     settled: u64,
@@ -67,7 +67,7 @@ impl ProgressDisplay {
     /// Writes the line if it is time.
     pub fn draw(&mut self) {
         let Some(line) = self.due(Instant::now()) else { return };
-        // A terminal that takes nothing shall not end the send. What is too long for it is cut off (DECAWM), for
+        // A terminal that accepts no output must not end the send. A line that is too long is cut off (DECAWM), since
         // a second line would stay.
         let _ = match self.is_terminal {
             true => write!(std::io::stderr(), "\r\x1b[2K\x1b[?7l{line}\x1b[?7h"),
@@ -75,7 +75,7 @@ impl ProgressDisplay {
         };
     }
 
-    /// The line, if it is to be written now. Measures the rate, whether a line is due or not.
+    /// Returns the line, if it is to be written now. Measures the rate, whether a line is due or not.
     fn due(&mut self, now: Instant) -> Option<String> {
         let last = self.looks.back().map_or(self.start, |(at, _)| *at);
         if now.duration_since(last) < PAUSE {
@@ -97,7 +97,7 @@ impl ProgressDisplay {
         }
     }
 
-    /// How many targets came to each of these statuses, and to any other; in the words of the API's summary.
+    /// Returns how many targets came to each of these statuses, and to any other; in the words of the API's summary.
     pub fn outcomes(&self, statuses: &[&str]) -> Map<String, Value> {
         let none = statuses.iter().map(|status| ((*status).to_owned(), 0.into()));
         let counted = self.outcomes.iter().map(|(status, count)| match status.as_str() {
@@ -126,12 +126,12 @@ impl ProgressDisplay {
         format!("{} {what} in {seconds:.1} s, {:.1}/s: {}", self.settled, self.rate(), self.counts())
     }
 
-    /// Targets that have a result now.
+    /// Returns the number of targets that have a result now.
     pub fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Targets that had a result before.
+    /// Returns the number of targets that had a result before this run.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
@@ -141,6 +141,7 @@ impl ProgressDisplay {
         let bar = self.total.filter(|total| *total > 0).map(|total| {
             let full = (passed.min(total) * WIDTH / total) as usize;
             let left = total.saturating_sub(passed) as f64 / self.recent_rate().max(f64::MIN_POSITIVE);
+            // An estimate of more than 100 hours says nothing.
             let left = if self.settled > 0 && left < 360_000.0 {
                 format!(" {left:.0} s left,")
             } else {

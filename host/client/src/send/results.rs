@@ -29,8 +29,8 @@ pub struct ResultsFile {
 }
 
 impl ResultsFile {
-    /// None: nowhere. A file that holds something is only written to in order to `resume`. `header`: application
-    /// and notification, which must be those of the file then.
+    /// Opens the file; None: results are not written. A file that is not empty is only written to in order to
+    /// `resume`. `header`: application and notification, which must be those of the file then.
     pub fn open(path: Option<&Path>, resume: bool, header: &Value) -> Result<Self, Problem> {
         let same = json!([header["application_id"], header["notification"]]).to_string();
         let what = hex::encode(&digest(&SHA256, same.as_bytes()).as_ref()[..8]);
@@ -80,11 +80,11 @@ impl ResultsFile {
 }
 
 fn not_written(error: std::io::Error) -> Problem {
-    Problem::new(format_args!("the results can not be written: {error}"))
+    Problem::new(format_args!("the results cannot be written: {error}"))
 }
 
-/// What is done; None: it is not what is sent now. A last line that was cut off is closed, so that the next one is
-/// whole.
+/// Reads the finished targets; None: the file is of another notification. A last line that was cut off is closed, so
+/// that the next one is whole.
 fn read(file: &mut File, what: &str) -> std::io::Result<Option<FinishedTargets>> {
     let mut done = FinishedTargets::default();
     let mut input = BufReader::with_capacity(1 << 20, &mut *file);

@@ -17,6 +17,7 @@ impl StopSignal {
             while tokio::signal::ctrl_c().await.is_ok() {
                 pressed.send_modify(|count| *count += 1);
                 if *pressed.borrow() == 1 {
+                    // Over the progress line.
                     let told = "stopping: what is in flight is waited for; Ctrl-C again ends at once";
                     let _ = writeln!(std::io::stderr(), "\r{told}");
                 }
@@ -25,7 +26,7 @@ impl StopSignal {
         Self(stop)
     }
 
-    /// Comes to its end once it was pressed so many times.
+    /// Completes once it was pressed this many times.
     pub async fn pressed(&mut self, times: u32) {
         if self.0.wait_for(|count| *count >= times).await.is_err() {
             // There are no signals here.
@@ -38,7 +39,7 @@ impl StopSignal {
     }
 }
 
-/// The command that goes on where this one ended.
+/// Returns the command that goes on where this one ended.
 pub fn how_to_go_on(has_results: bool) -> String {
     if !has_results {
         return "it cannot be continued: without --results, there is no record of the targets that were reached"

@@ -1,4 +1,4 @@
-//! `POST /v1/notifications:stream`: targets out, results in, at the pace of whoever is slowest.
+//! `POST /v1/notifications:stream`: targets out, results in, at the pace of the slowest part.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl TargetsInFlight {
         self.sent.lock()
     }
 
-    /// Takes the target of this number out. `duplicate_of`: the line that it repeats, if it does. Answers too whether
+    /// Removes the target of this number. `duplicate_of`: the line that it repeats, if it does. Returns also whether
     /// that one is spelled otherwise.
     fn remove(&self, index: u64, duplicate_of: Option<u64>) -> Option<(String, bool)> {
         let mut sent = self.lock();
@@ -101,9 +101,10 @@ pub async fn send(
         end = received => end,
         () = stop.pressed(2) => Ok(StreamEnd::default()),
     };
+    // The server has ended the stream: it reads no further targets.
     feeding.abort();
     if stop.is_pressed() {
-        // It may wait for input for ever.
+        // It may wait for input that never comes.
         reading.abort();
         return end.map(|end| StreamEnd { stopped: true, ..end });
     }
@@ -219,13 +220,14 @@ async fn receive(
         if buffer.len() > LONGEST_LINE {
             return Err(not_ours());
         }
+        // Before waiting for more: a run that is killed then has lost no result that came.
         results.flush()?;
         progress.draw();
     }
     Err(broke_off(&"it ended too early"))
 }
 
-/// The next piece of the answer. The progress line goes on while none comes.
+/// Returns the next piece of the answer. The progress line goes on while none comes.
 async fn next_piece(
     response: &mut reqwest::Response,
     progress: &mut ProgressDisplay,

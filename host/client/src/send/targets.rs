@@ -34,6 +34,7 @@ impl TargetReader {
         }
         let wrong = |error| Problem::new(format_args!("{}: {error}", path.display()));
         let mut file = File::open(path).map_err(wrong)?;
+        // A pipe could not be read again from its beginning.
         let total = if file.metadata().map_err(wrong)?.is_file() {
             Some(count(&mut file).map_err(wrong)?)
         } else {
@@ -49,7 +50,7 @@ impl TargetReader {
         })
     }
 
-    /// Those of the command line. In quotes, as a file has them too: there, `#` begins no comment.
+    /// Creates a reader of the targets of the command line. They are quoted, so that `#` does not begin a comment.
     pub fn given(tokens: Vec<String>, done: FinishedTargets) -> Self {
         let total = Some(tokens.len() as u64);
         let lines = tokens.into_iter().map(|token| match Target::shown(&token) {
@@ -60,17 +61,17 @@ impl TargetReader {
         Self { input, name: "--to".to_owned(), number: 0, total, done, skipped: Arc::default() }
     }
 
-    /// Targets in the file, if their number is known.
+    /// Returns the number of targets in the file, if it is known.
     pub fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// How many had a final result already, so far.
+    /// Returns how many had a final result already, so far.
     pub fn skipped(&self) -> Arc<AtomicU64> {
         self.skipped.clone()
     }
 
-    /// The next one that has no final result yet.
+    /// Returns the next target that has no final result yet.
     pub fn next(&mut self) -> Result<Option<Target>, Problem> {
         let mut line = String::new();
         loop {
@@ -102,7 +103,7 @@ fn is_comment(line: &[u8]) -> bool {
     line.starts_with(b"#")
 }
 
-/// A token as spreadsheets and JSON tools write it: in quotes.
+/// Removes the quotes in which spreadsheets and JSON tools write a token.
 fn unquoted(text: &str) -> Cow<'_, str> {
     let within = |quote: char| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
     match serde_json::from_str::<String>(text) {
@@ -158,7 +159,7 @@ impl FinishedTargets {
     }
 }
 
-/// A JSON line may be written with other spaces.
+/// Returns the key of a target. White space in a JSON line does not count.
 pub fn key(target: &str) -> TargetKey {
     let text = trimmed(target);
     let plain = match Target::shown(text) {

@@ -69,8 +69,8 @@ impl CertificateInfo {
         self.is_marked
     }
 
-    /// Returns true if it can push in this environment. A certificate without marks of environments is none of Apple's, or is good
-    /// for both.
+    /// Returns true if it can push in this environment. A certificate without marks of environments is none of
+    /// Apple's, or is good for both.
     pub(crate) fn is_for(&self, environment: Environment) -> bool {
         let name = match environment {
             Environment::Production => "production",
@@ -103,12 +103,12 @@ impl CertificateInfo {
         Ok(())
     }
 
-    /// Seconds since the epoch.
+    /// Returns the end of its validity in seconds since the Unix epoch.
     pub(crate) fn ends_at(&self) -> i64 {
         self.not_after.timestamp()
     }
 
-    /// The end of its validity, as RFC 3339 writes it.
+    /// Returns the end of its validity, as RFC 3339 writes it.
     pub(crate) fn not_after(&self) -> String {
         let time = self.not_after.to_datetime();
         format!("{}T{:02}:{:02}:{:02}Z", time.date(), time.hour(), time.minute(), time.second())
@@ -170,8 +170,8 @@ pub(crate) struct CertificateCandidate<'a> {
     pub is_named_by_key: bool,
 }
 
-/// The one that can push. Apple's marks decide before all else, because the same key also signs a team's
-/// code-signing certificate, which may end later.
+/// Chooses the certificate that can push. Apple's marks decide before all else, because the same key also signs a
+/// team's code-signing certificate, which may end later.
 pub(crate) fn choose(
     candidates: Vec<CertificateCandidate<'_>>,
     need: &CertificateNeed<'_>,
@@ -186,6 +186,7 @@ pub(crate) fn choose(
         left = require(left, |one| one.info.is_for_push() || !one.info.names_team(), of_a_team)?;
         prefer(&mut left, |one| one.info.uid.is_some());
     }
+    // Before the validity, so that an expired certificate is reported as expired, not as one for the other environment.
     left = require(left, |one| one.info.is_for(need.environment), |others| of_another(others, need))?;
     if let Some((setting, Some(topic))) = need.topic
         && topics_of(&left).len() > 1
@@ -204,12 +205,12 @@ pub(crate) fn choose(
     if topics_of(&left).len() > 1 {
         return Err(ambiguous(&topics_of(&left), need));
     }
-    // Of one app's certificates the renewed one counts.
+    // If an app has several certificates, the latest one was renewed.
     let last = left.iter().max_by_key(|one| one.info.ends_at());
     last.map(|one| one.index).ok_or(FileFault::Unreadable)
 }
 
-/// Those that fit; if there is none, why.
+/// Returns the candidates that fit; if there is none, the reason.
 fn require<'a>(
     candidates: Vec<CertificateCandidate<'a>>,
     fits: impl Fn(&CertificateCandidate<'a>) -> bool,
@@ -219,7 +220,7 @@ fn require<'a>(
     if fitting.is_empty() { Err(why(&candidates)) } else { Ok(fitting) }
 }
 
-/// Drops those that do not fit, unless none does.
+/// Drops the candidates that do not fit, unless none fits.
 fn prefer<'a>(
     candidates: &mut Vec<CertificateCandidate<'a>>,
     fits: impl Fn(&CertificateCandidate<'a>) -> bool,

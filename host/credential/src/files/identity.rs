@@ -16,17 +16,17 @@ use pushlet_model::digest::sha256;
 const MOST_CERTIFICATES: usize = 16;
 const MOST_KEYS: usize = 4;
 
-/// What a file holds, in its order.
+/// The keys and certificates of a file, in its order.
 #[derive(Default)]
 pub(crate) struct IdentityParts {
     pub(crate) keys: Vec<KeyDer>,
     certificates: Vec<CertificateFile>,
 }
 
-/// A certificate as it stands in a file.
+/// A certificate as it is in a file.
 struct CertificateFile {
     der: Vec<u8>,
-    /// What PKCS#12 calls its key.
+    /// Its key's id in PKCS#12 (localKeyID).
     local_id: Option<Vec<u8>>,
 }
 
@@ -60,7 +60,7 @@ pub struct ClientCertificate {
     pub key: Arc<CertifiedKey>,
 }
 
-/// A client certificate and what is written in it.
+/// A client certificate with its contents.
 pub(crate) struct CertificateIdentity {
     pub(crate) certificate: ClientCertificate,
     pub(crate) info: CertificateInfo,
@@ -83,6 +83,7 @@ impl CertificateIdentity {
         let keys = load_all(&parts.keys, &certificates)?;
         let leaf = certificate::choose(candidates(&certificates, &keys), need)?;
         let ParsedCertificate { info, der, .. } = certificates.swap_remove(leaf);
+        // `choose` prefers valid certificates; if none is valid, this reports the one that it chose.
         info.check_validity(need.now)?;
         let key = keys.iter().find(|key| key.fits(&info)).ok_or_else(no_match)?;
         let fingerprint = sha256(&der);
@@ -110,7 +111,7 @@ impl LoadedKey<'_> {
     }
 }
 
-/// A key that is not supported is an error only where no other one fits a certificate.
+/// Loads the keys. An unsupported key is an error only if no other key fits a certificate.
 fn load_all<'a>(
     keys: &'a [KeyDer],
     certificates: &[ParsedCertificate],
@@ -160,7 +161,7 @@ fn signer(key: &KeyDer) -> Option<Arc<dyn SigningKey>> {
     any_supported_type(&typed).ok()
 }
 
-/// The leaf, its issuer, the issuer's issuer, and so on as far as the file goes.
+/// Returns the leaf, its issuer, the issuer's issuer, and so on as far as the file has them.
 fn chain(
     leaf: &CertificateInfo,
     der: CertificateDer<'static>,
@@ -168,6 +169,7 @@ fn chain(
 ) -> Vec<CertificateDer<'static>> {
     let mut chain = vec![der];
     let (mut subject, mut issuer) = (leaf.subject.clone(), leaf.issuer.clone());
+    // A root names itself as its issuer. Each issuer is taken out of the list, so issuers in a circle end too.
     while subject != issuer {
         let Some(next) = others.iter().position(|one| one.info.subject == issuer) else { break };
         let ParsedCertificate { info, der, .. } = others.swap_remove(next);

@@ -13,7 +13,7 @@ use super::FileFault;
 use pushlet_model::contract::manifest::SigningAlgorithm;
 use pushlet_model::digest::sha256;
 
-/// How the DER of a private key is to be read.
+/// The structure of a private key's DER.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyEncoding {
     Pkcs8,
@@ -21,11 +21,11 @@ pub(crate) enum KeyEncoding {
     Sec1,
 }
 
-/// A private key as it stands in a file.
+/// A private key as it is in a file.
 pub(crate) struct KeyDer {
     pub(crate) encoding: KeyEncoding,
     pub(crate) der: Zeroizing<Vec<u8>>,
-    /// What PKCS#12 calls it (localKeyID).
+    /// Its id in PKCS#12 (localKeyID).
     pub(crate) local_id: Option<Vec<u8>>,
 }
 
@@ -34,7 +34,7 @@ impl KeyDer {
         Self { encoding, der, local_id: None }
     }
 
-    /// The EC key (RFC 5915) together with the point of a subject public key info, if it is one.
+    /// Returns the EC key (RFC 5915) with the point of a subject public key info added; None: it is not an EC key.
     pub(crate) fn with_public_key(&self, public_key_info: &[u8]) -> Option<KeyDer> {
         let info;
         let ec_key = match self.encoding {
@@ -46,6 +46,7 @@ impl KeyDer {
             KeyEncoding::Pkcs1 => return None,
         };
         let mut ec_key = DerReader::new(ec_key).enter(Tag::Sequence).ok()?;
+        // ecPrivkeyVer1 is the only version (RFC 5915, section 3).
         ec_key.integer().ok().filter(|version| *version == 1)?;
         let secret = Zeroizing::new(element(0x04, ec_key.value(Tag::OctetString).ok()?)?);
         let mut public = DerReader::new(public_key_info).enter(Tag::Sequence).ok()?;
@@ -57,7 +58,7 @@ impl KeyDer {
     }
 }
 
-/// DER of an element with at most 255 bytes of content.
+/// Returns the DER of an element with at most 255 bytes of content.
 fn element(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
     let length = u8::try_from(content.len()).ok()?;
     let head: &[u8] = if length < 0x80 { &[tag, length] } else { &[tag, 0x81, length] };
@@ -94,7 +95,7 @@ impl TokenKey {
         Ok(Self { pair, random, fingerprint })
     }
 
-    /// A JWS signature (RFC 7518 sections 3.3 to 3.5); none if the system has no randomness.
+    /// Returns a JWS signature (RFC 7518 sections 3.3 to 3.5); None if the system has no randomness.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match &self.pair {
             SigningPair::P256(pair) => Some(pair.sign(&self.random, message).ok()?.as_ref().to_vec()),
@@ -106,12 +107,12 @@ impl TokenKey {
         }
     }
 
-    /// The uncompressed point of an EC key, the PKCS#1 structure of an RSA key.
+    /// Returns the uncompressed point of an EC key, the PKCS#1 structure of an RSA key.
     pub(crate) fn public_key(&self) -> &[u8] {
         public_key(&self.pair)
     }
 
-    /// SHA-256 of the public key.
+    /// Returns SHA-256 of the public key.
     pub(crate) fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
@@ -124,7 +125,7 @@ fn public_key(pair: &SigningPair) -> &[u8] {
     }
 }
 
-/// Why no signer was made of a key.
+/// Returns why no signer could be created from a key.
 pub(crate) fn why_refused(key: &KeyDer) -> FileFault {
     match kind(key) {
         KeyKind::Rsa => match rsa(key) {
@@ -189,6 +190,7 @@ fn rsa(key: &KeyDer) -> Result<RsaKeyPair, FileFault> {
         (KeyKind::Damaged, _) => return Err("its private key is damaged".into()),
         _ => return Err("its private key is not an RSA key".into()),
     };
+    // ring's `KeyRejected` has no public variants: its text is the only way to tell its reasons apart.
     pair.map_err(|rejected| match rejected.to_string().as_str() {
         "TooSmall" => "its RSA key is too short; at least 2048 bits are needed".into(),
         "TooLarge" => "its RSA key is too long; at most 4096 bits are supported".into(),
@@ -201,7 +203,7 @@ fn rsa(key: &KeyDer) -> Result<RsaKeyPair, FileFault> {
 
 fn damaged_ec() -> FileFault {
     "its EC key is damaged, or without its public part; \
-     write it anew with: openssl pkcs8 -topk8 -nocrypt -in key.p8 -out new.p8"
+     convert it again with: openssl pkcs8 -topk8 -nocrypt -in key.p8 -out new.p8"
         .into()
 }
 
@@ -222,13 +224,13 @@ impl<'a> DerReader<'a> {
         T::decode(reader).map_err(|_| FileFault::Unreadable)
     }
 
-    /// The content of the next element, which must have this tag.
+    /// Returns the content of the next element, which must have this tag.
     pub(crate) fn value(&mut self, tag: Tag) -> Result<&'a [u8], FileFault> {
         let any: AnyRef<'a> = self.decode()?;
         if any.tag() == tag { Ok(any.value()) } else { Err(FileFault::Unreadable) }
     }
 
-    /// A reader of the content of the next element, which must have this tag.
+    /// Returns a reader of the content of the next element, which must have this tag.
     pub(crate) fn enter(&mut self, tag: Tag) -> Result<DerReader<'a>, FileFault> {
         self.value(tag).map(DerReader::new)
     }
@@ -242,7 +244,7 @@ impl<'a> DerReader<'a> {
     }
 }
 
-/// The tag of a constructed, context-specific element.
+/// Returns the tag of a constructed, context-specific element.
 pub(crate) fn context(number: u8) -> Tag {
     Tag::ContextSpecific { constructed: true, number: pkcs8::der::TagNumber(u32::from(number)) }
 }

@@ -51,7 +51,7 @@ impl UploadedSecrets {
         self.get(field)
     }
 
-    /// All of them, by name.
+    /// Returns all fields, by name.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
     }
@@ -96,7 +96,7 @@ impl From<String> for FileFault {
 }
 
 impl FileFault {
-    /// The sentence that callers of the classic API know, and the cause where there is one.
+    /// Returns the sentence that callers of the classic API know, with the cause if there is one.
     pub(crate) fn into_error(self, field: &str, format: SecretFormat) -> CredentialError {
         let sentence = match format {
             SecretFormat::Pkcs12Identity => {
@@ -131,7 +131,7 @@ pub(crate) struct FilePassword<'a> {
 }
 
 impl FilePassword<'_> {
-    /// The fault when the password does not open the secret.
+    /// Returns the fault when the password does not open the secret.
     pub(crate) fn wrong(&self) -> FileFault {
         match (self.value, self.field) {
             (Some(_), _) => "wrong password".into(),

@@ -21,7 +21,7 @@ const DASHES: &[u8] = b"-----";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// The keys and certificates of a file, in its order.
+/// Returns the keys and certificates of a file, in its order.
 pub(crate) fn parse(file: &[u8], password: FilePassword<'_>) -> Result<IdentityParts, FileFault> {
     let file = with_line_breaks(file);
     if UTF16.iter().any(|mark| file.starts_with(mark)) {
@@ -41,13 +41,14 @@ pub(crate) fn parse(file: &[u8], password: FilePassword<'_>) -> Result<IdentityP
             "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => {
                 parts.add_key(read_key(&section, password, &mut budget)?)?;
             }
+            // OpenSSL writes EC PARAMETERS before an EC key, which names its curve itself.
             _ => {}
         }
     }
     Ok(parts)
 }
 
-/// The one private key of a `.p8` file: PEM, or its base64 without the frame, or DER.
+/// Returns the one private key of a `.p8` file: PEM, or its base64 without the frame, or DER.
 pub(crate) fn parse_key(file: &[u8], password: FilePassword<'_>) -> Result<KeyDer, FileFault> {
     let is_pem = find(file, BEGIN).is_some() || UTF16.iter().any(|mark| file.starts_with(mark));
     let mut parts = if is_pem {
@@ -102,8 +103,8 @@ fn read_key(
     Ok(KeyDer::new(encoding, der))
 }
 
-/// Only what is inside a section is text. OpenSSL writes names of any encoding between them (RFC 7468 section 5.2
-/// calls that explanatory text).
+/// Splits a file into its sections. Only the inside of a section is text: OpenSSL writes names of any encoding between
+/// them (RFC 7468 section 5.2 calls that explanatory text).
 fn sections(mut file: &[u8]) -> Result<Vec<PemSection<'_>>, FileFault> {
     let mut found = Vec::new();
     while let Some(start) = find(file, BEGIN) {
@@ -123,7 +124,7 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
 
-/// What stands before and after a part.
+/// Returns what comes before and after a part.
 fn split<'a>(bytes: &'a [u8], part: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = find(bytes, part)?;
     Some((bytes.get(..at)?, bytes.get(at + part.len()..)?))
@@ -159,7 +160,7 @@ fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, FileFault> {
     if der.is_empty() { Err(FileFault::Unreadable) } else { Ok(der) }
 }
 
-/// The lines above the base64 of an encrypted key, and that base64; None: the key is not encrypted this way.
+/// Returns the lines above the base64 of an encrypted key, and that base64; None: the key is not encrypted this way.
 pub(crate) fn split_headers(body: &str) -> Option<(&str, &str)> {
     if !body.contains("Proc-Type:") {
         return None;
@@ -168,7 +169,7 @@ pub(crate) fn split_headers(body: &str) -> Option<(&str, &str)> {
     Some(body.split_at(blank))
 }
 
-/// Opens what the `DEK-Info` line among `headers` says how to open.
+/// Decrypts data with the cipher that the `DEK-Info` line among `headers` names.
 pub(crate) fn decrypt_legacy(
     headers: &str,
     data: &[u8],
@@ -199,6 +200,7 @@ fn decrypt_cbc<C: KeyInit + BlockCipherDecrypt>(
     data: &[u8],
     password: FilePassword<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, FileFault> {
+    // OpenSSL uses the first eight bytes of the IV as the salt.
     let salt = iv.get(..8).ok_or(FileFault::Unreadable)?;
     let key = derive_legacy_key(password.value.ok_or_else(|| password.wrong())?, salt, key_length);
     let cipher = C::new_from_slice(&key).map_err(|_| FileFault::Unreadable)?;
@@ -206,7 +208,7 @@ fn decrypt_cbc<C: KeyInit + BlockCipherDecrypt>(
     mode.decrypt_padded_vec::<Pkcs7>(data).map(Zeroizing::new).map_err(|_| password.wrong())
 }
 
-/// Each block is the hash of the block before it, the password and the salt.
+/// Derives the key: each block is the hash of the block before it, the password and the salt.
 fn derive_legacy_key(password: &str, salt: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(Vec::with_capacity(length + Md5::output_size()));
     while key.len() < length {

@@ -28,13 +28,15 @@ const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
-/// The keys and certificates of a file, in its order.
+/// Returns the keys and certificates of a file, in its order.
 pub(crate) fn parse(file: &[u8], password: FilePassword<'_>) -> Result<IdentityParts, FileFault> {
     let mut budget = IterationBudget::new();
+    // 0x80 is the indefinite length (X.690, section 8.1.3.6), which the DER reader would refuse without a reason.
     if file.starts_with(&[0x30, 0x80]) {
-        return Err("it is in BER with indefinite lengths; export it anew with openssl pkcs12".into());
+        return Err("it is in BER with indefinite lengths; export it again with openssl pkcs12".into());
     }
     let mut pfx = DerReader::new(file).enter(Tag::Sequence)?;
+    // The only version (RFC 7292, section 4).
     if pfx.integer()? != 3 {
         return Err(FileFault::Unreadable);
     }
@@ -65,6 +67,7 @@ fn check_mac(
     let algorithm: AlgorithmIdentifierRef<'_> = digest_info.decode()?;
     let tag = digest_info.value(Tag::OctetString)?;
     let salt = mac_data.value(Tag::OctetString)?;
+    // `iterations INTEGER DEFAULT 1` (RFC 7292, section 4).
     let iterations = if mac_data.is_finished() { 1 } else { mac_data.integer()? };
     let (hash, mac, cost) = match algorithm.oid {
         SHA1 => (&digest::SHA1_FOR_LEGACY_USE_ONLY, hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, 1),
@@ -165,8 +168,8 @@ fn pkcs8(der: Zeroizing<Vec<u8>>, local_id: Option<Vec<u8>>) -> KeyDer {
     KeyDer { local_id, ..KeyDer::new(KeyEncoding::Pkcs8, der) }
 }
 
-/// The id that ties a key to its certificate, among a bag's attributes. They say nothing that a file could not do
-/// without, so damaged ones count as none.
+/// Returns the id that ties a key to its certificate, from a bag's attributes. They say nothing that a file could not
+/// do without, so damaged ones count as none.
 fn local_id(mut bag: DerReader<'_>) -> Option<Vec<u8>> {
     let mut attributes = bag.enter(Tag::Set).ok()?;
     while !attributes.is_finished() {
@@ -199,7 +202,7 @@ impl IterationBudget {
         Self(MOST_ROUNDS)
     }
 
-    /// Asked before the work is done.
+    /// Spends rounds, before they are computed.
     pub(crate) fn spend(&mut self, rounds: u64) -> Result<(), FileFault> {
         self.0 = self.0.checked_sub(rounds).ok_or("its key derivation asks for too many iterations")?;
         Ok(())
@@ -224,7 +227,7 @@ pub(crate) fn decrypt(
     }
 }
 
-/// The key derivation of RFC 7292 appendix B.2. `purpose` is 1 for a key, 2 for an IV, 3 for a MAC key.
+/// Derives a key by RFC 7292 appendix B.2. `purpose` is 1 for a key, 2 for an IV, 3 for a MAC key.
 pub(crate) fn pkcs12_key(
     hash: &'static digest::Algorithm,
     password: &[u8],
@@ -248,6 +251,7 @@ pub(crate) fn pkcs12_key(
             output = digest::digest(hash, output.as_ref());
         }
         key.extend_from_slice(output.as_ref());
+        // Step 6.C of the algorithm: the input of the next block depends on this one.
         for chunk in input.chunks_mut(block) {
             add_one_more(chunk, output.as_ref());
         }
@@ -256,7 +260,7 @@ pub(crate) fn pkcs12_key(
     key
 }
 
-/// A password as RFC 7292 appendix B.1 wants it: big-endian UTF-16 with a terminating zero.
+/// Returns a password in the form of RFC 7292 appendix B.1: big-endian UTF-16 with a terminating zero.
 pub(crate) fn pkcs12_password(password: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect())
 }
@@ -286,6 +290,7 @@ where
     let salt = reader.value(Tag::OctetString)?;
     let iterations = reader.integer()?;
     let keys = key_length.div_ceil(digest::SHA1_OUTPUT_LEN) as u64;
+    // The key takes one derivation for each SHA-1 hash that it is long, the IV takes one.
     budget.spend(u64::from(iterations) * (keys + 1))?;
     let secret = pkcs12_password(password.value.unwrap_or_default());
     let derive = |purpose, length| {
@@ -316,7 +321,7 @@ fn pbes2_decrypt(
     Ok(buffer)
 }
 
-/// The library expects an IV of at least a DES block, and panics without.
+/// Checks the IV: the library panics if it is shorter than a DES block.
 fn check_iv(parameters: &[u8]) -> Result<(), FileFault> {
     let mut parameters = DerReader::new(parameters).enter(Tag::Sequence)?;
     parameters.value(Tag::Sequence)?;

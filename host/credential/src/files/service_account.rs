@@ -50,12 +50,12 @@ impl ServiceAccount {
         Ok(Self { key: Arc::new(TokenKey::parse(&key, algorithm)?), properties })
     }
 
-    /// A property that is no secret.
+    /// Returns a property that is not secret.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
         self.properties.get(name).map(String::as_str)
     }
 
-    /// Tells accounts apart: by the key and by all that is said about it.
+    /// Returns a digest that distinguishes accounts: of the key and of all properties.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         let mut text = hex::encode(self.key.public_key());
         for (name, value) in &self.properties {
@@ -66,7 +66,7 @@ impl ServiceAccount {
     }
 }
 
-/// The top-level text properties. Whatever smells of a second secret is left out, for properties
+/// Reads the top-level text properties. Those that look like a second secret are left out, since properties
 /// can become settings that a provider sees.
 fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, FileFault> {
     let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
@@ -102,7 +102,7 @@ fn read_properties(file: &[u8]) -> Result<BTreeMap<String, String>, FileFault> {
     Ok(properties)
 }
 
-/// What the file is, where it is another one that Google hands out.
+/// Returns what the file is, if it is another kind of file that Google issues.
 fn other_kind(values: &BTreeMap<String, Value>) -> Option<String> {
     const WANTED: &str = "download a service account's key from the project's settings instead";
     let kind = match values.get("type").and_then(Value::as_str) {

@@ -34,14 +34,14 @@ pub(crate) struct TokenFetch<'a> {
     /// Digest of everything that decides the token.
     pub(crate) id: TokenId,
     pub(crate) url: &'a Url,
-    /// Asked only when a request is really made.
+    /// Called only when a request is made.
     pub(crate) trust: &'a dyn TokenTrust,
-    /// Makes the form; called only when a request is really made.
+    /// Creates the form; called only when a request is made.
     pub(crate) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
     /// The account that is charged for signing the form's assertion; called only when a request is made.
     pub(crate) account: &'a (dyn Fn() -> Arc<Account> + Sync),
     pub(crate) refresh_before: Duration,
-    /// What stands before the token in the header.
+    /// The text before the token in the header.
     pub(crate) prefix: &'a str,
 }
 
@@ -96,7 +96,7 @@ struct FetchedToken {
     value: HeaderValue,
     at: ClockReading,
     serial: u64,
-    /// From `at` on.
+    /// How long it is used, from `at`.
     usable: Duration,
     refresh: Duration,
 }
@@ -122,7 +122,7 @@ impl AccessTokens {
         self.slots.release(tenant, |_| false);
     }
 
-    /// The current token, fetched if need be. All callers share one request and its result; it goes on
+    /// Returns the current token, fetched if need be. All callers share one request and its result; it goes on
     /// when a caller goes away. After a failure there is a short pause before the next request.
     pub(crate) async fn get(
         &self,
@@ -137,7 +137,7 @@ impl AccessTokens {
             FetchStep::Done(fetched) => fetched,
             FetchStep::Wait(mut flight) => {
                 let landed = tokio::time::timeout_at(deadline.into(), flight.wait_for(Option::is_some));
-                // Few wait: the room that this needs is not kept for all.
+                // Few callers wait, so this future is boxed: every send holds the room for what is inline.
                 let landed = Box::pin(landed).await;
                 match landed {
                     Err(_) => Err(AuthorizeError::DeadlineExceeded),
@@ -149,13 +149,13 @@ impl AccessTokens {
         fetched.map(|(value, serial)| (value, TokenHandle::fetched(id, serial)))
     }
 
-    /// How many requests there were, and how many of them gave no token.
+    /// Returns how many requests there were, and how many of them gave no token.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let FetchCounters { fetches, failures, .. } = &*self.counts;
         (fetches.load(Ordering::Relaxed), failures.load(Ordering::Relaxed))
     }
 
-    /// The service refused this token as expired. Answers whether another try has a chance.
+    /// Drops a token that the service refused as expired. Returns true if another try has a chance.
     pub(crate) fn expired(&self, id: &TokenId, serial: u64, now: &ClockReading) -> bool {
         let Some(slot) = self.slots.get(id) else { return true };
         let mut slot = slot.lock();
@@ -182,6 +182,7 @@ impl AccessTokens {
         let usable = state.token.as_ref().filter(|token| now.since(&token.at) < token.usable);
         if let Some(token) = usable {
             let current = Ok((token.value.clone(), token.serial));
+            // While a failed refresh pauses, the old token is used: not every push must try again.
             let due = now.since(&token.at) >= token.refresh && pausing.is_none();
             if due && state.flight.is_none() {
                 self.start(slot, &mut state, fetch, now)?;
@@ -282,6 +283,7 @@ impl FetchCompletion {
                 // It must not end on its way to the service.
                 let usable = expires_in - (expires_in / 10).min(Duration::from_secs(30));
                 let early = expires_in.saturating_sub(self.refresh_before);
+                // A token that lives no longer than `refresh_before` would be refreshed with every call.
                 let refresh = if early.is_zero() { usable / 2 } else { early.min(usable) };
                 let (at, serial) = (self.at, self.serial);
                 slot.token = Some(FetchedToken { value: value.clone(), at, serial, usable, refresh });
@@ -290,6 +292,7 @@ impl FetchCompletion {
                 Ok((value, serial))
             }
             Err(error) => {
+                // Without an assertion no request was made, so no fetch has failed.
                 let is_fetch = !matches!(error, AuthorizeError::NoCapacity(_) | AuthorizeError::Signing);
                 self.counts.failures.fetch_add(u64::from(is_fetch), Ordering::Relaxed);
                 let pause = match &error {

@@ -60,7 +60,7 @@ impl TokenInputs<'_> {
         })
     }
 
-    /// The text of a source that does not change with time.
+    /// Returns the text of a source that does not change with time.
     pub(crate) fn text(&self, source: &Source) -> Result<String, AuthorizeError> {
         match self.slot(source)? {
             ClaimSlot::Fixed(Value::String(text)) => Ok(text),
@@ -118,9 +118,10 @@ pub(crate) fn digest(token: &SignedToken, facts: TokenInputs<'_>) -> Result<Toke
     Ok(parts.finish())
 }
 
-/// How long a token is used. One that carries its own end is given up before that end.
+/// Returns how long a token is used. One that carries its own end is given up before that end.
 pub(crate) fn use_for(token: &SignedToken) -> Duration {
     let lifetime = Duration::from_millis(token.lifetime);
+    // Apple's tokens carry no end: the service decides when they have expired.
     let ends =
         token.header.iter().chain(&token.claims).any(|(_, source)| matches!(source, Source::ExpiresAt));
     if ends { lifetime * 5 / 6 } else { lifetime }
@@ -180,8 +181,8 @@ fn name(algorithm: SigningAlgorithm) -> &'static str {
     }
 }
 
-/// One token to be signed. An RSA signature takes milliseconds, and whoever wrote the provider's manifest decides how
-/// many there are: so they are made on the threads for heavy work, on the tenant's account.
+/// One token to be signed. An RSA signature takes milliseconds, and the author of the provider's manifest decides how
+/// many there are, so they are computed on the threads for heavy work, on the tenant's account.
 pub(crate) struct SigningJob {
     template: TokenTemplate,
     key: Arc<TokenKey>,
@@ -221,7 +222,7 @@ pub(crate) enum HeaderFrame<'a> {
 }
 
 impl HeaderFrame<'_> {
-    /// Tells frames apart.
+    /// Returns a name that distinguishes frames.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Prefix(prefix) => prefix,
@@ -229,7 +230,7 @@ impl HeaderFrame<'_> {
         }
     }
 
-    /// What stands before and behind a token that this key signs.
+    /// Returns the text before and after a token that this key signs.
     pub(crate) fn parts(&self, key: &TokenKey) -> (String, String) {
         match self {
             Self::Prefix(prefix) => ((*prefix).to_owned(), String::new()),

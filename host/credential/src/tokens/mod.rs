@@ -94,7 +94,7 @@ impl Authorizer {
         self.access_tokens.release(tenant);
     }
 
-    /// What to add to one exchange. Waits only if a token must be signed or fetched, until `deadline`.
+    /// Returns the authentication of one exchange. Waits only if a token must be signed or fetched, until `deadline`.
     pub async fn authorize(
         &self,
         exchange: AuthorizeRequest<'_>,
@@ -117,7 +117,8 @@ impl Authorizer {
         }
     }
 
-    /// Checks that everything is there that [`Authorizer::authorize`] needs. Signs nothing, and calls no token endpoint.
+    /// Checks that everything is there that [`Authorizer::authorize`] needs. Signs nothing, and calls no token
+    /// endpoint.
     pub fn check(&self, exchange: AuthorizeRequest<'_>) -> Result<(), AuthorizeError> {
         let signed = |token: &SignedToken| {
             let key = token_key(exchange.credential, &token.key)?;
@@ -134,11 +135,12 @@ impl Authorizer {
         }
     }
 
-    /// The service refused the token. Answers whether the exchange is worth one more try with a new
+    /// Handles a token that the service refused. Returns true if the exchange is worth one more try with a new
     /// authorization. An expired token is given up if its age allows; a refused credential is the
     /// operator's to mend, and a new token would not change it.
     pub fn refused(&self, token: &TokenHandle, fault: CredentialFault, now: &ClockReading) -> bool {
         match (fault, token.origin) {
+            // A new token of the same key would be refused too.
             (CredentialFault::Refused, _) => false,
             (CredentialFault::Expired, TokenSource::Minted) => {
                 self.provider_tokens.expired(&token.id, token.serial, now)
@@ -175,7 +177,7 @@ impl Authorizer {
                     job: &job,
                     frame: frame.parts(key),
                 };
-                // Few wait: the room that this needs is not kept for all.
+                // Few callers wait, so this future is boxed: every send holds the room for what is inline.
                 Box::pin(self.provider_tokens.get(mint, now, deadline)).await?
             }
         };

@@ -38,21 +38,21 @@ struct MintedToken {
     value: HeaderValue,
     at: ClockReading,
     serial: u64,
-    /// Kept here because a report of expiry comes without the manifest.
+    /// Stored here because a report of expiry comes without the manifest.
     minimum_age: Duration,
 }
 
 /// How one token is minted.
 pub(crate) struct MintRequest<'a> {
-    /// Stands for key, token and frame.
+    /// A digest of key, token and frame.
     pub(crate) id: TokenId,
     pub(crate) token: &'a SignedToken,
     pub(crate) tenant: &'a TenantId,
-    /// The tenant's: it is its work.
+    /// The tenant's account, which is charged.
     pub(crate) account: Arc<Account>,
-    /// Finds what is to be signed; called only when something is.
+    /// Creates the job; called only when a token must be signed.
     pub(crate) job: &'a (dyn Fn() -> Result<SigningJob, AuthorizeError> + Sync),
-    /// What stands before and behind the token in the header.
+    /// The text before and after the token in the header.
     pub(crate) frame: (String, String),
 }
 
@@ -61,12 +61,12 @@ impl ProviderTokens {
         Self { tokens: Arc::new(TokenCache::new()), serials: Arc::default() }
     }
 
-    /// How many were signed.
+    /// Returns how many tokens were signed.
     pub(crate) fn minted(&self) -> u64 {
         self.serials.load(Ordering::Relaxed)
     }
 
-    /// The current token under `id`, if there is one that has not reached its lifetime.
+    /// Returns the current token under `id`, if there is one that has not reached its lifetime.
     pub(crate) fn current(
         &self,
         tenant: &TenantId,
@@ -79,7 +79,8 @@ impl ProviderTokens {
         Ok(usable.map(|(value, serial)| (value, TokenHandle::minted(id, serial))))
     }
 
-    /// The current token, signed if need be. All callers share one signature; it goes on when a caller goes away.
+    /// Returns the current token, signed if need be. All callers share one signature; it goes on when a caller goes
+    /// away.
     pub(crate) async fn get(
         &self,
         mint: MintRequest<'_>,
@@ -108,7 +109,7 @@ impl ProviderTokens {
             };
             match signed {
                 Some(Ok(signed)) => return Ok(done(signed)),
-                // That of the caller who began; ours may be later.
+                // The deadline of the caller that started the signature; this caller's may be later.
                 Some(Err(AuthorizeError::DeadlineExceeded)) | None => {}
                 Some(Err(error)) => return Err(error),
             }
@@ -169,7 +170,7 @@ impl ProviderTokens {
         self.tokens.entry(tenant, id, may_go)
     }
 
-    /// The service called this token expired. Answers whether another try has a chance: the token was
+    /// Drops a token that the service called expired. Returns true if another try has a chance: the token was
     /// replaced meanwhile, or is old enough to be replaced now. A token younger than its minimum age
     /// stays: the service would refuse a second new one as well, and a fresh token that counts as
     /// expired means that this machine's clock is wrong.
@@ -190,22 +191,22 @@ impl ProviderTokens {
 }
 
 impl MintedToken {
-    /// Whether the service accepts a new token in place of this one.
+    /// Returns true if the service accepts a new token in place of this one.
     fn may_be_replaced(&self, now: &ClockReading) -> bool {
         now.since(&self.at) >= self.minimum_age || now.precedes(&self.at)
     }
 }
 
 impl SigningSlot {
-    /// The token and its serial; none when it has reached its lifetime, or when the wall clock was set back so that
-    /// it seems to come from the future.
+    /// Returns the token and its serial; None when it has reached its lifetime, or when the wall clock was set back so
+    /// that it seems to come from the future.
     fn usable(&self, token: &SignedToken, now: &ClockReading) -> Option<(HeaderValue, u64)> {
         let current = self.minted.as_ref()?;
         let usable = now.since(&current.at) < jwt::use_for(token) && !now.precedes(&current.at);
         usable.then(|| (current.value.clone(), current.serial))
     }
 
-    /// The token that is being signed, unless its task was lost.
+    /// Returns the token that is being signed, unless its task was lost.
     fn under_way(&self) -> Option<watch::Receiver<Option<SignResult>>> {
         self.flight.clone().filter(|flight| flight.has_changed().is_ok())
     }

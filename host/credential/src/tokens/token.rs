@@ -40,7 +40,7 @@ impl TokenHandle {
     }
 }
 
-/// A header value that is never shown. Its text is wiped.
+/// Creates a header value that is never shown, and wipes its text.
 pub(crate) fn sensitive(text: String) -> Result<HeaderValue, AuthorizeError> {
     let text = Zeroizing::new(text);
     let mut value = HeaderValue::from_bytes(text.as_bytes())
@@ -62,7 +62,7 @@ struct RememberedToken {
 }
 
 impl TokenMemo {
-    /// The id of the token that an exchange with this kind, settings and origin needs. `find` computes it from
+    /// Returns the id of the token that an exchange with this kind, settings and origin needs. `find` computes it from
     /// nothing but these three and the credential.
     pub(crate) fn id(
         &self,
@@ -109,7 +109,7 @@ impl<T: Default> TokenCache<T> {
         Self(RwLock::new(FairCache::new(bytes)))
     }
 
-    /// The value of this key, new if there is none. `may_go` says whether a value that is not in use may be
+    /// Returns the value of this key, or a new one. `may_go` says whether a value that is not in use may be
     /// evicted to make room; if none may, the newcomer is refused.
     pub(crate) fn entry(
         &self,
@@ -123,7 +123,7 @@ impl<T: Default> TokenCache<T> {
                 return Ok(value.clone());
             }
         }
-        // In use: somebody holds it outside, and is perhaps about to store a token in it.
+        // A value with another holder is in use: a token may be about to be stored in it.
         let unused = |value: &Arc<Mutex<T>>| {
             Arc::strong_count(value) == 1 && value.try_lock().is_some_and(|value| may_go(&value))
         };
@@ -132,12 +132,12 @@ impl<T: Default> TokenCache<T> {
         found.map(|(value, _evicted)| value).map_err(|_| AuthorizeError::TooManyTokens)
     }
 
-    /// The value of this key, if it is still there.
+    /// Returns the value of this key, if it is still there.
     pub(crate) fn get(&self, key: &TokenId) -> Option<Arc<Mutex<T>>> {
         self.0.read().get(key).cloned()
     }
 
-    /// The tenant is removed, and so are its values, except for a few of those that `must_stay`: if its key is soon
+    /// Removes the values of a removed tenant, except for a few of those that `must_stay`: if its key is soon
     /// used again, a service that limits how often a new token is shown gets the old one.
     pub(super) fn release(&self, tenant: &TenantId, must_stay: impl Fn(&T) -> bool) {
         let must_stay = |value: &Arc<Mutex<T>>| value.try_lock().is_some_and(|value| must_stay(&value));
@@ -154,25 +154,26 @@ impl<T: Default> TokenCache<T> {
 /// Why an exchange cannot be authenticated, sorted by who must act.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorizeError {
-    /// The caller: the application lacks a setting.
+    /// The caller must act: the application lacks a setting.
     #[error("the setting {0} is missing")]
     MissingSetting(String),
-    /// The provider's author: its manifest asks for what the credential cannot give.
+    /// The provider's author must act: its manifest asks for what the credential does not have.
     #[error("the provider's manifest does not fit the credential: {0}")]
     Manifest(String),
-    /// The operator: the token endpoint refuses the credential. The description is the endpoint's own, made harmless.
+    /// The operator must act: the token endpoint refuses the credential. The description is the endpoint's own, made
+    /// harmless.
     #[error("the token endpoint refused the credential: {code}{}", described(description.as_deref()))]
     Refused { code: String, description: Option<String> },
-    /// No one: wait. The detail is for the log.
+    /// Waiting may help. The detail is for the log.
     #[error("the token endpoint is not available: {reason}")]
     Unavailable { reason: String, detail: String, retry_after: Option<Duration> },
-    /// The owner of the credential: it names a token endpoint that may not be asked. The detail is for the log.
+    /// The owner of the credential must act: requests to its token endpoint are not allowed. The detail is for the log.
     #[error("the token endpoint may not be asked: {reason}")]
     Forbidden { reason: String, detail: String },
-    /// The operator of the token endpoint.
+    /// The operator of the token endpoint must act.
     #[error("the token endpoint cannot be understood: {0}")]
     Malformed(&'static str),
-    /// The caller's deadline came before the token.
+    /// The caller's deadline passed before there was a token.
     #[error("no token came in time")]
     DeadlineExceeded,
     /// The caller's tenant: its share of the tokens that are kept is in use, and none of them may be replaced yet.
@@ -203,7 +204,7 @@ fn described(description: Option<&str>) -> String {
     description.map(|description| format!(" ({description})")).unwrap_or_default()
 }
 
-/// One moment on both clocks.
+/// A reading of both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockReading {
     /// What is written into tokens. It can jump.
@@ -217,7 +218,7 @@ impl ClockReading {
         Self { wall: SystemTime::now(), steady: Instant::now() }
     }
 
-    /// The time since `earlier` by the clock that says more: neither a sleep nor a wall clock that is
+    /// Returns the time since `earlier` by the clock on which more has passed: neither a sleep nor a wall clock that is
     /// set back makes a token look younger than it is.
     pub(crate) fn since(&self, earlier: &Self) -> Duration {
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();

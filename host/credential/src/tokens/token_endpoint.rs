@@ -24,7 +24,7 @@ pub struct TokenRequest {
     pub guarded: bool,
 }
 
-/// What a token endpoint answered.
+/// The response of a token endpoint.
 pub struct TokenResponse {
     pub status: u16,
     pub retry_after: Option<Duration>,
@@ -33,19 +33,19 @@ pub struct TokenResponse {
 }
 
 impl TokenResponse {
-    /// A larger answer is no answer of a token endpoint; the client stops reading there.
+    /// No token endpoint sends a larger response; the client stops reading there.
     pub const LARGEST_BODY: usize = 64 << 10;
 }
 
-/// The token endpoint did not answer.
+/// A token endpoint that did not respond.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason} ({detail})")]
 pub struct TokenHttpError {
-    /// At which step it failed, for the caller: no address stands in it.
+    /// The step at which it failed, for the caller. It contains no address.
     pub reason: String,
     /// For the log.
     pub detail: String,
-    /// The endpoint may not be asked at all, so that trying again does not help.
+    /// Requests to the endpoint are not allowed, so trying again does not help.
     pub forbidden: bool,
 }
 
@@ -55,7 +55,7 @@ impl TokenHttpError {
     }
 }
 
-/// Says which token endpoints may have private addresses.
+/// Decides which token endpoints may have private addresses.
 pub trait TokenTrust: Send + Sync {
     fn trusts(&self, url: &Url) -> bool;
 }
@@ -66,7 +66,7 @@ pub trait TokenClient: Send + Sync {
     fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>>;
 }
 
-/// The URL of a token endpoint: `https`, no user, no fragment.
+/// Parses the URL of a token endpoint: `https`, no user, no fragment.
 pub(crate) fn parse_token_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let sound = url.scheme() == "https"
@@ -94,7 +94,7 @@ pub(crate) struct AccessToken {
     pub(crate) expires_in: Duration,
 }
 
-/// Sorts an answer. `form` is what was asked, so that no error repeats its secrets.
+/// Classifies a response. `form` is the request, so that no error repeats its secrets.
 pub(crate) fn read_response(
     answer: Result<TokenResponse, TokenHttpError>,
     form: &FormFields,
@@ -173,8 +173,8 @@ fn is_code(code: &str) -> bool {
     (1..=64).contains(&code.len()) && code.bytes().all(is_plain)
 }
 
-/// What the endpoint says for people, unless it repeats a part of the request. It goes to the caller: bounded, and
-/// without characters that do not print or that turn the direction of the text around them.
+/// Returns the endpoint's message for people, unless it repeats a part of the request. It is shown to the caller:
+/// bounded, and without characters that do not print or that turn the direction of the text around them.
 fn describe(text: &str, form: &FormFields) -> Option<String> {
     let repeats = form.iter().any(|(name, value)| match *name {
         "assertion" => value.split('.').any(|part| text.contains(part)),

@@ -39,7 +39,7 @@ pub struct Http2Connection {
 }
 
 impl Http2Connection {
-    /// A handle that opens streams, unless the connection is retired.
+    /// Returns a handle that opens streams, unless the connection is retired.
     pub fn sender(&self) -> Option<SendRequest<Bytes>> {
         self.sender.lock().clone()
     }
@@ -49,17 +49,17 @@ impl Http2Connection {
         drop(sender);
     }
 
-    /// Send a PING now and close the connection if it is not answered.
+    /// Sends a PING now, and closes the connection if it is not answered.
     pub fn probe(&self) {
         self.order(PROBE);
     }
 
-    /// No stream is left: give the orderly close its time, then cut.
+    /// Closes a connection without streams in order, then cuts it after a time-out.
     pub fn finish(&self) {
         self.order(FINISH);
     }
 
-    /// Cut the connection now.
+    /// Cuts the connection now.
     pub fn kill(&self) {
         self.order(KILL);
     }
@@ -70,7 +70,7 @@ impl Http2Connection {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// Why the peer ended the connection, if it said so.
+    /// Returns why the peer ended the connection, if it said so.
     pub fn failure(&self) -> Option<DialError> {
         if refuses_certificate(&self.record) {
             return Some(DialError::new(FailureCause::Tls, CERTIFICATE_REFUSED));
@@ -101,7 +101,7 @@ pub async fn start(
     Ok((Arc::new(Http2Connection { id, record, sender, orders, ordered, ended }), driver))
 }
 
-/// Whether the peer ended the handshake because of our certificate. In TLS 1.3 we hear of it only after we
+/// Returns true if the peer ended the handshake because of our certificate. In TLS 1.3 we hear of it only after we
 /// have written; as long as the peer has said nothing in HTTP/2, it has read nothing either.
 pub fn refuses_certificate(record: &ConnectionRecord) -> bool {
     use AlertDescription as Alert;

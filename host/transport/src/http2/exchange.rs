@@ -99,7 +99,7 @@ impl RequestStream {
         }
     }
 
-    /// The stream has ended in order.
+    /// Ends a stream that has completed. Returns where it was opened.
     fn finish(mut self) -> StreamOrigin {
         let Some(open) = self.open.take() else { return StreamOrigin::default() };
         let origin = StreamOrigin::new(&open.lease);
@@ -107,14 +107,14 @@ impl RequestStream {
         origin
     }
 
-    /// The stream has failed, or its answer is not wanted any more.
+    /// Cancels a stream that has failed, or whose response is no longer wanted.
     fn give_up(mut self) {
         if let Some(open) = self.open.take() {
             open.cancel();
         }
     }
 
-    /// The deadline passed. If the peer has been silent all the while, it may be dead.
+    /// Gives up a stream whose deadline has passed. If the peer has been silent since it was opened, it may be dead.
     fn overdue(mut self) -> SendError {
         let Some(open) = self.open.take() else {
             return SendError::unknown(FailureCause::Deadline, "the stream has ended");
@@ -147,12 +147,12 @@ impl Drop for RequestStream {
 }
 
 impl OpenStream {
-    /// What is known while the connection lives: what h2 has been given may lie in its buffer, and leave.
+    /// Returns what is known while the connection lives: what h2 has been given may still be in its buffer, and leave.
     fn delivery(&self) -> RequestState {
         if self.handed { RequestState::Unknown } else { RequestState::NotSent }
     }
 
-    /// What is known once nothing more leaves.
+    /// Returns what is known once nothing more is sent.
     fn delivery_at_end(&self) -> RequestState {
         let written = self.handed && self.lease.connection.record.is_written(self.id);
         if written { RequestState::Unknown } else { RequestState::NotSent }
@@ -164,7 +164,7 @@ impl OpenStream {
         self.end();
     }
 
-    /// Gives up the stream first and its place in the pool last.
+    /// Drops the stream first and its lease last.
     fn end(self) {
         let OpenStream { sending, response, id, lease, .. } = self;
         drop((sending, response));
@@ -221,12 +221,12 @@ async fn write(sending: &mut SendStream<Bytes>, unsent: &mut Bytes, handed: &mut
     pending().await
 }
 
-/// Why a connection takes no new stream, if the peer said so.
+/// Returns why a connection takes no new stream, if the peer said so.
 fn closing(record: &ConnectionRecord, error: &h2::Error) -> Option<SendError> {
     record.goaway().map(|goaway| SendError::not_sent(goaway.cause(), error.to_string()))
 }
 
-/// The head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
+/// Returns the head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
 /// table, and the latter is marked.
 fn head(request: &Request) -> Result<http::Request<()>, SendError> {
     let invalid = |error: http::Error| SendError::not_sent(FailureCause::InvalidRequest, error.to_string());
@@ -247,7 +247,7 @@ fn head(request: &Request) -> Result<http::Request<()>, SendError> {
 /// A body, and the memory that it has reserved.
 type ResponseBody = (Bytes, Option<MemoryReservation>);
 
-/// The whole body, unless it is too large.
+/// Returns the whole body, unless it is too large.
 async fn read(
     mut body: RecvStream,
     mut whole: AnswerBody<'_>,

@@ -117,12 +117,13 @@ impl Http2Pools {
             match pool.acquire(request.deadline).await {
                 Ok(lease) => return Ok(lease),
                 Err(AcquireError::Error(error)) => return Err(error),
+                // The pool ended after it was looked up: the next look-up creates another.
                 Err(AcquireError::Ended) => {}
             }
         }
     }
 
-    /// The pool of the key, made if there is none.
+    /// Returns the pool of the key; creates one if there is none.
     fn pool(&self, key: &PeerKey, request: &Request) -> Result<Arc<ConnectionPool>, SendError> {
         if let Some(pool) = self.shard(key).get_owned(&request.tenant, key)
             && !pool.has_ended()
@@ -134,13 +135,14 @@ impl Http2Pools {
         Ok(pool)
     }
 
-    /// The pool of the key for a further tenant, or a new one; and those that made room for it.
+    /// Returns the pool of the key for a further tenant, or a new one; and the pools that were evicted for it.
     fn add_pool(
         &self,
         key: &PeerKey,
         request: &Request,
     ) -> Result<(Arc<ConnectionPool>, Vec<Arc<ConnectionPool>>), SendError> {
         let tenant = &request.tenant;
+        // Created before the lock is taken, since that takes a while.
         let config = self.tls.config(&request.identity, &[b"h2"]);
         let config = config.map_err(|error| SendError::not_sent(FailureCause::Tls, error.to_string()))?;
         let (lookups, guarded) = (self.lookups.clone(), key.guarded);

@@ -76,12 +76,12 @@ impl ConnectionPool {
         &self.key
     }
 
-    /// The tenant that used it first.
+    /// Returns the tenant that used it first.
     pub fn tenant(&self) -> &TenantId {
         &self.resolver.tenant
     }
 
-    /// Whether requests are in flight or wait.
+    /// Returns true if requests are in flight or waiting.
     pub fn is_busy(&self) -> bool {
         let PeerLoad { streams, waiting, .. } = self.load();
         streams > 0 || waiting > 0
@@ -91,7 +91,7 @@ impl ConnectionPool {
         &self.settings
     }
 
-    /// A stream on some connection, before the deadline.
+    /// Acquires a stream on some connection, before the deadline.
     pub async fn acquire(
         self: &Arc<Self>,
         deadline: tokio::time::Instant,
@@ -211,6 +211,7 @@ impl ConnectionPool {
             self.carry_out(&mut shared, now, action);
         }
         let wake_at = shared.state.wake_at(now);
+        // The keeper sleeps until the time that it planned; only an earlier one must wake it.
         if wake_at.is_some_and(|at| shared.wake_at.is_none_or(|planned| at < planned)) {
             self.changed.notify_one();
         }

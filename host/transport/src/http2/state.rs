@@ -102,7 +102,7 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// Someone wants a stream. The waiter is made only if it has to wait.
+    /// Admits a request for a stream. The waiter is created only if it has to wait.
     pub fn admit(&mut self, now: Instant, waiter: impl FnOnce() -> W) -> StreamAdmission<C> {
         if self.ended {
             return StreamAdmission::Ended;
@@ -124,12 +124,12 @@ impl<C: Clone, W> PoolState<C, W> {
         StreamAdmission::Wait(ticket)
     }
 
-    /// A waiter gives up. False if it does not wait any more: it was granted a stream, or refused.
+    /// Removes a waiter that gives up. Returns false if it was granted a stream or refused already.
     pub fn withdraw(&mut self, ticket: QueueTicket) -> bool {
         self.waiting.remove(&ticket).is_some()
     }
 
-    /// A stream has ended; `answered` if a response came over it.
+    /// Releases a stream that has ended; `answered` if a response came over it.
     pub fn release(&mut self, now: Instant, id: ConnectionId, answered: bool) {
         let is_new = self.slot(id).is_some_and(|slot| !slot.answered);
         match answered {
@@ -147,7 +147,7 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// A connect succeeded. The peer allows one stream until it says otherwise.
+    /// Adds a new connection. The peer allows one stream until it says otherwise.
     pub fn opened(&mut self, now: Instant, id: ConnectionId, handle: C) {
         self.connecting = false;
         let phase = ConnectionPhase::Open;
@@ -165,13 +165,13 @@ impl<C: Clone, W> PoolState<C, W> {
         });
     }
 
-    /// A connect failed. `lasting`: trying again soon will not help, as with a certificate that is refused.
+    /// Records a failed connect. `lasting`: trying again soon will not help, as with a certificate that is refused.
     pub fn open_failed(&mut self, now: Instant, jitter: u32, lasting: bool) {
         self.connecting = false;
         self.count_failure(now, jitter, lasting);
     }
 
-    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
+    /// Sets the peer's SETTINGS_MAX_CONCURRENT_STREAMS.
     pub fn limit(&mut self, id: ConnectionId, limit: usize) {
         let most = self.bounds.streams;
         if let Some(slot) = self.slot(id) {
@@ -179,7 +179,7 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// The connection must take no new streams: GOAWAY came, or its user is done with it.
+    /// Retires a connection, which takes no new streams: GOAWAY came, or its user has finished with it.
     pub fn retire(&mut self, id: ConnectionId) {
         let Some(slot) = self.slot(id) else { return };
         if slot.phase == ConnectionPhase::Retired {
@@ -193,7 +193,7 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// A response is overdue and the peer is silent.
+    /// Suspects a connection: a response is overdue and the peer is silent.
     pub fn suspect(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot(id)
             && slot.phase == ConnectionPhase::Open
@@ -202,7 +202,7 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// The peer is alive after all.
+    /// Clears a suspicion: the peer responds.
     pub fn trust(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot(id)
             && slot.phase == ConnectionPhase::Suspect
@@ -211,7 +211,7 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// The connection is gone. One that never answered anything counts as a failed connect.
+    /// Removes a connection that has closed. One that never carried a response counts as a failed connect.
     pub fn closed(&mut self, now: Instant, id: ConnectionId, jitter: u32, lasting: bool) {
         let Some(index) = self.slots.iter().position(|slot| slot.id == id) else { return };
         let slot = self.slots.swap_remove(index);
@@ -225,7 +225,7 @@ impl<C: Clone, W> PoolState<C, W> {
         self.draining = true;
     }
 
-    /// No request is in flight or waiting, and the pool has no connection.
+    /// Returns true if no request is in flight or waiting, and the pool has no connection.
     pub fn is_unused(&self) -> bool {
         self.slots.is_empty() && self.waiting.is_empty() && self.refused.is_empty() && !self.connecting
     }
@@ -236,7 +236,7 @@ impl<C: Clone, W> PoolState<C, W> {
         self.ended
     }
 
-    /// The next thing to do, or nothing until the next event or [`PoolState::wake_at`].
+    /// Returns the next action, or None until the next event or [`PoolState::wake_at`].
     pub fn next(&mut self, now: Instant) -> Option<PoolAction<C, W>> {
         if let Some(action) = self.leaving.pop_front() {
             return Some(action);
@@ -260,7 +260,7 @@ impl<C: Clone, W> PoolState<C, W> {
         self.leaving.pop_front()
     }
 
-    /// When to call [`PoolState::next`] again though no event came.
+    /// Returns when to call [`PoolState::next`] again if no event comes.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let connect = self.wants_connection().then(|| self.connect_at(now));
         let idle = self.slots.iter().filter(|slot| slot.phase == ConnectionPhase::Open && slot.streams == 0);
@@ -284,7 +284,7 @@ impl<C: Clone, W> PoolState<C, W> {
         self.slots.iter().filter(|slot| slot.phase == ConnectionPhase::Open)
     }
 
-    /// The oldest connection with a free stream, so that surplus ones fall idle when traffic falls.
+    /// Returns the oldest connection with a free stream, so that surplus ones fall idle when traffic falls.
     fn take_stream(&mut self, now: Instant) -> Option<C> {
         let free =
             |slot: &&mut ConnectionSlot<C>| slot.phase == ConnectionPhase::Open && slot.streams < slot.limit;
@@ -294,7 +294,7 @@ impl<C: Clone, W> PoolState<C, W> {
         Some(slot.handle.clone())
     }
 
-    /// How long to stay away, if the breaker is open and no connection works. The first request after the
+    /// Returns how long to wait, if the breaker is open and no connection works. The first request after the
     /// pause passes: it is the probe.
     fn peer_down(&self, now: Instant) -> Option<Duration> {
         if self.usable().next().is_some() {
@@ -310,8 +310,8 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// Streams are short and another connection is allowed. Retired and suspect connections do not count
-    /// against the bound, but there may not be more of them than of others.
+    /// Returns true if streams are short and another connection is allowed. Retired and suspect connections do not
+    /// count against the bound, but there may not be more of them than of others.
     fn wants_connection(&self) -> bool {
         !self.waiting.is_empty()
             && !self.connecting
@@ -319,8 +319,9 @@ impl<C: Clone, W> PoolState<C, W> {
             && self.slots.len() < 2 * self.bounds.connections
     }
 
-    /// Not during a pause, and not while a fresh connection may still turn out to allow more streams. The pause does
-    /// not hold where the connections that answered after the failure are gone: the peer is not down.
+    /// Returns when to connect: not during a pause, and not while a new connection may still turn out to allow more
+    /// streams. The pause does not hold if the connections that responded after the failure are gone: the peer is not
+    /// down.
     fn connect_at(&self, now: Instant) -> Instant {
         let is_needed = self.breaker.has_answered() && self.usable().next().is_none();
         let pause = self.breaker.pause_until(now).filter(|_| !is_needed);

@@ -49,6 +49,7 @@ async fn connect(pool: Arc<ConnectionPool>, id: ConnectionId) {
     match opened {
         Ok((connection, driver)) => {
             pool.with(now, |shared| {
+                // The pool was cut while this connection was being opened.
                 if shared.cut {
                     connection.kill();
                 }
@@ -72,7 +73,7 @@ async fn connect(pool: Arc<ConnectionPool>, id: ConnectionId) {
     }
 }
 
-/// Looks after what comes with time: pauses that end, idle connections, the end of the pool.
+/// Handles timed events: pauses that end, idle connections, the end of the pool.
 async fn keep(pool: Arc<ConnectionPool>) {
     let mut unused_since = None;
     loop {
@@ -143,6 +144,7 @@ impl<'a> ConnectionTask<'a> {
 
     /// Ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // First, since this reads the frames that everything below looks at.
         let end = Pin::new(&mut self.driver).poll(cx);
         if self.connection.record.goaway_came() {
             self.pool.retire(self.connection.id);
@@ -168,7 +170,7 @@ impl<'a> ConnectionTask<'a> {
         }
     }
 
-    /// True if the connection must be cut.
+    /// Carries out orders. Returns true if the connection must be cut.
     fn obey(&mut self) -> bool {
         let orders = self.connection.orders.swap(0, Ordering::AcqRel);
         if orders & PROBE != 0 {
@@ -190,7 +192,7 @@ impl<'a> ConnectionTask<'a> {
         }
     }
 
-    /// When [`ConnectionTask::is_dead`] must be asked again.
+    /// Returns when [`ConnectionTask::is_dead`] must be called again.
     fn due(&self) -> Instant {
         let test = self.connection.record.heard_at() + self.pool.settings().ping_after;
         let due = self.pong_by.unwrap_or(test);

@@ -128,7 +128,7 @@ async fn applications() {
     expect(register(&harness, &key, "third"), 200).await;
 }
 
-/// Places for requests are shared: one tenant alone can not have them all.
+/// Places for requests are shared: one tenant alone cannot have them all.
 #[tokio::test]
 async fn a_tenants_share_of_the_places_for_requests() {
     let harness = harness_with_operator("limits.requests = 4").await;

@@ -47,7 +47,7 @@ fn what_was_compiled_once_is_not_compiled_again() {
     let directory = Directory::new();
     let component = variant("webhook", 1);
     let error = load(&loader(NO_COMPILER, directory.path(), ROOM), &component).err().unwrap();
-    assert!(error.contains("the compiler can not run"), "{error}");
+    assert!(error.contains("the compiler cannot run"), "{error}");
     load(&loader(PROGRAM, directory.path(), ROOM), &component).unwrap();
     let provider = load(&loader(NO_COMPILER, directory.path(), ROOM), &component).unwrap();
     assert_eq!(provider.manifest().name, "webhook");
