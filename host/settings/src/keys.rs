@@ -329,8 +329,9 @@ section! {
         allowed_hosts: Vec<String> = ValueKind::Texts, ["*"];
         /// Directory of components (*.wasm) that all tenants share
         dir: Option<PathBuf> = ValueKind::Path, (unset "providers.d");
-        /// Directory for compiled components: starts are faster with one; if not set, it is in data_dir Without
-        /// either, the server listens at once too, and compiles uploaded providers before or when they are used.
+        /// Directory for compiled components: starts are faster with one; if not set, it is in data_dir
+        /// Without either, the server listens at once too, and compiles uploaded providers before they are used, or
+        /// when they are.
         cache_dir: Option<PathBuf> = ValueKind::Path, (unset "cache");
         /// Most bytes in providers.cache_dir; the tenant that needs room loses its own oldest files first
         /// After these, the tenant with the most files loses some; what this server runs itself stays. Files that this
