@@ -1,8 +1,8 @@
-//! Registered applications: shown, made ready to send for, and removed. Those of an earlier run are loaded when they are
-//! first needed.
+//! Registered applications: listed, loaded, and removed. Those of an earlier run are loaded when they are
+//! first used.
 //!
-//! Their certificates expire and are replaced: warnings come in time, and connections that are no longer needed are
-//! closed.
+//! Certificates expire: the log and the metrics warn in time. When an application is replaced or removed, its
+//! connections are closed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -23,20 +23,20 @@ use pushlet_model::tenant::TenantId;
 use pushlet_registry::{ApplicationEntry, DeadToken, RegisteredApplication};
 use pushlet_transport::ClientIdentity;
 
-/// Days before its end from which a certificate is warned of.
+/// A warning is logged from this many days before a certificate expires.
 const WARN_DAYS: i64 = 30;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How often it is looked whether the last send with a replaced credential has finished.
+/// How often to check whether the last send with a replaced credential has finished.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What becomes of a list of dead tokens that is read.
+/// Whether reading a list of dead tokens clears it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedbackRead {
     Keep,
     Clear,
 }
 
-/// What may be told about an application.
+/// What may be shown of an application.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = RegisteredApplication)]
 pub struct ApplicationView {
@@ -49,7 +49,7 @@ pub struct ApplicationView {
 }
 
 impl Gateway {
-    /// The tenant's applications, by id.
+    /// Returns the tenant's applications, by id.
     pub fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
         self.0.registry.list(tenant).iter().map(|entry| ApplicationView::of(entry)).collect()
     }
@@ -58,7 +58,7 @@ impl Gateway {
         Ok(ApplicationView::of(&*self.0.registry.get(tenant, id)?))
     }
 
-    /// Forgets an application; sends under way finish.
+    /// Removes an application; its sends in flight finish.
     pub async fn remove_application(&self, tenant: &TenantId, id: &str) -> Result<(), Error> {
         let (registry, owner, id) = (self.0.registry.clone(), tenant.clone(), id.to_owned());
         let remove = move || registry.remove(&owner, &id);
@@ -67,7 +67,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// The tokens that were reported dead since the list was cleared last.
+    /// Returns the tokens that were reported dead since the list was last cleared.
     pub fn feedback(
         &self,
         tenant: &TenantId,
@@ -81,7 +81,7 @@ impl Gateway {
         })
     }
 
-    /// A registered application, ready to send for.
+    /// Returns a registered application with its credential, loading it first if necessary.
     pub(crate) async fn load_application(
         &self,
         tenant: &TenantId,
@@ -91,7 +91,8 @@ impl Gateway {
         entry.application(|| self.open_entry(tenant, entry.clone())).await
     }
 
-    /// What was registered is checked already; its secrets are read as they were read then.
+    /// Reads the secrets of an application as they were read when it was registered, so nothing is checked
+    /// again.
     async fn open_entry(
         &self,
         tenant: &TenantId,
@@ -135,18 +136,18 @@ impl ApplicationView {
     }
 }
 
-/// A certificate that ends within 30 days, or has ended.
+/// A certificate that expires within 30 days, or has expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiring {
     pub tenant: TenantId,
     /// The application's id.
     pub application: String,
-    /// Whole days that are left; negative once it has ended.
+    /// Whole days that are left; negative once it has expired.
     pub days: i64,
 }
 
 impl Expiring {
-    /// None: the application has no certificate, or one that is good for longer.
+    /// Returns None if the application has no certificate, or one that is valid for longer.
     pub(crate) fn of(tenant: &TenantId, entry: &ApplicationEntry, now: SystemTime) -> Option<Self> {
         let days = days_left(entry.description.certificate_ends?, now);
         let application = entry.id.clone();
@@ -170,7 +171,8 @@ fn days_left(ends_at: i64, now: SystemTime) -> i64 {
 }
 
 impl Gateway {
-    /// The certificates of all tenants that end within 30 days, or have ended; the soonest first.
+    /// Returns the certificates of all tenants that expire within 30 days, or have expired; the earliest
+    /// first.
     pub fn expiring(&self) -> Vec<Expiring> {
         let now = SystemTime::now();
         let all = self.0.registry.all();
@@ -180,7 +182,7 @@ impl Gateway {
         expiring
     }
 
-    /// Warns once a day, for as long as the gateway exists.
+    /// Logs warnings once a day, for as long as the gateway exists.
     pub(crate) fn watch_certificates(&self) {
         let gateway = Arc::downgrade(&self.0);
         tokio::spawn(async move {
@@ -198,6 +200,7 @@ impl Gateway {
         let gateway = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             let is_needed = || {
+                // A send in flight holds the application; one that is still loading it holds the entry.
                 let sends = entry.opened().map_or(0, Arc::strong_count);
                 Arc::strong_count(&entry) > 1 || sends > 1
             };
@@ -220,7 +223,8 @@ impl Gateway {
         Some(authorization::identity(tenant, application, provider.manifest()))
     }
 
-    /// An application that was not opened yet has no connections.
+    /// Returns true if an application in memory has this identity. One that was never loaded has no
+    /// connections.
     fn is_used(&self, identity: &ClientIdentity) -> bool {
         let all = self.0.registry.all();
         let uses = |(tenant, entry): &(TenantId, Arc<ApplicationEntry>)| {

@@ -1,4 +1,4 @@
-//! Who an exchange is from: the credential's certificate or header, and the way to token endpoints.
+//! With which identity and header an exchange is sent; and the HTTP client for token endpoints.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,7 +24,7 @@ use pushlet_transport::{
     Transport,
 };
 
-/// What an authorization means for the request.
+/// The identity and the header that authorise a request.
 pub(super) struct RequestAuthorization {
     pub identity: ClientIdentity,
     pub header: Option<(HeaderName, HeaderValue)>,
@@ -32,7 +32,7 @@ pub(super) struct RequestAuthorization {
 }
 
 impl RequestAuthorization {
-    /// For an exchange that needs no credential.
+    /// Returns what an exchange without a credential needs.
     pub fn anonymous() -> Self {
         Self { identity: ClientIdentity::Anonymous, header: None, token: None }
     }
@@ -55,7 +55,7 @@ impl RequestAuthorization {
     }
 }
 
-/// Who an application is to the push service.
+/// Returns an application's identity towards the push service.
 pub(super) fn identity(
     tenant: &TenantId,
     application: &RegisteredApplication,
@@ -74,9 +74,10 @@ fn certificate_identity(certificate: credential::ClientCertificate, digest: [u8;
     ClientIdentity::Certificate(Arc::new(TlsCertificate { digest, key: certificate.key }))
 }
 
-/// Which applications share connections: those of one tenant and provider, with the same credential and the same
-/// connection settings. The credential is in it so that nobody can spoil another's connection by naming the same
-/// team. It is computed once for each application, since every push asks for it.
+/// Returns the digest of what applications must have in common to share connections: tenant, provider,
+/// credential and connection settings. The credential is part of it so that no application can spoil
+/// another's connection by naming the same team. It is computed once for each application, since every push
+/// needs it.
 fn connection_digest(
     tenant: &TenantId,
     application: &RegisteredApplication,
@@ -106,7 +107,7 @@ fn connection_identity(
     ConnectionIdentity { settings: kind.connection_settings.clone(), digest: parts.finish() }
 }
 
-/// The manifest's credential that the application holds.
+/// Returns the manifest's credential that the application holds.
 pub(super) fn kind_of<'a>(
     manifest: &'a ProviderManifest,
     application: &RegisteredApplication,
@@ -115,7 +116,7 @@ pub(super) fn kind_of<'a>(
     manifest.credentials.iter().find(|kind| kind.name == *name)
 }
 
-/// Reaches token endpoints over the same transport as everything else.
+/// Sends requests to token endpoints over the same transport as pushes.
 pub(super) struct Tokens {
     transport: Transport,
 }
@@ -154,6 +155,7 @@ impl TokenClient for Tokens {
                 headers: vec![(CONTENT_TYPE, form)],
                 body: Bytes::copy_from_slice(request.body.as_bytes()),
                 deadline: request.deadline.into(),
+                // The credential may name the URL, so only the operator's own endpoints may be private.
                 guarded: request.guarded,
                 payer: None,
             };
@@ -174,7 +176,7 @@ fn unanswered(error: SendError) -> TokenHttpError {
     TokenHttpError { reason: error.reason(), detail: error.to_string(), forbidden }
 }
 
-/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3).
+/// Reads `Retry-After` in either of its forms (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     match text.parse() {

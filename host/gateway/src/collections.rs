@@ -1,5 +1,5 @@
-//! What a push service keeps for an application beside its devices: made, read and deleted through its
-//! provider's interface `management`.
+//! What a push service keeps for an application apart from its devices, such as broadcast channels: created,
+//! read and deleted through the provider's interface `management`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,17 +21,17 @@ use pushlet_registry::RegisteredApplication;
 use pushlet_sandbox::{CollectionItems, Instances, ProviderError, action};
 use pushlet_transport as transport;
 
-/// What shall be done, and where.
+/// A request to create, read or delete items of a collection.
 pub struct CollectionRequest {
     pub application_id: String,
     /// One of the provider's collections.
     pub collection: String,
     pub operation: ItemOperation,
-    /// None: the configured one.
+    /// None: the configured deadline.
     pub deadline: Option<Duration>,
 }
 
-/// CollectionItems go by the id that the service gave them.
+/// What to do. Items are named by the id that the service gave them.
 pub enum ItemOperation {
     Create(Map<String, Value>),
     Read(String),
@@ -39,7 +39,7 @@ pub enum ItemOperation {
     Delete(String),
 }
 
-/// What the calls about one operation are about.
+/// What the provider needs to know in every call for one operation.
 #[derive(Clone)]
 struct Call {
     application: Arc<RegisteredApplication>,
@@ -75,7 +75,7 @@ impl Gateway {
 }
 
 impl Delivery {
-    /// Once, and again where the service calls the token too old.
+    /// Performs the operation, and repeats it once if the service calls the token expired.
     async fn perform(
         &self,
         collection: &Collection,
@@ -92,7 +92,7 @@ impl Delivery {
         self.attempt_operation(collection, operation, deadline).await.map_err(|(result, _)| result)
     }
 
-    /// One request and its answer. The error says too whether a new token is to be had.
+    /// Sends one request and decodes its answer. The error says too whether a new token can be had.
     async fn attempt_operation(
         &self,
         collection: &Collection,
@@ -139,6 +139,7 @@ impl Delivery {
         }
         let new_token = self.record_refusal(std::slice::from_ref(&outcome), token);
         let result = match outcome.disposition {
+            // In the interface `management` this says that there is no such item.
             Disposition::Unregistered(_) => {
                 DeliveryResult::Failed(no_item(outcome.code.as_deref(), collection))
             }
@@ -161,7 +162,7 @@ fn no_item(code: Option<&str>, collection: &Collection) -> Error {
     }
 }
 
-/// What the caller wants, in the contract's terms.
+/// Translates the caller's operation into the contract's.
 fn operation(collection: &Collection, operation: ItemOperation) -> Result<Operation, Error> {
     let operation = match operation {
         ItemOperation::Create(properties) => Operation::Create(checked(collection, properties)?),
@@ -175,7 +176,7 @@ fn operation(collection: &Collection, operation: ItemOperation) -> Result<Operat
     Err(Error::new(Kind::NotFound, "not_found", format!("this cannot be done with {}", collection.name)))
 }
 
-/// The properties of a new item, held against the collection's parameters; as JSON text.
+/// Checks the properties of a new item against the collection's parameters. Returns them as JSON text.
 fn checked(collection: &Collection, properties: Map<String, Value>) -> Result<String, Error> {
     let parameters = &collection.parameters;
     for (name, value) in &properties {

@@ -31,9 +31,9 @@ const LARGEST_BATCH: usize = 1000;
 const ONLY_CHECK: [&str; 2] = ["validate_only", "dry_run"];
 /// Exchanges of one delivery at once; the transport bounds what all deliveries have in flight.
 pub(crate) const MOST_AT_ONCE: usize = 1000;
-/// Response headers that a provider gets to see.
+/// Most response headers that a provider sees.
 const MOST_HEADERS: usize = 64;
-/// Answers in one call.
+/// Most answers in one call of `decode`.
 const MOST_ANSWERS: usize = 100;
 
 /// One application's way to its targets.
@@ -41,39 +41,39 @@ pub(crate) struct Delivery {
     pub(crate) gateway: Gateway,
     pub(crate) tenant: TenantId,
     pub(crate) provider: Arc<Provider>,
-    /// Did the tenant upload the provider? Else it is everybody's.
+    /// The tenant uploaded the provider; otherwise all tenants share it.
     is_own: bool,
     pub(crate) instances: Arc<Instances>,
     pub(crate) application: Arc<RegisteredApplication>,
     pub(crate) purpose: SendOptions,
     pub(crate) counters: DeliveryCounters,
     pub(crate) undecoded: DecodeQueue,
-    /// The application's place for this send.
+    /// The application's permit for this send.
     _place: OwnedSemaphorePermit,
 }
 
-/// What a delivery is for, beside sending.
+/// Options of a delivery.
 pub(crate) struct SendOptions {
     /// The account of the tenant that sends.
     pub payer: Arc<Account>,
-    /// Hand on the service's own answers.
+    /// Return the service's own answers.
     pub native: bool,
-    /// Go as far as the wire and no further.
+    /// Do everything up to the request itself, and do not send it.
     pub validate_only: bool,
 }
 
 /// One notification for some targets.
 pub(crate) struct Batch {
-    /// What the caller calls the first target; the others follow.
+    /// The index of the first target in the send or stream; the others follow.
     pub first: usize,
-    /// Of the whole send; the batch is for those in `range`.
+    /// The targets of the whole send; the batch covers those in `range`.
     all: Arc<[Target]>,
     range: Range<usize>,
     pub notification: Arc<Notification>,
-    /// Does the notification ask the service to check it and to deliver nothing?
+    /// The notification asks the service to check it and to deliver nothing.
     only_checked: bool,
     pub deadline: Instant,
-    /// As many bytes per target as the manifest asks for; kept, so that a retry gives the same bytes.
+    /// As many bytes per target as the manifest asks for; kept, so that a retry encodes the same bytes.
     pub entropy: Vec<u8>,
 }
 
@@ -122,8 +122,9 @@ impl Delivery {
         application: Arc<RegisteredApplication>,
         purpose: SendOptions,
     ) -> Result<Self, Error> {
+        // Refused and not queued: nothing is accepted that may not be delivered.
         let place = application.places.clone().try_acquire_owned().map_err(|_| {
-            let message = "too many requests of this application are under way, try again later";
+            let message = "too many requests of this application are in flight, try again later";
             Error::new(Kind::Overloaded, "application_busy", message)
         })?;
         let instances = provider.instances(tenant);
@@ -149,18 +150,19 @@ impl Delivery {
         })
     }
 
-    /// Who uploaded the provider; None: it is everybody's.
+    /// Returns the tenant that uploaded the provider, or None if all tenants share it.
     pub fn owner(&self) -> Option<&TenantId> {
         self.is_own.then_some(&self.tenant)
     }
 
-    /// An exchange is as full as the service lets it be: a batch that is smaller would split it.
+    /// Returns how many targets are encoded together: at least as many as one exchange covers, or the batch
+    /// would split it.
     pub fn batch_size(&self) -> usize {
         let in_exchange = self.provider.manifest().targets_per_exchange as usize;
         in_exchange.clamp(BATCH, LARGEST_BATCH)
     }
 
-    /// Some targets of the delivery, with the randomness that their provider wants.
+    /// Creates a batch of some targets of the delivery, with the randomness that their provider needs.
     pub fn batch(
         &self,
         first: usize,
@@ -175,25 +177,27 @@ impl Delivery {
     }
 }
 
-/// Is one of the options set that the contract keeps for this?
+/// Returns true if one of the options is set that the contract reserves for this.
 fn only_checked(notification: &Notification) -> bool {
     let mut options = notification.options.iter();
     options.any(|(name, value)| value == "true" && ONLY_CHECK.contains(&name.as_str()))
 }
 
 impl Delivery {
-    /// The exchanges for some of the batch's targets, and those that are settled without one.
+    /// Encodes some of the batch's targets. Returns their exchanges, and the results of targets that have
+    /// none.
     pub(crate) async fn encode(
         &self,
         batch: &Arc<Batch>,
         indices: &[usize],
     ) -> (Vec<EncodedRequest>, Vec<(usize, DeliveryResult)>) {
-        // The batches before this one may have taken all the time there was.
+        // The batches before this one may have used up the time.
         if Instant::now() >= batch.deadline {
             let result = DeliveryResult::Failed(deadline_exceeded());
             return (Vec::new(), indices.iter().map(|&index| (index, result.clone())).collect());
         }
-        // The first try is for all of them, which are only lent; a repeat is for some.
+        // The first try covers all targets, which are borrowed; only a repeat, which covers some, clones
+        // them.
         let again = indices.len() < batch.targets().len();
         let again =
             again.then(|| indices.iter().map(|&index| batch.targets()[index].clone()).collect::<Vec<_>>());
@@ -236,20 +240,23 @@ impl Delivery {
         body: Vec<u8>,
     ) -> Result<Reply, Error> {
         let response = Response { status, headers: shown(headers), body };
+        // The one clone of a token on its way: the contract's generated type owns its texts, and the call may
+        // run on another thread and be repeated for each answer alone.
         let targets = work.covers.iter().map(|&index| batch.targets()[index].clone()).collect();
         let answer = Answer { targets, response };
         if work.covers.len() == batch.targets().len() {
+            // An exchange that covers the whole batch has no other answers to be decoded with.
             return self.decode_one(answer).await;
         }
         let (sender, reply) = oneshot::channel();
         self.undecoded.put(answer, sender);
-        // Others of this delivery whose answers are there too add theirs meanwhile.
+        // Other requests of this delivery that were answered at the same time add their answers meanwhile.
         tokio::task::yield_now().await;
         self.decode_waiting().await;
         reply.await.unwrap_or_else(|_| Err(lost()))
     }
 
-    /// Whoever comes first decodes for all.
+    /// The first task to get here decodes for all.
     async fn decode_waiting(&self) {
         let mut waiting = self.undecoded.take().into_iter();
         loop {
@@ -258,14 +265,14 @@ impl Delivery {
                 return;
             }
             for (sender, reply) in senders.into_iter().zip(self.decode_all(answers).await) {
-                // Whoever is gone needs no reply.
+                // A task that was dropped needs no reply.
                 let _ = sender.send(reply);
             }
         }
     }
 
-    /// One reply each. Where the provider fails on all together, each is decoded alone, so that one answer
-    /// that breaks it does not cost the others theirs.
+    /// Returns one reply per answer. If the provider fails on all of them together, each is decoded alone, so
+    /// that one answer that breaks the provider does not cost the others their replies.
     async fn decode_all(&self, answers: Vec<Answer>) -> Vec<Result<Reply, Error>> {
         let answers = Arc::new(answers);
         match self.call_decode(answers.clone()).await {
@@ -285,7 +292,7 @@ impl Delivery {
         self.call_decode(Arc::new(vec![answer])).await?.pop().ok_or_else(lost)
     }
 
-    /// As many replies as answers.
+    /// Returns as many replies as there are answers.
     async fn call_decode(&self, answers: Arc<Vec<Answer>>) -> Result<Vec<Reply>, Error> {
         let context = Context::at(SystemTime::now(), Vec::new());
         let (application, native) = (self.application.clone(), self.purpose.native);
@@ -299,13 +306,13 @@ fn lost() -> Error {
     Error::internal("a reply was lost")
 }
 
-/// The headers of a response that a provider gets to see.
+/// Returns the headers of a response that a provider sees.
 pub(crate) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
     let headers = headers.iter().take(MOST_HEADERS);
     headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
 }
 
-/// Answers that wait to be decoded together, and where the reply to each is awaited.
+/// Answers that wait to be decoded together, each with the sender for its reply.
 #[derive(Default)]
 pub(crate) struct DecodeQueue(Mutex<Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)>>);
 

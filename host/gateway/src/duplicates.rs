@@ -1,8 +1,8 @@
-//! Targets that come twice in one request or stream are sent once.
+//! Targets that occur twice in one request or stream are sent to once.
 //!
-//! Two tokens are equal if they are the same text, or if the provider makes the same request of both: how tokens may
-//! be spelled is the provider's knowledge, and it is asked only about tokens in another than their plain spelling.
-//! A stream remembers its last targets, not all of them, so that its memory stays bounded.
+//! Two tokens are equal if they are the same text, or if the provider makes the same request of both: only
+//! the provider knows how tokens may be spelled, and it is asked only about tokens that are not in their
+//! plain spelling. A stream remembers its last targets, not all of them, so that its memory stays bounded.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -18,7 +18,7 @@ use pushlet_model::contract::{Context, Notification, Target};
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 use pushlet_sandbox::{Exchange, Instances, PreparedRequests};
 
-/// What becomes of a target that comes again with the same notification.
+/// What to do with a target that occurs again with the same notification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Duplicates {
@@ -29,28 +29,29 @@ pub enum Duplicates {
     Send,
 }
 
-/// Targets in one of the two generations: as many as fill a table of 131,072 places. The older generation goes when
-/// the younger one is full, so between one and two generations are remembered.
+/// Targets in one of the two generations: they fill a table of 131,072 slots. When the younger generation is
+/// full, the older one is dropped, so between one and two generations are remembered.
 const GENERATION: usize = 7 << 14;
-/// Bytes of a place in the table.
+/// Bytes of a slot in the table.
 const PLACE: usize = 17;
 /// Targets that are remembered without being counted on the tenant's account.
 const SMALL: usize = 448;
 
-/// The targets that came so far.
+/// The targets that occurred so far.
 pub(super) struct SeenTargets {
     hashers: [RandomState; 2],
     young: Generation,
     old: Generation,
-    /// What both tables take, apart from small ones.
+    /// The bytes of both tables, apart from small ones.
     reserved: MemoryReservation,
 }
 
-/// By the first hash: the second one, and the index. A hash of 96 bits stands for a target, since its text would take
-/// ten times as much; both are keyed, so nobody can find two targets with the same hash.
+/// From the first hash to the second one and the index. A hash of 96 bits stands for a target, since its text
+/// would take ten times as much; both hashes are keyed, so a caller cannot find two targets with the same
+/// hash.
 type Generation = HashMap<u64, (u32, u32), BuildHasherDefault<HashedKey>>;
 
-/// A key that is a hash already.
+/// Returns a key that is a hash already.
 #[derive(Default)]
 struct HashedKey(u64);
 
@@ -78,9 +79,9 @@ impl SeenTargets {
         }
     }
 
-    /// The index of the same target before, if there was one; else this one is remembered. `plain`: the target's
-    /// token in its plain spelling, if it is written in another one. `own`: fields of a notification of its own,
-    /// without which it is not the same push.
+    /// Returns the index of the same target before, if there was one; otherwise remembers this one. `plain`:
+    /// the target's token in its plain spelling, if it is written in another one. `own`: fields of a
+    /// notification of its own, without which it is not the same push.
     pub fn first(
         &mut self,
         index: usize,
@@ -95,7 +96,7 @@ impl SeenTargets {
             Target::Channel(text) => (3, text),
             Target::Url(text) => (4, text),
         };
-        // A map of JSON values can always be written into memory.
+        // Writing a map of JSON values into memory cannot fail.
         let own = own.and_then(|own| serde_json::to_string(own).ok());
         self.first_of((kind, plain.unwrap_or(text), own), u32::try_from(index).ok()?)
     }
@@ -104,6 +105,7 @@ impl SeenTargets {
         let [key, check] = [&self.hashers[0], &self.hashers[1]].map(|hasher| hasher.hash_one(&key));
         let check = (check >> 32) as u32;
         if let Some((known, first)) = self.young.get(&key).or_else(|| self.old.get(&key)) {
+            // Another target with the same first hash: it is sent, and not remembered.
             return (*known == check).then_some(*first as usize);
         }
         self.make_room();
@@ -111,7 +113,7 @@ impl SeenTargets {
         None
     }
 
-    /// Where the younger generation is full, or has no room on the account to grow, the older one goes.
+    /// Drops the older generation where the younger one is full, or has no room on the account to grow.
     fn make_room(&mut self) {
         let full = self.young.capacity();
         if self.young.len() < full || full < SMALL {
@@ -125,13 +127,13 @@ impl SeenTargets {
     }
 }
 
-/// Bytes of a table for so many targets, of which it holds seven for each eight places.
+/// Returns the bytes of a table for this many targets; it holds seven for each eight slots.
 fn table(targets: usize) -> usize {
     targets / 7 * 8 * PLACE
 }
 
 impl Delivery {
-    /// Tokens that are written in another than their plain spelling, by their place among `targets`: the plain one,
+    /// Returns the plain spelling of tokens that are written in another one, by their index in `targets`,
     /// where the provider makes the same request of both.
     pub async fn plain_tokens<'a>(
         &self,
@@ -158,8 +160,9 @@ impl Delivery {
         plain
     }
 
-    /// Does the provider make the same request of both tokens? All get the same randomness, so that nothing but the
-    /// token makes a difference. What it says of one pair is remembered where it tells them apart.
+    /// Returns for each pair whether the provider makes the same request of both tokens. All get the same
+    /// randomness, so that only the token makes a difference. A provider that tells a pair apart is
+    /// remembered and not asked again.
     async fn equal_tokens(
         &self,
         notification: &Arc<Notification>,
@@ -173,7 +176,7 @@ impl Delivery {
         let encode = move |instances: &Instances| {
             instances.encode(&context, &application.record, &notification, &targets)
         };
-        // A provider that fails here fails again when it encodes what is sent, and that is the caller's to see.
+        // A provider that fails here fails again when it encodes the targets, and the caller sees that.
         let Ok(prepared) = self.instances.run(encode).await else { return vec![false; pairs.len()] };
         let requests = requests(&prepared, pairs.len() * 2);
         let equal = requests.chunks(2).map(|pair| match pair {
@@ -189,7 +192,7 @@ impl Delivery {
     }
 }
 
-/// The exchange of one target.
+/// The exchange that covers a target.
 #[derive(Clone, Copy)]
 enum Covered<'a> {
     Not,
@@ -219,7 +222,7 @@ fn same(prepared: &PreparedRequests, one: &Exchange, other: &Exchange) -> bool {
     same_message && one.url == other.url && one.path == other.path && one.headers == other.headers
 }
 
-/// A token's plain spelling, lower-case letters and digits alone; None: it is written so.
+/// Returns a token's plain spelling, lower-case letters and digits only, or None if it is written so.
 fn plainly(token: &str) -> Option<String> {
     let is_plain = |letter: char| letter.is_ascii_digit() || letter.is_ascii_lowercase();
     if token.chars().all(is_plain) {

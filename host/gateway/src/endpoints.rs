@@ -1,4 +1,4 @@
-//! Where an exchange goes: the manifest's endpoint, or what the operator configured in its place.
+//! Where an exchange is sent: to the manifest's endpoint, or to what the operator configured in its place.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -13,25 +13,25 @@ use pushlet_sandbox::{Exchange, Message, Provider};
 use pushlet_settings::{self as config, BaseUrl};
 use pushlet_transport::{Origin, OriginError, Protocol};
 
-/// The place of one exchange.
+/// Where one exchange is sent.
 pub(super) struct Destination {
     pub origin: Origin,
-    /// Where the target itself is, if the operator redirects it: tokens name that (RFC 8292 section 2), for the
-    /// target's own service reads them in the end.
+    /// The target's own origin, if the operator redirects it: tokens name that (RFC 8292 section 2), since
+    /// the target's own service reads them in the end.
     pub audience: Option<Origin>,
     /// With the configured prefix.
     pub path: PathAndQuery,
     pub protocol: Protocol,
-    /// The operator did not name it: only public addresses are dialled.
+    /// The operator did not name this host: only public addresses are dialled.
     pub guarded: bool,
 }
 
-/// Origins that are kept parsed. Manifests can be uploaded, so they are divided among tenants.
+/// Most origins that are kept parsed. Manifests can be uploaded, so the cache is divided among tenants.
 const MOST_KNOWN: usize = 4096;
 
 pub(super) struct EndpointResolver {
     overrides: config::EndpointsConfig,
-    /// By their text in the configuration or the manifest: reading a URL costs more than encoding a push.
+    /// By their text in the configuration or the manifest: parsing a URL costs more than encoding a push.
     known: RwLock<FairCache<TenantId, String, Origin>>,
 }
 
@@ -40,10 +40,12 @@ impl EndpointResolver {
         Self { overrides, known: RwLock::new(FairCache::new(MOST_KNOWN)) }
     }
 
-    /// Did the operator name this place for this provider, so that it may have a private address? A credential's
-    /// token endpoint may be there; targets, and other providers, never profit from it.
+    /// Returns true if the operator named this place for this provider, so that it may have a private
+    /// address. This is for a credential's token endpoint; targets, and other providers, never get this
+    /// trust.
     pub fn trusts_token_url(&self, owner: Option<&TenantId>, provider: &str, url: &Url) -> bool {
         self.overrides.urls(owner.map(TenantId::as_str), provider).any(|base| {
+            // The slash matters: `/fcmx` is not below `/fcm`.
             let is_below = url.path().strip_prefix(base.prefix()).is_some_and(|rest| rest.starts_with('/'));
             let is_there =
                 url.host_str() == Some(base.host()) && url.port_or_known_default() == Some(base.port());
@@ -51,7 +53,8 @@ impl EndpointResolver {
         })
     }
 
-    /// `owner`: who uploaded the provider; None: it is everybody's.
+    /// Returns where an exchange is sent. `owner`: the tenant that uploaded the provider; None: all tenants
+    /// share it.
     pub fn of(
         &self,
         tenant: &TenantId,
@@ -93,7 +96,7 @@ impl EndpointResolver {
         }
     }
 
-    /// The origin that `parse` makes of `text`, made once.
+    /// Returns the origin that `parse` makes of `text`, from the cache if possible.
     fn origin(
         &self,
         tenant: &TenantId,
@@ -105,13 +108,13 @@ impl EndpointResolver {
         }
         let origin = parse().map_err(Error::internal)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Where there is no room, it is parsed again the next time.
+        // If there is no room, the origin is parsed again the next time.
         let _ = known.get_or_insert_with(tenant, &text.to_owned(), 1, |_| true, || origin.clone());
         Ok(origin)
     }
 }
 
-/// The origin of a base URL.
+/// Returns the origin of a base URL.
 fn bare(base: &BaseUrl) -> String {
     format!("https://{}:{}", base.host(), base.port())
 }

@@ -16,21 +16,21 @@ use pushlet_model::error::{Error, Kind};
 use pushlet_sandbox::{Exchange, Message};
 use pushlet_transport::{self as transport, FailureCause};
 
-/// In place of a status: the service closed the connection and gave a reason.
+/// Stands for a status where the service closed the connection with a reason and without an answer.
 const NO_STATUS: u16 = 0;
-/// When it makes sense to try again after a refusal for too many tokens: they stay for up to 20 minutes.
+/// When to try again after a refusal for too many tokens: tokens stay for up to 20 minutes.
 const TOKENS_PAUSE: Duration = Duration::from_secs(60);
 
-/// What came of a request.
+/// What a request came to.
 pub(crate) enum RawExchange {
     Answered(transport::Response, Option<TokenHandle>),
     Unanswered(transport::SendError, Option<TokenHandle>),
-    /// It was not to be sent.
+    /// A dry run: the request was not sent.
     Withheld,
 }
 
 impl Delivery {
-    /// One try.
+    /// Makes one try. A failure of the exchange is the result of all its targets.
     pub(crate) async fn attempt(&self, batch: &Batch, work: &EncodedRequest) -> ExchangeResult {
         match self.exchange(batch, work).await {
             Ok(attempt) => attempt,
@@ -40,7 +40,7 @@ impl Delivery {
         }
     }
 
-    /// One request and its answer. An error is the result of all targets.
+    /// Sends one request and decodes its answer. An error is the result of all targets.
     pub(crate) async fn exchange(
         &self,
         batch: &Batch,
@@ -61,6 +61,8 @@ impl Delivery {
         };
         let transport::Response { status, headers, body, connection, .. } = response;
         let reply = self.decode(batch, work, status, &headers, body.into()).await;
+        // The service has answered, so the push may have been delivered: this is not a failure that allows a
+        // retry.
         let reply = reply.map_err(|error| Box::new(DeliveryResult::Lost(error)))?;
         if reply.outcomes.iter().any(|outcome| outcome.connection == ConnectionHint::Close) {
             connection.close_after_use();
@@ -73,7 +75,7 @@ impl Delivery {
         })
     }
 
-    /// One request, authorised and sent.
+    /// Authorises one request and sends it.
     pub(crate) async fn wire(
         &self,
         message: &Message,
@@ -84,9 +86,10 @@ impl Delivery {
         let destinations = &self.gateway.0.destinations;
         let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
         let destination = destination.map_err(failed)?;
+        // Tokens name the target's own service also where the operator redirects the request.
         let audience = destination.audience.as_ref().unwrap_or(&destination.origin);
         if self.purpose.validate_only {
-            // Nothing is signed, and nobody is asked: no token endpoint, and no name server.
+            // A dry run signs nothing, and asks no token endpoint and no name server.
             self.check_authorization(message, audience).map_err(failed)?;
             return Ok(RawExchange::Withheld);
         }
@@ -117,7 +120,8 @@ impl Delivery {
         })
     }
 
-    /// What the transport logs names no application, and that is whose pushes fail.
+    /// Logs a failure to reach the push service with the application: the transport's own log lines do not
+    /// name it.
     fn warn_if_unreached(&self, error: &transport::SendError) {
         if error.is_unreached()
             && let Some(repeated) = self.application.unreached.due(std::time::Instant::now())
@@ -128,8 +132,8 @@ impl Delivery {
         }
     }
 
-    /// A service may say with its GOAWAY that it does not accept our credential. Only the provider ensure_supports its
-    /// words.
+    /// Decodes the reason of a GOAWAY, with which a service may refuse the credential. Only the provider
+    /// understands the service's words.
     async fn turned_away(
         &self,
         batch: &Batch,
@@ -138,11 +142,13 @@ impl Delivery {
         token: Option<TokenHandle>,
     ) -> Option<ExchangeResult> {
         let FailureCause::GoAway { reason: Some(reason), .. } = &error.cause else { return None };
+        // If the service may have processed the request, the result stays unknown whatever its reason says.
         if error.delivery != transport::RequestState::NotSent {
             return None;
         }
         let body = serde_json::json!({ "reason": reason }).to_string().into_bytes();
         let reply = self.decode(batch, work, NO_STATUS, &HeaderMap::new(), body).await.ok()?;
+        // Only a refused credential counts: a request that was not processed cannot have another outcome.
         let refused = |outcome: &Outcome| matches!(outcome.disposition, Disposition::CredentialRejected(_));
         reply.outcomes.iter().all(refused).then(|| ExchangeResult {
             new_token: self.record_refusal(&reply.outcomes, token),
@@ -175,7 +181,7 @@ impl Delivery {
         self.gateway.0.authorizer.check(exchange).map_err(not_authorized)
     }
 
-    /// What is to be authenticated; None: nothing is.
+    /// Returns what is to be authenticated, or None if nothing is.
     fn credential_exchange<'a>(
         &'a self,
         message: &Message,
@@ -204,7 +210,7 @@ impl Delivery {
         }
     }
 
-    /// Tells the owner of the token that it was refused. Is a new one to be had?
+    /// Reports a refused token to the authorizer. Returns true if a new token can be had.
     pub(crate) fn record_refusal(&self, outcomes: &[Outcome], token: Option<TokenHandle>) -> bool {
         let fault = outcomes.iter().find_map(|outcome| match outcome.disposition {
             Disposition::CredentialRejected(fault) => Some(fault),
@@ -214,7 +220,8 @@ impl Delivery {
             (Some(fault), Some(token)) => {
                 self.gateway.0.authorizer.refused(&token, fault, &ClockReading::now())
             }
-            // A provider that calls a certificate or a key "expired" gets no second try.
+            // A certificate or a key that a provider calls "expired" cannot be renewed, so there is no second
+            // try.
             _ => false,
         }
     }
@@ -226,10 +233,12 @@ impl TokenTrust for Delivery {
     }
 }
 
-/// A send that got no answer. `by_target`: the target named where it goes, not the provider.
+/// Returns the result of a request that got no answer. `by_target`: the target chose the host, not the
+/// provider.
 pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> DeliveryResult {
     let inner = error.to_string();
     if error.delivery == transport::RequestState::Unknown {
+        // Whatever the cause, a request that was sent without an answer is neither delivered nor failed.
         tracing::info!(cause = inner, "outcome unknown");
         return DeliveryResult::Settled(unknown(match error.cause {
             FailureCause::OutOfMemory => {
@@ -275,7 +284,7 @@ pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> Delive
     DeliveryResult::Failed(Error::new(kind, code, message).after(error.retry_after).caused_by(inner))
 }
 
-/// An exchange that could not be authenticated.
+/// Returns the error for an exchange that could not be authenticated.
 fn not_authorized(error: credential::AuthorizeError) -> Error {
     let inner = format!("{error:?}");
     let (kind, code) = match &error {

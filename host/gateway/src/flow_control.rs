@@ -1,7 +1,7 @@
 //! How much of one stream is in flight.
 //!
-//! [`ConcurrencyWindow`] bounds the targets: as many as it takes to keep a push service that is far away busy, and no
-//! more, for each costs memory and none makes a busy processor faster. [`Gate`] bounds the bytes of large lines.
+//! [`ConcurrencyWindow`] bounds the targets: enough of them to keep a distant push service busy, and no more,
+//! since each costs memory. [`Gate`] bounds the bytes of large lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use pushlet_model::error::Error;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
-/// Where it begins.
+/// The window of a new stream.
 const FIRST: usize = 256;
-/// A wider window is worth its memory while it makes the stream this much faster.
+/// A wider window is worth its memory if the stream gets this much faster.
 const WORTH: f64 = 1.4;
-/// At this part of the best pace, the best is too long ago to be compared with.
+/// Below this part of the best rate, the best rate is too old for a comparison.
 const STALE: f64 = 0.5;
-/// Bytes that the lines of one stream may take which are in flight, of those that are large or have a notification of
-/// their own: as much as some hundred notifications of the size that push services take.
+/// Bytes that the large lines of one stream, and those with a notification of their own, may take while they
+/// are in flight: some hundred notifications of the size that push services accept.
 const IN_FLIGHT: u32 = 4 << 20;
-/// Bytes of a line that is not counted: as many as fit into the widest window that is usual.
+/// Bytes of a line that is not counted: as many such lines fit into the usual window.
 const SMALL: usize = 4 << 10;
 
-/// Grows while that pays, up to a bound.
+/// A number of targets in flight that grows while growing makes the stream faster, up to a bound.
 pub(super) struct ConcurrencyWindow {
     allowed: usize,
     most: usize,
-    /// Targets that were settled since the last look, and the pace of the best look, in targets a second.
+    /// Targets that completed since the last measurement, and the best rate measured, in targets per second.
     settled: usize,
     best: f64,
 }
@@ -37,12 +37,13 @@ impl ConcurrencyWindow {
         Self { allowed: FIRST.min(most), most, settled: 0, best: 0.0 }
     }
 
-    /// Targets that may be under way.
+    /// Returns how many targets may be in flight.
     pub(super) fn allowed(&self) -> usize {
         self.allowed
     }
 
-    /// So many targets were settled; `since`: the time since the last look. True: this was a look.
+    /// Records `count` completed targets; `since`: the time since the last measurement. Returns true if this
+    /// call took a measurement.
     pub(super) fn settled(&mut self, count: usize, since: Duration) -> bool {
         self.settled += count;
         if self.settled < 2 * self.allowed {
@@ -58,17 +59,17 @@ impl ConcurrencyWindow {
     }
 }
 
-/// Lets the lines of one stream pass, so that they do not take more than [`IN_FLIGHT`] together, whatever the window
+/// Admits the lines of one stream, so that together they take no more than [`IN_FLIGHT`], whatever the window
 /// is. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
     room: Arc<Semaphore>,
-    /// What each line with fields of its own takes a copy of.
+    /// The size of the shared notification, which each line with fields of its own copies.
     shared: usize,
     account: Arc<Account>,
 }
 
-/// The room that a line takes, and its bytes on the tenant's account.
+/// The bytes of a line in flight, counted in its gate and on the tenant's account.
 pub struct HeldLine {
     _room: OwnedSemaphorePermit,
     _reserved: MemoryReservation,
@@ -79,14 +80,14 @@ impl Gate {
         Self { room: Arc::new(Semaphore::new(IN_FLIGHT as usize)), shared, account }
     }
 
-    /// Waits until there is room for a line. `size`: bytes that it takes; `own`: does it have fields of its own? None:
-    /// it is too small to be counted.
+    /// Waits until there is room for a line. `size`: its bytes; `own`: it has fields of its own. Returns None
+    /// if the line is too small to be counted.
     pub async fn pass(&self, size: usize, own: bool) -> Result<Option<HeldLine>, Error> {
         let size = if own { size.saturating_add(self.shared) } else { size };
         if size <= SMALL {
             return Ok(None);
         }
-        // One that takes more than there is passes alone.
+        // A line that is larger than the whole room passes alone.
         let room = u32::try_from(size).unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
         let room = self.room.clone().acquire_many_owned(room).await.map_err(Error::internal)?;
         let reserved = self.account.reserve(MemoryUse::ParsedInput, size)?;
@@ -98,7 +99,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    /// Lets a window see a service that settles what is under way in `latency`, and no more than `fastest` a second.
+    /// Lets a window see a service that completes what is in flight in `latency`, and no more than `fastest` a second.
     fn seen(window: &mut ConcurrencyWindow, latency: f64, fastest: f64) {
         for _ in 0..20 {
             let pace = (window.allowed() as f64 / latency).min(fastest);

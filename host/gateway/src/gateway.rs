@@ -1,4 +1,4 @@
-//! What every operation of the gateway works with: its state, and the providers and limits of a tenant.
+//! The state of the gateway, which every operation uses, and the providers and limits of a tenant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,9 @@ use pushlet_sandbox::{Provider, ProviderCatalogue, TenantProviders};
 use pushlet_settings as config;
 use pushlet_transport::Transport;
 
-/// How long a result counts.
+/// How long the result of a check is reused.
 const FRESH: Duration = Duration::from_secs(3);
-/// A disk that takes longer than this is as good as none.
+/// A storage that takes longer than this counts as failed.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Registers applications and sends for them. Cheap to clone.
@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     pub storage_check: StorageCheck,
 }
 
-/// All that a provider says of itself.
+/// A provider's description of itself.
 #[derive(Clone)]
 pub struct Described {
     /// SHA-256 of the component.
@@ -60,7 +60,7 @@ pub struct Described {
 }
 
 impl Gateway {
-    /// What the providers that a tenant has say of themselves.
+    /// Returns the descriptions of the providers that a tenant can use.
     pub fn described(&self, tenant: &TenantId) -> Vec<Described> {
         let providers = self.0.catalogue.of_tenant(tenant);
         let described = providers.all().map(|provider| Described {
@@ -71,7 +71,7 @@ impl Gateway {
         described.collect()
     }
 
-    /// The providers that a tenant has; that of this name is loaded, if it can be.
+    /// Returns the providers that a tenant can use, after loading the one with this name if that is possible.
     pub(crate) async fn providers(
         &self,
         tenant: &TenantId,
@@ -85,7 +85,7 @@ impl Gateway {
         Ok(self.0.catalogue.of_tenant(tenant))
     }
 
-    /// The providers that a tenant has; all that can be are loaded.
+    /// Returns the providers that a tenant can use, after loading all that can be loaded.
     pub(crate) async fn all_providers(&self, tenant: &TenantId) -> Result<Arc<TenantProviders>, Error> {
         let providers = self.0.catalogue.of_tenant(tenant);
         if !providers.lacks_some() {
@@ -97,17 +97,17 @@ impl Gateway {
 }
 
 impl Gateway {
-    /// What a tenant uses of its limits.
+    /// Returns how much of its limits a tenant uses.
     pub fn usage(&self, tenant: &TenantId) -> Result<Usage, Error> {
         let (components, component_bytes) = self.0.uploads.held_by(tenant);
         let held = Held { applications: self.0.registry.count(tenant) as u64, components, component_bytes };
         self.0.tenants.usage(tenant, held)
     }
 
-    /// Removes a tenant with all that it has; its sends in flight finish. Must run to its end.
+    /// Removes a tenant with everything that belongs to it; its sends in flight finish. Must run to its end.
     pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         self.0.tenants.removable(tenant)?;
-        // Until the end nothing is registered or uploaded, and then there is nobody to do it.
+        // Held until the tenant is removed, so that nothing is registered or uploaded for it meanwhile.
         let _registrations = self.0.tenants.acquire_registration_permit(tenant).await?;
         let providers = self.0.uploads.change(tenant)?;
         self.0.tenants.end(tenant).await?;
@@ -126,7 +126,7 @@ impl Gateway {
     }
 }
 
-/// The provider that an application is registered for, among those that the tenant has.
+/// Returns the provider that an application is registered for, if the tenant still has it.
 pub(crate) fn provider_of(name: &str, providers: &TenantProviders) -> Result<Arc<Provider>, Error> {
     providers.get(name).cloned().ok_or_else(|| {
         let message = format!("the application's provider {name} is not there");
@@ -134,19 +134,19 @@ pub(crate) fn provider_of(name: &str, providers: &TenantProviders) -> Result<Arc
     })
 }
 
-/// Looks at the registry's storage, one look at a time.
+/// Checks the registry's storage, one check at a time.
 #[derive(Default)]
 pub(super) struct StorageCheck(Mutex<StorageState>);
 
 #[derive(Default)]
 struct StorageState {
     last: Option<(Instant, Option<String>)>,
-    /// A look that has not come to its end: another one would only hang beside it.
+    /// A check that has not finished: a second one would only hang as well.
     looking: Option<JoinHandle<Result<(), StorageError>>>,
 }
 
 impl StorageCheck {
-    /// Why nothing can be kept now; None: it can.
+    /// Returns why the registry cannot be written now, or None if it can.
     pub async fn problem(&self, registry: &Arc<Registry>) -> Option<String> {
         let mut state = self.0.lock().await;
         if let Some((at, problem)) = &state.last

@@ -1,12 +1,13 @@
-//! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and reports what
-//! became of every target. The only crate that sees both the sandbox and the transport.
+//! The middle of the flow: finds the application, has the provider encode, sends, has it decode, and reports
+//! the result of every target. Only this crate sees both the sandbox and the transport.
 //!
 //! - [`Gateway`] (`gateway`): the state of all operations
-//! - `send`, `delivery`, `exchange`, `retry`, `result`: from a send to its targets, one request and its answer, when it is
-//!   sent again, and what became of each target
+//! - `send`, `delivery`, `exchange`, `retry`, `result`: from a send to its targets, one request and its
+//! answer, when a push is sent again, and the result of each target
 //! - `stream`, `flow_control`, `duplicates`: lines in flight, and targets that come twice
 //! - `authorization`, `endpoints`: what an exchange is sent with, and where to
-//! - `registration`, `applications`, `collections`: applications, their credentials, what the service keeps for them
+//! - `registration`, `applications`, `collections`: applications, their credentials, and what a push service
+//! keeps for them
 //! - `uploads`: components of tenants
 //! - [`tenants`]: keys, limits, suspension
 //! - `meters`, `stats`: what operators see
@@ -60,7 +61,7 @@ pub use uploads::{
     compile_limits, for_everybody,
 };
 
-/// How the gateway behaves.
+/// Settings of the gateway.
 pub struct Settings {
     pub delivery: config::DeliveryConfig,
     pub endpoints: config::EndpointsConfig,
@@ -68,14 +69,14 @@ pub struct Settings {
     pub feedback: usize,
     /// Most sends of one application at a time.
     pub places: usize,
-    /// Targets of one stream under way at once.
+    /// Most targets of one stream in flight.
     pub stream_window: usize,
-    /// Applications of one tenant with metrics of their own.
+    /// Most applications of one tenant with metrics of their own.
     pub metrics: usize,
 }
 
 impl Settings {
-    /// The gateway's part of the configuration.
+    /// Returns the gateway's part of the configuration.
     pub fn of(config: &config::Config) -> Self {
         Self {
             delivery: config.delivery.clone(),
@@ -89,7 +90,7 @@ impl Settings {
 }
 
 impl Gateway {
-    /// Must be called in a Tokio runtime.
+    /// Creates a gateway. Must be called in a Tokio runtime.
     pub fn new(
         tenants: Arc<Tenants>,
         registry: Arc<Registry>,
@@ -120,7 +121,7 @@ impl Gateway {
         gateway
     }
 
-    /// The store for responses that must outlive the process. None: the registry is not durable.
+    /// Returns the store for responses that must outlive the process. None: the registry is not durable.
     pub fn answers(&self) -> Option<AnswerStore> {
         self.0.registry.answers()
     }
@@ -129,13 +130,13 @@ impl Gateway {
         &self.0.tenants
     }
 
-    /// The components that tenants uploaded.
+    /// Returns the components that tenants uploaded.
     pub fn uploads(&self) -> &Uploads {
         &self.0.uploads
     }
 
-    /// Closes the connections to the push services in order; what is still under way gets `within`. Keeps
-    /// what is not kept yet.
+    /// Closes the connections to the push services in order: requests in flight get `within` to finish. Then
+    /// writes the registry's last changes.
     pub async fn close(&self, within: Duration) {
         self.0.transport.drain(within).await;
         let registry = self.0.registry.clone();

@@ -1,8 +1,8 @@
-//! What operators see of deliveries: how many targets had which result, and each tenant's last failures in the push
-//! service's words.
+//! Counters of deliveries for operators: how many targets had which status, and each tenant's last failures
+//! in the push service's words.
 //!
-//! The series are bounded in number, and a push costs no more than an atomic addition: a delivery holds the counters
-//! of its application.
+//! The number of series is bounded, and a push costs no more than an atomic addition: a delivery holds the
+//! counters of its application.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -21,21 +21,21 @@ use pushlet_model::contract::{Outcome, Target, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 
-/// In place of names beyond the bound.
+/// Stands for names beyond the bound.
 const OTHER: &str = "other";
-/// Providers whose other applications are counted apart from those of a tenant's other providers.
+/// Most providers of a tenant for which its applications beyond the bound are counted apart.
 const MOST_PROVIDERS: usize = 8;
-/// Seconds.
+/// In seconds.
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Failures kept for each tenant.
 const KEPT: usize = 50;
-/// Characters of a target: enough to find it again, too few to send to it.
+/// Characters of a target that are shown: enough to recognise it, too few to send to it.
 const SHOWN: usize = 12;
 /// Characters of a vendor's text.
 const LONGEST_TEXT: usize = 300;
 
-/// The counters and the ring of one application.
+/// The counters and the last failures of one application.
 pub(super) struct DeliveryCounters {
     meter: Arc<PushMeter>,
     failures: Arc<FailureRing>,
@@ -58,39 +58,40 @@ impl DeliveryCounters {
         }
     }
 
-    /// The final result of a target.
+    /// Counts the final result of a target.
     pub fn settled(&self, target: &Target, result: &DeliveryResult) {
         self.meter.count(result.status());
         self.failures.record(&self.application, &self.provider, target, result);
     }
 
-    /// A push service answered, so long after the request was made; it waited for its place meanwhile.
+    /// Records the answer of a push service. `all_told`: since the request was made; `waited`: the part of it
+    /// that the request waited for its turn on a connection.
     pub fn answered(&self, all_told: Duration, waited: Duration) {
         self.meter.answered(all_told.saturating_sub(waited), waited);
     }
 }
 
-/// All counters of pushes, and their registry.
+/// The counters of all pushes, and their registry.
 pub(super) struct Meters {
     pub registry: Registry,
     pushes: Family<PushLabels, Counter>,
     latency: Family<ProviderLabel, Histogram>,
     wait: Family<ProviderLabel, Histogram>,
     known: RwLock<Known>,
-    /// For all that has no place in it.
+    /// For everything beyond the bounds of both caches.
     rest: OnceLock<Arc<PushMeter>>,
-    /// Applications of one tenant with counters of their own.
+    /// Most applications of one tenant with counters of their own.
     most: usize,
 }
 
-/// Divided among tenants, so that the names that one of them makes up cost the others nothing.
+/// Divided among tenants, so that the names that one tenant makes up cost the others nothing.
 struct Known {
     applications: FairCache<TenantId, Names, Arc<PushMeter>>,
-    /// For what the tenants have beyond their shares.
+    /// For applications beyond their tenant's share.
     others: FairCache<TenantId, Names, Arc<PushMeter>>,
 }
 
-/// Whose pushes are counted.
+/// The names by which pushes are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Names {
     pub tenant: Arc<str>,
@@ -149,19 +150,20 @@ impl Meters {
         self
     }
 
-    /// The counters of an application: its own while its tenant has few, else those of its tenant's other
-    /// applications, or, if there are too many tenants, those of all others.
+    /// Returns the counters of an application: its own while its tenant has few, otherwise those of its
+    /// tenant's other applications, or, if there are too many tenants, those of all others.
     pub fn of(&self, tenant: &TenantId, application: &str, provider: &str) -> Arc<PushMeter> {
         let own = Names {
             tenant: tenant.as_str().into(),
             application: application.into(),
             provider: provider.into(),
         };
+        // A shared lock is enough for all but an application's first delivery.
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).applications.get(&own).cloned();
         known.unwrap_or_else(|| self.add(tenant, own))
     }
 
-    /// Applications of one tenant with counters of their own.
+    /// Returns how many applications of one tenant have counters of their own.
     pub fn most(&self) -> usize {
         self.most
     }
@@ -169,7 +171,7 @@ impl Meters {
     fn add(&self, tenant: &TenantId, own: Names) -> Arc<PushMeter> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let Known { applications, others } = &mut *known;
-        // A counter that was shown must not vanish: none makes room for another.
+        // A series that was shown must not vanish, so no counter is evicted for another.
         let stays = |_: &Arc<PushMeter>| false;
         let meter = |names: &Names| Arc::new(self.meter(names.clone()));
         if let Ok((known, _)) = applications.get_or_insert_with(tenant, &own, 1, stays, || meter(&own)) {
@@ -201,7 +203,7 @@ impl Meters {
         }
     }
 
-    /// Drops everything that was counted for a tenant.
+    /// Drops all counters of a tenant.
     pub fn forget(&self, tenant: &TenantId) {
         for meter in self.of_tenant(tenant) {
             for status in Status::ALL {
@@ -214,7 +216,7 @@ impl Meters {
         known.others.retain(stays);
     }
 
-    /// Everything that was counted for a tenant.
+    /// Returns all counters of a tenant.
     pub fn of_tenant(&self, tenant: &TenantId) -> Vec<Arc<PushMeter>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let all = known.applications.values().chain(known.others.values());
@@ -232,13 +234,13 @@ impl PushMeter {
         counter.get_or_init(|| self.counter(status)).inc();
     }
 
-    /// A push service answered.
+    /// Records the answer of a push service.
     pub fn answered(&self, latency: Duration, wait: Duration) {
         self.latency.observe(latency.as_secs_f64());
         self.wait.observe(wait.as_secs_f64());
     }
 
-    /// The outcomes that there were, and how often.
+    /// Returns the statuses that occurred, and how often.
     pub fn outcomes(&self) -> impl Iterator<Item = (Status, u64)> {
         let outcomes = Status::ALL.into_iter().zip(&self.outcomes);
         outcomes.filter_map(|(status, counter)| Some((status, counter.get()?.get())))
@@ -254,7 +256,7 @@ impl PushMeter {
     }
 }
 
-/// A push that did not go well.
+/// A push that failed.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RecentFailure {
     /// Seconds since the Unix epoch.
@@ -294,7 +296,7 @@ impl RecentFailures {
 }
 
 impl FailureRing {
-    /// Notes the result if it is a failure; the oldest one goes.
+    /// Records the result if it is a failure; drops the oldest failure if there are too many.
     pub fn record(
         &self,
         application: &Arc<str>,
@@ -329,7 +331,7 @@ impl FailureRing {
         ring.push_back(failure);
     }
 
-    /// The newest first.
+    /// Returns the failures, the newest first.
     pub fn list(&self) -> Vec<RecentFailure> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }

@@ -22,37 +22,40 @@ use pushlet_quota::account::Work;
 use pushlet_registry::{FeedbackList, RegisteredApplication};
 use pushlet_sandbox::{Provider, TenantProviders};
 
-/// The provider of a registration that names none and brings no credential.
+/// The provider of a registration that names none and has no credential.
 const DEFAULT_PROVIDER: &str = "apns";
-/// Values of `{provider}_mode` for the service's test world, ours and Apple's word.
+/// Values of `{provider}_mode` for the service's test environment: ours, and Apple's word.
 const DEVELOPMENT: [&[u8]; 2] = [b"development", b"sandbox"];
 const PRODUCTION: &[u8] = b"production";
 const LONGEST_ID: usize = 256;
 
-/// A registration as it was uploaded: text fields and files by field name.
+/// An uploaded registration: text fields and files by field name.
 #[derive(Default)]
 pub struct Registration {
-    /// None: one is made.
+    /// None: an id is generated.
     pub application_id: Option<String>,
-    /// The provider's name; None: found by the credential that is there.
+    /// The provider's name; None: the provider whose credential was uploaded.
     pub provider: Option<String>,
-    /// None: as `{provider}_mode` says, else production.
+    /// None: taken from the field `{provider}_mode`; production without it.
     pub environment: Option<Environment>,
     /// All other fields, secrets among them, by name.
     pub fields: BTreeMap<String, Vec<u8>>,
-    /// An unknown name is an error; else it is passed over.
+    /// Unknown names are errors; otherwise they are ignored.
     pub strict: bool,
 }
 
 impl Gateway {
-    /// Checks and stores an application; an existing one with the same id is replaced. Returns its id, and opens no
-    /// connection. A tenant's registrations run one after the other, and to their end even if the caller goes away.
+    /// Checks and stores an application; an existing one with the same id is replaced. Returns its id; opens
+    /// no connection. Registrations of one tenant run one after the other, and to their end even if the
+    /// caller goes away.
     pub async fn register(&self, tenant: TenantId, registration: Registration) -> Result<String, Error> {
         let permit = self.0.tenants.acquire_registration_permit(&tenant).await?;
         let (gateway, runtime) = (self.clone(), Handle::current());
-        // Reading a PKCS#12 file takes a while, so this does not run on an async thread.
+        // Reading a PKCS#12 file takes long, so this does not run on an async thread.
         let register = move || {
             let _permit = permit;
+            // The permit is held here, not by the caller, so that a registration that is abandoned still ends
+            // before the next one begins.
             runtime.block_on(gateway.register_now(&tenant, registration))
         };
         tokio::task::spawn_blocking(register).await.map_err(Error::internal)?
@@ -90,7 +93,8 @@ impl Gateway {
         Ok(id)
     }
 
-    /// An application made of uploaded fields, checked by the host and by its provider; and its secrets.
+    /// Creates an application from uploaded fields, checked by the host and by its provider. Returns its
+    /// secrets too.
     pub(crate) async fn checked_application(
         &self,
         provider: &Arc<Provider>,
@@ -103,7 +107,7 @@ impl Gateway {
         let now = SystemTime::now();
         let environment = environment(manifest, &fields)?;
         if !manifest.endpoints.iter().any(|endpoint| endpoint.environment == environment) {
-            // There is one for production: the manifest would not have been taken otherwise.
+            // There is an endpoint for production: otherwise the manifest would have been rejected.
             let message = format!("{} has no endpoint for development", manifest.name);
             return Err(Error::field("invalid_environment", "environment", message));
         }
@@ -123,6 +127,7 @@ impl Gateway {
         };
         let context = Context::at(now, Vec::new());
         let instances = provider.instances(tenant);
+        // The provider may run on another thread, which cannot borrow the record.
         let checked = record.clone();
         instances.run(move |instances| instances.check_application(&context, &checked)).await??;
         let feedback = Arc::new(FeedbackList::new(self.0.feedback));
@@ -135,8 +140,8 @@ impl Gateway {
         ))
     }
 
-    /// The credential among some secrets; and those. A file decides how much work it takes to read it, so that is
-    /// done on the threads for heavy work, on the tenant's account.
+    /// Parses the credential among some secrets, and returns both. A file decides how much work it takes to
+    /// read it, so costly ones are read on the threads for heavy work, on the tenant's account.
     pub(crate) async fn parse_credential(
         &self,
         provider: &Arc<Provider>,
@@ -155,7 +160,7 @@ impl Gateway {
         Ok((credential?, uploads))
     }
 
-    /// The provider that is named, or whose credential is there.
+    /// Returns the provider that is named, or the one whose credential was uploaded.
     async fn provider_of(
         &self,
         tenant: &TenantId,
@@ -193,7 +198,8 @@ fn checked_id(id: String) -> Result<String, Error> {
     Err(Error::field("invalid_application_id", "application_id", message))
 }
 
-/// Is every name one of the manifest's settings or secrets, or the choice of the environment?
+/// Returns an error unless every name is one of the manifest's settings or secrets, or the choice of the
+/// environment.
 fn known<'a>(
     manifest: &ProviderManifest,
     mode: &str,
@@ -232,7 +238,7 @@ fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u
     uploads
 }
 
-/// `apns_mode=development` chooses the service's test world; without it, it is production.
+/// Returns the environment: `apns_mode=development` chooses the service's test environment.
 fn environment(
     manifest: &ProviderManifest,
     fields: &BTreeMap<String, Vec<u8>>,
@@ -249,14 +255,14 @@ fn environment(
     }
 }
 
-/// The manifest's settings that came with the upload, as far as they are text.
+/// Returns the manifest's settings among the uploaded fields, if they are UTF-8.
 fn given(manifest: &ProviderManifest, fields: &BTreeMap<String, Vec<u8>>) -> Vec<(String, String)> {
     let settings = manifest.settings.iter().map(|setting| &setting.name);
     let value = |name: &String| String::from_utf8(fields.get(name)?.clone()).ok();
     settings.filter_map(|name| Some((name.clone(), value(name)?))).collect()
 }
 
-/// The manifest's settings: given by the caller, else read from the credential.
+/// Returns the manifest's settings: given by the caller, otherwise read from the credential.
 fn settings(
     manifest: &ProviderManifest,
     kind: Option<&CredentialKind>,

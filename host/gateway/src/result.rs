@@ -1,5 +1,5 @@
-//! What became of a target: its result, the status that all providers share, and the error for a caller whose only
-//! target failed.
+//! The result of a target, the status that all providers share, and the error for a caller whose only target
+//! failed.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -11,20 +11,22 @@ use utoipa::ToSchema;
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome, Scope};
 use pushlet_model::error::{Error, Kind};
 
-/// What became of one target.
+/// The result of one target.
 #[derive(Debug, Clone)]
 pub enum DeliveryResult {
-    /// The service answered and the provider read the answer; or it was sent and no answer came
+    /// The provider decoded the service's answer; or the request was sent and no answer came
     /// (`Disposition::Unknown`).
     Settled(Outcome),
-    /// It did not get that far: refused by the provider, or certainly not delivered.
+    /// The push was certainly not delivered: this server, the provider or the transport refused it before it
+    /// was sent, or could not send it.
     Failed(Error),
-    /// It was sent, and then the provider could not read the answer: it may or may not have arrived.
+    /// The request was sent, and the provider could not decode the answer: the push may or may not have been
+    /// delivered.
     Lost(Error),
-    /// It could be sent, and was not because the caller only asked; or the service checked it and delivered
-    /// nothing, because the caller asked for that.
+    /// The request could be sent, and was not because the caller asked for a dry run; or the service checked
+    /// it and delivered nothing, because the caller asked for that.
     Valid,
-    /// It was not sent, because it repeats the target of this index.
+    /// The target was not sent to, because it repeats the target with this index.
     Duplicate(usize),
 }
 
@@ -34,18 +36,18 @@ pub struct IndexedResult {
     /// Counts the targets of the send, or the lines of the stream, from 0.
     pub index: usize,
     pub result: DeliveryResult,
-    /// How many times it was tried; 0: it did not get that far.
+    /// How many times the push was tried; 0 if it was never sent.
     pub attempts: u32,
 }
 
 impl IndexedResult {
-    /// The result of a target that was never tried.
+    /// Returns the result of a target that was never tried.
     pub fn untried(index: usize, result: DeliveryResult) -> Self {
         Self { index, result, attempts: 0 }
     }
 }
 
-/// Sorted by who must act.
+/// The status of a target, sorted by who must act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -60,18 +62,18 @@ pub enum Status {
     CredentialRejected,
     Throttled,
     Unavailable,
-    /// Sent, but nobody ensure_supports whether it arrived.
+    /// Sent, but it is not known whether the push was delivered.
     Unknown,
     /// The provider component or this server is broken.
     Failed,
-    /// It could be sent, and was not because the request said `validate_only`.
+    /// The push could be sent, and was not because the request said `validate_only`.
     Valid,
-    /// It was not sent, because it repeats an earlier target of the same request.
+    /// The push was not sent, because it repeats an earlier target of the same request.
     Duplicate,
 }
 
 impl Status {
-    /// In the order of their declaration.
+    /// All of them, in the order of their declaration.
     pub const ALL: [Self; 11] = [
         Self::Delivered,
         Self::Unregistered,
@@ -86,7 +88,7 @@ impl Status {
         Self::Duplicate,
     ];
 
-    /// As it is written in answers and metrics.
+    /// Returns the name that is written in answers and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -103,7 +105,7 @@ impl Status {
         }
     }
 
-    /// Is there nothing to do?
+    /// Returns true if nothing has to be done.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Delivered | Self::Replaced | Self::Valid | Self::Duplicate)
     }
@@ -120,7 +122,8 @@ impl DeliveryResult {
         }
     }
 
-    /// The error that says why the push was not delivered. `provider`: for the messages.
+    /// Returns the error that says why the push was not delivered, if it was not. `provider`: its name, for
+    /// the messages.
     pub fn into_error(self, provider: &str) -> Result<(), Error> {
         let outcome = match self {
             Self::Settled(outcome) => outcome,
@@ -167,7 +170,7 @@ impl DeliveryResult {
         Err(Error::new(kind, code, message).after(retry_after.map(Duration::from_millis)))
     }
 
-    /// Is it possible that the push was delivered, so that another would be a second one?
+    /// Returns true if the push may have been delivered, so that another one would be a second delivery.
     pub fn may_have_been_delivered(&self) -> bool {
         match self {
             Self::Settled(outcome) => matches!(
@@ -204,12 +207,12 @@ fn failed(error: &Error) -> Status {
     }
 }
 
-/// The caller's deadline came before it could be sent.
+/// Returns the error for a push whose deadline passed before it could be sent.
 pub(crate) fn deadline_exceeded() -> Error {
     Error::new(Kind::TimedOut, "deadline_exceeded", "it could not be sent in time")
 }
 
-/// Sent, but nobody ensure_supports what became of it.
+/// Returns the outcome of a push that was sent and may or may not have been delivered.
 pub(crate) fn unknown(message: &str) -> Outcome {
     Outcome {
         disposition: Disposition::Unknown,
@@ -226,7 +229,8 @@ pub fn utc(time: SystemTime) -> impl Display {
     humantime::format_rfc3339_seconds(time.clamp(UNIX_EPOCH, UNIX_EPOCH + END_OF_9999))
 }
 
-/// The vendors' words for a message that is too long, whatever status they come with.
+/// Returns the kind of a rejection: the vendors' codes for a message that is too long count, whatever the
+/// status.
 fn rejected(outcome: &Outcome) -> Kind {
     match outcome.code.as_deref() {
         Some("PayloadTooLarge" | "MessageTooBig") => Kind::TooLarge,
@@ -237,6 +241,7 @@ fn rejected(outcome: &Outcome) -> Kind {
 fn code_of(outcome: &Outcome, kind: Kind, fallback: &'static str, provider: &str) -> Cow<'static, str> {
     let vendors = outcome.code.as_deref().map(snake_case).unwrap_or_default();
     match kind {
+        // One code for every unknown outcome: a vendor's code would read like a certain failure.
         Kind::TimedOut => fallback.into(),
         _ if !vendors.is_empty() => vendors.into(),
         Kind::CredentialRejected => format!("invalid_{}_credentials", snake_case(provider)).into(),
@@ -252,7 +257,8 @@ fn message_of(outcome: Outcome, provider: &str, text: &str) -> String {
     }
 }
 
-/// `BadDeviceToken` and `BAD_DEVICE_TOKEN` → `bad_device_token`. At most 64 characters of `[a-z0-9_]`.
+/// Turns `BadDeviceToken` and `BAD_DEVICE_TOKEN` into `bad_device_token`. At most 64 characters of
+/// `[a-z0-9_]`.
 fn snake_case(code: &str) -> String {
     let mut output = String::new();
     let mut before = None;

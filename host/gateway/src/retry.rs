@@ -1,9 +1,9 @@
-//! When a push is sent again: decided here and nowhere else, by what became of it.
+//! When a push is sent again. Only this file decides that, by the push's result.
 //!
-//! Never again: a delivered push, a dead token, a wrong message, a refused credential. Again, after the
-//! service's own `Retry-After` or a pause that doubles: throttled, unavailable, unreachable. At once and
-//! once: an expired token. An unknown outcome only where a second delivery does no harm and the operator
-//! allows it. Every wait must fit into the caller's deadline; that is the caller's to check.
+//! Never sent again: a delivered push, a dead token, a wrong message, a refused credential. Sent again after
+//! the service's own `Retry-After`, or after a pause that doubles: throttled, unavailable, unreachable. Sent
+//! again at once, and once: an expired token. An unknown outcome is sent again only where a second delivery
+//! does no harm and the operator allows it. A retry that would begin after the caller's deadline is not made.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use pushlet_model::contract::{CredentialFault, Disposition, Outcome, Throttle};
 use pushlet_model::error::Kind;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The least that a caller is told to wait where the service said nothing.
+/// The least `retry_after` in a result for which the service gave none.
 const LEAST_ADVICE: Duration = Duration::from_secs(1);
 
-/// From the first try to the last.
+/// The tries of one exchange.
 pub(super) struct RetryState {
     settled: BatchResults,
-    /// Targets to be tried again, by their place in the batch, and when.
+    /// Targets to be tried again, by their index in the batch, and when.
     again: Vec<usize>,
     resume: Instant,
-    /// Targets that an earlier try may have reached.
+    /// Targets that an earlier try may have delivered to.
     perhaps_reached: HashSet<usize>,
     /// The token was replaced already.
     renewed: bool,
@@ -46,7 +46,7 @@ impl RetryState {
         }
     }
 
-    /// Notes what a try came to. True: every target has its final result.
+    /// Records the results of a try. Returns true if every target has its final result.
     pub fn record(
         &mut self,
         delivery: &Delivery,
@@ -66,10 +66,12 @@ impl RetryState {
         self.settled.results.reserve(attempt.results.len());
         for (index, result) in work.covers.into_iter().zip(attempt.results) {
             let pause = pause(&result, conditions).and_then(|wait| Instant::now().checked_add(wait));
+            // A retry after the deadline could not be reported to the caller any more.
             match pause.filter(|until| *until < batch.deadline) {
                 Some(until) => {
                     self.resume = self.resume.max(until);
                     if is_unknown(&result) {
+                        // A later failure must not hide that this try may have been delivered.
                         self.perhaps_reached.insert(index);
                     }
                     self.again.push(index);
@@ -83,7 +85,7 @@ impl RetryState {
         self.again.is_empty()
     }
 
-    /// Tries again what is left, until every target has its final result.
+    /// Tries the remaining targets again, until every target has its final result.
     pub async fn go_on(&mut self, delivery: &Delivery, batch: &Arc<Batch>) {
         while !self.again.is_empty() {
             tokio::time::sleep_until(self.resume).await;
@@ -112,22 +114,23 @@ impl RetryState {
     }
 }
 
-/// What the decision depends on beside the result.
+/// What the decision depends on besides the result.
 #[derive(Debug, Clone, Copy)]
 struct RetryConditions {
     /// Tries so far, after the first.
     pub retries: u32,
-    /// The operator allows no more than this.
+    /// The most retries that the operator allows.
     pub most_retries: u32,
-    /// The service recognises the same request, and the operator allows it to be sent again.
+    /// The service recognises a repeated request, and the operator allows that unknown outcomes are sent
+    /// again.
     pub may_resend_unknown: bool,
-    /// A new token is to be had in place of the expired one, and none was had for this push before.
+    /// A new token can be had in place of the expired one, and none was fetched for this push before.
     pub new_token: bool,
-    /// 0 to 1: spreads the retries of many.
+    /// 0 to 1: spreads the retries of many pushes.
     pub random: f64,
 }
 
-/// How long to wait before the next try; None: this result is final.
+/// Returns how long to wait before the next try, or None if this result is final.
 fn pause(result: &DeliveryResult, conditions: RetryConditions) -> Option<Duration> {
     if conditions.retries >= conditions.most_retries {
         return None;
@@ -151,7 +154,7 @@ fn pause(result: &DeliveryResult, conditions: RetryConditions) -> Option<Duratio
     }
 }
 
-/// May the push have arrived, for all that is known?
+/// Returns true if the push may have been delivered.
 fn is_unknown(result: &DeliveryResult) -> bool {
     matches!(
         result,
@@ -159,8 +162,8 @@ fn is_unknown(result: &DeliveryResult) -> bool {
     )
 }
 
-/// A final result as the caller is told it: with a time to try again where one makes sense, and honest about
-/// earlier tries that may have arrived.
+/// Returns a final result as the caller gets it: with a time to try again where a retry makes sense, and
+/// unknown if an earlier try may have been delivered.
 fn with_retry_hint(
     result: DeliveryResult,
     perhaps_reached: bool,
@@ -192,8 +195,8 @@ fn with_retry_hint(
     }
 }
 
-/// The result of a push that an earlier try may have delivered. What is true of a token or a message whenever
-/// it is sent stays as it is; that this try failed says nothing of the earlier one.
+/// Returns the result of a push that an earlier try may have delivered. What holds for a token or a message
+/// at any time stays as it is; a failure of the last try says nothing about the earlier one.
 fn after_unknown(result: DeliveryResult) -> DeliveryResult {
     match result {
         DeliveryResult::Settled(outcome) => match outcome.disposition {
@@ -216,6 +219,7 @@ fn wait(milliseconds: u64) -> Duration {
 
 /// Doubles with each retry; the upper half is random.
 fn backoff(conditions: RetryConditions) -> Duration {
+    // Ten doublings are more than eight minutes; without a bound the power would overflow.
     let longest = FIRST_PAUSE * 2_u32.pow(conditions.retries.min(10));
     longest.mul_f64(0.5 + conditions.random.clamp(0.0, 1.0) / 2.0)
 }

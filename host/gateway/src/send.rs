@@ -31,50 +31,51 @@ pub struct Send {
     pub notification: Fields,
     pub targets: Vec<Target>,
     pub duplicates: Duplicates,
-    /// Hand on the service's answer in its own shape, where it has one (classic GCM callers).
+    /// Return the service's own answer, where there is one (classic GCM callers).
     pub native: bool,
-    /// Nothing is sent: is everything there that a send needs?
+    /// Check that everything a send needs is there, and send nothing.
     pub validate_only: bool,
-    /// None: the configured one.
+    /// None: the configured deadline.
     pub deadline: Option<Duration>,
 }
 
-/// On whose behalf it is sent.
+/// The application that a send is for.
 pub enum Via {
     /// A registered application.
     Application(String),
-    /// Secrets that came with the send itself (`gcm_api_key`), by field name.
+    /// Secrets that came with the request itself (`gcm_api_key`), by field name.
     Inline(BTreeMap<String, Vec<u8>>),
 }
 
-/// The notification's fields as they came, by name; see `notification` for the names.
+/// The notification's fields, by name; see [`notification`] for the names.
 pub enum Fields {
-    /// From a form, whose values are text, and from a JSON body of a classic route, whose values have types.
+    /// From a classic route: fields of a form, whose values are text, and fields of a JSON body, whose values
+    /// have types.
     Classic(BTreeMap<String, Vec<u8>>, Map<String, Value>),
-    /// From JSON: typed values.
+    /// From a `/v1` route: JSON values.
     Strict(Map<String, Value>),
 }
 
-/// What became of a send.
+/// The results of a send.
 pub struct SendReport {
     /// The name of the provider that sent it.
     pub provider: String,
-    /// Those of the send.
+    /// The targets of the send.
     pub targets: Arc<[Target]>,
-    /// One per target, in order.
+    /// One result per target, in order.
     pub results: Vec<IndexedResult>,
-    /// The service's own answer, if it was asked for and there is one: a JSON text.
+    /// The service's own answer, if it was requested and there is one: a JSON text.
     pub native: Option<String>,
 }
 
-/// A send whose application, provider and notification are found and sound.
+/// A send whose application, provider and notification have been found and checked.
 pub(crate) struct PreparedSend {
     pub delivery: Delivery,
     pub provider: Arc<Provider>,
-    /// All that the tenant has.
+    /// All providers that the tenant can use.
     pub providers: Arc<TenantProviders>,
     pub notification: Arc<Notification>,
-    /// For each target.
+    /// The time that each target has.
     pub timeout: Duration,
 }
 
@@ -86,8 +87,9 @@ impl Gateway {
         let Send { provider: named, via, notification, targets, duplicates, native, validate_only, deadline } =
             send;
         let named = named.as_deref();
-        // What is only checked is no push.
+        // A dry run does not count as a push.
         let pushes = if validate_only { 0 } else { targets.len() };
+        // Before anything that tenants share: a tenant at its limit must not load an application.
         let place = self.0.tenants.acquire_send_permit(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
         let purpose = SendOptions { payer: place.account().clone(), native, validate_only };
@@ -97,7 +99,7 @@ impl Gateway {
         Ok(SendReport { provider: opened.provider.manifest().name.clone(), targets, results, native })
     }
 
-    /// The application that it is sent for.
+    /// Returns the application that is sent for.
     async fn sender(
         &self,
         tenant: &TenantId,
@@ -123,13 +125,14 @@ impl Gateway {
         let provider = provider_of(&application.provider, &providers)?;
         answers_to(provider.manifest(), named)?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
+        // A caller may shorten the configured deadline, and never extend it.
         let timeout = deadline.unwrap_or(self.0.delivery.deadline).min(self.0.delivery.deadline);
         let is_own = providers.is_own(&application.provider);
         let delivery = Delivery::new(self.clone(), provider.clone(), is_own, tenant, application, purpose)?;
         Ok(PreparedSend { delivery, provider, providers, notification, timeout })
     }
 
-    /// An application that lives for one send, made of the secret that came with it.
+    /// Creates an application that lives for one send, from the secret that came with the request.
     async fn inline(
         &self,
         tenant: &TenantId,
@@ -148,6 +151,7 @@ impl Gateway {
             Error::field(
                 "missing_identifier",
                 "application_id",
+                // The original's words, which callers may compare.
                 "an application_id or gcm_api_key are required for this call",
             )
         })?;
@@ -161,6 +165,7 @@ impl PreparedSend {
         let deadline = Instant::now() + self.timeout;
         let unsent = self.unsent(targets, duplicates).await;
         if unsent.is_empty() {
+            // The usual case: batches share the list of targets, and no token is cloned.
             return self.delivery.run(targets, &self.notification, deadline).await;
         }
         let mut results = vec![None; targets.len()];
@@ -169,6 +174,7 @@ impl PreparedSend {
             results[index] = Some(IndexedResult::untried(index, result));
         }
         let rest: Vec<usize> = (0..targets.len()).filter(|&index| results[index].is_none()).collect();
+        // A batch is a range of one list, so leaving targets out takes a new list.
         let to_send: Arc<[Target]> = rest.iter().map(|&index| targets[index].clone()).collect();
         let sent = self.delivery.run(&to_send, &self.notification, deadline).await?;
         for result in sent.results {
@@ -178,7 +184,8 @@ impl PreparedSend {
         Ok(BatchResults { results: results.into_iter().flatten().collect(), native: sent.native })
     }
 
-    /// The results of targets that are not sent to: of a kind that the provider does not know, or duplicates.
+    /// Returns the results of targets that are not sent to: of a kind that the provider does not support, or
+    /// duplicates.
     async fn unsent(&self, targets: &[Target], duplicates: Duplicates) -> Vec<(usize, DeliveryResult)> {
         let looks = targets.len() > 1 && duplicates == Duplicates::Skip;
         let mut seen = looks.then(|| SeenTargets::new(&self.delivery.purpose.payer));
@@ -199,7 +206,7 @@ impl PreparedSend {
         unsent
     }
 
-    /// Another notification for the same provider.
+    /// Parses another notification for the same provider.
     pub fn notification(&self, fields: Fields) -> Result<Notification, Error> {
         notification(fields, self.provider.manifest(), &self.providers)
     }
@@ -215,17 +222,19 @@ impl Delivery {
     ) -> Result<BatchResults, Error> {
         let mut results: Vec<Option<IndexedResult>> = vec![None; targets.len()];
         let mut native = None;
-        let mut under_way = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         let size = self.batch_size();
         let mut starts = (0..targets.len()).step_by(size);
         loop {
-            while under_way.len() < MOST_AT_ONCE {
+            // Later batches are encoded as earlier ones complete, so not all requests of a large send are in
+            // memory.
+            while in_flight.len() < MOST_AT_ONCE {
                 let Some(start) = starts.next() else { break };
                 let some = (targets.clone(), start..targets.len().min(start + size));
                 let batch = self.batch(start, some, notification.clone(), deadline)?;
-                under_way.extend(self.launch(batch).await);
+                in_flight.extend(self.launch(batch).await);
             }
-            let Some(settled) = under_way.next().await else { break };
+            let Some(settled) = in_flight.next().await else { break };
             native = settled.native.or(native);
             for result in settled.results {
                 let index = result.index;
@@ -240,7 +249,7 @@ impl Delivery {
         Ok(BatchResults { results: results.collect(), native })
     }
 
-    /// Encodes the batch: what it has to wait for, exchange by exchange.
+    /// Encodes the batch. Returns one future per exchange, and one for the targets that were refused.
     pub async fn launch(
         &self,
         batch: Arc<Batch>,
@@ -256,7 +265,7 @@ impl Delivery {
         std::iter::once(at_once.left_future()).chain(work)
     }
 
-    /// What the service said of a dead token is kept for those who ask by `application_feedback`.
+    /// Records a token that the service reported dead, for `application_feedback`.
     fn report_if_dead(&self, target: &Target, result: &DeliveryResult) {
         if let (Target::Device(token), DeliveryResult::Settled(outcome)) = (target, result)
             && let Disposition::Unregistered(since) = &outcome.disposition
@@ -264,19 +273,21 @@ impl Delivery {
             let since = since.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
             self.application.feedback.report(
                 token,
+                // GCM and FCM do not say since when a token is dead.
                 since.unwrap_or_else(SystemTime::now),
                 Some(&self.purpose.payer),
             );
         }
     }
 
-    /// Tries until every target of the exchange has its final result. There is one of these for each target under
-    /// way, so it is small: who must try again pays for that himself.
+    /// Tries until every target of the exchange has its final result. One of these futures exists per
+    /// exchange in flight, so it is small: the retries are boxed.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
     fn settle(&self, batch: Arc<Batch>, work: EncodedRequest) -> impl Future<Output = BatchResults> {
         async move {
             let attempt = self.attempt(&batch, &work).await;
             let mut state = RetryState::new();
+            // Without the box, the state of the retries would be part of each of these futures.
             if !state.record(self, &batch, work, attempt) {
                 Box::pin(state.go_on(self, &batch)).await;
             }
@@ -291,7 +302,7 @@ impl Delivery {
     }
 }
 
-/// `providers`: all that the tenant has.
+/// Parses a notification. `providers`: all that the tenant can use.
 fn notification(
     fields: Fields,
     manifest: &ProviderManifest,
@@ -309,7 +320,7 @@ fn notification(
     }
 }
 
-/// Does the provider serve requests of this `type`?
+/// Returns an error if the provider does not serve requests of this `type`.
 fn answers_to(manifest: &ProviderManifest, named: Option<&str>) -> Result<(), Error> {
     match named {
         Some(name) if name != manifest.name && !manifest.also_answers.iter().any(|other| other == name) => {
@@ -333,7 +344,7 @@ pub(crate) fn ensure_supports(manifest: &ProviderManifest, target: &Target) -> R
         return Err(Error::field("unsupported_target", "target", message));
     }
     match target {
-        // Else the provider would be blamed, and the targets beside it would fail too.
+        // The provider would trap on such a URL, be blamed for it, and fail the other targets of the batch.
         Target::Url(url) if manifest.endpoints.iter().any(|one| matches!(one.origin, Origin::AnyHttps)) => {
             let wrong = |rule| Error::field("invalid_target", "target", format!("the target's URL: {rule}"));
             target_url(url).map(drop).map_err(wrong)

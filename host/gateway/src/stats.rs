@@ -1,4 +1,4 @@
-//! What the gateway and everything below it looks like now: for metrics, readiness and people.
+//! The current state of the gateway and everything below it: for metrics, readiness checks and the console.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +24,7 @@ use pushlet_registry::ApplicationEntry;
 use pushlet_sandbox::{Provider, SandboxStats, UsageStats};
 use pushlet_transport::{BreakerState, ConnectionStats};
 
-/// Servers of one tenant with figures of their own; the others are counted together.
+/// Most servers of one tenant with series of their own; the others are counted together.
 const MOST_ORIGINS: usize = 50;
 const OTHER: &str = "other";
 const DAY: f64 = 24.0 * 3600.0;
@@ -32,7 +32,7 @@ const DAY: f64 = 24.0 * 3600.0;
 /// Whether a server can do its work, and what it sees of the push services.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Readiness {
-    /// Why it can not, if so: the message of the answer then.
+    /// Why it cannot, if so: the message of the answer then.
     #[serde(skip)]
     pub reason: Option<String>,
     /// How many are loaded.
@@ -108,7 +108,7 @@ impl LimitGauge {
     }
 }
 
-/// In place of a provider's name in metrics.
+/// Stands for the names of uploaded providers in metrics.
 const UPLOADED: &str = "(uploaded)";
 
 type Labels = Vec<(&'static str, String)>;
@@ -117,7 +117,7 @@ type Labels = Vec<(&'static str, String)>;
 struct Moment(Registry);
 
 impl Gateway {
-    /// Whether this gateway can serve now, and what it sees.
+    /// Returns whether this gateway can serve now, and what it sees of the push services.
     pub async fn readiness(&self) -> Readiness {
         let providers = self.0.catalogue.shared().all().count();
         let reason = match (providers, self.0.storage_check.problem(&self.0.registry).await) {
@@ -134,7 +134,7 @@ impl Gateway {
         }
     }
 
-    /// What a tenant's people want to see at a glance.
+    /// Returns the outcomes, providers and last failures of a tenant.
     pub fn tenant_status(&self, tenant: &TenantId) -> TenantStatus {
         let mut outcomes = BTreeMap::new();
         let mut applications = Vec::new();
@@ -162,8 +162,8 @@ impl Gateway {
         }
     }
 
-    /// All metrics of the gateway and of what it uses, in the OpenMetrics text format without its end. `limits`: those of
-    /// the caller.
+    /// Writes all metrics of the gateway and of what it uses, in the OpenMetrics text format without its end.
+    /// `limits`: those of the caller.
     pub fn encode_metrics(&self, text: &mut String, limits: &[LimitGauge]) -> fmt::Result {
         text::encode_registry(text, &self.0.meters.registry)?;
         let mut now = Moment(Registry::with_prefix("pushlet"));
@@ -190,7 +190,7 @@ impl Gateway {
         text::encode_registry(text, &now.0)
     }
 
-    /// For each limit the tenant that is nearest to it, by how much of it is used.
+    /// Returns for each limit the tenant that is nearest to it, by the part of the limit that is used.
     pub(crate) fn nearest_to_limits(&self) -> Vec<LimitGauge> {
         let mut nearest: BTreeMap<&'static str, LimitGauge> = BTreeMap::new();
         let tenants = self.0.tenants.list();
@@ -207,7 +207,8 @@ impl Gateway {
         nearest.into_values().collect()
     }
 
-    /// Tenants that have it in quarantine, by provider; those that tenants uploaded are counted together.
+    /// Returns how many tenants have a provider in quarantine, by provider; uploaded ones are counted
+    /// together.
     fn quarantined(&self) -> BTreeMap<String, usize> {
         let shared = self.0.catalogue.shared().all();
         let mut all: BTreeMap<_, _> =
@@ -218,7 +219,7 @@ impl Gateway {
     }
 }
 
-/// How much of it is used, from 0 to 1.
+/// Returns the part of a limit that is used, from 0 to 1.
 fn share(limit: &LimitGauge) -> f64 {
     limit.used as f64 / limit.most.max(1) as f64
 }
@@ -334,7 +335,7 @@ impl Moment {
         self.counter("sandbox_faults", "Calls into providers that ended in a trap or at a limit", faults);
     }
 
-    /// Of those that end first, if a tenant has too many.
+    /// Writes the certificates that expire first, if a tenant has too many.
     fn certificates(&mut self, applications: &[(TenantId, Arc<ApplicationEntry>)], most: usize) {
         let ends = applications.iter().filter_map(|(tenant, entry)| {
             Some((entry.description.certificate_ends?, tenant, entry.id.as_str()))

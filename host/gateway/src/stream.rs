@@ -28,11 +28,11 @@ use pushlet_model::tenant::TenantId;
 pub struct Shared {
     pub application_id: String,
     pub notification: Map<String, Value>,
-    /// Bytes that the notification takes, about.
+    /// About how many bytes the notification takes.
     pub size: usize,
-    /// Nothing is sent: is everything there that a send needs?
+    /// Check that everything a send needs is there, and send nothing.
     pub validate_only: bool,
-    /// For each target; None: the configured one.
+    /// For each target; None: the configured deadline.
     pub deadline: Option<Duration>,
     pub duplicates: Duplicates,
     pub targets: Targets,
@@ -40,32 +40,32 @@ pub struct Shared {
 
 /// The targets of a stream.
 pub enum Targets {
-    /// All are known, so many: they must be within the tenant's limits at once.
+    /// This many, all known: the tenant's limits must allow all of them at once.
     Counted(usize),
-    /// They come one by one and wait for their turn, for as long as this permission holds.
+    /// They come one by one and are delayed by the tenant's limits, for as long as this permission holds.
     Open(Permission),
 }
 
-/// A stream whose application and shared notification are found and sound.
+/// A stream whose application and shared notification have been found and checked.
 pub struct Stream {
     gateway: Gateway,
     opened: PreparedSend,
-    /// The shared notification's fields, for those lines that have some of their own.
+    /// The shared notification's fields, for lines that have some of their own.
     shared: Map<String, Value>,
-    /// Among the tenant's sends.
+    /// The tenant's permit for this send.
     place: SendPermit,
-    /// Do the targets wait for their turn? Else they are taken already.
+    /// Targets are delayed by the tenant's limit; otherwise all of them are counted already.
     paced: bool,
-    /// What must still hold when a line is sent; None: all lines were let in at once.
+    /// What must still hold when a line is sent; None: all lines were admitted at once.
     permission: Option<Permission>,
-    /// Lines that are taken at a time.
+    /// Most lines that are taken at a time.
     batch: usize,
     /// Targets that came before; None: duplicates are sent.
     seen: Option<SeenTargets>,
     gate: Gate,
 }
 
-/// Why a stream was stopped before its lines ended. Lines without a result were not tried.
+/// Why a stream was stopped before its lines ended. Lines without a result were not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     Withdrawn(Withdrawal),
@@ -77,16 +77,17 @@ pub struct Line {
     /// Counts the caller's lines from 0.
     pub index: usize,
     pub target: Target,
-    /// Fields that win over those of the shared notification; null takes one away. Some targets may share them.
+    /// Fields that replace those of the shared notification; null removes one. Several targets may share
+    /// them.
     pub notification: Option<Arc<Map<String, Value>>>,
-    /// Bytes that these take, about.
+    /// About how many bytes these fields take.
     pub size: usize,
-    /// What it takes while it is in flight, if that is counted.
+    /// The memory that the line takes while it is in flight, if that is counted.
     pub held: Option<HeldLine>,
 }
 
 impl Gateway {
-    /// Opens a stream of targets that share an application and a notification. Nothing is sent yet.
+    /// Opens a stream of targets that share an application and a notification. Sends nothing yet.
     pub async fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
         let Shared {
             application_id,
@@ -109,29 +110,30 @@ impl Gateway {
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
         let gate = Gate::new(size, place.account().clone());
+        // A single target has no duplicates, so nothing is allocated for it.
         let skips = duplicates == Duplicates::Skip && known != Some(1);
         let seen = skips.then(|| SeenTargets::new(place.account()));
         Ok(Stream { gateway: self.clone(), opened, shared, place, paced, permission, batch, seen, gate })
     }
 }
 
-/// What is to be done about some lines.
+/// What to do with some lines.
 enum Prepared {
     Batch(Arc<Batch>, Held),
     Settled(IndexedResult),
 }
 
-/// When some lines may go.
+/// When some lines may be sent.
 enum Admission {
     Now,
     At(Instant),
     Never(Stop),
 }
 
-/// What the lines of a batch hold until all of them are settled.
+/// The memory of a batch's lines, held until all of them have results.
 type Held = Option<Arc<Vec<HeldLine>>>;
 
-/// Lines in a row that share the notification.
+/// Consecutive lines that share the notification.
 struct Run {
     first: usize,
     targets: Vec<Target>,
@@ -152,18 +154,18 @@ impl Prepared {
 }
 
 impl Stream {
-    /// The name of the provider that sends it.
+    /// Returns the name of the provider that sends the stream.
     pub fn provider(&self) -> &str {
         &self.opened.provider.manifest().name
     }
 
-    /// What lines must pass before they are given to [`Stream::run`].
+    /// Returns the gate that lines must pass before they are given to [`Stream::run`].
     pub fn gate(&self) -> Gate {
         self.gate.clone()
     }
 
-    /// Sends until `lines` ends and everything is settled. When nobody takes `results` any more, or the
-    /// permission is withdrawn, what is under way is finished and nothing more is begun.
+    /// Sends until `lines` ends and every target has its result. If `results` is closed or the permission is
+    /// withdrawn, targets in flight finish and no more are begun.
     pub async fn run(
         mut self,
         mut lines: mpsc::Receiver<Line>,
@@ -171,20 +173,20 @@ impl Stream {
     ) -> Option<Stop> {
         let mut stop = None;
         let mut seen = self.seen.take();
-        let mut under_way = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         let mut open = true;
-        let mut targets_under_way = 0;
+        let mut targets_in_flight = 0;
         let mut received = Vec::with_capacity(BATCH);
         let mut window = ConcurrencyWindow::new(self.gateway.0.stream_window);
         let (mut turn, mut looked) = (Instant::now(), Instant::now());
-        while open || !under_way.is_empty() {
+        while open || !in_flight.is_empty() {
             // Half of the window at a time: lines that are encoded together cost less.
-            let may_receive = received.is_empty() && targets_under_way <= window.allowed() / 2;
-            let room = window.allowed().saturating_sub(targets_under_way).min(self.batch).max(1);
+            let may_receive = received.is_empty() && targets_in_flight <= window.allowed() / 2;
+            let room = window.allowed().saturating_sub(targets_in_flight).min(self.batch).max(1);
             let go = tokio::select! {
-                Some(settled) = under_way.next(), if !under_way.is_empty() => {
+                Some(settled) = in_flight.next(), if !in_flight.is_empty() => {
                     let settled: Vec<IndexedResult> = settled;
-                    targets_under_way -= settled.len();
+                    targets_in_flight -= settled.len();
                     if window.settled(settled.len(), looked.elapsed()) {
                         looked = Instant::now();
                     }
@@ -195,7 +197,7 @@ impl Stream {
                 }
                 count = lines.recv_many(&mut received, room), if open && may_receive => {
                     open = count > 0;
-                    targets_under_way += count;
+                    targets_in_flight += count;
                     true
                 }
                 () = sleep_until(turn), if open && !received.is_empty() => true,
@@ -208,7 +210,7 @@ impl Stream {
                 }
                 Some(Admission::Never(why)) => {
                     (stop, open) = (Some(why), false);
-                    // Whoever feeds it learns that no more is taken.
+                    // The sender sees that no more lines are taken.
                     lines.close();
                     received.clear();
                     continue;
@@ -219,10 +221,10 @@ impl Stream {
                 match prepared {
                     Prepared::Batch(batch, held) => {
                         let launched = self.opened.delivery.launch(batch).await;
-                        under_way.extend(launched.map(move |settled| results_of(settled, held.clone())));
+                        in_flight.extend(launched.map(move |settled| results_of(settled, held.clone())));
                     }
                     Prepared::Settled(result) => {
-                        targets_under_way -= 1;
+                        targets_in_flight -= 1;
                         open &= results.send(result).await.is_ok();
                     }
                 }
@@ -231,7 +233,8 @@ impl Stream {
         stop
     }
 
-    /// Whether so many lines may go now: the permission must still hold, and the tenant's limits let them go.
+    /// Returns whether this many lines may be sent now: the permission must still hold, and the tenant's
+    /// limits must allow them.
     fn admit(&self, lines: usize) -> Admission {
         if let Some(why) = self.stopped() {
             return Admission::Never(why);
@@ -242,17 +245,19 @@ impl Stream {
         }
     }
 
-    /// Looked at for each batch of lines, so it takes no lock.
+    /// Checked for each batch of lines, so it takes no lock.
     fn stopped(&self) -> Option<Stop> {
         let permission = self.permission.as_ref()?;
         if let Some(why) = permission.withdrawn() {
             return Some(Stop::Withdrawn(why));
         }
+        // The stream holds its application, which therefore outlives its deletion.
         let deleted = self.opened.delivery.application.feedback.is_retired();
         deleted.then_some(Stop::ApplicationDeleted)
     }
 
-    /// The result of a line that is not sent: its target is of a kind that the provider does not know, or a duplicate.
+    /// Returns the result of a line that is not sent: its target is of a kind that the provider does not
+    /// support, or a duplicate.
     fn unsent(
         &self,
         line: &Line,
@@ -267,7 +272,7 @@ impl Stream {
             .map(DeliveryResult::Duplicate)
     }
 
-    /// Lines in a row without a notification of their own become one batch.
+    /// Makes one batch of consecutive lines without fields of their own.
     async fn prepare(&self, lines: &mut Vec<Line>, seen: &mut Option<SeenTargets>) -> Vec<Prepared> {
         let targets = lines.iter().map(|line| &line.target);
         let plain = match seen {

@@ -1,7 +1,7 @@
 //! The contract of `wit/provider.wit` as Rust types and bindings, generated at compile time.
 //!
-//! These are the nouns of the whole host: a [`Notification`] goes in at the HTTP side, an
-//! [`Outcome`] comes back. A leaf module: it knows nothing of the rest.
+//! These are the nouns of the whole host: a [`Notification`] goes in at the HTTP side, an [`Outcome`] comes
+//! back.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,7 +47,7 @@ pub fn unix_milliseconds(time: SystemTime) -> u64 {
 }
 
 impl Default for Alert {
-    /// Nothing to see.
+    /// Returns an alert without texts.
     fn default() -> Self {
         Self {
             title: None,
@@ -62,7 +62,7 @@ impl Default for Alert {
 }
 
 impl Default for Notification {
-    /// Nothing to say.
+    /// Returns a notification without content.
     fn default() -> Self {
         Self {
             alert: None,

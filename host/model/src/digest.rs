@@ -23,7 +23,7 @@ impl DigestParts {
         digest
     }
 
-    /// The digest of all these parts.
+    /// Returns the digest of these parts.
     pub fn of(parts: &[&[u8]]) -> [u8; 32] {
         let mut all = Self::new();
         parts.iter().for_each(|part| all.add(part));
@@ -31,19 +31,20 @@ impl DigestParts {
     }
 }
 
-/// SHA-256 of some bytes.
+/// Returns the SHA-256 digest of some bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
 }
 
-/// The parts themselves, each preceded by its length: what is authenticated together.
+/// Returns the parts, each preceded by its length: the form in which several parts are authenticated
+/// together.
 pub fn joined(parts: &[&[u8]]) -> Vec<u8> {
     parts.iter().flat_map(|part| [&length(part), *part].concat()).collect()
 }
 
-/// Records on disks are authenticated with this form: it must stay as it is.
+/// Stored records are authenticated with this form, so it must not change.
 fn length(part: &[u8]) -> [u8; 8] {
     (part.len() as u64).to_be_bytes()
 }

@@ -1,8 +1,8 @@
-//! The one error type that crosses module borders, sorted by who must act; and warnings that are not repeated with every
-//! push.
+//! The one error type that all crates share, sorted by who must act; and warnings that are not repeated with
+//! every push.
 //!
-//! Every error has an outer text for the caller ([`Error::message`]) and may have an inner one for the
-//! log ([`Error::inner`]). The HTTP status is chosen from [`Error::kind`] in one place, `http::answer`.
+//! Every error has an outer text for the caller ([`Error::message`]) and may have an inner one for the log
+//! ([`Error::inner`]). The HTTP status is chosen from [`Error::kind`] in one place, in `pushlet-api`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,7 +22,7 @@ pub enum Kind {
     Invalid,
     /// The caller: no or wrong credentials for Pushlet itself.
     AccessDenied,
-    /// The caller: it is known, and may not do this.
+    /// The caller: the credentials are right, and do not allow this.
     Forbidden,
     /// The caller: there is no such thing.
     NotFound,
@@ -50,11 +50,11 @@ pub enum Kind {
     Provider,
     /// The author of the component: a call took too long.
     ProviderTimedOut,
-    /// We: this is a defect of Pushlet.
+    /// The developers of Pushlet: this is a defect.
     Internal,
 }
 
-/// What went wrong, for the caller and for the log.
+/// A failure, for the caller and for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     pub kind: Kind,
@@ -64,7 +64,7 @@ pub struct Error {
     pub message: Cow<'static, str>,
     /// The field of the request that is wrong.
     pub field: Option<String>,
-    /// When it makes sense to try again.
+    /// When a retry makes sense.
     pub retry_after: Option<Duration>,
     /// For the log only.
     pub inner: Option<String>,
@@ -79,7 +79,7 @@ impl Error {
         Self { kind, code: code.into(), message: message.into(), field: None, retry_after: None, inner: None }
     }
 
-    /// A request that is wrong in one field.
+    /// Returns the error for a request that is wrong in one field.
     pub fn field(
         code: impl Into<Cow<'static, str>>,
         field: impl Into<String>,
@@ -88,7 +88,7 @@ impl Error {
         Self::new(Kind::Invalid, code, message).about(field)
     }
 
-    /// A defect of ours: the caller learns nothing but that it was not their fault.
+    /// Returns the error for a defect of Pushlet: the caller learns only that the request was not at fault.
     pub fn internal(inner: impl fmt::Display) -> Self {
         Self::new(
             Kind::Internal,
@@ -144,12 +144,13 @@ pub struct RepeatedWarning(Mutex<RepeatCount>);
 #[derive(Default)]
 struct RepeatCount {
     logged_at: Option<Instant>,
-    /// Since then.
+    /// Repeats since then.
     counted: u64,
 }
 
 impl RepeatedWarning {
-    /// It happened again. If it is to be logged: how often it happened since the last line and was only counted.
+    /// Records one more occurrence. If it is to be logged, returns how many were only counted since the last
+    /// line.
     pub fn due(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
         if state.logged_at.is_some_and(|at| now < at + PAUSE) {

@@ -1,4 +1,4 @@
-//! The nouns that every room uses: the contract with provider components, errors, tenants, notifications.
+//! The nouns that every crate uses: the contract with provider components, errors, tenants, notifications.
 
 pub mod contract;
 pub mod digest;

@@ -20,14 +20,15 @@ impl TenantId {
         Self(id.into())
     }
 
-    /// From a caller: 1 to 64 letters, digits, `.`, `_` and `-`, the first a letter or digit.
+    /// Parses a caller's text: 1 to 64 letters, digits, `.`, `_` and `-`, the first a letter or digit.
     pub fn parse(id: &str) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let begins = id.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         (begins && id.len() <= LONGEST_ID && id.bytes().all(plain)).then(|| Self::new(id))
     }
 
-    /// The tenant of the classic HTTP Basic user, and of everyone where no authentication is set up.
+    /// Returns the tenant of the classic HTTP Basic user, and of all requests where no authentication is set
+    /// up.
     pub fn default_tenant() -> Self {
         Self::new(DEFAULT)
     }
@@ -47,7 +48,7 @@ impl fmt::Display for TenantId {
     }
 }
 
-/// Each is a most; None: what the server's own configuration says, which may be nothing.
+/// The limits of one tenant. None: the server's own configuration applies, which may set no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantLimits {
@@ -91,7 +92,7 @@ pub struct TenantLimits {
 }
 
 impl TenantLimits {
-    /// These where they are set, and the defaults elsewhere.
+    /// Returns these limits where they are set, and the defaults elsewhere.
     pub fn over(self, defaults: Self) -> Self {
         Self {
             requests_per_second: self.requests_per_second.or(defaults.requests_per_second),

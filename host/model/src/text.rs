@@ -1,5 +1,5 @@
-//! Text of others: which names are valid, which known name was meant by a wrong one, and text made harmless to a reader
-//! at a terminal.
+//! Names and untrusted text: which names are valid, which known name was meant by a wrong one, and text made
+//! harmless to a reader at a terminal.
 
 use std::fmt::{self, Display, Write};
 
@@ -38,8 +38,8 @@ impl<T: fmt::Debug> fmt::Debug for Escaped<T> {
     }
 }
 
-/// JSON with the same characters escaped as JSON has them. A serializer escapes only those below U+0020, and outside
-/// of texts JSON holds none of the others.
+/// Escapes the same characters in JSON, as JSON does. A serializer escapes only those below U+0020; outside
+/// of texts, JSON holds none of the others.
 pub fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for letter in json.chars() {
@@ -53,14 +53,14 @@ pub fn escape_json(json: &str) -> String {
     escaped
 }
 
-/// Control characters (C0, DEL, C1), line and paragraph separators, and marks of direction, with which a text can
-/// look like another one.
+/// Returns true for control characters (C0, DEL, C1), line and paragraph separators, and marks of direction,
+/// with which a text can look like another one.
 pub fn is_harmful(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Writes on what is harmless, and escapes the rest.
+/// Writes harmless characters as they are, and escapes the rest.
 struct EscapingWriter<'a, W>(&'a mut W);
 
 impl<W: Write> Write for EscapingWriter<'_, W> {

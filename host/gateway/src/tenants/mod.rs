@@ -1,4 +1,4 @@
-//! The tenants: which there are, their API keys, and how much each may use.
+//! The tenants: which exist, their API keys, and how much each may use.
 
 mod keys;
 mod permits;
@@ -22,15 +22,15 @@ pub use keys::{KeyRequest, KeyView, NewKey, looks_like_a_key};
 pub use permits::{RequestPermit, SendPermit};
 pub use tenant::{Held, LimitUse, Permission, Tenant, TenantView, Usage, Withdrawal};
 
-/// How long a tenant that shall be removed is waited for.
+/// How long the removal of a tenant waits for its requests in flight.
 const LONGEST_END: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How tenants are treated that nobody said more about.
+/// Settings for all tenants.
 #[derive(Clone, Default)]
 pub struct Settings {
     pub defaults: TenantLimits,
-    /// Requests at a time that the server takes on, of all tenants.
+    /// Most requests of all tenants that the server handles at a time.
     pub requests: usize,
 }
 
@@ -43,7 +43,7 @@ pub struct Tenants {
     live: RwLock<LiveTenants>,
     /// Held from the check of a change to its end.
     changing: Mutex<()>,
-    /// Tenants with a request under way.
+    /// Tenants with a request in flight.
     active: AtomicUsize,
 }
 
@@ -53,7 +53,7 @@ struct LiveTenants {
     keys: HashMap<KeyId, Arc<Tenant>>,
 }
 
-/// What a tenant shall be; None: as it is.
+/// A change of a tenant; None leaves a property as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
     pub suspended: Option<bool>,
@@ -61,7 +61,7 @@ pub struct Wanted {
 }
 
 impl Tenants {
-    /// Reads those that are kept. The default tenant is always there.
+    /// Reads the stored tenants. The default tenant always exists.
     pub fn open(
         registry: Arc<Registry>,
         settings: Settings,
@@ -83,7 +83,7 @@ impl Tenants {
         Ok(tenants)
     }
 
-    /// Tenants that end with the process.
+    /// Creates tenants that are not stored anywhere.
     pub fn in_memory() -> Result<Self, StorageError> {
         let settings = Settings { defaults: TenantLimits::default(), requests: usize::MAX };
         let accounts =
@@ -103,19 +103,19 @@ impl Tenants {
         Ok(self.get(id)?.view())
     }
 
-    /// By id.
+    /// Returns all tenants, by id.
     pub fn list(&self) -> Vec<TenantView> {
         let mut all: Vec<_> = self.live().tenants.values().map(|tenant| tenant.view()).collect();
         all.sort_by(|one, other| one.id.cmp(&other.id));
         all
     }
 
-    /// Are there tenants beside the default one?
+    /// Returns true if there is a tenant apart from the default one.
     pub fn are_many(&self) -> bool {
         self.live().tenants.len() > 1
     }
 
-    /// Makes a tenant, with its first key, or changes one. Blocks.
+    /// Creates a tenant, with its first key, or changes one. Blocks.
     pub fn put(&self, id: &TenantId, wanted: Wanted) -> Result<Option<NewKey>, Error> {
         let _order = self.changing();
         let known = self.get(id).ok().map(|tenant| tenant.state.load().record.clone());
@@ -128,13 +128,14 @@ impl Tenants {
         Ok(key)
     }
 
-    /// Forgets a tenant and all that the registry has of it. Blocks.
+    /// Removes a tenant and everything that the registry has of it. Blocks.
     ///
-    /// The caller holds the tenant's place for registrations; nobody else gets it any more.
+    /// The caller holds the tenant's registration permit; no other task gets it any more.
     pub fn remove(&self, id: &TenantId) -> Result<(), Error> {
         let _order = self.changing();
         let tenant = self.removable(id)?;
         self.registry.remove_tenant(id)?;
+        // Registrations that wait for a permit fail now: they would add applications to a removed tenant.
         tenant.counters.registrations.close();
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         live.tenants.remove(id);
@@ -142,21 +143,22 @@ impl Tenants {
         Ok(())
     }
 
-    /// Takes no more requests of a tenant that shall be removed, and gives those under way some time to end.
+    /// Accepts no more requests of a tenant that is being removed, and gives those in flight some time to
+    /// finish.
     pub async fn end(&self, id: &TenantId) -> Result<(), Error> {
         let tenant = self.removable(id)?;
         tenant.suspend();
         let ended = async {
-            while tenant.counters.requests_under_way.load(Ordering::Relaxed) > 0 {
+            while tenant.counters.requests_in_flight.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        // What takes longer goes on without a tenant: it is not waited for.
+        // Requests that take longer go on without a tenant.
         let _ = tokio::time::timeout(LONGEST_END, ended).await;
         Ok(())
     }
 
-    /// A tenant that may be removed.
+    /// Returns a tenant, unless it cannot be removed.
     pub fn removable(&self, id: &TenantId) -> Result<Arc<Tenant>, Error> {
         if id.is_default() {
             let message = "the default tenant can be suspended, but not removed";
@@ -165,18 +167,18 @@ impl Tenants {
         self.get(id)
     }
 
-    /// `held`: what it has elsewhere.
+    /// Returns how much of its limits a tenant uses. `held`: what it holds outside of this module.
     pub fn usage(&self, id: &TenantId, held: Held) -> Result<Usage, Error> {
         let tenant = self.get(id)?;
         Ok(tenant.counters.usage(&tenant.limits(), held, &tenant.account, self.started.elapsed()))
     }
 
-    /// The limits that hold for a tenant.
+    /// Returns the limits that apply to a tenant.
     pub fn limits(&self, id: &TenantId) -> Result<TenantLimits, Error> {
         Ok(self.get(id)?.limits())
     }
 
-    /// The error for one more of something that the tenant has too many of already.
+    /// Returns the error for a request that would exceed a limit, and counts it.
     pub fn over_limit(&self, id: &TenantId, limit: &str, message: &str) -> Error {
         let message = format!("{message} (limit {limit})");
         match self.get(id) {
@@ -218,8 +220,9 @@ impl Tenants {
         self.keep(id, record)
     }
 
-    /// Keeps a record, and then goes by it.
+    /// Stores a record, then applies it.
     fn keep(&self, id: &TenantId, record: TenantRecord) -> Result<(), Error> {
+        // Stored first: a change that cannot be stored must not take effect.
         self.registry.put_tenant(id, &record)?;
         self.set(id, record);
         Ok(())

@@ -1,6 +1,7 @@
 //! Permits: how many requests, sends and registrations of a tenant are in flight.
 //!
-//! A limit is checked before anything that tenants share, so that one at its limit lengthens nobody's queue.
+//! A limit is checked before anything that tenants share, so that a tenant at its limit lengthens no other
+//! tenant's queue.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,44 +15,44 @@ use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
 
-/// A request of a tenant, while it is under way.
+/// The permit for a request in flight.
 pub struct RequestPermit {
     tenants: Arc<Tenants>,
     tenant: Arc<Tenant>,
 }
 
-/// A send of a tenant, while it is under way.
+/// The permit for a send in flight.
 pub struct SendPermit {
     tenants: Arc<Tenants>,
     tenant: Arc<Tenant>,
 }
 
 impl Tenants {
-    /// Lets a request begin, if its tenant's limits allow one more.
+    /// Admits a request, if its tenant's limits allow one more.
     ///
-    /// With more than one tenant none may have more places than each of the active ones and another one
-    /// could have; so a tenant alone gets half of them.
+    /// If there are several tenants, none may have more requests in flight than each of the active tenants
+    /// and one more could have; so one active tenant gets half of them.
     pub fn acquire_request_permit(self: &Arc<Self>, tenant: &Arc<Tenant>) -> Result<RequestPermit, Error> {
         tenant.may_go_on()?;
         let counters = &tenant.counters;
         counters.take_request(&tenant.limits(), self.started.elapsed())?;
-        let before = counters.requests_under_way.fetch_add(1, Ordering::Relaxed);
+        let before = counters.requests_in_flight.fetch_add(1, Ordering::Relaxed);
         if before == 0 {
             self.active.fetch_add(1, Ordering::Relaxed);
         }
-        // From here on, dropping it gives the place back.
+        // From here on, dropping the permit undoes the count.
         let place = RequestPermit { tenants: self.clone(), tenant: tenant.clone() };
         let share = (self.settings.requests / (self.active.load(Ordering::Relaxed) + 1)).max(1);
         if before >= share && self.are_many() {
             let message = format!(
-                "{before} requests are under way, the tenant's share of this server (limit concurrent_requests)"
+                "{before} requests are in flight, the tenant's share of this server (limit concurrent_requests)"
             );
             return Err(counters.refuse("limit_concurrent_requests", message, Duration::from_secs(1)));
         }
         Ok(place)
     }
 
-    /// Lets a send begin. `targets`: how many it has; None: a stream, whose targets are paced, see
+    /// Admits a send. `targets`: how many it has; None: a stream, whose targets are delayed instead, see
     /// [`SendPermit::take`].
     pub fn acquire_send_permit(
         self: &Arc<Self>,
@@ -61,7 +62,7 @@ impl Tenants {
         let tenant = self.get(id)?;
         let (limits, counters) = (tenant.limits(), &tenant.counters);
         counters.acquire_send_permit(&limits)?;
-        // From here on, dropping it gives the place back.
+        // From here on, dropping the permit undoes the count.
         let place = SendPermit { tenants: self.clone(), tenant: tenant.clone() };
         let taken = targets.map(|targets| counters.take_pushes(&limits, targets, self.started.elapsed()));
         match taken {
@@ -70,16 +71,17 @@ impl Tenants {
         }
     }
 
-    /// The tenant's one place for registrations, which wait for each other before they wait for the processor.
+    /// Waits for the tenant's one registration permit: registrations wait for each other before they wait for
+    /// the processor.
     pub async fn acquire_registration_permit(&self, id: &TenantId) -> Result<OwnedSemaphorePermit, Error> {
         let places = self.get(id)?.counters.registrations.clone();
-        // It is closed when the tenant is removed.
+        // The semaphore is closed when the tenant is removed.
         places.acquire_owned().await.map_err(|_| not_found(id))
     }
 }
 
 impl RequestPermit {
-    /// The account that pays for the request.
+    /// Returns the account that the request is charged to.
     pub fn account(&self) -> &Arc<Account> {
         &self.tenant.account
     }
@@ -87,26 +89,28 @@ impl RequestPermit {
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        if self.tenant.counters.requests_under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.tenant.counters.requests_in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.tenants.active.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 impl SendPermit {
-    /// The account that pays for the send.
+    /// Returns the account that the send is charged to.
     pub fn account(&self) -> &Arc<Account> {
         &self.tenant.account
     }
 
-    /// Takes so many targets of a stream. `Some`: not now, but after this wait.
+    /// Takes this many targets of a stream. Returns how long to wait if they exceed the limit.
     pub fn take(&self, targets: usize) -> Option<Duration> {
         let now = self.tenants.started.elapsed();
         let taken = self.tenant.counters.take_pushes(&self.tenant.limits(), targets as u64, now);
+        // A wait that rounds to nothing would let the stream spin.
         taken.err().map(|wait| wait.max(Duration::from_millis(1)))
     }
 
-    /// The most targets that are taken at a time, so that they do not come in bursts.
+    /// Returns the most targets that are taken at a time: a tenth of a second's worth, so that they are not
+    /// sent in bursts.
     pub fn batch(&self) -> usize {
         let most = self.tenant.limits().pushes_per_second;
         most.map_or(usize::MAX, |most| usize::try_from(most.get().div_ceil(10)).unwrap_or(usize::MAX))

@@ -1,4 +1,4 @@
-//! One tenant: what it may use and uses, and what its callers are let in by.
+//! One tenant: its limits, what it uses of them, and whether a caller's permission still holds.
 
 use std::borrow::Cow;
 use std::num::NonZeroU64;
@@ -16,7 +16,7 @@ use pushlet_quota::RateLimiter;
 use pushlet_quota::account::{Account, MemoryUse, Work};
 use pushlet_registry::TenantRecord;
 
-/// Registrations of one tenant that may wait for the processor or use it; the others wait behind them.
+/// Registrations of one tenant that may wait for the processor or use it; others wait behind them.
 const REGISTRATIONS: usize = 1;
 
 /// One tenant.
@@ -30,30 +30,30 @@ pub struct Tenant {
 
 pub(super) struct TenantState {
     pub(super) record: TenantRecord,
-    /// Those of the record, over the defaults.
+    /// The record's limits, completed by the defaults.
     pub(super) limits: TenantLimits,
-    /// It is being removed, or is gone.
+    /// The tenant is being removed, or has been.
     pub(super) removed: bool,
 }
 
-/// What may be told about a tenant.
+/// What may be shown of a tenant.
 pub struct TenantView {
     pub id: TenantId,
     pub created: SystemTime,
     pub suspended: bool,
-    /// The tenant's own.
+    /// The tenant's own limits, without the defaults.
     pub limits: TenantLimits,
 }
 
-/// A tenant, and the API key that was shown, if one was. Cheap to clone.
+/// A tenant, and the API key of the request, if there was one. Cheap to clone.
 #[derive(Clone)]
 pub struct Permission {
     tenant: Arc<Tenant>,
-    /// None: the configured login, or a server that is open to everybody.
+    /// None: the request came with the configured login, or the server requires no authentication.
     key: Option<KeyId>,
 }
 
-/// Why a permission does not hold any more.
+/// Why a permission no longer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withdrawal {
     TenantSuspended,
@@ -63,7 +63,7 @@ pub enum Withdrawal {
 }
 
 impl Permission {
-    /// Without a key of the tenant's own.
+    /// Creates the permission of a request without an API key.
     pub fn without_key(tenant: Arc<Tenant>) -> Self {
         Self { tenant, key: None }
     }
@@ -76,10 +76,11 @@ impl Permission {
         &self.tenant
     }
 
-    /// Why it does not hold any more; None: it does. Takes no lock, and reads the clock only for a key that
-    /// expires.
+    /// Returns why the permission no longer holds, or None if it does. Takes no lock, and reads the clock
+    /// only for a key that expires.
     pub fn withdrawn(&self) -> Option<Withdrawal> {
         let state = self.tenant.state.load();
+        // A tenant that is being removed is suspended too, so this is checked first.
         if state.removed {
             return Some(Withdrawal::TenantDeleted);
         }
@@ -95,19 +96,19 @@ impl Permission {
     }
 }
 
-/// The counters of one tenant. An idle tenant's take some bytes, and nothing else.
+/// The counters of one tenant. Those of an idle tenant take some bytes, and nothing else.
 pub(super) struct UsageCounters {
     requests: RateLimiter,
     pushes: RateLimiter,
     pub(super) registrations: Arc<Semaphore>,
-    pub(super) requests_under_way: AtomicUsize,
-    sends_under_way: AtomicU64,
+    pub(super) requests_in_flight: AtomicUsize,
+    sends_in_flight: AtomicU64,
     requests_taken: AtomicU64,
     pushes_taken: AtomicU64,
     refused: AtomicU64,
 }
 
-/// What a tenant uses, and may use.
+/// How much a tenant uses of its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     /// Since the server started.
@@ -117,24 +118,24 @@ pub struct Usage {
     /// Requests and sends over a limit, since the server started.
     pub refused: u64,
     pub limits: Vec<LimitUse>,
-    /// Bytes, by what they are for.
+    /// Bytes, by use.
     pub memory: [(MemoryUse, usize); MemoryUse::ALL.len()],
-    /// Processor time since the server started, by what it was for.
+    /// Processor time since the server started, by kind of work.
     pub work: [(Work, Duration); Work::ALL.len()],
 }
 
 /// How much of one limit is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitUse {
-    /// As it is called in [`TenantLimits`].
+    /// The name of the field in [`TenantLimits`].
     pub limit: &'static str,
-    /// None: it holds for each call, and nothing is used up.
+    /// None: the limit applies to each call, and is not used up.
     pub used: Option<u64>,
     /// None: there is no such limit.
     pub most: Option<u64>,
 }
 
-/// What a tenant has elsewhere in this server.
+/// What a tenant holds elsewhere in this server.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Held {
     pub applications: u64,
@@ -143,7 +144,7 @@ pub struct Held {
 }
 
 impl Tenant {
-    /// Not when it is suspended.
+    /// Returns an error if the tenant is suspended.
     pub(super) fn may_go_on(&self) -> Result<(), Error> {
         if self.state.load().record.suspended {
             let message = "this tenant is suspended; ask the operator of this server";
@@ -156,7 +157,7 @@ impl Tenant {
         self.state.load().limits
     }
 
-    /// Ends what it has under way, as far as it ends.
+    /// Suspends the tenant for good: its streams end.
     pub(super) fn suspend(&self) {
         self.state.rcu(|state| TenantState {
             record: TenantRecord { suspended: true, ..state.record.clone() },
@@ -182,8 +183,8 @@ impl Default for UsageCounters {
             requests: RateLimiter::default(),
             pushes: RateLimiter::default(),
             registrations: Arc::new(Semaphore::new(REGISTRATIONS)),
-            requests_under_way: AtomicUsize::new(0),
-            sends_under_way: AtomicU64::new(0),
+            requests_in_flight: AtomicUsize::new(0),
+            sends_in_flight: AtomicU64::new(0),
             requests_taken: AtomicU64::new(0),
             pushes_taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -192,7 +193,7 @@ impl Default for UsageCounters {
 }
 
 impl UsageCounters {
-    /// `now`: time since the server started.
+    /// Counts a request, or returns an error. `now`: the time since the server started.
     pub(super) fn take_request(&self, limits: &TenantLimits, now: Duration) -> Result<(), Error> {
         if let Some(most) = limits.requests_per_second {
             self.requests.take(1, most, now).map_err(|wait| {
@@ -204,7 +205,7 @@ impl UsageCounters {
         Ok(())
     }
 
-    /// How long pushes must wait, if they must; else they are counted.
+    /// Counts pushes, or returns how long they must wait.
     pub(super) fn take_pushes(
         &self,
         limits: &TenantLimits,
@@ -218,7 +219,7 @@ impl UsageCounters {
         Ok(())
     }
 
-    /// The error for pushes that must wait.
+    /// Returns the error for pushes that exceed the limit.
     pub(super) fn too_many_pushes(&self, limits: &TenantLimits, wait: Duration) -> Error {
         let most = limits.pushes_per_second.map_or(0, NonZeroU64::get);
         let message = format!("more than {most} pushes per second (limit pushes_per_second)");
@@ -228,18 +229,18 @@ impl UsageCounters {
     pub(super) fn acquire_send_permit(&self, limits: &TenantLimits) -> Result<(), Error> {
         let most = limits.concurrent_sends.map_or(u64::MAX, NonZeroU64::get);
         let begin = |count: u64| (count < most).then_some(count + 1);
-        let begun = self.sends_under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
+        let begun = self.sends_in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
         begun.map(drop).map_err(|_| {
-            let message = format!("{most} sends are under way already (limit concurrent_sends)");
+            let message = format!("{most} sends are in flight already (limit concurrent_sends)");
             self.refuse("limit_concurrent_sends", message, Duration::from_secs(1))
         })
     }
 
     pub(super) fn end_send(&self) {
-        self.sends_under_way.fetch_sub(1, Ordering::Relaxed);
+        self.sends_in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// `code` names the limit.
+    /// Returns the error for a request over a limit, and counts it. `code` names the limit.
     pub(super) fn refuse(
         &self,
         code: impl Into<Cow<'static, str>>,
@@ -260,7 +261,7 @@ impl UsageCounters {
         };
         let each = |limit, most: Option<NonZeroU64>| LimitUse { used: None, ..count(limit, 0, most) };
         let stock = |limit, used, most| LimitUse { limit, used: Some(used), most };
-        let sends = self.sends_under_way.load(Ordering::Relaxed);
+        let sends = self.sends_in_flight.load(Ordering::Relaxed);
         let (requests, pushes) = (limits.requests_per_second, limits.pushes_per_second);
         Usage {
             requests: self.requests_taken.load(Ordering::Relaxed),

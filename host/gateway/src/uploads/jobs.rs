@@ -1,5 +1,5 @@
-//! Whose component is compiled next. Few are compiled at a time, so tenants wait; each waits for as little as it can,
-//! for a free place goes to the one whose components took the least time of late.
+//! Which component is compiled next. Few are compiled at a time, so uploads wait; a free slot goes to the
+//! tenant whose components took the least time lately.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -11,14 +11,14 @@ use tokio::sync::oneshot;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 
-/// How long a component waits for a place.
+/// How long a component waits for a slot.
 const WAIT: Duration = Duration::from_secs(60);
-/// After so long, half of what a tenant took is forgotten.
+/// After this time, half of a tenant's use is forgotten.
 const HALF_LIFE: Duration = Duration::from_secs(60);
-/// Seconds that are as good as none.
+/// A use of fewer seconds is forgotten.
 const NOTHING: f64 = 0.05;
 
-/// The places for components that are compiled.
+/// The slots for components that are compiled.
 pub(super) struct CompileJobs {
     state: Arc<Mutex<JobQueue>>,
     wait: Duration,
@@ -27,7 +27,7 @@ pub(super) struct CompileJobs {
 struct JobQueue {
     free: usize,
     waiting: Vec<WaitingJob>,
-    /// Seconds of places, by tenant.
+    /// Seconds of slots that were used, by tenant.
     taken: HashMap<TenantId, (f64, Instant)>,
     arrivals: u64,
 }
@@ -38,23 +38,23 @@ struct WaitingJob {
     turn: oneshot::Sender<CompilePermit>,
 }
 
-/// A place, until it is dropped.
+/// A slot, held until this is dropped.
 pub(super) struct CompilePermit {
     state: Arc<Mutex<JobQueue>>,
     tenant: TenantId,
     start: Instant,
-    /// It was never handed over.
+    /// The slot was never handed over.
     unused: bool,
 }
 
 impl CompileJobs {
-    /// So many at a time.
+    /// Creates this many slots, and at least one.
     pub fn new(places: usize) -> Self {
         let state = JobQueue { free: places.max(1), waiting: Vec::new(), taken: HashMap::new(), arrivals: 0 };
         Self { state: Arc::new(Mutex::new(state)), wait: WAIT }
     }
 
-    /// Waits for a place, and not for ever.
+    /// Waits for a slot, for a bounded time.
     pub async fn acquire(&self, tenant: &TenantId) -> Result<CompilePermit, Error> {
         let turn = {
             let mut state = locked(&self.state);
@@ -79,7 +79,7 @@ impl CompileJobs {
 }
 
 impl JobQueue {
-    /// The one whose turn it is.
+    /// Returns the job whose turn it is.
     fn next(&mut self, now: Instant) -> Option<WaitingJob> {
         let taken = |tenant: &TenantId| {
             self.taken.get(tenant).map_or(0.0, |(seconds, at)| faded(*seconds, now.duration_since(*at)))
@@ -124,7 +124,7 @@ impl Drop for CompilePermit {
                 next
             };
             let Some(WaitingJob { tenant, turn, .. }) = next else { return };
-            // Who does not wait any more leaves the place to the next one.
+            // The waiting job was given up: the slot goes to the next one.
             match turn.send(Self::new(&self.state, tenant)) {
                 Ok(()) => return,
                 Err(mut job) => job.unused = true,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever_and_who_gave_up_takes_no_place() {
+    async fn waits_are_bounded_and_a_job_that_was_given_up_takes_no_slot() {
         let jobs = CompileJobs::new(1);
         let running = jobs.acquire(&tenant("slow")).await.unwrap();
         let error = jobs.acquire(&tenant("other")).await.err().unwrap();

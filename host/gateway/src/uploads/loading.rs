@@ -1,5 +1,5 @@
-//! When uploaded components are loaded. Only active versions are, and no start waits for them: they are loaded one after
-//! the other in the background, and at once when something is to be sent through one.
+//! When uploaded components are loaded. Only active versions are. The server's start does not wait for them:
+//! they are loaded one after the other in the background, and at once when a send needs one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ use pushlet_sandbox::{GuestLog, Provider};
 
 /// How long a caller waits for a component that is being loaded.
 const WAIT: Duration = Duration::from_secs(5);
-/// For so long it is not tried again to load a component that could not be loaded just now.
+/// A component that could not be loaded is not tried again for this long.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl UploadState {
@@ -34,7 +34,7 @@ impl UploadState {
         }
     }
 
-    /// The same for all of a tenant's own.
+    /// Waits until all of a tenant's own providers are loaded.
     pub async fn all_ready(self: &Arc<Self>, tenant: &TenantId) -> Result<(), Error> {
         for name in self.names(tenant) {
             self.ready(tenant, &name).await?;
@@ -42,7 +42,7 @@ impl UploadState {
         Ok(())
     }
 
-    /// How many active versions are not loaded yet.
+    /// Returns how many active versions are not loaded yet.
     pub fn loading(&self) -> usize {
         let tenants = self.tenants();
         let active =
@@ -62,8 +62,8 @@ impl UploadState {
         self.tenants().get(tenant).map(|own| own.providers.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// All providers: the first one of each tenant, then the second one of each, so that nobody waits for all of
-    /// somebody else's.
+    /// Returns all providers: the first one of each tenant, then the second one of each, so that no tenant
+    /// waits for all providers of another.
     fn in_turn(&self) -> Vec<(TenantId, String)> {
         let tenants = self.tenants();
         let mut all = BTreeMap::new();
@@ -75,15 +75,15 @@ impl UploadState {
         all.into_iter().map(|((_, tenant), name)| (tenant, name)).collect()
     }
 
-    /// Begins to load a tenant's active version, if it is not loaded. None: there is nothing to wait for. `Err`: it could
-    /// not be loaded just now.
+    /// Begins to load a tenant's active version, if it is not loaded. Returns None if there is nothing to
+    /// wait for. `Err`: it could not be loaded a moment ago.
     fn begin_loading(self: &Arc<Self>, tenant: &TenantId, name: &str) -> Result<Option<Loading>, Error> {
         let mut tenants = self.tenants();
         let versions = tenants.get_mut(tenant).and_then(|own| own.providers.get_mut(name));
         let Some(version) = versions.and_then(|versions| versions.active_mut()) else { return Ok(None) };
         match &version.code {
             Code::Loaded(_) | Code::Unusable(_) => return Ok(None),
-            // Its task is lost when the channel is closed.
+            // A closed channel means that the task that loads it was lost.
             Code::Loading(loading) if loading.has_changed().is_ok() => return Ok(Some(loading.clone())),
             Code::Failed(error, until) if Instant::now() < *until => return Err(error.clone()),
             Code::Loading(_) | Code::Failed(..) | Code::Absent => {}
@@ -94,14 +94,14 @@ impl UploadState {
         tokio::spawn(async move {
             let loaded = shared.load(&stored).await;
             let result = loaded.as_ref().map(drop).map_err(Clone::clone);
-            // First it is in its place, then those who wait go on.
+            // The provider is in its place before the waiting tasks go on.
             shared.land(&stored, loaded);
             let _ = landed.send(Some(result));
         });
         Ok(Some(loading))
     }
 
-    /// Puts a version that was loaded in its place, unless another one is active by now.
+    /// Puts a loaded version in its place, unless another version has become active.
     fn land(&self, stored: &Stored, loaded: Result<Arc<Provider>, Error>) {
         let Stored { tenant, name, digest, .. } = stored;
         let mut tenants = self.tenants();
@@ -114,14 +114,14 @@ impl UploadState {
         version.code = match loaded {
             Ok(provider) => Code::Loaded(provider),
             Err(error) => {
-                tracing::error!(%tenant, name, digest, %error, "an uploaded provider can not be loaded");
+                tracing::error!(%tenant, name, digest, %error, "an uploaded provider cannot be loaded");
                 Code::of_failure(error, Instant::now() + PAUSE)
             }
         };
         self.publish(tenant, own);
     }
 
-    /// Loads a version that passed all steps once. What the operator allows may have changed since.
+    /// Loads a version that passed all steps before. The operator's policy may have changed since.
     pub async fn load(self: &Arc<Self>, stored: &Stored) -> Result<Arc<Provider>, Error> {
         self.may_shadow(&stored.name)?;
         let account = self.accounts.of(&stored.tenant);

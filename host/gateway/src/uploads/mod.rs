@@ -32,17 +32,17 @@ pub use upload::{Upload, for_everybody};
 use versions::{Code, Version, Versions};
 pub use view::{ProviderEntry, ProviderLog, ProviderView, VersionLog};
 
-/// Components on their way in at the same time, of different tenants.
+/// Uploads in progress at the same time, of different tenants.
 const PLACES: usize = 8;
-/// How long an upload waits for one.
+/// How long an upload waits for a permit.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// What is uploaded, and what may be. Cheap to clone.
+/// The uploaded providers of all tenants. Cheap to clone.
 #[derive(Clone)]
 pub struct Uploads(Arc<UploadState>);
 
 impl Uploads {
-    /// `jobs`: components that may be compiled at a time.
+    /// Creates the uploads of a server. `jobs`: components that may be compiled at a time.
     pub fn new(
         catalogue: ProviderCatalogue,
         loader: ProviderLoader,
@@ -73,7 +73,7 @@ impl Uploads {
         uploads
     }
 
-    /// Has the version before a quarantined one come back.
+    /// Registers the fallback: when a version is quarantined, the version before it becomes active again.
     fn watch(&self, sandbox: &Sandbox) {
         let shared = Arc::downgrade(&self.0);
         sandbox.on_quarantine(move |tenant, name, digest| {
@@ -87,18 +87,18 @@ impl Uploads {
         &self.0.catalogue
     }
 
-    /// The providers that all tenants share, with the names of their endpoints.
+    /// Returns the providers that all tenants share, with the names of their endpoints.
     pub fn shared_endpoints(&self) -> Vec<(String, Vec<String>)> {
         self.0.catalogue.shared_endpoints()
     }
 
-    /// Most bytes of a component.
+    /// Returns the largest size of a component, in bytes.
     pub fn largest_component(&self) -> usize {
         self.0.loader.largest_component()
     }
 
-    /// Finds what was kept by an earlier run, and has it loaded in the background. What can't be loaded is unusable, and
-    /// the rest goes on. Needs a Tokio runtime.
+    /// Finds the components of an earlier run, and has them loaded in the background. One that cannot be
+    /// loaded is unusable, and the others are loaded. Needs a Tokio runtime.
     pub fn restore(&self) {
         let mut tenants: HashMap<TenantId, TenantUploads> = HashMap::new();
         for stored in self.0.registry.versions() {
@@ -110,13 +110,14 @@ impl Uploads {
         self.0.load_in_background();
     }
 
-    /// Whether a provider of this name may be uploaded now, to be asked before the component is read.
+    /// Returns an error if a provider of this name may not be uploaded now; called before the component is
+    /// read.
     pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         self.0.may_upload(tenant, name)
     }
 
-    /// Takes a place for an upload whose component has been read: a place is held for as long as the server
-    /// needs, not for as long as a caller likes to write.
+    /// Acquires a permit for an upload whose component has been read, so that a slow caller does not hold
+    /// one.
     pub async fn begin(&self, tenant: &TenantId, name: &str) -> Result<Upload, Error> {
         self.0.may_upload(tenant, name)?;
         let change = self.change(tenant)?;
@@ -130,7 +131,7 @@ impl Uploads {
         }
     }
 
-    /// Makes a version that is kept the active one, and ends its quarantine.
+    /// Makes a stored version the active one, and ends its quarantine.
     pub async fn activate(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<ProviderView, Error> {
         let change = self.change(tenant)?;
         let kept = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)?.get(digest).cloned());
@@ -174,7 +175,7 @@ impl Uploads {
         self.0.loading()
     }
 
-    /// Forgets all versions of a provider of the tenant's own. Its applications stay, but can't be sent for.
+    /// Removes all versions of a tenant's own provider. Its applications stay, but cannot be sent for.
     pub async fn remove(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         let change = self.change(tenant)?;
         let versions = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name).cloned());
@@ -199,7 +200,7 @@ impl Uploads {
         .await
     }
 
-    /// What a tenant's applications may be registered for, by name.
+    /// Returns the providers that a tenant can register applications for, by name.
     pub fn list(&self, tenant: &TenantId) -> Vec<ProviderEntry> {
         let tenants = self.0.tenants();
         let own = tenants.get(tenant).map(|own| &own.providers);
@@ -221,7 +222,7 @@ impl Uploads {
         shared.map(|provider| ProviderView::shared(provider, tenant)).ok_or_else(|| not_found(name))
     }
 
-    /// What the tenant's instances of a provider printed, and where they trapped.
+    /// Returns what the tenant's instances of a provider printed, and where they trapped.
     pub fn log(&self, tenant: &TenantId, name: &str) -> Result<ProviderLog, Error> {
         let tenants = self.0.tenants();
         let own = tenants.get(tenant);
@@ -245,7 +246,7 @@ impl Uploads {
         Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
     }
 
-    /// How many providers a tenant uploaded, and the bytes of all their versions.
+    /// Returns how many providers a tenant uploaded, and the bytes of all their versions.
     pub(super) fn held_by(&self, tenant: &TenantId) -> (u64, u64) {
         let tenants = self.0.tenants();
         let Some(own) = tenants.get(tenant) else { return (0, 0) };
@@ -258,7 +259,7 @@ impl Uploads {
         if busy.insert(tenant.clone()) {
             return Ok(Change { shared: self.0.clone(), tenant: tenant.clone() });
         }
-        let message = "another change of your providers is under way";
+        let message = "another change of your providers is in progress";
         Err(Error::new(Kind::Conflict, "change_under_way", message))
     }
 }

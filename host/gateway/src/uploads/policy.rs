@@ -14,23 +14,23 @@ use pushlet_model::error::{Error, Kind};
 use pushlet_sandbox::CompileLimits;
 use pushlet_settings::ProvidersConfig;
 
-/// More are no trial but a burden.
+/// Examples that are tried at most; the upload waits for them.
 const MOST_EXAMPLES: usize = 32;
 const ANY: &str = "https://*";
 
 /// What the operator allows.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// May a tenant's provider have the name of one that everybody has?
+    /// A tenant's provider may have the name of a shared one.
     pub allow_shadowing: bool,
-    /// Host names, `*.example.com` for all below one, `*` for all.
+    /// Host names; `*.example.com` for all hosts below one, `*` for all hosts.
     pub allowed_hosts: Vec<String>,
-    /// Versions kept of a provider.
+    /// Most versions kept of a provider.
     pub versions: usize,
 }
 
 impl Policy {
-    /// What the configuration says.
+    /// Returns the configured policy.
     pub fn of(providers: &ProvidersConfig) -> Self {
         Self {
             allow_shadowing: providers.allow_shadowing,
@@ -39,7 +39,7 @@ impl Policy {
         }
     }
 
-    /// Is a manifest, which is sound, one that is allowed under this name?
+    /// Returns an error if a valid manifest is not allowed under this name.
     pub(super) fn check(&self, name: &str, manifest: &ProviderManifest) -> Result<(), Error> {
         self.fault(name, manifest).map_or(Ok(()), |fault| {
             Err(Error::new(Kind::Invalid, "invalid_manifest", format!("the component's manifest: {fault}")))
@@ -62,7 +62,7 @@ impl Policy {
         })
     }
 
-    /// An access token comes from a server too.
+    /// Returns why a token endpoint is not allowed: an access token is fetched from a server too.
     fn authentication(&self, authentication: &Authentication) -> Option<String> {
         let Authentication::ExchangedToken((exchange, _)) = authentication else { return None };
         if let Grant::ClientCredentials(_) | Grant::JwtBearer(_) = &exchange.grant
@@ -118,7 +118,7 @@ pub struct SecretHost {
 /// Why an upload was not taken.
 #[derive(Debug)]
 pub enum UploadRefusal {
-    /// Secrets would go to these too, and nobody confirmed that.
+    /// Secrets would be sent to these hosts too, and the caller did not confirm them.
     HostsChanged(Vec<SecretHost>),
     Other(Error),
 }
@@ -129,7 +129,7 @@ impl<E: Into<Error>> From<E> for UploadRefusal {
     }
 }
 
-/// Every way that a secret of the provider's applications may take, in order.
+/// Returns every host that gets a secret of the provider's applications.
 pub(super) fn secret_hosts(manifest: &ProviderManifest) -> BTreeSet<SecretHost> {
     if manifest.credentials.is_empty() {
         return BTreeSet::new();
@@ -158,7 +158,8 @@ pub(super) fn secret_hosts(manifest: &ProviderManifest) -> BTreeSet<SecretHost> 
     endpoints.chain(tokens).collect()
 }
 
-/// Those of a new version that the one before did not have and nobody confirmed. `confirmed`: as [`SecretHost::host`].
+/// Returns the hosts of a new version that the version before did not have and the caller did not confirm.
+/// `confirmed`: as [`SecretHost::host`].
 pub(super) fn unconfirmed(
     before: &BTreeSet<SecretHost>,
     now: &BTreeSet<SecretHost>,
@@ -167,7 +168,8 @@ pub(super) fn unconfirmed(
     now.difference(before).filter(|added| !confirmed.contains(&added.host)).cloned().collect()
 }
 
-/// Of a URL that was checked when the manifest was; one that cannot be read is shown as it is.
+/// Returns the origin of a URL that was checked with the manifest; one that cannot be parsed is shown as it
+/// is.
 fn origin_of(url: &str) -> String {
     Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.origin().ascii_serialization())
 }

@@ -1,4 +1,4 @@
-//! What all uploads share: which versions there are, and the one way to change that.
+//! The state of all uploads: which versions exist, and the one way to change that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ pub(super) struct UploadState {
     pub places: Arc<Semaphore>,
     pub jobs: CompileJobs,
     pub accounts: Arc<Accounts>,
-    /// Tenants that are changing something.
+    /// Tenants with a change in progress.
     pub busy: Mutex<HashSet<TenantId>>,
     pub tenants: Mutex<HashMap<TenantId, TenantUploads>>,
 }
@@ -38,14 +38,14 @@ pub(super) struct TenantUploads {
     pub refused: Option<RefusedUpload>,
 }
 
-/// A tenant changes one thing at a time.
+/// A change in progress: a tenant makes one at a time.
 pub(in super::super) struct Change {
     pub(super) shared: Arc<UploadState>,
     pub(super) tenant: TenantId,
 }
 
 impl Change {
-    /// Drops all providers of a tenant that is no more.
+    /// Drops all providers of a tenant that has been removed.
     pub fn forget(&self) {
         self.shared.tenants().remove(&self.tenant);
         self.shared.catalogue.set_own(&self.tenant, &[]);
@@ -59,7 +59,7 @@ impl Drop for Change {
 }
 
 impl UploadState {
-    /// May the tenant have a provider of this name?
+    /// Returns an error if the tenant may not have a provider of this name.
     pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         self.may_shadow(name)?;
         let Some(most) = self.owners.limits(tenant)?.components else { return Ok(()) };
@@ -75,7 +75,7 @@ impl UploadState {
         Err(self.owners.over_limit(tenant, "components", &message))
     }
 
-    /// Is there room for a version of this size?
+    /// Returns an error if there is no room for a version of this size.
     pub fn has_room(&self, tenant: &TenantId, name: &str, digest: &str, size: usize) -> Result<(), Error> {
         let Some(most) = self.owners.limits(tenant)?.component_bytes else { return Ok(()) };
         let others: u64 = {
@@ -93,17 +93,19 @@ impl UploadState {
         Err(self.owners.over_limit(tenant, "component_bytes", &message))
     }
 
-    /// The hosts that get secrets of the tenant's applications of this provider now; None: there is none yet.
+    /// Returns the hosts that get secrets of the tenant's applications of this provider now, or None if there
+    /// is no such provider.
     fn secret_hosts(&self, tenant: &TenantId, name: &str) -> Option<BTreeSet<SecretHost>> {
         if let Some(versions) = self.tenants().get(tenant).and_then(|own| own.providers.get(name)) {
-            // Of one that cannot be loaded nothing is known: all hosts of the next one are new.
+            // Nothing is known about a version that cannot be loaded: all hosts of the next version are new.
             let loaded = versions.active().and_then(Version::provider);
             return Some(loaded.map(|provider| secret_hosts(provider.manifest())).unwrap_or_default());
         }
         self.catalogue.shared().get(name).map(|provider| secret_hosts(provider.manifest()))
     }
 
-    /// Does a new version send secrets only where the one before did, or where the tenant confirmed it?
+    /// Returns an error if a new version sends secrets to hosts that the version before did not use and the
+    /// tenant did not confirm.
     pub fn check_hosts(
         &self,
         tenant: &TenantId,
@@ -121,7 +123,7 @@ impl UploadState {
         if shadows && !self.policy.allow_shadowing { Err(name_taken(name)) } else { Ok(()) }
     }
 
-    /// Keeps a component that passed all steps, and makes it the active version.
+    /// Stores a component that passed all steps, and makes it the active version.
     pub fn keep(
         &self,
         tenant: &TenantId,
@@ -129,7 +131,7 @@ impl UploadState {
         provider: Arc<Provider>,
         component: &[u8],
     ) -> Result<ProviderView, Error> {
-        // It may have been removed meanwhile.
+        // The tenant may have been removed meanwhile.
         self.owners.get(tenant)?;
         let known = self
             .tenants()
@@ -156,7 +158,7 @@ impl UploadState {
         versions.map_or(now, |versions| versions.next(now))
     }
 
-    /// The one place where a version becomes active.
+    /// Makes a version active. Nothing else does.
     pub fn swap_in(&self, version: Version) -> ProviderView {
         let Stored { tenant, name, .. } = version.stored.clone();
         let mut tenants = self.tenants();
@@ -166,6 +168,7 @@ impl UploadState {
         let excess = versions.excess(self.policy.versions);
         let view = ProviderView::own(&name, versions, &tenant);
         self.publish(&tenant, own);
+        // Removing files takes time, and sends that load a provider wait for this lock.
         drop(tenants);
         for old in excess {
             if let Err(error) = self.registry.remove_component(&tenant, &name, &old.stored.digest) {
@@ -182,7 +185,7 @@ impl UploadState {
         self.catalogue.set_own(tenant, &own);
     }
 
-    /// Called when a component is quarantined.
+    /// Activates the version before one that was quarantined.
     pub fn fall_back(&self, tenant: &TenantId, name: &str, digest: &str) {
         let version = {
             let tenants = self.tenants();
@@ -226,7 +229,7 @@ pub(super) fn not_found(name: &str) -> Error {
     Error::new(Kind::NotFound, "provider_not_found", format!("there is no provider {name}"))
 }
 
-/// Runs what takes its time where it may.
+/// Runs work that takes long on a thread for blocking work.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

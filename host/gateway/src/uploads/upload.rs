@@ -22,18 +22,18 @@ use pushlet_sandbox::{
     ProviderLoader, digest,
 };
 
-/// Answers that every service gives some day: status and body.
+/// Answers that every service gives at some time: status and body.
 const ANSWERS: [(u16, &[u8]); 4] =
     [(200, b"{}"), (200, b"\xff\0 no text"), (400, b"{\"error\":\"invalid\"}"), (503, b"")];
 
-/// The right to upload one component, held until it is dropped.
+/// The permit to upload one component.
 pub struct Upload {
     change: Change,
     name: String,
     _place: OwnedSemaphorePermit,
 }
 
-/// Takes a component of the operator's through the same steps, and adds it for everybody.
+/// Takes a component of the operator through the same steps, and adds it for all tenants.
 pub fn for_everybody(
     catalogue: ProviderCatalogue,
     loader: &ProviderLoader,
@@ -55,8 +55,8 @@ impl Upload {
         Self { change, name: name.to_owned(), _place: place }
     }
 
-    /// Takes the component through all steps. `confirmed`: hosts that may get secrets though the version before did
-    /// not send any there. `Err`: nothing has changed.
+    /// Takes the component through all steps. `confirmed`: hosts that may get secrets although the version
+    /// before did not send any there. `Err`: nothing has changed.
     pub async fn finish(
         self,
         component: Vec<u8>,
@@ -64,13 +64,14 @@ impl Upload {
     ) -> Result<ProviderView, UploadRefusal> {
         let (shared, tenant, name) = (self.change.shared.clone(), self.change.tenant.clone(), &self.name);
         let component: Arc<[u8]> = component.into();
+        // Hashing megabytes would block an async thread.
         let hashed = component.clone();
         let digest = shared.accounts.in_background(move || digest(&hashed)).await?;
         shared.has_room(&tenant, name, &digest, component.len())?;
         let log = Arc::<GuestLog>::default();
         let loaded = self.load(&component, &log).await;
         if let Ok(provider) = &loaded {
-            // What the version before says of hosts is known when it is loaded.
+            // The hosts of the version before are known only when it is loaded.
             shared.ready(&tenant, name).await?;
             shared.check_hosts(&tenant, name, provider, confirmed)?;
         }
@@ -87,7 +88,7 @@ impl Upload {
         let provider = loaded?;
         let name = self.name.clone();
         blocking(move || {
-            // Both are held until the change is made.
+            // The change and the permit are held until the version is active.
             let _upload = self;
             shared.keep(&tenant, &name, provider, &component)
         })
@@ -141,7 +142,7 @@ async fn dry_run(provider: &Arc<Provider>, tenant: &TenantId) -> Result<(), Erro
     Ok(())
 }
 
-/// The same on this thread, when there is nobody yet to take turns with.
+/// Does the same on this thread: at the start of the server nothing else waits for a turn.
 fn dry_run_here(provider: &Arc<Provider>, tenant: &TenantId) -> Result<(), Error> {
     let instances = provider.instances(tenant);
     trials(provider).try_for_each(|(number, trial)| verdict(number, trial?.run(&instances)))
@@ -167,7 +168,7 @@ fn failed_example(number: usize, why: &str) -> Error {
     Error::new(Kind::Invalid, "dry_run_failed", format!("examples[{number}] of the manifest: {why}"))
 }
 
-/// One example as the codec sees it.
+/// One example as the provider's functions get it.
 struct Trial {
     context: Context,
     application: Application,
@@ -195,7 +196,8 @@ impl Trial {
         })
     }
 
-    /// What is wrong with it or with the component; None: nothing. `Err`: it could not be tried.
+    /// Returns what is wrong with the example or the component, or None. `Err`: the example could not be
+    /// tried.
     fn run(&self, instances: &Instances) -> Result<Option<String>, ProviderError> {
         let checked = instances.check_application(&self.context, &self.application);
         match named_failure("check-application", instances, checked)? {
@@ -229,7 +231,7 @@ impl Trial {
     }
 }
 
-/// With a failure of the component told as that of this call, after what it printed last.
+/// Turns a failure of the component into one that names the call, with what the component printed last.
 fn named_failure<T>(
     call: &str,
     instances: &Instances,
@@ -246,7 +248,7 @@ fn named_failure<T>(
     }
 }
 
-/// An example's target is a text; it is of the first kind that the provider ensure_supports.
+/// Returns an example's target: it is a text, and of the first kind that the provider supports.
 fn example_target(manifest: &ProviderManifest, text: &str) -> Target {
     let text = text.to_owned();
     match manifest.targets.first() {

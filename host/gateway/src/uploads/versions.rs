@@ -1,4 +1,5 @@
-//! The versions of one tenant's provider: which is active, which comes back when it fails, which go.
+//! The versions of one tenant's provider: which is active, which replaces it when it fails, and which are
+//! dropped.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,31 +10,31 @@ use pushlet_model::error::{Error, Kind};
 use pushlet_registry::ComponentVersion as Stored;
 use pushlet_sandbox::{GuestLog, Provider};
 
-/// One version.
+/// One version of a provider.
 #[derive(Clone)]
 pub(super) struct Version {
     pub stored: Stored,
     pub code: Code,
-    /// What it printed while it was loaded.
+    /// What the version printed while it was loaded.
     log: Option<Arc<GuestLog>>,
-    /// Another version took its place because it was quarantined; until then it is not tried again.
+    /// Another version replaced it because it was quarantined; it is not tried again before this time.
     quarantined_until: Option<Instant>,
 }
 
-/// What is in memory of a version. Only the active one is loaded: code takes memory.
+/// What of a version is in memory. Only the active version is loaded, since code takes memory.
 #[derive(Clone)]
 pub(super) enum Code {
-    /// Nothing. It is loaded when it is needed.
+    /// Nothing; it is loaded when it is needed.
     Absent,
     Loading(Loading),
     Loaded(Arc<Provider>),
-    /// Nothing, because it could not be loaded just now. When it is tried again.
+    /// Nothing: it could not be loaded, and is tried again at this time.
     Failed(Error, Instant),
-    /// Nothing, and it cannot be loaded: why.
+    /// Nothing, and it cannot be loaded, for this reason.
     Unusable(String),
 }
 
-/// Ends with the result of loading.
+/// Receives the result of loading.
 pub(super) type Loading = watch::Receiver<Option<Result<(), Error>>>;
 
 /// All versions, in the order of their last activation; the last one is active.
@@ -41,7 +42,7 @@ pub(super) type Loading = watch::Receiver<Option<Result<(), Error>>>;
 pub(super) struct Versions(Vec<Version>);
 
 impl Code {
-    /// `until`: when it may be tried again, if that makes sense.
+    /// Returns the state after a failure to load. `until`: when to try again, if that makes sense.
     pub fn of_failure(error: Error, until: Instant) -> Self {
         match error.kind {
             Kind::Throttled | Kind::Overloaded | Kind::Internal => Self::Failed(error, until),
@@ -62,13 +63,13 @@ impl Version {
         }
     }
 
-    /// What it printed; None: it was not loaded in this process.
+    /// Returns what the version printed, or None if it was not loaded in this process.
     pub fn log(&self) -> Option<Arc<GuestLog>> {
         let loaded = self.provider().map(|provider| provider.instances(&self.stored.tenant).log().clone());
         loaded.or_else(|| self.log.clone())
     }
 
-    /// How long it is still quarantined, if it is.
+    /// Returns how long the version is still quarantined, if it is.
     pub fn quarantined(&self) -> Option<Duration> {
         match self.provider() {
             Some(provider) => provider.instances(&self.stored.tenant).quarantined(),
@@ -76,7 +77,7 @@ impl Version {
         }
     }
 
-    /// Forgets its code; calls in flight finish.
+    /// Drops the code; calls in flight finish.
     fn unload(&mut self) {
         self.log = self.log();
         self.quarantined_until = self.quarantined().map(|wait| Instant::now() + wait);
@@ -99,37 +100,37 @@ impl Versions {
         self.0.iter().find(|version| version.stored.digest == digest)
     }
 
-    /// The active one first.
+    /// Returns the versions, the active one first.
     pub fn latest_first(&self) -> impl Iterator<Item = &Version> {
         self.0.iter().rev()
     }
 
-    /// Adds one that was kept from an earlier run.
+    /// Adds a version of an earlier run.
     pub fn restore(&mut self, stored: Stored) {
         self.0.push(Version::new(stored, Code::Absent));
         self.0.sort_by_key(|version| version.stored.activated);
     }
 
-    /// The time of the next activation: now, but after the last one, whatever the clock says.
+    /// Returns the time of the next activation: now, but after the last activation, whatever the clock says.
     pub fn next(&self, now: SystemTime) -> SystemTime {
         let last = self.active().map(|version| version.stored.activated);
         last.map_or(now, |last| now.max(last + Duration::from_millis(1)))
     }
 
-    /// Adds a version, or has an old one again; it is active from now on, and the others are not loaded any more.
+    /// Adds a version, or an old one again; it is active from now on, and the others are unloaded.
     pub fn activate(&mut self, version: Version) {
         self.0.retain(|other| other.stored.digest != version.stored.digest);
         self.0.iter_mut().for_each(Version::unload);
         self.0.push(version);
     }
 
-    /// Those beyond the `most` that may be kept; they are out of the list now.
+    /// Removes and returns the oldest versions beyond the `most` that may be kept.
     pub fn excess(&mut self, most: usize) -> Vec<Version> {
         self.0.drain(..self.0.len().saturating_sub(most)).collect()
     }
 
-    /// What takes the place of the active version when that is quarantined: the one before it that can be loaded, as
-    /// far as is known, and is not quarantined itself.
+    /// Returns the version that replaces the active one when that is quarantined: the latest one before it
+    /// that is not known to be unusable, and is not quarantined itself.
     pub fn fallback(&self) -> Option<Version> {
         let healthy = |version: &&Version| {
             version.quarantined().is_none() && !matches!(version.code, Code::Unusable(_))

@@ -1,4 +1,4 @@
-//! What a tenant is told about a provider.
+//! What a tenant sees of its providers.
 
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
@@ -136,7 +136,7 @@ pub struct ProviderLog {
 }
 
 impl ProviderView {
-    /// Of a provider that everybody has.
+    /// Returns the view of a provider that all tenants share.
     pub(super) fn shared(provider: &Provider, tenant: &TenantId) -> Self {
         let origin = if provider.trust() == ComponentTrust::BuiltIn { "built-in" } else { "operator" };
         let instances = provider.instances(tenant);
@@ -153,7 +153,7 @@ impl ProviderView {
         }
     }
 
-    /// Of a tenant's own.
+    /// Returns the view of a tenant's own provider.
     pub(super) fn own(name: &str, versions: &Versions, tenant: &TenantId) -> Self {
         let active = versions.active();
         let provider = active.and_then(Version::provider);

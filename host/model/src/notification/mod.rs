@@ -1,9 +1,9 @@
 //! The JSON form of a notification, as callers write it, turned into the contract's [`Notification`].
 //!
 //! Common fields: `title`, `subtitle`, `body` (classic: `alert`), `image`, `badge`, `sound`, `category`,
-//! `thread`, `collapse_key`, `ttl` (seconds), `priority` (`high`, `normal`, `low`), `data`, `identifier`,
-//! and `title_loc_key` with `title_loc_args` (likewise `subtitle_…`, `body_…`). Beside them the options of
-//! the provider's manifest, and a raw payload in the service's own terms under the provider's name.
+//! `thread`, `collapse_key`, `ttl` (seconds), `priority` (`high`, `normal`, `low`), `data`, `identifier`, and
+//! `title_loc_key` with `title_loc_args` (likewise `subtitle_…`, `body_…`). There are also the options of the
+//! provider's manifest, and a raw payload in the service's own terms under the provider's name.
 
 mod value;
 
@@ -16,10 +16,10 @@ use crate::contract::{Alert, Localized, Notification};
 use crate::error::Error;
 use crate::text::{did_you_mean, nearest};
 
-/// Bytes of one setting of an application.
+/// Longest setting of an application, in bytes.
 const LONGEST_SETTING: usize = 1024;
 
-/// Fields that every provider understands in its way.
+/// Fields that every provider accepts.
 pub const COMMON: [&str; 20] = [
     "title",
     "subtitle",
@@ -43,8 +43,9 @@ pub const COMMON: [&str; 20] = [
     "body_loc_args",
 ];
 
-/// From a classic route: `fields` of a form, whose values are texts, and those of a JSON body, which are `typed`.
-/// An unknown name is an error, unless another provider knows it as its raw payload.
+/// Parses the notification of a classic route: `fields` of a form, whose values are texts, and those of a
+/// JSON body, which are `typed`. An unknown name is an error, unless it is the name of another provider,
+/// whose raw payload is ignored.
 pub fn from_form(
     fields: BTreeMap<String, Vec<u8>>,
     typed: Map<String, Value>,
@@ -55,7 +56,7 @@ pub fn from_form(
     let typed = typed.into_iter().map(|(name, value)| (name, value::FormValue::Json(value)));
     let mut map = Map::new();
     for (name, given) in fields.chain(typed) {
-        // The name that GCM gave it.
+        // GCM's name for the same field.
         let known = if name == "time_to_live" { "ttl" } else { &name };
         match kind_of(known, manifest) {
             Some(kind) => {
@@ -73,7 +74,7 @@ pub fn from_form(
     build(map, manifest)
 }
 
-/// Of a field with two names, one value would be lost.
+/// Returns an error if a field was given under two names with different values: one of them would be lost.
 fn one_of_two_names(name: &str, before: Option<&Value>, value: &Value, other: &str) -> Result<(), Error> {
     match before {
         Some(before) if before != value => {
@@ -84,7 +85,8 @@ fn one_of_two_names(name: &str, before: Option<&Value>, value: &Value, other: &s
     }
 }
 
-/// From JSON: typed values. An unknown name is an error, unless another provider knows it as its raw payload.
+/// Parses the notification of a `/v1` route: JSON values. An unknown name is an error, unless it is the name
+/// of another provider, whose raw payload is ignored.
 pub fn from_json(
     fields: Map<String, Value>,
     manifest: &ProviderManifest,
@@ -101,7 +103,7 @@ pub fn from_json(
     build(map, manifest)
 }
 
-/// The manifest's settings that a registration's fields give, as text. Other fields are passed over.
+/// Returns the manifest's settings among a registration's fields, as text. Other fields are ignored.
 pub fn settings(
     mut fields: BTreeMap<String, Vec<u8>>,
     manifest: &ProviderManifest,
@@ -133,10 +135,12 @@ fn kind_of(name: &str, manifest: &ProviderManifest) -> Option<ValueKind> {
 fn build(map: Map<String, Value>, manifest: &ProviderManifest) -> Result<Notification, Error> {
     let mut builder = NotificationBuilder::default();
     for (name, value) in map {
+        // In a line of a stream, null removes a field of the shared notification.
         if value.is_null() {
             continue;
         }
         let option = manifest.options.iter().find(|option| option.name == name);
+        // A provider with an option of that name reads the object itself, as APNs does.
         if name == "alert" && value.is_object() {
             match option {
                 Some(_) => builder.option(name, &value),
@@ -155,7 +159,7 @@ fn build(map: Map<String, Value>, manifest: &ProviderManifest) -> Result<Notific
     Ok(builder.finish())
 }
 
-/// Collects the fields; the texts to look up need a key before their arguments count.
+/// Collects the fields. The arguments of a localized text count only with its key.
 #[derive(Default)]
 struct NotificationBuilder {
     notification: Notification,
@@ -194,7 +198,7 @@ impl NotificationBuilder {
         Ok(())
     }
 
-    /// `alert` as an object, for a provider that has no option of that name.
+    /// Reads `alert` as an object, for a provider that has no option of that name.
     fn alert_object(&mut self, value: Value) -> Result<(), Error> {
         let Value::Object(parts) = value else { return Ok(()) };
         for (name, value) in parts {
@@ -226,7 +230,7 @@ impl NotificationBuilder {
     }
 }
 
-/// What other push servers and libraries call the common fields.
+/// Names of the common fields in other push servers and libraries.
 const SYNONYMS: [(&str, &str); 9] = [
     ("message", "alert"),
     ("msg", "alert"),
@@ -239,7 +243,7 @@ const SYNONYMS: [(&str, &str); 9] = [
     ("time_to_live", "ttl"),
 ];
 
-/// Names the nearest field that there is.
+/// Returns the error for an unknown field, with the nearest known name.
 fn unknown(name: &str, manifest: &ProviderManifest) -> Error {
     let options = manifest.options.iter().map(|option| option.name.as_str());
     let known = COMMON.into_iter().chain(options).chain([manifest.name.as_str()]);

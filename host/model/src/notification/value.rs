@@ -7,7 +7,7 @@ use crate::contract::manifest::{Field, ValueKind};
 use crate::contract::{CriticalSound, Priority, Sound};
 use crate::error::Error;
 
-/// The kind of a common field; None: it is not one.
+/// Returns the kind of a common field, or None if it is not one.
 pub(super) fn common_kind(name: &str) -> Option<ValueKind> {
     Some(match name {
         "title" | "subtitle" | "body" | "image" | "category" | "thread" | "collapse_key" | "identifier" => {
@@ -15,7 +15,7 @@ pub(super) fn common_kind(name: &str) -> Option<ValueKind> {
         }
         "title_loc_key" | "subtitle_loc_key" | "body_loc_key" | "priority" => ValueKind::Text,
         "badge" | "ttl" => ValueKind::Integer,
-        // A text, or an object with more to say.
+        // A text, or an object with more fields.
         "alert" | "sound" => ValueKind::Text,
         "data" | "title_loc_args" | "subtitle_loc_args" | "body_loc_args" => ValueKind::Json,
         _ => return None,
@@ -41,7 +41,7 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Error> {
     Err(wrong(&field.name, &format!("one of {}", field.choices.join(", "))))
 }
 
-/// A field of a classic route.
+/// A field's value in a classic request.
 pub(super) enum FormValue {
     /// From a form.
     Text(Vec<u8>),
@@ -49,14 +49,15 @@ pub(super) enum FormValue {
     Json(Value),
 }
 
-/// The value that a field of this kind has.
+/// Returns the value of a field of this kind.
 pub(super) fn typed(name: &str, given: FormValue, kind: ValueKind) -> Result<Value, Error> {
     let bytes = match given {
         FormValue::Text(bytes) => bytes,
-        // A form's data is JSON in a text, and since 2012 callers write it so.
+        // In a form, data is JSON in a text, and callers have written it so since 2012.
         FormValue::Json(Value::String(text)) if kind != ValueKind::Json || name == "data" => {
             text.into_bytes()
         }
+        // JSON bodies of classic routes may write a number where a form has its text.
         FormValue::Json(value @ (Value::Number(_) | Value::Bool(_))) if kind != ValueKind::Json => {
             value.to_string().into_bytes()
         }
@@ -117,12 +118,13 @@ pub(super) fn whole(name: &str, value: &Value) -> Result<u32, Error> {
     whole.ok_or_else(|| wrong(name, "an integer from 0 to 4294967295"))
 }
 
-/// `default`, a file name, or `{"name", "volume", "critical": 1}`. Without `critical` the volume has no meaning.
+/// Reads `default`, a file name, or `{"name", "volume", "critical": 1}`. Without `critical` the volume has no
+/// meaning.
 pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
     let wrong = || wrong(name, "a text, or an object with name, volume and critical");
     match value {
         Value::String(text) if text == "default" => Ok(Sound::Default),
-        // No file is called so: an alarm that nobody can mute would become a sound that is not there.
+        // No sound file has such a name: a critical alert would become a sound that does not exist.
         Value::String(text) if text.trim_start().starts_with('{') => Err(self::wrong(
             name,
             "the name of a sound where it is a text; a critical sound is an object in a JSON body, or stands in \
@@ -152,7 +154,7 @@ pub(super) fn sound(name: &str, value: Value) -> Result<Sound, Error> {
     }
 }
 
-/// Apple writes a number, and callers a boolean. None: it is neither.
+/// Reads the number that Apple writes, or a boolean. Returns None if it is neither.
 fn critical(value: Option<&Value>) -> Option<bool> {
     match value {
         None | Some(Value::Null) => Some(false),
@@ -166,7 +168,7 @@ fn critical(value: Option<&Value>) -> Option<bool> {
     }
 }
 
-/// By name, or by the number that Apple gives it.
+/// Reads a priority by its name, or by the number that Apple gives it.
 pub(super) fn priority(name: &str, value: &Value) -> Result<Priority, Error> {
     let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match plain.as_str() {
@@ -177,7 +179,7 @@ pub(super) fn priority(name: &str, value: &Value) -> Result<Priority, Error> {
     }
 }
 
-/// The caller's id of the message, a text or a number.
+/// Reads the caller's id of the message, a text or a number.
 pub(super) fn identifier(name: &str, value: Value) -> Result<String, Error> {
     match value {
         Value::Number(number) => Ok(number.to_string()),
@@ -189,7 +191,7 @@ pub(super) fn data(value: &Value) -> Result<String, Error> {
     if value.is_object() { Ok(value.to_string()) } else { Err(not_data("expected an object")) }
 }
 
-/// The classic error, with the parser's own words.
+/// Returns the original's error, with the parser's own words.
 pub(super) fn not_data(why: impl std::fmt::Display) -> Error {
     Error::field("invalid_data_json", "data", format!("data could not be converted to json: {why}"))
 }

@@ -8,15 +8,15 @@
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The least that accounts get where nothing is configured.
+/// The least memory of all accounts where nothing is configured.
 const LEAST: u64 = 256 << 20;
 
 /// What memory is reserved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryUse {
-    /// Bodies of requests, from the first byte that is read until the answer is made.
+    /// Bodies of requests, from the first byte that is read until the answer is ready.
     RequestBodies,
-    /// What bodies became when they were parsed.
+    /// Parsed bodies.
     ParsedInput,
     /// Answers of push services.
     Answers,
@@ -54,7 +54,7 @@ impl MemoryUse {
     }
 }
 
-/// What all tenants have reserved.
+/// The memory that all tenants have reserved.
 pub(super) struct ProcessMemory {
     used: AtomicUsize,
     limit: usize,
@@ -73,9 +73,11 @@ impl ProcessMemory {
         self.limit
     }
 
-    /// `total`: what the tenant has with these bytes. False: it would be more than what is left.
+    /// Takes the bytes, unless the tenant would hold more than what is left. `total`: what the tenant holds
+    /// with these bytes.
     fn take(&self, bytes: usize, total: usize) -> bool {
         let take = |used: usize| {
+            // All tenants count, this one included: it may hold as much as is left for the others.
             let used = used.checked_add(bytes)?;
             (total <= self.limit.saturating_sub(used)).then_some(used)
         };
@@ -83,7 +85,7 @@ impl ProcessMemory {
     }
 }
 
-/// What one tenant has reserved, by use. It fits into one cache line with its limit.
+/// The memory that one tenant has reserved, by use. It fits into one cache line with its limit.
 pub(super) struct TenantMemory {
     used: [AtomicUsize; MemoryUse::ALL.len()],
     limit: AtomicUsize,
@@ -121,6 +123,7 @@ impl TenantMemory {
             return Err(MemoryShortage::Tenant);
         }
         self.used[of as usize].fetch_add(bytes, Ordering::Relaxed);
+        // Added before the sum is read, so that reservations made at the same time count each other.
         let total = self.used();
         let taken = if total > self.limit.load(Ordering::Relaxed) {
             Err(MemoryShortage::Tenant)
@@ -141,13 +144,13 @@ impl TenantMemory {
     }
 }
 
-/// Half of the memory that the process may use, and at least 256 MiB. The other half is for what is on no account:
-/// connections, TLS, instances of the built-in components, and the rest of the machine.
+/// Returns half of the memory that the process may use, and at least 256 MiB. The other half is for what is
+/// on no account: connections, TLS, instances of the built-in components, and the rest of the machine.
 pub fn default_memory() -> usize {
     usize::try_from((available() / 2).max(LEAST)).unwrap_or(usize::MAX)
 }
 
-/// Bytes; 0 where it cannot be found out.
+/// Returns the bytes that the process may use, or 0 if that cannot be found out.
 fn available() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -156,14 +159,14 @@ fn available() -> u64 {
     limits.chain(machine).min().unwrap_or(0)
 }
 
-/// The line `MemTotal:       24684092 kB`, in bytes.
+/// Parses the line `MemTotal:       24684092 kB`; returns bytes.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Where control groups of both versions say their limit. In a container its own group is often mounted as the
-/// root. A group of version 2 without a limit holds the word `max`.
+/// Returns the files in which control groups of both versions hold their limit. In a container, its own group
+/// is often mounted as the root. A group of version 2 without a limit holds the word `max`.
 fn limit_files(groups: &str) -> Vec<String> {
     let mut files = vec![
         "/sys/fs/cgroup/memory.max".to_owned(),

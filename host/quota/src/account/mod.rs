@@ -1,4 +1,5 @@
-//! What each tenant uses of this process, and how much of it the tenant may use: memory and processor time.
+//! The account of each tenant: the memory and processor time that it uses of this process, and how much it
+//! may use.
 //!
 //! There is one [`Account`] per tenant, whatever the memory or the work is for:
 //! - [`memory`]: bytes are reserved before they are taken, and given back when a [`MemoryReservation`] is dropped.
@@ -30,7 +31,7 @@ use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use work::{TenantWork, WorkTotals, WorkerPools};
 
-/// The bounds of all accounts.
+/// The limits of all accounts.
 #[derive(Debug, Clone)]
 pub struct AccountSettings {
     /// Bytes that all tenants together may reserve. One tenant alone gets at most half of them.
@@ -58,7 +59,7 @@ struct AccountTotals {
     reclaim: OnceLock<MemoryReclaim>,
 }
 
-/// The accounts of all tenants: memory that is reserved, and processor time behind a rate limit (a token bucket).
+/// The accounts of all tenants: memory that is reserved, and processor time behind a rate limit.
 pub struct Accounts {
     settings: AccountSettings,
     common: Arc<AccountTotals>,
@@ -73,7 +74,7 @@ struct KnownAccounts {
     prune_at: usize,
 }
 
-/// What one tenant uses, and its limits.
+/// The account of one tenant: what it uses, and its limits.
 pub struct Account {
     tenant: TenantId,
     common: Arc<AccountTotals>,
@@ -90,14 +91,14 @@ pub struct MemoryReservation {
 }
 
 impl AccountTotals {
-    /// The clock of all budgets.
+    /// Returns the time on the clock of all budgets.
     fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 }
 
 impl Accounts {
-    /// Fails only where no thread can be started.
+    /// Creates the accounts. Fails only if no thread can be started.
     pub fn new(settings: AccountSettings) -> io::Result<Arc<Self>> {
         let common = AccountTotals {
             started: Instant::now(),
@@ -109,7 +110,8 @@ impl Accounts {
         Ok(Arc::new(Self { settings, common: Arc::new(common), tenants: Mutex::default() }))
     }
 
-    /// The account of a tenant: always the same one, while anything uses it. Takes a lock: not for each push.
+    /// Returns the account of a tenant: always the same one, while anything uses it. Takes a lock, so it is
+    /// not called for each push.
     pub fn of(&self, tenant: &TenantId) -> Arc<Account> {
         let mut known = self.tenants.lock();
         if let Some(account) = known.by_tenant.get(tenant).and_then(Weak::upgrade) {
@@ -117,6 +119,7 @@ impl Accounts {
         }
         if known.by_tenant.len() >= known.prune_at {
             known.by_tenant.retain(|_, account| account.strong_count() > 0);
+            // Doubling keeps the cost of pruning constant for each account.
             known.prune_at = (2 * known.by_tenant.len()).max(64);
         }
         let account = Arc::new(Account {
@@ -130,18 +133,18 @@ impl Accounts {
         account
     }
 
-    /// Sets what makes room when a tenant's own limit is reached: what is kept only for speed goes first. The
-    /// first call counts.
+    /// Sets the function that frees memory when a tenant's own limit is reached: what is kept only for speed
+    /// is dropped first. Only the first call has an effect.
     pub fn on_full(&self, reclaim: impl Fn(&Arc<Account>) -> bool + Send + Sync + 'static) {
         let _ = self.common.reclaim.set(Box::new(reclaim));
     }
 
-    /// Bytes that all tenants have reserved, and how many they may reserve.
+    /// Returns the bytes that all tenants have reserved, and how many they may reserve.
     pub fn process_memory(&self) -> (usize, usize) {
         (self.common.memory.used(), self.common.memory.limit())
     }
 
-    /// Bytes that all tenants have reserved, by use.
+    /// Returns the bytes that all tenants have reserved, by use.
     pub fn memory_by_use(&self) -> [(MemoryUse, usize); MemoryUse::ALL.len()] {
         let accounts: Vec<_> = {
             let known = self.tenants.lock();
@@ -150,12 +153,13 @@ impl Accounts {
         MemoryUse::ALL.map(|of| (of, accounts.iter().map(|account| account.memory.used_for(of)).sum()))
     }
 
-    /// Processor time that was charged since the process began, by kind of work.
+    /// Returns the processor time that was charged since the process began, by kind of work.
     pub fn work_by_kind(&self) -> [(Work, Duration); Work::ALL.len()] {
         self.common.work.all()
     }
 
-    /// Runs a job that belongs to no tenant's account on the threads that are served last. It waits for no place.
+    /// Runs a job that belongs to no tenant's account on the threads with the lowest priority. It needs no
+    /// permit.
     pub async fn in_background<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -169,7 +173,7 @@ impl Account {
         &self.tenant
     }
 
-    /// Sets the tenant's own limits. None: there is none.
+    /// Sets the tenant's own limits; None removes one.
     pub fn set_limits(&self, memory: Option<NonZeroU64>, cpu_milliseconds_per_second: Option<NonZeroU64>) {
         let bytes = |most: NonZeroU64| usize::try_from(most.get()).unwrap_or(usize::MAX);
         self.memory.set_limit(memory.map_or(usize::MAX, bytes));
@@ -178,7 +182,7 @@ impl Account {
         }
     }
 
-    /// Requests and work that were refused because of this account.
+    /// Returns how many requests and pieces of work were refused because of this account.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -194,29 +198,29 @@ impl Account {
 }
 
 impl Account {
-    /// Counts bytes that are about to be taken, if there is room for them.
+    /// Reserves bytes that are about to be allocated, if there is room for them.
     pub fn reserve(self: &Arc<Self>, of: MemoryUse, bytes: usize) -> Result<MemoryReservation, Error> {
         let mut reservation = self.reserve_nothing(of);
         reservation.grow(bytes)?;
         Ok(reservation)
     }
 
-    /// A reservation that can grow.
+    /// Returns an empty reservation that can grow.
     pub fn reserve_nothing(self: &Arc<Self>, of: MemoryUse) -> MemoryReservation {
         MemoryReservation { account: self.clone(), of, bytes: 0 }
     }
 
-    /// Bytes reserved for one use.
+    /// Returns the bytes reserved for one use.
     pub fn memory_used_for(&self, of: MemoryUse) -> usize {
         self.memory.used_for(of)
     }
 
-    /// Bytes reserved for everything.
+    /// Returns the bytes reserved for all uses.
     pub fn memory_used(&self) -> usize {
         self.memory.used()
     }
 
-    /// The most bytes that may be reserved.
+    /// Returns the most bytes that may be reserved.
     pub fn memory_limit(&self) -> usize {
         self.memory.limit()
     }
@@ -227,8 +231,9 @@ impl Account {
             Ok(()) => return Ok(()),
             Err(shortage) => shortage,
         };
-        // An instance that grows has others of its tenant removed itself, after its call.
+        // An instance that grows has others of its tenant dropped itself, after its call.
         let reclaim = self.common.reclaim.get().filter(|_| of != MemoryUse::Instances);
+        // Only once: what cannot be freed now is refused, so that a request never loops here.
         if reclaim.is_some_and(|reclaim| reclaim(self)) && take().is_ok() {
             return Ok(());
         }
@@ -258,7 +263,7 @@ impl MemoryReservation {
         self.bytes
     }
 
-    /// Counts more bytes. If there is no room for them, what was reserved before stays.
+    /// Reserves more bytes. If there is no room for them, the bytes reserved before stay reserved.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         if bytes > 0 {
             self.account.take(self.of, bytes)?;
@@ -267,7 +272,7 @@ impl MemoryReservation {
         Ok(())
     }
 
-    /// Gives back all that is over this.
+    /// Gives back the bytes above this number.
     pub fn shrink_to(&mut self, bytes: usize) {
         let over = self.bytes.saturating_sub(bytes);
         if over > 0 {

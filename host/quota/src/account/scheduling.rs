@@ -1,4 +1,4 @@
-//! When a tenant's work may begin, on which threads it runs, and who is charged with it.
+//! When a tenant's work may begin, on which threads it runs, and which account is charged.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use super::work::{Work, WorkerPool, join, overloaded, thread_cpu_time};
 use super::{Account, AccountTotals};
 use pushlet_model::error::Error;
 
-/// Jobs of one tenant that wait for a thread or run.
+/// Most jobs of one tenant that wait for a thread or run.
 const MOST_WAITING: usize = 64;
 
 impl Account {
@@ -22,7 +22,7 @@ impl Account {
         })
     }
 
-    /// How long the tenant must wait before it may begin such work. None: not at all.
+    /// Returns how long the tenant must wait before it may begin such work, or None if it need not wait.
     pub fn cpu_wait(&self, work: Work) -> Option<Duration> {
         let budget = match work {
             Work::Compiling => &self.work.compiling,
@@ -42,7 +42,7 @@ impl Account {
         self.work.light.charge(used);
     }
 
-    /// Charges, when dropped, the processor time that this thread used meanwhile.
+    /// Returns a guard that charges, when dropped, the processor time that this thread used meanwhile.
     pub fn meter(&self, work: Work) -> CpuMeter<'_> {
         CpuMeter { account: self, work, start: thread_cpu_time() }
     }
@@ -52,18 +52,19 @@ impl Account {
         self.work.light.charge_all();
     }
 
-    /// Milliseconds of processor time per second, over the last seconds; compiling is not in it.
+    /// Returns the milliseconds of processor time per second, over the last seconds, without compiling.
     pub fn cpu_milliseconds_per_second(&self) -> u64 {
         self.work.requests.rate_of_use(self.common.uptime())
     }
 
-    /// Processor time since this account was created.
+    /// Returns the processor time since this account was created.
     pub fn work_by_kind(&self) -> [(Work, Duration); Work::ALL.len()] {
         self.work.totals.all()
     }
 
-    /// Runs a job that takes long on a low-priority thread, and charges the tenant with it. It waits among the
-    /// tenant's own jobs first, then among all tenants'; not for ever, and not with any number of others.
+    /// Runs a job that takes long on a low-priority thread, and charges the tenant with it. It waits among
+    /// the tenant's own jobs first, then among those of all tenants; both the wait and the number of waiting
+    /// jobs are bounded.
     ///
     /// When the future is dropped, a job that has not begun does not begin; one that has runs to its end.
     pub async fn run_heavy<T: Send + 'static>(
@@ -83,7 +84,7 @@ impl Account {
         permit.run(job).await.ok_or_else(overloaded)
     }
 
-    /// Waits for the right to call an uploaded component. None: it took too long.
+    /// Waits for the permit to call an uploaded component. Returns None if it took too long.
     pub async fn permit(self: &Arc<Self>) -> Option<WorkPermit> {
         self.permit_within(self.work.wait).await
     }
@@ -93,6 +94,7 @@ impl Account {
             // Among the tenant's own first, so that no tenant has more than a few places in the common queue, which
             // is served in order.
             let own = self.work.own.clone().acquire_owned().await.ok()?;
+            // Asked after the wait: what the tenant used meanwhile counts.
             let is_light = self.work.light.admit(self.common.uptime()).is_ok();
             let place = pool(&self.common, is_light).place().await?;
             Some(WorkPermit { common: self.common.clone(), is_light, _own: own, _place: place })
@@ -101,7 +103,7 @@ impl Account {
     }
 
     fn queue(self: &Arc<Self>) -> Result<QueuedJob, Error> {
-        // From here on, dropping it gives the place back.
+        // From here on, dropping the value undoes the count.
         let queued = QueuedJob(self.clone());
         if self.work.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
             let message =
@@ -130,7 +132,7 @@ pub struct WorkPermit {
 }
 
 impl WorkPermit {
-    /// Runs the job; the permit ends with it. None: the process is going down.
+    /// Runs the job and releases the permit after it. Returns None if the process is shutting down.
     pub async fn run<T: Send + 'static>(self, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let common = self.common.clone();
         let running = pool(&common, self.is_light).run(move || {

@@ -15,13 +15,13 @@ use tokio::task::JoinHandle;
 use crate::RateLimiter;
 use pushlet_model::error::{Error, Kind};
 
-/// A tenant that uses no more than this part of the processor time that it may use is not queued behind those
-/// that do: 50 ms per second, where 200 are allowed.
+/// A tenant that uses no more than this part of its processor time is not queued behind those that use more:
+/// 50 ms per second, if 200 are allowed.
 const LIGHT_FRACTION: f64 = 0.25;
-/// What a tenant may compile at one go, in multiples of what it may use for everything else. Compiling has a budget
+/// What a tenant may compile in a burst, in multiples of the burst of everything else. Compiling has a budget
 /// of its own: a component that took a minute to compile must not stop its tenant's sends.
 const COMPILING_BURST: u32 = 60;
-/// Nice values: with others that want a processor, a thread of these gets a thirtieth or a seventieth of it.
+/// Nice values: if other threads want the processor, these threads get a thirtieth or a seventieth of it.
 const LIGHT: i32 = 15;
 const HEAVY: i32 = 19;
 
@@ -32,7 +32,7 @@ pub enum Work {
     Guest,
     /// Signatures of provider tokens.
     Signing,
-    /// Reading bodies that are large.
+    /// Parsing large bodies.
     Parsing,
     /// Opening credential files that are encrypted with a password.
     KeyDerivation,
@@ -60,7 +60,8 @@ impl Work {
 pub struct WorkLimits {
     /// Jobs that run at once, of all tenants that use little processor time.
     pub calls: usize,
-    /// Jobs that run at once, of all others: those that use more than a quarter of what is theirs.
+    /// Jobs that run at once, of all other tenants: those that use more than a quarter of their processor
+    /// time.
     pub heavy_calls: usize,
     /// Jobs that run at once, of one tenant.
     pub calls_per_tenant: usize,
@@ -68,9 +69,9 @@ pub struct WorkLimits {
     pub wait: Duration,
     /// How long heavy work of a request waits for its turn.
     pub heavy_wait: Duration,
-    /// Processor time of a tenant per second of wall-clock time, over long.
+    /// Processor time of a tenant per second of wall-clock time, in the long run.
     pub cpu_per_second: Duration,
-    /// Processor time that it may use at one go after a rest.
+    /// Processor time that a tenant may use in a burst after a rest.
     pub cpu_burst: Duration,
 }
 
@@ -79,7 +80,7 @@ impl Default for WorkLimits {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             calls: cores * 4,
-            // Half of the machine stays free, however many strangers keep the other half busy.
+            // Half of the machine stays free, whatever uploaded components do.
             heavy_calls: (cores / 2).max(1),
             calls_per_tenant: 2,
             wait: Duration::from_secs(2),
@@ -104,11 +105,11 @@ impl WorkTotals {
     }
 }
 
-/// What one tenant uses of the processor.
+/// The processor time of one tenant, and its jobs.
 pub(super) struct TenantWork {
     /// For everything but compiling.
     pub requests: CpuBudget,
-    /// While there is some of it, the tenant uses little.
+    /// While some of it is left, the tenant counts as light.
     pub light: CpuBudget,
     pub compiling: CpuBudget,
     pub totals: WorkTotals,
@@ -156,8 +157,9 @@ pub(super) struct CpuBudget {
 }
 
 impl CpuBudget {
-    /// Gets `part` of what is allowed.
+    /// Creates a budget that gets `part` of what is allowed.
     fn new(per_second: Duration, burst: Duration, part: f64, now: Duration) -> Self {
+        // Kept as a time, so that the burst grows and shrinks with the rate.
         let burst = paid_off_in(burst, nanoseconds(per_second));
         let rate = AtomicU64::new(nanoseconds(per_second.mul_f64(part)));
         Self { limiter: RateLimiter::starting_at(now), rate, burst, part }
@@ -168,7 +170,7 @@ impl CpuBudget {
         self.rate.store(nanoseconds(rate), Ordering::Relaxed);
     }
 
-    /// `Err`: the time until some of it is left again.
+    /// Admits work, or returns the time until some budget is left again.
     pub fn admit(&self, now: Duration) -> Result<(), Duration> {
         self.limiter.admit(self.burst, now)
     }
@@ -177,7 +179,7 @@ impl CpuBudget {
         self.limiter.charge(paid_off_in(used, self.rate.load(Ordering::Relaxed)));
     }
 
-    /// Takes as much as may be used at one go.
+    /// Takes a whole burst.
     pub fn charge_all(&self) {
         self.limiter.charge(self.burst);
     }
@@ -204,13 +206,13 @@ pub(super) fn overloaded() -> Error {
     Error::new(Kind::Overloaded, "overloaded_processor", message).after(Duration::from_secs(1))
 }
 
-/// Jobs of those who use little, and of those who use a lot; neither waits for a place of the other kind.
+/// The pools for light and for heavy tenants; neither waits for a permit of the other.
 pub(super) struct WorkerPools {
     pub light: WorkerPool,
     pub heavy: WorkerPool,
 }
 
-/// Some places, and the threads behind them.
+/// A number of permits, and the threads that jobs run on.
 pub(super) struct WorkerPool {
     places: Arc<Semaphore>,
     /// Only the runtime's blocking pool is used; its threads exit when idle.
@@ -218,7 +220,7 @@ pub(super) struct WorkerPool {
 }
 
 impl WorkerPools {
-    /// With so many places each.
+    /// Creates the pools with this many permits each.
     pub fn new(light: usize, heavy: usize) -> io::Result<Self> {
         Ok(Self { light: WorkerPool::new(light, LIGHT)?, heavy: WorkerPool::new(heavy, HEAVY)? })
     }
@@ -234,12 +236,12 @@ impl WorkerPool {
         Ok(Self { places, threads: Some(threads) })
     }
 
-    /// Waits for a place, in order. None: never.
+    /// Waits for a permit, in order. Returns None if the pool is closed.
     pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().acquire_owned().await.ok()
     }
 
-    /// Runs `job` on a thread of its own. None: the pool is being dropped.
+    /// Runs `job` on a thread of its own. Returns None if the pool is being dropped.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<JoinHandle<T>> {
         Some(self.threads.as_ref()?.spawn_blocking(job))
     }
@@ -247,14 +249,14 @@ impl WorkerPool {
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        // May happen on a thread of another runtime, which must not wait.
+        // This may happen on a thread of another runtime, which must not block.
         if let Some(threads) = self.threads.take() {
             threads.shutdown_background();
         }
     }
 }
 
-/// Waits for a job. A panic in it goes on here. None: the pool is going down.
+/// Waits for a job. A panic in it is resumed here. Returns None if the pool is being dropped.
 pub(super) async fn join<T>(running: Option<JoinHandle<T>>) -> Option<T> {
     match running?.await {
         Ok(value) => Some(value),
@@ -265,7 +267,7 @@ pub(super) async fn join<T>(running: Option<JoinHandle<T>>) -> Option<T> {
     }
 }
 
-/// On Linux a nice value is the thread's own; elsewhere it is the process's, and stays as it is.
+/// Sets the nice value of this thread. Elsewhere than on Linux it belongs to the process, and is not changed.
 fn be_nice(niceness: i32) {
     if cfg!(target_os = "linux") {
         // If this is not permitted, the threads are served like all others.
@@ -273,7 +275,7 @@ fn be_nice(niceness: i32) {
     }
 }
 
-/// The processor time that this thread has used. Costs a system call.
+/// Returns the processor time that this thread has used. Costs a system call.
 pub fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();

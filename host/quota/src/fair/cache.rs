@@ -1,4 +1,4 @@
-//! A map of bounded size that several owners fill, of whom none can evict the entries of smaller ones.
+//! A map of bounded size that several owners fill. No owner can evict the entries of smaller owners.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{FRACTION, share};
 
-/// Entries that one insertion examines at most; it bounds the time for which the map is locked.
+/// Most entries that one insertion examines; it bounds the time for which the map is locked.
 const MOST_EXAMINED: usize = 64;
-/// Owners whose entries one insertion examines at most.
+/// Most owners whose entries one insertion examines.
 const MOST_VICTIMS: usize = 8;
 
 /// The owner's share is in use, and no entry may be evicted yet.
@@ -55,17 +55,17 @@ where
     K: Clone + Eq + Hash,
     V: Clone,
 {
-    /// `capacity`: the sum of the weights of all entries, each counted once per owner.
+    /// Creates a cache. `capacity`: the sum of the weights of all entries, each counted once per owner.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, held: 0, entries: HashMap::new(), owners: HashMap::new(), next_turn: 0 }
     }
 
-    /// A cache of which one owner alone may fill so much, and all together four times that.
+    /// Creates a cache of which one owner alone may fill this much, and all together four times that.
     pub fn with_share(most: usize) -> Self {
         Self::new(most.saturating_mul(FRACTION))
     }
 
-    /// The value of a key, whoever owns it.
+    /// Returns the value of a key of any owner.
     pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -73,15 +73,17 @@ where
         self.entries.get(key).map(CacheEntry::touch)
     }
 
-    /// The value of a key, if it belongs to this owner.
+    /// Returns the value of a key, if it belongs to this owner.
     pub fn get_owned(&self, owner: &O, key: &K) -> Option<&V> {
         let entry = self.entries.get(key)?;
         entry.owners.iter().any(|(own, _)| own == owner).then(|| entry.touch())
     }
 
-    /// The value of a key for this owner, made if there is none, and the values that made room for it.
+    /// Returns the value of a key for this owner, made if there is none, and the evicted values that made
+    /// room for it.
     ///
-    /// `may_go`: whether an entry may be evicted now. Where room is not enough, evicted values are dropped.
+    /// `may_go`: whether an entry may be evicted now. If there is still not enough room, the evicted values
+    /// are dropped.
     pub fn get_or_insert_with(
         &mut self,
         owner: &O,
@@ -93,8 +95,9 @@ where
         if let Some(value) = self.get_owned(owner, key) {
             return Ok((value.clone(), Vec::new()));
         }
+        // An entry has one weight, whichever owner asks for it.
         let weight = self.entries.get(key).map_or(weight, |entry| entry.weight);
-        // The entry itself stays, for it may be the one that is not used for longest.
+        // The value is kept apart, since making room may evict the entry itself.
         let known = self.entries.get(key).map(|entry| entry.value.clone());
         let evicted = self.make_room(owner, weight, may_go)?;
         let value = known.unwrap_or_else(make);
@@ -159,7 +162,7 @@ where
         self.entries.contains_key(key)
     }
 
-    /// What an owner holds, by weight.
+    /// Returns the weight of what an owner holds.
     pub fn held_by(&self, owner: &O) -> usize {
         self.owners.get(owner).map_or(0, |holding| holding.weight)
     }
@@ -169,7 +172,7 @@ where
         self.owners.get(owner).into_iter().flat_map(|holding| holding.order.values().cloned()).collect()
     }
 
-    /// Makes room for so much more of the owner's, and returns what was evicted.
+    /// Makes room for this weight of the owner's entries, and returns what was evicted.
     fn make_room(
         &mut self,
         owner: &O,
@@ -184,7 +187,7 @@ where
             return Err(CacheFull);
         }
         let (mut evicted, mut freed, mut examined) = (Vec::new(), 0, 0);
-        // What is freed is used at once: the places that are kept for new owners do not get fewer.
+        // What is freed is used at once: the room that is kept for new owners does not shrink.
         for victim in self.victims(owner, own) {
             while freed < weight {
                 let Some(weight) = self.evict_one(&victim, &mut examined, &may_go, &mut evicted) else {
@@ -196,7 +199,8 @@ where
         if freed >= weight { Ok(evicted) } else { Err(CacheFull) }
     }
 
-    /// The owners that make room: those that hold more than this one, the largest first, and then itself.
+    /// Returns the owners that make room: those that hold more than this one, the largest first, and then
+    /// this one.
     fn victims(&self, owner: &O, own: usize) -> Vec<O> {
         let larger = self.owners.iter().filter(|(_, holding)| holding.weight > own);
         let mut larger: Vec<(usize, &O)> = larger.map(|(other, holding)| (holding.weight, other)).collect();
@@ -226,6 +230,7 @@ where
             if may_go && !entry.used.swap(false, Ordering::Relaxed) {
                 return Some(self.unlink(owner, &key, turn, evicted));
             }
+            // Used lately, or not allowed to go: it gets a second chance at the end of the order.
             let turn = self.postpone(owner, &key, turn);
             if may_go && second_choice.is_none() {
                 second_choice = Some((turn, key));
@@ -247,7 +252,7 @@ where
         self.held += weight;
     }
 
-    /// The owner loses the entry, which goes if it was the last one. Returns the weight.
+    /// Removes an entry from an owner, and the entry itself if this was its last owner. Returns the weight.
     fn unlink(&mut self, owner: &O, key: &K, turn: u64, evicted: &mut Vec<V>) -> usize {
         let Some(entry) = self.entries.get_mut(key) else { return 0 };
         entry.owners.retain(|(other, _)| other != owner);
@@ -269,7 +274,7 @@ where
         }
     }
 
-    /// Puts an entry to the end of its owner's order, and returns its new turn.
+    /// Moves an entry to the end of its owner's order, and returns its new turn.
     fn postpone(&mut self, owner: &O, key: &K, turn: u64) -> u64 {
         let new = self.next_turn();
         if let Some(holding) = self.owners.get_mut(owner) {
@@ -281,7 +286,7 @@ where
         new
     }
 
-    /// A map does not give room back by itself.
+    /// Shrinks the map, which does not free memory by itself.
     fn shrink(&mut self) {
         if self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to_fit();
@@ -296,7 +301,7 @@ where
 
 impl<O, V> CacheEntry<O, V> {
     fn touch(&self) -> &V {
-        // Not written where it is set already, so that readers do not take the cache line from each other.
+        // Not written if it is set already, so that readers do not take the cache line from each other.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
