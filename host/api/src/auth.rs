@@ -122,6 +122,7 @@ impl Authenticator {
 
     /// Takes the caller's permit among the requests in flight.
     fn permit(&self, caller: &Caller, request: &Request) -> Result<InFlightPermit, Error> {
+        // Without a permit of the tenant, whose own requests must not hide how the server is.
         if in_flight::is_reserved(request.uri().path()) {
             return self.in_flight.begin_reserved();
         }

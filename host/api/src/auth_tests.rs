@@ -3,7 +3,7 @@ use axum::http::HeaderValue;
 use tokio::time::advance;
 
 use super::*;
-use crate::testing::{ask, limits, observability, open_router, router_for};
+use crate::tests::{ask, limits, observability, open_router, router_for};
 use pushlet_gateway::tenants::Wanted;
 use pushlet_settings::HiddenText;
 

@@ -111,6 +111,7 @@ async fn collect(
             return Ok(None);
         }
         if let Some(permit) = permit {
+            // The capacity, which grows by doubling, is what is allocated.
             permit.reserve(MemoryUse::RequestBodies, (read.len() + chunk.len()).max(read.capacity()))?;
         }
         read.extend_from_slice(&chunk);

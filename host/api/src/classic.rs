@@ -41,7 +41,7 @@ pub struct Registered {
 /// The push service accepted it.
 #[derive(Serialize, ToSchema)]
 pub struct Accepted {
-    /// `ok`, or `valid` where the service was asked to check it only (`dry_run`, `validate_only`).
+    /// `ok`, or `valid` if the push was only checked (`dry_run`, `validate_only`).
     #[schema(example = "ok")]
     response: &'static str,
 }
@@ -52,7 +52,7 @@ pub struct Feedback {
     response: Vec<DeadTokenView>,
 }
 
-/// A token that the push service reported dead: drop it.
+/// A token that the push service reported dead: remove it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeadToken)]
 pub struct DeadTokenView {
@@ -67,10 +67,7 @@ pub struct DeadTokenView {
 /// With the credential that its push service needs. Everything is checked now, without a connection to the push
 /// service. An application with the same id is replaced. The fields may be in the query too.
 #[utoipa::path(
-    post,
-    path = "/register_application",
-    operation_id = "register_application",
-    tag = "Classic",
+    post, path = "/register_application", operation_id = "register_application", tag = "Classic",
     request_body(content(
         (schemas::RegistrationMultipart = "multipart/form-data"),
         (schemas::RegistrationForm = "application/x-www-form-urlencoded"),
@@ -94,10 +91,7 @@ pub async fn register_application(
 /// In addition to the fields listed, all options of the application's provider are accepted. The fields may be in the
 /// query too.
 #[utoipa::path(
-    post,
-    path = "/send_notification",
-    operation_id = "send_notification",
-    tag = "Classic",
+    post, path = "/send_notification", operation_id = "send_notification", tag = "Classic",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
         description = "A repeat with the same key within a day gets the first response, and is not sent.")),
     request_body(content(
@@ -148,10 +142,7 @@ async fn send(
 ///
 /// Those that were reported since the last call: this call clears the list.
 #[utoipa::path(
-    post,
-    path = "/application_feedback",
-    operation_id = "application_feedback",
-    tag = "Classic",
+    post, path = "/application_feedback", operation_id = "application_feedback", tag = "Classic",
     request_body(content(
         (schemas::FeedbackForm = "application/x-www-form-urlencoded"),
         (schemas::FeedbackMultipart = "multipart/form-data"),
@@ -199,6 +190,7 @@ fn unknown_type(api: &Api, tenant: &TenantId, name: &str) -> Option<Error> {
 
 /// `unknown_type`: returns the error of an unknown type; called if there is neither an application nor a secret.
 fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Result<Send, Error> {
+    // The original's order of errors, which its clients may depend on.
     let provider = form.take_text("type")?;
     let application = form.take_text("application_id")?;
     let inline = INLINE_SECRETS
@@ -222,6 +214,7 @@ fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Re
         via,
         notification: Fields::Classic(fields, typed),
         targets: vec![Target::Device(device_token)],
+        // A single target cannot be a duplicate, so no digest is made of it.
         duplicates: Duplicates::Send,
         native: true,
         validate_only: false,

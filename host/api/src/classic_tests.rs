@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::body::BodyLimits;
-use crate::testing::*;
+use crate::tests::*;
 use pushlet_model::contract::{ConnectionHint, CredentialFault, Disposition, Outcome, Throttle};
 
 /// The body of a form, read.

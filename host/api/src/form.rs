@@ -35,10 +35,12 @@ impl Form {
         let format = format_of(request.headers())?;
         let (parts, body) = request.into_parts();
         let body = read_body(&parts, body, limits).await?;
+        // As a form, the JSON would be the name of an unknown field, an error that hides the wrong content type.
         if matches!(format, BodyFormat::UrlEncoded) && looks_like_json(&body) {
             return Err(json_as_form(&parts.headers));
         }
         let mut form = Self::default();
+        // Before the body, so that its values replace those of the query.
         form.url_encoded(parts.uri.query().unwrap_or_default().as_bytes(), limits)?;
         match format {
             BodyFormat::UrlEncoded => form.url_encoded(&body, limits)?,
@@ -126,6 +128,7 @@ impl Form {
     fn json(&mut self, fields: Map<String, Value>, limits: BodyLimits) -> Result<(), Error> {
         for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
             self.check(&name, limits)?;
+            // A text of the query must not come back once the typed value is taken.
             self.fields.remove(&name);
             self.typed.insert(name, value);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::DefaultBodyLimit;
 
 use super::*;
-use crate::testing::limits;
+use crate::tests::limits;
 use pushlet_settings::LimitsConfig;
 
 /// Reads bodies of 1,000 bytes, with 10 fields and names of 20 bytes.

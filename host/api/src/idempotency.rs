@@ -142,6 +142,7 @@ where
     let (parts, body) = request.into_parts();
     let body = read_body(&parts, body, idempotency.body_limits).await?;
     let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    // With the content type: the same bytes may mean something else as another type.
     let digest = DigestParts::of(&[
         parts.uri.path().as_bytes(),
         parts.uri.query().unwrap_or_default().as_bytes(),
@@ -149,17 +150,19 @@ where
         &body,
     ]);
     let give_up = Instant::now() + LONGEST_WAIT;
+    // A loop, since another repeat may take the key when a first request ends without a stored response.
     let claim = loop {
         let first = match idempotency.claim(&name) {
             Ok(claim) => break claim,
             Err(first) => first,
         };
         if !ended(first, give_up).await {
-            let message = "the first request with this Idempotency-Key is still under way";
+            let message = "the first request with this Idempotency-Key is still in flight";
             let error = Error::new(Kind::Conflict, "idempotency_key_in_use", message);
             return Ok(response::error(error.after(Duration::from_secs(1))));
         }
     };
+    // Only now: the request that held the key may just have stored its response.
     if let Some(stored) = idempotency.stored.get(&name.0, &name.1) {
         return Ok(replay(stored, &digest));
     }
@@ -195,7 +198,7 @@ async fn store(
 
 fn replay(stored: StoredResponse, request: &[u8; 32]) -> Response {
     if stored.request != *request {
-        let message = "this Idempotency-Key came with another request before";
+        let message = "this Idempotency-Key was used with another request before";
         return response::with_status(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message);
     }
     let mut response = (stored.status, stored.body).into_response();

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::limits;
+use crate::tests::limits;
 use pushlet_quota::account::{AccountSettings, Accounts};
 
 fn kept(body: &str) -> StoredResponse {

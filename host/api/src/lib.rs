@@ -176,6 +176,4 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
 }
 
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;

@@ -190,6 +190,7 @@ pub async fn record(
     let id = incoming_id(&request).unwrap_or_else(new_id);
     let mut record = RequestRecord {
         method: request.method().clone(),
+        // Bounded, since the caller chooses it and the record lives as long as the request.
         path: request.uri().path().chars().take(200).collect(),
         route: request.extensions().get().cloned(),
         id: id.clone(),
@@ -270,7 +271,9 @@ impl RequestRecord {
         // A macro, since the level of an event must be a constant.
         macro_rules! line {
             ($level:ident) => {
-                tracing::$level!(target: REQUESTS, method, path, status, ms, peer, tenant, request_id = id, trace_id, error, cause, "request")
+                tracing::$level!(
+                    target: REQUESTS, method, path, status, ms, peer, tenant, request_id = id, trace_id, error, cause, "request"
+                )
             };
         }
         if response.status.is_server_error() {

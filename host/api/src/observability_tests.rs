@@ -7,7 +7,7 @@ use serde_json::Value;
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::testing::*;
+use crate::tests::*;
 use crate::*;
 use pushlet_settings::{HiddenText, Login};
 

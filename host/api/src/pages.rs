@@ -70,9 +70,9 @@ pub(super) fn routes() -> Router<Api> {
         .route("/console", get(async || CONSOLE.html()))
         // The page names its files relative to `/console`, so that it also works below a path of a proxy.
         .route("/console/", get(async || (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, "../console")])))
-        .route("/console/{file}", get(async |file: Path<String>, uri: Uri| CONSOLE.file(&file, uri).await))
+        .route("/console/{part}", get(async |file: Path<String>, uri: Uri| CONSOLE.file(&file, uri).await))
         .route("/docs", get(async || DOCS.html()))
-        .route("/docs/{file}", get(async |file: Path<String>, uri: Uri| DOCS.file(&file, uri).await))
+        .route("/docs/{asset}", get(async |file: Path<String>, uri: Uri| DOCS.file(&file, uri).await))
         .method_not_allowed_fallback(method_not_allowed)
 }
 

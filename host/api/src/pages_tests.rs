@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::testing::{Got, ask, limits, router_for};
+use crate::tests::{Got, ask, limits, router_for};
 use pushlet_settings::{CallerConfig, HiddenText, Login};
 
 /// A server that lets nobody in without a password.

@@ -21,7 +21,7 @@ use pushlet_model::error::{Error, Kind};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// It runs.
+/// The process responds.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
     /// Always `ok`.
@@ -33,13 +33,13 @@ pub struct Health {
 #[derive(Serialize, ToSchema)]
 struct ServerStatus {
     version: &'static str,
-    /// Seconds since the server began.
+    /// Seconds since the server started.
     uptime: u64,
     #[serde(flatten)]
     tenant_status: TenantStatus,
 }
 
-/// What is told of readiness.
+/// The server is ready.
 #[derive(Serialize, ToSchema)]
 struct Ready {
     /// Always `ok`.
@@ -49,7 +49,7 @@ struct Ready {
     readiness: Readiness,
 }
 
-/// Why it is not ready, and what it sees.
+/// Why the server is not ready.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NotReady<'a> {
     /// Always `not_ready`.
@@ -60,12 +60,9 @@ pub(super) struct NotReady<'a> {
     readiness: &'a Readiness,
 }
 
-/// Does it run?
+/// Check that the server runs
 #[utoipa::path(
-    get,
-    path = "/healthz",
-    operation_id = "healthz",
-    tag = "Operation",
+    get, path = "/healthz", operation_id = "healthz", tag = "Operation",
     responses((status = 200, description = "It runs.", body = Health), Always),
     security(())
 )]
@@ -73,19 +70,16 @@ pub(super) async fn healthz() -> Response {
     response::json(StatusCode::OK, &Health { status: "ok" })
 }
 
-/// Can it do its work?
+/// Check that the server is ready
 ///
-/// 503 where this server can do nothing for anybody, or keep nothing, as while its disk is full. A push service that can not be reached is no reason: this
-/// server would not be ready again any sooner, and another one reaches it no better.
+/// 503 if this server cannot serve any tenant, or cannot store anything, such as while its disk is full. A push service
+/// that cannot be reached is not a reason: this server would not recover sooner, and another one would not reach it.
 #[utoipa::path(
-    get,
-    path = "/readyz",
-    operation_id = "readyz",
-    tag = "Operation",
+    get, path = "/readyz", operation_id = "readyz", tag = "Operation",
     responses(
         Always,
-        (status = 200, description = "It can.", body = Ready),
-        (status = 503, description = "It can not, or is stopping.",
+        (status = 200, description = "It is ready.", body = Ready),
+        (status = 503, description = "It is not ready, or is stopping.",
             content((Unready = "application/json"))),
     ),
     security(())
@@ -99,15 +93,12 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     response::json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-/// What this tenant's pushes came to
+/// Show the status of the tenant
 ///
-/// The caller's own outcomes since the server began, providers, and last failures.
+/// The outcomes of the caller's own pushes since the server started, its providers, and the last failures.
 #[utoipa::path(
-    get,
-    path = "/v1/status",
-    operation_id = "get_status",
-    tag = "Operation",
-    responses((status = 200, description = "As it is now.", body = ServerStatus), Guarded)
+    get, path = "/v1/status", operation_id = "get_status", tag = "Operation",
+    responses((status = 200, description = "The status.", body = ServerStatus), Guarded)
 )]
 pub(super) async fn show(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Response {
     let tenant_status = api.gateway.tenant_status(&tenant);
@@ -118,16 +109,12 @@ pub(super) async fn show(State(api): State<Api>, ByTenant(tenant): ByTenant) -> 
     )
 }
 
-/// All figures of this server
+/// Show all metrics of this server
 ///
-/// In the OpenMetrics text format. For the operator alone, since it tells of all tenants: whoever has the operator's
-/// key, or the default tenant where there is no such key. Where `metrics.listen` is set, it is served there and
-/// not here.
+/// In the OpenMetrics text format. Only for the operator, since they are about all tenants: with the operator's key, or
+/// as the default tenant if there is no such key. If `metrics.listen` is set, metrics are served there and not here.
 #[utoipa::path(
-    get,
-    path = "/metrics",
-    operation_id = "metrics",
-    tag = "Operation",
+    get, path = "/metrics", operation_id = "metrics", tag = "Operation",
     responses(
         (status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"),
         Missing, Guarded
@@ -150,7 +137,7 @@ pub(super) async fn metrics(
     open_metrics(api).await
 }
 
-/// Responds without asking who calls: for the operator's own address.
+/// Responds to any caller: for the operator's own address.
 pub(super) async fn open_metrics(State(api): State<Api>) -> Result<Response, ErrorResponse> {
     let limits = [
         LimitGauge::new("requests", api.in_flight.count(), api.limits.requests),
@@ -169,10 +156,14 @@ pub(super) async fn open_metrics(State(api): State<Api>) -> Result<Response, Err
 fn process_counters(api: &Api) -> Registry {
     let mut registry = Registry::with_prefix("pushlet");
     let dropped = ConstCounter::new(log::dropped());
-    registry.register("log_lines_dropped", "Lines of the log that nobody read in time", dropped);
+    registry.register(
+        "log_lines_dropped",
+        "Lines of the log that were dropped because standard error was too slow",
+        dropped,
+    );
     if let Some((exported, dropped)) = api.observability.spans() {
-        registry.register("spans_exported", "Spans that a collector took", ConstCounter::new(exported));
-        registry.register("spans_dropped", "Spans that no collector took", ConstCounter::new(dropped));
+        registry.register("spans_exported", "Spans that a collector accepted", ConstCounter::new(exported));
+        registry.register("spans_dropped", "Spans that no collector accepted", ConstCounter::new(dropped));
     }
     registry
 }

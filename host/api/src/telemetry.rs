@@ -96,6 +96,7 @@ impl Tracer {
 
     /// Queues a span for the export, if its trace is sampled.
     pub fn ended(&self, span: Span) {
+        // Without waiting: a slow collector must not delay requests.
         if span.context.sampled && self.0.spans.try_send(span).is_err() {
             self.0.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }

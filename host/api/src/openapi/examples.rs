@@ -1,5 +1,5 @@
-//! Examples of requests' bodies, made from those of the manifests. Secrets are named, not shown; everything else
-//! works as it stands with applications of these names.
+//! Examples of requests' bodies, made from those of the manifests. They have placeholders for secrets; everything else
+//! works with applications of these names.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use pushlet_model::contract::manifest::{
 
 type Examples = Map<String, Value>;
 
-/// Path, schema and examples.
+/// Returns the examples with their path and schema.
 pub(super) fn bodies(providers: &[Described]) -> Vec<(&'static str, &'static str, Examples)> {
     let manifests: Vec<&ProviderManifest> = providers.iter().map(|provider| &provider.manifest).collect();
     let collections = providers.iter().flat_map(|provider| &provider.collections);
@@ -34,7 +34,7 @@ pub(super) fn bodies(providers: &[Described]) -> Vec<(&'static str, &'static str
     ]
 }
 
-/// The id of the examples' application.
+/// Returns the id of the application in the examples.
 fn application(manifest: &ProviderManifest) -> String {
     format!("my-{}-app", manifest.name)
 }
@@ -43,7 +43,7 @@ fn named(name: impl Into<String>, summary: &str, value: Value) -> (String, Value
     (name.into(), json!({"summary": summary, "value": value}))
 }
 
-/// One for each kind of credential of each provider.
+/// Returns an example for each kind of credential of each provider.
 fn registrations(
     manifests: &[&ProviderManifest],
     body: impl Fn(&ProviderManifest, &Secret, Map<String, Value>) -> Value,
@@ -79,7 +79,7 @@ fn classic(manifest: &ProviderManifest, secret: &Secret, settings: Map<String, V
     flat(manifest, settings, &secret.name, placeholder(secret))
 }
 
-/// `@` stands for a file, as curl writes it.
+/// `@` stands for a file, as in curl's options.
 fn upload(manifest: &ProviderManifest, secret: &Secret, settings: Map<String, Value>) -> Value {
     match secret.format {
         SecretFormat::Text => classic(manifest, secret, settings),
@@ -104,12 +104,12 @@ fn placeholder(secret: &Secret) -> String {
     }
 }
 
-/// Those of the manifests, each to one target, and two of the request's own forms.
+/// Returns the examples of the manifests, each to one target, and two of the request's own forms.
 fn sends(manifests: &[&ProviderManifest]) -> Examples {
     let mut examples = Examples::new();
     if let Some((manifest, token)) = devices(manifests) {
         let application = application(manifest);
-        // Of the same letters, so that it is a token of the same kind, and no duplicate.
+        // Of the same letters, so that it is also a valid token, but no duplicate.
         let another: String = token.chars().rev().collect();
         let many = json!({
             "application_id": application,
@@ -147,7 +147,7 @@ fn streams(manifests: &[&ProviderManifest]) -> Examples {
     let header = json!({"application_id": application(manifest), "notification": {"body": "hello"}});
     let other = json!({"target": token, "notification": {"body": "hello, you"}});
     let lines = format!("{header}\n{}\n{other}\n", json!({ "target": token }));
-    Examples::from_iter([named("two", "Two targets, one with words of its own", lines.into())])
+    Examples::from_iter([named("two", "Two targets, one with a text of its own", lines.into())])
 }
 
 fn classic_sends(manifests: &[&ProviderManifest]) -> Examples {
@@ -176,7 +176,6 @@ fn feedback(manifests: &[&ProviderManifest]) -> Examples {
     all.collect()
 }
 
-/// With the properties that it must have, or the first one.
 fn tenant() -> Examples {
     let limits = json!({"limits": {"pushes_per_second": 1000, "applications": 20}});
     [named("limits", "A tenant with limits of its own", limits)].into_iter().collect()
@@ -187,6 +186,7 @@ fn key() -> Examples {
     [named("rotation", "A new key; the older ones end in an hour", rotation)].into_iter().collect()
 }
 
+/// Returns an example with the required properties.
 fn new_item(collection: &Collection) -> (String, Value) {
     let mut properties = Map::new();
     for parameter in collection.parameters.iter().filter(|parameter| parameter.required) {
@@ -205,7 +205,7 @@ fn value(parameter: &Parameter) -> Value {
     }
 }
 
-/// The manifests' examples that hold a JSON object, each with its number.
+/// Returns the manifests' examples that hold a JSON object, each with its number.
 fn notifications<'a>(
     manifests: &'a [&'a ProviderManifest],
 ) -> impl Iterator<Item = (&'a ProviderManifest, usize, &'a Example, Value)> {
@@ -218,7 +218,7 @@ fn notifications<'a>(
     })
 }
 
-/// The first provider that sends to devices, and a token.
+/// Returns the first provider that sends to devices, and a token.
 fn devices<'a>(manifests: &[&'a ProviderManifest]) -> Option<(&'a ProviderManifest, &'a str)> {
     manifests.iter().find_map(|manifest| Some((*manifest, device(manifest)?)))
 }
@@ -228,7 +228,7 @@ fn device(manifest: &ProviderManifest) -> Option<&str> {
     manifest.examples.first().filter(|_| first).map(|example| example.target.as_str())
 }
 
-/// An example's target is a text; it is of the first kind that the provider knows.
+/// Returns an example's target, which is a text, as the first kind of target that the provider has.
 fn target(manifest: &ProviderManifest, text: &str) -> Value {
     match manifest.targets.first() {
         Some(TargetKind::Topic) => json!({ "topic": text }),

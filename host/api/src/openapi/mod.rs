@@ -32,7 +32,7 @@ const CACHE_SIZE: usize = 16 << 20;
 
 const GUIDE: &str = "A push gateway. Register an application with its credential, then send: to one device with \
     `/send_notification`, to many with `/v1/notifications`, to any number with `/v1/notifications:stream`. Every \
-    target gets one truthful answer.\n\nWhat depends on the push service comes from this server's provider \
+    target gets one truthful result.\n\nWhat depends on the push service comes from this server's provider \
     components, and is marked with `x-providers`.";
 
 /// The part of the document that does not depend on the providers.
@@ -41,8 +41,8 @@ const GUIDE: &str = "A push gateway. Register an application with its credential
     info(title = "Pushlet", description = GUIDE),
     servers((url = "/")),
     tags(
-        (name = "Applications", description = "Who sends: a credential and settings. Secrets go in and never come out."),
-        (name = "Notifications", description = "Sending to many, with one result for each target."),
+        (name = "Applications", description = "An application is a credential with settings. Secrets go in and never come out."),
+        (name = "Notifications", description = "Sending to many targets, with one result for each."),
         (name = "Collections", description = "What a push service keeps for an application, such as broadcast channels."),
         (name = "Providers", description = "The components that speak to push services."),
         (name = "Tenants", description = "For the operator, with the key of `[admin]`; a tenant may read about itself."),
@@ -75,10 +75,7 @@ type DocumentCache = FairCache<TenantId, Vec<String>, Bytes>;
 ///
 /// OpenAPI 3.1, with the options, settings and credentials of the providers that the caller has.
 #[utoipa::path(
-    get,
-    path = "/openapi.json",
-    operation_id = "openapi",
-    tag = "Operation",
+    get, path = "/openapi.json", operation_id = "openapi", tag = "Operation",
     responses((status = 200, description = "The document.", body = Object), Guarded)
 )]
 pub(super) async fn document(
@@ -99,6 +96,7 @@ impl Default for Documents {
 impl Documents {
     /// `metrics`: whether `/metrics` is one of the routes.
     fn get(&self, tenant: &TenantId, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
+        // By the providers and not by the tenant: most tenants have only the built-in ones.
         let digests: Vec<String> = providers.iter().map(|provider| provider.digest.clone()).collect();
         if let Some(text) = self.cache().get(&digests) {
             return Ok(text.clone());

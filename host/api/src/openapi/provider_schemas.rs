@@ -1,4 +1,4 @@
-//! The schemas that depend on the providers: their options, settings, credentials and collections.
+//! The schemas that depend on the providers: of their options, settings, credentials and collections.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use pushlet_gateway::Described;
 use pushlet_model::contract::management::{Parameter, ParameterKind};
 use pushlet_model::contract::manifest::{Field, ProviderManifest, Secret, SecretFormat, ValueKind};
 
-/// Characters of a description that are shown: a stranger's component may say much.
+/// The most characters of a description, which may come from an uploaded component.
 const LONGEST_DESCRIPTION: usize = 500;
 
-/// Properties by name; each may come from some providers, and differ between them.
+/// Properties by name. Several providers may have a property of one name, with different schemas.
 #[derive(Default)]
 struct Properties(BTreeMap<String, Vec<Property>>);
 
@@ -21,7 +21,7 @@ struct Property {
     description: String,
 }
 
-/// All of them, by name.
+/// Returns the schemas by name.
 pub(super) fn schemas(providers: &[Described]) -> Map<String, Value> {
     let manifests: Vec<&ProviderManifest> = providers.iter().map(|provider| &provider.manifest).collect();
     let collections = || providers.iter().flat_map(|provider| &provider.collections);
@@ -52,7 +52,7 @@ impl Properties {
         self.0.entry(name.to_owned()).or_default().push(property);
     }
 
-    /// Each as one schema, with who knows it.
+    /// Merges the schemas of each property, and names the providers that have it.
     fn merged(self) -> Map<String, Value> {
         let merge = |(name, all): (String, Vec<Property>)| {
             let mut schemas: Vec<Value> = all.iter().map(|property| property.schema.clone()).collect();
@@ -82,15 +82,15 @@ fn notification(manifests: &[&ProviderManifest]) -> Value {
     }
     json!({
         "type": "object",
-        "description": "The fields that all providers understand, each in its way, and those of single providers. \
-                        What a provider does not know is an error that names the nearest field that it knows; the \
-                        raw object of another provider is passed over.",
+        "description": "The fields that all providers understand, and those of single providers. A field that the \
+                        provider does not know is an error that names the nearest field that it knows; the raw \
+                        object of another provider is ignored.",
         "properties": properties,
         "additionalProperties": false,
     })
 }
 
-/// Of notifications: what the manifests list, and the raw payload under each provider's name.
+/// Returns the options of notifications: those of the manifests, and the raw payload under each provider's name.
 fn options(manifests: &[&ProviderManifest], typed: impl Fn(&Field) -> Value) -> Properties {
     let mut properties = Properties::default();
     for manifest in manifests {
@@ -130,7 +130,7 @@ fn credentials(manifests: &[&ProviderManifest]) -> Properties {
     properties
 }
 
-/// Calls with each provider and field: a secret, or None: a password of one.
+/// Calls with each provider, field and secret; None: the field is the password of a secret.
 fn each_secret(manifests: &[&ProviderManifest], mut call: impl FnMut(&str, &str, Option<&Secret>)) {
     for manifest in manifests {
         let mut seen = Vec::new();
@@ -147,13 +147,13 @@ fn each_secret(manifests: &[&ProviderManifest], mut call: impl FnMut(&str, &str,
 fn registration(manifests: &[&ProviderManifest]) -> Value {
     json!({
         "type": "object",
-        "description": "The classic registration's flat fields are understood too.",
+        "description": "The flat fields of the classic registration are accepted too.",
         "properties": {
             "provider": provider(manifests),
             "environment": {
                 "type": "string",
                 "enum": ["production", "development"],
-                "description": "Which of the service's two worlds; production if not given.",
+                "description": "Which environment of the service; production by default.",
             },
             "settings": {"$ref": "#/components/schemas/Settings"},
             "credentials": {"$ref": "#/components/schemas/Credentials"},
@@ -161,7 +161,7 @@ fn registration(manifests: &[&ProviderManifest]) -> Value {
     })
 }
 
-/// `upload`: files are parts of their own.
+/// `upload`: files are parts of their own, as in a multipart body.
 fn registration_form(manifests: &[&ProviderManifest], upload: bool) -> Value {
     let mut fields = settings(manifests);
     each_secret(manifests, |provider, name, secret| {
@@ -176,17 +176,17 @@ fn registration_form(manifests: &[&ProviderManifest], upload: bool) -> Value {
     for manifest in manifests {
         let schema = json!({"type": "string", "enum": ["production", "development", "sandbox"]});
         let name = format!("{}_mode", manifest.name);
-        fields.add(&manifest.name, &name, schema, "Which of the service's two worlds.");
+        fields.add(&manifest.name, &name, schema, "Which environment of the service.");
     }
     let mut properties = Map::new();
-    let id = json!({"type": "string", "maxLength": 256, "description": "A UUID is made if it is not given."});
+    let id = json!({"type": "string", "maxLength": 256, "description": "A UUID by default."});
     properties.insert("application_id".into(), id);
     properties.insert("type".into(), provider(manifests));
     properties.extend(fields.merged());
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
-/// `written`: how the body writes what has this schema.
+/// `written`: returns the schema of a value as the body writes it.
 fn classic_send(manifests: &[&ProviderManifest], written: fn(Value) -> Value) -> Value {
     let mut properties = Map::new();
     let token = json!({"type": "string", "minLength": 1, "description": "As the device gave it to the app."});
@@ -214,7 +214,7 @@ fn classic_send(manifests: &[&ProviderManifest], written: fn(Value) -> Value) ->
     })
 }
 
-/// A form's values are texts: what can not be one is written as JSON.
+/// Returns the schema of a value in a form, where all values are texts, and other values are written as JSON.
 fn in_a_form(schema: Value) -> Value {
     if matches!(schema["type"].as_str(), Some("string" | "integer" | "number" | "boolean")) {
         return schema;
@@ -235,7 +235,7 @@ fn in_a_form(schema: Value) -> Value {
 fn provider(manifests: &[&ProviderManifest]) -> Value {
     let names: Vec<&String> = manifests.iter().map(|manifest| &manifest.name).collect();
     let mut schema = choice(&names);
-    schema["description"] = "The provider; found by the credential if not given.".into();
+    schema["description"] = "The provider; by default the one that has the credential.".into();
     schema
 }
 
@@ -282,7 +282,7 @@ fn typed(field: &Field) -> Value {
     chosen(schema, &field.choices)
 }
 
-/// With the only values allowed, if there are such.
+/// Adds the allowed values, if they are limited.
 fn chosen(mut schema: Value, choices: &[String]) -> Value {
     if choices.is_empty() {
         return schema;
@@ -296,7 +296,7 @@ fn chosen(mut schema: Value, choices: &[String]) -> Value {
     schema
 }
 
-/// A secret in JSON.
+/// Returns the schema of a secret in a JSON body.
 fn uploaded(format: SecretFormat) -> Value {
     let text = json!({"type": "string", "writeOnly": true});
     let bytes = json!({
@@ -313,14 +313,14 @@ fn uploaded(format: SecretFormat) -> Value {
     }
 }
 
-/// The fields that every provider understands.
+/// Returns the fields that every provider understands.
 fn common() -> Map<String, Value> {
     let text = |description: &str| json!({"type": "string", "description": description});
     let texts =
         |description: &str| json!({"type": "array", "items": {"type": "string"}, "description": description});
     let whole = |description: &str| json!({"type": "integer", "minimum": 0, "maximum": u32::MAX, "description": description});
     let key = "A text that the device looks up in its own tables.";
-    let arguments = "What stands in that text's gaps.";
+    let arguments = "The arguments of that text.";
     let sound = json!({
         "description": "`default`, the name of a file, or a critical alert's.",
         "anyOf": [{"type": "string"}, {
@@ -347,7 +347,7 @@ fn common() -> Map<String, Value> {
         ("category", text("The kind of the notification, which chooses its buttons.")),
         ("thread", text("Notifications with the same thread are grouped.")),
         ("collapse_key", text("A later notification with the same key replaces an earlier one.")),
-        ("ttl", whole("Seconds for which the service may keep it; 0: now or never.")),
+        ("ttl", whole("Seconds for which the service may store it; 0: it is delivered now or never.")),
         ("priority", json!({"type": "string", "enum": ["high", "normal", "low"]})),
         ("data", json!({"type": "object", "description": "For the app."})),
         (

@@ -30,30 +30,30 @@ macro_rules! named {
 }
 
 named! {
-    /// What is sent, in terms that all push services share, and in those of one.
+    /// The content of a push, in fields that all push services share, and in those of one.
     Notification;
-    /// To whom.
+    /// Where a push goes.
     Target;
-    /// An application, as `/v1` takes it.
+    /// An application, as in `/v1`.
     Registration;
-    /// The same as the classic route takes it.
+    /// An application, as in the classic route.
     RegistrationForm;
-    /// With files.
+    /// The same with files.
     RegistrationMultipart;
     RegistrationJson;
     /// A classic send.
     SendForm;
     SendMultipart;
     SendJson;
-    /// Which application's dead tokens.
+    /// The application whose dead tokens are read.
     FeedbackForm;
     FeedbackMultipart;
     FeedbackJson;
-    /// The classic answer to a send.
+    /// The classic response to a send.
     Sent;
     /// Why the server is not ready.
     Unready;
-    /// Which collection of an application.
+    /// The name of a collection of an application.
     Collection;
     /// The properties of a new item of a collection.
     NewItem;
@@ -61,15 +61,15 @@ named! {
     Item;
     /// The items of a collection.
     Items;
-    /// Lines of JSON, as a stream takes them.
+    /// The JSON lines of a stream's request.
     Lines;
-    /// Lines of JSON, as a stream answers.
+    /// The JSON lines of a stream's response.
     ResultLines;
     /// A WebAssembly component.
     ComponentFile;
 }
 
-/// Those that no provider changes.
+/// Returns the schemas that do not depend on the providers.
 pub(super) fn fixed() -> Map<String, Value> {
     let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
     let feedback = json!({
@@ -89,17 +89,17 @@ pub(super) fn fixed() -> Map<String, Value> {
                 to("url", "The URL of a subscription."),
             ],
         },
-        // One for each content type: generators of clients tell contents apart by their schemas.
+        // One for each content type, since generators of clients tell contents apart by their schemas.
         "FeedbackForm": feedback,
         "FeedbackMultipart": feedback,
         "FeedbackJson": feedback,
         "Sent": {
-            "description": "The answer of a GCM application is the service's own.",
+            "description": "The response to a GCM application is the service's own.",
             "anyOf": [reference("Accepted"), reference("GcmAnswer")],
         },
         "GcmAnswer": {
             "type": "object",
-            "description": "What legacy GCM answers.",
+            "description": "The response of legacy GCM.",
             "required": ["success", "failure", "results"],
             "properties": {
                 "multicast_id": {"type": "integer"},
@@ -117,14 +117,14 @@ pub(super) fn fixed() -> Map<String, Value> {
             },
         },
         "Unready": {
-            "description": "What it sees, or only that it is stopping.",
+            "description": "The readiness, or only that the server is stopping.",
             "anyOf": [reference("NotReady"), reference("Error")],
         },
         "Item": {
             "type": "object",
             "description": "Its properties are the push service's.",
             "required": ["id"],
-            "properties": {"id": {"type": "string", "description": "As the push service gave it."}},
+            "properties": {"id": {"type": "string", "description": "The id that the push service gave it."}},
             "additionalProperties": true,
         },
         "Items": {
@@ -159,11 +159,11 @@ fn to(kind: &str, description: &str) -> Value {
     })
 }
 
-/// Each status of an error, and what it says.
+/// The statuses of errors, and the codes that each may have.
 const ERRORS: &[(u16, &str)] = &[
     (
         400,
-        "The request is wrong as it stands; `field` names the part of it that is. `missing_…` and `invalid_…` with the name of a field; `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Where it would lead: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `wrong_types`, `component_too_complex`, `broken_component`, `dry_run_failed`. Or the push service's own reason.",
+        "The request is wrong; `field` names the wrong part. `missing_…` and `invalid_…` with the name of a field; `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Its destination: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `wrong_types`, `component_too_complex`, `broken_component`, `dry_run_failed`. Or the push service's own reason.",
     ),
     (401, "`access_denied`: no credentials, or wrong ones."),
     (
@@ -172,26 +172,26 @@ const ERRORS: &[(u16, &str)] = &[
     ),
     (
         404,
-        "There is no such thing, or none of this tenant's: `application_not_found`, `provider_not_found`, `version_not_found`, `tenant_not_found`, `key_not_found`, `not_found`.",
+        "It does not exist, or belongs to another tenant: `application_not_found`, `provider_not_found`, `version_not_found`, `tenant_not_found`, `key_not_found`, `not_found`.",
     ),
     (
         409,
-        "Another request is under way that this one conflicts with (`change_under_way`, `idempotency_key_in_use`), or the name is taken (`built_in_provider`, `provider_name_taken`), or this cannot be changed (`default_tenant`, `too_many_keys`). `hosts_changed`: `hosts` would get secrets, and nobody confirmed that.",
+        "Another request in flight conflicts with this one (`change_under_way`, `idempotency_key_in_use`), or the name is taken (`built_in_provider`, `provider_name_taken`), or this cannot be changed (`default_tenant`, `too_many_keys`). `hosts_changed`: `hosts` would get secrets, which was not confirmed.",
     ),
-    (410, "`unregistered`: the device token is dead, drop it."),
+    (410, "`unregistered`: the device token is dead, remove it."),
     (
         413,
         "The request or the message is too large: `request_too_large`, `json_too_complex`, `notifications_too_large`, `line_too_long`, `component_too_large`, or the push service's own reason.",
     ),
-    (415, "`unsupported_media_type`: the content type is none of those listed."),
+    (415, "`unsupported_media_type`: the content type is not one of those listed."),
     (
         421,
         "`host_not_allowed`: without `[auth]`, the `Host` is not a name of this machine or one of `allowed_hosts`.",
     ),
-    (422, "`idempotency_key_reused`: this `Idempotency-Key` came with another request before."),
+    (422, "`idempotency_key_reused`: this `Idempotency-Key` was used with another request before."),
     (
         429,
-        "Too fast, or more than is allowed; `Retry-After` says how many seconds to wait. A limit of the tenant: `limit_requests_per_second`, `limit_pushes_per_second`, `limit_concurrent_requests`, `limit_concurrent_sends`, `limit_applications`, `limit_components`, `limit_component_bytes`, `limit_memory_bytes`, `limit_cpu_milliseconds_per_second`, `limit_queued_work`, `limit_peers`, `limit_tokens`, `provider_cpu_limit`, `provider_memory_limit`. `too_many_wrong_credentials`: of this address; the right ones still work. `throttled`, or the push service's own reason.",
+        "Too many requests or resources; `Retry-After` says how many seconds to wait. A limit of the tenant: `limit_requests_per_second`, `limit_pushes_per_second`, `limit_concurrent_requests`, `limit_concurrent_sends`, `limit_applications`, `limit_components`, `limit_component_bytes`, `limit_memory_bytes`, `limit_cpu_milliseconds_per_second`, `limit_queued_work`, `limit_peers`, `limit_tokens`, `provider_cpu_limit`, `provider_memory_limit`. `too_many_wrong_credentials`: from this address; the right ones still work. `throttled`, or the push service's own reason.",
     ),
     (500, "`unexpected_error`: a defect of this server."),
     (
@@ -200,11 +200,11 @@ const ERRORS: &[(u16, &str)] = &[
     ),
     (
         503,
-        "A limit of this server is reached (`overloaded`, `overloaded_memory`, `overloaded_processor`, `too_many_connections`, `too_many_requests`, `too_many_uploads`, `application_busy`, `compiler_busy`), it is not ready for this (`provider_loading`, `application_replaced`, `registry_unavailable`) or is stopping (`shutting_down`), or the push service is in trouble (`unavailable`, `vendor_unreachable`).",
+        "A limit of this server is reached (`overloaded`, `overloaded_memory`, `overloaded_processor`, `too_many_connections`, `too_many_requests`, `too_many_uploads`, `application_busy`, `compiler_busy`), it is not ready for this (`provider_loading`, `application_replaced`, `registry_unavailable`) or is stopping (`shutting_down`), or the push service reports a failure (`unavailable`, `vendor_unreachable`).",
     ),
     (
         504,
-        "No answer in time: `deadline_exceeded`, `provider_timeout`. `delivery_unknown`: it was sent, and nobody knows whether it arrived.",
+        "No response in time: `deadline_exceeded`, `provider_timeout`. `delivery_unknown`: it was sent, and may or may not have arrived.",
     ),
 ];
 
@@ -222,29 +222,29 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Of every route.
+    /// Errors of every route.
     Always: 400 421 500 503;
-    /// Of every route behind the login: what it and the tenant's limits say.
+    /// Errors of every route behind authentication, and those of the tenant's limits.
     Guarded: 401 403 429 500 503;
-    /// Of routes that the operator alone may use.
+    /// Errors of routes for the operator alone.
     Operators: 403;
-    /// Of routes whose path or query says something.
+    /// Errors of routes with a variable path or a query.
     Addressed: 400;
-    /// Of routes about one thing.
+    /// Errors of routes about one resource.
     Missing: 400 404;
-    /// Of routes that read a body.
+    /// Errors of routes with a body.
     Read: 400 413 415;
-    /// Of sends: an `Idempotency-Key`'s.
+    /// Errors of an `Idempotency-Key`.
     Once: 409 422;
-    /// Of what changes something that only one may change at a time.
+    /// Errors of changes that only one request may make at a time.
     Busy: 409;
-    /// Where there may be too many.
+    /// Errors of routes that create something.
     Bounded: 429;
-    /// Where a provider's component is called.
+    /// Errors of routes that call a provider's component.
     Component: 429 502 504;
-    /// Where a push service's own answer becomes this server's.
+    /// Errors of routes whose status is the push service's.
     Service: 403 413 429 502 504;
-    /// Where one device is sent to.
+    /// Errors of routes that send to one device.
     Device: 410;
 }
 

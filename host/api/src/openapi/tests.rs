@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Request;
 
 use super::*;
-use crate::testing::{ask, limits, open_router, router_for};
+use crate::tests::{ask, limits, open_router, router_for};
 use crate::{Observability, router};
 use pushlet_gateway::Gateway;
 use pushlet_model::notification;

@@ -48,17 +48,11 @@ impl DeadTokens {
 /// manifest gives its settings and secrets. The flat fields of the classic registration are accepted too.
 /// Everything is checked now, without a connection to the push service.
 #[utoipa::path(
-    put,
-    path = "/v1/applications/{id}",
-    operation_id = "put_application",
-    tag = "Applications",
+    put, path = "/v1/applications/{id}", operation_id = "put_application", tag = "Applications",
     params(("id" = String, Path, min_length = 1, max_length = 256, example = "my-apns-app",
         description = "Of the caller's choice.")),
     request_body = schemas::Registration,
-    responses(
-        (status = 200, description = "Registered.", body = ApplicationView),
-        Read, Bounded, Component, Guarded
-    )
+    responses((status = 200, description = "Registered.", body = ApplicationView), Read, Bounded, Component, Guarded)
 )]
 pub(super) async fn put(
     State(api): State<Api>,
@@ -76,10 +70,7 @@ pub(super) async fn put(
 ///
 /// Of its credential, the kind, fingerprint, topics and expiry are shown, and never a secret.
 #[utoipa::path(
-    get,
-    path = "/v1/applications/{id}",
-    operation_id = "get_application",
-    tag = "Applications",
+    get, path = "/v1/applications/{id}", operation_id = "get_application", tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
     responses((status = 200, description = "The application.", body = ApplicationView), Missing, Guarded)
 )]
@@ -95,10 +86,7 @@ pub(super) async fn show(
 ///
 /// In the order of their ids, in pages.
 #[utoipa::path(
-    get,
-    path = "/v1/applications",
-    operation_id = "list_applications",
-    tag = "Applications",
+    get, path = "/v1/applications", operation_id = "list_applications", tag = "Applications",
     params(
         ("after" = Option<String>, Query, description = "Only those after this id."),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "The most that are listed; 100 by default."),
@@ -119,10 +107,7 @@ pub(super) async fn list(
 ///
 /// Sends in flight finish; streams of the application end.
 #[utoipa::path(
-    delete,
-    path = "/v1/applications/{id}",
-    operation_id = "delete_application",
-    tag = "Applications",
+    delete, path = "/v1/applications/{id}", operation_id = "delete_application", tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
     responses((status = 204, description = "Deleted."), Missing, Guarded)
 )]
@@ -139,10 +124,7 @@ pub(super) async fn delete(
 ///
 /// The list is not cleared.
 #[utoipa::path(
-    get,
-    path = "/v1/applications/{id}/feedback",
-    operation_id = "show_feedback",
-    tag = "Applications",
+    get, path = "/v1/applications/{id}/feedback", operation_id = "show_feedback", tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
     responses((status = 200, description = "Dead tokens.", body = DeadTokens), Missing, Guarded)
 )]
@@ -159,10 +141,7 @@ pub(super) async fn show_feedback(
 ///
 /// Those that were reported since the last call: this call clears the list.
 #[utoipa::path(
-    post,
-    path = "/v1/applications/{id}/feedback",
-    operation_id = "take_feedback",
-    tag = "Applications",
+    post, path = "/v1/applications/{id}/feedback", operation_id = "take_feedback", tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
     responses((status = 200, description = "Dead tokens.", body = DeadTokens), Missing, Guarded)
 )]

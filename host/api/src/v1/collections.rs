@@ -24,10 +24,7 @@ type Item = (String, Map<String, Value>);
 ///
 /// The push service creates it and gives it an id.
 #[utoipa::path(
-    post,
-    path = "/v1/applications/{id}/{collection}",
-    operation_id = "create_item",
-    tag = "Collections",
+    post, path = "/v1/applications/{id}/{collection}", operation_id = "create_item", tag = "Collections",
     params(("id" = String, Path, example = "my-apns-app"), ("collection" = schemas::Collection, Path, example = "channels")),
     request_body = schemas::NewItem,
     responses((status = 201, description = "Created.", body = schemas::Item), Missing, Read, Service, Guarded)
@@ -47,10 +44,7 @@ pub(super) async fn create(
 
 /// List the items of a collection
 #[utoipa::path(
-    get,
-    path = "/v1/applications/{id}/{collection}",
-    operation_id = "list_items",
-    tag = "Collections",
+    get, path = "/v1/applications/{id}/{collection}", operation_id = "list_items", tag = "Collections",
     params(("id" = String, Path, example = "my-apns-app"), ("collection" = schemas::Collection, Path, example = "channels")),
     responses(
         (status = 200, description = "All items, under the collection's name.", body = schemas::Items),
@@ -70,10 +64,7 @@ pub(super) async fn list(
 
 /// Show an item
 #[utoipa::path(
-    get,
-    path = "/v1/applications/{id}/{collection}/{item}",
-    operation_id = "get_item",
-    tag = "Collections",
+    get, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "get_item", tag = "Collections",
     params(
         ("id" = String, Path, example = "my-apns-app"),
         ("collection" = schemas::Collection, Path, example = "channels"),
@@ -93,10 +84,7 @@ pub(super) async fn read(
 
 /// Delete an item
 #[utoipa::path(
-    delete,
-    path = "/v1/applications/{id}/{collection}/{item}",
-    operation_id = "delete_item",
-    tag = "Collections",
+    delete, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "delete_item", tag = "Collections",
     params(
         ("id" = String, Path, example = "my-apns-app"),
         ("collection" = schemas::Collection, Path, example = "channels"),

@@ -24,7 +24,7 @@ use pushlet_model::tenant::TenantId;
 /// Lines and results that wait between two steps.
 const QUEUE_LENGTH: usize = 512;
 
-/// What became of every target, in the request's order.
+/// The result of every target, in the request's order.
 #[derive(Serialize, ToSchema)]
 struct SendResults {
     summary: Summary,
@@ -37,15 +37,12 @@ struct SendResults {
 /// repeated with the same notification is sent once: the result of the second one is `duplicate`, and `duplicate_of`
 /// is the index of the first.
 #[utoipa::path(
-    post,
-    path = "/v1/notifications",
-    operation_id = "send_notifications",
-    tag = "Notifications",
+    post, path = "/v1/notifications", operation_id = "send_notifications", tag = "Notifications",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
         description = "A repeat with the same key within a day gets the first response, and is not sent.")),
     request_body = SendBody,
     responses(
-        (status = 200, description = "What became of each target.", body = SendResults),
+        (status = 200, description = "The result of each target.", body = SendResults),
         Missing, Read, Once, Guarded
     )
 )]

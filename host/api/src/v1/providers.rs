@@ -21,14 +21,14 @@ use pushlet_model::error::{Error, Kind};
 /// Bytes of the body of an activation.
 const ACTIVATION_SIZE: usize = 4 << 10;
 
-/// The providers that a tenant's applications may be registered for.
+/// The providers that a tenant's applications may use.
 #[derive(Serialize, ToSchema)]
 struct ProviderList {
     /// In the order of their names.
     providers: Vec<ProviderEntry>,
 }
 
-/// Hosts that must be confirmed.
+/// The hosts that must be confirmed.
 #[derive(Serialize)]
 struct HostsChanged<'a> {
     error: &'static str,
@@ -49,10 +49,7 @@ pub struct Activation {
 ///
 /// The built-in ones, and the tenant's own.
 #[utoipa::path(
-    get,
-    path = "/v1/providers",
-    operation_id = "list_providers",
-    tag = "Providers",
+    get, path = "/v1/providers", operation_id = "list_providers", tag = "Providers",
     responses((status = 200, description = "All providers.", body = ProviderList), Guarded)
 )]
 pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> Result<Response, V1Error> {
@@ -68,20 +65,14 @@ pub(super) async fn list(State(api): State<Api>, ByTenant(tenant): ByTenant) -> 
 /// The component's author chooses the hosts that get the secrets of applications; `manifest.secret_hosts` lists them. A
 /// version that adds hosts gets 409 `hosts_changed` with these `hosts`, until `confirm_hosts` names them.
 #[utoipa::path(
-    put,
-    path = "/v1/providers/{name}",
-    operation_id = "put_provider",
-    tag = "Providers",
+    put, path = "/v1/providers/{name}", operation_id = "put_provider", tag = "Providers",
     params(
         ("name" = String, Path, example = "webhook", description = "As its manifest says."),
         ("confirm_hosts" = Option<String>, Query, description =
             "Hosts that may get secrets although the version before sent none there, joined by commas: the `hosts` of `hosts_changed`."),
     ),
     request_body(content((schemas::ComponentFile = "application/wasm"))),
-    responses(
-        (status = 200, description = "It is active.", body = ProviderView),
-        Missing, Read, Busy, Bounded, Guarded
-    )
+    responses((status = 200, description = "It is active.", body = ProviderView), Missing, Read, Busy, Bounded, Guarded)
 )]
 pub(super) async fn put(
     State(api): State<Api>,
@@ -105,6 +96,7 @@ pub(super) async fn put(
         let message = format!("the component has more than {max} bytes");
         Error::new(Kind::TooLarge, "component_too_large", message)
     })?;
+    // Only now, so that a caller that writes slowly does not hold a place.
     let upload = uploads.begin(&tenant, &name).await?;
     match detached(permit, async move { upload.finish(component.into(), &hosts).await }).await {
         Ok(view) => Ok(response::json(StatusCode::OK, &view)),
@@ -147,16 +139,10 @@ impl<S: Send + Sync> FromRequestParts<S> for ConfirmedHosts {
 ///
 /// One that was uploaded before and is kept; its quarantine ends.
 #[utoipa::path(
-    post,
-    path = "/v1/providers/{name}/activate",
-    operation_id = "activate_provider",
-    tag = "Providers",
+    post, path = "/v1/providers/{name}/activate", operation_id = "activate_provider", tag = "Providers",
     params(("name" = String, Path, example = "webhook")),
     request_body = Activation,
-    responses(
-        (status = 200, description = "It is active.", body = ProviderView),
-        Missing, Read, Busy, Guarded
-    )
+    responses((status = 200, description = "It is active.", body = ProviderView), Missing, Read, Busy, Guarded)
 )]
 pub(super) async fn activate(
     State(api): State<Api>,
@@ -174,10 +160,7 @@ pub(super) async fn activate(
 
 /// Show a provider
 #[utoipa::path(
-    get,
-    path = "/v1/providers/{name}",
-    operation_id = "get_provider",
-    tag = "Providers",
+    get, path = "/v1/providers/{name}", operation_id = "get_provider", tag = "Providers",
     params(("name" = String, Path, example = "apns")),
     responses((status = 200, description = "The provider.", body = ProviderView), Missing, Guarded)
 )]
@@ -193,10 +176,7 @@ pub(super) async fn show(
 ///
 /// The output of its calls for this tenant, where it trapped, and the same of the last refused upload.
 #[utoipa::path(
-    get,
-    path = "/v1/providers/{name}/log",
-    operation_id = "read_provider_log",
-    tag = "Providers",
+    get, path = "/v1/providers/{name}/log", operation_id = "read_provider_log", tag = "Providers",
     params(("name" = String, Path, example = "apns")),
     responses((status = 200, description = "The logs of its versions.", body = ProviderLog), Missing, Guarded)
 )]
@@ -212,10 +192,7 @@ pub(super) async fn log(
 ///
 /// With all its versions. Its applications stay, but sends for them fail.
 #[utoipa::path(
-    delete,
-    path = "/v1/providers/{name}",
-    operation_id = "delete_provider",
-    tag = "Providers",
+    delete, path = "/v1/providers/{name}", operation_id = "delete_provider", tag = "Providers",
     params(("name" = String, Path, example = "webhook")),
     responses((status = 204, description = "Deleted."), Missing, Busy, Guarded)
 )]

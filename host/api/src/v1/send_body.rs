@@ -163,11 +163,13 @@ impl SendRequest {
     ) -> Result<Self, Error> {
         let targets = |JsonObject(item): &JsonObject<SendItem>| item.targets.as_ref().map_or(1, Vec::len);
         let count = items.iter().map(targets).sum();
+        // Before anything is built, so that a body of tiny targets does not cost a multiple of its size.
         at_most(count, limits.targets)?;
         let mut places = Vec::with_capacity(count);
         let mut lines = Vec::with_capacity(count);
         let mut invalid = Vec::new();
         for (number, JsonObject(item)) in items.into_iter().enumerate() {
+            // One copy for all targets of the item.
             let notification = item.notification.map(Arc::new);
             let size = notification.as_deref().map_or(0, size);
             let place = format!("notifications[{number}].");
@@ -194,6 +196,7 @@ impl SendRequest {
         if places.is_empty() {
             return Err(no_targets());
         }
+        // Invalid targets are not sent, so they do not count towards the tenant's limits.
         shared.targets = Targets::Counted(lines.len());
         Ok(Self {
             content: SendContent::Different(shared, lines),

@@ -143,10 +143,7 @@ impl StreamTasks {
 /// `StreamEnd`. What is wrong with a line is that line's result. A stream reads no further than it sends, and sends no
 /// further than its results are read.
 #[utoipa::path(
-    post,
-    path = "/v1/notifications:stream",
-    operation_id = "stream_notifications",
-    tag = "Notifications",
+    post, path = "/v1/notifications:stream", operation_id = "stream_notifications", tag = "Notifications",
     request_body(content(
         (schemas::Lines = "application/x-ndjson"),
         (schemas::Lines = "application/ndjson"),
@@ -172,6 +169,7 @@ pub(super) async fn send(
     let shared = timeout(api.limits.body_timeout, header).await.map_err(|_| {
         Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
     })??;
+    // For the line that is being read. Lines in flight are counted by the gate.
     permit.reserve(MemoryUse::RequestBodies, api.limits.stream_line)?;
     let stream = api.gateway.stream(&tenant, shared).await?;
     let (to_send, received) = mpsc::channel(QUEUE_LENGTH);
@@ -252,6 +250,7 @@ impl LineReader {
 
     async fn read_all(&mut self, permit: InFlightPermit) -> Option<Interruption> {
         loop {
+            // Lines that have arrived are taken without a `select!`, which costs more than they do.
             let line = match self.lines.take() {
                 Some(line) => line,
                 None => tokio::select! {
@@ -265,6 +264,7 @@ impl LineReader {
                     () = self.results.closed() => return None,
                 },
             };
+            // Also for lines that have arrived: a caller that is fast enough never gets to the `select!`.
             if permit.is_closing() {
                 return Some(Interruption::ShuttingDown);
             }

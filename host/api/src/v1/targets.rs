@@ -53,12 +53,12 @@ fn target_json(target: &Target) -> Value {
     }
 }
 
-/// What became of one target.
+/// The result of one target.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TargetResult {
-    /// Counts the request's targets, or the lines of a stream behind the first, from 0.
+    /// Counts the request's targets, or the lines of a stream after the first, from 0.
     pub index: usize,
-    /// As the request named it; not in a stream.
+    /// As in the request; not in a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schemas::Target>, nullable = false)]
     pub target: Option<Value>,
@@ -90,17 +90,17 @@ pub struct TargetResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub replacement: Option<String>,
-    /// Of a duplicate, which was not sent: the index of the target that it repeats, whose result holds for both.
+    /// Of a duplicate, which was not sent: the index of the target that it repeats, whose result applies to both.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub duplicate_of: Option<usize>,
-    /// How many times it was tried, where that is more than once.
+    /// How many times it was tried, if more than once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 2)]
     pub attempts: Option<u32>,
 }
 
-/// How many targets came to which status.
+/// How many targets have which status.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Summary {
     pub total: usize,
@@ -177,6 +177,7 @@ impl TargetResult {
         let (mut retry_after, mut since, mut replacement) = (None, None, None);
         match disposition {
             Disposition::Unregistered(at) => {
+                // The service's own number, which may be out of range.
                 since = at.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
             }
             Disposition::Replaced(token) => replacement = Some(token),

@@ -71,16 +71,10 @@ fn expiry<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>
 ///
 /// The key is only shown once. Older keys stay valid, or expire after the time that the request gives.
 #[utoipa::path(
-    post,
-    path = "/v1/tenants/{id}/keys",
-    operation_id = "create_tenant_key",
-    tag = "Tenants",
+    post, path = "/v1/tenants/{id}/keys", operation_id = "create_tenant_key", tag = "Tenants",
     params(TenantPath),
     request_body = NewKeyRequest,
-    responses(
-        (status = 201, description = "The new key.", body = MadeKey),
-        Missing, Read, Busy, Operators, Guarded
-    )
+    responses((status = 201, description = "The new key.", body = MadeKey), Missing, Read, Busy, Operators, Guarded)
 )]
 pub(super) async fn create(
     State(api): State<Api>,
@@ -100,14 +94,9 @@ pub(super) async fn create(
 ///
 /// Without the keys themselves.
 #[utoipa::path(
-    get,
-    path = "/v1/tenants/{id}/keys",
-    operation_id = "list_tenant_keys",
-    tag = "Tenants",
+    get, path = "/v1/tenants/{id}/keys", operation_id = "list_tenant_keys", tag = "Tenants",
     params(TenantPath),
-    responses(
-        (status = 200, description = "The valid keys.", body = ApiKeys), Missing, Operators, Guarded
-    )
+    responses((status = 200, description = "The valid keys.", body = ApiKeys), Missing, Operators, Guarded)
 )]
 pub(super) async fn list(
     State(api): State<Api>,
@@ -120,14 +109,9 @@ pub(super) async fn list(
 
 /// Revoke an API key at once
 #[utoipa::path(
-    delete,
-    path = "/v1/tenants/{id}/keys/{key}",
-    operation_id = "delete_tenant_key",
-    tag = "Tenants",
+    delete, path = "/v1/tenants/{id}/keys/{key}", operation_id = "delete_tenant_key", tag = "Tenants",
     params(TenantPath, ("key" = String, Path, example = "0123456789abcdef", description = "Its id.")),
-    responses(
-        (status = 204, description = "Revoked."), Missing, Operators, Guarded
-    )
+    responses((status = 204, description = "Revoked."), Missing, Operators, Guarded)
 )]
 pub(super) async fn delete(
     State(api): State<Api>,

@@ -107,15 +107,9 @@ struct TenantUsage {
 ///
 /// In pages, in the order of their ids.
 #[utoipa::path(
-    get,
-    path = "/v1/tenants",
-    operation_id = "list_tenants",
-    tag = "Tenants",
+    get, path = "/v1/tenants", operation_id = "list_tenants", tag = "Tenants",
     params(("limit" = Option<usize>, Query, minimum = 1, maximum = 1000), ("after" = Option<String>, Query)),
-    responses(
-        (status = 200, description = "A page.", body = TenantsPage),
-        Addressed, Operators, Guarded
-    )
+    responses((status = 200, description = "A page.", body = TenantsPage), Addressed, Operators, Guarded)
 )]
 pub(super) async fn list(State(api): State<Api>, query: PageQuery, _: Operator) -> Result<Response, V1Error> {
     let all: Vec<Tenant> = api.gateway.tenants().list().into_iter().map(Tenant::from).collect();
@@ -127,10 +121,7 @@ pub(super) async fn list(State(api): State<Api>, query: PageQuery, _: Operator) 
 ///
 /// The response to the creation has the first key, which is only shown once.
 #[utoipa::path(
-    put,
-    path = "/v1/tenants/{id}",
-    operation_id = "put_tenant",
-    tag = "Tenants",
+    put, path = "/v1/tenants/{id}", operation_id = "put_tenant", tag = "Tenants",
     params(TenantPath),
     request_body = TenantChange,
     responses(
@@ -146,6 +137,7 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response, V1Error> {
     let id = TenantId::parse(&path.id).ok_or_else(|| {
+        // Elsewhere an invalid id is a tenant that does not exist; here it would be created.
         let message = "a tenant's id is 1 to 64 letters, digits, dots, dashes and underscores, and begins with \
                        a letter or digit";
         Error::field("invalid_tenant_id", "id", message)
@@ -167,14 +159,9 @@ pub(super) async fn put(
 ///
 /// A tenant may read about itself.
 #[utoipa::path(
-    get,
-    path = "/v1/tenants/{id}",
-    operation_id = "read_tenant",
-    tag = "Tenants",
+    get, path = "/v1/tenants/{id}", operation_id = "read_tenant", tag = "Tenants",
     params(TenantPath),
-    responses(
-        (status = 200, description = "The tenant.", body = Tenant), Missing, Guarded
-    )
+    responses((status = 200, description = "The tenant.", body = Tenant), Missing, Guarded)
 )]
 pub(super) async fn show(
     State(api): State<Api>,
@@ -189,14 +176,9 @@ pub(super) async fn show(
 ///
 /// With everything that belongs to it. Sends in flight finish.
 #[utoipa::path(
-    delete,
-    path = "/v1/tenants/{id}",
-    operation_id = "delete_tenant",
-    tag = "Tenants",
+    delete, path = "/v1/tenants/{id}", operation_id = "delete_tenant", tag = "Tenants",
     params(TenantPath),
-    responses(
-        (status = 204, description = "Deleted."), Missing, Busy, Operators, Guarded
-    )
+    responses((status = 204, description = "Deleted."), Missing, Busy, Operators, Guarded)
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
@@ -216,14 +198,9 @@ pub(super) async fn delete(
 ///
 /// A tenant may read about itself.
 #[utoipa::path(
-    get,
-    path = "/v1/tenants/{id}/usage",
-    operation_id = "read_tenant_usage",
-    tag = "Tenants",
+    get, path = "/v1/tenants/{id}/usage", operation_id = "read_tenant_usage", tag = "Tenants",
     params(TenantPath),
-    responses(
-        (status = 200, description = "Use and limits.", body = TenantUsage), Missing, Guarded
-    )
+    responses((status = 200, description = "Use and limits.", body = TenantUsage), Missing, Guarded)
 )]
 pub(super) async fn usage(
     State(api): State<Api>,
