@@ -8,10 +8,10 @@
 //! machine code where we would run it, and what is too old is simply not found.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use ring::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use ring::hmac::{self, HMAC_SHA256};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use zeroize::Zeroizing;
@@ -29,7 +30,9 @@ const TAG: usize = SHA256_OUTPUT_LEN;
 const KEY: usize = SHA256_OUTPUT_LEN;
 const KEY_FILE: &str = "key";
 const EXTENSION: &str = "artefact";
-const UNFINISHED: &str = "unfinished";
+/// The end of the name of a file that is being written, after this many random letters and digits.
+const UNFINISHED: &str = ".unfinished";
+const RANDOM: usize = 16;
 /// Hex digits of a tenant's mark in a file's name.
 const MARK: usize = 16;
 /// No file takes so long to write: what is left unfinished after this belongs to a process that was killed.
@@ -121,17 +124,11 @@ impl ArtefactCache {
     ) -> io::Result<()> {
         let path = self.path(owner, component);
         let tag = hmac::sign(&self.key, &self.signed(component, &artefact.0));
-        // Under another name first: no reader sees half of an artefact.
-        let unfinished = unfinished(&path)?;
-        let written = create(&unfinished).and_then(|mut file| {
-            file.write_all(tag.as_ref())?;
-            file.write_all(&artefact.0)
-        });
-        let kept = written.and_then(|()| fs::rename(&unfinished, &path));
-        if kept.is_err() {
-            let _ = fs::remove_file(unfinished);
-        }
-        kept?;
+        let mut file = unfinished_file(&self.directory)?;
+        file.write_all(tag.as_ref())?;
+        file.write_all(&artefact.0)?;
+        // Under another name until now: no reader sees half of an artefact.
+        file.persist(&path)?;
         self.note_use(owner, &path);
         self.make_room(&path)
     }
@@ -218,10 +215,14 @@ enum FileOwner {
 fn owner_of(path: &Path) -> Option<FileOwner> {
     let is_hex =
         |text: &str, length| text.len() == length && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let mut parts = path.file_name()?.to_str()?.split('.');
+    let name = path.file_name()?.to_str()?;
+    let is_random = |text: &str| text.len() == RANDOM && text.bytes().all(|c| c.is_ascii_alphanumeric());
+    if name.strip_suffix(UNFINISHED).is_some_and(is_random) {
+        return Some(FileOwner::Writer);
+    }
+    let mut parts = name.split('.');
     let parts = (parts.next()?, parts.next()?, parts.next(), parts.next());
     match parts {
-        (random, UNFINISHED, None, None) if is_hex(random, 16) => Some(FileOwner::Writer),
         (digest, EXTENSION, None, None) if is_hex(digest, 64) => Some(FileOwner::Server),
         (digest, mark, Some(EXTENSION), None) if is_hex(digest, 64) && is_hex(mark, MARK) => {
             Some(FileOwner::Tenant(mark.to_owned()))
@@ -270,36 +271,22 @@ fn own_key(path: &Path) -> io::Result<Zeroizing<[u8; KEY]>> {
     Ok(key)
 }
 
-/// It appears whole, and only once: other processes may be at it too.
+/// Creates the key whole, and only once: other processes may do the same.
 fn make_key(path: &Path) -> io::Result<()> {
     let mut key = Zeroizing::new([0; KEY]);
-    fill(&mut *key)?;
-    let unfinished = unfinished(path)?;
-    let written = create(&unfinished).and_then(|mut file| {
-        file.write_all(&*key)?;
-        file.sync_all()
-    });
-    let linked = written.and_then(|()| fs::hard_link(&unfinished, path));
-    let _ = fs::remove_file(unfinished);
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
+    SystemRandom::new().fill(&mut *key).map_err(|_| io::Error::other("no randomness"))?;
+    let mut file = unfinished_file(path.parent().unwrap_or(path))?;
+    file.write_all(&*key)?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        kept => Ok(kept.map(drop)?),
     }
 }
 
-/// Returns a unique name in the folder of the name that the file will have.
-fn unfinished(path: &Path) -> io::Result<PathBuf> {
-    let mut random = [0; 8];
-    fill(&mut random)?;
-    Ok(path.with_file_name(format!("{}.{UNFINISHED}", hex::encode(random))))
-}
-
-fn fill(bytes: &mut [u8]) -> io::Result<()> {
-    SystemRandom::new().fill(bytes).map_err(|_| io::Error::other("no randomness"))
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+/// Creates a file that only this user can read. It is removed again unless it is kept under its final name.
+fn unfinished_file(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix("").rand_bytes(RANDOM).suffix(UNFINISHED).tempfile_in(folder)
 }
 
 fn settings(engine: &Engine) -> Vec<u8> {
@@ -388,7 +375,8 @@ mod tests {
             assert_eq!(owner_of(Path::new(name)), None, "{name}");
         }
         assert_eq!(owner_of(Path::new(&format!("{digest}.artefact"))), Some(FileOwner::Server));
-        assert_eq!(owner_of(&unfinished(Path::new("x")).unwrap()), Some(FileOwner::Writer));
+        let unfinished = unfinished_file(&std::env::temp_dir()).unwrap();
+        assert_eq!(owner_of(unfinished.path()), Some(FileOwner::Writer));
         let mark = mark(&TenantId::new("Größe/1"));
         assert_eq!(owner_of(Path::new(&format!("{digest}.{mark}.artefact"))), Some(FileOwner::Tenant(mark)));
     }

@@ -17,6 +17,7 @@ mod breaker;
 mod catalogue;
 mod check;
 mod compiler;
+mod contract;
 mod error;
 mod guest;
 mod inspect;
@@ -25,12 +26,10 @@ mod instances;
 mod limits;
 mod log;
 mod management;
-mod manifest;
 #[cfg(feature = "native")]
 pub mod native;
 mod provider;
 mod sandbox;
-mod types;
 mod usage;
 
 pub use breaker::BreakerPolicy;
@@ -39,12 +38,12 @@ pub use check::{
     Exchange, Message, PreparedRequests, encoded as check_encoded, replies as check_replies, target_url,
 };
 pub use compiler::{CompileLimits, ComponentCompiler, compile};
+pub use contract::check_manifest;
 pub use error::{LoadError, ProviderError};
 pub use instances::Instances;
 pub use limits::{ComponentTrust, InstanceIsolation, SandboxLimits};
 pub use log::GuestLog;
 pub use management::{CollectionItems, action};
-pub use manifest::check as check_manifest;
 pub use provider::{Provider, ProviderLoader, digest};
 pub use sandbox::Sandbox;
 pub use usage::{SandboxStats, UsageStats};

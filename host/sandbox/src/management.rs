@@ -13,7 +13,7 @@ use super::instance::GuestInstance;
 use super::limits::CallBounds;
 use super::log::GuestLog;
 use super::sandbox::Sandbox;
-use super::{check, manifest};
+use super::{check, contract};
 use pushlet_model::contract::management::{self, Action, Collection, Item, Operation};
 
 const MOST_COLLECTIONS: usize = 20;
@@ -76,7 +76,7 @@ fn sound(collections: &[Collection]) -> Result<(), String> {
     }
     let mut names = HashSet::new();
     for Collection { name, description, actions, parameters } in collections {
-        manifest::name("a collection's name", name)?;
+        contract::name("a collection's name", name)?;
         if RESERVED.contains(&name.as_str()) || !names.insert(name) {
             return Err(format!("the collection {name} is there already"));
         }
@@ -85,7 +85,7 @@ fn sound(collections: &[Collection]) -> Result<(), String> {
         }
         let mut names = HashSet::new();
         for parameter in parameters {
-            manifest::field_name("parameter", &parameter.name)?;
+            contract::field_name("parameter", &parameter.name)?;
             let long = parameter.choices.len() > MOST_PARAMETERS || parameter.description.len() > 4 << 10;
             if parameter.name == "id" || long || !names.insert(&parameter.name) {
                 return Err(format!("the parameter {} of {name} is not sound", parameter.name));

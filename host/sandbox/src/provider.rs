@@ -12,6 +12,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::artefacts::{ArtefactCache, CompiledArtefact};
 use super::compiler::{CompileOutcome, ComponentCompiler};
+use super::contract;
 use super::error::{LoadError, ProviderError, excerpt, invalid};
 use super::guest::GuestState;
 use super::inspect::{self, ComponentInterfaces};
@@ -20,7 +21,6 @@ use super::limits::{CallBounds, ComponentTrust};
 use super::log::GuestLog;
 use super::management::CollectionManager;
 use super::sandbox::Sandbox;
-use super::{manifest, types};
 use pushlet_model::contract::codec;
 use pushlet_model::contract::management::Collection;
 use pushlet_model::contract::manifest::{GuestIndices, ProviderManifest};
@@ -190,16 +190,15 @@ fn describe(
     instance.guest().observe(0, &[]);
     let manifest = instance
         .call(&sandbox.limits, &bounds, 1, async |manifest, store| manifest.call_describe(store).await)?;
-    manifest::check(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
+    contract::check_manifest(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
     Ok(manifest)
 }
 
 /// Says which type is not the contract's, if that is why the component does not run. The engine names none.
 pub(super) fn naming_types(error: LoadError, bytes: &[u8]) -> LoadError {
     match &error {
-        LoadError::Broken(ProviderError::BadOutput(_)) => {
-            types::difference(bytes).map_or(error, |difference| LoadError::WrongTypes(excerpt(&difference)))
-        }
+        LoadError::Broken(ProviderError::BadOutput(_)) => contract::difference(bytes)
+            .map_or(error, |difference| LoadError::WrongTypes(excerpt(&difference))),
         _ => error,
     }
 }

@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn what_others_can_write_is_refused_with_the_command_that_helps() {
-        let folder = std::env::temp_dir().join(format!("pushlet-private-{}", uuid::Uuid::new_v4()));
-        fs::create_dir(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
         let (file, link) = (folder.join("key"), folder.join("link"));
         fs::write(&file, "secret").unwrap();
         symlink(&file, &link).unwrap();
@@ -232,8 +232,8 @@ mod tests {
         }
         for (mode, refused) in [(0o700, false), (0o755, false), (0o770, true), (0o2775, true), (0o1777, true)]
         {
-            fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
-            let told = check_folder("data_dir", &folder).map_err(|problem| problem.to_string());
+            fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+            let told = check_folder("data_dir", folder).map_err(|problem| problem.to_string());
             assert_eq!(told.is_err(), refused, "{mode:o}: {told:?}");
             assert!(told.is_ok() || told.unwrap_err().contains("run: chmod go-w "));
         }
@@ -241,6 +241,5 @@ mod tests {
         assert!(
             check_file("x", Path::new("/dev/null")).is_ok() && check_folder("x", &folder.join("no")).is_ok()
         );
-        fs::remove_dir_all(folder).unwrap();
     }
 }

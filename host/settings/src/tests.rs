@@ -309,12 +309,11 @@ fn the_operators_key_is_long_and_given_once() {
 
 #[test]
 fn a_password_file_may_end_with_a_line_break() {
-    let path = std::env::temp_dir().join(format!("pushlet-password-{}", uuid::Uuid::new_v4()));
-    std::fs::write(&path, "open: sesame \r\n").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path();
+    std::fs::write(path, "open: sesame \r\n").unwrap();
     let config = config(&format!("[auth]\nusername = \"me\"\npassword_file = {path:?}")).unwrap();
-    let callers = config.callers();
-    std::fs::remove_file(&path).unwrap();
-    assert_eq!(callers.unwrap().login.unwrap().password.reveal(), "open: sesame ");
+    assert_eq!(config.callers().unwrap().login.unwrap().password.reveal(), "open: sesame ");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
+use super::TransportSettings;
 use super::dial::{DnsLookups, HostResolver};
 use super::error::{DialError, FailureCause, SendError};
 use super::guard;
@@ -15,7 +16,6 @@ use super::https_client::{self, HttpsClient};
 use super::peer::{BackoffPolicy, BreakerState, CircuitBreaker, ConnectionStats, PeerLoad, jitter};
 use super::request::{IdentityKey, PeerKey, Protocol, Request};
 use super::response::Response;
-use super::settings::TransportSettings;
 use super::tls::TlsConfigs;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;

@@ -27,12 +27,12 @@ use tokio::time::timeout_at;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
+use super::TransportSettings;
 use super::dial::{HostResolver, dial_any};
 use super::error::{DialError, FailureCause, RequestState, SendError};
 use super::frames::{FrameScanner, HeaderCounts, MOST_INFORMATIONAL};
 use super::request::{ClientIdentity, Origin, PeerKey, Request};
 use super::response::{AnswerBody, ConnectionHandle, Response};
-use super::settings::TransportSettings;
 use super::tls::TlsConfigs;
 
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];

@@ -14,9 +14,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
+use super::TransportSettings;
 use super::error::SetupError;
 use super::request::ClientIdentity;
-use super::settings::TransportSettings;
 
 /// TLS sessions that can be resumed: what rustls keeps for one server.
 const TICKETS: usize = 8;

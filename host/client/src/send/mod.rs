@@ -2,7 +2,6 @@
 
 mod progress;
 mod results;
-mod stop;
 mod stream;
 mod targets;
 
@@ -16,10 +15,9 @@ use serde_json::{Map, Value, json};
 
 use super::server::ApiClient;
 use super::terminal::{self, given, pairs};
-use progress::ProgressDisplay;
+use progress::{ProgressDisplay, StopSignal};
 use pushlet_settings::Problem;
 use results::ResultsFile;
-use stop::StopSignal;
 use targets::TargetReader;
 
 /// It could not be done, or not to the end.
@@ -147,7 +145,7 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<ExitCode, P
         }
         (false, None) => return Ok(exit_code(&progress)),
     };
-    let _ = writeln!(std::io::stderr(), "{}", stop::how_to_go_on(matches.contains_id("results")));
+    let _ = writeln!(std::io::stderr(), "{}", progress::how_to_go_on(matches.contains_id("results")));
     Ok(ExitCode::from(code))
 }
 

@@ -117,43 +117,41 @@ fn read(file: &mut File, what: &str) -> std::io::Result<Option<FinishedTargets>>
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use tempfile::NamedTempFile;
 
-    fn file(text: &str) -> (std::path::PathBuf, FinishedTargets) {
-        let path = std::env::temp_dir().join(format!("pushlet-results-{}", uuid::Uuid::new_v4()));
-        std::fs::write(&path, text).unwrap();
-        let done = ResultsFile::open(Some(&path), true, &Value::Null).unwrap().take_done();
-        (path, done)
-    }
+    use super::*;
 
     #[test]
     fn only_final_results_are_done_and_a_cut_off_line_is_closed() {
         let lines = "{\"target\":\"a\",\"status\":\"delivered\"}\n{\"target\":\"b\",\"status\":\"throttled\"}\n\
                      {\"target\":{\"target\":{\"topic\":\"c\"}},\"status\":\"rejected\"}\n{\"target\":\"e\",\"status\":\"duplicate\"}\n\
                      {\"target\":\"E\",\"status\":\"duplicate\",\"other_spelling\":true}\n{\"target\":\"d\",\"stat";
-        let (path, done) = file(lines);
+        let file = NamedTempFile::new().unwrap();
+        let path = file.path();
+        std::fs::write(path, lines).unwrap();
+        let done = ResultsFile::open(Some(path), true, &Value::Null).unwrap().take_done();
         assert!(done.contains("a") && done.contains(" a ") && !done.contains("b") && !done.contains("d"));
         assert!(!done.contains("e") && done.contains("E"));
         assert!(done.contains("{ \"target\": {\"topic\": \"c\"} }"));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{lines}\n"));
-        assert!(ResultsFile::open(Some(&path), false, &Value::Null).is_err());
-        std::fs::write(&path, "").unwrap();
-        assert!(ResultsFile::open(Some(&path), false, &Value::Null).is_ok());
-        std::fs::remove_file(path).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), format!("{lines}\n"));
+        assert!(ResultsFile::open(Some(path), false, &Value::Null).is_err());
+        std::fs::write(path, "").unwrap();
+        assert!(ResultsFile::open(Some(path), false, &Value::Null).is_ok());
     }
+
     #[test]
     fn only_the_same_notification_goes_on() {
-        let path = std::env::temp_dir().join(format!("pushlet-results-{}", uuid::Uuid::new_v4()));
+        let file = NamedTempFile::new().unwrap();
+        let path = file.path();
         let header =
             |body: &str| serde_json::json!({ "application_id": "shop", "notification": { "body": body } });
-        let mut results = ResultsFile::open(Some(&path), false, &header("Hello")).unwrap();
+        let mut results = ResultsFile::open(Some(path), false, &header("Hello")).unwrap();
         let result = serde_json::json!({ "index": 0, "status": "delivered" });
         results.write("a", result.as_object().unwrap()).unwrap();
         results.flush().unwrap();
-        let mut again = ResultsFile::open(Some(&path), true, &header("Hello")).unwrap();
+        let mut again = ResultsFile::open(Some(path), true, &header("Hello")).unwrap();
         assert!(again.take_done().contains("a"));
-        let told = ResultsFile::open(Some(&path), true, &header("Hallo")).err().unwrap().to_string();
+        let told = ResultsFile::open(Some(path), true, &header("Hallo")).err().unwrap().to_string();
         assert!(told.contains("another application or notification"), "{told}");
-        std::fs::remove_file(path).unwrap();
     }
 }

@@ -11,9 +11,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::progress::{self, ProgressDisplay};
+use super::progress::{self, ProgressDisplay, StopSignal};
 use super::results::{OTHER_SPELLING, ResultsFile};
-use super::stop::StopSignal;
 use super::targets::{RecentTargets, Target, TargetReader};
 use crate::server::ApiClient;
 use crate::terminal;

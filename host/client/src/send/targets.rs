@@ -210,11 +210,11 @@ mod tests {
 
     #[test]
     fn comments_and_blank_lines_are_left_out_and_quotes_are_taken_off() {
-        let path = std::env::temp_dir().join(format!("pushlet-targets-{}", uuid::Uuid::new_v4()));
+        let file = tempfile::NamedTempFile::new().unwrap();
         let lines = "# tokens of today\n\u{feff}one\n\n  \"two\" \n'three'\r\n #four\n\
                      {\"target\":{\"topic\":\"a\"}}\n\"\"\n\"s\\u0069x\"";
-        std::fs::write(&path, lines).unwrap();
-        let mut targets = TargetReader::open(&path, FinishedTargets::default()).unwrap();
+        std::fs::write(file.path(), lines).unwrap();
+        let mut targets = TargetReader::open(file.path(), FinishedTargets::default()).unwrap();
         let mut texts = Vec::new();
         while let Some(target) = targets.next().unwrap() {
             assert!(
@@ -224,7 +224,6 @@ mod tests {
             texts.push(target.text);
         }
         assert_eq!(texts, ["one", "two", "three", "{\"target\":{\"topic\":\"a\"}}", "six"]);
-        std::fs::remove_file(path).unwrap();
 
         let given = ["a", "#b", "c\"d", "{\"target\":{\"topic\":\"e\"}}"].map(str::to_owned);
         let mut given = TargetReader::given(given.into(), FinishedTargets::default());

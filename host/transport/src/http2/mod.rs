@@ -9,12 +9,12 @@ use futures_util::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
+use super::TransportSettings;
 use super::dial::{DnsLookups, HostResolver};
 use super::error::{FailureCause, SendError};
 use super::peer::ConnectionStats;
 use super::request::{IdentityKey, PeerKey, Protocol, Request};
 use super::response::Response;
-use super::settings::TransportSettings;
 use super::tls::TlsConfigs;
 use pool::{AcquireError, ConnectionPool, StreamLease};
 use pushlet_model::tenant::TenantId;

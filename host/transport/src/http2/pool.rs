@@ -10,11 +10,11 @@ use tokio::time::timeout_at;
 
 use super::connection::Http2Connection;
 use super::state::{ConnectionId, PoolAction, PoolLimits, PoolState, QueueTicket, StreamAdmission};
+use crate::TransportSettings;
 use crate::dial::HostResolver;
 use crate::error::{DialError, FailureCause, SendError};
 use crate::peer::{BackoffPolicy, PeerLoad, jitter};
 use crate::request::PeerKey;
-use crate::settings::TransportSettings;
 use pushlet_model::error::RepeatedWarning;
 use pushlet_model::tenant::TenantId;
 

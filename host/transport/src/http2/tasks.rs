@@ -14,11 +14,11 @@ use tokio::time::sleep_until;
 use super::connection::{self, ConnectionDriver, FINISH, Http2Connection, KILL, PROBE};
 use super::pool::ConnectionPool;
 use super::state::ConnectionId;
+use crate::TransportSettings;
 use crate::dial::{HostResolver, dial};
 use crate::error::{DialError, FailureCause};
 use crate::peer::jitter;
 use crate::request::PeerKey;
-use crate::settings::TransportSettings;
 
 /// An unused pool is dropped after this long.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);

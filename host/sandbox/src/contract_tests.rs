@@ -42,7 +42,7 @@ fn secret_in(header: &str) -> Option<String> {
         inline: false,
         connection_settings: vec![],
     };
-    check(&ProviderManifest { credentials: vec![credential], ..manifest() }).err()
+    check_manifest(&ProviderManifest { credentials: vec![credential], ..manifest() }).err()
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn a_secrets_header_says_which_rule_it_breaks() {
 
 #[test]
 fn applications_in_production_have_an_endpoint() {
-    assert_eq!(check(&manifest()), Ok(()));
+    assert_eq!(check_manifest(&manifest()), Ok(()));
     let both = [Environment::Production, Environment::Development].map(endpoint).to_vec();
-    assert_eq!(check(&ProviderManifest { endpoints: both, ..manifest() }), Ok(()));
+    assert_eq!(check_manifest(&ProviderManifest { endpoints: both, ..manifest() }), Ok(()));
     let development = vec![endpoint(Environment::Development)];
-    let fault = check(&ProviderManifest { endpoints: development, ..manifest() }).unwrap_err();
+    let fault = check_manifest(&ProviderManifest { endpoints: development, ..manifest() }).unwrap_err();
     assert!(fault.starts_with("it has no endpoint for production"), "{fault}");
 }
