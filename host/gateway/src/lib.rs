@@ -3,11 +3,11 @@
 //!
 //! - [`Gateway`] (`gateway`): the state of all operations
 //! - `send`, `delivery`, `exchange`, `retry`, `result`: from a send to its targets, one request and its
-//! answer, when a push is sent again, and the result of each target
+//!   answer, when a push is sent again, and the result of each target
 //! - `stream`, `flow_control`, `duplicates`: lines in flight, and targets that come twice
 //! - `authorization`, `endpoints`: what an exchange is sent with, and where to
 //! - `registration`, `applications`, `collections`: applications, their credentials, and what a push service
-//! keeps for them
+//!   keeps for them
 //! - `uploads`: components of tenants
 //! - [`tenants`]: keys, limits, suspension
 //! - `meters`, `stats`: what operators see

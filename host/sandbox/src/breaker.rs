@@ -2,6 +2,9 @@
 //!
 //! Closed: calls pass, failures within a window are counted. Open: no call passes until a moment. Then one
 //! call is tried: if it succeeds the breaker closes, else it stays open for twice as long.
+//!
+//! This is not the transport's circuit breaker, which counts failures in a row and spreads reconnects: calls of many
+//! callers overlap here, so that failures within a window count, whatever succeeds between them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
