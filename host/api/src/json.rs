@@ -161,7 +161,7 @@ fn object(text: &[u8], what: &str) -> Result<Map<String, Value>, Error> {
 fn field_error(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
     let text = error.inner().to_string();
     let place = error.path().to_string();
-    let last = error.path().iter().last();
+    let last = error.path().iter().next_back();
     if let Some(missed) = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
         return match last {
             Some(Segment::Map { key }) if missed.is_empty() => missing(key, place.clone()),
