@@ -28,13 +28,13 @@ pub fn command() -> Command {
         .visible_alias("register")
         .about("Register an application, or replace it")
         .arg(id("id", "The application's id"))
-        .arg(Arg::new("provider").long("provider").value_name("NAME").help("Found by the credential if not given"))
+        .arg(Arg::new("provider").long("provider").value_name("NAME").help("If not given, the one that takes the credential"))
         .arg(
             Arg::new("environment")
                 .long("environment")
                 .value_name("NAME")
                 .value_parser(["production", "development"])
-                .help("Which of the push service's worlds"),
+                .help("The push service's environment"),
         )
         .arg(many("setting", "NAME=VALUE").help("One of the provider's settings"))
         .arg(
@@ -43,12 +43,12 @@ pub fn command() -> Command {
         )
         .after_help(EXAMPLES);
     Command::new("app")
-        .about("List, show, register and delete applications, and what they have")
+        .about("List, show, register and delete applications, and show what belongs to them")
         .subcommand_required(true)
         .subcommand(Command::new("list").about("All applications"))
         .subcommand(Command::new("show").about("One application").arg(id("id", "The application's id")))
         .subcommand(put)
-        .subcommand(deletion("Forget an application").arg(id("id", "The application's id")))
+        .subcommand(deletion("Delete an application").arg(id("id", "The application's id")))
         .subcommand(
             Command::new("feedback")
                 .about("Tokens that were reported dead since the last call, which are then forgotten")

@@ -25,7 +25,7 @@ pub fn command() -> Command {
     Command::new("provider")
         .about("List, show, upload, activate and delete providers")
         .subcommand_required(true)
-        .subcommand(Command::new("list").about("All providers, and whether they are well"))
+        .subcommand(Command::new("list").about("All providers and their health"))
         .subcommand(Command::new("show").about("One provider and its versions").arg(name()))
         .subcommand(
             Command::new("upload")
@@ -36,12 +36,12 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("activate")
-                .about("Use a version that is kept")
+                .about("Use a stored version")
                 .arg(name())
                 .arg(id("digest", "SHA-256 of the version")),
         )
         .subcommand(Command::new("log").about("What a provider printed, and where it trapped").arg(name()))
-        .subcommand(deletion("Forget all versions of a provider").arg(name()))
+        .subcommand(deletion("Delete all versions of a provider").arg(name()))
         .after_help("Example:\n  pushlet provider upload webhook target/wasm32-wasip2/release/webhook.wasm")
 }
 
@@ -100,7 +100,7 @@ fn print_log(log: &Value) -> Result<(), Problem> {
     for version in log["versions"].as_array().into_iter().flatten().chain(refused) {
         terminal::print_line(&format!("== {}", version["digest"].as_str().unwrap_or_default()))?;
         for line in version["log"].as_str().unwrap_or_default().lines() {
-            // Set in, so that no line of a component looks like one of ours.
+            // Indented, so that no line of a component looks like one of ours.
             terminal::print_line(&format!("  {line}"))?;
         }
     }

@@ -136,13 +136,14 @@ impl ApiClient {
     fn refusal(&self, status: StatusCode, text: &str) -> Problem {
         let body: Value = serde_json::from_str(text).unwrap_or_default();
         let (Some(code), Some(message)) = (body["error"].as_str(), body["message"].as_str()) else {
-            return Problem::new(format_args!("{} answers {status}, which Pushlet does not", self.base));
+            return Problem::new(format_args!(
+                "{} responds with {status} and no error of Pushlet",
+                self.base
+            ));
         };
         if status == StatusCode::UNAUTHORIZED {
             let why = match self.access {
-                ServerAccess::Open => {
-                    "lets nobody in without credentials: give --api-key, or --username and --password"
-                }
+                ServerAccess::Open => "requires credentials: give --api-key, or --username and --password",
                 _ => "does not know these credentials",
             };
             return Problem::new(format_args!("{} {why}", self.base));

@@ -16,33 +16,33 @@ pub fn command() -> Command {
         .action(ArgAction::Append)
         .help("A field of the tenant, as the API names it");
     Command::new("tenant")
-        .about("List, show, make, change and delete tenants, with the operator's key")
+        .about("List, show, create, change and delete tenants, with the operator's key")
         .subcommand_required(true)
         .subcommand(Command::new("list").about("All tenants"))
         .subcommand(Command::new("show").about("One tenant").arg(tenant()))
         .subcommand(
             Command::new("put")
                 .visible_alias("create")
-                .about("Make a tenant, whose key is shown this once, or change one")
+                .about("Create a tenant, whose key is shown only now, or change one")
                 .arg(tenant())
                 .arg(set),
         )
         .subcommand(
             Command::new("add-key")
-                .about("Make one more key, which is shown this once")
+                .about("Create another key, which is shown only now")
                 .arg(tenant())
-                .arg(seconds("expires-in", "The new key ends after so many seconds"))
-                .arg(seconds("others-expire-in", "All older keys end after so many seconds")),
+                .arg(seconds("expires-in", "The new key expires after this many seconds"))
+                .arg(seconds("others-expire-in", "All older keys expire after this many seconds")),
         )
-        .subcommand(Command::new("keys").about("The keys of a tenant, without what is secret").arg(tenant()))
+        .subcommand(Command::new("keys").about("The keys of a tenant, without their secrets").arg(tenant()))
         .subcommand(
             Command::new("remove-key")
-                .about("End a key at once")
+                .about("Revoke a key at once")
                 .arg(tenant())
                 .arg(id("key", "The key's id, as `keys` lists it")),
         )
         .subcommand(Command::new("usage").about("What a tenant uses of its limits").arg(tenant()))
-        .subcommand(deletion("Forget a tenant and all that it has").arg(tenant()))
+        .subcommand(deletion("Delete a tenant and everything that it has").arg(tenant()))
         .after_help("Examples:\n  pushlet tenant put acme --api-key OPERATORS_KEY\n  pushlet tenant put acme --set suspended=true\n  pushlet tenant put acme --set 'limits={\"pushes_per_second\": 100}'")
 }
 

@@ -20,11 +20,11 @@ use pushlet_settings::Problem;
 use results::ResultsFile;
 use targets::TargetReader;
 
-/// It could not be done, or not to the end.
+/// The send failed, or was not finished.
 const FAILED: u8 = 1;
 /// Not every target was reached.
 const SOME_FAILED: u8 = 3;
-/// As shells have it of a program that Ctrl-C ended.
+/// The code by which shells report a program that Ctrl-C ended.
 const STOPPED: u8 = 130;
 
 /// What a target can come to, besides `delivered`, `valid` and `duplicate`, which are good in any case.
@@ -97,7 +97,7 @@ pub fn command() -> Command {
                 .short('a')
                 .value_name("ID")
                 .required(true)
-                .help("For whom it is sent"),
+                .help("The application to send for"),
         )
         .args(notification_arguments())
         .arg(

@@ -261,5 +261,5 @@ fn settle(
 }
 
 fn not_ours() -> Problem {
-    Problem::new("the server's answer is none that Pushlet gives")
+    Problem::new("the server's response is not one of Pushlet")
 }
