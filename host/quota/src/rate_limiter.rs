@@ -108,6 +108,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_charged_afterwards_is_paid_off_with_time() {
+        let limiter = RateLimiter::starting_at(at(1000));
+        limiter.charge(at(1500));
+        assert_eq!(limiter.admit(at(2000), at(1000)), Ok(()));
+        limiter.charge(at(1000));
+        assert_eq!(limiter.owed(at(1000)), at(2500));
+        assert_eq!(limiter.admit(at(2000), at(1000)), Err(at(500)));
+        assert_eq!(limiter.admit(at(2000), at(60_000)), Ok(()));
+        limiter.charge(at(2000));
+        assert_eq!(limiter.admit(at(2000), at(60_000)), Err(at(0)), "a rest does not pay for later use");
+    }
+
+    #[test]
     fn it_holds_when_many_take_at_once() {
         let limiter = RateLimiter::default();
         let taken: usize = std::thread::scope(|scope| {
