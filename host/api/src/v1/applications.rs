@@ -1,4 +1,5 @@
-//! `/v1/applications`: credentials go in and never come out.
+//! `/v1/applications`: credentials go in and never come out; and `/v1/applications/{id}/{collection}`: what the push
+//! service keeps for an application, such as broadcast channels, as the provider's component says.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +9,23 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::extract::{PageQuery, PathSegments};
 use crate::Api;
 use crate::caller::ByTenant;
 use crate::classic::DeadTokenView;
+use crate::in_flight::{InFlightPermit, detached};
 use crate::json::{JsonBody, optional};
-use crate::openapi::schemas::{self, Addressed, Bounded, Component, Guarded, Missing, Read};
+use crate::openapi::schemas::{self, Addressed, Bounded, Component, Guarded, Missing, Read, Service};
 use crate::response::{self, V1Error};
-use pushlet_gateway::{ApplicationView, DeadToken, FeedbackRead, Registration};
+use pushlet_gateway::{
+    ApplicationView, CollectionRequest, DeadToken, FeedbackRead, ItemOperation, Registration,
+};
 use pushlet_model::contract::Environment;
 use pushlet_model::error::Error;
+use pushlet_model::tenant::TenantId;
 
 /// Some of a tenant's applications.
 #[derive(Serialize, ToSchema)]
@@ -154,6 +159,88 @@ pub(super) async fn take_feedback(
     Ok(response::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
 }
 
+/// Create an item
+///
+/// The push service creates it and gives it an id.
+#[utoipa::path(
+    post, path = "/v1/applications/{id}/{collection}", operation_id = "create_item", tag = "Collections",
+    params(("id" = String, Path, example = "my-apns-app"), ("collection" = schemas::Collection, Path, example = "channels")),
+    request_body = schemas::NewItem,
+    responses((status = 201, description = "Created.", body = schemas::Item), Missing, Read, Service, Guarded)
+)]
+pub(super) async fn create_item(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    permit: InFlightPermit,
+    PathSegments((id, collection)): PathSegments<(String, String)>,
+    request: Request,
+) -> Result<Response, V1Error> {
+    let properties = JsonBody::receive(request, api.body_limits).await?.fields().await?;
+    let operation = ItemOperation::Create(properties);
+    let created = single(perform(&api, tenant, permit, (id, collection), operation).await?)?;
+    Ok(response::json(StatusCode::CREATED, &created))
+}
+
+/// List the items of a collection
+#[utoipa::path(
+    get, path = "/v1/applications/{id}/{collection}", operation_id = "list_items", tag = "Collections",
+    params(("id" = String, Path, example = "my-apns-app"), ("collection" = schemas::Collection, Path, example = "channels")),
+    responses(
+        (status = 200, description = "All items, under the collection's name.", body = schemas::Items),
+        Missing, Service, Guarded
+    )
+)]
+pub(super) async fn list_items(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    permit: InFlightPermit,
+    PathSegments((id, collection)): PathSegments<(String, String)>,
+) -> Result<Response, V1Error> {
+    let all = perform(&api, tenant, permit, (id, collection.clone()), ItemOperation::ReadAll).await?;
+    let all: Vec<Value> = all.into_iter().map(item_json).collect();
+    Ok(response::json(StatusCode::OK, &json!({ collection: all })))
+}
+
+/// Show an item
+#[utoipa::path(
+    get, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "get_item", tag = "Collections",
+    params(
+        ("id" = String, Path, example = "my-apns-app"),
+        ("collection" = schemas::Collection, Path, example = "channels"),
+        ("item" = String, Path, description = "The id that the push service gave it."),
+    ),
+    responses((status = 200, description = "The item.", body = schemas::Item), Missing, Service, Guarded)
+)]
+pub(super) async fn show_item(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    permit: InFlightPermit,
+    PathSegments((id, collection, item)): PathSegments<(String, String, String)>,
+) -> Result<Response, V1Error> {
+    let found = single(perform(&api, tenant, permit, (id, collection), ItemOperation::Read(item)).await?)?;
+    Ok(response::json(StatusCode::OK, &found))
+}
+
+/// Delete an item
+#[utoipa::path(
+    delete, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "delete_item", tag = "Collections",
+    params(
+        ("id" = String, Path, example = "my-apns-app"),
+        ("collection" = schemas::Collection, Path, example = "channels"),
+        ("item" = String, Path, description = "The id that the push service gave it."),
+    ),
+    responses((status = 204, description = "Deleted."), Missing, Service, Guarded)
+)]
+pub(super) async fn delete_item(
+    State(api): State<Api>,
+    ByTenant(tenant): ByTenant,
+    permit: InFlightPermit,
+    PathSegments((id, collection, item)): PathSegments<(String, String, String)>,
+) -> Result<StatusCode, V1Error> {
+    perform(&api, tenant, permit, (id, collection), ItemOperation::Delete(item)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// The body of a registration; its schema depends on the providers.
 #[derive(Deserialize)]
 struct RegistrationBody {
@@ -221,4 +308,31 @@ fn upload(value: Value) -> Result<Option<Vec<u8>>, &'static str> {
 
 fn wrong(place: &str, name: &str, why: &str) -> Error {
     Error::field(format!("invalid_{name}"), format!("{place}{name}"), format!("{name} {why}"))
+}
+
+/// An id and properties.
+type CollectionItem = (String, Map<String, Value>);
+
+async fn perform(
+    api: &Api,
+    tenant: TenantId,
+    permit: InFlightPermit,
+    (application_id, collection): (String, String),
+    operation: ItemOperation,
+) -> Result<Vec<CollectionItem>, Error> {
+    let request = CollectionRequest { application_id, collection, operation, deadline: None };
+    let gateway = api.gateway.clone();
+    detached(permit, async move { gateway.manage(&tenant, request).await }).await
+}
+
+fn single(items: Vec<CollectionItem>) -> Result<Value, Error> {
+    items.into_iter().next().map(item_json).ok_or_else(|| Error::internal("the provider returned no item"))
+}
+
+/// Returns the item as one object, with the id first.
+fn item_json((id, properties): CollectionItem) -> Value {
+    let id = ("id".to_owned(), Value::String(id));
+    Value::Object(
+        std::iter::once(id).chain(properties.into_iter().filter(|(name, _)| name != "id")).collect(),
+    )
 }

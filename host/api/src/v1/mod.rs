@@ -1,11 +1,10 @@
 //! The API under `/v1`: JSON in and out, with errors that name the wrong `field`.
 //!
 //! - `notifications` with its `send_body`, and `stream`: sends; `targets`: their targets and results
-//! - `applications`, `collections`, `providers`, `tenants`, `tenant_keys`: what is kept
+//! - `applications`, `providers`, `tenants`, `tenant_keys`: what is kept
 //! - `extract`: paths and pages
 
 mod applications;
-mod collections;
 mod extract;
 mod notifications;
 mod providers;
@@ -33,10 +32,10 @@ use crate::Api;
         applications::delete,
         applications::show_feedback,
         applications::take_feedback,
-        collections::list,
-        collections::create,
-        collections::read,
-        collections::delete,
+        applications::list_items,
+        applications::create_item,
+        applications::show_item,
+        applications::delete_item,
         providers::list,
         providers::show,
         providers::put,
@@ -67,10 +66,13 @@ pub(super) fn routes() -> Router<Api> {
             "/v1/applications/{id}/feedback",
             get(applications::show_feedback).post(applications::take_feedback),
         )
-        .route("/v1/applications/{id}/{collection}", get(collections::list).post(collections::create))
+        .route(
+            "/v1/applications/{id}/{collection}",
+            get(applications::list_items).post(applications::create_item),
+        )
         .route(
             "/v1/applications/{id}/{collection}/{item}",
-            get(collections::read).delete(collections::delete),
+            get(applications::show_item).delete(applications::delete_item),
         )
         .route("/v1/providers", get(providers::list))
         .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
