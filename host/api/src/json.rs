@@ -14,6 +14,7 @@ use serde_path_to_error::Segment;
 use crate::body::{BodyLimits, ensure_media_type, read_body};
 use crate::caller::permit_of;
 use crate::in_flight::InFlightPermit;
+use crate::verbatim::Exact;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::text::{did_you_mean, nearest};
 use pushlet_quota::account::{MemoryUse, Work};
@@ -138,9 +139,9 @@ pub fn without_mark(text: &[u8]) -> &[u8] {
 pub fn typed<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<T, Error> {
     let fields = object(text, what)?;
     // The path to the wrong field is sought only after an error, since following it allocates for each field.
-    T::deserialize(Value::Object(fields)).or_else(|_| {
+    T::deserialize(Exact(Value::Object(fields))).or_else(|_| {
         let fields = object(text, what)?;
-        serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| field_error(&error))
+        serde_path_to_error::deserialize(Exact(Value::Object(fields))).map_err(|error| field_error(&error))
     })
 }
 

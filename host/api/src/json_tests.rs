@@ -2,6 +2,7 @@
 use std::num::NonZeroU64;
 
 use super::*;
+use crate::verbatim::{verbatim, verbatim_rest};
 
 async fn read(text: &str, max: usize) -> Result<usize, Error> {
     let body = JsonBody::new(Bytes::copy_from_slice(text.as_bytes()), None, max);
@@ -153,4 +154,23 @@ fn a_byte_order_mark_is_ignored_and_null_counts_as_missing() {
     let example: Example =
         typed(br#"{"targets": null, "validate_only": null, "deadline": null}"#, "it").unwrap();
     assert_eq!((example.targets, example.validate_only, example.deadline), (None, None, None));
+}
+
+#[test]
+fn values_that_are_handed_on_stay_as_they_are_written() {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(default, deserialize_with = "verbatim")]
+        own: Option<Map<String, Value>>,
+        #[serde(flatten, deserialize_with = "verbatim_rest")]
+        rest: Map<String, Value>,
+    }
+
+    let own = r#"{"z":1E5,"a":[-0.0,-0,0,7,-7,1.5,10.50,12345678901234567890123,1e400,{"deep":2.50e-7}],"n":null,"t":true,"s":"1E5"}"#;
+    let fields: Fields = typed(format!(r#"{{"own":{own},"x":3E+3,"y":{own}}}"#).as_bytes(), "it").unwrap();
+    assert_eq!(Value::Object(fields.own.unwrap()).to_string(), own);
+    assert_eq!(Value::Object(fields.rest).to_string(), format!(r#"{{"x":3E+3,"y":{own}}}"#));
+    assert!(typed::<Fields>(br#"{"own":null}"#, "it").unwrap().own.is_none());
+    let error = typed::<Fields>(br#"{"own":1E5}"#, "it").err().unwrap();
+    assert_eq!((&*error.code, &*error.message), ("invalid_own", "own must be an object"));
 }

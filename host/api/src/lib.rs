@@ -25,6 +25,7 @@ mod response;
 mod status;
 pub mod telemetry;
 mod v1;
+mod verbatim;
 
 use std::sync::Arc;
 

@@ -20,6 +20,7 @@ use crate::in_flight::{InFlightPermit, detached};
 use crate::json::{JsonBody, optional};
 use crate::openapi::schemas::{self, Addressed, Bounded, Component, Guarded, Missing, Read, Service};
 use crate::response::{self, V1Error};
+use crate::verbatim::{verbatim, verbatim_rest};
 use pushlet_gateway::{
     ApplicationView, CollectionRequest, DeadToken, FeedbackRead, ItemOperation, Registration,
 };
@@ -247,10 +248,12 @@ struct RegistrationBody {
     provider: Option<String>,
     #[serde(default, deserialize_with = "environment")]
     environment: Option<Environment>,
+    #[serde(default, deserialize_with = "verbatim")]
     settings: Option<Map<String, Value>>,
+    #[serde(default, deserialize_with = "verbatim")]
     credentials: Option<Map<String, Value>>,
     /// The fields of the classic registration.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "verbatim_rest")]
     flat: Map<String, Value>,
 }
 

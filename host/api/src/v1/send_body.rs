@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::targets::parse_target;
 use crate::json::{JsonObject, optional, required_text, seconds};
 use crate::openapi::schemas;
+use crate::verbatim::verbatim;
 use pushlet_gateway::{Duplicates, Line, Shared, Targets};
 use pushlet_model::contract::Target;
 use pushlet_model::error::{Error, Kind};
@@ -24,6 +25,7 @@ pub struct SendBody {
     #[schema(min_length = 1)]
     application_id: String,
     /// For all targets. With `notifications`: the fields that they share.
+    #[serde(default, deserialize_with = "verbatim")]
     #[schema(value_type = Option<schemas::Notification>)]
     notification: Option<Map<String, Value>>,
     #[schema(value_type = Option<schemas::Target>)]
@@ -50,6 +52,7 @@ pub struct SendBody {
 #[serde(deny_unknown_fields)]
 struct SendItem {
     /// Its fields win over those of the shared notification; null removes one.
+    #[serde(default, deserialize_with = "verbatim")]
     #[schema(value_type = Option<schemas::Notification>)]
     notification: Option<Map<String, Value>>,
     #[schema(value_type = Option<schemas::Target>)]

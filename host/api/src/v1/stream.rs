@@ -28,6 +28,7 @@ use crate::in_flight::InFlightPermit;
 use crate::json::{parsed_size, required_text, seconds, typed};
 use crate::openapi::schemas::{self, Guarded, Missing, Read};
 use crate::response::V1Error;
+use crate::verbatim::verbatim;
 use pushlet_gateway::tenants::{Permission, Withdrawal};
 use pushlet_gateway::{DeliveryResult, Duplicates, Gate, IndexedResult, Line, Shared, Stop, Targets};
 use pushlet_model::error::{Error, Kind};
@@ -52,6 +53,7 @@ pub struct StreamHeader {
     #[serde(deserialize_with = "required_text")]
     #[schema(min_length = 1)]
     application_id: String,
+    #[serde(default, deserialize_with = "verbatim")]
     #[schema(value_type = Option<schemas::Notification>)]
     notification: Option<Map<String, Value>>,
     /// Check everything, and send nothing.
@@ -74,6 +76,7 @@ pub struct StreamLine {
     #[schema(value_type = schemas::Target)]
     target: Value,
     /// Its fields win over those of the shared notification; null removes one.
+    #[serde(default, deserialize_with = "verbatim")]
     #[schema(value_type = Option<schemas::Notification>)]
     notification: Option<Map<String, Value>>,
 }
