@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
 use std::num::NonZeroU64;
 
+use serde_json::json;
+
 use super::*;
-use crate::verbatim::{verbatim, verbatim_rest};
+use crate::verbatim::{Verbatim, verbatim, verbatim_rest};
 
 async fn read(text: &str, max: usize) -> Result<usize, Error> {
     let body = JsonBody::new(Bytes::copy_from_slice(text.as_bytes()), None, max);
@@ -172,5 +174,8 @@ fn values_that_are_handed_on_stay_as_they_are_written() {
     assert_eq!(Value::Object(fields.rest).to_string(), format!(r#"{{"x":3E+3,"y":{own}}}"#));
     assert!(typed::<Fields>(br#"{"own":null}"#, "it").unwrap().own.is_none());
     let error = typed::<Fields>(br#"{"own":1E5}"#, "it").err().unwrap();
+    let digits = |text: &str| Exact(json!({"$serde_json::private::Number": text}));
+    assert_eq!(Verbatim::deserialize(digits("1E5")).unwrap().0.to_string(), "1E5");
+    assert!(Verbatim::deserialize(digits("1,\"injected\":1")).is_err());
     assert_eq!((&*error.code, &*error.message), ("invalid_own", "own must be an object"));
 }

@@ -123,10 +123,6 @@ impl<'de> Visitor<'de> for VerbatimVisitor {
         Ok(value.into())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
         Ok(Value::String(text.to_owned()))
     }
@@ -146,8 +142,10 @@ impl<'de> Visitor<'de> for VerbatimVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let Some(name) = entries.next_key::<String>()? else { return Ok(Value::Object(Map::new())) };
         if name == NUMBER {
-            // Of a value that was parsed, so it is a number.
-            return entries.next_value().map(|digits| Value::Number(Number::from_string_unchecked(digits)));
+            let digits: String = entries.next_value()?;
+            // An object of the caller may have this name, too: what is no number must not be written as one.
+            digits.parse::<Number>().map_err(A::Error::custom)?;
+            return Ok(Value::Number(Number::from_string_unchecked(digits)));
         }
         let mut object = Map::new();
         object.insert(name, entries.next_value::<Verbatim>()?.0);

@@ -34,6 +34,13 @@ impl Caller {
         caller
     }
 
+    /// One that has sent so many requests.
+    fn busy(all: &Arc<ConnectionTable>, last: u8, requests: u32) -> Self {
+        let caller = Self::authenticated(all, last);
+        (0..requests).for_each(|_| drop(caller.admitted.connection.begin()));
+        caller
+    }
+
     async fn is_aborted(&self) -> bool {
         tokio::task::yield_now().await;
         self.task.is_finished()
@@ -86,13 +93,8 @@ async fn then_the_one_that_is_idle_longest_and_none_that_works() {
 #[tokio::test(start_paused = true)]
 async fn one_that_is_used_all_the_time_stays_though_nobody_has_looked() {
     let all = all();
-    let callers = [1, 2, 3].map(|last| Caller::authenticated(&all, last));
-    let requests = |caller: &Caller, count| (0..count).for_each(|_| drop(caller.admitted.connection.begin()));
-    requests(&callers[0], 3);
-    requests(&callers[1], 1);
-    requests(&callers[2], 2);
-    let newcomer = Caller::authenticated(&all, 4);
-    requests(&newcomer, 4);
+    let callers = [(1, 3), (2, 1), (3, 2)].map(|(last, requests)| Caller::busy(&all, last, requests));
+    let newcomer = Caller::busy(&all, 4, 4);
     let _another = Caller::authenticated(&all, 5);
     let closing = callers.each_ref().map(Caller::is_told_to_close);
     assert!(!newcomer.is_told_to_close() && closing == [false, true, true], "{closing:?}");
@@ -101,16 +103,11 @@ async fn one_that_is_used_all_the_time_stays_though_nobody_has_looked() {
 #[tokio::test(start_paused = true)]
 async fn one_that_is_used_all_the_time_stays_though_a_sweep_saw_it_between_two_requests() {
     let all = all();
-    let callers = [1, 2, 3].map(|last| Caller::authenticated(&all, last));
-    let requests = |caller: &Caller, count| (0..count).for_each(|_| drop(caller.admitted.connection.begin()));
-    requests(&callers[0], 3);
-    requests(&callers[1], 1);
-    requests(&callers[2], 2);
+    let callers = [(1, 3), (2, 1), (3, 2)].map(|(last, requests)| Caller::busy(&all, last, requests));
     all.sweep(Instant::now());
     // What is used after a sweep was used later than what was used before it.
     tokio::time::advance(Duration::from_millis(1)).await;
-    let newcomer = Caller::authenticated(&all, 4);
-    requests(&newcomer, 1);
+    let newcomer = Caller::busy(&all, 4, 1);
     let _another = Caller::authenticated(&all, 5);
     let closing = callers.each_ref().map(Caller::is_told_to_close);
     assert!(!newcomer.is_told_to_close() && closing == [false, true, true], "{closing:?}");
