@@ -4,9 +4,9 @@
 //! with ActivityKit push notifications".
 
 use crate::dictionary::Dictionary;
-use pushlet_sdk::input::{Options, invalid};
-use pushlet_sdk::json::Object;
-use pushlet_sdk::{Alert, Localized, Notification, Rejection, Sound};
+use pushlet_provider::input::{Options, invalid};
+use pushlet_provider::json::Object;
+use pushlet_provider::{Alert, Localized, Notification, Rejection, Sound};
 use serde_json::{Value, json};
 
 /// How an option is written, and how its key is.

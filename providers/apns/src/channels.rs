@@ -3,12 +3,12 @@
 //! Source: Apple's "Sending channel management requests to APNs".
 
 use crate::{Apns, decode, encode, topic};
-use pushlet_sdk::input::{Options, invalid};
-use pushlet_sdk::management::{
+use pushlet_provider::input::{Options, invalid};
+use pushlet_provider::management::{
     Action, Collection, Item, Method, Operation, Parameter, ParameterKind, Request, Response,
 };
-use pushlet_sdk::time::header;
-use pushlet_sdk::{Application, Context, Disposition, Manager, Outcome, Rejection, json, reply, uuid};
+use pushlet_provider::time::header;
+use pushlet_provider::{Application, Context, Disposition, Manager, Outcome, Rejection, json, reply, uuid};
 use serde_json::{Value, json};
 
 const POLICY: &str = "message_storage_policy";
@@ -60,7 +60,7 @@ impl Manager for Apns {
         operation: &Operation,
         response: &Response,
     ) -> Result<Vec<Item>, Outcome> {
-        let response = pushlet_sdk::Response {
+        let response = pushlet_provider::Response {
             status: response.status,
             headers: response.headers.clone(),
             body: response.body.clone(),
@@ -85,7 +85,7 @@ fn new_channel(properties: &str) -> Result<Vec<u8>, Rejection> {
     Ok(json::write(&json!({ "message-storage-policy": policy, "push-type": "LiveActivity" })).into_bytes())
 }
 
-fn items(operation: &Operation, response: &pushlet_sdk::Response) -> Option<Vec<Item>> {
+fn items(operation: &Operation, response: &pushlet_provider::Response) -> Option<Vec<Item>> {
     match operation {
         Operation::Create(properties) => {
             let id = header(response, "apns-channel-id")?.to_string();
@@ -110,7 +110,7 @@ fn items(operation: &Operation, response: &pushlet_sdk::Response) -> Option<Vec<
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use pushlet_sdk::Environment;
+    use pushlet_provider::Environment;
 
     const CONTEXT: Context = Context { now: 1_700_000_000_000, entropy: Vec::new() };
 

@@ -1,8 +1,8 @@
 //! Responses to outcomes.
 
 use crate::reason::{self, Meaning};
-use pushlet_sdk::time::{header, retry_after};
-use pushlet_sdk::{
+use pushlet_provider::time::{header, retry_after};
+use pushlet_provider::{
     Answer, ConnectionHint, Context, CredentialFault, Disposition, Outcome, Reply, Response, Scope, Throttle,
     json, reply,
 };

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use pushlet_sdk::json::Object;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use pushlet_provider::json::Object;
+use serde_core::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 /// Keys with their values, in the order in which they were first set.

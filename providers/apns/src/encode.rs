@@ -5,11 +5,11 @@ use crate::aps::seconds;
 use crate::payload::{Payload, check_size};
 use crate::push_type::PushType;
 use crate::topic;
-use pushlet_sdk::input::{Options, invalid, unsupported};
-use pushlet_sdk::reply::{self, index};
-use pushlet_sdk::{
-    Application, Context, Encoded, Exchange, Message, Method, Notification, Priority, Refusal, Rejection,
-    Target, uuid,
+use pushlet_provider::input::{Options, invalid, unsupported};
+use pushlet_provider::reply::{self, index};
+use pushlet_provider::{
+    Application, Context, Encoded, Exchange, Message, Method, Notification, Priority, Recipient, Refusal,
+    Rejection, Target, uuid,
 };
 
 /// The most bytes that the payload of a broadcast may have.
@@ -24,7 +24,7 @@ pub fn encode(
     context: &Context,
     application: &Application,
     notification: &Notification,
-    targets: &[Target],
+    recipients: &[Recipient],
 ) -> Result<Encoded, Rejection> {
     let options = Options::of(notification);
     let payload = Payload::build(notification, options)?;
@@ -33,21 +33,23 @@ pub fn encode(
     let call = Call { context, application, notification, options, payload, topic, id };
     let mut encoded = reply::empty();
     let places = |wanted: fn(&Target) -> bool| -> Vec<usize> {
-        (0..targets.len()).filter(|place| targets.get(*place).is_some_and(wanted)).collect()
+        (0..recipients.len())
+            .filter(|place| recipients.get(*place).is_some_and(|recipient| wanted(&recipient.target)))
+            .collect()
     };
     call.add(
         &mut encoded,
-        targets,
+        recipients,
         places(|target| matches!(target, Target::Device(_))),
         Call::device_message,
     );
     call.add(
         &mut encoded,
-        targets,
+        recipients,
         places(|target| matches!(target, Target::Channel(_))),
         Call::broadcast_message,
     );
-    for (place, target) in targets.iter().enumerate() {
+    for (place, Recipient { target, .. }) in recipients.iter().enumerate() {
         if !matches!(target, Target::Device(_) | Target::Channel(_)) {
             encoded.refusals.push(Refusal { covers: vec![index(place)], rejection: unsupported(target) });
         }
@@ -71,7 +73,7 @@ impl Call<'_> {
     fn add(
         &self,
         encoded: &mut Encoded,
-        targets: &[Target],
+        recipients: &[Recipient],
         places: Vec<usize>,
         message: fn(&Self) -> Result<Message, Rejection>,
     ) {
@@ -86,11 +88,19 @@ impl Call<'_> {
             }
         }
         let message = index(encoded.messages.len() - 1);
-        for (place, target) in places.into_iter().filter_map(|place| Some((place, targets.get(place)?))) {
+        for (place, recipient) in places.into_iter().filter_map(|place| Some((place, recipients.get(place)?)))
+        {
             let covers = vec![index(place)];
-            match self.address(place, target) {
+            match self.address(place, &recipient.target) {
                 Ok((path, headers)) => {
-                    encoded.exchanges.push(Exchange { covers, message, url: None, path, headers });
+                    encoded.exchanges.push(Exchange {
+                        covers,
+                        message,
+                        url: None,
+                        path,
+                        headers,
+                        idempotent: true,
+                    });
                 }
                 Err(rejection) => encoded.refusals.push(Refusal { covers, rejection }),
             }
@@ -201,14 +211,7 @@ type Headers = Vec<(String, String)>;
 
 fn post(endpoint: &str, headers: Headers, body: Vec<u8>) -> Message {
     // The same request twice carries the same id.
-    Message {
-        endpoint: endpoint.into(),
-        method: Method::Post,
-        headers,
-        body,
-        authenticate: true,
-        idempotent: true,
-    }
+    Message { endpoint: endpoint.into(), method: Method::Post, headers, body, authenticate: true }
 }
 
 /// The id that the caller gives the message, as the UUID that Apple wants.

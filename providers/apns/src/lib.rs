@@ -14,8 +14,9 @@ mod push_type;
 mod reason;
 mod topic;
 
-use pushlet_sdk::{
-    Answer, Application, Context, Encoded, Notification, Provider, ProviderManifest, Rejection, Reply, Target,
+use pushlet_provider::{
+    Answer, Application, Context, Encoded, Notification, Provider, ProviderManifest, Recipient, Rejection,
+    Reply,
 };
 
 /// The provider.
@@ -34,9 +35,9 @@ impl Provider for Apns {
         context: &Context,
         application: &Application,
         notification: &Notification,
-        targets: &[Target],
+        recipients: &[Recipient],
     ) -> Result<Encoded, Rejection> {
-        encode::encode(context, application, notification, targets)
+        encode::encode(context, application, notification, recipients)
     }
 
     fn decode(context: &Context, _: &Application, answer: &Answer, _: bool) -> Reply {
@@ -44,8 +45,8 @@ impl Provider for Apns {
     }
 }
 
-pushlet_sdk::export!(Apns);
-pushlet_sdk::export_manager!(Apns);
+pushlet_provider::export!(Apns);
+pushlet_provider::export_manager!(Apns);
 
 #[cfg(test)]
 mod tests {
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn golden_vectors() {
-        pushlet_sdk::testing::run_vectors::<Apns>(concat!(
+        pushlet_provider::testing::run_vectors::<Apns>(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../tests/vectors/apns"
         ));
@@ -61,6 +62,6 @@ mod tests {
 
     #[test]
     fn the_manifest_is_sound() {
-        pushlet_sdk::testing::check_manifest::<Apns>();
+        pushlet_provider::testing::check_manifest::<Apns>();
     }
 }

@@ -3,7 +3,7 @@
 use crate::aps::{Form, KEYS};
 use crate::push_type::PushType;
 use crate::topic::{CERTIFICATE, TOKEN};
-use pushlet_sdk::manifest::*;
+use pushlet_provider::manifest::*;
 
 const SETTINGS: &[(&str, &str)] =
     &[("apns_topic", "com.example.app"), ("apns_key_id", "ABC123DEFG"), ("apns_team_id", "DEF123GHIJ")];
@@ -27,6 +27,10 @@ pub fn manifest() -> ProviderManifest {
         targets: vec![TargetKind::Device, TargetKind::Channel],
         endpoints: all_endpoints(),
         targets_per_exchange: 1,
+        targets_per_call: 120,
+        target_options: Vec::new(),
+        environments: both_environments(),
+        response_headers: names(&["apns-id", "apns-unique-id", "apns-request-id", "apns-channel-id", "retry-after"]),
         entropy: 16,
         examples: examples(),
     }
@@ -65,6 +69,7 @@ fn certificate() -> Credential {
             Derivation { setting: "apns_certificate_topics".into(), property: Property::CertificateTopics },
         ],
         inline: false,
+        companions: Vec::new(),
         connection_settings: Vec::new(),
     }
 }
@@ -89,6 +94,7 @@ fn token() -> Credential {
         required_settings: names(&["apns_key_id", "apns_team_id"]),
         derivations: Vec::new(),
         inline: false,
+        companions: Vec::new(),
         connection_settings: names(&["apns_team_id", "apns_key_id"]),
     }
 }

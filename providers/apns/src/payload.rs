@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use crate::aps::{self, CONTENT};
 use crate::dictionary::Dictionary;
 use crate::push_type::PushType;
-use pushlet_sdk::input::{Options, invalid, missing, too_large};
-use pushlet_sdk::json::{self, Object};
-use pushlet_sdk::{Notification, Rejection};
+use pushlet_provider::input::{Options, invalid, missing, too_large};
+use pushlet_provider::json::{self, Object};
+use pushlet_provider::{Notification, Rejection};
 use serde_json::{Value, json};
 
 /// A payload, still without what its push type adds.
@@ -173,6 +173,7 @@ fn payload_empty() -> Rejection {
         code: "payload_empty".into(),
         message: "there is nothing to send: no alert, badge, sound, data or content_available".into(),
         field: None,
+        more: Vec::new(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The `apns-topic` header and the application's settings.
 
 use crate::push_type::PushType;
-use pushlet_sdk::input::{Options, invalid, missing, setting};
-use pushlet_sdk::{Application, Rejection};
+use pushlet_provider::input::{Options, invalid, missing, setting};
+use pushlet_provider::{Application, Rejection};
 
 /// The credential that is a TLS client certificate.
 pub const CERTIFICATE: &str = "certificate";
@@ -95,7 +95,7 @@ fn check(field: &str, topic: &str) -> Result<(), Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pushlet_sdk::Environment;
+    use pushlet_provider::Environment;
 
     fn refused(credential: &str, settings: &[(&str, &str)]) -> Option<String> {
         let application = Application {

@@ -2,8 +2,8 @@
 
 use crate::errors::{details, error_code, is_type};
 use crate::multicast;
-use pushlet_sdk::time::retry_after;
-use pushlet_sdk::{
+use pushlet_provider::time::retry_after;
+use pushlet_provider::{
     Answer, Context, CredentialFault, Disposition, Outcome, Reply, Response, Scope, Throttle, json, reply,
 };
 use serde_json::Value;
@@ -22,7 +22,8 @@ pub fn decode(context: &Context, answer: &Answer, native: bool) -> Reply {
     Reply { native, ..reply::same_for_all(answer.targets.len(), outcome) }
 }
 
-fn outcome(response: &Response, body: &Value, now: u64) -> Outcome {
+/// The outcome that an answer says.
+pub fn outcome(response: &Response, body: &Value, now: u64) -> Outcome {
     if response.status == 200 {
         return match body.get("name").and_then(Value::as_str) {
             Some(name) => reply::delivered(Some(name.into())),

@@ -2,11 +2,12 @@
 
 use crate::manifest::PROJECT;
 use crate::message;
-use pushlet_sdk::input::{Options, invalid, missing, setting, too_large, unsupported};
-use pushlet_sdk::json::{self, Object};
-use pushlet_sdk::reply::{self, index};
-use pushlet_sdk::{
-    Application, Context, Encoded, Exchange, Message, Method, Notification, Refusal, Rejection, Target,
+use pushlet_provider::input::{Options, invalid, missing, setting, too_large, unsupported};
+use pushlet_provider::json::{self, Object};
+use pushlet_provider::reply::{self, index};
+use pushlet_provider::{
+    Application, Context, Encoded, Exchange, Message, Method, Notification, Recipient, Refusal, Rejection,
+    Target,
 };
 use serde_json::Value;
 
@@ -34,13 +35,13 @@ pub fn encode(
     context: &Context,
     application: &Application,
     notification: &Notification,
-    targets: &[Target],
+    recipients: &[Recipient],
 ) -> Result<Encoded, Rejection> {
     let path = format!("/v1/projects/{}/messages:send", project(application)?);
     let options = Options::of(notification);
     let call = Call::new(message::build(notification, options, context.now)?, options)?;
     let mut encoded = reply::empty();
-    for (place, target) in targets.iter().enumerate() {
+    for (place, Recipient { target, .. }) in recipients.iter().enumerate() {
         let covers = vec![index(place)];
         match call.body(target) {
             Ok(body) => {
@@ -52,6 +53,7 @@ pub fn encode(
                     url: None,
                     path: path.clone(),
                     headers: Vec::new(),
+                    idempotent: false,
                 });
             }
             Err(rejection) => encoded.refusals.push(Refusal { covers, rejection }),
@@ -108,11 +110,11 @@ fn post(body: Vec<u8>) -> Message {
         headers: vec![("content-type".into(), "application/json".into())],
         body,
         authenticate: true,
-        idempotent: false,
     }
 }
 
-fn named<'a>(field: &str, name: &'a str) -> Result<&'a str, Rejection> {
+/// A name of a size that Google may take.
+pub fn named<'a>(field: &str, name: &'a str) -> Result<&'a str, Rejection> {
     if name.is_empty() || name.len() > NAME_LIMIT || name.chars().any(char::is_control) {
         return Err(invalid(field, format!("{field} must be 1 to {NAME_LIMIT} bytes of text")));
     }
@@ -120,7 +122,7 @@ fn named<'a>(field: &str, name: &'a str) -> Result<&'a str, Rejection> {
 }
 
 /// The bare name of a topic; legacy callers put `/topics/` in front.
-fn topic_name(topic: &str) -> Result<&str, Rejection> {
+pub fn topic_name(topic: &str) -> Result<&str, Rejection> {
     let name = topic.strip_prefix("/topics/").unwrap_or(topic);
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~%".contains(&byte);
     if name.is_empty() || name.len() > 900 || !name.bytes().all(letter) {
@@ -132,7 +134,7 @@ fn topic_name(topic: &str) -> Result<&str, Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pushlet_sdk::Environment;
+    use pushlet_provider::Environment;
 
     fn refused(project: &str) -> Option<String> {
         let application = Application {

@@ -11,9 +11,11 @@ mod message;
 mod multicast;
 mod schema;
 mod shown;
+mod subscriptions;
 
-use pushlet_sdk::{
-    Answer, Application, Context, Encoded, Notification, Provider, ProviderManifest, Rejection, Reply, Target,
+use pushlet_provider::{
+    Answer, Application, Context, Encoded, Notification, Provider, ProviderManifest, Recipient, Rejection,
+    Reply,
 };
 
 /// The provider.
@@ -32,9 +34,9 @@ impl Provider for Fcm {
         context: &Context,
         application: &Application,
         notification: &Notification,
-        targets: &[Target],
+        recipients: &[Recipient],
     ) -> Result<Encoded, Rejection> {
-        encode::encode(context, application, notification, targets)
+        encode::encode(context, application, notification, recipients)
     }
 
     fn decode(context: &Context, _: &Application, answer: &Answer, native: bool) -> Reply {
@@ -42,7 +44,8 @@ impl Provider for Fcm {
     }
 }
 
-pushlet_sdk::export!(Fcm);
+pushlet_provider::export!(Fcm);
+pushlet_provider::export_manager!(Fcm);
 
 #[cfg(test)]
 mod tests {
@@ -50,7 +53,7 @@ mod tests {
 
     #[test]
     fn golden_vectors() {
-        pushlet_sdk::testing::run_vectors::<Fcm>(concat!(
+        pushlet_provider::testing::run_vectors::<Fcm>(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../tests/vectors/fcm"
         ));
@@ -58,6 +61,6 @@ mod tests {
 
     #[test]
     fn the_manifest_is_sound() {
-        pushlet_sdk::testing::check_manifest::<Fcm>();
+        pushlet_provider::testing::check_manifest::<Fcm>();
     }
 }

@@ -1,6 +1,6 @@
 //! What the provider is and needs.
 
-use pushlet_sdk::manifest::*;
+use pushlet_provider::manifest::*;
 
 /// The setting that names the Firebase project.
 pub const PROJECT: &str = "fcm_project_id";
@@ -30,6 +30,10 @@ pub fn manifest() -> ProviderManifest {
             endpoints("send", Transport::Https, ORIGIN, ORIGIN).into()
         },
         targets_per_exchange: 1,
+        targets_per_call: 120,
+        target_options: Vec::new(),
+        environments: both_environments(),
+        response_headers: names(&["retry-after"]),
         entropy: 0,
         examples: examples(),
     }
@@ -54,10 +58,11 @@ fn service_account() -> Credential {
         minimum_age: 0,
     };
     let exchange = TokenExchange {
-        token_url: property("token_uri"),
+        token_url: vec![property("token_uri")],
         scope: Some(SCOPE.into()),
         grant: Grant::JwtBearer(assertion),
         refresh_before: 300_000,
+        minimum_age: 30_000,
     };
     Credential {
         name: "service-account".into(),
@@ -74,6 +79,7 @@ fn service_account() -> Credential {
             property: Property::ServiceAccountProperty("project_id".into()),
         }],
         inline: false,
+        companions: Vec::new(),
         connection_settings: Vec::new(),
     }
 }

@@ -3,9 +3,9 @@
 
 use crate::schema;
 use crate::shown::Shown;
-use pushlet_sdk::input::{Options, invalid};
-use pushlet_sdk::json::{self, Object};
-use pushlet_sdk::{Notification, Priority, Rejection};
+use pushlet_provider::input::{Options, invalid};
+use pushlet_provider::json::{self, Object};
+use pushlet_provider::{Notification, Priority, Rejection};
 use serde_json::Value;
 
 /// Seconds that Google keeps a message at most: four weeks.
@@ -56,6 +56,7 @@ pub fn build(notification: &Notification, options: Options, now: u64) -> Result<
             code: "payload_empty".into(),
             message: "there is nothing to send: no notification and no data".into(),
             field: None,
+            more: Vec::new(),
         }),
         false => Ok(message),
     }

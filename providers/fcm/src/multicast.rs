@@ -2,7 +2,7 @@
 //! a device, `{"message_id"}` or `{"error"}` for a topic or condition.
 
 use crate::errors::{details, fcm_error, is_type};
-use pushlet_sdk::{Disposition, Outcome, Target, json};
+use pushlet_provider::{Disposition, Outcome, Target, json};
 use serde_json::Value;
 
 /// The legacy answer to one exchange. None where legacy answered 401 without a body of this shape.

@@ -1,9 +1,9 @@
 //! The message's JSON names. Google takes camelCase and snake_case; everything here is camelCase, so that what
 //! callers give can be merged with what the typed fields give.
 
-use pushlet_sdk::Rejection;
-use pushlet_sdk::input::invalid;
-use pushlet_sdk::json::{self, Object};
+use pushlet_provider::Rejection;
+use pushlet_provider::input::invalid;
+use pushlet_provider::json::{self, Object};
 use serde_json::Value;
 
 /// Names of a message or one of its parts in camelCase. The callers' own objects stay as they are: data, headers,

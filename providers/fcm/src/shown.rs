@@ -1,8 +1,8 @@
 //! What the user sees, from the typed fields and from a legacy `notification` object, and how each platform says it.
 
-use pushlet_sdk::input::invalid;
-use pushlet_sdk::json::{self, Object};
-use pushlet_sdk::{Localized, Notification, Rejection, Sound};
+use pushlet_provider::input::invalid;
+use pushlet_provider::json::{self, Object};
+use pushlet_provider::{Localized, Notification, Rejection, Sound};
 use serde_json::{Value, json};
 
 /// The contents of a notification before they are spread over the platforms.

@@ -1,7 +1,7 @@
 //! Responses to outcomes.
 
-use pushlet_sdk::time::retry_after;
-use pushlet_sdk::{
+use pushlet_provider::time::retry_after;
+use pushlet_provider::{
     Answer, Context, CredentialFault, Disposition, Outcome, Reply, Response, Scope, Target, Throttle, json,
     reply,
 };

@@ -1,12 +1,12 @@
 //! Notifications to requests: up to 1000 devices in one, a topic or a condition in one of its own.
 
 use crate::manifest::MOST_IDS;
-use pushlet_sdk::input::{Options, invalid, too_large, unsupported};
-use pushlet_sdk::json::{self, Object};
-use pushlet_sdk::reply::{self, index};
-use pushlet_sdk::{
-    Alert, Encoded, Exchange, Localized, Message, Method, Notification, Priority, Refusal, Rejection, Sound,
-    Target,
+use pushlet_provider::input::{Options, invalid, rejection, too_large, unsupported};
+use pushlet_provider::json::{self, Object};
+use pushlet_provider::reply::{self, index};
+use pushlet_provider::{
+    Alert, Encoded, Exchange, Localized, Message, Method, Notification, Priority, Recipient, Refusal,
+    Rejection, Sound, Target,
 };
 use serde_json::Value;
 
@@ -20,17 +20,17 @@ const RECIPIENTS: [&str; 5] = ["registration_ids", "to", "condition", "registrat
 const NAME_LIMIT: usize = 4096;
 
 /// Encodes a notification for devices, topics and conditions.
-pub fn encode(notification: &Notification, targets: &[Target]) -> Result<Encoded, Rejection> {
+pub fn encode(notification: &Notification, recipients: &[Recipient]) -> Result<Encoded, Rejection> {
     let options = Options::of(notification);
     let common = json::write(&body(notification, options)?);
     let groups = options.boolean("notification_key")?.unwrap_or(false);
     let mut encoded = reply::empty();
     let mut devices: Vec<(usize, &str)> = Vec::new();
-    for (place, target) in targets.iter().enumerate() {
-        match recipient(target) {
-            Ok(Recipient::Device(id)) if !groups => devices.push((place, id)),
-            Ok(Recipient::Device(key)) => add(&mut encoded, vec![place], &common, "to", json::write(&key)),
-            Ok(Recipient::Named(field, name)) => {
+    for (place, Recipient { target, .. }) in recipients.iter().enumerate() {
+        match addressee(target) {
+            Ok(Addressee::Device(id)) if !groups => devices.push((place, id)),
+            Ok(Addressee::Device(key)) => add(&mut encoded, vec![place], &common, "to", json::write(&key)),
+            Ok(Addressee::Named(field, name)) => {
                 add(&mut encoded, vec![place], &common, field, json::write(&name))
             }
             Err(rejection) => encoded.refusals.push(Refusal { covers: vec![index(place)], rejection }),
@@ -55,7 +55,6 @@ fn add(encoded: &mut Encoded, places: Vec<usize>, common: &str, field: &str, rec
         headers: vec![("content-type".into(), "application/json".into())],
         body,
         authenticate: true,
-        idempotent: false,
     });
     let covers = places.into_iter().map(index).collect();
     encoded.exchanges.push(Exchange {
@@ -64,28 +63,29 @@ fn add(encoded: &mut Encoded, places: Vec<usize>, common: &str, field: &str, rec
         url: None,
         path: "/gcm/send".into(),
         headers: Vec::new(),
+        idempotent: false,
     });
 }
 
-enum Recipient<'a> {
+enum Addressee<'a> {
     Device(&'a str),
     /// The request's field, and its value.
     Named(&'static str, String),
 }
 
-fn recipient(target: &Target) -> Result<Recipient<'_>, Rejection> {
+fn addressee(target: &Target) -> Result<Addressee<'_>, Rejection> {
     match target {
-        Target::Device(token) => named("device_token", token).map(Recipient::Device),
+        Target::Device(token) => named("device_token", token).map(Addressee::Device),
         Target::Topic(topic) => {
             let name = named("topic", topic)?;
             let name = name.strip_prefix("/topics/").unwrap_or(name);
             if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~%".contains(&byte)) {
                 return Err(invalid("topic", "topic may have letters, digits and -_.~% only"));
             }
-            Ok(Recipient::Named("to", format!("/topics/{name}")))
+            Ok(Addressee::Named("to", format!("/topics/{name}")))
         }
         Target::Condition(condition) => {
-            named("condition", condition).map(|name| Recipient::Named("condition", name.to_string()))
+            named("condition", condition).map(|name| Addressee::Named("condition", name.to_string()))
         }
         other => Err(unsupported(other)),
     }
@@ -132,11 +132,11 @@ fn body(notification: &Notification, options: Options) -> Result<Object, Rejecti
     let wakes = body.get("content_available") == Some(&Value::Bool(true));
     match filled("data") || filled("notification") || wakes {
         true => Ok(body),
-        false => Err(Rejection {
-            code: "payload_empty".into(),
-            message: "there is nothing to send: no notification, no data and no content_available".into(),
-            field: None,
-        }),
+        false => Err(rejection(
+            "payload_empty",
+            "there is nothing to send: no notification, no data and no content_available",
+            None,
+        )),
     }
 }
 

@@ -7,8 +7,9 @@ mod decode;
 mod encode;
 mod manifest;
 
-use pushlet_sdk::{
-    Answer, Application, Context, Encoded, Notification, Provider, ProviderManifest, Rejection, Reply, Target,
+use pushlet_provider::{
+    Answer, Application, Context, Encoded, Notification, Provider, ProviderManifest, Recipient, Rejection,
+    Reply,
 };
 
 /// The provider.
@@ -27,9 +28,9 @@ impl Provider for Gcm {
         _: &Context,
         _: &Application,
         notification: &Notification,
-        targets: &[Target],
+        recipients: &[Recipient],
     ) -> Result<Encoded, Rejection> {
-        encode::encode(notification, targets)
+        encode::encode(notification, recipients)
     }
 
     fn decode(context: &Context, _: &Application, answer: &Answer, native: bool) -> Reply {
@@ -37,7 +38,7 @@ impl Provider for Gcm {
     }
 }
 
-pushlet_sdk::export!(Gcm);
+pushlet_provider::export!(Gcm);
 
 #[cfg(test)]
 mod tests {
@@ -45,7 +46,7 @@ mod tests {
 
     #[test]
     fn golden_vectors() {
-        pushlet_sdk::testing::run_vectors::<Gcm>(concat!(
+        pushlet_provider::testing::run_vectors::<Gcm>(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../tests/vectors/gcm"
         ));
@@ -53,6 +54,6 @@ mod tests {
 
     #[test]
     fn the_manifest_is_sound() {
-        pushlet_sdk::testing::check_manifest::<Gcm>();
+        pushlet_provider::testing::check_manifest::<Gcm>();
     }
 }

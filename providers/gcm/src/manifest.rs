@@ -1,6 +1,6 @@
 //! What the provider is and needs.
 
-use pushlet_sdk::manifest::*;
+use pushlet_provider::manifest::*;
 
 /// Most registration ids in one request.
 pub const MOST_IDS: usize = 1000;
@@ -22,10 +22,11 @@ pub fn manifest() -> ProviderManifest {
         credentials: vec![Credential {
             name: "key".into(),
             secrets: vec![secret("gcm_api_key", SecretFormat::Text, None, "The server key.")],
-            authentication: Authentication::SecretHeader(("gcm_api_key".into(), header("authorization", "key="))),
+            authentication: Authentication::Secret(("gcm_api_key".into(), header("authorization", "key="))),
             required_settings: Vec::new(),
             derivations: Vec::new(),
             inline: true,
+            companions: Vec::new(),
             connection_settings: Vec::new(),
         }],
         options: options(),
@@ -35,6 +36,10 @@ pub fn manifest() -> ProviderManifest {
             endpoints("send", Transport::Https, ORIGIN, ORIGIN).into()
         },
         targets_per_exchange: MOST_IDS as u32,
+        targets_per_call: MOST_IDS as u32,
+        target_options: Vec::new(),
+        environments: both_environments(),
+        response_headers: names(&["retry-after"]),
         entropy: 0,
         examples: examples(),
     }

@@ -1,13 +1,11 @@
-//! The allocator of a component. A call makes some hundred small allocations, and talc takes fewer instructions for
-//! them than Rust's own allocator.
-//!
-//! Most calls find room in a heap that is there from the start: growing the memory costs the host two system calls
-//! for each instance, in which its threads wait for each other.
+//! The allocator of a component. A call makes some hundred small allocations: they are taken from an [`Arena`] that is
+//! there from the start, since growing the memory costs the host two system calls for each instance, in which its
+//! threads wait for each other. What does not fit into it comes from talc.
 #![allow(unsafe_code)]
 
-use core::alloc::Layout;
+use core::alloc::{GlobalAlloc, Layout};
 use core::arch::wasm32::memory_grow;
-use core::mem::MaybeUninit;
+use core::ptr;
 
 use talc::base::Talc;
 use talc::base::binning::Binning;
@@ -15,32 +13,71 @@ use talc::cell::TalcSyncCell;
 use talc::source::Source;
 use talc::wasm::WasmBinning;
 
+use crate::arena::Arena;
+
 /// A page of WebAssembly, in bytes.
 const PAGE: usize = 64 << 10;
-/// Bytes of the first heap.
-const FIRST: usize = 2 * PAGE;
+/// Bytes of the arena.
+const ARENA: usize = 2 * PAGE;
 
 #[global_allocator]
-static ALLOCATOR: TalcSyncCell<Heaps, WasmBinning> = TalcSyncCell::new_wasm(Heaps { has_first: false });
+static ALLOCATOR: Allocator = Allocator { arena: Arena::new(), rest: TalcSyncCell::new_wasm(Engine) };
 
-static mut FIRST_HEAP: [MaybeUninit<u8>; FIRST] = [MaybeUninit::uninit(); FIRST];
-
-/// Where the allocator gets memory: the first heap, then the engine.
-#[derive(Debug)]
-struct Heaps {
-    has_first: bool,
+struct Allocator {
+    arena: Arena<ARENA>,
+    rest: TalcSyncCell<Engine, WasmBinning>,
 }
 
+// SAFETY: each block is handed back to the one of both that it came from.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let block = self.arena.take(layout);
+        if !block.is_null() {
+            return block;
+        }
+        // SAFETY: as for this function.
+        unsafe { self.rest.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if self.arena.has(block) {
+            // SAFETY: as for this function.
+            unsafe { self.arena.free(block, layout.size()) }
+        } else {
+            // SAFETY: as for this function.
+            unsafe { self.rest.dealloc(block, layout) }
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if !self.arena.has(block) {
+            // SAFETY: as for this function.
+            return unsafe { self.rest.realloc(block, layout, size) };
+        }
+        if self.arena.resize(block, layout.size(), size) {
+            return block;
+        }
+        // SAFETY: the caller says that this size is one of a layout. The old block is freed after it was copied.
+        unsafe {
+            let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(block, moved, layout.size().min(size));
+                self.arena.free(block, layout.size());
+            }
+            moved
+        }
+    }
+}
+
+/// Where talc gets memory.
+#[derive(Debug)]
+struct Engine;
+
 // SAFETY: nothing here allocates.
-unsafe impl Source for Heaps {
+unsafe impl Source for Engine {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
-        let (base, size) = match talc.source.has_first {
-            true => grow(layout)?,
-            false => ((&raw mut FIRST_HEAP).cast(), FIRST),
-        };
-        talc.source.has_first = true;
-        // SAFETY: nobody else has these bytes: the first heap is used here alone and once, and what the memory grew
-        // by is new.
+        let (base, size) = grow(layout)?;
+        // SAFETY: nobody else has these bytes: they are what the memory grew by.
         unsafe { talc.claim(base, size) }.map(drop).ok_or(())
     }
 }

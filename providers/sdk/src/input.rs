@@ -1,6 +1,6 @@
 //! Reading settings, options and targets, with errors that name the field.
 
-pub use crate::rejection::{invalid, missing, too_large, unsupported};
+pub use crate::rejection::{all, invalid, missing, rejection, too_large, unsupported};
 
 use crate::{Application, Notification, Rejection, json};
 use serde_json::{Map, Number, Value};

@@ -1,65 +1,84 @@
 //! What a provider component needs: the contract's types, one trait, one macro and a few helpers.
 //!
-//! A provider is a type that implements [`Provider`] and one line, `pushlet_sdk::export!(MyProvider);`.
+//! A provider is a type that implements [`Provider`] and one line, `pushlet_provider::export!(MyProvider);`.
 //! Everything here is pure, so a provider's tests run natively; only the export itself is wasm.
 //!
 //! - [`manifest`]: short constructors for the records of a manifest
 //! - [`input`]: reading settings and options, with errors that name the field
 //! - [`reply`]: building what `encode` and `decode` return
 //! - [`json`]: objects and merging
+//! - [`stream`]: providers of the world `stream-provider`, which speak over a long-lived byte stream
 //! - [`time`] and [`uuid`]: `Retry-After`, and ids made from the call's entropy
 
 #[cfg(all(target_arch = "wasm32", feature = "allocator"))]
 mod allocator;
+#[cfg(any(test, all(target_arch = "wasm32", feature = "allocator")))]
+mod arena;
 pub mod input;
 pub mod json;
 pub mod manifest;
 mod rejection;
 pub mod reply;
+pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
 pub mod uuid;
 
-/// What `wit-bindgen` makes of `wit/provider.wit`.
-#[allow(unsafe_code, missing_docs, clippy::all)]
-pub mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "http-provider",
-        pub_export_macro: true,
-        export_macro_name: "export_http_provider",
-        default_bindings_module: "pushlet_sdk::bindings",
-        additional_derives: [PartialEq],
-    });
-}
+/// What `wit-bindgen` makes of the interface `manifest` of `wit/provider.wit`; `tests/bindings` writes it. Each interface
+/// has bindings of its own, so that the worlds can share them.
+#[allow(unsafe_code, missing_docs, clippy::all, clippy::panic, clippy::unwrap_used)]
+#[rustfmt::skip]
+pub mod bindings;
+
+/// The same for the interface `codec`.
+#[allow(unsafe_code, missing_docs, clippy::all, clippy::panic, clippy::unwrap_used)]
+#[rustfmt::skip]
+pub mod codec_bindings;
 
 /// The same for the optional interface `management`.
-#[allow(unsafe_code, missing_docs, clippy::all)]
-pub mod manager_bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "http-manager",
-        pub_export_macro: true,
-        export_macro_name: "export_http_manager",
-        default_bindings_module: "pushlet_sdk::manager_bindings",
-        additional_derives: [PartialEq],
-        with: { "pushlet:provider/types@0.1.0": crate::bindings::pushlet::provider::types },
-    });
-}
+#[allow(unsafe_code, missing_docs, clippy::all, clippy::panic, clippy::unwrap_used)]
+#[rustfmt::skip]
+pub mod manager_bindings;
 
-pub use bindings::exports::pushlet::provider::codec::{
-    Answer, Encoded, Exchange, Message, Method, Refusal, Reply, Response,
-};
+/// The same for the interface `session`.
+#[allow(unsafe_code, missing_docs, clippy::all, clippy::panic, clippy::unwrap_used)]
+#[rustfmt::skip]
+pub mod stream_bindings;
+
 pub use bindings::exports::pushlet::provider::manifest::ProviderManifest;
 pub use bindings::pushlet::provider::types::{
     Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment,
-    Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
+    Fault, Localized, Notification, Outcome, Priority, Recipient, Rejection, Scope, Sound, Target, Throttle,
+};
+pub use codec_bindings::exports::pushlet::provider::codec::{
+    Answer, Encoded, Exchange, Message, Method, Refusal, Reply, Response,
 };
 
 pub use manager_bindings::exports::pushlet::provider::management;
 
-use bindings::exports::pushlet::provider as exports;
+use bindings::exports::pushlet::provider::manifest as manifest_exports;
+use codec_bindings::exports::pushlet::provider::codec;
+
+impl Default for Notification {
+    /// Returns a notification without content.
+    fn default() -> Self {
+        Self {
+            alert: None,
+            badge: None,
+            sound: None,
+            category: None,
+            thread: None,
+            data: None,
+            collapse_key: None,
+            time_to_live: None,
+            priority: None,
+            identifier: None,
+            options: Vec::new(),
+            native: None,
+        }
+    }
+}
 
 /// A push provider of the world `http-provider`: pure functions from input to output.
 pub trait Provider {
@@ -69,26 +88,26 @@ pub trait Provider {
     /// Are the settings of this application complete and sound?
     fn check_application(application: &Application) -> Result<(), Rejection>;
 
-    /// The requests that deliver `notification` to `targets`. Each target is covered exactly once, by an
-    /// exchange or by a refusal; an `Err` refuses them all.
+    /// The requests that deliver `notification` to `recipients`. Each is covered exactly once, by an exchange or
+    /// by a refusal; an `Err` refuses them all.
     fn encode(
         context: &Context,
         application: &Application,
         notification: &Notification,
-        targets: &[Target],
+        recipients: &[Recipient],
     ) -> Result<Encoded, Rejection>;
 
     /// What became of the targets of one answer, one outcome each, in its order.
     fn decode(context: &Context, application: &Application, answer: &Answer, native: bool) -> Reply;
 }
 
-impl<P: Provider> exports::manifest::Guest for P {
+impl<P: Provider> manifest_exports::Guest for P {
     fn describe() -> ProviderManifest {
         <P as Provider>::describe()
     }
 }
 
-impl<P: Provider> exports::codec::Guest for P {
+impl<P: Provider> codec::Guest for P {
     fn check_application(application: Application) -> Result<(), Rejection> {
         P::check_application(&application)
     }
@@ -97,10 +116,10 @@ impl<P: Provider> exports::codec::Guest for P {
         context: Context,
         application: Application,
         notification: Notification,
-        targets: Vec<Target>,
+        recipients: Vec<Recipient>,
     ) -> Encoded {
-        P::encode(&context, &application, &notification, &targets)
-            .unwrap_or_else(|rejection| reply::refuse_all(targets.len(), rejection))
+        P::encode(&context, &application, &notification, &recipients)
+            .unwrap_or_else(|rejection| reply::refuse_all(recipients.len(), rejection))
     }
 
     fn decode(context: Context, application: Application, answers: Vec<Answer>, native: bool) -> Vec<Reply> {
@@ -178,7 +197,8 @@ macro_rules! export {
         #[allow(unsafe_code)]
         mod component {
             use super::$provider as Exported;
-            $crate::bindings::export_http_provider!(Exported with_types_in $crate::bindings);
+            $crate::bindings::export_manifest!(Exported with_types_in $crate::bindings);
+            $crate::codec_bindings::export_codec!(Exported with_types_in $crate::codec_bindings);
         }
     };
 }

@@ -1,21 +1,66 @@
 //! Short constructors for the records of a manifest.
 
 use crate::Environment;
+use crate::bindings::exports::pushlet::provider::manifest as records;
 pub use crate::bindings::exports::pushlet::provider::manifest::{
-    Authentication, ClientCredentials, Credential, Derivation, Endpoint, Example, Field, Grant,
-    HeaderPlacement, Origin, Property, ProviderManifest, Secret, SecretFormat, SignedToken, SigningAlgorithm,
-    Source, TargetKind, TokenExchange, Transport, ValueKind,
+    Authentication, BodyFormat, ClientAuthentication, ClientCredentials, ComposedText, Composition,
+    Credential, Derivation, Digest, DigestAlgorithm, Encoding, Endpoint, Example, Field, Grant, Origin, Part,
+    Place, Placement, Property, ProviderManifest, RequestField, Secret, SecretFormat, SignedToken,
+    SigningAlgorithm, Source, TargetKind, TokenExchange, TokenRequest, Transport, ValueKind,
 };
 
 /// A setting or an option that takes any value of its kind.
 pub fn field(name: &str, kind: ValueKind, description: &str) -> Field {
-    Field { name: name.into(), kind, choices: Vec::new(), description: description.into() }
+    Field {
+        name: name.into(),
+        kind,
+        required: false,
+        choices: Vec::new(),
+        default: None,
+        minimum: None,
+        maximum: None,
+        max_length: None,
+        unit: None,
+        description: description.into(),
+    }
+}
+
+impl records::Field {
+    /// It must be given.
+    pub fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    /// What holds if it is not given, as JSON.
+    pub fn by_default(self, value: &str) -> Self {
+        Self { default: Some(value.into()), ..self }
+    }
+
+    /// A number from `least` to `most`, both allowed.
+    pub fn between(self, least: f64, most: f64) -> Self {
+        Self { minimum: Some(least), maximum: Some(most), ..self }
+    }
+
+    /// A text of at most so many bytes.
+    pub fn at_most(self, bytes: u32) -> Self {
+        Self { max_length: Some(bytes), ..self }
+    }
+
+    /// What its number counts.
+    pub fn in_unit(self, unit: &str) -> Self {
+        Self { unit: Some(unit.into()), ..self }
+    }
+}
+
+/// Both worlds of a service.
+pub fn both_environments() -> Vec<Environment> {
+    vec![Environment::Production, Environment::Development]
 }
 
 /// A text setting or option that takes one of `choices`.
 pub fn choice(name: &str, choices: &[&str], description: &str) -> Field {
     let choices = choices.iter().map(|choice| choice.to_string()).collect();
-    Field { name: name.into(), kind: ValueKind::Text, choices, description: description.into() }
+    Field { choices, ..field(name, ValueKind::Text, description) }
 }
 
 /// A secret, with the upload field of its password where it may have one.
@@ -24,8 +69,8 @@ pub fn secret(name: &str, format: SecretFormat, password: Option<&str>, descript
 }
 
 /// `name: prefix token`.
-pub fn header(name: &str, prefix: &str) -> HeaderPlacement {
-    HeaderPlacement { name: name.into(), prefix: prefix.into() }
+pub fn header(name: &str, prefix: &str) -> Placement {
+    Placement { place: Place::Header(name.into()), prefix: prefix.into() }
 }
 
 /// An endpoint of both environments, at fixed origins.
@@ -39,6 +84,17 @@ pub fn endpoints(name: &str, transport: Transport, production: &str, development
     [endpoint(Environment::Production, production), endpoint(Environment::Development, development)]
 }
 
+/// A byte stream over TLS in both environments, wherever the operator's configuration says.
+pub fn configured(name: &str) -> [Endpoint; 2] {
+    let endpoint = |environment| Endpoint {
+        name: name.into(),
+        environment,
+        transport: Transport::Tls,
+        origin: Origin::Configured,
+    };
+    [endpoint(Environment::Production), endpoint(Environment::Development)]
+}
+
 /// A notification that the provider can encode, in the JSON form of the HTTP API.
 pub fn example(credential: &str, settings: &[(&str, &str)], target: &str, notification: &str) -> Example {
     Example {
@@ -46,6 +102,7 @@ pub fn example(credential: &str, settings: &[(&str, &str)], target: &str, notifi
         credential: Some(credential.into()),
         notification: notification.into(),
         target: target.into(),
+        target_options: Vec::new(),
     }
 }
 

@@ -1,11 +1,13 @@
 //! What the contract asks of every provider, checked on each vector.
 
 use super::read;
-use crate::bindings::exports::pushlet::provider::codec::Guest;
 use crate::bindings::exports::pushlet::provider::manifest::{
-    Authentication, Credential, Grant, SignedToken, Source, TokenExchange,
+    Authentication, Credential, Grant, Part, SignedToken, Source, TargetKind, TokenExchange,
 };
-use crate::{Application, Context, Encoded, Environment, Notification, Provider, ProviderManifest, Target};
+use crate::codec_bindings::exports::pushlet::provider::codec::Guest;
+use crate::{
+    Application, Context, Encoded, Environment, Notification, Provider, ProviderManifest, Recipient, Target,
+};
 use std::collections::BTreeSet;
 
 /// Headers that are the host's.
@@ -20,17 +22,18 @@ pub fn check_manifest<P: Provider>() {
     let manifest = <P as Provider>::describe();
     assert!(manifest.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "name");
     assert!(manifest.examples.len() >= 3, "a manifest has at least three examples");
-    for fields in [&manifest.settings, &manifest.options] {
+    for fields in [&manifest.settings, &manifest.options, &manifest.target_options] {
         let names: BTreeSet<_> = fields.iter().map(|field| &field.name).collect();
         assert_eq!(names.len(), fields.len(), "a name comes twice");
         assert!(fields.iter().all(|field| !field.description.is_empty()), "a field without a description");
     }
-    for environment in [Environment::Production, Environment::Development] {
+    for environment in &manifest.environments {
         assert!(
-            manifest.endpoints.iter().any(|endpoint| endpoint.environment == environment),
+            manifest.endpoints.iter().any(|endpoint| endpoint.environment == *environment),
             "{environment:?}"
         );
     }
+    assert!(manifest.targets_per_call >= manifest.targets_per_exchange, "a call holds an exchange");
     manifest.credentials.iter().for_each(|credential| check_credential(&manifest, credential));
     for example in &manifest.examples {
         let application = Application {
@@ -52,7 +55,11 @@ pub fn check_manifest<P: Provider>() {
                     now: read::now(&serde_json::Value::Null),
                     entropy: vec![7; manifest.entropy as usize],
                 };
-                let targets = vec![Target::Device(example.target.clone())];
+                let target = match manifest.targets.first() {
+                    Some(TargetKind::Url) => Target::Url(example.target.clone()),
+                    _ => Target::Device(example.target.clone()),
+                };
+                let targets = vec![Recipient { target, options: example.target_options.clone() }];
                 let encoded = <P as Guest>::encode(context, application.clone(), notification, targets);
                 check_encoded(&manifest, &application, 1, &encoded).and(match encoded.refusals.first() {
                     None => Ok(()),
@@ -64,7 +71,8 @@ pub fn check_manifest<P: Provider>() {
 }
 
 fn check_credential(manifest: &ProviderManifest, credential: &Credential) {
-    let secrets: Vec<&str> = credential.secrets.iter().map(|secret| secret.name.as_str()).collect();
+    let secrets = credential.secrets.iter().chain(&credential.companions);
+    let secrets: Vec<&str> = secrets.map(|secret| secret.name.as_str()).collect();
     let settings: Vec<&str> = manifest.settings.iter().map(|field| field.name.as_str()).collect();
     let derived = credential.derivations.iter().map(|derivation| &derivation.setting);
     for setting in derived.chain(&credential.required_settings).chain(&credential.connection_settings) {
@@ -72,12 +80,17 @@ fn check_credential(manifest: &ProviderManifest, credential: &Credential) {
     }
     let mut sources = Vec::new();
     let keys = match &credential.authentication {
-        Authentication::ClientCertificate => Vec::new(),
+        Authentication::ClientCertificate | Authentication::InStream => Vec::new(),
         Authentication::SignedToken((token, _)) | Authentication::Vapid(token) => {
             token_parts(token, &mut sources)
         }
         Authentication::ExchangedToken((exchange, _)) => exchange_parts(exchange, &mut sources),
-        Authentication::SecretHeader((secret, _)) => vec![secret.as_str()],
+        Authentication::Secret((secret, _)) => vec![secret.as_str()],
+        Authentication::Composed(composition) => {
+            let texts = composition.texts.iter().flat_map(|(text, _)| &text.parts);
+            let parts = texts.chain(composition.digest.iter().flat_map(|digest| &digest.parts));
+            parts_of(parts, &settings)
+        }
     };
     assert!(keys.iter().all(|key| secrets.contains(key)), "a secret is not declared");
     for source in sources {
@@ -102,14 +115,36 @@ fn token_parts<'a>(token: &'a SignedToken, sources: &mut Vec<&'a Source>) -> Vec
 }
 
 fn exchange_parts<'a>(exchange: &'a TokenExchange, sources: &mut Vec<&'a Source>) -> Vec<&'a str> {
-    sources.push(&exchange.token_url);
+    sources.extend(&exchange.token_url);
     match &exchange.grant {
         Grant::JwtBearer(token) => token_parts(token, sources),
         Grant::ClientCredentials(client) => {
             sources.push(&client.id);
             vec![&client.secret]
         }
+        Grant::Custom(request) => {
+            let fields = request.fields.iter().flat_map(|field| &field.value.parts);
+            secrets_of(fields.chain(request.digest.iter().flat_map(|digest| &digest.parts)))
+        }
     }
+}
+
+fn secrets_of<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<&'a str> {
+    let secret = |part: &'a Part| match part {
+        Part::Secret(name) => Some(name.as_str()),
+        _ => None,
+    };
+    parts.filter_map(secret).collect()
+}
+
+/// The secrets among some parts, whose settings must be declared.
+fn parts_of<'a>(parts: impl Iterator<Item = &'a Part>, settings: &[&str]) -> Vec<&'a str> {
+    let check = |part: &&Part| {
+        if let Part::Setting(name) | Part::EncodedSetting(name) = part {
+            assert!(settings.contains(&name.as_str()), "the setting {name} is not declared");
+        }
+    };
+    secrets_of(parts.inspect(check))
 }
 
 /// Does the manifest declare what the input uses?

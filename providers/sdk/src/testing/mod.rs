@@ -9,7 +9,7 @@ mod render;
 
 pub use contract::check_manifest;
 
-use crate::bindings::exports::pushlet::provider::codec::Guest;
+use crate::codec_bindings::exports::pushlet::provider::codec::Guest;
 use crate::{Answer, Context, Provider};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl Case {
 fn encode_case<P: Provider>(case: &Case) -> Result<(), String> {
     let manifest = <P as Provider>::describe();
     let application = read::application(case.get("application"));
-    let targets = read::targets(case.get("targets"));
+    let targets = read::recipients(case.get("targets"));
     let notification = read::notification(case.get("notification"));
     contract::check_input(&manifest, &application, &notification)?;
     let entropy = (0..manifest.entropy * crate::reply::index(targets.len())).map(|byte| byte as u8).collect();
@@ -83,9 +83,14 @@ fn encode_case<P: Provider>(case: &Case) -> Result<(), String> {
 }
 
 fn decode_case<P: Provider>(case: &Case) -> Result<(), String> {
-    let targets = read::targets(case.get("targets"));
+    let recipients = read::recipients(case.get("targets"));
+    let targets: Vec<_> = recipients.into_iter().map(|recipient| recipient.target).collect();
     let count = targets.len();
-    let answer = Answer { targets, response: read::response(case.get("response")) };
+    let mut response = read::response(case.get("response"));
+    // As a host does: what is not declared is not seen.
+    let declared = <P as Provider>::describe().response_headers;
+    response.headers.retain(|(name, _)| declared.iter().any(|known| known.eq_ignore_ascii_case(name)));
+    let answer = Answer { targets, response };
     let context = Context { now: read::now(case.get("now")), entropy: Vec::new() };
     let application = read::application(case.get("application"));
     let wanted = case.fields.contains_key("native");

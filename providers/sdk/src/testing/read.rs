@@ -2,8 +2,8 @@
 #![allow(clippy::panic, clippy::expect_used)]
 
 use crate::{
-    Alert, Application, CriticalSound, Environment, Localized, Notification, Priority, Response, Sound,
-    Target,
+    Alert, Application, CriticalSound, Environment, Localized, Notification, Priority, Recipient, Response,
+    Sound, Target,
 };
 use serde_json::{Map, Value};
 
@@ -28,13 +28,21 @@ pub fn application(value: &Value) -> Application {
     }
 }
 
-/// Texts are devices; `{"topic": "news"}` and the like name their kind. Default: the one device `aa11`.
-pub fn targets(value: &Value) -> Vec<Target> {
+/// Texts are devices; `{"topic": "news"}` and the like name their kind, perhaps with `options`. Default: the one device `aa11`.
+pub fn recipients(value: &Value) -> Vec<Recipient> {
     match value {
-        Value::Null => vec![Target::Device("aa11".into())],
-        Value::Array(list) => list.iter().map(target).collect(),
+        Value::Null => vec![Recipient { target: Target::Device("aa11".into()), options: Vec::new() }],
+        Value::Array(list) => list.iter().map(recipient).collect(),
         other => panic!("targets {other}"),
     }
+}
+
+fn recipient(value: &Value) -> Recipient {
+    let mut value = value.clone();
+    let options = value.as_object_mut().and_then(|fields| fields.shift_remove("options"));
+    let options = options.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+    let options = options.into_iter().map(|(name, value)| (name, value.to_string())).collect();
+    Recipient { target: target(&value), options }
 }
 
 fn target(value: &Value) -> Target {

@@ -18,10 +18,15 @@ pub fn encoded(encoded: &Encoded, targets: usize, expected: &Map<String, Value>)
         let message = expected.get("messages").and_then(|messages| messages.get(place));
         message.is_some_and(|message| message.get("body_text").is_some())
     };
+    // The exchanges of a message agree, so that it is written once.
+    let idempotent = |place: usize| {
+        let mut own = encoded.exchanges.iter().filter(|exchange| exchange.message as usize == place);
+        own.next().map(|exchange| exchange.idempotent)
+    };
     insert(
         &mut object,
         "messages",
-        encoded.messages.iter().enumerate().map(|(i, m)| message(m, as_text(i))).collect(),
+        encoded.messages.iter().enumerate().map(|(i, m)| message(m, as_text(i), idempotent(i))).collect(),
     );
     let exchanges = encoded.exchanges.iter().map(|exchange| {
         let mut object = Map::new();
@@ -29,7 +34,10 @@ pub fn encoded(encoded: &Encoded, targets: usize, expected: &Map<String, Value>)
         if encoded.messages.len() > 1 {
             object.insert("message".into(), json!(exchange.message));
         }
-        object.insert("path".into(), json!(exchange.path));
+        match &exchange.url {
+            Some(url) => object.insert("url".into(), json!(url)),
+            None => object.insert("path".into(), json!(exchange.path)),
+        };
         headers(&mut object, &exchange.headers);
         Value::Object(object)
     });
@@ -62,7 +70,7 @@ pub fn reply(reply: &Reply, expected: &Map<String, Value>) -> Value {
     Value::Object(object)
 }
 
-fn message(message: &Message, as_text: bool) -> Value {
+fn message(message: &Message, as_text: bool, idempotent: Option<bool>) -> Value {
     let mut object = Map::new();
     object.insert("endpoint".into(), json!(message.endpoint));
     if message.method != Method::Post {
@@ -77,7 +85,7 @@ fn message(message: &Message, as_text: bool) -> Value {
     if !message.authenticate {
         object.insert("authenticate".into(), json!(false));
     }
-    object.insert("idempotent".into(), json!(message.idempotent));
+    object.extend(idempotent.map(|idempotent| ("idempotent".to_string(), json!(idempotent))));
     Value::Object(object)
 }
 
