@@ -16,6 +16,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use p256::elliptic_curve::sec1::ToSec1Point as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk};
 use ring::hmac;
@@ -90,7 +91,8 @@ impl SealingKey {
         new.seal_text(&self.open_text(sealed, identity)?, identity)
     }
 
-    fn seal_text(&self, text: &[u8], identity: &[&[u8]]) -> Result<Vec<u8>, SealError> {
+    /// Seals a text for the record of this identity.
+    pub fn seal_text(&self, text: &[u8], identity: &[&[u8]]) -> Result<Vec<u8>, SealError> {
         let salt = random::<SALT>()?;
         // Room for everything from the start, so that no copy of the text is left behind.
         let mut sealed = Vec::with_capacity(1 + SALT + text.len() + AES_256_GCM.tag_len());
@@ -108,7 +110,8 @@ impl SealingKey {
         Ok(sealed)
     }
 
-    fn open_text(&self, sealed: &[u8], identity: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    /// Returns the text that was sealed for the record of this identity.
+    pub fn open_text(&self, sealed: &[u8], identity: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let (&format, rest) = sealed.split_first().ok_or(SealError::NotOurs)?;
         if format != FORMAT {
             return Err(SealError::Newer);
@@ -207,6 +210,24 @@ pub struct KeyHasher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random numbers")]
 pub struct NoRandomness;
+
+/// A new key for VAPID (RFC 8292), as Web Push tools print it.
+pub struct VapidKey {
+    /// The uncompressed point in base64url: the `applicationServerKey` of browsers.
+    pub public: String,
+    /// The private scalar in base64url.
+    pub private: Zeroizing<String>,
+}
+
+impl VapidKey {
+    pub fn generate() -> Result<Self, NoRandomness> {
+        let scalar = random::<32>()?;
+        // All but one in 2^32 random numbers are a key.
+        let key = p256::SecretKey::from_slice(scalar.as_slice()).map_err(|_| NoRandomness)?;
+        let public = URL_SAFE_NO_PAD.encode(key.public_key().to_sec1_point(false).as_bytes());
+        Ok(Self { public, private: Zeroizing::new(URL_SAFE_NO_PAD.encode(scalar.as_slice())) })
+    }
+}
 
 impl ApiKey {
     /// `pushlet_`, its id in 16 hex digits, `_`, and the secret in base64url (RFC 4648 section 5).

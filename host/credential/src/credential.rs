@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ use utoipa::ToSchema;
 use super::files::certificate::CertificateNeed;
 use super::files::identity::{CertificateIdentity, ClientCertificate};
 use super::files::keys::TokenKey;
-use super::files::service_account::ServiceAccount;
+use super::files::pem::ServiceAccount;
 use super::files::{CredentialError, FileFault, FilePassword, Secret, UploadedSecrets, pem, pkcs12};
 use super::manifest;
 use super::tokens::token::TokenMemo;
@@ -19,6 +21,7 @@ use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
     Credential as CredentialKind, Derivation, Property, Secret as SecretField, SecretFormat,
 };
+use pushlet_model::digest::DigestParts;
 
 /// Largest upload. Identities with a chain take 5 to 10 KiB.
 const LARGEST_FILE: usize = 256 << 10;
@@ -27,7 +30,7 @@ const LONGEST_TEXT: usize = 4 << 10;
 
 /// Returns the upload fields of some credential kinds: those of secrets and those of their passwords.
 pub fn upload_fields(kinds: &[CredentialKind]) -> impl Iterator<Item = &str> {
-    let secrets = kinds.iter().flat_map(|kind| &kind.secrets);
+    let secrets = kinds.iter().flat_map(|kind| kind.secrets.iter().chain(&kind.companions));
     secrets.flat_map(|secret| [Some(secret.name.as_str()), secret.password.as_deref()]).flatten()
 }
 
@@ -58,6 +61,8 @@ pub struct Credential {
     kind: String,
     field: String,
     material: CredentialMaterial,
+    /// Text secrets that belong to it, by name.
+    companions: Vec<(String, Secret)>,
     fingerprint: [u8; 32],
     pub(crate) last_token: TokenMemo,
 }
@@ -114,10 +119,12 @@ impl Credential {
         };
         let material = read(kind, secret, bytes, uploads, purpose)
             .map_err(|fault| fault.into_error(&secret.name, secret.format))?;
+        let companions = companions(kind, uploads)?;
         // Computed once: every send compares it.
-        let fingerprint = material.fingerprint();
+        let fingerprint = fingerprint(&material, &companions);
         let (kind, field) = (kind.name.clone(), secret.name.clone());
-        Ok(Some(Self { kind, field, material, fingerprint, last_token: TokenMemo::default() }))
+        let last_token = TokenMemo::default();
+        Ok(Some(Self { kind, field, material, companions, fingerprint, last_token }))
     }
 
     /// Returns the name of its kind in the manifest.
@@ -142,6 +149,9 @@ impl Credential {
             }
             (Property::ServiceAccountProperty(name), CredentialMaterial::ServiceAccount(account)) => {
                 account.property(name).map(str::to_owned)
+            }
+            (Property::PublicKey, CredentialMaterial::Key(key)) => {
+                Some(URL_SAFE_NO_PAD.encode(key.public_key()))
             }
             _ => None,
         }
@@ -212,10 +222,22 @@ impl Credential {
         }
     }
 
+    /// Returns the secrets of the format `text`, by name, for a stream that they are written into.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let own = match &self.material {
+            CredentialMaterial::Text(text) => Some((self.field.as_str(), text.expose())),
+            _ => None,
+        };
+        own.into_iter().chain(self.companions.iter().map(|(name, text)| (name.as_str(), text.expose())))
+    }
+
     pub(crate) fn text(&self, secret: &str) -> Option<&[u8]> {
         match &self.material {
             CredentialMaterial::Text(text) if secret == self.field => Some(text.expose()),
-            _ => None,
+            _ => {
+                let companion = self.companions.iter().find(|(name, _)| name == secret);
+                companion.map(|(_, text)| text.expose())
+            }
         }
     }
 }
@@ -229,6 +251,34 @@ impl CredentialMaterial {
             Self::Text(text) => text_fingerprint(text.expose()),
         }
     }
+}
+
+/// Reads the secrets that a credential needs beside its own.
+fn companions(
+    kind: &CredentialKind,
+    uploads: &UploadedSecrets,
+) -> Result<Vec<(String, Secret)>, CredentialError> {
+    let companion = |secret: &SecretField| {
+        let bytes = uploads.get(&secret.name).ok_or_else(|| CredentialError {
+            code: format!("missing_{}", secret.name),
+            message: format!("{} is required for the credential {}", secret.name, kind.name),
+            field: secret.name.clone(),
+        })?;
+        let text = read_text(bytes).map_err(|fault| fault.into_error(&secret.name, secret.format))?;
+        Ok((secret.name.clone(), text))
+    };
+    kind.companions.iter().map(companion).collect()
+}
+
+fn fingerprint(material: &CredentialMaterial, companions: &[(String, Secret)]) -> [u8; 32] {
+    let own = material.fingerprint();
+    if companions.is_empty() {
+        return own;
+    }
+    let mut parts = DigestParts::new();
+    parts.add(&own);
+    companions.iter().for_each(|(_, secret)| parts.add(&text_fingerprint(secret.expose())));
+    parts.finish()
 }
 
 /// Keyed with a random key of this process, so that it says nothing about the text elsewhere.
@@ -277,12 +327,17 @@ fn read(
             let account = ServiceAccount::parse(bytes, algorithm, &needed)?;
             Ok(CredentialMaterial::ServiceAccount(Box::new(account)))
         }
-        SecretFormat::Text => read_text(bytes),
+        SecretFormat::P256Key => {
+            Ok(CredentialMaterial::Key(Arc::new(TokenKey::parse_p256(bytes, |file| {
+                pem::parse_key(file, password)
+            })?)))
+        }
+        SecretFormat::Text => read_text(bytes).map(CredentialMaterial::Text),
     }
 }
 
 /// It becomes a part of a header, so it must be printable.
-fn read_text(bytes: &[u8]) -> Result<CredentialMaterial, FileFault> {
+fn read_text(bytes: &[u8]) -> Result<Secret, FileFault> {
     let text = bytes.trim_ascii();
     if text.is_empty() {
         return Err("it is empty".into());
@@ -293,5 +348,5 @@ fn read_text(bytes: &[u8]) -> Result<CredentialMaterial, FileFault> {
     if !text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
         return Err("it holds characters other than printable ASCII".into());
     }
-    Ok(CredentialMaterial::Text(Secret::new(text.to_vec())))
+    Ok(Secret::new(text.to_vec()))
 }

@@ -19,11 +19,15 @@ mod manifest;
 mod tests;
 mod tokens;
 
-pub use at_rest::{API_KEY_PREFIX, ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, SealError, SealingKey};
+pub use at_rest::{
+    API_KEY_PREFIX, ApiKey, KeyHash, KeyHasher, KeyId, NoRandomness, SealError, SealingKey, VapidKey,
+};
 pub use credential::{Credential, CredentialPurpose, CredentialSummary, upload_fields};
+pub use files::certificate::certificate_end;
 pub use files::identity::ClientCertificate;
 pub use files::{CredentialError, Secret, UploadedSecrets};
-pub use manifest::{ManifestError, check_manifest, sources};
+pub use manifest::{ManifestError, check_manifest, settings, token_host};
+pub use tokens::composition::{ComposedRequest, RESERVED};
 pub use tokens::token::{AuthorizeError, ClockReading, TokenHandle};
 pub use tokens::token_endpoint::{TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust};
 pub use tokens::{Authorization, AuthorizeRequest, Authorizer, TokenCounts};

@@ -26,17 +26,39 @@ mod manager_bindings {
     });
 }
 
+mod stream_bindings {
+    #![allow(missing_docs)]
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "stream-provider",
+        exports: { default: async },
+        additional_derives: [PartialEq],
+        with: { "pushlet:provider/types": super::bindings::pushlet::provider::types },
+    });
+}
+
 pub use bindings::exports::pushlet::provider::{codec, manifest};
 pub use bindings::pushlet::provider::types::{
     Alert, Application, ConnectionHint, Context, CredentialFault, CriticalSound, Disposition, Environment,
-    Localized, Notification, Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
+    Fault, Localized, Notification, Outcome, Priority, Recipient, Rejection, Scope, Sound, Target, Throttle,
 };
 pub use manager_bindings::exports::pushlet::provider::management;
+pub use stream_bindings::exports::pushlet::provider::session;
+
+/// The text of `wit/provider.wit`, for authors of providers.
+pub const WIT: &str = include_str!("../../../wit/provider.wit");
 
 impl Context {
     /// Returns the context of a call at this time.
     pub fn at(now: SystemTime, entropy: Vec<u8>) -> Self {
         Self { now: unix_milliseconds(now), entropy }
+    }
+}
+
+impl From<Target> for Recipient {
+    /// Returns the target without options.
+    fn from(target: Target) -> Self {
+        Self { target, options: Vec::new() }
     }
 }
 

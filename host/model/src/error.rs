@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::contract::Rejection;
+use crate::contract::{Fault, Rejection};
 
 /// A warning that repeats is logged at most once in this time.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -54,6 +54,15 @@ pub enum Kind {
     Internal,
 }
 
+/// A field of a request that is wrong, in addition to the first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// `snake_case`.
+    pub code: Cow<'static, str>,
+    pub message: Cow<'static, str>,
+    pub field: Option<String>,
+}
+
 /// A failure, for the caller and for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -64,10 +73,12 @@ pub struct Error {
     pub message: Cow<'static, str>,
     /// The field of the request that is wrong.
     pub field: Option<String>,
+    /// What else is wrong with the request, where several fields are. Boxed, since it is nearly always absent.
+    pub more: Option<Box<Vec<FieldError>>>,
     /// When a retry makes sense.
     pub retry_after: Option<Duration>,
-    /// For the log only.
-    pub inner: Option<String>,
+    /// For the log only. Not a `String`: results carry errors, and stay small.
+    pub inner: Option<Box<str>>,
 }
 
 impl Error {
@@ -76,7 +87,8 @@ impl Error {
         code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { kind, code: code.into(), message: message.into(), field: None, retry_after: None, inner: None }
+        let (code, message) = (code.into(), message.into());
+        Self { kind, code, message, field: None, more: None, retry_after: None, inner: None }
     }
 
     /// Returns the error for a request that is wrong in one field.
@@ -103,13 +115,32 @@ impl Error {
         self
     }
 
+    /// Adds what else is wrong with the request.
+    pub fn and(mut self, others: impl IntoIterator<Item = FieldError>) -> Self {
+        let mut others = others.into_iter().peekable();
+        if others.peek().is_some() {
+            self.more.get_or_insert_default().extend(others);
+        }
+        self
+    }
+
+    /// Merges errors about fields into one; None: there is no error.
+    pub fn merged(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let first = errors.next()?;
+        Some(errors.fold(first, |first, Self { code, message, field, more, .. }| {
+            let others = more.map(|more| *more).unwrap_or_default();
+            first.and([FieldError { code, message, field }].into_iter().chain(others))
+        }))
+    }
+
     pub fn after(mut self, retry_after: impl Into<Option<Duration>>) -> Self {
         self.retry_after = retry_after.into();
         self
     }
 
     pub fn caused_by(mut self, inner: impl fmt::Display) -> Self {
-        self.inner = Some(inner.to_string());
+        self.inner = Some(inner.to_string().into());
         self
     }
 }
@@ -129,7 +160,10 @@ impl std::error::Error for Error {}
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Self {
         let kind = if rejection.code == "payload_too_large" { Kind::TooLarge } else { Kind::Invalid };
-        let error = Error::new(kind, rejection.code, rejection.message);
+        let other =
+            |Fault { code, message, field }| FieldError { code: code.into(), message: message.into(), field };
+        let error =
+            Error::new(kind, rejection.code, rejection.message).and(rejection.more.into_iter().map(other));
         match rejection.field {
             Some(field) => error.about(field),
             None => error,

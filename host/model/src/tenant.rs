@@ -48,67 +48,105 @@ impl fmt::Display for TenantId {
     }
 }
 
-/// The limits of one tenant. None: the server's own configuration applies, which may set no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TenantLimits {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub requests_per_second: Option<NonZeroU64>,
-    /// Targets of sends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub pushes_per_second: Option<NonZeroU64>,
-    /// Sends in flight. A send with many targets counts once, and so does a stream.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub concurrent_sends: Option<NonZeroU64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub applications: Option<u64>,
-    /// Providers that it uploaded, with all their versions; 0: none may be uploaded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub components: Option<u64>,
-    /// Bytes of all versions of these.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub component_bytes: Option<u64>,
-    /// Milliseconds of one call into an uploaded component.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub call_milliseconds: Option<NonZeroU64>,
-    /// CPU time of calls into uploaded components, signatures, reading large bodies and credential files, in
-    /// milliseconds per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub cpu_milliseconds_per_second: Option<NonZeroU64>,
-    /// Bytes of linear memory of one instance of an uploaded component.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub instance_memory_bytes: Option<NonZeroU64>,
-    /// Bytes of requests in flight and what becomes of them, of answers, feedback and idempotency keys that are kept, of
-    /// compiled code, and of linear memory of all these instances.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub memory_bytes: Option<NonZeroU64>,
+/// What an API key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Send, and take the reports of dead tokens.
+    Send,
+    /// Register, change and remove applications, what push services keep for them, and providers.
+    Manage,
+    /// Look at everything.
+    Read,
 }
 
-impl TenantLimits {
-    /// Returns these limits where they are set, and the defaults elsewhere.
-    pub fn over(self, defaults: Self) -> Self {
-        Self {
-            requests_per_second: self.requests_per_second.or(defaults.requests_per_second),
-            pushes_per_second: self.pushes_per_second.or(defaults.pushes_per_second),
-            concurrent_sends: self.concurrent_sends.or(defaults.concurrent_sends),
-            applications: self.applications.or(defaults.applications),
-            components: self.components.or(defaults.components),
-            component_bytes: self.component_bytes.or(defaults.component_bytes),
-            call_milliseconds: self.call_milliseconds.or(defaults.call_milliseconds),
-            cpu_milliseconds_per_second: self
-                .cpu_milliseconds_per_second
-                .or(defaults.cpu_milliseconds_per_second),
-            instance_memory_bytes: self.instance_memory_bytes.or(defaults.instance_memory_bytes),
-            memory_bytes: self.memory_bytes.or(defaults.memory_bytes),
-        }
+/// What an API key may do: all, or some of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scopes(Option<[bool; 3]>);
+
+impl Scopes {
+    pub const ALL: Self = Self(None);
+
+    /// Returns the scopes of a list; None: it is empty.
+    pub fn of(list: &[Scope]) -> Option<Self> {
+        (!list.is_empty()).then(|| Self::only(list))
     }
+
+    /// Returns these scopes, or none at all.
+    pub fn only(list: &[Scope]) -> Self {
+        let has = |scope| list.contains(&scope);
+        Self(Some([has(Scope::Send), has(Scope::Manage), has(Scope::Read)]))
+    }
+
+    pub fn has(self, scope: Scope) -> bool {
+        self.0.is_none_or(|own| own[scope as usize])
+    }
+
+    /// Returns the list; None: there are no bounds.
+    pub fn list(self) -> Option<Vec<Scope>> {
+        let all = [Scope::Send, Scope::Manage, Scope::Read];
+        self.0.map(|_| all.into_iter().filter(|scope| self.has(*scope)).collect())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Send => "send",
+            Self::Manage => "manage",
+            Self::Read => "read",
+        })
+    }
+}
+
+/// Declares the limits, each with its least value in the API's description.
+macro_rules! limits {
+    ($($(#[$docs:meta])* $limit:ident: $type:ty, $least:tt;)+) => {
+        /// The limits of one tenant. None: the server's own configuration applies, which may set no limit.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct TenantLimits {
+            $(
+                $(#[$docs])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                #[schema(value_type = Option<u64>, minimum = $least)]
+                pub $limit: Option<$type>,
+            )+
+        }
+
+        impl TenantLimits {
+            /// The names of the limits.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($limit)),+];
+
+            /// Returns these limits where they are set, and the defaults elsewhere.
+            pub fn over(self, defaults: Self) -> Self {
+                Self { $($limit: self.$limit.or(defaults.$limit),)+ }
+            }
+        }
+    };
+}
+
+limits! {
+    requests_per_second: NonZeroU64, 1;
+    /// Targets of sends.
+    pushes_per_second: NonZeroU64, 1;
+    /// Sends in flight. A send with many targets counts once, and so does a stream.
+    concurrent_sends: NonZeroU64, 1;
+    applications: u64, 0;
+    /// Providers that it uploaded, with all their versions; 0: none may be uploaded.
+    components: u64, 0;
+    /// Bytes of all versions of these.
+    component_bytes: u64, 0;
+    /// Milliseconds of one call into an uploaded component.
+    call_milliseconds: NonZeroU64, 1;
+    /// CPU time of calls into uploaded components, signatures, reading large bodies and credential files, in
+    /// milliseconds per second.
+    cpu_milliseconds_per_second: NonZeroU64, 1;
+    /// Bytes of linear memory of one instance of an uploaded component.
+    instance_memory_bytes: NonZeroU64, 1;
+    /// Bytes of requests in flight and what becomes of them, of answers, feedback and idempotency keys that are kept, of
+    /// compiled code, and of linear memory of all these instances.
+    memory_bytes: NonZeroU64, 1;
 }
 
 #[cfg(test)]

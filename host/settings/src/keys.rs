@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::{Table, Value};
+use toml::Table;
 use url::Url;
 
 use super::section::{ConfigKey, ConfigSection, ReadSection, read_field, read_table, section};
-use super::value::{HiddenText, IpNetworks, ValueKind, read_size};
-use super::{EndpointsConfig, IsolationMode, LogFormat, LogLevel, Problem};
+use super::value::{HiddenText, IpNetworks, ListenAddress, ValueKind, count, duration, size};
+use super::{AddressFamily, EndpointsConfig, IsolationMode, LogFormat, LogLevel, Problem};
 use pushlet_model::tenant::TenantLimits;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -21,19 +21,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A wait that is not zero and not absurdly long.
 const WAIT: ValueKind = duration(MILLISECOND, HOUR);
-const MILLION: i64 = 1_000_000;
-
-const fn duration(least: Duration, most: Duration) -> ValueKind {
-    ValueKind::Duration { least, most }
-}
-
-const fn count(least: i64, most: i64) -> ValueKind {
-    ValueKind::Count { least, most }
-}
-
-const fn size(least: u64, most: u64) -> ValueKind {
-    ValueKind::Size { least, most }
-}
+pub(crate) const MILLION: i64 = 1_000_000;
 
 /// Returns all keys, in the order of the file.
 pub fn keys() -> impl Iterator<Item = &'static ConfigKey> {
@@ -46,14 +34,15 @@ pub(crate) const SECTIONS: &[ConfigSection] = &[
     AuthConfig::SECTION,
     AdminConfig::SECTION,
     TlsConfig::SECTION,
-    ENDPOINTS,
+    super::ENDPOINTS,
     DeliveryConfig::SECTION,
     LimitsConfig::SECTION,
-    TENANT_LIMITS,
+    super::TENANT_LIMITS,
     SandboxConfig::SECTION,
     MetricsConfig::SECTION,
     TelemetryConfig::SECTION,
     ProvidersConfig::SECTION,
+    WebhooksConfig::SECTION,
     LogConfig::SECTION,
 ];
 
@@ -67,9 +56,12 @@ section! {
     /// Durations are written as "1m 30s", sizes as a number of bytes or as "64KiB". Unknown keys are refused.
     /// Relative paths begin at the directory that Pushlet is started in.
     Config "" {
-        /// Address and port to listen on
-        /// Anything but loopback needs [auth] or [admin].
-        listen: SocketAddr = ValueKind::Address, "127.0.0.1:9292";
+        /// Address and port to listen on; a UNIX socket as unix:/run/pushlet.sock
+        /// Anything but loopback, localhost and a UNIX socket needs [auth] or [admin]. Sockets that systemd opened
+        /// (LISTEN_FDS) are used instead: the first for this, the second for metrics.listen.
+        listen: ListenAddress = ValueKind::Listen, "127.0.0.1:9292";
+        /// Let another server of the same user listen on the same address, so that the next one starts before this ends
+        reuse_port: bool = ValueKind::Switch, false;
         /// Names that callers may give in Host without [auth], and pages of which may call; as push.example
         /// Without [auth], only requests for these, localhost and loopback addresses are answered, so that no web page
         /// can call through a browser on this machine. With [auth], a page of one of these names may call too: that of
@@ -92,19 +84,35 @@ section! {
         metrics: MetricsConfig,
         telemetry: TelemetryConfig,
         providers: ProvidersConfig,
+        webhooks: WebhooksConfig,
         log: LogConfig,
     }
 }
 
 section! {
-    /// The key that secrets in `data_dir` are sealed with: 32 random bytes in hex, as `openssl rand -hex 32`
-    /// prints them. Keep a copy elsewhere: without it the secrets are lost. `pushlet rotate-key` changes it.
+    /// What is registered: the key that secrets are sealed with, 32 random bytes in hex, as `openssl rand -hex 32`
+    /// prints them, and where a fleet of servers keeps it. Keep a copy of the key elsewhere: without it the secrets are
+    /// lost. `pushlet rotate-key` changes it.
     RegistryConfig "registry." {
-        /// Key that seals secrets in data_dir, 32 bytes in hex; better in a file
+        /// Key that seals secrets, 32 bytes in hex; better in a file
         key: Option<HiddenText> = ValueKind::Secret, (unset "64 hex digits");
         /// File that holds the key, instead of registry.key
         /// Other users must not be able to write it.
         key_file: Option<PathBuf> = ValueKind::Path, (unset "/run/secrets/pushlet-registry");
+        /// Directory of applications (*.toml): registered at the start and by a reload, read-only in the API
+        /// A file has provider, environment, tenant, [settings], and in [credentials] the names of the secrets' files.
+        /// An application whose file is gone is removed.
+        applications: Option<PathBuf> = ValueKind::Path, (unset "apps.d");
+        /// NATS servers of a fleet's registry, with commas; not set: this server is alone
+        /// As nats://a:4222,nats://b:4222, or tls://. All servers of a fleet have the same URL, key and limits;
+        /// data_dir is then each server's own snapshot of the registry.
+        url: Option<String> = ValueKind::Text, (unset "nats://127.0.0.1:4222");
+        /// NATS servers that keep a copy of each record; 1 for a single server
+        replicas: usize = count(1, 5), 3;
+        /// File with the credentials for NATS (.creds)
+        credentials: Option<PathBuf> = ValueKind::Path, (unset "/run/secrets/pushlet.creds");
+        /// File with the seed of the nkey for NATS, instead of registry.credentials
+        nkey: Option<PathBuf> = ValueKind::Path, (unset "/run/secrets/pushlet.nk");
     }
 }
 
@@ -143,21 +151,6 @@ section! {
     }
 }
 
-const ENDPOINTS: ConfigSection = ConfigSection {
-    path: "endpoints.",
-    docs: "",
-    keys: &[
-        endpoint("endpoints.<provider>.production", "Base URL in place of a provider's production servers"),
-        endpoint("endpoints.<provider>.development", "Base URL in place of a provider's development servers"),
-        endpoint("endpoints.<provider>.<endpoint>.production", "The same for one endpoint of the provider"),
-        endpoint("endpoints.<provider>.<endpoint>.development", "The same for one endpoint of the provider"),
-    ],
-};
-
-const fn endpoint(path: &'static str, docs: &'static str) -> ConfigKey {
-    ConfigKey { path, kind: ValueKind::Url, default: None, example: "", docs }
-}
-
 section! {
     /// How pushes are delivered.
     DeliveryConfig "delivery." {
@@ -165,6 +158,9 @@ section! {
         deadline: Duration = WAIT, "10s";
         /// At shutdown: how long sends in flight may take to finish
         drain: Duration = duration(Duration::ZERO, HOUR), "30s";
+        /// At shutdown: how long to go on before that, with /readyz at 503 stopping, so that callers go elsewhere
+        /// Each response asks its caller to connect again. As long as load balancers take to notice.
+        lame_duck: Duration = duration(Duration::ZERO, HOUR), "0s";
         /// Longest time to connect to a push service
         connect_timeout: Duration = WAIT, "5s";
         /// Check a connection that was idle this long
@@ -174,6 +170,18 @@ section! {
         /// Most times that a push is sent again, within the deadline
         /// It is sent again only when the push service was in trouble.
         retries: u32 = count(0, 10), 4;
+        /// Proxy for all connections to push services, by HTTP CONNECT: http://[user:password@]host:port
+        /// Better in a file if it holds a password. Not set: that of HTTPS_PROXY or ALL_PROXY, if there is one, for all
+        /// but this machine and NO_PROXY. "none": no proxy.
+        proxy: Option<HiddenText> = ValueKind::Secret, (unset "http://proxy.example:3128");
+        /// File that holds the proxy's URL, instead of delivery.proxy
+        proxy_file: Option<PathBuf> = ValueKind::Path, (unset "/run/secrets/pushlet-proxy");
+        /// Names, addresses and networks that are reached without delivery.proxy
+        no_proxy: Vec<String> = ValueKind::Texts, [];
+        /// Addresses of this machine that connections to push services come from; one of each family at most
+        bind: Vec<String> = ValueKind::Texts, [];
+        /// any: IPv6 and IPv4 by turns; prefer-ipv4, ipv4 or ipv6
+        address_family: AddressFamily = ValueKind::Choice(&["any", "prefer-ipv4", "ipv4", "ipv6"]), "any";
         /// Send again when it is unknown whether a push arrived; it may arrive twice
         resend_unknown: bool = ValueKind::Switch, false;
     }
@@ -200,6 +208,10 @@ section! {
         idempotency_keys: usize = count(1, 10 * MILLION), 10000;
         /// Most memory for these responses per tenant
         idempotency_memory: usize = size(1 << 20, 64 << 30), "64MiB";
+        /// How long an async delivery of a fleet may wait; it can be read for twice as long
+        async_window: Duration = duration(Duration::from_secs(60), Duration::from_secs(30 * 24 * 3600)), "24h";
+        /// Most parts of one tenant's async deliveries that wait, of 250 targets each; set when NATS has no queue yet
+        async_parts: usize = count(1, 100_000), 2000;
         /// Most fields in one request
         fields: usize = count(16, 10_000), 256;
         /// Longest name of a field, in bytes
@@ -250,37 +262,6 @@ section! {
 }
 
 section! {
-    /// For each tenant that has no limits of its own, which PUT /v1/tenants/{id} sets under the same names. Requests
-    /// over a limit get 429; the lines of a stream are delayed instead. Without a default there is no limit.
-    const TENANT_LIMITS "limits.tenant." {
-        /// Most requests of one tenant per second
-        requests_per_second = count(1, 1_000_000_000), (unset 100);
-        /// Most targets that one tenant sends to per second
-        pushes_per_second = count(1, 1_000_000_000), (unset 1000);
-        /// Most sends of one tenant at a time
-        /// A send with many targets counts once, and so does a stream.
-        concurrent_sends = count(1, MILLION), (unset 100);
-        /// Most registered applications of one tenant
-        applications = count(0, 10 * MILLION), 10000;
-        /// Most uploaded providers of one tenant
-        /// With 0, tenants cannot upload providers.
-        components = count(0, 10_000), 20;
-        /// Most bytes of these, with all versions
-        component_bytes = size(0, 1 << 50), "1GiB";
-        /// Longest run of one call into an uploaded provider, where sandbox.call_timeout is longer
-        call_milliseconds = count(1, 60_000), (unset 100);
-        /// Most CPU time of one tenant per second, for uploaded providers and other heavy work
-        /// Heavy work is signatures, reading credential files, and bodies over 64 KiB. After a rest, ten seconds' worth
-        /// may be used at once. Compiling has as much again, with ten minutes' worth at once.
-        cpu_milliseconds_per_second = count(1, MILLION), 200;
-        /// Most memory of one instance of an uploaded provider, where sandbox.memory is more
-        instance_memory_bytes = size(1 << 16, 4 << 30), (unset "16MiB");
-        /// Most memory of one tenant: requests in flight, what is kept for it, its providers' instances
-        memory_bytes = size(1 << 16, 1 << 40), "512MiB";
-    }
-}
-
-section! {
     /// What one call into a provider component may use.
     SandboxConfig "sandbox." {
         /// Most memory of one provider instance
@@ -308,15 +289,23 @@ section! {
 }
 
 section! {
-    /// Traces: a span for each request.
+    /// What is exported to an OpenTelemetry collector: traces (a span for each request), the log and the metrics.
     TelemetryConfig "telemetry." {
         /// Base URL of an OpenTelemetry collector that takes OTLP over HTTP
-        /// Not set: nothing is exported.
+        /// As binary Protobuf. Not set: nothing is exported.
         otlp_endpoint: Option<Url> = ValueKind::WebUrl, (unset "http://127.0.0.1:4318");
-        /// What this server is called in traces
+        /// What this server is called there
         service_name: String = ValueKind::Text, "pushlet";
+        /// Export a span for each request
+        traces: bool = ValueKind::Switch, true;
         /// Trace one in so many requests; those that come with a traceparent as it says
         sample_one_in: u32 = count(1, MILLION), 1;
+        /// Export the lines of the log, of log.level and above
+        logs: bool = ValueKind::Switch, true;
+        /// Export what /metrics shows
+        metrics: bool = ValueKind::Switch, true;
+        /// How often metrics are exported
+        metrics_interval: Duration = duration(SECOND, HOUR), "60s";
     }
 }
 
@@ -358,22 +347,23 @@ section! {
 }
 
 section! {
+    /// Webhooks, which tell tenants of dead tokens, refused credentials and limits that are reached.
+    WebhooksConfig "webhooks." {
+        /// Hosts that webhooks may reach though they are not on the public internet; as "hooks.internal"
+        private_hosts: Vec<String> = ValueKind::Texts, [];
+        /// How long after a failure a message is sent again; four times as long each time, up to half a day
+        first_retry: Duration = duration(MILLISECOND, HOUR), "5s";
+        /// How long a message may fail until its webhook is switched off
+        give_up: Duration = duration(MILLISECOND, Duration::from_secs(30 * 24 * 3600)), "5d";
+    }
+}
+
+section! {
     /// The log, which goes to standard error.
     LogConfig "log." {
         /// How a log line is written
         format: LogFormat = ValueKind::Choice(&["text", "json"]), "text";
         /// Least important kind of line that is logged
         level: LogLevel = ValueKind::Choice(&["error", "warn", "info", "debug", "trace"]), "info";
-    }
-}
-
-impl ReadSection for TenantLimits {
-    fn read(table: Table) -> Result<Self, Problem> {
-        let mut numbers = Table::new();
-        for (name, value) in table {
-            let number = read_size(&value).map_err(Problem::new)?;
-            numbers.insert(name, Value::Integer(i64::try_from(number).map_err(Problem::new)?));
-        }
-        numbers.try_into().map_err(Problem::new)
     }
 }

@@ -1,6 +1,6 @@
 //! Defaults, file, variables and flags, laid over each other: the last one that sets a key wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
@@ -20,15 +20,19 @@ use pushlet_model::text::did_you_mean;
 /// Variables that begin as ours do and are no keys: the file's place, and what builds read.
 pub const OTHER_VARIABLES: &[&str] = &[
     "PUSHLET_CONFIG",
+    "PUSHLET_COMMIT",
     "PUSHLET_BUILT_IN_PROVIDERS",
     "PUSHLET_SERVER",
     "PUSHLET_API_KEY",
     "PUSHLET_USERNAME",
     "PUSHLET_PASSWORD",
     "PUSHLET_CA",
+    "PUSHLET_OCI_USERNAME",
+    "PUSHLET_OCI_PASSWORD",
 ];
 
 /// All that was said about the configuration so far.
+#[derive(Clone)]
 pub struct ConfigLayers(Table);
 
 /// Where a value was found; for messages.
@@ -112,6 +116,15 @@ impl ConfigLayers {
     /// Returns the configuration that results.
     pub fn finish(self) -> Result<Config, Problem> {
         Config::read(self.0)
+    }
+
+    /// Returns the paths of the keys that have another value in `other`.
+    pub fn changed(&self, other: &Self) -> Vec<String> {
+        let (mut own, mut others) = (BTreeMap::new(), BTreeMap::new());
+        flatten("", &self.0, &mut own);
+        flatten("", &other.0, &mut others);
+        let paths: BTreeSet<&String> = own.keys().chain(others.keys()).collect();
+        paths.into_iter().filter(|path| own.get(*path) != others.get(*path)).cloned().collect()
     }
 
     /// Returns the resulting configuration as the text of a file, without secrets.
@@ -254,6 +267,16 @@ fn hide(table: &mut Table, path: &str) {
             if let Some(value) = table.get_mut(path) {
                 *value = Value::String("(hidden)".to_owned());
             }
+        }
+    }
+}
+
+fn flatten<'a>(path: &str, table: &'a Table, values: &mut BTreeMap<String, &'a Value>) {
+    for (name, value) in table {
+        let path = names::join(path, name);
+        match value {
+            Value::Table(inner) => flatten(&path, inner, values),
+            value => drop(values.insert(path, value)),
         }
     }
 }

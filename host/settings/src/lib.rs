@@ -2,8 +2,9 @@
 //!
 //! [`keys`] declares every key with its type, default, bounds and meaning; [`ConfigLayers`] puts the sources over each
 //! other and makes a [`Config`], whose parts the other crates read. [`secrets`] reads keys and passwords, and checks
-//! who else can read or write a file.
+//! who else can read or write a file. [`applications`] reads those that files describe.
 
+pub mod applications;
 pub mod keys;
 mod layers;
 pub mod names;
@@ -16,18 +17,20 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use keys::MILLION;
 use pushlet_model::contract::Environment;
 use pushlet_model::text::did_you_mean;
-use section::ReadSection;
+use section::{ConfigSection, ReadSection, section};
+use value::{ValueKind, count, size};
 
 pub use keys::{
     AdminConfig, AuthConfig, Config, DeliveryConfig, LimitsConfig, LogConfig, MetricsConfig, ProvidersConfig,
-    RegistryConfig, SandboxConfig, TelemetryConfig, TlsConfig,
+    RegistryConfig, SandboxConfig, TelemetryConfig, TlsConfig, WebhooksConfig,
 };
 pub use layers::ConfigLayers;
 pub use secrets::{CallerConfig, Login, read_secret};
 pub use section::ConfigKey;
-pub use value::{BaseUrl, HiddenText, IpNetworks};
+pub use value::{BaseUrl, HiddenText, IpNetworks, ListenAddress};
 
 /// By provider: where to send instead of the manifest's endpoints. `name` is a provider that all tenants share,
 /// `tenant/name` one that a tenant uploaded.
@@ -57,6 +60,17 @@ pub struct PerEnvironment {
 pub enum IsolationMode {
     Warm,
     PerCall,
+}
+
+/// Over which addresses push services are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressFamily {
+    Any,
+    #[serde(rename = "prefer-ipv4")]
+    PreferIpv4,
+    Ipv4,
+    Ipv6,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -93,6 +107,53 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+/// The keys of `[endpoints]`, whose names are those of providers.
+pub(crate) const ENDPOINTS: ConfigSection = ConfigSection {
+    path: "endpoints.",
+    docs: "",
+    keys: &[
+        endpoint("endpoints.<provider>.production", "Base URL in place of a provider's production servers"),
+        endpoint("endpoints.<provider>.development", "Base URL in place of a provider's development servers"),
+        endpoint("endpoints.<provider>.<endpoint>.production", "The same for one endpoint of the provider"),
+        endpoint("endpoints.<provider>.<endpoint>.development", "The same for one endpoint of the provider"),
+    ],
+};
+
+const fn endpoint(path: &'static str, docs: &'static str) -> ConfigKey {
+    ConfigKey { path, kind: ValueKind::Url, default: None, example: "", docs }
+}
+
+section! {
+    /// For each tenant that has no limits of its own, which PUT /v1/tenants/{id} sets under the same names. Requests
+    /// over a limit get 429; the lines of a stream are delayed instead. Without a default there is no limit.
+    const TENANT_LIMITS "limits.tenant." {
+        /// Most requests of one tenant per second
+        requests_per_second = count(1, 1_000_000_000), (unset 100);
+        /// Most targets that one tenant sends to per second
+        pushes_per_second = count(1, 1_000_000_000), (unset 1000);
+        /// Most sends of one tenant at a time
+        /// A send with many targets counts once, and so does a stream.
+        concurrent_sends = count(1, MILLION), (unset 100);
+        /// Most registered applications of one tenant
+        applications = count(0, 10 * MILLION), 10000;
+        /// Most uploaded providers of one tenant
+        /// With 0, tenants cannot upload providers.
+        components = count(0, 10_000), 20;
+        /// Most bytes of these, with all versions
+        component_bytes = size(0, 1 << 50), "1GiB";
+        /// Longest run of one call into an uploaded provider, where sandbox.call_timeout is longer
+        call_milliseconds = count(1, 60_000), (unset 100);
+        /// Most CPU time of one tenant per second, for uploaded providers and other heavy work
+        /// Heavy work is signatures, reading credential files, and bodies over 64 KiB. After a rest, ten seconds' worth
+        /// may be used at once. Compiling has as much again, with ten minutes' worth at once.
+        cpu_milliseconds_per_second = count(1, MILLION), 200;
+        /// Most memory of one instance of an uploaded provider, where sandbox.memory is more
+        instance_memory_bytes = size(1 << 16, 4 << 30), (unset "16MiB");
+        /// Most memory of one tenant: requests in flight, what is kept for it, its providers' instances
+        memory_bytes = size(1 << 16, 1 << 40), "512MiB";
+    }
+}
 
 impl ReadSection for EndpointsConfig {
     fn read(table: toml::Table) -> Result<Self, Problem> {

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use url::Url;
 
-use super::{AdminConfig, AuthConfig, Config, HiddenText, Problem, RegistryConfig};
+use super::{
+    AdminConfig, AuthConfig, Config, DeliveryConfig, HiddenText, ListenAddress, Problem, RegistryConfig,
+};
 
 /// Characters of the operator's key.
 const SHORTEST_KEY: usize = 16;
@@ -20,6 +22,18 @@ pub struct CallerConfig {
     pub admin: Option<HiddenText>,
     /// Names of this server, in addition to those of this machine.
     pub allowed_hosts: Vec<String>,
+}
+
+impl CallerConfig {
+    /// Checks that other machines reach this address only if callers need credentials.
+    pub fn may_listen(&self, listen: &ListenAddress) -> Result<(), Problem> {
+        if self.login.is_some() || self.admin.is_some() || listen.is_local() {
+            return Ok(());
+        }
+        Err(Problem::new(format_args!(
+            "listen = \"{listen}\" can be reached from other machines: set auth.username and auth.password, or admin.key, or listen on 127.0.0.1"
+        )))
+    }
 }
 
 /// A name and password by HTTP Basic.
@@ -37,13 +51,7 @@ impl Config {
             admin: self.admin.key()?,
             allowed_hosts: self.allowed_hosts.iter().map(|name| host_name(name)).collect::<Result<_, _>>()?,
         };
-        let guarded = callers.login.is_some() || callers.admin.is_some();
-        if !guarded && !self.listen.ip().to_canonical().is_loopback() {
-            let listen = self.listen;
-            return Err(Problem::new(format_args!(
-                "listen = \"{listen}\" can be reached from other machines: set auth.username and auth.password, or admin.key, or listen on 127.0.0.1"
-            )));
-        }
+        callers.may_listen(&self.listen)?;
         Ok(callers)
     }
 }
@@ -69,6 +77,47 @@ impl RegistryConfig {
     /// Returns the key that the registry seals secrets with, as it was written.
     pub fn key(&self) -> Result<Option<HiddenText>, Problem> {
         secret("registry.key", self.key.as_ref(), self.key_file.as_deref())
+    }
+
+    /// Returns the NATS servers of the fleet; None: this server is alone.
+    pub fn servers(&self) -> Result<Option<Vec<String>>, Problem> {
+        let Some(text) = &self.url else { return Ok(None) };
+        let servers = text.split(',').map(|url| nats_url(url.trim()));
+        servers.collect::<Result<Vec<_>, _>>().map(Some)
+    }
+
+    /// Returns what this server logs in to NATS with: the name of the key, and the content of the file.
+    pub fn login(&self) -> Result<Option<(&'static str, HiddenText)>, Problem> {
+        let (name, path) = match (&self.credentials, &self.nkey) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::new("registry.credentials and registry.nkey are both set: give one"));
+            }
+            (Some(path), None) => ("registry.credentials", path),
+            (None, Some(path)) => ("registry.nkey", path),
+            (None, None) => return Ok(None),
+        };
+        read_secret(name, path).map(|text| Some((name, text)))
+    }
+}
+
+/// Checks the URL of a NATS server. A password in it would be shown with it.
+fn nats_url(text: &str) -> Result<String, Problem> {
+    let wrong = |why: &str| Problem::new(format_args!("registry.url: {why}"));
+    let url = Url::parse(text).map_err(|_| wrong("expected nats://HOST:PORT or tls://HOST:PORT"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("it must not hold a login: use registry.credentials or registry.nkey"));
+    }
+    let is_bare = url.path().is_empty() && url.query().is_none() && url.fragment().is_none();
+    if !matches!(url.scheme(), "nats" | "tls") || url.host_str().is_none_or(str::is_empty) || !is_bare {
+        return Err(wrong("expected nats://HOST:PORT or tls://HOST:PORT"));
+    }
+    Ok(text.to_owned())
+}
+
+impl DeliveryConfig {
+    /// Returns the URL of the proxy, as it was written.
+    pub fn proxy(&self) -> Result<Option<HiddenText>, Problem> {
+        secret("delivery.proxy", self.proxy.as_ref(), self.proxy_file.as_deref())
     }
 }
 

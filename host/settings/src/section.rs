@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 use url::Url;
 
-use super::value::{BaseUrl, HiddenText, IpNetworks, ValueKind, read_size};
-use super::{IsolationMode, LogFormat, LogLevel, Problem};
+use super::value::{BaseUrl, HiddenText, IpNetworks, ListenAddress, ValueKind, read_size};
+use super::{AddressFamily, IsolationMode, LogFormat, LogLevel, Problem};
+use pushlet_model::tenant::TenantLimits;
 
 /// One key.
 pub struct ConfigKey {
@@ -114,6 +115,17 @@ macro_rules! section {
 }
 pub(crate) use section;
 
+impl ReadSection for TenantLimits {
+    fn read(table: Table) -> Result<Self, Problem> {
+        let mut numbers = Table::new();
+        for (name, value) in table {
+            let number = read_size(&value).map_err(Problem::new)?;
+            numbers.insert(name, Value::Integer(i64::try_from(number).map_err(Problem::new)?));
+        }
+        numbers.try_into().map_err(Problem::new)
+    }
+}
+
 /// Takes the value of a key out of its table.
 pub(crate) fn read_field<T: ReadValue>(table: &mut Table, path: &str, name: &str) -> Result<T, Problem> {
     match table.remove(name) {
@@ -165,7 +177,16 @@ macro_rules! read_by_serde {
 }
 
 read_by_serde!(bool, u32, String, PathBuf, SocketAddr, Url, Vec<String>, Vec<PathBuf>);
-read_by_serde!(HiddenText, BaseUrl, IpNetworks, IsolationMode, LogFormat, LogLevel);
+read_by_serde!(
+    AddressFamily,
+    HiddenText,
+    ListenAddress,
+    BaseUrl,
+    IpNetworks,
+    IsolationMode,
+    LogFormat,
+    LogLevel
+);
 
 fn by_serde<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     T::deserialize(value).map_err(Problem::new)

@@ -30,7 +30,7 @@ fn variables(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString
 #[test]
 fn defaults_are_complete() {
     let config = config("").unwrap();
-    assert_eq!(config.listen, "127.0.0.1:9292".parse().unwrap());
+    assert_eq!(config.listen, ListenAddress::Ip("127.0.0.1:9292".parse().unwrap()));
     assert_eq!(config.delivery.deadline, Duration::from_secs(10));
     assert_eq!(config.limits.request_body, 1 << 20);
     assert_eq!(config.sandbox.isolation, IsolationMode::Warm);
@@ -160,7 +160,7 @@ fn a_wrong_value_names_its_line() {
             .contains("starts with https://")
     );
     assert!(
-        problem(config("listen = \"localhost\"")).contains("line 1: listen: expected an IP address and port")
+        problem(config("listen = \"localhost\"")).contains("line 1: listen: expected an address and port")
     );
 }
 
@@ -351,4 +351,17 @@ fn allowed_hosts_are_bare_names() {
         let message = problem(callers(&format!("[{wrong:?}]")));
         assert!(message.starts_with("allowed_hosts: "), "{message}");
     }
+}
+
+#[test]
+fn what_another_configuration_has_otherwise_is_named() {
+    let layers = |text: &str| {
+        let mut layers = ConfigLayers::new().unwrap();
+        layers.text(Path::new("f"), text).unwrap();
+        layers
+    };
+    let before = layers("log.level = \"info\"\n[endpoints.apns]\nproduction = \"https://a.example\"");
+    let after = layers("log.level = \"debug\"\nauth.username = \"me\"");
+    assert_eq!(before.changed(&after), ["auth.username", "endpoints.apns.production", "log.level"]);
+    assert!(before.changed(&before).is_empty());
 }

@@ -1,7 +1,9 @@
 //! How the values of the configuration are written, checked and read: texts, sizes, durations, URLs, and networks as
 //! `192.0.2.7`, `10.0.0.0/8` or `2001:db8::/32`.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
@@ -20,6 +22,8 @@ pub enum ValueKind {
     Secret,
     /// `address:port`.
     Address,
+    /// `address:port`, `name:port` or `unix:/path`.
+    Listen,
     Path,
     /// Many paths; in a variable they are joined as in `PATH`, a flag is given many times.
     Paths,
@@ -47,6 +51,18 @@ pub enum ValueKind {
     Choice(&'static [&'static str]),
 }
 
+pub(crate) const fn duration(least: Duration, most: Duration) -> ValueKind {
+    ValueKind::Duration { least, most }
+}
+
+pub(crate) const fn count(least: i64, most: i64) -> ValueKind {
+    ValueKind::Count { least, most }
+}
+
+pub(crate) const fn size(least: u64, most: u64) -> ValueKind {
+    ValueKind::Size { least, most }
+}
+
 impl ValueKind {
     /// Checks that the value is of this kind and within its bounds. The error completes "KEY: ".
     pub fn check(self, value: &Value) -> Result<(), String> {
@@ -56,6 +72,7 @@ impl ValueKind {
                 .parse::<SocketAddr>()
                 .map(drop)
                 .map_err(|_| "expected an IP address and port, as \"127.0.0.1:9292\"".to_owned()),
+            (ValueKind::Listen, Value::String(text)) => ListenAddress::parse(text).map(drop),
             (ValueKind::Paths, Value::Array(paths)) => paths.iter().try_for_each(|path| match path {
                 Value::String(text) => not_empty(text),
                 _ => Err("expected a list of paths".to_owned()),
@@ -92,7 +109,7 @@ impl ValueKind {
         match self {
             ValueKind::Text | ValueKind::Texts => "TEXT",
             ValueKind::Secret => "SECRET",
-            ValueKind::Address => "ADDRESS:PORT",
+            ValueKind::Address | ValueKind::Listen => "ADDRESS:PORT",
             ValueKind::Path | ValueKind::Paths => "FILE",
             ValueKind::Switch => "true|false",
             ValueKind::Count { .. } => "NUMBER",
@@ -105,9 +122,12 @@ impl ValueKind {
 
     fn expected(self) -> String {
         match self {
-            ValueKind::Text | ValueKind::Secret | ValueKind::Address | ValueKind::Url | ValueKind::WebUrl => {
-                "a text in quotes".to_owned()
-            }
+            ValueKind::Text
+            | ValueKind::Secret
+            | ValueKind::Address
+            | ValueKind::Listen
+            | ValueKind::Url
+            | ValueKind::WebUrl => "a text in quotes".to_owned(),
             ValueKind::Path => "a path in quotes".to_owned(),
             ValueKind::Paths => "a list of paths".to_owned(),
             ValueKind::Texts => "a list of texts".to_owned(),
@@ -117,6 +137,64 @@ impl ValueKind {
             ValueKind::Duration { .. } => "a duration as \"10s\"".to_owned(),
             ValueKind::Choice(choices) => format!("one of {}", choices.join(", ")),
         }
+    }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    Ip(SocketAddr),
+    /// A name, which is looked up at the start, and a port.
+    Name(String, u16),
+    /// The path of a UNIX socket.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Reads `127.0.0.1:9292`, `[::1]:9292`, `localhost:9292` or `unix:/run/pushlet.sock`. The error completes "KEY: ".
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Self::Unix(path.into())),
+                false => Err("expected the whole path of a socket, as \"unix:/run/pushlet.sock\"".to_owned()),
+            };
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Ip(address));
+        }
+        let plain = |name: &str| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        };
+        match text.rsplit_once(':').map(|(name, port)| (name, port.parse())) {
+            Some((name, Ok(port))) if plain(name) => Ok(Self::Name(name.to_owned(), port)),
+            _ => Err("expected an address and port, as \"127.0.0.1:9292\", or \"unix:/run/pushlet.sock\""
+                .to_owned()),
+        }
+    }
+
+    /// Returns true if only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Self::Name(name, _) => name.eq_ignore_ascii_case("localhost"),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 

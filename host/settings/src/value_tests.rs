@@ -88,3 +88,32 @@ fn what_is_no_network_is_refused() {
         assert!(parse_network(wrong).unwrap_err().contains("neither an IP address nor a network"), "{wrong}");
     }
 }
+
+#[test]
+fn a_server_listens_on_addresses_names_and_unix_sockets() {
+    for (text, is_local) in [
+        ("127.0.0.1:9292", true),
+        ("[::1]:0", true),
+        ("[::ffff:127.0.0.1]:80", true),
+        ("0.0.0.0:9292", false),
+        ("localhost:9292", true),
+        ("push.example:80", false),
+        ("unix:/run/pushlet.sock", true),
+    ] {
+        let address = ListenAddress::parse(text).unwrap();
+        assert_eq!((address.to_string().as_str(), address.is_local()), (text, is_local));
+    }
+    for text in [
+        "9292",
+        ":9292",
+        "localhost",
+        "localhost:x",
+        "a b:1",
+        "localhost:70000",
+        "unix:",
+        "unix:run",
+        "::1:80:",
+    ] {
+        assert!(ListenAddress::parse(text).is_err(), "{text}");
+    }
+}

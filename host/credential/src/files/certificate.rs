@@ -40,6 +40,11 @@ pub(crate) struct CertificateInfo {
     pub(crate) issuer: Vec<u8>,
 }
 
+/// Returns the end of a certificate's validity in seconds since the Unix epoch; None: it cannot be read.
+pub fn certificate_end(der: &[u8]) -> Option<i64> {
+    CertificateInfo::parse(der).ok().map(|certificate| certificate.ends_at())
+}
+
 impl CertificateInfo {
     pub(crate) fn parse(der: &[u8]) -> Result<Self, FileFault> {
         let (_, certificate) =

@@ -1,12 +1,16 @@
 //! Private keys in files, the keys that sign tokens, and a reader of DER for the few structures that no library reads
 //! with bounds.
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
 use pkcs8::PrivateKeyInfoRef;
 use pkcs8::der::asn1::{AnyRef, ObjectIdentifier};
 use pkcs8::der::{Decode, Reader as _, SliceReader, Tag, Tagged};
 use ring::rand::SystemRandom;
 use ring::rsa::KeyPair as RsaKeyPair;
-use ring::signature::{self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use ring::signature::{self, KeyPair};
 use zeroize::Zeroizing;
 
 use super::FileFault;
@@ -73,35 +77,81 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 /// A key that signs tokens with one algorithm.
 pub(crate) struct TokenKey {
     pair: SigningPair,
-    random: SystemRandom,
+    /// The uncompressed point of an EC key, the PKCS#1 structure of an RSA key.
+    public: Box<[u8]>,
     fingerprint: [u8; 32],
 }
 
 enum SigningPair {
-    P256(EcdsaKeyPair),
+    P256(SigningKey),
     Rsa(RsaKeyPair, &'static dyn signature::RsaEncoding),
 }
 
 impl TokenKey {
     /// Checks that the key fits the algorithm; the fault says what it is instead.
     pub(crate) fn parse(key: &KeyDer, algorithm: SigningAlgorithm) -> Result<Self, FileFault> {
-        let random = SystemRandom::new();
-        let pair = match algorithm {
-            SigningAlgorithm::Es256 => SigningPair::P256(p256(key, &random)?),
-            SigningAlgorithm::Rs256 => SigningPair::Rsa(rsa(key)?, &signature::RSA_PKCS1_SHA256),
-            SigningAlgorithm::Ps256 => SigningPair::Rsa(rsa(key)?, &signature::RSA_PSS_SHA256),
+        let (pair, public) = match algorithm {
+            SigningAlgorithm::Es256 => {
+                let key = p256(key)?;
+                let point = key.verifying_key().to_sec1_point(false);
+                (SigningPair::P256(key), point.as_bytes().into())
+            }
+            SigningAlgorithm::Rs256 => rsa_pair(key, &signature::RSA_PKCS1_SHA256)?,
+            SigningAlgorithm::Ps256 => rsa_pair(key, &signature::RSA_PSS_SHA256)?,
         };
-        let fingerprint = sha256(public_key(&pair));
-        Ok(Self { pair, random, fingerprint })
+        let fingerprint = sha256(&public);
+        Ok(Self { pair, public, fingerprint })
     }
 
-    /// Returns a JWS signature (RFC 7518 sections 3.3 to 3.5); None if the system has no randomness.
+    /// Reads a P-256 key: the private scalar in base64url, with or without padding, as Web Push tools print it,
+    /// or PEM in PKCS#8 or SEC 1, which `read_pem` reads.
+    pub(crate) fn parse_p256(
+        file: &[u8],
+        read_pem: impl FnOnce(&[u8]) -> Result<KeyDer, FileFault>,
+    ) -> Result<Self, FileFault> {
+        let text = file.trim_ascii();
+        let text = text.strip_suffix(b"=").unwrap_or(text);
+        // Tools that cut leading zeros wrote fewer than 43 letters.
+        let scalar = match text.len() {
+            40..=43 => URL_SAFE_NO_PAD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok(),
+            _ => None,
+        };
+        if let Some(scalar) = scalar {
+            return Self::of_scalar(&Zeroizing::new(scalar));
+        }
+        let key = read_pem(file)?;
+        match key.encoding {
+            KeyEncoding::Sec1 => {
+                let mut ec_key = DerReader::new(&key.der).enter(Tag::Sequence)?;
+                ec_key.integer()?;
+                Self::of_scalar(ec_key.value(Tag::OctetString)?)
+            }
+            _ => Self::parse(&key, SigningAlgorithm::Es256),
+        }
+    }
+
+    /// `scalar`: big endian, at most 32 bytes.
+    fn of_scalar(scalar: &[u8]) -> Result<Self, FileFault> {
+        let mut padded = Zeroizing::new([0; 32]);
+        let start = padded.len().checked_sub(scalar.len()).ok_or("it is longer than a P-256 key")?;
+        padded[start..].copy_from_slice(scalar);
+        let key = SigningKey::from_slice(&*padded).map_err(|_| "it is not a number of a P-256 key")?;
+        let public: Box<[u8]> = key.verifying_key().to_sec1_point(false).as_bytes().into();
+        let fingerprint = sha256(&public);
+        Ok(Self { pair: SigningPair::P256(key), public, fingerprint })
+    }
+
+    /// Returns a JWS signature (RFC 7518 sections 3.3 to 3.5); None if the system has no randomness. That of an EC key
+    /// needs none (RFC 6979): every node of a fleet makes the same one.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match &self.pair {
-            SigningPair::P256(pair) => Some(pair.sign(&self.random, message).ok()?.as_ref().to_vec()),
+            SigningPair::P256(key) => {
+                let signature: Signature = key.try_sign(message).ok()?;
+                Some(signature.to_vec())
+            }
             SigningPair::Rsa(pair, padding) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(*padding, &self.random, message, &mut signature).ok()?;
+                pair.sign(*padding, &SystemRandom::new(), message, &mut signature).ok()?;
                 Some(signature)
             }
         }
@@ -109,7 +159,7 @@ impl TokenKey {
 
     /// Returns the uncompressed point of an EC key, the PKCS#1 structure of an RSA key.
     pub(crate) fn public_key(&self) -> &[u8] {
-        public_key(&self.pair)
+        &self.public
     }
 
     /// Returns SHA-256 of the public key.
@@ -118,11 +168,13 @@ impl TokenKey {
     }
 }
 
-fn public_key(pair: &SigningPair) -> &[u8] {
-    match pair {
-        SigningPair::P256(pair) => pair.public_key().as_ref(),
-        SigningPair::Rsa(pair, _) => pair.public_key().as_ref(),
-    }
+fn rsa_pair(
+    key: &KeyDer,
+    padding: &'static dyn signature::RsaEncoding,
+) -> Result<(SigningPair, Box<[u8]>), FileFault> {
+    let pair = rsa(key)?;
+    let public = pair.public_key().as_ref().into();
+    Ok((SigningPair::Rsa(pair, padding), public))
 }
 
 /// Returns why no signer could be created from a key.
@@ -166,10 +218,12 @@ fn kind(key: &KeyDer) -> KeyKind {
     }
 }
 
-fn p256(key: &KeyDer, random: &SystemRandom) -> Result<EcdsaKeyPair, FileFault> {
+fn p256(key: &KeyDer) -> Result<SigningKey, FileFault> {
     match kind(key) {
-        KeyKind::Ec(P256) => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.der, random)
-            .map_err(|_| damaged_ec()),
+        // A public part that does not belong to the key is refused too.
+        KeyKind::Ec(P256) => PrivateKeyInfoRef::from_der(&key.der)
+            .map_err(|_| FileFault::Unreadable)
+            .and_then(|info| SigningKey::try_from(info).map_err(|_| "its EC key is damaged".into())),
         KeyKind::Ec(P384) => Err("it holds an EC key on P-384; one on P-256 is needed".into()),
         KeyKind::Ec(_) => Err("it holds an EC key on another curve than P-256".into()),
         KeyKind::Sec1 => Err("its EC key is not in PKCS#8; \
@@ -199,12 +253,6 @@ fn rsa(key: &KeyDer) -> Result<RsaKeyPair, FileFault> {
         }
         _ => "its RSA key is damaged".into(),
     })
-}
-
-fn damaged_ec() -> FileFault {
-    "its EC key is damaged, or without its public part; \
-     convert it again with: openssl pkcs8 -topk8 -nocrypt -in key.p8 -out new.p8"
-        .into()
 }
 
 /// Reads elements one after another from a slice.

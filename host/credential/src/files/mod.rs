@@ -5,7 +5,6 @@ pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod pem;
 pub(crate) mod pkcs12;
-pub(crate) mod service_account;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -107,6 +106,11 @@ impl FileFault {
             }
             SecretFormat::Pkcs8Key => {
                 format!("could not process {field} key, check that it is in p8 format and is valid")
+            }
+            SecretFormat::P256Key => {
+                format!(
+                    "could not process {field} key, check that it is a P-256 private key in base64url or PEM"
+                )
             }
             SecretFormat::ServiceAccount => {
                 format!(

@@ -2,12 +2,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
+use http::HeaderValue;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::*;
 use pushlet_model::contract::CredentialFault;
-use pushlet_model::contract::manifest::ClientCredentials;
 
 /// Status, `Retry-After` in seconds, body; `{request}` in a body stands for the request.
 type Answer = Result<(u16, Option<u64>, String), TokenHttpError>;
@@ -16,6 +16,7 @@ type Answer = Result<(u16, Option<u64>, String), TokenHttpError>;
 pub(super) struct Endpoint {
     answers: Mutex<VecDeque<Answer>>,
     requests: Mutex<Vec<(String, String)>>,
+    authorizations: Mutex<Vec<Option<HeaderValue>>>,
     /// Each answer takes a permit.
     permits: Semaphore,
 }
@@ -29,7 +30,12 @@ impl Endpoint {
     pub(super) fn new(answers: impl IntoIterator<Item = (u16, String)>) -> Arc<Self> {
         let answers = answers.into_iter().map(|(status, body)| Ok((status, None, body))).collect();
         let permits = Semaphore::new(Semaphore::MAX_PERMITS);
-        Arc::new(Self { answers: Mutex::new(answers), requests: Mutex::default(), permits })
+        Arc::new(Self {
+            answers: Mutex::new(answers),
+            requests: Mutex::default(),
+            authorizations: Mutex::default(),
+            permits,
+        })
     }
 
     /// One that holds its answers back until `permits` get permits.
@@ -43,6 +49,16 @@ impl Endpoint {
         self.answers.lock().unwrap().push_back(answer);
     }
 
+    /// The URL and the body of each request.
+    pub(super) fn requests(&self) -> Vec<(String, String)> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// What each request was authorised with.
+    pub(super) fn authorizations(&self) -> Vec<Option<HeaderValue>> {
+        self.authorizations.lock().unwrap().clone()
+    }
+
     fn count(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
@@ -52,10 +68,11 @@ impl Endpoint {
 pub(super) struct Client(pub(super) Arc<Endpoint>);
 
 impl TokenClient for Client {
-    fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
+    fn post(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
         let endpoint = self.0.clone();
         Box::pin(async move {
             endpoint.requests.lock().unwrap().push((request.url.to_string(), request.body.to_string()));
+            endpoint.authorizations.lock().unwrap().push(request.authorization);
             endpoint.permits.acquire().await.unwrap().forget();
             let answer = endpoint.answers.lock().unwrap().pop_front().expect("one request too many");
             let (status, retry_after, body) = answer?;
@@ -97,13 +114,14 @@ impl Google {
             settings: &[],
             origin: "https://fcm",
             token_trust: &Untrusted,
+            request: None,
         };
         match self.authorizer.authorize(exchange, now, soon()).await? {
             Authorization::Header { value, token, .. } => {
                 assert!(value.is_sensitive());
                 Ok((value.to_str().unwrap().to_owned(), token.unwrap()))
             }
-            Authorization::ClientCertificate(_) => panic!("a certificate"),
+            _ => panic!("no header"),
         }
     }
 
@@ -346,6 +364,7 @@ async fn a_caller_waits_no_longer_than_its_deadline() {
         settings: &[],
         origin: "https://fcm",
         token_trust: &Untrusted,
+        request: None,
     };
     let now = ClockReading::now();
     let error = google.authorizer.authorize(exchange, &now, Instant::now()).await.err();
@@ -353,37 +372,4 @@ async fn a_caller_waits_no_longer_than_its_deadline() {
     google.endpoint.permits.add_permits(1);
     assert_eq!(google.token(&now).await, "Bearer ya29.late", "the request went on");
     assert_eq!(google.endpoint.count(), 1);
-}
-
-#[tokio::test]
-async fn asks_with_client_credentials() {
-    let exchange = TokenExchange {
-        token_url: Source::Literal("\"https://oauth-login.example.com/oauth2/v3/token\"".to_owned()),
-        scope: Some("messaging:push".to_owned()),
-        grant: Grant::ClientCredentials(ClientCredentials {
-            id: Source::Setting("client_id".to_owned()),
-            secret: "client_secret".to_owned(),
-        }),
-        refresh_before: minutes(5),
-    };
-    let secrets = vec![secret("client_secret", SecretFormat::Text, None)];
-    let kind = kind("client", secrets, Authentication::ExchangedToken((exchange, place("Bearer "))));
-    check_manifest(std::slice::from_ref(&kind)).unwrap();
-    let credential = accept(std::slice::from_ref(&kind), &[("client_secret", b"s&cret=1")]);
-    let endpoint = Endpoint::new([(200, json!({"access_token": "token", "expires_in": "3600"}).to_string())]);
-    let authorizer = authorizer(endpoint.clone());
-    let settings = settings(&[("client_id", "1234")]);
-    let exchange = AuthorizeRequest {
-        tenant: tenant(),
-        credential: &credential,
-        kind: &kind,
-        settings: &settings,
-        origin: "https://push",
-        token_trust: &Untrusted,
-    };
-    assert!(authorizer.authorize(exchange, &ClockReading::now(), soon()).await.is_ok());
-    let body = endpoint.requests.lock().unwrap()[0].1.clone();
-    let expected =
-        "grant_type=client_credentials&client_id=1234&client_secret=s%26cret%3D1&scope=messaging%3Apush";
-    assert_eq!(body, expected);
 }

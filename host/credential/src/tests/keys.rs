@@ -157,3 +157,38 @@ fn a_service_account_may_begin_with_a_byte_order_mark() {
     let credential = accept(&[account_kind()], &[("fcm_service_account", &marked)]);
     assert_eq!(credential.summary().subject.as_deref(), Some("push@example-project.iam.gserviceaccount.com"));
 }
+
+#[test]
+fn keys_as_web_push_tools_write_them() {
+    let kind = {
+        let token = SignedToken {
+            key: "key".into(),
+            algorithm: SigningAlgorithm::Es256,
+            header: Vec::new(),
+            claims: Vec::new(),
+            lifetime: minutes(60),
+            minimum_age: 0,
+        };
+        let secrets = vec![secret("key", SecretFormat::P256Key, None)];
+        kind("vapid", secrets, Authentication::Vapid(token))
+    };
+    check_manifest(std::slice::from_ref(&kind)).unwrap();
+    let public = |file: &[u8]| {
+        let credential = accept(std::slice::from_ref(&kind), &[("key", file)]);
+        let property = Property::PublicKey;
+        credential.derive(&Derivation { setting: "public".into(), property }).unwrap()
+    };
+    // SHA-256 of a text as the scalar, and its point: computed with Python's `cryptography`.
+    let known = "BC7b9RZqD_BbsUk2rPSAhwy5VQ_1lqHfiTGArA2IUj4o0C9D_E5mS6ZhTlCwp60uR_6VW_2-weD5zPV6iO6JuHw";
+    assert_eq!(public(b"MSeHolnS5etocO42hBrQMsQGyDk7skgxfmOr5AjrTYY"), known);
+    assert_eq!(public(b" MSeHolnS5etocO42hBrQMsQGyDk7skgxfmOr5AjrTYY=\n"), known);
+    let workshop = Workshop::new();
+    workshop.openssl(&format!("genpkey {EC} -out key.pem"));
+    workshop.openssl("ec -in key.pem -out sec1.pem");
+    assert_eq!(public(&workshop.read("key.pem")), public(&workshop.read("sec1.pem")));
+    // No base64url of 32 bytes; zero, which is no private key; too short.
+    for wrong in ["_".repeat(43), "A".repeat(43), "MSeH".to_owned()] {
+        let error = refuse(std::slice::from_ref(&kind), &[("key", wrong.as_bytes())]);
+        assert_eq!(error.code, "invalid_key");
+    }
+}

@@ -10,11 +10,11 @@ fn signed(kind: &mut CredentialKind) -> &mut SignedToken {
     }
 }
 
-fn placement(kind: &mut CredentialKind) -> &mut HeaderPlacement {
+fn placement(kind: &mut CredentialKind) -> &mut Placement {
     match &mut kind.authentication {
         Authentication::SignedToken((_, place))
         | Authentication::ExchangedToken((_, place))
-        | Authentication::SecretHeader((_, place)) => place,
+        | Authentication::Secret((_, place)) => place,
         _ => panic!("no header"),
     }
 }
@@ -71,8 +71,8 @@ fn refuses_what_the_host_cannot_serve() {
             account_kind,
             |kind| match &mut kind.authentication {
                 Authentication::ExchangedToken((exchange, _)) => {
-                    exchange.token_url =
-                        Source::SecretProperty(("fcm_service_account".to_owned(), "private_key".to_owned()));
+                    let property = ("fcm_service_account".to_owned(), "private_key".to_owned());
+                    exchange.token_url = vec![Source::SecretProperty(property)];
                 }
                 _ => panic!("not exchanged"),
             },
@@ -82,7 +82,7 @@ fn refuses_what_the_host_cannot_serve() {
             account_kind,
             |kind| match &mut kind.authentication {
                 Authentication::ExchangedToken((exchange, _)) => {
-                    exchange.token_url = Source::Literal("\"http://example.com/\"".to_owned());
+                    exchange.token_url = vec![Source::Literal("\"http://example.com/\"".to_owned())];
                 }
                 _ => panic!("not exchanged"),
             },
@@ -110,7 +110,7 @@ fn refuses_what_the_host_cannot_serve() {
         ),
         (
             key_kind,
-            |kind| kind.authentication = Authentication::SecretHeader(("other".to_owned(), place(""))),
+            |kind| kind.authentication = Authentication::Secret(("other".to_owned(), place(""))),
             "the secret of its header is not one of its secrets",
         ),
     ];

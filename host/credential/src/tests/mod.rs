@@ -2,6 +2,7 @@
 
 mod access_tokens;
 mod certificate_choice;
+mod compositions;
 mod hostile_files;
 mod identities;
 mod keys;
@@ -18,11 +19,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::files::identity::CertificateIdentity;
 use super::files::keys::TokenKey;
-use super::files::service_account::ServiceAccount;
+use super::files::pem::ServiceAccount;
 use super::*;
 use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{
-    Authentication, Credential as CredentialKind, Derivation, Grant, HeaderPlacement, Property,
+    Authentication, Credential as CredentialKind, Derivation, Grant, Place, Placement, Property,
     Secret as SecretField, SecretFormat, SignedToken, SigningAlgorithm, Source, TokenExchange,
 };
 use pushlet_model::tenant::TenantId;
@@ -113,6 +114,7 @@ fn kind(name: &str, secrets: Vec<SecretField>, authentication: Authentication) -
         required_settings: Vec::new(),
         derivations: Vec::new(),
         inline: false,
+        companions: Vec::new(),
         connection_settings: Vec::new(),
     }
 }
@@ -125,8 +127,8 @@ fn certificate_kind() -> CredentialKind {
     kind("certificate", secrets, Authentication::ClientCertificate)
 }
 
-fn place(prefix: &str) -> HeaderPlacement {
-    HeaderPlacement { name: "authorization".to_owned(), prefix: prefix.to_owned() }
+fn place(prefix: &str) -> Placement {
+    Placement { place: Place::Header("authorization".to_owned()), prefix: prefix.to_owned() }
 }
 
 fn named(pairs: &[(&str, Source)]) -> Vec<(String, Source)> {
@@ -168,10 +170,11 @@ fn account_kind() -> CredentialKind {
         minimum_age: 0,
     };
     let exchange = TokenExchange {
-        token_url: property("token_uri"),
+        token_url: vec![property("token_uri")],
         scope: None,
         grant: Grant::JwtBearer(token),
         refresh_before: minutes(5),
+        minimum_age: 0,
     };
     let secrets = vec![secret("fcm_service_account", SecretFormat::ServiceAccount, None)];
     let mut kind =
@@ -185,7 +188,7 @@ fn account_kind() -> CredentialKind {
 
 fn key_kind() -> CredentialKind {
     let secrets = vec![secret("gcm_api_key", SecretFormat::Text, None)];
-    kind("api-key", secrets, Authentication::SecretHeader(("gcm_api_key".to_owned(), place("key="))))
+    kind("api-key", secrets, Authentication::Secret(("gcm_api_key".to_owned(), place("key="))))
 }
 
 /// A service account file around a private key in PEM.

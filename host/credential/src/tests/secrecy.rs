@@ -111,6 +111,7 @@ async fn refusals_do_not_repeat_the_assertion() {
         settings: &[],
         origin: "https://fcm",
         token_trust: &Untrusted,
+        request: None,
     };
     let error = authorizer.authorize(exchange, &ClockReading::now(), soon()).await.err().unwrap();
     assert_eq!(error, AuthorizeError::Refused { code: "invalid_grant".to_owned(), description: None });

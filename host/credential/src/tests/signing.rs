@@ -1,9 +1,13 @@
-//! Who pays for signatures, and which are not made at all.
+//! Who pays for signatures, which are not made at all, and what a client shows in place of one.
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+use serde_json::json;
+
 use super::access_tokens::{Client, Endpoint};
 use super::*;
+use pushlet_model::contract::manifest::{ClientAuthentication, ClientCredentials};
 use pushlet_quota::account::Work;
 
 fn apple() -> Credential {
@@ -18,7 +22,7 @@ fn exchange<'a>(
     settings: &'a [(String, String)],
 ) -> AuthorizeRequest<'a> {
     let (origin, token_trust) = ("https://api.example.com", &Untrusted);
-    AuthorizeRequest { tenant: tenant(), credential, kind, settings, origin, token_trust }
+    AuthorizeRequest { tenant: tenant(), credential, kind, settings, origin, token_trust, request: None }
 }
 
 fn complete() -> Vec<(String, String)> {
@@ -90,4 +94,52 @@ async fn an_assertion_that_is_not_signed_is_no_request() {
         authorizer.authorize(exchange(&google, &kind, &[]), &ClockReading::now(), soon()).await.err();
     assert!(matches!(refused, Some(AuthorizeError::NoCapacity(_))), "{refused:?}");
     assert_eq!(authorizer.counts(), TokenCounts { minted: 0, fetches: 0, failed_fetches: 0 });
+}
+
+#[tokio::test]
+async fn asks_with_client_credentials() {
+    let (body, authorization) = client_credentials(ClientAuthentication::Body).await;
+    let expected =
+        "grant_type=client_credentials&client_id=1234&client_secret=s%26cret%3D1&scope=messaging%3Apush";
+    assert_eq!((&*body, authorization), (expected, None));
+    // RFC 6749 section 2.3.1: the id and the secret are form-urlencoded, then joined: `1234:s%26cret%3D1`.
+    let (body, authorization) = client_credentials(ClientAuthentication::Basic).await;
+    assert_eq!(body, "grant_type=client_credentials&scope=messaging%3Apush");
+    let authorization = authorization.unwrap();
+    assert!(authorization.is_sensitive());
+    assert_eq!(authorization.as_bytes(), b"Basic MTIzNDpzJTI2Y3JldCUzRDE=");
+}
+
+/// The body and the authorization of a request for a token.
+async fn client_credentials(authentication: ClientAuthentication) -> (String, Option<HeaderValue>) {
+    let exchange = TokenExchange {
+        token_url: vec![Source::Literal("\"https://oauth-login.example.com/oauth2/v3/token\"".to_owned())],
+        scope: Some("messaging:push".to_owned()),
+        grant: Grant::ClientCredentials(ClientCredentials {
+            id: Source::Setting("client_id".to_owned()),
+            secret: "client_secret".to_owned(),
+            authentication,
+        }),
+        refresh_before: minutes(5),
+        minimum_age: 0,
+    };
+    let secrets = vec![secret("client_secret", SecretFormat::Text, None)];
+    let kind = kind("client", secrets, Authentication::ExchangedToken((exchange, place("Bearer "))));
+    check_manifest(std::slice::from_ref(&kind)).unwrap();
+    let credential = accept(std::slice::from_ref(&kind), &[("client_secret", b"s&cret=1")]);
+    let endpoint = Endpoint::new([(200, json!({"access_token": "token", "expires_in": "3600"}).to_string())]);
+    let authorizer = authorizer(endpoint.clone());
+    let settings = settings(&[("client_id", "1234")]);
+    let exchange = AuthorizeRequest {
+        tenant: tenant(),
+        credential: &credential,
+        kind: &kind,
+        settings: &settings,
+        origin: "https://push",
+        token_trust: &Untrusted,
+        request: None,
+    };
+    assert!(authorizer.authorize(exchange, &ClockReading::now(), soon()).await.is_ok());
+    let authorization = endpoint.authorizations()[0].clone();
+    (endpoint.requests()[0].1.clone(), authorization)
 }

@@ -9,12 +9,12 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::jwt::SigningJob;
 use super::token::{AuthorizeError, ClockReading, TokenCache, TokenHandle, TokenId, sensitive};
 use super::token_endpoint::{
-    self, FormFields, TokenClient, TokenHttpError, TokenRequest, TokenResponse, TokenTrust,
+    self, EndpointDialect, RequestField, RequestFields, TokenClient, TokenHttpError, TokenRequest,
+    TokenResponse, TokenTrust,
 };
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
@@ -37,18 +37,21 @@ pub(crate) struct TokenFetch<'a> {
     /// Called only when a request is made.
     pub(crate) trust: &'a dyn TokenTrust,
     /// Creates the form; called only when a request is made.
-    pub(crate) form: &'a (dyn Fn() -> Result<TokenForm, AuthorizeError> + Sync),
+    pub(crate) form: &'a (dyn Fn(&ClockReading) -> Result<TokenForm, AuthorizeError> + Sync),
     /// The account that is charged for signing the form's assertion; called only when a request is made.
     pub(crate) account: &'a (dyn Fn() -> Arc<Account> + Sync),
     pub(crate) refresh_before: Duration,
+    /// A younger token is not given up when the service calls it expired.
+    pub(crate) minimum_age: Duration,
     /// The text before the token in the header.
     pub(crate) prefix: &'a str,
 }
 
 /// A form whose assertion is not signed yet.
 pub(crate) struct TokenForm {
-    pub(crate) fields: FormFields,
+    pub(crate) fields: RequestFields,
     pub(crate) assertion: Option<SigningJob>,
+    pub(crate) dialect: EndpointDialect,
 }
 
 impl TokenForm {
@@ -57,12 +60,12 @@ impl TokenForm {
         account: &Arc<Account>,
         now: ClockReading,
         deadline: Instant,
-    ) -> Result<FormFields, AuthorizeError> {
-        let Self { mut fields, assertion } = self;
+    ) -> Result<(RequestFields, EndpointDialect), AuthorizeError> {
+        let Self { mut fields, assertion, dialect } = self;
         if let Some(assertion) = assertion {
-            fields.push(("assertion", assertion.run(account, now, deadline).await?));
+            fields.push(RequestField::secret("assertion", assertion.run(account, now, deadline).await?));
         }
-        Ok(fields)
+        Ok((fields, dialect))
     }
 }
 
@@ -96,6 +99,7 @@ struct FetchedToken {
     value: HeaderValue,
     at: ClockReading,
     serial: u64,
+    minimum_age: Duration,
     /// How long it is used, from `at`.
     usable: Duration,
     refresh: Duration,
@@ -161,7 +165,7 @@ impl AccessTokens {
         let mut slot = slot.lock();
         match &slot.token {
             Some(token) if token.serial == serial => {
-                let old_enough = now.since(&token.at) >= MINIMUM_AGE;
+                let old_enough = now.since(&token.at) >= token.minimum_age.max(MINIMUM_AGE);
                 if old_enough {
                     slot.token = None;
                 }
@@ -206,7 +210,7 @@ impl AccessTokens {
         fetch: &TokenFetch<'_>,
         now: &ClockReading,
     ) -> Result<watch::Receiver<Option<FetchResult>>, AuthorizeError> {
-        let (form, account) = ((fetch.form)()?, (fetch.account)());
+        let (form, account) = ((fetch.form)(now)?, (fetch.account)());
         let deadline = Instant::now() + FETCH_TIME;
         let place = (fetch.tenant.clone(), fetch.url.clone(), !fetch.trust.trusts(fetch.url));
         let client = self.client.clone();
@@ -220,14 +224,15 @@ impl AccessTokens {
             serial: self.counts.serials.fetch_add(1, Ordering::Relaxed),
             at: *now,
             refresh_before: fetch.refresh_before,
+            minimum_age: fetch.minimum_age,
             prefix: fetch.prefix.to_owned(),
         };
         tokio::spawn(async move {
             let answer = match form.complete(&account, landing.at, deadline).await {
-                Ok(form) => {
+                Ok((fields, dialect)) => {
                     landing.counts.fetches.fetch_add(1, Ordering::Relaxed);
-                    let answer = post(&*client, place, &form, deadline).await;
-                    token_endpoint::read_response(answer, &form)
+                    let answer = post(&*client, place, (&fields, &dialect), deadline).await;
+                    token_endpoint::read_response(answer, &fields, dialect.answer.as_ref())
                 }
                 Err(error) => Err(error),
             };
@@ -242,19 +247,15 @@ impl AccessTokens {
 async fn post(
     client: &dyn TokenClient,
     (tenant, url, guarded): (TenantId, Url, bool),
-    form: &FormFields,
+    (fields, dialect): (&RequestFields, &EndpointDialect),
     deadline: Instant,
 ) -> Result<TokenResponse, TokenHttpError> {
-    let body = Zeroizing::new(encoded(form));
-    let answer = client.post_form(TokenRequest { tenant, url, body, deadline, guarded });
+    let (content_type, body) = dialect.write(fields);
+    let authorization = dialect.authorization.clone();
+    let request = TokenRequest { tenant, url, content_type, body, authorization, deadline, guarded };
+    let answer = client.post(request);
     let answer = tokio::time::timeout_at(deadline.into(), answer).await;
     answer.unwrap_or_else(|_| Err(TokenHttpError::new("it did not answer in time")))
-}
-
-fn encoded(form: &FormFields) -> String {
-    let mut body = url::form_urlencoded::Serializer::new(String::new());
-    body.extend_pairs(form.iter().map(|(name, value)| (name, value.as_str())));
-    body.finish()
 }
 
 /// Stores the result of a token request.
@@ -266,6 +267,7 @@ struct FetchCompletion {
     serial: u64,
     at: ClockReading,
     refresh_before: Duration,
+    minimum_age: Duration,
     prefix: String,
 }
 
@@ -285,8 +287,9 @@ impl FetchCompletion {
                 let early = expires_in.saturating_sub(self.refresh_before);
                 // A token that lives no longer than `refresh_before` would be refreshed with every call.
                 let refresh = if early.is_zero() { usable / 2 } else { early.min(usable) };
-                let (at, serial) = (self.at, self.serial);
-                slot.token = Some(FetchedToken { value: value.clone(), at, serial, usable, refresh });
+                let (at, serial, minimum_age) = (self.at, self.serial, self.minimum_age);
+                slot.token =
+                    Some(FetchedToken { value: value.clone(), at, serial, minimum_age, usable, refresh });
                 drop(slot);
                 self.slots.stored(&self.id, value.len());
                 Ok((value, serial))

@@ -84,7 +84,7 @@ impl TokenInputs<'_> {
         Ok(())
     }
 
-    fn setting(&self, name: &str) -> Result<&str, AuthorizeError> {
+    pub(crate) fn setting(&self, name: &str) -> Result<&str, AuthorizeError> {
         let setting = self.settings.iter().find(|(key, value)| key == name && !value.is_empty());
         setting
             .map(|(_, value)| value.as_str())
@@ -116,6 +116,19 @@ pub(crate) fn digest(token: &SignedToken, facts: TokenInputs<'_>) -> Result<Toke
     parts.add(&token.lifetime.to_be_bytes());
     parts.add(&token.minimum_age.to_be_bytes());
     Ok(parts.finish())
+}
+
+/// Returns the step to which the time of issue is rounded down, so that all nodes of a fleet make the same token without
+/// a word between them; None: this token is not shared. Apple counts the new tokens of a key, so the step is the
+/// largest multiple of the minimum age within the lifetime: 40 minutes for Apple.
+pub(crate) fn shared_step(token: &SignedToken) -> Option<Duration> {
+    let minimum_age = Duration::from_millis(token.minimum_age).as_secs();
+    let steps = use_for(token).as_secs().checked_div(minimum_age)?;
+    let is_unique =
+        token.header.iter().chain(&token.claims).any(|(_, source)| matches!(source, Source::UniqueId));
+    // The salt of a PS256 signature is random.
+    let is_repeatable = token.algorithm != SigningAlgorithm::Ps256 && !is_unique;
+    (steps > 0 && is_repeatable).then(|| Duration::from_secs(steps * minimum_age))
 }
 
 /// Returns how long a token is used. One that carries its own end is given up before that end.

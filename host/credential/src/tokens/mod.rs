@@ -2,6 +2,8 @@
 //! fetched from a token endpoint.
 
 mod access_tokens;
+pub(crate) mod composition;
+mod grant;
 mod jwt;
 mod provider_tokens;
 pub(crate) mod token;
@@ -10,22 +12,21 @@ pub(crate) mod token_endpoint;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use token::{AuthorizeError, ClockReading, TokenHandle, TokenId, TokenSource, sensitive};
-use token_endpoint::{TokenClient, TokenTrust, parse_token_url};
-use url::Url;
-use zeroize::Zeroizing;
+use token_endpoint::{TokenClient, TokenTrust};
 
-use super::credential::{Credential, text_fingerprint};
+use super::credential::Credential;
 use super::files::identity::ClientCertificate;
-use super::files::keys::TokenKey;
-use access_tokens::{AccessTokens, TokenFetch, TokenForm};
+use access_tokens::{AccessTokens, TokenFetch};
+use composition::{ComposedRequest, Composer};
+use grant::{ResolvedGrant, token_key, token_url};
 use jwt::{HeaderFrame, SigningJob, TokenInputs};
 use provider_tokens::{MintRequest, ProviderTokens};
 use pushlet_model::contract::CredentialFault;
 use pushlet_model::contract::manifest::{
-    Authentication, ClientCredentials, Credential as CredentialKind, Grant, HeaderPlacement, SignedToken,
-    TokenExchange,
+    Authentication, Credential as CredentialKind, Place, Placement, SignedToken, TokenExchange,
 };
 use pushlet_model::digest::DigestParts;
 use pushlet_model::tenant::TenantId;
@@ -42,6 +43,8 @@ pub enum Authorization {
         /// For [`Authorizer::refused`]; none for a secret that does not age.
         token: Option<TokenHandle>,
     },
+    /// Texts that stand elsewhere in the request, or several of them. Their values are marked sensitive.
+    Placed { texts: Vec<(Place, HeaderValue)>, token: Option<TokenHandle> },
 }
 
 /// Numbers of tokens since the process started.
@@ -68,6 +71,8 @@ pub struct AuthorizeRequest<'a> {
     /// `https://host[:port]` of the target.
     pub origin: &'a str,
     pub token_trust: &'a dyn TokenTrust,
+    /// What a composition may be about; None where nothing is sent.
+    pub request: Option<ComposedRequest<'a>>,
 }
 
 /// Creates authorizations, and owns the tokens of the whole process.
@@ -103,16 +108,24 @@ impl Authorizer {
     ) -> Result<Authorization, AuthorizeError> {
         match &exchange.kind.authentication {
             Authentication::ClientCertificate => certificate(exchange),
-            Authentication::SignedToken((token, place)) => {
-                let frame = HeaderFrame::Prefix(&place.prefix);
-                self.signed(exchange, token, (&place.name, frame), now, deadline).await
+            Authentication::SignedToken((token, placement)) => {
+                let frame = HeaderFrame::Prefix(&placement.prefix);
+                let (value, handle) = self.signed(exchange, token, frame, now, deadline).await?;
+                placed(&placement.place, value, Some(handle))
             }
             Authentication::ExchangedToken((token, place)) => {
                 self.exchanged(exchange, token, place, now, deadline).await
             }
-            Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place),
+            Authentication::Secret((secret, placement)) => plain_secret(exchange, secret, placement),
+            // The secrets are written into the stream, not added to a request.
+            Authentication::InStream => Ok(Authorization::Placed { texts: Vec::new(), token: None }),
+            Authentication::Composed(composition) => {
+                let texts = Composer::new(exchange.facts(), exchange.request, now).texts(composition)?;
+                Ok(Authorization::Placed { texts, token: None })
+            }
             Authentication::Vapid(token) => {
-                self.signed(exchange, token, ("authorization", HeaderFrame::Vapid), now, deadline).await
+                let (value, token) = self.signed(exchange, token, HeaderFrame::Vapid, now, deadline).await?;
+                Ok(Authorization::Header { name: AUTHORIZATION, value, token: Some(token) })
             }
         }
     }
@@ -126,12 +139,20 @@ impl Authorizer {
         };
         match &exchange.kind.authentication {
             Authentication::ClientCertificate => certificate(exchange).map(drop),
+            Authentication::InStream => Ok(()),
             Authentication::SignedToken((token, _)) | Authentication::Vapid(token) => signed(token),
             Authentication::ExchangedToken((token, _)) => {
-                token_url(exchange, token)?;
-                ResolvedGrant::new(&token.grant, exchange)?.form(token.scope.as_deref()).map(drop)
+                token_url(exchange.facts(), token)?;
+                let grant = ResolvedGrant::new(&token.grant, exchange.facts())?;
+                grant.form(token.scope.as_deref(), &ClockReading::now()).map(drop)
             }
-            Authentication::SecretHeader((secret, place)) => secret_header(exchange, secret, place).map(drop),
+            Authentication::Secret((secret, placement)) => {
+                plain_secret(exchange, secret, placement).map(drop)
+            }
+            Authentication::Composed(composition) => {
+                let composer = Composer::new(exchange.facts(), exchange.request, &ClockReading::now());
+                composer.texts(composition).map(drop)
+            }
         }
     }
 
@@ -155,17 +176,17 @@ impl Authorizer {
         &self,
         exchange: AuthorizeRequest<'_>,
         token: &SignedToken,
-        (name, frame): (&str, HeaderFrame<'_>),
+        frame: HeaderFrame<'_>,
         now: &ClockReading,
         deadline: Instant,
-    ) -> Result<Authorization, AuthorizeError> {
+    ) -> Result<(HeaderValue, TokenHandle), AuthorizeError> {
         let key = token_key(exchange.credential, &token.key)?;
         let facts = exchange.facts();
         let id = exchange.token_id(|| {
             Ok(DigestParts::of(&[key.fingerprint(), &jwt::digest(token, facts)?, frame.name().as_bytes()]))
         })?;
-        let (value, handle) = match self.provider_tokens.current(exchange.tenant, id, token, now)? {
-            Some(current) => current,
+        match self.provider_tokens.current(exchange.tenant, id, now)? {
+            Some(current) => Ok(current),
             None => {
                 let account = self.accounts.of(exchange.tenant);
                 let job = || SigningJob::new(token, key, facts);
@@ -178,22 +199,22 @@ impl Authorizer {
                     frame: frame.parts(key),
                 };
                 // Few callers wait, so this future is boxed: every send holds the room for what is inline.
-                Box::pin(self.provider_tokens.get(mint, now, deadline)).await?
+                Box::pin(self.provider_tokens.get(mint, now, deadline)).await
             }
-        };
-        header(name, value, Some(handle))
+        }
     }
 
     async fn exchanged(
         &self,
         exchange: AuthorizeRequest<'_>,
         token: &TokenExchange,
-        place: &HeaderPlacement,
+        place: &Placement,
         now: &ClockReading,
         deadline: Instant,
     ) -> Result<Authorization, AuthorizeError> {
-        let url = token_url(exchange, token)?;
-        let grant = ResolvedGrant::new(&token.grant, exchange)?;
+        let url = token_url(exchange.facts(), token)?;
+        let url = exchange.token_trust.redirected(&url).unwrap_or(url);
+        let grant = ResolvedGrant::new(&token.grant, exchange.facts())?;
         let scope = token.scope.as_deref();
         let id = exchange.token_id(|| {
             Ok(DigestParts::of(&[
@@ -206,9 +227,10 @@ impl Authorizer {
                 &[u8::from(exchange.token_trust.trusts(&url))],
             ]))
         })?;
-        let form = || grant.form(scope);
+        let form = |now: &ClockReading| grant.form(scope, now);
         let account = || self.accounts.of(exchange.tenant);
         let refresh_before = Duration::from_millis(token.refresh_before);
+        let minimum_age = Duration::from_millis(token.minimum_age);
         let (tenant, prefix) = (exchange.tenant, &place.prefix);
         let trust = exchange.token_trust;
         let fetch = TokenFetch {
@@ -219,10 +241,11 @@ impl Authorizer {
             form: &form,
             account: &account,
             refresh_before,
+            minimum_age,
             prefix,
         };
         let (value, handle) = self.access_tokens.get(fetch, now, deadline).await?;
-        header(&place.name, value, Some(handle))
+        placed(&place.place, value, Some(handle))
     }
 }
 
@@ -239,92 +262,32 @@ impl<'a> AuthorizeRequest<'a> {
     }
 }
 
-/// A grant with the secrets that it needs.
-enum ResolvedGrant<'a> {
-    Assertion { key: &'a Arc<TokenKey>, token: &'a SignedToken, facts: TokenInputs<'a> },
-    Client { id: String, secret: Zeroizing<String> },
-}
-
-impl<'a> ResolvedGrant<'a> {
-    fn new(grant: &'a Grant, exchange: AuthorizeRequest<'a>) -> Result<Self, AuthorizeError> {
-        match grant {
-            Grant::JwtBearer(token) => {
-                let key = token_key(exchange.credential, &token.key)?;
-                Ok(Self::Assertion { key, token, facts: exchange.facts() })
-            }
-            Grant::ClientCredentials(ClientCredentials { id, secret }) => {
-                let bytes = exchange.credential.text(secret);
-                let bytes = bytes.ok_or_else(|| AuthorizeError::manifest("it is no client secret"))?;
-                let secret = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
-                Ok(Self::Client { id: exchange.facts().text(id)?, secret })
-            }
-        }
-    }
-
-    fn digest(&self) -> Result<TokenId, AuthorizeError> {
-        Ok(match self {
-            Self::Assertion { key, token, facts } => {
-                DigestParts::of(&[key.fingerprint(), &jwt::digest(token, *facts)?])
-            }
-            Self::Client { id, secret } => {
-                DigestParts::of(&[id.as_bytes(), &text_fingerprint(secret.as_bytes())])
-            }
-        })
-    }
-
-    fn form(&self, scope: Option<&str>) -> Result<TokenForm, AuthorizeError> {
-        let plain = |text: &str| Zeroizing::new(text.to_owned());
-        let (mut fields, assertion) = match self {
-            Self::Assertion { key, token, facts } => (
-                vec![("grant_type", plain("urn:ietf:params:oauth:grant-type:jwt-bearer"))],
-                Some(SigningJob::new(token, key, *facts)?),
-            ),
-            Self::Client { id, secret } => (
-                vec![
-                    ("grant_type", plain("client_credentials")),
-                    ("client_id", plain(id)),
-                    ("client_secret", secret.clone()),
-                ],
-                None,
-            ),
-        };
-        fields.extend(scope.map(|scope| ("scope", plain(scope))));
-        Ok(TokenForm { fields, assertion })
-    }
-}
-
 fn certificate(exchange: AuthorizeRequest<'_>) -> Result<Authorization, AuthorizeError> {
     let certificate = exchange.credential.client_certificate();
     let certificate = certificate.ok_or_else(|| AuthorizeError::manifest("it is no certificate"))?;
     Ok(Authorization::ClientCertificate(certificate.clone()))
 }
 
-fn token_url(exchange: AuthorizeRequest<'_>, token: &TokenExchange) -> Result<Url, AuthorizeError> {
-    let url = exchange.facts().text(&token.token_url)?;
-    parse_token_url(&url).ok_or_else(|| AuthorizeError::manifest("a token URL is not https"))
-}
-
-fn secret_header(
+fn plain_secret(
     exchange: AuthorizeRequest<'_>,
     secret: &str,
-    place: &HeaderPlacement,
+    placement: &Placement,
 ) -> Result<Authorization, AuthorizeError> {
     let text = exchange.credential.text(secret).ok_or_else(|| AuthorizeError::manifest("it is no text"))?;
-    let value = [place.prefix.as_bytes(), text].concat();
+    let value = [placement.prefix.as_bytes(), text].concat();
     let value = String::from_utf8(value).map_err(|_| AuthorizeError::manifest("the secret is no text"))?;
-    header(&place.name, sensitive(value)?, None)
+    placed(&placement.place, sensitive(value)?, None)
 }
 
-fn header(
-    name: &str,
+fn placed(
+    place: &Place,
     value: HeaderValue,
     token: Option<TokenHandle>,
 ) -> Result<Authorization, AuthorizeError> {
+    let Place::Header(name) = place else {
+        return Ok(Authorization::Placed { texts: vec![(place.clone(), value)], token });
+    };
     let name = HeaderName::from_bytes(name.as_bytes());
     let name = name.map_err(|_| AuthorizeError::manifest("a header name is not valid"))?;
     Ok(Authorization::Header { name, value, token })
-}
-
-fn token_key<'a>(credential: &'a Credential, secret: &str) -> Result<&'a Arc<TokenKey>, AuthorizeError> {
-    credential.token_key(secret).ok_or_else(|| AuthorizeError::manifest("it is no key that signs"))
 }

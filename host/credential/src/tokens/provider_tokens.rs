@@ -4,6 +4,9 @@
 //! hour), so there is one token per key and claims in the whole process: registering the same key
 //! again, or in another application, gives the same token. For the same reason a token that is younger than
 //! its minimum age is never evicted: a tenant that needs more tokens than its share is refused.
+//!
+//! The nodes of a fleet make the same token without asking each other: its time of issue is the last common step of
+//! all clocks ([`jwt::shared_step`]), its fields have a fixed order, and its signature is deterministic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,16 +33,41 @@ struct SigningSlot {
     minted: Option<MintedToken>,
     /// The token that is being signed.
     flight: Option<watch::Receiver<Option<SignResult>>>,
+    /// When the token was issued that the service called expired last, in seconds since the Unix epoch.
+    refused: Option<u64>,
 }
 
 type SignResult = Result<(HeaderValue, u64), AuthorizeError>;
 
 struct MintedToken {
     value: HeaderValue,
-    at: ClockReading,
+    issued: IssueTime,
     serial: u64,
     /// Stored here because a report of expiry comes without the manifest.
     minimum_age: Duration,
+}
+
+/// The time that a token says it was issued at, and how long it is used from then on.
+#[derive(Clone, Copy)]
+struct IssueTime {
+    at: ClockReading,
+    used_for: Duration,
+}
+
+impl IssueTime {
+    /// `refused`: when the token was issued that the service called expired last.
+    fn new(token: &SignedToken, now: &ClockReading, refused: Option<u64>) -> Self {
+        let Some(step) = jwt::shared_step(token) else {
+            return Self { at: *now, used_for: jwt::use_for(token) };
+        };
+        let start = now.rounded_down(step);
+        if refused.is_none_or(|refused| refused < start.unix_seconds()) {
+            return Self { at: start, used_for: step };
+        }
+        // The other nodes get the same refusal, and take the same way out until the step is over.
+        let at = now.rounded_down(Duration::from_millis(token.minimum_age));
+        Self { at, used_for: step.saturating_sub(at.since(&start)) }
+    }
 }
 
 /// How one token is minted.
@@ -71,11 +99,10 @@ impl ProviderTokens {
         &self,
         tenant: &TenantId,
         id: TokenId,
-        token: &SignedToken,
         now: &ClockReading,
     ) -> Result<Option<(HeaderValue, TokenHandle)>, AuthorizeError> {
         let slot = self.slot(tenant, &id, now)?;
-        let usable = slot.lock().usable(token, now);
+        let usable = slot.lock().usable(now);
         Ok(usable.map(|(value, serial)| (value, TokenHandle::minted(id, serial))))
     }
 
@@ -93,7 +120,7 @@ impl ProviderTokens {
             let slot = self.slot(mint.tenant, &id, now)?;
             let mut flight = {
                 let mut state = slot.lock();
-                if let Some(current) = state.usable(mint.token, now) {
+                if let Some(current) = state.usable(now) {
                     return Ok(done(current));
                 }
                 match state.under_way() {
@@ -130,18 +157,19 @@ impl ProviderTokens {
         let (landed, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
         let (tokens, id) = (self.tokens.clone(), mint.id);
-        let (slot, serials, now) = (slot.clone(), self.serials.clone(), *now);
+        let (slot, serials) = (slot.clone(), self.serials.clone());
+        let issued = IssueTime::new(mint.token, now, state.refused);
         let (account, (before, behind)) = (mint.account.clone(), mint.frame.clone());
         let minimum_age = Duration::from_millis(mint.token.minimum_age);
         tokio::spawn(async move {
-            let token = job.run(&account, now, deadline).await;
+            let token = job.run(&account, issued.at, deadline).await;
             let value = token.and_then(|token| sensitive([&before, token.as_str(), &behind].concat()));
             let signed = value.map(|value| (value, serials.fetch_add(1, Ordering::Relaxed)));
             let mut state = slot.lock();
             state.flight = None;
             if let Ok((value, serial)) = &signed {
                 state.minted =
-                    Some(MintedToken { value: value.clone(), at: now, serial: *serial, minimum_age });
+                    Some(MintedToken { value: value.clone(), issued, serial: *serial, minimum_age });
             }
             drop(state);
             if let Ok((value, _)) = &signed {
@@ -181,6 +209,7 @@ impl ProviderTokens {
             Some(token) if token.serial == serial => {
                 let old_enough = token.may_be_replaced(now);
                 if old_enough {
+                    slot.refused = Some(token.issued.at.unix_seconds());
                     slot.minted = None;
                 }
                 old_enough
@@ -193,16 +222,17 @@ impl ProviderTokens {
 impl MintedToken {
     /// Returns true if the service accepts a new token in place of this one.
     fn may_be_replaced(&self, now: &ClockReading) -> bool {
-        now.since(&self.at) >= self.minimum_age || now.precedes(&self.at)
+        now.since(&self.issued.at) >= self.minimum_age || now.precedes(&self.issued.at)
     }
 }
 
 impl SigningSlot {
-    /// Returns the token and its serial; None when it has reached its lifetime, or when the wall clock was set back so
-    /// that it seems to come from the future.
-    fn usable(&self, token: &SignedToken, now: &ClockReading) -> Option<(HeaderValue, u64)> {
+    /// Returns the token and its serial; None when its time is over, or when the wall clock was set back so that it
+    /// seems to come from the future.
+    fn usable(&self, now: &ClockReading) -> Option<(HeaderValue, u64)> {
         let current = self.minted.as_ref()?;
-        let usable = now.since(&current.at) < jwt::use_for(token) && !now.precedes(&current.at);
+        let IssueTime { at, used_for } = &current.issued;
+        let usable = now.since(at) < *used_for && !now.precedes(at);
         usable.then(|| (current.value.clone(), current.serial))
     }
 

@@ -232,8 +232,22 @@ impl ClockReading {
         earlier.wall.duration_since(self.wall).is_ok_and(|lead| lead > SLACK)
     }
 
+    /// Returns the last time that is a whole number of `step`s after the Unix epoch.
+    pub(crate) fn rounded_down(&self, step: Duration) -> Self {
+        let since = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let whole = step.as_secs().max(1);
+        let past =
+            Duration::from_secs(since.as_secs() % whole) + Duration::from_nanos(since.subsec_nanos().into());
+        let steady = self.steady.checked_sub(past).unwrap_or(self.steady);
+        Self { wall: self.wall.checked_sub(past).unwrap_or(self.wall), steady }
+    }
+
     pub(crate) fn unix_seconds(&self) -> u64 {
-        self.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        self.since_epoch().as_secs()
+    }
+
+    pub(crate) fn since_epoch(&self) -> Duration {
+        self.wall.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }
 

@@ -7,12 +7,14 @@
 
 mod value;
 
+pub use value::check as check_value;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::contract::manifest::{ProviderManifest, ValueKind};
-use crate::contract::{Alert, Localized, Notification};
+use crate::contract::manifest::{Field, ProviderManifest, TargetKind, ValueKind};
+use crate::contract::{Alert, Localized, Notification, Recipient, Target};
 use crate::error::Error;
 use crate::text::{did_you_mean, nearest};
 
@@ -114,6 +116,7 @@ pub fn settings(
         let value = value::typed(&setting.name, value::FormValue::Text(bytes), setting.kind)?;
         value::check(setting, &value)?;
         let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        // A manifest may set a lower limit, which was checked with the value.
         if plain.len() > LONGEST_SETTING {
             let message = format!("{} must be at most {LONGEST_SETTING} bytes", setting.name);
             return Err(Error::field(format!("invalid_{}", setting.name), &setting.name, message));
@@ -121,6 +124,58 @@ pub fn settings(
         settings.push((setting.name.clone(), plain));
     }
     Ok(settings)
+}
+
+/// Returns an error if an option of the target is unknown, wrong or missing; it names all that are.
+pub fn check_recipient(recipient: &Recipient, manifest: &ProviderManifest) -> Result<(), Error> {
+    let given = |field: &Field| recipient.options.iter().any(|(name, _)| *name == field.name);
+    let missing = manifest.target_options.iter().filter(|field| field.required && !given(field));
+    let missing = missing.map(|field| missing_field(field, "the target"));
+    let wrong = recipient.options.iter().filter_map(|(name, text)| {
+        let known = manifest.target_options.iter();
+        let Some(field) = known.clone().find(|field| field.name == *name) else {
+            let hint = did_you_mean(nearest(name, known.map(|field| field.name.as_str())));
+            let message = format!("{name} is not an option of a target for {}{hint}", manifest.name);
+            return Some(Error::field("unknown_option", name, message));
+        };
+        let value = serde_json::from_str(text).map_err(|_| value::wrong(name, "JSON"));
+        value.and_then(|value| value::check(field, &value)).err()
+    });
+    Error::merged(missing.chain(wrong)).map_or(Ok(()), Err)
+}
+
+/// Takes the options of the target out of the fields of a classic request.
+pub fn take_target_options(
+    fields: &mut BTreeMap<String, Vec<u8>>,
+    typed: &mut Map<String, Value>,
+    manifest: &ProviderManifest,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut options = Vec::new();
+    for field in &manifest.target_options {
+        let text = fields.remove(&field.name).map(value::FormValue::Text);
+        let Some(given) = text.or_else(|| typed.shift_remove(&field.name).map(value::FormValue::Json)) else {
+            continue;
+        };
+        let value = value::typed(&field.name, given, field.kind)?;
+        if !value.is_null() {
+            options.push((field.name.clone(), value.to_string()));
+        }
+    }
+    Ok(options)
+}
+
+/// Returns the target of a classic request, whose `device_token` is the URL of a provider that has no devices.
+pub fn classic_target(target: Target, manifest: &ProviderManifest) -> Target {
+    let has = |kind| manifest.targets.contains(&kind);
+    match target {
+        Target::Device(url) if has(TargetKind::Url) && !has(TargetKind::Device) => Target::Url(url),
+        other => other,
+    }
+}
+
+fn missing_field(field: &Field, of: &str) -> Error {
+    let message = format!("{} is required for {of}", field.name);
+    Error::field(format!("missing_{}", field.name), &field.name, message)
 }
 
 /// Returns the kind of a notification field of this provider, if it is one.
@@ -134,29 +189,22 @@ fn kind_of(name: &str, manifest: &ProviderManifest) -> Option<ValueKind> {
 
 fn build(map: Map<String, Value>, manifest: &ProviderManifest) -> Result<Notification, Error> {
     let mut builder = NotificationBuilder::default();
+    let mut errors = Vec::new();
     for (name, value) in map {
         // In a line of a stream, null removes a field of the shared notification.
         if value.is_null() {
             continue;
         }
-        let option = manifest.options.iter().find(|option| option.name == name);
-        // A provider with an option of that name reads the object itself, as APNs does.
-        if name == "alert" && value.is_object() {
-            match option {
-                Some(_) => builder.option(name, &value),
-                None => builder.alert_object(value)?,
-            }
-        } else if value::common_kind(&name).is_some() {
-            builder.common(&name, value)?;
-        } else if let Some(option) = option {
-            value::check(option, &value)?;
-            builder.option(name, &value);
-        } else {
-            value::object(&name, &value)?;
-            builder.notification.native = Some(value.to_string());
-        }
+        errors.extend(builder.field(name, value, manifest).err());
     }
-    Ok(builder.finish())
+    let notification = builder.finish();
+    let missing = manifest.options.iter().filter(|option| option.required);
+    let given = |option: &Field| notification.options.iter().any(|(name, _)| *name == option.name);
+    errors.extend(
+        missing.filter(|option| !given(option)).map(|option| missing_field(option, "a notification")),
+    );
+    // A caller with several wrong fields learns of all of them at once.
+    Error::merged(errors).map_or(Ok(notification), Err)
 }
 
 /// Collects the fields. The arguments of a localized text count only with its key.
@@ -168,6 +216,26 @@ struct NotificationBuilder {
 }
 
 impl NotificationBuilder {
+    fn field(&mut self, name: String, value: Value, manifest: &ProviderManifest) -> Result<(), Error> {
+        let option = manifest.options.iter().find(|option| option.name == name);
+        // A provider with an option of that name reads the object itself, as APNs does.
+        if name == "alert" && value.is_object() {
+            match option {
+                Some(_) => self.option(name, &value),
+                None => self.alert_object(value)?,
+            }
+        } else if value::common_kind(&name).is_some() {
+            self.common(&name, value)?;
+        } else if let Some(option) = option {
+            value::check(option, &value)?;
+            self.option(name, &value);
+        } else {
+            value::object(&name, &value)?;
+            self.notification.native = Some(value.to_string());
+        }
+        Ok(())
+    }
+
     fn option(&mut self, name: String, value: &Value) {
         self.notification.options.push((name, value.to_string()));
     }

@@ -4,13 +4,19 @@ use serde_json::json;
 
 use super::*;
 use crate::contract::manifest::Field;
-use crate::contract::{Priority, Sound};
+use crate::contract::{Environment, Priority, Sound, Target};
 
 fn manifest(options: &[(&str, ValueKind, &[&str])]) -> ProviderManifest {
     let field = |(name, kind, choices): &(&str, ValueKind, &[&str])| Field {
         name: (*name).into(),
         kind: *kind,
+        required: false,
         choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
+        default: None,
+        minimum: None,
+        maximum: None,
+        max_length: None,
+        unit: None,
         description: String::new(),
     };
     ProviderManifest {
@@ -26,6 +32,10 @@ fn manifest(options: &[(&str, ValueKind, &[&str])]) -> ProviderManifest {
         targets: vec![],
         endpoints: vec![],
         targets_per_exchange: 1,
+        targets_per_call: 500,
+        target_options: Vec::new(),
+        environments: vec![Environment::Production, Environment::Development],
+        response_headers: Vec::new(),
         entropy: 0,
         examples: vec![],
     }
@@ -214,4 +224,52 @@ fn an_alert_object_without_an_option_of_that_name() {
     let notification = strict(json!({"alert": {"title": "t", "body": "b"}})).unwrap();
     assert_eq!(notification.alert.unwrap().title.as_deref(), Some("t"));
     assert_eq!(strict(json!({"alert": {"nonsense": 1}})).expect_err("unknown part").code, "invalid_alert");
+}
+
+/// A number from 1 to 9 and a text of at most three bytes, which is required.
+fn bounded() -> [Field; 2] {
+    let [number, text] = [("level", ValueKind::Integer, &[][..]), ("auth", ValueKind::Text, &[])]
+        .map(|field| manifest(&[field]).options.remove(0));
+    let number = Field { minimum: Some(1.0), maximum: Some(9.0), unit: Some("steps".into()), ..number };
+    [number, Field { max_length: Some(3), required: true, ..text }]
+}
+
+#[test]
+fn ranges_and_lengths_and_what_is_required() {
+    let manifest = ProviderManifest { options: bounded().to_vec(), ..manifest(&[]) };
+    let check = |fields: Value| {
+        let Value::Object(fields) = fields else { panic!("an object") };
+        from_json(fields, &manifest, &[])
+    };
+    assert!(check(json!({"level": 9, "auth": "abc"})).is_ok());
+    let error = check(json!({"level": 10, "auth": "abcd", "badge": "x"})).unwrap_err();
+    assert_eq!((&*error.code, &*error.message), ("invalid_level", "level must be from 1 to 9 steps"));
+    let more: Vec<_> = error.more.unwrap().into_iter().map(|error| error.message).collect();
+    assert_eq!(more[..2], ["auth must be at most 3 bytes", "badge must be an integer from 0 to 4294967295"]);
+    let error = check(json!({})).unwrap_err();
+    assert_eq!((&*error.code, error.more), ("missing_auth", None));
+}
+
+#[test]
+fn options_of_a_target() {
+    let manifest = ProviderManifest { target_options: bounded().to_vec(), ..manifest(&[]) };
+    let check = |options: &[(&str, &str)]| {
+        let options = options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        check_recipient(
+            &Recipient { target: Target::Url("https://push.example/".into()), options },
+            &manifest,
+        )
+    };
+    assert_eq!(check(&[("auth", "\"abc\""), ("level", "1")]), Ok(()));
+    assert_eq!(check(&[("level", "1")]).unwrap_err().message, "auth is required for the target");
+    let error = check(&[("auth", "\"abcd\""), ("aut", "1")]).unwrap_err();
+    assert_eq!(error.code, "invalid_auth");
+    let more = error.more.unwrap();
+    assert_eq!(more[0].message, "aut is not an option of a target for apns; did you mean auth?");
+    let mut fields =
+        BTreeMap::from([("auth".to_owned(), b"abc".to_vec()), ("alert".to_owned(), b"hi".to_vec())]);
+    let mut typed = json!({"level": 2}).as_object().unwrap().clone();
+    let options = take_target_options(&mut fields, &mut typed, &manifest).unwrap();
+    assert_eq!(options, [("level".into(), "2".into()), ("auth".into(), "\"abc\"".into())]);
+    assert!(fields.contains_key("alert") && fields.len() == 1 && typed.is_empty());
 }

@@ -1,6 +1,8 @@
 //! One field's value: whether it is of the right kind, and what it becomes. A form's values are text: what they mean
 //! depends on the field, and never on what they look like.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::contract::manifest::{Field, ValueKind};
@@ -22,8 +24,8 @@ pub(super) fn common_kind(name: &str) -> Option<ValueKind> {
     })
 }
 
-/// Returns true if the manifest's field accepts the value.
-pub(super) fn check(field: &Field, value: &Value) -> Result<(), Error> {
+/// Returns an error if the manifest's field does not accept the value.
+pub fn check(field: &Field, value: &Value) -> Result<(), Error> {
     let (fits, kind) = match field.kind {
         ValueKind::Text => (value.is_string(), "a text"),
         ValueKind::Integer => (value.is_i64() || value.is_u64(), "an integer"),
@@ -34,11 +36,34 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Error> {
     if !fits {
         return Err(wrong(&field.name, kind));
     }
-    let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    if field.choices.is_empty() || field.choices.contains(&plain) {
+    if let Some(number) = value.as_f64() {
+        check_range(field, number)?;
+    }
+    if field.choices.is_empty() && field.max_length.is_none() {
+        return Ok(());
+    }
+    let plain = value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed);
+    if let Some(most) = field.max_length.filter(|most| plain.len() > *most as usize) {
+        return Err(wrong(&field.name, &format!("at most {most} bytes")));
+    }
+    if field.choices.is_empty() || field.choices.iter().any(|choice| *choice == plain) {
         return Ok(());
     }
     Err(wrong(&field.name, &format!("one of {}", field.choices.join(", "))))
+}
+
+fn check_range(field: &Field, number: f64) -> Result<(), Error> {
+    let (least, most) = (field.minimum, field.maximum);
+    if least.is_none_or(|least| number >= least) && most.is_none_or(|most| number <= most) {
+        return Ok(());
+    }
+    let unit = field.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
+    let range = match (least, most) {
+        (Some(least), Some(most)) => format!("from {least} to {most}{unit}"),
+        (Some(least), None) => format!("at least {least}{unit}"),
+        (None, most) => format!("at most {}{unit}", most.unwrap_or_default()),
+    };
+    Err(wrong(&field.name, &range))
 }
 
 /// A field's value in a classic request.

@@ -8,49 +8,31 @@
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pushlet_model::named_enum;
+
 /// The least memory of all accounts where nothing is configured.
 const LEAST: u64 = 256 << 20;
 
-/// What memory is reserved for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryUse {
-    /// Bodies of requests, from the first byte that is read until the answer is ready.
-    RequestBodies,
-    /// Parsed bodies.
-    ParsedInput,
-    /// Answers of push services.
-    Answers,
-    /// Tokens that were reported dead.
-    Feedback,
-    /// Answers to requests with an `Idempotency-Key`.
-    Idempotency,
-    /// Compiled code of uploaded components.
-    Code,
-    /// Linear memory of the instances of uploaded components.
-    Instances,
-}
-
-impl MemoryUse {
-    pub const ALL: [Self; 7] = [
-        Self::RequestBodies,
-        Self::ParsedInput,
-        Self::Answers,
-        Self::Feedback,
-        Self::Idempotency,
-        Self::Code,
-        Self::Instances,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RequestBodies => "request_bodies",
-            Self::ParsedInput => "parsed_input",
-            Self::Answers => "answers",
-            Self::Feedback => "feedback",
-            Self::Idempotency => "idempotency",
-            Self::Code => "code",
-            Self::Instances => "instances",
-        }
+named_enum! {
+    /// What memory is reserved for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum MemoryUse {
+        /// Bodies of requests, from the first byte that is read until the answer is ready.
+        RequestBodies = "request_bodies",
+        /// Parsed bodies.
+        ParsedInput = "parsed_input",
+        /// Answers of push services.
+        Answers = "answers",
+        /// Tokens that were reported dead.
+        Feedback = "feedback",
+        /// Messages that webhooks have not taken.
+        Webhooks = "webhooks",
+        /// Answers to requests with an `Idempotency-Key`.
+        Idempotency = "idempotency",
+        /// Compiled code of uploaded components.
+        Code = "code",
+        /// Linear memory of the instances of uploaded components.
+        Instances = "instances",
     }
 }
 
@@ -85,7 +67,7 @@ impl ProcessMemory {
     }
 }
 
-/// The memory that one tenant has reserved, by use. It fits into one cache line with its limit.
+/// The memory that one tenant has reserved, by use.
 pub(super) struct TenantMemory {
     used: [AtomicUsize; MemoryUse::ALL.len()],
     limit: AtomicUsize,

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 pub use memory::{MemoryUse, default_memory};
-pub use scheduling::{CpuMeter, WorkPermit};
+pub use scheduling::{CpuMeter, Steps, WorkPermit};
 pub use work::{Work, WorkLimits, thread_cpu_time};
 
 use memory::{MemoryShortage, ProcessMemory, TenantMemory};

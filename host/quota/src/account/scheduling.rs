@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::yield_now;
 
 use super::work::{Work, WorkerPool, join, overloaded, thread_cpu_time};
 use super::{Account, AccountTotals};
@@ -12,6 +13,8 @@ use pushlet_model::error::Error;
 
 /// Most jobs of one tenant that wait for a thread or run.
 const MOST_WAITING: usize = 64;
+/// Units of work in a step. A unit is as much as one target takes, some 10 µs.
+const UNITS_PER_STEP: usize = 128;
 
 impl Account {
     /// Returns an error (429) if the tenant has used up its processor time for such work.
@@ -157,6 +160,37 @@ pub struct CpuMeter<'a> {
 impl Drop for CpuMeter<'_> {
     fn drop(&mut self) {
         self.account.charge_work(self.work, thread_cpu_time().saturating_sub(self.start));
+    }
+}
+
+/// A computation for many targets, divided into steps of about a millisecond. Between two steps the thread serves
+/// everything else that waits for it, and the computations of one tenant take turns: on each thread, they delay others
+/// by a step of one of them, however many there are.
+pub struct Steps {
+    account: Arc<Account>,
+    /// In this step.
+    units: usize,
+}
+
+impl Steps {
+    /// What a call into a component costs in addition to its targets.
+    pub const CALL: usize = 8;
+
+    pub fn new(account: Arc<Account>) -> Self {
+        Self { account, units: 0 }
+    }
+
+    /// Call before work for so many targets. Returns at once if that belongs to the current step.
+    pub async fn before(&mut self, units: usize) {
+        if self.units > 0 && self.units.saturating_add(units) > UNITS_PER_STEP {
+            self.units = 0;
+            if let Ok(_turn) = self.account.work.turn().acquire().await {
+                // Held until the thread has served the others, and no longer: the next of the tenant's computations
+                // yields after this one's step, not together with it.
+                yield_now().await;
+            }
+        }
+        self.units = self.units.saturating_add(units);
     }
 }
 

@@ -127,3 +127,76 @@ async fn a_job_is_metered_and_a_panic_in_it_is_the_callers() {
     assert!(failed.await.unwrap_err().is_panic());
     account.run_heavy(Work::Signing, || ()).await.unwrap();
 }
+
+/// What each of many computations does in a step, and what others do between.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Event {
+    Step(usize),
+    Other,
+}
+
+/// Returns what happens on one thread if so many computations of each of two tenants take so many steps.
+async fn events(computations: usize, steps: usize) -> Vec<Event> {
+    let accounts = accounts(limits());
+    let events = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let computing: Vec<_> = (0..2 * computations)
+        .map(|number| {
+            let account = account(&accounts, ["one", "other"][number % 2]);
+            let events = events.clone();
+            tokio::spawn(async move {
+                let mut pace = Steps::new(account);
+                for _ in 0..steps {
+                    pace.before(UNITS_PER_STEP).await;
+                    events.lock().push(Event::Step(number));
+                }
+            })
+        })
+        .collect();
+    let seen = events.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            seen.lock().push(Event::Other);
+            yield_now().await;
+        }
+    });
+    for computation in computing {
+        computation.await.unwrap();
+    }
+    other.abort();
+    events.lock().clone()
+}
+
+#[tokio::test]
+async fn many_computations_of_a_tenant_delay_others_by_one_step() {
+    let (computations, steps) = (10, 5);
+    let events = events(computations, steps).await;
+    // Each begins without a turn.
+    let later = &events[2 * computations..];
+    let runs: Vec<_> = later.split(|event| *event == Event::Other).map(<[_]>::len).collect();
+    // Two of a tenant where the runtime polls its driver between them.
+    assert!(runs.iter().all(|run| *run <= 4), "more than a step of each tenant: {runs:?}");
+    assert_eq!(runs.iter().sum::<usize>(), 2 * computations * (steps - 1), "all come to their end");
+}
+
+#[tokio::test]
+async fn computations_of_a_tenant_take_turns() {
+    let events = events(10, 5).await;
+    let steps_of = |number| {
+        let steps = events.iter().enumerate().filter(move |(_, event)| **event == Event::Step(number));
+        steps.map(|(when, _)| when).collect::<Vec<_>>()
+    };
+    let first_end = (0..20).filter_map(|number| steps_of(number).last().copied()).min().unwrap();
+    assert!((0..20).all(|number| steps_of(number)[3] < first_end), "{events:?}");
+}
+
+#[tokio::test]
+async fn small_work_takes_no_turn() {
+    let account = account(&accounts(limits()), "small");
+    let turn = account.work.turn().acquire().await.unwrap();
+    let mut steps = Steps::new(account.clone());
+    for _ in 0..UNITS_PER_STEP {
+        steps.before(1).now_or_never().unwrap();
+    }
+    assert!(steps.before(1).now_or_never().is_none());
+    drop(turn);
+}

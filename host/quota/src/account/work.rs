@@ -12,8 +12,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::RateLimiter;
+use crate::{RateLimiter, Shard};
 use pushlet_model::error::{Error, Kind};
+use pushlet_model::named_enum;
 
 /// A tenant that uses no more than this part of its processor time is not queued behind those that use more:
 /// 50 ms per second, if 200 are allowed.
@@ -25,33 +26,20 @@ const COMPILING_BURST: u32 = 60;
 const LIGHT: i32 = 15;
 const HEAVY: i32 = 19;
 
-/// What processor time is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// Calls into uploaded components.
-    Guest,
-    /// Signatures of provider tokens.
-    Signing,
-    /// Parsing large bodies.
-    Parsing,
-    /// Opening credential files that are encrypted with a password.
-    KeyDerivation,
-    /// Compiling uploaded components.
-    Compiling,
-}
-
-impl Work {
-    pub const ALL: [Self; 5] =
-        [Self::Guest, Self::Signing, Self::Parsing, Self::KeyDerivation, Self::Compiling];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Guest => "guest",
-            Self::Signing => "signing",
-            Self::Parsing => "parsing",
-            Self::KeyDerivation => "key_derivation",
-            Self::Compiling => "compiling",
-        }
+named_enum! {
+    /// What processor time is used for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Work {
+        /// Calls into uploaded components.
+        Guest = "guest",
+        /// Signatures of provider tokens.
+        Signing = "signing",
+        /// Parsing large bodies.
+        Parsing = "parsing",
+        /// Opening credential files that are encrypted with a password.
+        KeyDerivation = "key_derivation",
+        /// Compiling uploaded components.
+        Compiling = "compiling",
     }
 }
 
@@ -119,6 +107,8 @@ pub(super) struct TenantWork {
     pub waiting: AtomicUsize,
     pub wait: Duration,
     pub heavy_wait: Duration,
+    /// One permit for each shard, and one for all other threads. See [`Steps`](super::Steps).
+    turns: Box<[Semaphore]>,
 }
 
 impl TenantWork {
@@ -134,7 +124,13 @@ impl TenantWork {
             waiting: AtomicUsize::new(0),
             wait: limits.wait,
             heavy_wait: limits.heavy_wait,
+            turns: (0..=Shard::count()).map(|_| Semaphore::new(1)).collect(),
         }
+    }
+
+    /// Returns the permit for the tenant's next step on this thread.
+    pub fn turn(&self) -> &Semaphore {
+        &self.turns[Shard::current().place()]
     }
 
     pub fn set_rate(&self, milliseconds_per_second: NonZeroU64) {
