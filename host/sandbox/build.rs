@@ -56,8 +56,8 @@ fn build(workspace: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     let built = wasm::build(workspace, TARGET, "component", &packages)?;
     let components = wasm::target_dir()?.join("built-in");
     let component = |name: String| {
-        let component = components.join(format!("{name}.wasm"));
-        componentize(&built.join(format!("pushlet_{name}.wasm")), &component)?;
+        let (component, module) = (components.join(format!("{name}.wasm")), name.replace('-', "_"));
+        componentize(&built.join(format!("pushlet_{module}.wasm")), &component)?;
         Ok((name, component))
     };
     names.into_iter().map(component).collect()

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// When a component is quarantined, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +150,10 @@ impl QuarantineBreaker {
     }
 
     pub(super) fn remaining(&self) -> Option<Duration> {
-        self.disturbed.load(Ordering::Relaxed).then(|| self.machine().remaining(Instant::now())).flatten()
+        self.disturbed
+            .load(Ordering::Relaxed)
+            .then(|| self.machine.lock().remaining(Instant::now()))
+            .flatten()
     }
 
     pub(super) fn admit(&self) -> Result<CallPass, Duration> {
@@ -174,14 +177,10 @@ impl QuarantineBreaker {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BreakerMachine) -> T) -> T {
-        let mut machine = self.machine();
+        let mut machine = self.machine.lock();
         let result = act(&mut machine);
         self.disturbed.store(!machine.quiet(), Ordering::Relaxed);
         result
-    }
-
-    fn machine(&self) -> MutexGuard<'_, BreakerMachine> {
-        self.machine.lock()
     }
 }
 

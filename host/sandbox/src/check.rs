@@ -10,13 +10,17 @@ use url::Url;
 use super::error::ProviderError;
 use pushlet_model::contract::codec::{self, Answer, Encoded, Method, Reply};
 use pushlet_model::contract::management;
-use pushlet_model::contract::manifest::{Authentication, Endpoint, Origin, ProviderManifest};
-use pushlet_model::contract::{Disposition, Environment, Outcome, Rejection, Throttle};
+use pushlet_model::contract::manifest::{
+    Authentication, Endpoint, Origin, Place, Placement, ProviderManifest,
+};
+use pushlet_model::contract::{Disposition, Environment, Fault, Outcome, Rejection, Throttle};
 
 const MAX_HEADERS: usize = 32;
 const MAX_HEADER_BYTES: usize = 4 << 10;
 const MAX_PATH: usize = 4 << 10;
 const MAX_CODE: usize = 128;
+/// Faults in a rejection in addition to the first.
+const MAX_FAULTS: usize = 20;
 const MAX_MESSAGE: usize = 1 << 10;
 /// A token or an id that is longer cannot be handed on truthfully.
 pub(super) const MAX_TOKEN: usize = 4 << 10;
@@ -57,7 +61,6 @@ pub struct Message {
     pub headers: Arc<HeaderMap>,
     pub body: Bytes,
     pub authenticate: bool,
-    pub idempotent: bool,
 }
 
 /// One request, for some of the targets.
@@ -73,6 +76,8 @@ pub struct Exchange {
     pub path: PathAndQuery,
     /// Beside those of the message, over which they win.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The service recognises a second delivery.
+    pub idempotent: bool,
 }
 
 /// Checks what `encode` answered for `targets` targets.
@@ -118,10 +123,15 @@ pub(super) fn request(
         headers: request.headers,
         body: request.body,
         authenticate: request.authenticate,
+    };
+    let exchange = codec::Exchange {
+        covers: vec![0],
+        message: 0,
+        url: None,
+        path: request.path,
+        headers: Vec::new(),
         idempotent: false,
     };
-    let exchange =
-        codec::Exchange { covers: vec![0], message: 0, url: None, path: request.path, headers: Vec::new() };
     let messages = [self::message(manifest, environment, message)?];
     let exchange = self::exchange(manifest, &messages, exchange)?;
     let [message] = messages;
@@ -153,6 +163,12 @@ pub(super) fn rejection(mut rejection: Rejection) -> Rejection {
     shorten(&mut rejection.message, MAX_MESSAGE);
     if let Some(field) = &mut rejection.field {
         shorten(field, MAX_CODE);
+    }
+    rejection.more.truncate(MAX_FAULTS);
+    for Fault { code, message, field } in &mut rejection.more {
+        shorten(code, MAX_CODE);
+        shorten(message, MAX_MESSAGE);
+        field.iter_mut().for_each(|field| shorten(field, MAX_CODE));
     }
     rejection
 }
@@ -197,8 +213,7 @@ fn message(
         all.append(name, value);
     }
     let headers = Arc::new(all);
-    let (authenticate, idempotent) = (raw.authenticate, raw.idempotent);
-    Ok(Message { endpoint, method, headers, body: raw.body.into(), authenticate, idempotent })
+    Ok(Message { endpoint, method, headers, body: raw.body.into(), authenticate: raw.authenticate })
 }
 
 fn exchange(
@@ -212,9 +227,9 @@ fn exchange(
         return Err(bad("an exchange covers more targets than the manifest says"));
     }
     let url = match (&manifest.endpoints[message.endpoint].origin, raw.url) {
-        (Origin::Fixed(_), None) => None,
+        (Origin::Fixed(_) | Origin::Configured, None) => None,
         (Origin::AnyHttps, Some(url)) => Some(destination(&url)?),
-        (Origin::Fixed(_), Some(_)) => {
+        (Origin::Fixed(_) | Origin::Configured, Some(_)) => {
             return Err(ProviderError::Refused("a URL of its own at a fixed endpoint".into()));
         }
         (Origin::AnyHttps, None) => return Err(bad("no URL at an endpoint that needs one")),
@@ -223,7 +238,8 @@ fn exchange(
         Some(url) => parsed(url[url::Position::BeforePath..url::Position::AfterQuery].to_owned())?,
         None => path(raw.path)?,
     };
-    Ok(Exchange { covers: raw.covers, message: index, url, path, headers: headers(manifest, raw.headers)? })
+    let (headers, idempotent) = (headers(manifest, raw.headers)?, raw.idempotent);
+    Ok(Exchange { covers: raw.covers, message: index, url, path, headers, idempotent })
 }
 
 fn path(path: String) -> Result<PathAndQuery, ProviderError> {
@@ -325,12 +341,17 @@ pub(super) fn belongs_to_host(name: &HeaderName) -> bool {
 
 /// Returns true if the host puts one of the manifest's credentials into this header.
 fn carries_credential(manifest: &ProviderManifest, header: &HeaderName) -> bool {
+    let is_here = |placement: &Placement| match &placement.place {
+        Place::Header(name) => name == header.as_str(),
+        _ => false,
+    };
     manifest.credentials.iter().any(|credential| match &credential.authentication {
         Authentication::SignedToken((_, place))
         | Authentication::ExchangedToken((_, place))
-        | Authentication::SecretHeader((_, place)) => place.name == header.as_str(),
+        | Authentication::Secret((_, place)) => is_here(place),
+        Authentication::Composed(composition) => composition.texts.iter().any(|(_, place)| is_here(place)),
         // Its header is `authorization`.
-        Authentication::Vapid(_) | Authentication::ClientCertificate => false,
+        Authentication::Vapid(_) | Authentication::ClientCertificate | Authentication::InStream => false,
     })
 }
 

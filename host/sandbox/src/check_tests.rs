@@ -29,6 +29,10 @@ fn manifest() -> ProviderManifest {
             endpoint("open", Origin::AnyHttps),
         ],
         targets_per_exchange: 2,
+        targets_per_call: 500,
+        target_options: Vec::new(),
+        environments: vec![Environment::Production, Environment::Development],
+        response_headers: Vec::new(),
         entropy: 0,
         examples: vec![],
     }
@@ -41,7 +45,6 @@ fn good_message() -> codec::Message {
         headers: vec![("apns-topic".into(), "com.example".into())],
         body: b"{}".to_vec(),
         authenticate: true,
-        idempotent: false,
     }
 }
 
@@ -52,6 +55,7 @@ fn good_exchange(covers: &[u32]) -> codec::Exchange {
         url: None,
         path: "/3/device/aa?x=1".into(),
         headers: vec![],
+        idempotent: false,
     }
 }
 
@@ -83,7 +87,7 @@ fn every_target_is_covered_exactly_once() {
     refuse(1, one(good_message(), good_exchange(&[7])), "out of range");
     refuse(1, one(good_message(), good_exchange(&[])), "covers no target");
     let mut both = one(good_message(), good_exchange(&[0]));
-    let rejection = Rejection { code: "x".into(), message: "y".into(), field: None };
+    let rejection = Rejection { code: "x".into(), message: "y".into(), field: None, more: vec![] };
     both.refusals.push(codec::Refusal { covers: vec![0], rejection });
     refuse(1, both, "covered twice");
     refuse(3, one(good_message(), good_exchange(&[0, 1, 2])), "more targets than the manifest says");

@@ -1,9 +1,11 @@
 //! The guest's environment: a WASI context that is empty and deterministic.
 //!
-//! No files, no environment, no arguments, no sockets. Randomness comes from the call's `entropy`, stdin is at its end,
-//! stdout and stderr go to a bounded log. The clocks stand still: a guest sees the call's `now`, however long it runs.
-//! Waiting for a time that has come ends at once, waiting for a later one never ends. So neither a clock
-//! nor a wait tells how fast the machine is, and no timer of the host is involved.
+//! No files, no environment, no arguments, no sockets. The interfaces of files and sockets are there, because the
+//! languages' runtimes import them whatever a program does, and nothing is behind them: there is no directory to open
+//! anything in, no socket can be created, no name is resolved. Randomness comes from the call's `entropy`, stdin is at
+//! its end, stdout and stderr go to a bounded log. The clocks stand still: a guest sees the call's `now`, however long
+//! it runs. Waiting for a time that has come ends at once, waiting for a later one never ends. So neither a clock nor a
+//! wait tells how fast the machine is, and no timer of the host is involved.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,20 +16,20 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng, TryRng};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::{self, Datetime};
-use wasmtime_wasi::p2::{DynPollable, Pollable, bindings, subscribe};
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, IpAddress, Network, ResolveAddressStream};
+use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode};
+use wasmtime_wasi::p2::{DynPollable, Pollable, SocketError, bindings, subscribe};
 use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::call_log::{GuestLog, GuestOutput};
 use super::limits::{CallBounds, CallTime, SandboxLimits};
-use super::log::{GuestLog, GuestOutput};
 use pushlet_model::contract::Context;
 use pushlet_quota::account::{MemoryReservation, MemoryUse};
-
-/// Interfaces that a component may import. Anything else makes it refused when it is loaded.
-pub(super) const ALLOWED_IMPORTS: [&str; 5] =
-    ["pushlet:provider/types", "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/"];
 
 /// The data of a guest's store.
 pub(super) struct GuestState {
@@ -53,6 +55,9 @@ impl GuestState {
             .insecure_random(SeededRandom(surroundings.clone()))
             .insecure_random_seed(0)
             .max_random_size(limits.result as u64)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
             .stdout(output.clone())
             .stderr(output);
         let limiter = MemoryLimiter::new(limits, bounds);
@@ -103,8 +108,8 @@ impl WasiView for GuestState {
     }
 }
 
-/// Links the allowed interfaces and no others. The asynchronous variants, so that a guest that waits
-/// gives control back to us instead of blocking the thread (see `instance::now_or_never`).
+/// Links the allowed interfaces and no others; no directory is opened for any guest. The asynchronous variants, so that
+/// a guest that waits gives control back to us instead of blocking the thread (see `instance::now_or_never`).
 pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
     link_clocks(linker)?;
@@ -116,7 +121,22 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     bindings::cli::terminal_output::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
     bindings::cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
     bindings::cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
-    bindings::cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, GuestState::cli)
+    bindings::cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
+    bindings::filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, GuestState::filesystem)?;
+    bindings::filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, GuestState::filesystem)?;
+    link_sockets(linker)
+}
+
+/// Links the interfaces of sockets: what they are made with answers `access-denied`.
+fn link_sockets(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    let options = bindings::sockets::network::LinkOptions::default();
+    bindings::sockets::network::add_to_linker::<_, WasiSockets>(linker, &options, GuestState::sockets)?;
+    bindings::sockets::instance_network::add_to_linker::<_, WasiSockets>(linker, GuestState::sockets)?;
+    bindings::sockets::tcp::add_to_linker::<_, WasiSockets>(linker, GuestState::sockets)?;
+    bindings::sockets::tcp_create_socket::add_to_linker::<_, WasiSockets>(linker, GuestState::sockets)?;
+    bindings::sockets::udp::add_to_linker::<_, WasiSockets>(linker, GuestState::sockets)?;
+    bindings::sockets::udp_create_socket::add_to_linker::<_, WasiSockets>(linker, GuestState::sockets)?;
+    ip_name_lookup::add_to_linker::<_, HasNoNames>(linker, |_| NoNames)
 }
 
 /// Links both clocks in place of those that are there.
@@ -305,5 +325,58 @@ impl Pollable for ClockWait {
         if !self.over {
             std::future::pending().await
         }
+    }
+}
+
+/// Resolves no name. The library's own resolver would start a runtime even to refuse.
+struct NoNames;
+
+/// What wasmtime calls it by.
+struct HasNoNames;
+
+impl HasData for HasNoNames {
+    type Data<'a> = NoNames;
+}
+
+impl network::Host for NoNames {
+    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<ErrorCode> {
+        error.downcast()
+    }
+
+    fn network_error_code(&mut self, _: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+        Ok(None)
+    }
+}
+
+impl network::HostNetwork for NoNames {
+    fn drop(&mut self, _: Resource<Network>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl ip_name_lookup::Host for NoNames {
+    fn resolve_addresses(
+        &mut self,
+        _: Resource<Network>,
+        _: String,
+    ) -> Result<Resource<ResolveAddressStream>, SocketError> {
+        Err(ErrorCode::AccessDenied.into())
+    }
+}
+
+impl ip_name_lookup::HostResolveAddressStream for NoNames {
+    fn resolve_next_address(
+        &mut self,
+        _: Resource<ResolveAddressStream>,
+    ) -> Result<Option<IpAddress>, SocketError> {
+        Err(ErrorCode::AccessDenied.into())
+    }
+
+    fn subscribe(&mut self, _: Resource<ResolveAddressStream>) -> wasmtime::Result<Resource<DynPollable>> {
+        wasmtime::bail!("no name is resolved")
+    }
+
+    fn drop(&mut self, _: Resource<ResolveAddressStream>) -> wasmtime::Result<()> {
+        Ok(())
     }
 }

@@ -3,20 +3,25 @@
 //! Size and depth are checked first, in one pass over its sections: compiling is where a small file can cost much time
 //! and memory.
 
+use std::collections::BTreeMap;
+
 use wasmparser::types::Types;
 use wasmparser::{Chunk, Encoding, Parser, Payload, Validator, WasmFeatures};
 
-use super::error::{CONTRACT, LoadError, excerpt};
-use super::guest::ALLOWED_IMPORTS;
+use super::error::{CONTRACT, ForbiddenImports, LoadError, allows_import, excerpt};
 
 /// What it may export.
 const MANAGEMENT: &str = "pushlet:provider/management";
-/// What a component must export.
-const EXPORTS: [&str; 2] = ["pushlet:provider/manifest", "pushlet:provider/codec"];
+/// What a component of the world `http-provider` must export.
+const EXPORTS: [&str; 2] = [MANIFEST, "pushlet:provider/codec"];
+/// What every component must export.
+const MANIFEST: &str = "pushlet:provider/manifest";
+/// What a component of the world `stream-provider` must export besides.
+const SESSION: &str = "pushlet:provider/session";
 /// What the others use.
 pub(super) const TYPES: &str = "pushlet:provider/types";
 /// All that a component may export of the contract.
-pub(super) const INTERFACES: [&str; 3] = [EXPORTS[0], EXPORTS[1], MANAGEMENT];
+pub(super) const INTERFACES: [&str; 4] = [EXPORTS[0], EXPORTS[1], MANAGEMENT, SESSION];
 
 /// What the engine is configured for, neither more nor less.
 const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT_MODEL).difference(
@@ -33,17 +38,29 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT
 pub(super) fn check_interfaces(bytes: &[u8]) -> Result<ComponentInterfaces, LoadError> {
     Validator::new_with_features(FEATURES).validate_all(bytes).map_err(invalid)?;
     let names = InterfaceNames::of(bytes)?;
-    let allowed = |name: &str| ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed));
-    if let Some(name) = names.imports.iter().find(|name| !allowed(name)) {
-        return Err(LoadError::ForbiddenImport(excerpt(name)));
+    let forbidden = ForbiddenImports::of(names.imports.iter().copied().filter(|name| !allows_import(name)));
+    forbidden.map_or(Ok(()), |forbidden| Err(LoadError::ForbiddenImport(forbidden)))?;
+    let session = names.version(SESSION);
+    if session.is_some() && names.version(EXPORTS[1]).is_some() {
+        return Err(LoadError::BothWorlds);
     }
     // All of the world's exports must be there; others may be, since some toolchains add their own.
-    for wanted in EXPORTS {
+    for wanted in if session.is_some() { [MANIFEST, SESSION] } else { EXPORTS } {
         ensure_served(names.version(wanted).ok_or(LoadError::WrongWorld(wanted))?)?;
     }
     let management = names.version(MANAGEMENT);
     management.map_or(Ok(()), ensure_served)?;
-    Ok(ComponentInterfaces { management: management.is_some() })
+    Ok(ComponentInterfaces { management: management.is_some(), session: session.is_some() })
+}
+
+/// Returns the names of the interfaces that a component imports, and of those that it exports, if a server would take
+/// them.
+pub fn interface_names(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), LoadError> {
+    check_shape(bytes)?;
+    check_interfaces(bytes)?;
+    let names = InterfaceNames::of(bytes)?;
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    Ok((owned(names.imports), owned(names.exports)))
 }
 
 /// The types of a component, and the names of its exports and imports.
@@ -62,10 +79,12 @@ impl ComponentTypes {
     }
 }
 
-/// The optional interfaces that a component exports.
+/// The interfaces that a component exports, of those that not all do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ComponentInterfaces {
     pub management: bool,
+    /// It is of the world `stream-provider`.
+    pub session: bool,
 }
 
 /// The names in the outermost component.
@@ -113,16 +132,27 @@ fn ensure_served(version: &str) -> Result<(), LoadError> {
     if serves(version) { Ok(()) } else { Err(LoadError::WrongVersion { built: excerpt(version) }) }
 }
 
-/// Below 1.0 a new minor version breaks, a new patch version does not.
+/// A component of the same major version is served, unless it needs a later minor version.
 fn serves(version: &str) -> bool {
-    let minor = |version: &str| version.rsplit_once('.').map(|(minor, _)| minor.to_owned());
-    minor(version).is_some() && minor(version) == minor(CONTRACT)
+    let parsed = |version: &str| {
+        let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??, numbers.next()??)).filter(|_| numbers.next().is_none())
+    };
+    parsed(version).zip(parsed(CONTRACT)).is_some_and(|(built, own)| built.0 == own.0 && built.1 <= own.1)
 }
 
 fn invalid(error: wasmparser::BinaryReaderError) -> LoadError {
-    LoadError::Invalid(excerpt(&error.to_string()))
+    let why = excerpt(&error.to_string());
+    let hint = if why.contains(ASYNC) { "; componentize-qjs: give --sync" } else { "" };
+    LoadError::Invalid(why + hint)
 }
 
+/// In what the validator says of functions that are asynchronous in the component model.
+const ASYNC: &str = "component model async feature";
+
+const PARTS: &str = "modules and instances";
+const ITEMS: &str = "imports and exports";
+const MODULE_ITEMS: &str = "imports and exports of modules";
 /// Components and modules inside a component; one made from Python has about 40.
 const MOST_PARTS: usize = 256;
 /// Components inside components.
@@ -144,17 +174,7 @@ const MOST_SEGMENTS: usize = 100_000;
 
 /// Counts over all parts of a component.
 #[derive(Default)]
-struct ComponentShape {
-    parts: usize,
-    component_items: usize,
-    module_items: usize,
-    types: usize,
-    functions: usize,
-    globals: usize,
-    memories: usize,
-    tables: usize,
-    segments: usize,
-}
+struct ComponentShape(BTreeMap<&'static str, usize>);
 
 /// Refuses a component that is too large in any way.
 pub(super) fn check_shape(bytes: &[u8]) -> Result<(), LoadError> {
@@ -171,7 +191,7 @@ pub(super) fn check_shape(bytes: &[u8]) -> Result<(), LoadError> {
         match &payload {
             Payload::ModuleSection { parser: inner, .. }
             | Payload::ComponentSection { parser: inner, .. } => {
-                shape.parts += 1;
+                shape.count(PARTS, MOST_PARTS, 1)?;
                 parents.push(std::mem::replace(&mut parser, inner.clone()));
                 at_most("components inside components", parents.len(), DEEPEST)?;
             }
@@ -181,30 +201,37 @@ pub(super) fn check_shape(bytes: &[u8]) -> Result<(), LoadError> {
             },
             payload => shape.add(payload)?,
         }
-        shape.check()?;
     }
 }
 
 impl ComponentShape {
+    fn count(&mut self, what: &'static str, limit: usize, count: u32) -> Result<(), LoadError> {
+        let total = self.0.entry(what).or_default();
+        *total += count as usize;
+        at_most(what, *total, limit)
+    }
+
     fn add(&mut self, payload: &Payload<'_>) -> Result<(), LoadError> {
         match payload {
-            Payload::ComponentImportSection(items) => self.component_items += items.count() as usize,
-            Payload::ComponentExportSection(items) => self.component_items += items.count() as usize,
-            Payload::ComponentTypeSection(types) => self.types += types.count() as usize,
-            Payload::CoreTypeSection(types) => self.types += types.count() as usize,
-            Payload::ComponentAliasSection(items) => self.module_items += items.count() as usize,
-            Payload::ComponentCanonicalSection(functions) => self.functions += functions.count() as usize,
-            Payload::InstanceSection(instances) => self.parts += instances.count() as usize,
-            Payload::ComponentInstanceSection(instances) => self.parts += instances.count() as usize,
-            Payload::TypeSection(types) => self.types += types.count() as usize,
-            Payload::ImportSection(items) => self.module_items += items.count() as usize,
-            Payload::ExportSection(items) => self.module_items += items.count() as usize,
-            Payload::FunctionSection(functions) => self.functions += functions.count() as usize,
-            Payload::GlobalSection(globals) => self.globals += globals.count() as usize,
-            Payload::MemorySection(memories) => self.memories += memories.count() as usize,
-            Payload::TableSection(tables) => self.tables += tables.count() as usize,
-            Payload::DataSection(segments) => self.segments += segments.count() as usize,
-            Payload::ElementSection(segments) => self.segments += segments.count() as usize,
+            Payload::ComponentImportSection(items) => self.count(ITEMS, MOST_COMPONENT_ITEMS, items.count()),
+            Payload::ComponentExportSection(items) => self.count(ITEMS, MOST_COMPONENT_ITEMS, items.count()),
+            Payload::ComponentTypeSection(types) => self.count("types", MOST_TYPES, types.count()),
+            Payload::CoreTypeSection(types) => self.count("types", MOST_TYPES, types.count()),
+            Payload::TypeSection(types) => self.count("types", MOST_TYPES, types.count()),
+            Payload::ComponentAliasSection(items) => {
+                self.count(MODULE_ITEMS, MOST_MODULE_ITEMS, items.count())
+            }
+            Payload::ImportSection(items) => self.count(MODULE_ITEMS, MOST_MODULE_ITEMS, items.count()),
+            Payload::ExportSection(items) => self.count(MODULE_ITEMS, MOST_MODULE_ITEMS, items.count()),
+            Payload::ComponentCanonicalSection(all) => self.count("functions", MOST_FUNCTIONS, all.count()),
+            Payload::FunctionSection(all) => self.count("functions", MOST_FUNCTIONS, all.count()),
+            Payload::InstanceSection(instances) => self.count(PARTS, MOST_PARTS, instances.count()),
+            Payload::ComponentInstanceSection(instances) => self.count(PARTS, MOST_PARTS, instances.count()),
+            Payload::GlobalSection(globals) => self.count("globals", MOST_GLOBALS, globals.count()),
+            Payload::MemorySection(memories) => self.count("memories", MOST_MEMORIES, memories.count()),
+            Payload::TableSection(tables) => self.count("tables", MOST_TABLES, tables.count()),
+            Payload::DataSection(segments) => self.count("segments", MOST_SEGMENTS, segments.count()),
+            Payload::ElementSection(segments) => self.count("segments", MOST_SEGMENTS, segments.count()),
             Payload::CodeSectionEntry(body) => {
                 let range = body.range();
                 at_most("bytes in one function", range.end - range.start, LARGEST_FUNCTION)?;
@@ -213,23 +240,10 @@ impl ComponentShape {
                     let (count, _) = group.map_err(malformed)?;
                     locals = locals.saturating_add(count);
                 }
-                at_most("local variables in one function", locals as usize, MOST_LOCALS as usize)?;
+                at_most("local variables in one function", locals as usize, MOST_LOCALS as usize)
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
-    }
-
-    fn check(&self) -> Result<(), LoadError> {
-        at_most("modules and instances", self.parts, MOST_PARTS)?;
-        at_most("imports and exports", self.component_items, MOST_COMPONENT_ITEMS)?;
-        at_most("imports and exports of modules", self.module_items, MOST_MODULE_ITEMS)?;
-        at_most("types", self.types, MOST_TYPES)?;
-        at_most("functions", self.functions, MOST_FUNCTIONS)?;
-        at_most("globals", self.globals, MOST_GLOBALS)?;
-        at_most("memories", self.memories, MOST_MEMORIES)?;
-        at_most("tables", self.tables, MOST_TABLES)?;
-        at_most("segments", self.segments, MOST_SEGMENTS)
     }
 }
 
@@ -247,7 +261,8 @@ mod tests {
 
     #[test]
     fn patch_versions_are_served_and_others_are_not() {
-        assert!(serves("0.1.0") && serves("0.1.7"));
-        assert!(!serves("0.2.0") && !serves("1.1.0") && !serves("0") && !serves(""));
+        assert!(serves("1.0.0") && serves("1.0.7"));
+        assert!(!serves("0.1.0") && !serves("1.1.0") && !serves("2.0.0"));
+        assert!(!serves("1") && !serves("1.0") && !serves("1.0.0.0") && !serves("1.0.x") && !serves(""));
     }
 }

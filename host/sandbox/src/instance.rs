@@ -10,18 +10,46 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use wasmtime::component::{self, InstancePre, ResourceTableError};
+use parking_lot::Mutex;
+use wasmtime::component::{self, Instance, InstancePre, ResourceTableError};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::error::ProviderError;
+use super::call_log::GuestLog;
+use super::error::{LoadError, ProviderError, invalid};
 use super::guest::GuestState;
+use super::inspect::ComponentInterfaces;
 use super::limits::{CallBounds, CallTime, SandboxLimits, TICK};
-use super::log::GuestLog;
 use super::usage::InstanceGuard;
-use pushlet_model::contract::codec;
+use pushlet_model::contract::{codec, session};
+use pushlet_quota::Shard;
 use pushlet_quota::account::Account;
+
+/// Where to find the functions of a component's world.
+pub(super) enum WorldFunctions {
+    Http(codec::GuestIndices),
+    Stream(session::GuestIndices),
+}
+
+impl WorldFunctions {
+    pub fn of(
+        component: &InstancePre<GuestState>,
+        interfaces: ComponentInterfaces,
+    ) -> Result<Self, LoadError> {
+        match interfaces.session {
+            true => session::GuestIndices::new(component).map(Self::Stream).map_err(invalid),
+            false => codec::GuestIndices::new(component).map(Self::Http).map_err(invalid),
+        }
+    }
+
+    /// Compares the types of the functions with the contract's.
+    pub fn check(&self, store: &mut Store<GuestState>, instance: &Instance) -> wasmtime::Result<()> {
+        match self {
+            Self::Http(codec) => codec.load(store, instance).map(drop),
+            Self::Stream(session) => session.load(store, instance).map(drop),
+        }
+    }
+}
 
 /// `F`: the functions of the interface that it is made for.
 pub(super) struct GuestInstance<F = codec::Guest> {
@@ -176,19 +204,21 @@ struct IdleInstance {
     memory: usize,
     /// The sweep after which it was put here.
     since: u32,
+    /// Whose thread used it last: its memory is in that processor's cache.
+    shard: Shard,
 }
 
 impl IdlePool {
     pub(super) fn shelf(self: &Arc<Self>, account: Option<Arc<Account>>) -> Arc<IdleInstances> {
         let shelf = Arc::new(IdleInstances { idle: self.clone(), account, instances: Mutex::default() });
-        self.shelves().push(Arc::downgrade(&shelf));
+        self.shelves.lock().push(Arc::downgrade(&shelf));
         shelf
     }
 
     /// Retires the instances that waited for more than `sweeps` sweeps. Called at regular times.
     pub(super) fn sweep(&self, sweeps: u32) {
         let now = self.now.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        self.shelves().retain(|shelf| shelf.strong_count() > 0);
+        self.shelves.lock().retain(|shelf| shelf.strong_count() > 0);
         for shelf in self.alive() {
             drop(shelf.remove_oldest(|waiting| now.wrapping_sub(waiting.since) > sweeps, usize::MAX));
         }
@@ -197,8 +227,9 @@ impl IdlePool {
     /// Retires about `count` instances, those first that waited longest. How many they were.
     pub(super) fn evict(&self, count: usize) -> usize {
         let now = self.now.load(Ordering::Relaxed);
-        let age =
-            |shelf: &IdleInstances| shelf.instances().front().map(|waiting| now.wrapping_sub(waiting.since));
+        let age = |shelf: &IdleInstances| {
+            shelf.instances.lock().front().map(|waiting| now.wrapping_sub(waiting.since))
+        };
         let mut shelves: Vec<_> =
             self.alive().into_iter().filter_map(|shelf| Some((age(&shelf)?, shelf))).collect();
         shelves.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
@@ -227,18 +258,19 @@ impl IdlePool {
     }
 
     fn alive(&self) -> Vec<Arc<IdleInstances>> {
-        self.shelves().iter().filter_map(Weak::upgrade).collect()
-    }
-
-    fn shelves(&self) -> MutexGuard<'_, Vec<Weak<IdleInstances>>> {
-        self.shelves.lock()
+        self.shelves.lock().iter().filter_map(Weak::upgrade).collect()
     }
 }
 
 impl IdleInstances {
-    /// Takes the instance that was used last.
+    /// Takes the instance that was used last, by this thread if there is one.
     pub(super) fn take(&self) -> Option<GuestInstance> {
-        let waiting = self.instances().pop_back()?;
+        let shard = Shard::current();
+        let mut instances = self.instances.lock();
+        let own = instances.iter().rposition(|waiting| waiting.shard == shard);
+        let last = instances.len().checked_sub(1)?;
+        let waiting = instances.remove(own.unwrap_or(last))?;
+        drop(instances);
         self.idle.memory.fetch_sub(waiting.memory, Ordering::Relaxed);
         Some(waiting.instance)
     }
@@ -251,16 +283,16 @@ impl IdleInstances {
             return;
         }
         let since = self.idle.now.load(Ordering::Relaxed);
-        let mut instances = self.instances();
+        let mut instances = self.instances.lock();
         let own: usize = instances.iter().map(|waiting| waiting.memory).sum();
         if instances.len() < limits.idle && own.saturating_add(memory) <= limits.idle_memory {
             self.idle.memory.fetch_add(memory, Ordering::Relaxed);
-            instances.push_back(IdleInstance { instance, memory, since });
+            instances.push_back(IdleInstance { instance, memory, since, shard: Shard::current() });
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.instances().len()
+        self.instances.lock().len()
     }
 
     fn clear(&self) -> usize {
@@ -270,16 +302,12 @@ impl IdleInstances {
     /// Takes instances out from the oldest on, for the caller to drop: that takes its time, and no lock
     /// must be held meanwhile.
     fn remove_oldest(&self, goes: impl Fn(&IdleInstance) -> bool, most: usize) -> Vec<IdleInstance> {
-        let mut instances = self.instances();
+        let mut instances = self.instances.lock();
         let count = instances.iter().take(most).take_while(|waiting| goes(waiting)).count();
         let removed: Vec<_> = instances.drain(..count).collect();
         let memory = removed.iter().map(|waiting| waiting.memory).sum();
         self.idle.memory.fetch_sub(memory, Ordering::Relaxed);
         removed
-    }
-
-    fn instances(&self) -> MutexGuard<'_, VecDeque<IdleInstance>> {
-        self.instances.lock()
     }
 }
 

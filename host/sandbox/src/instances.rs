@@ -1,7 +1,7 @@
 //! The instances of one component for one tenant, and the calls through them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinError;
@@ -9,21 +9,24 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use super::breaker::{CallVerdict, QuarantineBreaker};
+use super::call_log::{self, GuestLog};
 use super::check::{self, Exchange, Message, PreparedRequests};
 use super::error::ProviderError;
 use super::guest::GuestState;
-use super::instance::IdleInstances;
+use super::instance::{IdleInstances, WorldFunctions};
 use super::limits::{CallBounds, ComponentTrust, InstanceIsolation, TenantQuota};
-use super::log::GuestLog;
 use super::management::{CollectionItems, CollectionManager, items};
 use super::sandbox::Sandbox;
 use super::usage::ProviderUsage;
-use pushlet_model::contract::codec::{self, Answer, Reply};
+use pushlet_model::contract::codec::{self, Answer, Encoded, Reply};
 use pushlet_model::contract::management::{self, Operation, Response};
 use pushlet_model::contract::manifest::ProviderManifest;
-use pushlet_model::contract::{Application, Context, Notification, Outcome, Rejection, Target};
+use pushlet_model::contract::{Application, Context, Notification, Outcome, Recipient, Rejection};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::MemoryReservation;
+
+/// Targets of a call that is not made smaller because of its time alone.
+const SMALL_CALL: usize = 50;
 
 /// One component for one tenant.
 ///
@@ -31,15 +34,17 @@ use pushlet_quota::account::MemoryReservation;
 /// across an await, so no more instances are in use at once than there are threads that call. From async
 /// code, call them inside [`Instances::run`].
 pub struct Instances {
-    loaded: Arc<LoadedComponent>,
+    pub(super) loaded: Arc<LoadedComponent>,
     tenant: TenantId,
     shelf: Arc<IdleInstances>,
     /// What the tenant may use; None: the component is built in.
     share: Option<TenantQuota>,
     breaker: QuarantineBreaker,
     usage: Arc<ProviderUsage>,
-    log: Arc<GuestLog>,
+    pub(super) log: Arc<GuestLog>,
     failures: AtomicU64,
+    /// Targets of one call of `encode`, as its time allows.
+    call_size: AtomicUsize,
 }
 
 impl Instances {
@@ -60,6 +65,7 @@ impl Instances {
             usage,
             log: Arc::default(),
             failures: AtomicU64::new(0),
+            call_size: AtomicUsize::new(loaded.manifest.targets_per_call as usize),
             loaded,
         }
     }
@@ -96,6 +102,16 @@ impl Instances {
         self: &Arc<Self>,
         call: impl FnOnce(&Self) -> Result<T, ProviderError> + Send + 'static,
     ) -> Result<T, ProviderError> {
+        self.run_for(None, call).await
+    }
+
+    /// The same for an HTTP request of this id, which stands in the log then.
+    pub async fn run_for<T: Send + 'static>(
+        self: &Arc<Self>,
+        request: Option<Arc<str>>,
+        call: impl FnOnce(&Self) -> Result<T, ProviderError> + Send + 'static,
+    ) -> Result<T, ProviderError> {
+        let call = move |instances: &Self| call_log::for_request(request, || call(instances));
         let Some(share) = self.share.clone() else { return call(self) };
         if let Some(retry_after) = self.quarantined() {
             return Err(ProviderError::Quarantined { retry_after });
@@ -114,29 +130,59 @@ impl Instances {
         context: &Context,
         application: &Application,
     ) -> Result<Result<(), Rejection>, ProviderError> {
-        self.call(context, 1, async |codec, store| codec.call_check_application(store, application).await)
-            .map(|answer| answer.map_err(check::rejection))
+        let answer = self.recorded("check-application", &application.id, || match &self.loaded.functions {
+            WorldFunctions::Stream(_) => self.check_stream_application(context, application),
+            WorldFunctions::Http(_) => self.call(context, 1, async |codec, store| {
+                codec.call_check_application(store, application).await
+            }),
+        });
+        answer.map(|answer| answer.map_err(check::rejection))
     }
 
-    /// Returns the requests that deliver `notification` to `targets`, checked.
+    /// Returns the requests that deliver `notification` to `recipients`, checked.
     pub fn encode(
         &self,
         context: &Context,
         application: &Application,
         notification: &Notification,
-        targets: &[Target],
+        recipients: &[Recipient],
     ) -> Result<PreparedRequests, ProviderError> {
         #[cfg(feature = "native")]
         if let Some(codec) = self.loaded.native {
-            let encoded = self.guarded(|| Ok(codec.encode(context, application, notification, targets)))?;
+            let encoded =
+                self.guarded(|| Ok(codec.encode(context, application, notification, recipients)))?;
             let (manifest, environment) = (&self.loaded.manifest, application.environment);
-            return self.checked(check::encoded(manifest, environment, targets.len(), encoded));
+            return self.checked(check::encoded(manifest, environment, recipients.len(), encoded));
         }
-        let encoded = self.call(context, targets.len(), async |codec, store| {
-            codec.call_encode(store, context, application, notification, targets).await
-        })?;
-        check::encoded(&self.loaded.manifest, application.environment, targets.len(), encoded)
-            .inspect_err(|error| self.note(error))
+        self.recorded("encode", &application.id, || {
+            let start = Instant::now();
+            let encoded = self.call(context, recipients.len(), async |codec, store| {
+                codec.call_encode(store, context, application, notification, recipients).await
+            });
+            self.adapt_call_size(recipients.len(), start.elapsed(), &encoded);
+            let (manifest, environment) = (&self.loaded.manifest, application.environment);
+            self.checked(check::encoded(manifest, environment, recipients.len(), encoded?))
+        })
+    }
+
+    /// Returns how many targets one call of `encode` should be given: as many as the manifest says, and fewer if its
+    /// calls take long.
+    pub fn targets_per_call(&self) -> usize {
+        self.call_size.load(Ordering::Relaxed)
+    }
+
+    /// Halves the next calls of a component that used much of its time, and doubles them again once it is fast. The
+    /// time may be that of a busy machine, so only a time-out leads to very small calls.
+    fn adapt_call_size(&self, targets: usize, took: Duration, result: &Result<Encoded, ProviderError>) {
+        let limit = self.loaded.sandbox.limits.call_timeout;
+        let (size, most) = (self.targets_per_call(), self.loaded.manifest.targets_per_call as usize);
+        let next = match result {
+            Err(ProviderError::TimedOut) => (targets / 8).max(1),
+            _ if took > limit / 2 && targets > SMALL_CALL => (targets / 2).max(SMALL_CALL),
+            _ if took < limit / 16 && targets >= size && size < most => (size * 2).min(most),
+            _ => return,
+        };
+        self.call_size.store(next, Ordering::Relaxed);
     }
 
     /// Returns the outcomes of the targets of each answer, checked.
@@ -153,10 +199,23 @@ impl Instances {
             return self.checked(check::replies(answers, replies));
         }
         let targets = answers.iter().map(|answer| answer.targets.len()).sum();
-        let replies = self.call(context, targets, async |codec, store| {
-            codec.call_decode(store, context, application, answers, native).await
-        })?;
-        check::replies(answers, replies).inspect_err(|error| self.note(error))
+        self.recorded("decode", &application.id, || {
+            let replies = self.call(context, targets, async |codec, store| {
+                codec.call_decode(store, context, application, answers, native).await
+            })?;
+            self.checked(check::replies(answers, replies))
+        })
+    }
+
+    /// Runs a call, and records it in the log of its tenant. The many calls of a built-in component that go well are of
+    /// no use there.
+    pub(super) fn recorded<T>(
+        &self,
+        call: &'static str,
+        application: &str,
+        run: impl FnOnce() -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        self.log.record((call, application), self.loaded.trust == ComponentTrust::Uploaded, run)
     }
 
     /// Calls the guest, if the breaker and the tenant's CPU budget let the call pass.
@@ -182,7 +241,7 @@ impl Instances {
             let bounds = self.bounds();
             let mut instance = manager.instantiate(sandbox, &bounds, &self.log)?;
             instance.guest().observe_context(context);
-            instance.call(&sandbox.limits, &bounds, targets, call)
+            sandbox.call(&mut instance, &bounds, targets, call)
         })
     }
 
@@ -195,7 +254,10 @@ impl Instances {
         checked.inspect_err(|error| self.note(error))
     }
 
-    fn guarded<T>(&self, call: impl FnOnce() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
+    pub(super) fn guarded<T>(
+        &self,
+        call: impl FnOnce() -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
         let pass = self.breaker.admit().map_err(|retry_after| ProviderError::Quarantined { retry_after })?;
         let meter = self.share.as_ref().map(TenantQuota::meter).transpose();
         let result = meter.and_then(|_meter| self.timed(call));
@@ -215,7 +277,7 @@ impl Instances {
         result
     }
 
-    fn bounds(&self) -> CallBounds {
+    pub(super) fn bounds(&self) -> CallBounds {
         let limits = &self.loaded.sandbox.limits;
         self.share.as_ref().map_or_else(|| CallBounds::of(limits), |share| share.bounds(limits))
     }
@@ -233,7 +295,10 @@ impl Instances {
         targets: usize,
         call: impl AsyncFnOnce(&codec::Guest, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, ProviderError> {
-        let LoadedComponent { sandbox, component, codec, .. } = &*self.loaded;
+        let LoadedComponent { sandbox, component, functions, .. } = &*self.loaded;
+        let WorldFunctions::Http(codec) = functions else {
+            return Err(ProviderError::Refused("codec".into()));
+        };
         let limits = &sandbox.limits;
         let bounds = self.bounds();
         // One from before the tenant's limits changed is of no use.
@@ -242,7 +307,7 @@ impl Instances {
         let fresh = || sandbox.instantiate(component, &bounds, &self.log, look_up);
         let mut instance = warm.map_or_else(fresh, Ok)?;
         instance.guest().observe_context(context);
-        let value = instance.call(limits, &bounds, targets, call).inspect_err(|error| {
+        let value = sandbox.call(&mut instance, &bounds, targets, call).inspect_err(|error| {
             if *error == ProviderError::MemoryLimit {
                 sandbox.idle.clear(bounds.account.as_ref());
             }
@@ -280,15 +345,17 @@ impl Instances {
         collection: &str,
         operation: &Operation,
     ) -> Result<Result<(Message, Exchange), Rejection>, ProviderError> {
-        let request = self.manage(context, 1, async |management, store| {
-            management.call_encode(store, context, application, collection, operation).await
-        })?;
-        match request {
-            Ok(request) => {
-                self.checked(check::request(self.manifest(), application.environment, request)).map(Ok)
+        self.recorded("management.encode", &application.id, || {
+            let request = self.manage(context, 1, async |management, store| {
+                management.call_encode(store, context, application, collection, operation).await
+            })?;
+            match request {
+                Ok(request) => {
+                    self.checked(check::request(self.manifest(), application.environment, request)).map(Ok)
+                }
+                Err(rejection) => Ok(Err(check::rejection(rejection))),
             }
-            Err(rejection) => Ok(Err(check::rejection(rejection))),
-        }
+        })
     }
 
     /// Returns the service's items, checked. `Ok(Err(…))`: the operation failed.
@@ -302,13 +369,15 @@ impl Instances {
     ) -> Result<Result<CollectionItems, Outcome>, ProviderError> {
         // An item is about as large in the answer as in the response.
         let size = response.body.len() / 1024 + 1;
-        let answer = self.manage(context, size, async |management, store| {
-            management.call_decode(store, context, application, collection, operation, response).await
-        })?;
-        match answer {
-            Ok(found) => self.checked(items(operation, found)).map(Ok),
-            Err(mut outcome) => self.checked(check::outcome(&mut outcome)).map(|()| Err(outcome)),
-        }
+        self.recorded("management.decode", &application.id, || {
+            let answer = self.manage(context, size, async |management, store| {
+                management.call_decode(store, context, application, collection, operation, response).await
+            })?;
+            match answer {
+                Ok(found) => self.checked(items(operation, found)).map(Ok),
+                Err(mut outcome) => self.checked(check::outcome(&mut outcome)).map(|()| Err(outcome)),
+            }
+        })
     }
 }
 
@@ -316,7 +385,7 @@ impl Instances {
 pub(super) struct LoadedComponent {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) component: InstancePre<GuestState>,
-    pub(super) codec: codec::GuestIndices,
+    pub(super) functions: WorldFunctions,
     pub(super) manifest: ProviderManifest,
     pub(super) manager: Option<CollectionManager>,
     pub(super) trust: ComponentTrust,

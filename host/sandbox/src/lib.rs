@@ -2,7 +2,8 @@
 //!
 //! A [`Provider`] is one component, compiled once. [`Instances`] are its warm instances for one tenant:
 //! a call takes one, runs it to its end on the calling thread, checks what came out, and puts it back;
-//! after a trap, a time-out or a limit it is dropped. Nothing a guest does is more than a [`ProviderError`].
+//! after a trap, a time-out or a limit it is dropped. A [`Session`] is an instance that lives as long as a connection.
+//! Nothing a guest does is more than a [`ProviderError`].
 //!
 //! What contains a guest, from the outside in:
 //! - [`inspect`]: size, validity, imports, world and version, before anything is compiled
@@ -14,6 +15,7 @@
 
 mod artefacts;
 mod breaker;
+mod call_log;
 mod catalogue;
 mod check;
 mod compiler;
@@ -24,28 +26,31 @@ mod inspect;
 mod instance;
 mod instances;
 mod limits;
-mod log;
 mod management;
 #[cfg(feature = "native")]
 pub mod native;
 mod provider;
 mod sandbox;
+mod session;
+mod type_difference;
 mod usage;
 
 pub use breaker::BreakerPolicy;
+pub use call_log::{CallRecord, GuestLog};
 pub use catalogue::{OwnProvider, ProviderCatalogue, TenantProviders};
 pub use check::{
     Exchange, Message, PreparedRequests, encoded as check_encoded, replies as check_replies, target_url,
 };
 pub use compiler::{CompileLimits, ComponentCompiler, compile};
 pub use contract::check_manifest;
-pub use error::{LoadError, ProviderError};
+pub use error::{ForbiddenImports, LoadError, ProviderError};
+pub use inspect::interface_names;
 pub use instances::Instances;
 pub use limits::{ComponentTrust, InstanceIsolation, SandboxLimits};
-pub use log::GuestLog;
 pub use management::{CollectionItems, action};
 pub use provider::{Provider, ProviderLoader, digest};
 pub use sandbox::Sandbox;
+pub use session::{Session, SessionInput};
 pub use usage::{SandboxStats, UsageStats};
 
 /// Name and component file of each built-in provider, made by `build.rs` from `providers/`.

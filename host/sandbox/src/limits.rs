@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::breaker::BreakerPolicy;
 use super::error::ProviderError;
-use pushlet_model::tenant::{self, TenantId};
+use pushlet_model::tenant;
+use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, Accounts, CpuMeter, Work, WorkPermit, thread_cpu_time};
 
 /// What a component may use.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use wasmtime::component::InstancePre;
 
+use super::call_log::GuestLog;
 use super::error::{LoadError, ProviderError, invalid};
 use super::guest::GuestState;
 use super::instance::GuestInstance;
 use super::limits::CallBounds;
-use super::log::GuestLog;
 use super::sandbox::Sandbox;
 use super::{check, contract};
 use pushlet_model::contract::management::{self, Action, Collection, Item, Operation};
@@ -46,7 +46,7 @@ impl CollectionManager {
         let mut manager = Self { component, functions, collections: Vec::new() };
         let mut instance = manager.instantiate(sandbox, &bounds, log)?;
         instance.guest().observe(0, &[]);
-        manager.collections = instance.call(&sandbox.limits, &bounds, 1, async |management, store| {
+        manager.collections = sandbox.call(&mut instance, &bounds, 1, async |management, store| {
             management.call_collections(store).await
         })?;
         sound(&manager.collections).map_err(LoadError::BadManifest)?;

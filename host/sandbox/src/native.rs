@@ -4,17 +4,17 @@
 use std::sync::OnceLock;
 
 use pushlet_model::contract::codec::{Answer, Encoded, Reply};
-use pushlet_model::contract::{Application, Context, Notification, Target};
+use pushlet_model::contract::{Application, Context, Notification, Recipient};
 
 /// The functions of the interface `codec` that every push takes.
 pub trait NativeCodec: Sync {
-    /// Returns the requests that deliver `notification` to `targets`.
+    /// Returns the requests that deliver `notification` to `recipients`.
     fn encode(
         &self,
         context: &Context,
         application: &Application,
         notification: &Notification,
-        targets: &[Target],
+        recipients: &[Recipient],
     ) -> Encoded;
 
     /// Returns one reply for each answer.

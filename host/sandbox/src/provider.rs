@@ -11,17 +11,19 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
 use super::artefacts::{ArtefactCache, CompiledArtefact};
+use super::call_log::GuestLog;
 use super::compiler::{CompileOutcome, ComponentCompiler};
 use super::contract;
 use super::error::{LoadError, ProviderError, excerpt, invalid};
 use super::guest::GuestState;
 use super::inspect::{self, ComponentInterfaces};
+use super::instance::WorldFunctions;
 use super::instances::{Instances, LoadedComponent};
 use super::limits::{CallBounds, ComponentTrust};
-use super::log::GuestLog;
 use super::management::CollectionManager;
 use super::sandbox::Sandbox;
-use pushlet_model::contract::codec;
+use super::type_difference;
+use pushlet_model::contract::Context;
 use pushlet_model::contract::management::Collection;
 use pushlet_model::contract::manifest::{GuestIndices, ProviderManifest};
 use pushlet_model::error::Error;
@@ -69,8 +71,9 @@ impl Provider {
             true => Some(CollectionManager::load(sandbox, component.clone(), log)?),
             false => None,
         };
-        let codec = codec::GuestIndices::new(&component).map_err(invalid)?;
-        let manifest = describe(sandbox, &component, &codec, log)?;
+        let functions = WorldFunctions::of(&component, interfaces)?;
+        let context = Context { now: 0, entropy: Vec::new() };
+        let manifest = describe(sandbox, &component, &functions, &context, log)?;
         if trust == ComponentTrust::BuiltIn {
             // Before any upload can take the name.
             sandbox.usages.of_built_in(&manifest.name);
@@ -81,7 +84,7 @@ impl Provider {
             native: crate::native::linked(&manifest.name),
             sandbox,
             component,
-            codec,
+            functions,
             manifest,
             manager,
             trust,
@@ -101,6 +104,17 @@ impl Provider {
 
     pub fn manifest(&self) -> &ProviderManifest {
         &self.loaded.manifest
+    }
+
+    /// Asks a new instance for the manifest in another context, on which it must not depend.
+    pub fn describe(&self, context: &Context, log: &Arc<GuestLog>) -> Result<ProviderManifest, LoadError> {
+        let LoadedComponent { sandbox, component, functions, .. } = &*self.loaded;
+        describe(sandbox, component, functions, context, log)
+    }
+
+    /// Returns true if it is of the world `stream-provider`.
+    pub fn speaks_stream(&self) -> bool {
+        matches!(self.loaded.functions, WorldFunctions::Stream(_))
     }
 
     /// Returns the collections that the service keeps for an application in addition to its devices.
@@ -176,28 +190,31 @@ pub fn digest(bytes: &[u8]) -> String {
 fn describe(
     sandbox: &Sandbox,
     component: &InstancePre<GuestState>,
-    codec: &codec::GuestIndices,
+    world: &WorldFunctions,
+    context: &Context,
     log: &Arc<GuestLog>,
 ) -> Result<ProviderManifest, LoadError> {
     let bounds = CallBounds::of(&sandbox.limits);
     let functions = GuestIndices::new(component).map_err(invalid)?;
-    // Looking a function up compares its types: those of the codec too, before anybody sends.
+    // Looking a function up compares its types: those of the world too, before anybody sends.
     let look_up = |store: &mut Store<GuestState>, instance: &_| {
-        codec.load(&mut *store, instance)?;
+        world.check(&mut *store, instance)?;
         functions.load(store, instance)
     };
     let mut instance = sandbox.instantiate(component, &bounds, log, look_up)?;
-    instance.guest().observe(0, &[]);
-    let manifest = instance
-        .call(&sandbox.limits, &bounds, 1, async |manifest, store| manifest.call_describe(store).await)?;
-    contract::check_manifest(&manifest).map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
+    instance.guest().observe_context(context);
+    let manifest = sandbox
+        .call(&mut instance, &bounds, 1, async |manifest, store| manifest.call_describe(store).await)?;
+    contract::check_manifest(&manifest)
+        .and_then(|()| contract::check_world(&manifest, matches!(world, WorldFunctions::Stream(_))))
+        .map_err(|fault| LoadError::BadManifest(excerpt(&fault)))?;
     Ok(manifest)
 }
 
 /// Says which type is not the contract's, if that is why the component does not run. The engine names none.
 pub(super) fn naming_types(error: LoadError, bytes: &[u8]) -> LoadError {
     match &error {
-        LoadError::Broken(ProviderError::BadOutput(_)) => contract::difference(bytes)
+        LoadError::Broken(ProviderError::BadOutput(_)) => type_difference::difference(bytes)
             .map_or(error, |difference| LoadError::WrongTypes(excerpt(&difference))),
         _ => error,
     }
@@ -244,6 +261,11 @@ impl ProviderLoader {
 
     pub fn sandbox(&self) -> &Arc<Sandbox> {
         &self.sandbox
+    }
+
+    /// Returns how many instances there may be at a time, all told.
+    pub fn most_instances(&self) -> usize {
+        self.sandbox.limits.instances.max(1) as usize
     }
 
     /// Returns the most bytes that a component may have.

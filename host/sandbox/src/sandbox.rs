@@ -2,9 +2,9 @@
 //! components share.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use wasmtime::component::{self, InstancePre, Linker};
@@ -13,21 +13,25 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
+use super::call_log::GuestLog;
 use super::error::ProviderError;
 use super::guest::{self, GuestState};
 use super::instance::{GuestInstance, IdlePool};
 use super::limits::{CallBounds, SandboxLimits, TICK, TenantQuotas};
-use super::log::GuestLog;
 use super::usage::{ProviderUsages, SandboxStats};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::{self, TenantId};
 use pushlet_quota::account::Accounts;
+use pushlet_quota::{OwnedThread, Shard};
 
 /// Interval at which idle instances are swept.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// Called at a quarantine with the tenant, the provider's name and the component's digest.
 type OnQuarantine = Box<dyn Fn(&TenantId, &str, &str) + Send + Sync>;
+
+/// Drops idle instances.
+type SweeperThread = OwnedThread<mpsc::Sender<()>>;
 
 /// The engine with everything that all components share.
 pub struct Sandbox {
@@ -40,7 +44,8 @@ pub struct Sandbox {
     /// The number of live instances.
     pub(super) alive: Arc<AtomicUsize>,
     on_quarantine: OnceLock<OnQuarantine>,
-    _tickers: [IntervalThread; 2],
+    clock: EpochClock,
+    _sweeper: SweeperThread,
 }
 
 impl Sandbox {
@@ -51,7 +56,9 @@ impl Sandbox {
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker).map_err(Error::internal)?;
         let idle = Arc::<IdlePool>::default();
-        let tickers = tickers(&engine, &idle, limits.idle_for).map_err(Error::internal)?;
+        let ticking = engine.clone();
+        let clock = EpochClock::start(move || ticking.increment_epoch()).map_err(Error::internal)?;
+        let sweeper = sweeper(&idle, limits.idle_for).map_err(Error::internal)?;
         let makes_room = idle.clone();
         accounts.on_full(move |account| makes_room.clear(Some(account)) > 0);
         Ok(Arc::new(Self {
@@ -63,8 +70,21 @@ impl Sandbox {
             usages: ProviderUsages::new(),
             alive: Arc::default(),
             on_quarantine: OnceLock::new(),
-            _tickers: tickers,
+            clock,
+            _sweeper: sweeper,
         }))
+    }
+
+    /// Runs an exported function of the instance to its end on this thread. After an error the instance is unusable.
+    pub(super) fn call<F, T>(
+        &self,
+        instance: &mut GuestInstance<F>,
+        bounds: &CallBounds,
+        targets: usize,
+        call: impl AsyncFnOnce(&F, &mut Store<GuestState>) -> wasmtime::Result<T>,
+    ) -> Result<T, ProviderError> {
+        let _call = self.clock.call();
+        instance.call(&self.limits, bounds, targets, call)
     }
 
     pub fn figures(&self) -> SandboxStats {
@@ -109,6 +129,7 @@ impl Sandbox {
         log: &Arc<GuestLog>,
         look_up: impl Fn(&mut Store<GuestState>, &component::Instance) -> wasmtime::Result<F>,
     ) -> Result<GuestInstance<F>, ProviderError> {
+        let _call = self.clock.call();
         let new =
             || GuestInstance::new(&self.engine, &self.limits, &self.alive, component, bounds, log, &look_up);
         match new() {
@@ -119,17 +140,16 @@ impl Sandbox {
     }
 }
 
-/// Starts the two threads of a sandbox, however many tenants there are.
-fn tickers(
-    engine: &Engine,
-    idle: &Arc<IdlePool>,
-    idle_for: Duration,
-) -> std::io::Result<[IntervalThread; 2]> {
-    let engine = engine.clone();
-    let epoch = IntervalThread::start("epoch", TICK, move || engine.increment_epoch())?;
+/// Starts the thread that drops idle instances, however many tenants there are.
+fn sweeper(idle: &Arc<IdlePool>, idle_for: Duration) -> std::io::Result<SweeperThread> {
     let sweeps = u32::try_from(idle_for.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX);
     let idle = idle.clone();
-    Ok([epoch, IntervalThread::start("idle", SWEEP, move || idle.sweep(sweeps))?])
+    let (stop, stopped) = mpsc::channel();
+    OwnedThread::start("idle".to_owned(), stop, move || {
+        while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(SWEEP) {
+            idle.sweep(sweeps);
+        }
+    })
 }
 
 /// Free memory slots that keep something …
@@ -208,34 +228,118 @@ fn pool_config(limits: &SandboxLimits, pagemap_scan: Enabled) -> PoolingAllocati
     pool
 }
 
-/// Calls a function at regular intervals until it is dropped. An OS thread of its own: a runtime's task would
-/// stand still exactly when guests keep all workers busy.
-pub(super) struct IntervalThread {
-    stop: Option<mpsc::Sender<()>>,
+/// Ticks without a call after which the clock stops: starting it again costs a call more than a tick costs the machine.
+const QUIET: u32 = 50;
+
+/// Interrupts guests every [`TICK`] while any of them runs, and stands still otherwise, so that an idle server does not
+/// wake. An OS thread of its own: a runtime's task would stand still exactly when guests keep all workers busy.
+pub(super) struct EpochClock {
+    calls: Arc<GuestCalls>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl IntervalThread {
-    pub(super) fn start(
-        name: &str,
-        period: Duration,
-        act: impl Fn() + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(period) {
-                act();
-            }
-        })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+/// The calls that run.
+struct GuestCalls {
+    /// One for each shard, so that they do not share a cache line, and one for all other threads.
+    counts: Box<[CallCount]>,
+    stands_still: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// Calls that run in the lower half, and all calls in the upper half.
+#[derive(Default)]
+#[repr(align(128))]
+struct CallCount(AtomicU64);
+
+const ONE_CALL: u64 = 1 << 32 | 1;
+
+/// A call of a guest. While there is one, the clock ticks.
+pub(super) struct RunningCall<'a>(&'a CallCount);
+
+impl EpochClock {
+    /// Starts the thread, which calls `tick`.
+    pub fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        let calls = Arc::new(GuestCalls {
+            counts: (0..=Shard::count()).map(|_| CallCount::default()).collect(),
+            stands_still: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let seen = calls.clone();
+        let thread = thread::Builder::new().name("epoch".into()).spawn(move || seen.watch(tick))?;
+        Ok(Self { calls, thread: Some(thread) })
+    }
+
+    /// Counts a call of a guest, which is about to begin on this thread.
+    pub fn call(&self) -> RunningCall<'_> {
+        let calls = &*self.calls;
+        let count = calls.counts.get(Shard::current().place()).unwrap_or(&calls.counts[0]);
+        count.0.fetch_add(ONE_CALL, Ordering::SeqCst);
+        // Either this sees that the clock stands still, or the clock sees the call before it stands still.
+        if calls.stands_still.load(Ordering::SeqCst) && calls.stands_still.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+        RunningCall(count)
+    }
+
+    fn wake(&self) {
+        self.thread.iter().for_each(|thread| thread.thread().unpark());
     }
 }
 
-impl Drop for IntervalThread {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl GuestCalls {
+    fn watch(&self, tick: impl Fn()) {
+        let (mut quiet, mut before) = (0, 0);
+        while !self.stop.load(Ordering::Acquire) {
+            thread::park_timeout(TICK);
+            tick();
+            let (running, all) = self.counts();
+            quiet = if running || all != before { 0 } else { quiet + 1 };
+            before = all;
+            if quiet == QUIET {
+                self.stand_still();
+                quiet = 0;
+            }
+        }
+    }
+
+    /// Waits for the next call.
+    fn stand_still(&self) {
+        self.stands_still.store(true, Ordering::SeqCst);
+        let (running, _) = self.counts();
+        while !running && self.stands_still.load(Ordering::SeqCst) && !self.stop.load(Ordering::Acquire) {
+            thread::park();
+        }
+        self.stands_still.store(false, Ordering::SeqCst);
+    }
+
+    /// Returns whether any call runs, and how many there were.
+    fn counts(&self) -> (bool, u32) {
+        self.counts
+            .iter()
+            .map(|count| count.0.load(Ordering::SeqCst))
+            .fold((false, 0), |(running, all), count| {
+                (running || count as u32 > 0, all.wrapping_add((count >> 32) as u32))
+            })
+    }
+}
+
+impl Drop for EpochClock {
+    fn drop(&mut self) {
+        self.calls.stop.store(true, Ordering::Release);
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "clock_tests.rs"]
+mod tests;

@@ -37,7 +37,7 @@ fn hello() -> Notification {
 }
 
 fn encode(instances: &Instances) -> PreparedRequests {
-    let targets = [Target::Device("aa".repeat(32)), Target::Device("bb".repeat(32))];
+    let targets = ["aa", "bb"].map(|token| Target::Device(token.repeat(32)).into());
     instances.encode(&context(), &application(), &hello(), &targets).unwrap()
 }
 

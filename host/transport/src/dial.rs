@@ -1,4 +1,5 @@
-//! From an origin to a TLS connection: look up, check, race the addresses, shake hands.
+//! From an origin to a TLS connection: look up, check, race the addresses, shake hands. Pools speak HTTP over it;
+//! providers with a protocol of their own have it as a [`ByteStream`].
 //!
 //! Names are looked up with `getaddrinfo`, so that `/etc/hosts`, `nsswitch.conf` and the search domains of containers
 //! count as they do for every other program of the machine. It blocks a thread until the last name server has been
@@ -17,16 +18,16 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::error::{DialError, FailureCause};
-use super::guard;
-use super::request::Origin;
+use super::error::{DialError, SendError};
+use super::request::{ClientIdentity, Origin};
+use super::route::Route;
+use super::tls::TlsConfigs;
+use super::{FailureCause, TransportSettings, guard};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairPermits;
 
 /// Head start of each address over the next (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
-/// Addresses tried in one connect.
-const MOST_ADDRESSES: usize = 16;
 
 /// How the names of one peer are looked up.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub(super) struct HostResolver {
     pub lookups: DnsLookups,
     /// The tenant whose share a lookup is taken from.
     pub tenant: TenantId,
+    pub route: Route,
     /// Only public addresses are returned.
     pub guarded: bool,
 }
@@ -70,8 +72,7 @@ async fn connect(
     tls: &Arc<ClientConfig>,
     resolver: &HostResolver,
 ) -> Result<TlsStream<TcpStream>, DialError> {
-    let addresses = resolver.resolve(&origin.host(), origin.port()).await?;
-    let socket = race(addresses).await?;
+    let socket = open(origin, resolver).await?;
     let failed = |error: &dyn std::fmt::Display| DialError::new(FailureCause::Tls, error.to_string());
     // A push is a small write that must not wait for the acknowledgement of the one before it (Nagle).
     socket.set_nodelay(true).map_err(|error| DialError::new(FailureCause::Connect, error.to_string()))?;
@@ -83,9 +84,34 @@ async fn connect(
     })
 }
 
+/// Opens a connection to the origin, or a tunnel through a proxy.
+async fn open(origin: &Origin, resolver: &HostResolver) -> Result<TcpStream, DialError> {
+    let (host, port) = (origin.host(), origin.port());
+    // A recorder is reached without a proxy.
+    let proxy = match resolver.lookups.redirect {
+        Some(_) => None,
+        None => resolver.route.proxy(origin)?,
+    };
+    let Some(proxy) = proxy else {
+        return race(resolver.resolve(&host, port).await?, &resolver.route).await;
+    };
+    // What is checked must be what is reached, so a proxy does not look up names that came with a request.
+    let host = match resolver.guarded {
+        true => resolver.resolve(&host, port).await?.first().map(|address| address.ip().to_string()),
+        false => None,
+    }
+    .unwrap_or_else(|| host.to_string());
+    let proxies = HostResolver { guarded: false, ..resolver.clone() };
+    let socket = race(proxies.resolve(proxy.host(), proxy.port()).await?, &resolver.route).await?;
+    proxy.tunnel(socket, (&host, port)).await
+}
+
 impl HostResolver {
-    /// Looks up the addresses of a host, IPv6 and IPv4 by turns.
+    /// Looks up the addresses of a host, in the order in which they are tried.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+        if let Some(address) = self.lookups.redirect {
+            return Ok(vec![address]);
+        }
         let found = match host.parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, port)],
             Err(_) => self.lookups.addresses(&self.tenant, host, port).await?,
@@ -95,35 +121,31 @@ impl HostResolver {
         }
         let may = |address: &SocketAddr| !self.guarded || guard::may_be_dialled(address.ip());
         let allowed = found.iter().copied().filter(may);
-        let addresses = by_turns(allowed);
-        if addresses.is_empty() {
+        let mut allowed = allowed.peekable();
+        if allowed.peek().is_none() {
             return Err(DialError::new(
                 FailureCause::ForbiddenAddress,
                 format!("{host} has no public address"),
             ));
         }
+        let addresses = self.route.order(allowed);
+        if addresses.is_empty() {
+            let why = format!(
+                "{host} has no address of the family that delivery.address_family and delivery.bind allow"
+            );
+            return Err(DialError::new(FailureCause::Dns, why));
+        }
         Ok(addresses)
     }
 }
 
-fn by_turns(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let (v6, v4): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv6);
-    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
-    std::iter::from_fn(|| Some([v6.next(), v4.next()]).filter(|pair| pair.iter().any(Option::is_some)))
-        .flatten()
-        .flatten()
-        .take(MOST_ADDRESSES)
-        .collect()
-}
-
 /// Returns the first socket that opens. When an address fails, the next one is tried at once.
-async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+async fn race(addresses: Vec<SocketAddr>, route: &Route) -> Result<TcpStream, DialError> {
     let mut left = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut last = DialError::new(FailureCause::Connect, "no address");
     loop {
-        attempts
-            .extend(left.next().map(|address| async move { (address, TcpStream::connect(address).await) }));
+        attempts.extend(left.next().map(|address| async move { (address, route.connect(address).await) }));
         tokio::select! {
             // A failed address starts the next one at once, before the timer is looked at.
             biased;
@@ -158,18 +180,22 @@ type SystemLookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sy
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct DnsLookups {
+    /// Where every host is, whatever its name.
+    redirect: Option<SocketAddr>,
     permits: FairPermits<TenantId>,
     system: Arc<SystemLookup>,
 }
 
 impl DnsLookups {
-    /// Through the system's resolver.
-    pub fn new() -> Self {
-        Self::through(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
+    /// Through the system's resolver. `redirect`: in its place, the address of every host.
+    pub fn new(redirect: Option<SocketAddr>) -> Self {
+        let system = Self::through(|host, port| Ok((host, port).to_socket_addrs()?.collect()));
+        Self { redirect, ..system }
     }
 
     fn through(system: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self { permits: FairPermits::new(MOST_AT_ONCE, MOST_WAITING), system: Arc::new(system) }
+        let permits = FairPermits::new(MOST_AT_ONCE, MOST_WAITING);
+        Self { redirect: None, permits, system: Arc::new(system) }
     }
 
     /// Looks up the addresses of a host. The caller bounds the wait by dropping the future.
@@ -192,6 +218,50 @@ impl DnsLookups {
         });
         let found = looking_up.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         found.map_err(|error| DialError::new(FailureCause::Dns, format!("{host}: {error}")))
+    }
+}
+
+/// A connection, on which both sides write when they like.
+pub type ByteStream = TlsStream<TcpStream>;
+
+/// Where a connection goes, and as whom.
+#[derive(Clone)]
+pub struct StreamPeer {
+    /// The tenant whose share lookups are taken from.
+    pub tenant: TenantId,
+    pub origin: Origin,
+    pub identity: ClientIdentity,
+    /// Only public addresses are dialled.
+    pub guarded: bool,
+}
+
+/// Opens connections.
+pub(super) struct StreamDialer {
+    tls: Arc<TlsConfigs>,
+    settings: Arc<TransportSettings>,
+    lookups: DnsLookups,
+}
+
+impl StreamDialer {
+    pub fn new(tls: Arc<TlsConfigs>, settings: Arc<TransportSettings>, lookups: DnsLookups) -> Self {
+        Self { tls, settings, lookups }
+    }
+
+    pub async fn connect(&self, peer: &StreamPeer) -> Result<ByteStream, SendError> {
+        // One configuration for each connection: they live long, and no session is resumed.
+        let tls = self
+            .tls
+            .config(&peer.identity, &[])
+            .map_err(|error| SendError::not_sent(FailureCause::Tls, error.to_string()))?;
+        let resolver = HostResolver {
+            lookups: self.lookups.clone(),
+            tenant: peer.tenant.clone(),
+            route: self.settings.route.clone(),
+            guarded: peer.guarded,
+        };
+        dial_any(&peer.origin, &Arc::new(tls), &resolver, self.settings.connect_timeout)
+            .await
+            .map_err(|error| SendError::not_sent(error.cause, error.detail))
     }
 }
 
@@ -224,25 +294,28 @@ mod tests {
         let (silent, _listener, _queued) = silent().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
-        let socket = race(vec![closed().await, silent, closed().await, open]).await.unwrap();
+        let socket =
+            race(vec![closed().await, silent, closed().await, open], &Route::default()).await.unwrap();
         assert_eq!(socket.peer_addr().unwrap(), open);
     }
 
     #[tokio::test]
     async fn when_none_answers_the_last_reason_is_told() {
         let (one, two) = (closed().await, closed().await);
-        let error = race(vec![one, two]).await.unwrap_err();
+        let error = race(vec![one, two], &Route::default()).await.unwrap_err();
         assert_eq!(error.cause, FailureCause::Connect);
         assert!(error.detail.starts_with(&two.to_string()), "{error}");
     }
 
-    #[test]
-    fn families_take_turns_and_the_number_is_bounded() {
-        let v6 = |n: u16| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, n], 1));
-        let v4 = |n: u8| SocketAddr::from(([127, 0, 0, n], 1));
-        let given = [v4(1), v4(2), v4(3), v6(1)];
-        assert_eq!(by_turns(given.into_iter()), [v6(1), v4(1), v4(2), v4(3)]);
-        assert_eq!(by_turns((0..100).map(v4)).len(), MOST_ADDRESSES);
+    #[tokio::test]
+    async fn a_redirection_is_for_every_host_and_needs_no_lookup() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 7));
+        let lookups = DnsLookups { redirect: Some(address), ..DnsLookups::through(|_, _| unreachable!()) };
+        let route = Route::default();
+        let resolver = HostResolver { lookups, tenant: TenantId::new("one"), route, guarded: true };
+        for host in ["push.example", "10.0.0.1", "::1"] {
+            assert_eq!(resolver.resolve(host, 443).await.unwrap(), [address], "{host}");
+        }
     }
 
     /// A resolver that answers `slow` names only when the gate opens.

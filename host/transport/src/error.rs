@@ -88,7 +88,8 @@ impl FailureCause {
 }
 
 /// Why no connection came about.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{cause}: {detail}")]
 pub(super) struct DialError {
     pub cause: FailureCause,
     pub detail: String,
@@ -104,14 +105,6 @@ impl DialError {
         matches!(self.cause, FailureCause::Tls | FailureCause::ForbiddenAddress)
     }
 }
-
-impl std::fmt::Display for DialError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.cause, self.detail)
-    }
-}
-
-impl std::error::Error for DialError {}
 
 /// A send without an answer.
 #[derive(Debug, Clone)]

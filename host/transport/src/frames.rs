@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::FailureCause;
@@ -46,18 +46,32 @@ pub struct FrameScanner {
     preface: usize,
     /// Whether the payload of GOAWAY is kept.
     keep: bool,
+    has_begun: bool,
     header: Vec<u8>,
     frame: Option<WireFrame>,
 }
 
 impl FrameScanner {
     pub fn new(preface: usize, keep: bool) -> Self {
-        FrameScanner { left: 0, preface, keep, header: Vec::with_capacity(HEADER), frame: None }
+        FrameScanner {
+            left: 0,
+            preface,
+            keep,
+            has_begun: false,
+            header: Vec::with_capacity(HEADER),
+            frame: None,
+        }
+    }
+
+    /// Returns true if a frame has passed, or a part of one.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     pub fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(&WireFrame)) {
         let skipped = take(&mut bytes, self.preface);
         self.preface -= skipped.len();
+        self.has_begun |= !bytes.is_empty();
         while !bytes.is_empty() {
             match &mut self.frame {
                 None => self.header.extend_from_slice(take(&mut bytes, HEADER - self.header.len())),
@@ -177,16 +191,16 @@ impl ConnectionRecord {
 
     /// Returns true if the whole request was handed to the socket.
     pub fn is_written(&self, stream: u32) -> bool {
-        self.seen().written.get(&stream).copied().unwrap_or(false)
+        self.seen.lock().written.get(&stream).copied().unwrap_or(false)
     }
 
     /// Forgets a stream that has ended.
     pub fn forget(&self, stream: u32) {
-        self.seen().written.remove(&stream);
+        self.seen.lock().written.remove(&stream);
     }
 
     pub fn goaway(&self) -> Option<GoAway> {
-        self.seen().goaway.clone()
+        self.seen.lock().goaway.clone()
     }
 
     /// Returns true if a GOAWAY came since the last call.
@@ -197,7 +211,7 @@ impl ConnectionRecord {
 
     /// Returns why TLS failed, if it did.
     pub fn tls_error(&self) -> Option<rustls::Error> {
-        self.seen().tls_error.clone()
+        self.seen.lock().tls_error.clone()
     }
 
     /// Returns when the peer was last heard of; when the connection was opened if never.
@@ -209,22 +223,24 @@ impl ConnectionRecord {
         self.heard.load(Ordering::Relaxed) != 0
     }
 
+    fn failed(&self, error: &io::Error) {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            self.seen.lock().tls_error = Some(tls.clone());
+        }
+    }
+
     fn hear(&self) {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.heard.store(elapsed.max(1), Ordering::Relaxed);
     }
 
-    fn seen(&self) -> MutexGuard<'_, PeerSignals> {
-        self.seen.lock()
-    }
-
     fn frame_sent(&self, frame: &WireFrame) {
         match frame.kind {
             HEADERS => {
-                self.seen().written.insert(frame.stream, frame.flags & END_STREAM != 0);
+                self.seen.lock().written.insert(frame.stream, frame.flags & END_STREAM != 0);
             }
             DATA if frame.flags & END_STREAM != 0 => {
-                if let Some(written) = self.seen().written.get_mut(&frame.stream) {
+                if let Some(written) = self.seen.lock().written.get_mut(&frame.stream) {
                     *written = true;
                 }
             }
@@ -241,7 +257,7 @@ impl ConnectionRecord {
         let [a, b, c, d, e, f, g, h] = *fixed;
         let last_stream_id = u32::from_be_bytes([a & 0x7f, b, c, d]);
         let goaway = GoAway { last_stream_id, code: u32::from_be_bytes([e, f, g, h]), debug: debug.to_vec() };
-        self.seen().goaway = Some(goaway);
+        self.seen.lock().goaway = Some(goaway);
         self.news.store(true, Ordering::Relaxed);
     }
 }
@@ -249,26 +265,51 @@ impl ConnectionRecord {
 /// A stream that keeps a [`ConnectionRecord`] of the frames that pass.
 pub struct ObservedStream<S> {
     inner: S,
-    record: Arc<ConnectionRecord>,
-    sent: FrameScanner,
-    received: FrameScanner,
-    heads: HeaderCounts,
+    /// None: the protocol is not HTTP/2.
+    received: Option<Box<(FrameScanner, HeaderCounts)>>,
+    /// None: nothing is recorded.
+    sent: Option<(FrameScanner, Arc<ConnectionRecord>)>,
 }
 
 impl<S> ObservedStream<S> {
+    /// Records both directions.
     pub fn new(inner: S, record: Arc<ConnectionRecord>) -> Self {
-        let (sent, received) = (FrameScanner::new(PREFACE, false), FrameScanner::new(0, true));
-        ObservedStream { inner, record, sent, received, heads: HeaderCounts::default() }
+        let received = Box::new((FrameScanner::new(0, true), HeaderCounts::default()));
+        ObservedStream {
+            inner,
+            received: Some(received),
+            sent: Some((FrameScanner::new(PREFACE, false), record)),
+        }
+    }
+
+    /// Records nothing, and bounds informational answers if the protocol is HTTP/2.
+    pub fn counting(inner: S, is_http2: bool) -> Self {
+        let received = is_http2.then(|| Box::new((FrameScanner::new(0, false), HeaderCounts::default())));
+        ObservedStream { inner, received, sent: None }
+    }
+
+    pub fn is_http2(&self) -> bool {
+        self.received.is_some()
     }
 
     fn wrote(&mut self, bytes: &[u8]) {
-        self.sent.scan(bytes, |frame| self.record.frame_sent(frame));
+        if let Some((scanner, record)) = &mut self.sent {
+            scanner.scan(bytes, |frame| record.frame_sent(frame));
+        }
     }
 
-    fn note(&self, error: &io::Error) {
-        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            self.record.seen().tls_error = Some(tls.clone());
+    /// Returns false if the peer sends too many informational answers.
+    fn heard(&mut self, bytes: &[u8]) -> bool {
+        let record = self.sent.as_ref().map(|(_, record)| record);
+        record.iter().filter(|_| !bytes.is_empty()).for_each(|record| record.hear());
+        let mut allowed = true;
+        if let Some((scanner, heads)) = self.received.as_deref_mut() {
+            scanner.scan(bytes, |frame| {
+                record.iter().for_each(|record| record.frame_received(frame));
+                allowed &= heads.received(frame);
+            });
         }
+        allowed
     }
 }
 
@@ -278,25 +319,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
         let before = buf.filled().len();
-        if let Err(error) = ready!(Pin::new(&mut this.inner).poll_read(cx, buf)) {
-            this.note(&error);
-            return Poll::Ready(Err(error));
+        let result = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
+        if let (Err(error), Some((_, record))) = (&result, &self.sent) {
+            record.failed(error);
         }
-        let new = buf.filled().get(before..).unwrap_or_default();
-        if !new.is_empty() {
-            this.record.hear();
-            let mut allowed = true;
-            this.received.scan(new, |frame| {
-                this.record.frame_received(frame);
-                allowed &= this.heads.received(frame);
-            });
-            if !allowed {
-                return Poll::Ready(Err(io::Error::other("too many informational answers")));
-            }
+        if result.is_ok() && !self.heard(buf.filled().get(before..).unwrap_or_default()) {
+            return Poll::Ready(Err(io::Error::other("too many informational answers")));
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(result)
     }
 }
 
@@ -324,8 +355,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
         Poll::Ready(result)
     }
 
+    /// h2 asks before the first frame, to decide from which length on it hands a payload over apart from its frame's
+    /// head: from 256 bytes on if it is true, and then it flushes after each. So the frames of pushes up to 1 KiB
+    /// leave together, in one TLS record and one system call.
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        let has_begun = self.sent.as_ref().is_none_or(|(scanner, _)| scanner.has_begun());
+        has_begun && self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -49,7 +49,7 @@ fn observe(sent: &[u8], received: &[u8], sizes: &[usize]) -> Arc<ConnectionRecor
     }
     while !received.is_empty() {
         let piece = take(&mut received, sizes.next().unwrap());
-        observed.received.scan(piece, |frame| observed.record.frame_received(frame));
+        observed.heard(piece);
     }
     record
 }
@@ -113,7 +113,7 @@ fn nothing_is_kept_of_streams_that_have_ended() {
     observed.wrote(&frame(DATA, END_STREAM, 1, &[]));
     observed.wrote(&frame(HEADERS, 4, 3, &[]));
     observed.wrote(&frame(RST_STREAM, 0, 3, &[0; 4]));
-    assert!(record.seen().written.is_empty());
+    assert!(record.seen.lock().written.is_empty());
 }
 
 #[test]
@@ -127,4 +127,72 @@ fn the_debug_data_is_bounded_and_its_reason_is_read() {
     assert_eq!(reason(br#"{"reason":"Shutdown","timestamp":1}"#).as_deref(), Some("Shutdown"));
     assert_eq!(reason(b"max_age").as_deref(), Some("max_age"));
     assert_eq!(reason(b""), None);
+}
+
+/// A connection that keeps each write, and on which nothing comes in.
+#[derive(Clone, Default)]
+struct Writes(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl AsyncRead for Writes {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Writes {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let length = bytes.len();
+        self.0.lock().push(bytes);
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn the_frames_of_a_wake_up_leave_in_one_write() {
+    let writes = Writes::default();
+    let stream = ObservedStream::new(writes.clone(), Arc::new(ConnectionRecord::new()));
+    let mut builder = h2::client::Builder::new();
+    let handshake = builder.initial_max_send_streams(100).handshake::<_, bytes::Bytes>(stream);
+    let (mut sender, mut driver) = handshake.await.unwrap();
+    let mut open = Vec::new();
+    // Pushes of usual sizes at once, and one whose payload is handed over as it is.
+    for payloads in [&[100, 500, 1000][..], &[3000], &[300, 300]] {
+        for payload in payloads {
+            let head = http::Request::post("https://localhost/").body(()).unwrap();
+            let (response, mut sending) = sender.send_request(head, false).unwrap();
+            sending.send_data(vec![b'x'; *payload].into(), true).unwrap();
+            open.push((response, sending));
+        }
+        let before = writes.0.lock().len();
+        assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut driver).poll(cx))).await.is_pending());
+        let writes = writes.0.lock();
+        assert_eq!(writes.len(), before + 1, "{payloads:?}");
+        let mut ended = 0;
+        // What leaves first also has the SETTINGS, and not the preface.
+        FrameScanner::new(0, false).scan(writes.last().unwrap(), |frame| {
+            ended += usize::from(frame.kind == DATA && frame.flags & END_STREAM != 0);
+        });
+        assert_eq!(ended, payloads.len());
+    }
 }

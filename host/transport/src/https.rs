@@ -1,10 +1,10 @@
 //! HTTPS for peers that are not pinned to HTTP/2.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
@@ -13,11 +13,12 @@ use super::dial::{DnsLookups, HostResolver};
 use super::error::{DialError, FailureCause, SendError};
 use super::guard;
 use super::https_client::{self, HttpsClient};
-use super::peer::{BackoffPolicy, BreakerState, CircuitBreaker, ConnectionStats, PeerLoad, jitter};
+use super::peer::{BackoffPolicy, BreakerState, CROWDED, CircuitBreaker, ConnectionStats, PeerLoad, jitter};
 use super::request::{IdentityKey, PeerKey, Protocol, Request};
 use super::response::Response;
 use super::tls::TlsConfigs;
 use pushlet_model::tenant::TenantId;
+use pushlet_quota::Shard;
 use pushlet_quota::fair::FairCache;
 
 /// A client with connections of its own, and a bulkhead, for each origin and identity.
@@ -35,7 +36,7 @@ type PeerTable = RwLock<FairCache<TenantId, PeerKey, Arc<HttpsPeer>>>;
 struct HttpsPeer {
     key: PeerKey,
     tenant: TenantId,
-    client: HttpsClient,
+    clients: ShardClients<HttpsClient>,
     permits: Semaphore,
     most: usize,
     waiting: AtomicUsize,
@@ -68,7 +69,8 @@ impl HttpsPeers {
         let mut attempt = 1;
         loop {
             let trial = peer.trial()?;
-            let result = https_client::exchange(&peer.client, request, self.settings.max_response).await;
+            let client = peer.clients.get(peer.in_flight(), || self.client(key, request))?;
+            let result = https_client::exchange(client, request, self.settings.max_response).await;
             trial.end(&result);
             match result {
                 Err(error) if error.may_resend(attempt, request.deadline) => {
@@ -126,7 +128,7 @@ impl HttpsPeers {
 
     fn client(&self, key: &PeerKey, request: &Request) -> Result<HttpsClient, SendError> {
         let (lookups, tenant, guarded) = (self.lookups.clone(), request.tenant.clone(), key.guarded);
-        let resolver = HostResolver { lookups, tenant, guarded };
+        let resolver = HostResolver { lookups, tenant, guarded, route: self.settings.route.clone() };
         https_client::connect(&self.tls, &self.settings, key, &request.identity, resolver)
             .map_err(|error| SendError::not_sent(FailureCause::Tls, error))
     }
@@ -143,23 +145,18 @@ async fn forget_idle(peers: Weak<PeerTable>, after: Duration) {
         tokio::time::sleep(after / 6).await;
         let Some(peers) = peers.upgrade() else { return };
         let now = Instant::now();
-        let is_used = |peer: &HttpsPeer| peer.is_busy() || peer.fate().used_at + after > now;
+        let is_used = |peer: &HttpsPeer| peer.is_busy() || peer.fate.lock().used_at + after > now;
         peers.write().retain(|_, peer| is_used(peer));
     }
 }
 
 impl HttpsPeer {
     fn new(key: PeerKey, tenant: TenantId, client: HttpsClient, settings: &TransportSettings) -> Self {
-        let backoff = BackoffPolicy {
-            threshold: settings.breaker_failures,
-            base: settings.backoff_base,
-            max: settings.backoff_max,
-        };
-        let breaker = CircuitBreaker::new(backoff);
+        let breaker = CircuitBreaker::new(BackoffPolicy::of(settings));
         let fate = PeerHealth { breaker, probing: false, last_failure: None, used_at: Instant::now() };
         let most = settings.max_requests.clamp(1, Semaphore::MAX_PERMITS);
         let (permits, waiting, fate) = (Semaphore::new(most), AtomicUsize::new(0), Mutex::new(fate));
-        HttpsPeer { key, tenant, client, permits, most, waiting, fate }
+        HttpsPeer { key, tenant, clients: ShardClients::new(client), permits, most, waiting, fate }
     }
 
     /// Waits for a permit.
@@ -187,7 +184,7 @@ impl HttpsPeer {
     /// Starts a request if the breaker allows it; after a pause one request at a time passes.
     fn trial(&self) -> Result<RequestTrial<'_>, SendError> {
         let now = Instant::now();
-        let mut fate = self.fate();
+        let mut fate = self.fate.lock();
         fate.used_at = now;
         let pause = match fate.breaker.state(now) {
             BreakerState::Open(pause) => Some(pause),
@@ -211,18 +208,44 @@ impl HttpsPeer {
     fn load(&self, now: Instant) -> PeerLoad {
         PeerLoad {
             connections: 0,
-            streams: self.most - self.permits.available_permits(),
+            streams: self.in_flight(),
             waiting: self.waiting.load(Ordering::Relaxed),
-            breaker: self.fate().breaker.state(now),
+            breaker: self.fate.lock().breaker.state(now),
         }
     }
 
     fn is_busy(&self) -> bool {
-        self.permits.available_permits() < self.most
+        self.in_flight() > 0
     }
 
-    fn fate(&self) -> MutexGuard<'_, PeerHealth> {
-        self.fate.lock()
+    fn in_flight(&self) -> usize {
+        self.most - self.permits.available_permits()
+    }
+}
+
+/// Clients of a peer, each with connections that the thread of one shard drives; those of all other threads share one.
+struct ShardClients<C> {
+    clients: Box<[OnceLock<C>]>,
+    /// The shard that sent first.
+    first: usize,
+}
+
+impl<C> ShardClients<C> {
+    fn new(client: C) -> Self {
+        let mut clients: Box<[_]> = (0..=Shard::count()).map(|_| OnceLock::new()).collect();
+        let first = Shard::current().place();
+        clients[first] = OnceLock::from(client);
+        Self { clients, first }
+    }
+
+    /// Returns the client of this shard. It has none before many requests are in flight: until then it uses that of
+    /// the first.
+    fn get<E>(&self, in_flight: usize, make: impl FnOnce() -> Result<C, E>) -> Result<&C, E> {
+        let own = &self.clients[Shard::current().place()];
+        match own.get().or_else(|| self.clients[self.first].get().filter(|_| in_flight < CROWDED)) {
+            Some(client) => Ok(client),
+            None => make().map(|made| own.get_or_init(|| made)),
+        }
     }
 }
 
@@ -253,7 +276,7 @@ struct RequestTrial<'a> {
 impl RequestTrial<'_> {
     /// Records whether the peer could be reached, if the result shows it.
     fn end<T>(self, result: &Result<T, SendError>) {
-        let mut fate = self.peer.fate();
+        let mut fate = self.peer.fate.lock();
         if result.is_ok() {
             fate.breaker.succeeded();
         } else if let Err(SendError { cause, detail, .. }) = result
@@ -268,7 +291,26 @@ impl RequestTrial<'_> {
 impl Drop for RequestTrial<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            self.peer.fate().probing = false;
+            self.peer.fate.lock().probing = false;
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_has_a_client_of_its_own_once_that_of_another_is_crowded() {
+        let clients = ShardClients::new(1);
+        assert_eq!(clients.get(1000, || Err(())), Ok(&1), "it is this thread's own");
+        Shard::new(0).enter();
+        assert_eq!(clients.get(CROWDED - 1, || Err(())), Ok(&1));
+        assert_eq!(clients.get(CROWDED, || Err("cannot be made")), Err("cannot be made"));
+        assert_eq!(clients.get(CROWDED, || Ok::<_, ()>(2)), Ok(&2));
+        assert_eq!(clients.get(0, || Err(())), Ok(&2), "it is kept");
+        Shard::NONE.enter();
+        assert_eq!(clients.get(1000, || Err(())), Ok(&1));
     }
 }

@@ -3,11 +3,11 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,9 +20,9 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout_at;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
@@ -30,7 +30,7 @@ use tower::Service;
 use super::TransportSettings;
 use super::dial::{HostResolver, dial_any};
 use super::error::{DialError, FailureCause, RequestState, SendError};
-use super::frames::{FrameScanner, HeaderCounts, MOST_INFORMATIONAL};
+use super::frames::{MOST_INFORMATIONAL, ObservedStream};
 use super::request::{ClientIdentity, Origin, PeerKey, Request};
 use super::response::{AnswerBody, ConnectionHandle, Response};
 use super::tls::TlsConfigs;
@@ -109,6 +109,8 @@ async fn respond(
     let mut body = AnswerBody::new(most, request.payer.as_ref());
     while let Some(frame) = incoming.frame().await {
         let Ok(piece) = frame.map_err(|error| fate(&error))?.into_data() else { continue };
+        // One task reads the answers of many targets: it must not read all that have come at one go.
+        consume_budget().await;
         body.push(&piece)
             .map_err(|cause| SendError::unknown(cause, format!("at most {most} bytes are read")))?;
     }
@@ -172,7 +174,7 @@ impl TlsConnector {
 }
 
 impl Service<Uri> for TlsConnector {
-    type Response = TokioIo<CountedStream>;
+    type Response = TokioIo<ObservedStream<TlsStream<TcpStream>>>;
     type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
 
@@ -186,8 +188,7 @@ impl Service<Uri> for TlsConnector {
             let DialTarget { origin, tls, resolver, within } = &*dialled;
             let stream = dial_any(origin, tls, resolver, *within).await?;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let frames = is_http2.then(|| Box::new((FrameScanner::new(0, false), HeaderCounts::default())));
-            Ok(TokioIo::new(CountedStream { stream, frames }))
+            Ok(TokioIo::new(ObservedStream::counting(stream, is_http2)))
         })
     }
 }
@@ -205,61 +206,9 @@ pub(super) fn limit_informational<B>(request: &mut http::Request<B>) -> Arc<Noti
     too_many
 }
 
-/// A TLS connection that fails where a stream of HTTP/2 gets too many informational answers.
-pub(super) struct CountedStream {
-    stream: TlsStream<TcpStream>,
-    frames: Option<Box<(FrameScanner, HeaderCounts)>>,
-}
-
-impl Connection for CountedStream {
+impl Connection for ObservedStream<TlsStream<TcpStream>> {
     fn connected(&self) -> Connected {
-        if self.frames.is_some() { Connected::new().negotiated_h2() } else { Connected::new() }
-    }
-}
-
-impl AsyncRead for CountedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if let Some((scanner, heads)) = self.frames.as_deref_mut() {
-            let mut allowed = true;
-            let read = buf.filled().get(before..).unwrap_or_default();
-            scanner.scan(read, |frame| allowed &= heads.received(frame));
-            if !allowed {
-                return Poll::Ready(Err(io::Error::other("too many informational answers")));
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for CountedStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.is_http2() { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }
 

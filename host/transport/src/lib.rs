@@ -3,24 +3,27 @@
 //! [`Transport::send`] never repeats a request whose outcome is unknown; a request that the peer certainly did
 //! not process is sent again within the deadline. The crate knows nothing of notifications.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-
 use request::PeerKey;
 
-use dial::DnsLookups;
+use dial::{DnsLookups, StreamDialer};
 use http2::Http2Pools;
 use https::HttpsPeers;
 use pushlet_model::tenant::TenantId;
 use tls::TlsConfigs;
 
+pub use dial::{ByteStream, StreamPeer};
+pub use rustls::pki_types::CertificateDer;
+
 pub use error::{FailureCause, RequestState, SendError, SetupError};
 pub use peer::{BreakerState, ConnectionStats};
 pub use request::{ClientIdentity, Origin, OriginError, Protocol, Request, TlsCertificate};
 pub use response::{ConnectionHandle, Response};
+pub use route::{AddressFamily, Route};
 pub use tls::{ClientError, http_client, read_certificates};
 
 mod dial;
@@ -33,6 +36,7 @@ mod https_client;
 mod peer;
 mod request;
 mod response;
+mod route;
 mod tls;
 
 #[cfg(test)]
@@ -45,6 +49,8 @@ pub struct Transport(Arc<TransportInner>);
 struct TransportInner {
     http2: Http2Pools,
     https: HttpsPeers,
+    streams: StreamDialer,
+    tls: Arc<TlsConfigs>,
     draining: AtomicBool,
 }
 
@@ -53,10 +59,12 @@ impl Transport {
     pub fn new(settings: TransportSettings) -> Result<Transport, SetupError> {
         let settings = Arc::new(settings);
         let tls = Arc::new(TlsConfigs::new(&settings)?);
-        let lookups = DnsLookups::new();
+        let lookups = DnsLookups::new(settings.redirect);
         let http2 = Http2Pools::new(tls.clone(), settings.clone(), lookups.clone());
-        let https = HttpsPeers::new(tls, settings, lookups);
-        Ok(Transport(Arc::new(TransportInner { http2, https, draining: AtomicBool::new(false) })))
+        let https = HttpsPeers::new(tls.clone(), settings.clone(), lookups.clone());
+        let streams = StreamDialer::new(tls.clone(), settings, lookups);
+        let draining = AtomicBool::new(false);
+        Ok(Transport(Arc::new(TransportInner { http2, https, streams, tls, draining })))
     }
 
     /// Sends one request and waits for its answer, until the deadline at most.
@@ -81,6 +89,19 @@ impl Transport {
                 Protocol::Https => Box::pin(inner.https.send(&key, &request)).await,
             }
         }
+    }
+
+    /// Opens a connection without HTTP. It belongs to the caller.
+    pub async fn connect(&self, peer: &StreamPeer) -> Result<ByteStream, SendError> {
+        match self.0.draining.load(Ordering::Acquire) {
+            true => Err(SendError::not_sent(FailureCause::ShuttingDown, "")),
+            false => self.0.streams.connect(peer).await,
+        }
+    }
+
+    /// Trusts the system's authorities, read again, and these, for connections that are opened from now on.
+    pub fn set_extra_roots(&self, roots: &[CertificateDer<'static>]) -> Result<(), SetupError> {
+        self.0.tls.set_extra_roots(roots)
     }
 
     /// Open connections, and requests in flight and waiting.
@@ -111,12 +132,17 @@ impl Transport {
 pub struct TransportSettings {
     /// Trusted in addition to the system's root certificates.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Where every connection goes, whatever its host, which keeps its name in TLS and HTTP: a recorder, while a
+    /// provider is written. No address is forbidden then.
+    pub redirect: Option<SocketAddr>,
     /// Time for DNS, TCP and TLS together.
     pub connect_timeout: Duration,
     /// Connections of one HTTP/2 pool.
     pub max_connections: usize,
     /// Streams of one HTTP/2 connection, where the peer allows that many.
     pub max_streams: usize,
+    /// The way to all origins.
+    pub route: Route,
     /// Requests that wait for a stream or, over HTTPS, for their turn.
     pub max_waiting: usize,
     /// Requests in flight over HTTPS.
@@ -147,6 +173,8 @@ impl Default for TransportSettings {
     fn default() -> Self {
         TransportSettings {
             extra_roots: Vec::new(),
+            route: Route::default(),
+            redirect: None,
             connect_timeout: Duration::from_secs(5),
             max_connections: 4,
             max_streams: 1_000,

@@ -5,8 +5,13 @@ use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::TransportSettings;
 use super::request::{Origin, PeerKey, Protocol};
 use pushlet_model::tenant::TenantId;
+
+/// Requests in flight at a peer from which a shard opens a connection of its own. Below it, a connection less is worth
+/// more than the two wake-ups that a request on another thread's costs.
+pub(super) const CROWDED: usize = 4;
 
 /// The pauses between failures.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +20,12 @@ pub(super) struct BackoffPolicy {
     pub threshold: u32,
     pub base: Duration,
     pub max: Duration,
+}
+
+impl BackoffPolicy {
+    pub fn of(settings: &TransportSettings) -> Self {
+        Self { threshold: settings.breaker_failures, base: settings.backoff_base, max: settings.backoff_max }
+    }
 }
 
 /// Counts failures in a row.

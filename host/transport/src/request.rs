@@ -29,7 +29,7 @@ pub enum Protocol {
 
 /// The client's identity towards a peer. Requests of different identities never share an [`Protocol::Http2`]
 /// connection.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum ClientIdentity {
     Anonymous,
     /// A TLS client certificate.
@@ -115,16 +115,9 @@ impl ClientIdentity {
     }
 }
 
-impl PartialEq for ClientIdentity {
+impl PartialEq for TlsCertificate {
     fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (ClientIdentity::Anonymous, ClientIdentity::Anonymous) => true,
-            (ClientIdentity::Certificate(one), ClientIdentity::Certificate(other)) => {
-                one.digest == other.digest
-            }
-            (ClientIdentity::Token(one), ClientIdentity::Token(other)) => one == other,
-            _ => false,
-        }
+        self.digest == other.digest
     }
 }
 

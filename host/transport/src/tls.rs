@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use reqwest::redirect::Policy;
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::TransportSettings;
 use super::error::SetupError;
@@ -21,31 +23,31 @@ use super::request::ClientIdentity;
 /// TLS sessions that can be resumed: what rustls keeps for one server.
 const TICKETS: usize = 8;
 
-/// The trusted roots, read once.
+/// Makes the configurations, which all trust the same roots.
 pub(super) struct TlsConfigs {
-    roots: Arc<RootCertStore>,
+    roots: Arc<TrustedRoots>,
     provider: Arc<CryptoProvider>,
 }
 
 impl TlsConfigs {
     pub fn new(settings: &TransportSettings) -> Result<Self, SetupError> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        for root in &settings.extra_roots {
-            roots.add(root.clone()).map_err(SetupError::InvalidRoot)?;
-        }
-        if roots.is_empty() {
-            return Err(SetupError::NoRoots);
-        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Ok(TlsConfigs { roots: Arc::new(roots), provider })
+        let verifier = verifier(&settings.extra_roots, &provider)?;
+        Ok(TlsConfigs { roots: Arc::new(TrustedRoots(ArcSwap::new(verifier))), provider })
+    }
+
+    /// Reads the system's roots again, and trusts these in addition from now on.
+    pub fn set_extra_roots(&self, extra: &[CertificateDer<'static>]) -> Result<(), SetupError> {
+        self.roots.0.store(verifier(extra, &self.provider)?);
+        Ok(())
     }
 
     /// Creates a configuration for one identity, so that TLS sessions are not resumed across identities.
     pub fn config(&self, identity: &ClientIdentity, alpn: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(self.roots.clone());
+            .dangerous()
+            .with_custom_certificate_verifier(self.roots.clone());
         let mut config = match identity {
             ClientIdentity::Certificate(certificate) => {
                 builder.with_client_cert_resolver(Arc::new(OneCertificate(certificate.key.clone())))
@@ -56,6 +58,61 @@ impl TlsConfigs {
         config.resumption = Resumption::in_memory_sessions(TICKETS);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
+    }
+}
+
+/// Trusts the system's roots and these.
+fn verifier(
+    extra: &[CertificateDer<'static>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, SetupError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for root in extra {
+        roots.add(root.clone()).map_err(SetupError::InvalidRoot)?;
+    }
+    // The only reason why there would be none.
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|_| SetupError::NoRoots)
+}
+
+/// rustls' own verifier, which can be replaced by one with other roots. Configurations and their connections stay.
+#[derive(Debug)]
+struct TrustedRoots(ArcSwap<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for TrustedRoots {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.0.load().verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.load().verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.load().verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.load().supported_verify_schemes()
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Uri, Version};
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout_at;
 
 use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
@@ -78,7 +79,7 @@ impl RequestStream {
         let Some(open) = &mut self.open else {
             return Err(SendError::unknown(FailureCause::ConnectionLost, "the stream has ended"));
         };
-        let most = open.lease.pool.settings().max_response;
+        let most = open.lease.pool.settings.max_response;
         let result = async {
             let head = tokio::select! {
                 biased;
@@ -254,6 +255,8 @@ async fn read(
 ) -> Result<Result<ResponseBody, FailureCause>, h2::Error> {
     while let Some(piece) = body.data().await {
         let piece = piece?;
+        // One task reads the answers of many targets: it must not read all that have come at one go.
+        consume_budget().await;
         if let Err(cause) = whole.push(&piece) {
             return Ok(Err(cause));
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout_at;
@@ -13,10 +13,10 @@ use super::state::{ConnectionId, PoolAction, PoolLimits, PoolState, QueueTicket,
 use crate::TransportSettings;
 use crate::dial::HostResolver;
 use crate::error::{DialError, FailureCause, SendError};
-use crate::peer::{BackoffPolicy, PeerLoad, jitter};
+use crate::peer::{BackoffPolicy, CROWDED, PeerLoad, jitter};
 use crate::request::PeerKey;
 use pushlet_model::error::RepeatedWarning;
-use pushlet_model::tenant::TenantId;
+use pushlet_quota::Shard;
 
 type StreamGrant = Result<Arc<Http2Connection>, Duration>;
 type ConnectionPoolState = PoolState<Arc<Http2Connection>, oneshot::Sender<StreamGrant>>;
@@ -72,23 +72,10 @@ impl ConnectionPool {
         ConnectionPool { key, resolver, tls, settings, shared, changed, ended, failed_connects, connect }
     }
 
-    pub fn key(&self) -> &PeerKey {
-        &self.key
-    }
-
-    /// Returns the tenant that used it first.
-    pub fn tenant(&self) -> &TenantId {
-        &self.resolver.tenant
-    }
-
     /// Returns true if requests are in flight or waiting.
     pub fn is_busy(&self) -> bool {
         let PeerLoad { streams, waiting, .. } = self.load();
         streams > 0 || waiting > 0
-    }
-
-    pub fn settings(&self) -> &TransportSettings {
-        &self.settings
     }
 
     /// Acquires a stream on some connection, before the deadline.
@@ -99,7 +86,7 @@ impl ConnectionPool {
         let now = Instant::now();
         let mut answer = None;
         let admission = self.with(now, |shared| {
-            shared.state.admit(now, || {
+            shared.state.admit(now, Shard::current(), || {
                 let (sender, receiver) = oneshot::channel();
                 answer = Some(receiver);
                 sender
@@ -125,7 +112,7 @@ impl ConnectionPool {
     }
 
     pub fn load(&self) -> PeerLoad {
-        self.lock().state.load(Instant::now())
+        self.shared.lock().state.load(Instant::now())
     }
 
     /// Closes connections as they fall idle; requests that wait are still served.
@@ -146,7 +133,7 @@ impl ConnectionPool {
 
     /// Cuts every connection now.
     pub fn cut(&self) {
-        let mut shared = self.lock();
+        let mut shared = self.shared.lock();
         shared.cut = true;
         for connection in &shared.connections {
             connection.kill();
@@ -155,14 +142,6 @@ impl ConnectionPool {
 
     pub fn retire(self: &Arc<Self>, id: ConnectionId) {
         self.with(Instant::now(), |shared| shared.state.retire(id));
-    }
-
-    pub fn limit(self: &Arc<Self>, id: ConnectionId, limit: usize) {
-        self.with(Instant::now(), |shared| shared.state.limit(id, limit));
-    }
-
-    pub fn trust(self: &Arc<Self>, id: ConnectionId) {
-        self.with(Instant::now(), |shared| shared.state.trust(id));
     }
 
     pub fn suspect(self: &Arc<Self>, connection: &Http2Connection) {
@@ -189,23 +168,19 @@ impl ConnectionPool {
     fn failure(&self) -> DialError {
         let none =
             || DialError::new(FailureCause::Connect, "connections ended before they answered anything");
-        self.lock().last_failure.clone().unwrap_or_else(none)
+        self.shared.lock().last_failure.clone().unwrap_or_else(none)
     }
 
     fn why_waiting(&self) -> String {
-        match &self.lock().last_failure {
+        match &self.shared.lock().last_failure {
             Some(failure) => format!("no connection: {failure}"),
             None => "no stream became free".to_owned(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, PoolShared> {
-        self.shared.lock()
-    }
-
     /// Reports an event to the state and carries out what it decides.
     pub(super) fn with<T>(self: &Arc<Self>, now: Instant, event: impl FnOnce(&mut PoolShared) -> T) -> T {
-        let mut shared = self.lock();
+        let mut shared = self.shared.lock();
         let result = event(&mut shared);
         while let Some(action) = shared.state.next(now) {
             self.carry_out(&mut shared, now, action);
@@ -271,7 +246,7 @@ impl QueuedRequest<'_> {
             }
             Ok(Err(_)) => Err(SendError::not_sent(FailureCause::ShuttingDown, "the pool ended")),
             Err(_) => {
-                let failure = self.pool.lock().last_failure.clone();
+                let failure = self.pool.shared.lock().last_failure.clone();
                 Err(SendError::not_sent(FailureCause::Deadline, self.pool.why_waiting()).behind(failure))
             }
         }
@@ -296,14 +271,12 @@ fn bounds(settings: &TransportSettings) -> PoolLimits {
     PoolLimits {
         connections: settings.max_connections.max(1),
         streams: settings.max_streams,
+        crowded: CROWDED,
+        is_behind: Shard::is_behind,
         waiting: settings.max_waiting,
         probation: settings.probation,
         idle: settings.idle_timeout,
-        backoff: BackoffPolicy {
-            threshold: settings.breaker_failures,
-            base: settings.backoff_base,
-            max: settings.backoff_max,
-        },
+        backoff: BackoffPolicy::of(settings),
     }
 }
 

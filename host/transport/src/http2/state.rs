@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::peer::{BackoffPolicy, BreakerState, CircuitBreaker, PeerLoad};
+use pushlet_quota::Shard;
 
 pub type ConnectionId = u64;
 pub type QueueTicket = u64;
@@ -15,6 +16,11 @@ pub type QueueTicket = u64;
 pub struct PoolLimits {
     pub connections: usize,
     pub streams: usize,
+    /// Streams on another shard's connection from which a shard opens one of its own.
+    pub crowded: usize,
+    /// Returns true if a shard has more work than it can do: others do not use its connections where they may have one
+    /// of their own.
+    pub is_behind: fn(Shard) -> bool,
     pub waiting: usize,
     pub probation: Duration,
     pub idle: Duration,
@@ -60,6 +66,8 @@ enum ConnectionPhase {
 struct ConnectionSlot<C> {
     id: ConnectionId,
     handle: C,
+    /// Whose thread drives it.
+    shard: Shard,
     phase: ConnectionPhase,
     limit: usize,
     streams: usize,
@@ -74,10 +82,12 @@ struct ConnectionSlot<C> {
 pub struct PoolState<C, W> {
     bounds: PoolLimits,
     slots: Vec<ConnectionSlot<C>>,
-    waiting: BTreeMap<QueueTicket, W>,
+    waiting: BTreeMap<QueueTicket, (Shard, W)>,
     refused: VecDeque<W>,
     leaving: VecDeque<PoolAction<C, W>>,
     connecting: bool,
+    /// The shard of the last request should have a connection of its own.
+    wants_own: bool,
     breaker: CircuitBreaker,
     next_id: ConnectionId,
     next_ticket: QueueTicket,
@@ -94,6 +104,7 @@ impl<C: Clone, W> PoolState<C, W> {
             refused: VecDeque::new(),
             leaving: VecDeque::new(),
             connecting: false,
+            wants_own: false,
             breaker: CircuitBreaker::new(bounds.backoff),
             next_id: 0,
             next_ticket: 0,
@@ -102,14 +113,15 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// Admits a request for a stream. The waiter is created only if it has to wait.
-    pub fn admit(&mut self, now: Instant, waiter: impl FnOnce() -> W) -> StreamAdmission<C> {
+    /// Admits a shard's request for a stream. The waiter is created only if it has to wait.
+    pub fn admit(&mut self, now: Instant, shard: Shard, waiter: impl FnOnce() -> W) -> StreamAdmission<C> {
         if self.ended {
             return StreamAdmission::Ended;
         }
         if self.waiting.is_empty()
-            && let Some(handle) = self.take_stream(now)
+            && let Some(handle) = self.take_stream(now, shard)
         {
+            self.wants_own = self.is_crowded_out(shard);
             return StreamAdmission::Stream(handle);
         }
         if let Some(pause) = self.peer_down(now) {
@@ -120,7 +132,7 @@ impl<C: Clone, W> PoolState<C, W> {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiting.insert(ticket, waiter());
+        self.waiting.insert(ticket, (shard, waiter()));
         StreamAdmission::Wait(ticket)
     }
 
@@ -147,19 +159,18 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// Adds a new connection. The peer allows one stream until it says otherwise.
-    pub fn opened(&mut self, now: Instant, id: ConnectionId, handle: C) {
+    /// Adds a new connection, which this shard's thread drives. The peer allows one stream until it says otherwise.
+    pub fn opened(&mut self, now: Instant, shard: Shard, id: ConnectionId, handle: C) {
         self.connecting = false;
-        let phase = ConnectionPhase::Open;
-        let (limit, streams, answered, ours) = (1, 0, false, false);
         self.slots.push(ConnectionSlot {
             id,
             handle,
-            phase,
-            limit,
-            streams,
-            answered,
-            ours,
+            shard,
+            phase: ConnectionPhase::Open,
+            limit: 1,
+            streams: 0,
+            answered: false,
+            ours: false,
             opened_at: now,
             used_at: now,
         });
@@ -245,13 +256,15 @@ impl<C: Clone, W> PoolState<C, W> {
             let pause = self.breaker.pause_until(now).map_or(Duration::ZERO, |until| until - now);
             return Some(PoolAction::Refuse(waiter, pause));
         }
-        if !self.waiting.is_empty()
-            && let Some(handle) = self.take_stream(now)
-            && let Some((_, waiter)) = self.waiting.pop_first()
+        if let Some((_, (shard, _))) = self.waiting.first_key_value()
+            && let Some(handle) = self.take_stream(now, *shard)
+            && let Some((_, (_, waiter))) = self.waiting.pop_first()
         {
             return Some(PoolAction::Grant(waiter, handle));
         }
-        if self.wants_connection() && self.connect_at(now) <= now {
+        // Only now is this the thread of the shard that wants it.
+        let wants_own = std::mem::take(&mut self.wants_own) && self.may_connect();
+        if (wants_own || self.wants_connection()) && self.connect_at(now) <= now {
             self.connecting = true;
             self.next_id += 1;
             return Some(PoolAction::Connect(self.next_id));
@@ -284,14 +297,22 @@ impl<C: Clone, W> PoolState<C, W> {
         self.slots.iter().filter(|slot| slot.phase == ConnectionPhase::Open)
     }
 
-    /// Returns the oldest connection with a free stream, so that surplus ones fall idle when traffic falls.
-    fn take_stream(&mut self, now: Instant) -> Option<C> {
+    /// Takes a stream of the shard's own connection, or else of another; of several the oldest with a free stream, so
+    /// that surplus ones fall idle when traffic falls.
+    fn take_stream(&mut self, now: Instant, shard: Shard) -> Option<C> {
         let free =
             |slot: &&mut ConnectionSlot<C>| slot.phase == ConnectionPhase::Open && slot.streams < slot.limit;
-        let slot = self.slots.iter_mut().filter(free).min_by_key(|slot| slot.id)?;
+        let slot = self.slots.iter_mut().filter(free).min_by_key(|slot| (slot.shard != shard, slot.id))?;
         slot.streams += 1;
         slot.used_at = now;
         Some(slot.handle.clone())
+    }
+
+    /// Returns true if the shard has no connection, and every other shard or its connection is busy.
+    fn is_crowded_out(&self, shard: Shard) -> bool {
+        let PoolLimits { crowded, is_behind, .. } = self.bounds;
+        let is_busy = |slot: &ConnectionSlot<C>| slot.streams >= crowded || is_behind(slot.shard);
+        !self.draining && self.usable().all(|slot| slot.shard != shard && is_busy(slot))
     }
 
     /// Returns how long to wait, if the breaker is open and no connection works. The first request after the
@@ -310,11 +331,15 @@ impl<C: Clone, W> PoolState<C, W> {
         }
     }
 
-    /// Returns true if streams are short and another connection is allowed. Retired and suspect connections do not
-    /// count against the bound, but there may not be more of them than of others.
+    /// Returns true if streams are short and another connection is allowed.
     fn wants_connection(&self) -> bool {
-        !self.waiting.is_empty()
-            && !self.connecting
+        !self.waiting.is_empty() && self.may_connect()
+    }
+
+    /// Returns true if another connection is allowed. Retired and suspect connections do not count against the bound,
+    /// but there may not be more of them than of others.
+    fn may_connect(&self) -> bool {
+        !self.connecting
             && self.usable().count() < self.bounds.connections
             && self.slots.len() < 2 * self.bounds.connections
     }
@@ -348,7 +373,7 @@ impl<C: Clone, W> PoolState<C, W> {
         self.breaker.failed(now, jitter);
         let down = lasting || self.breaker.state(now) != BreakerState::Closed;
         if down && self.usable().next().is_none() {
-            self.refused.extend(std::mem::take(&mut self.waiting).into_values());
+            self.refused.extend(std::mem::take(&mut self.waiting).into_values().map(|(_, waiter)| waiter));
         }
     }
 }

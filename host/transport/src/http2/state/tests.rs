@@ -12,6 +12,8 @@ use super::*;
 pub(super) const BOUNDS: PoolLimits = PoolLimits {
     connections: 2,
     streams: 3,
+    crowded: 2,
+    is_behind: |shard| shard == Shard::new(2),
     waiting: 4,
     probation: Duration::from_secs(1),
     idle: Duration::from_secs(50),
@@ -20,10 +22,11 @@ pub(super) const BOUNDS: PoolLimits = PoolLimits {
 
 #[derive(Debug, Clone)]
 enum Event {
-    Admit,
+    /// A shard of this number wants a stream.
+    Admit(u32),
     Withdraw(prop::sample::Index),
     Release(prop::sample::Index, bool),
-    Opened,
+    Opened(u32),
     OpenFailed(bool),
     Limit(prop::sample::Index, usize),
     Retire(prop::sample::Index),
@@ -37,24 +40,26 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let which = any::<prop::sample::Index>;
+    let shard = || 0..3_u32;
     prop_oneof![
-        12 => Just(Event::Admit),
+        12 => shard().prop_map(Event::Admit),
         2 => which().prop_map(Event::Withdraw),
         8 => (which(), any::<bool>()).prop_map(|(which, answered)| Event::Release(which, answered)),
-        5 => Just(Event::Opened),
+        5 => shard().prop_map(Event::Opened),
         2 => any::<bool>().prop_map(Event::OpenFailed),
         4 => (which(), 0usize..6).prop_map(|(which, limit)| Event::Limit(which, limit)),
         1 => which().prop_map(Event::Retire),
         1 => which().prop_map(Event::Suspect),
         1 => which().prop_map(Event::Trust),
         2 => (which(), any::<bool>()).prop_map(|(which, lasting)| Event::Closed(which, lasting)),
-        1 => prop::bool::weighted(0.1).prop_map(|drain| if drain { Event::Drain } else { Event::Admit }),
+        1 => prop::bool::weighted(0.1).prop_map(|drain| if drain { Event::Drain } else { Event::Admit(0) }),
         6 => (0u64..3_000).prop_map(Event::Pass),
         1 => (0u64..100_000).prop_map(Event::Pass),
     ]
 }
 
 struct Http2Connection {
+    shard: Shard,
     limit: usize,
     streams: usize,
     phase: ConnectionPhase,
@@ -70,6 +75,10 @@ struct Http2Connection {
 struct Model {
     now: Instant,
     queue: VecDeque<u32>,
+    /// Whose the waiters are.
+    shards: BTreeMap<u32, Shard>,
+    /// The request before came from a shard without a connection, onto one that is busy.
+    wants_own: bool,
     refused: VecDeque<u32>,
     connections: BTreeMap<ConnectionId, Http2Connection>,
     connecting: Option<ConnectionId>,
@@ -83,10 +92,12 @@ struct Model {
 
 impl Model {
     fn new(now: Instant) -> Self {
-        let (queue, refused, connections) = Default::default();
+        let (queue, shards, wants_own, refused, connections) = Default::default();
         Model {
             now,
             queue,
+            shards,
+            wants_own,
             refused,
             connections,
             connecting: None,
@@ -101,9 +112,22 @@ impl Model {
         self.connections.values().filter(|connection| connection.phase == ConnectionPhase::Open).count()
     }
 
-    fn free(&self) -> Option<ConnectionId> {
+    /// The connection that a request of the shard goes to.
+    fn free(&self, shard: Shard) -> Option<ConnectionId> {
         let free = |c: &Http2Connection| c.phase == ConnectionPhase::Open && c.streams < c.limit;
-        self.connections.iter().find(|(_, connection)| free(connection)).map(|(id, _)| *id)
+        let mut free = self.connections.iter().filter(|(_, connection)| free(connection));
+        let own = free.clone().find(|(_, connection)| connection.shard == shard);
+        own.or_else(|| free.next()).map(|(id, _)| *id)
+    }
+
+    fn is_crowded_out(&self, shard: Shard) -> bool {
+        let mut open = self.connections.values().filter(|c| c.phase == ConnectionPhase::Open);
+        let is_busy = |c: &Http2Connection| c.streams >= BOUNDS.crowded || (BOUNDS.is_behind)(c.shard);
+        !self.draining && open.all(|c| c.shard != shard && is_busy(c))
+    }
+
+    fn first_free(&self) -> Option<ConnectionId> {
+        self.queue.front().and_then(|first| self.free(self.shards[first]))
     }
 
     fn take(&mut self, id: ConnectionId) {
@@ -122,11 +146,11 @@ impl Model {
         }
     }
 
-    fn admission(&self) -> &'static str {
+    fn admission(&self, shard: Shard) -> &'static str {
         let down = self.open() == 0 && self.failures >= BOUNDS.backoff.threshold;
         let probing = self.connecting.is_some() || !self.queue.is_empty();
         match () {
-            () if self.queue.is_empty() && self.free().is_some() => "stream",
+            () if self.queue.is_empty() && self.free(shard).is_some() => "stream",
             () if down && (self.now < self.retry_at || probing) => "down",
             () if self.queue.len() == BOUNDS.waiting => "full",
             () => "wait",
@@ -137,7 +161,7 @@ impl Model {
         let fresh = |c: &Http2Connection| {
             c.phase == ConnectionPhase::Open && !c.answered && self.now < c.opened_at + BOUNDS.probation
         };
-        !self.queue.is_empty()
+        (!self.queue.is_empty() || self.wants_own)
             && self.connecting.is_none()
             && self.open() < BOUNDS.connections
             && self.connections.len() < 2 * BOUNDS.connections
@@ -154,7 +178,8 @@ impl Model {
     fn obey(&mut self, action: PoolAction<ConnectionId, u32>) {
         match action {
             PoolAction::Grant(waiter, id) => {
-                assert_eq!((self.queue.pop_front(), self.free()), (Some(waiter), Some(id)));
+                let free = self.first_free();
+                assert_eq!((self.queue.pop_front(), free), (Some(waiter), Some(id)));
                 self.take(id);
             }
             PoolAction::Refuse(waiter, pause) => {
@@ -163,7 +188,7 @@ impl Model {
             }
             PoolAction::Connect(id) => {
                 assert!(self.may_connect(), "connects without need or leave");
-                self.connecting = Some(id);
+                (self.connecting, self.wants_own) = (Some(id), false);
             }
             PoolAction::Retire(id) => {
                 let idle = self.is_idle(&self.connections[&id]);
@@ -182,7 +207,7 @@ impl Model {
 
     fn assert_nothing_left(&self, wake_at: Option<Instant>) {
         assert!(self.refused.is_empty());
-        assert!(self.queue.is_empty() || self.free().is_none(), "someone waits beside a free stream");
+        assert!(self.queue.is_empty() || self.first_free().is_none(), "someone waits beside a free stream");
         assert!(!self.may_connect(), "a connection is wanted");
         for connection in self.connections.values() {
             assert!(!self.is_idle(connection));
@@ -210,6 +235,7 @@ impl Run {
     }
 
     fn apply(&mut self, event: Event) {
+        self.model.wants_own = false;
         self.event(event);
         let now = self.model.now;
         for _ in 0..100 {
@@ -229,7 +255,7 @@ impl Run {
     fn event(&mut self, event: Event) {
         let now = self.model.now;
         match event {
-            Event::Admit => self.admit(),
+            Event::Admit(shard) => self.admit(Shard::new(shard)),
             Event::Withdraw(which) if !self.model.queue.is_empty() => {
                 let index = which.index(self.model.queue.len());
                 let waiter = self.model.queue.remove(index).unwrap();
@@ -237,14 +263,15 @@ impl Run {
                 assert!(!self.pool.withdraw(self.tickets[&waiter]));
             }
             Event::Release(which, answered) => self.release(which, answered),
-            Event::Opened => {
+            Event::Opened(shard) => {
                 let Some(id) = self.model.connecting.take() else { return };
+                let shard = Shard::new(shard);
                 let (phase, told, finished, idled) = (ConnectionPhase::Open, false, false, false);
                 let (limit, streams, answered, opened_at, used_at) = (1, 0, false, now, now);
                 #[rustfmt::skip]
-                let connection = Http2Connection { limit, streams, phase, told, finished, answered, idled, opened_at, used_at };
+                let connection = Http2Connection { shard, limit, streams, phase, told, finished, answered, idled, opened_at, used_at };
                 self.model.connections.insert(id, connection);
-                self.pool.opened(now, id, id);
+                self.pool.opened(now, shard, id, id);
             }
             Event::OpenFailed(lasting) => {
                 if self.model.connecting.take().is_some() {
@@ -282,18 +309,20 @@ impl Run {
         }
     }
 
-    fn admit(&mut self) {
+    fn admit(&mut self, shard: Shard) {
         let waiter = self.next;
         self.next += 1;
-        let expected = self.model.admission();
-        let got = match self.pool.admit(self.model.now, || waiter) {
+        let expected = self.model.admission(shard);
+        let got = match self.pool.admit(self.model.now, shard, || waiter) {
             StreamAdmission::Stream(id) => {
-                assert_eq!(self.model.free(), Some(id));
+                assert_eq!(self.model.free(shard), Some(id));
                 self.model.take(id);
+                self.model.wants_own = self.model.is_crowded_out(shard);
                 "stream"
             }
             StreamAdmission::Wait(ticket) => {
                 self.tickets.insert(waiter, ticket);
+                self.model.shards.insert(waiter, shard);
                 self.model.queue.push_back(waiter);
                 "wait"
             }
@@ -367,25 +396,4 @@ proptest! {
             run.apply(event);
         }
     }
-}
-
-#[test]
-fn a_pool_ends_only_when_nobody_uses_it() {
-    let now = Instant::now();
-    let mut pool = PoolState::<u64, u32>::new(BOUNDS);
-    assert!(!pool.end_if_unused(false));
-    assert!(matches!(pool.admit(now, || 0), StreamAdmission::Wait(_)));
-    assert!(!pool.end_if_unused(true));
-    assert_eq!(pool.next(now), Some(PoolAction::Connect(1)));
-    pool.opened(now, 1, 1);
-    assert_eq!(pool.next(now), Some(PoolAction::Grant(0, 1)));
-    pool.drain();
-    assert_eq!(pool.next(now), None);
-    pool.release(now, 1, true);
-    assert_eq!(pool.next(now), Some(PoolAction::Retire(1)));
-    assert_eq!(pool.next(now), Some(PoolAction::Finish(1)));
-    assert!(!pool.end_if_unused(false));
-    pool.closed(now, 1, 0, false);
-    assert!(pool.end_if_unused(false));
-    assert_eq!(pool.admit(now, || 1), StreamAdmission::Ended);
 }
