@@ -1,11 +1,13 @@
 //! The commands for people: they talk to a running server over its HTTP API, and are configured by flags and
-//! variables alone.
+//! variables alone. [`oci`] speaks to registries of components.
 
 mod applications;
+mod deliveries;
+pub mod oci;
+mod operator;
 mod providers;
 mod send;
 mod server;
-mod tenants;
 mod terminal;
 
 use std::path::PathBuf;
@@ -13,14 +15,23 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+pub use providers::{confirm_hosts, upload};
 use pushlet_settings::Problem;
 use server::ApiClient;
 
 /// Returns all commands, each with the flags that say which server is meant.
 pub fn commands() -> Vec<Command> {
-    [send::command(), applications::command(), tenants::command(), providers::command()]
-        .map(|command| command.args(connection()))
-        .into()
+    [
+        send::command(),
+        applications::command(),
+        operator::command(),
+        operator::node_command(),
+        providers::command(),
+        operator::backup_command(),
+        deliveries::command(),
+    ]
+    .map(|command| command.args(connection()))
+    .into()
 }
 
 /// Runs the command of this name.
@@ -28,8 +39,11 @@ pub async fn run(name: &str, matches: &ArgMatches) -> Result<ExitCode, Problem> 
     let server = ApiClient::new(matches)?;
     match name {
         "send" => return send::run(&server, matches).await,
+        "delivery" => return deliveries::run(&server, matches).await,
         "app" => applications::run(&server, matches).await?,
-        "tenant" => tenants::run(&server, matches).await?,
+        "tenant" => operator::run(&server, matches).await?,
+        "node" => operator::list_nodes(&server, matches).await?,
+        "backup" => operator::back_up(&server, matches).await?,
         _ => providers::run(&server, matches).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,12 +1,11 @@
 //! `pushlet provider`: the components that speak to push services.
 
-use std::path::{Path, PathBuf};
-
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::oci::{self, Reference};
 use super::server::ApiClient;
 use super::terminal::{self, confirm, deletion, given, id};
 use pushlet_settings::Problem;
@@ -16,12 +15,7 @@ pub fn command() -> Command {
     let file = Arg::new("file")
         .value_name("FILE")
         .required(true)
-        .value_parser(value_parser!(PathBuf))
-        .help("A WebAssembly component built for the world http-provider");
-    let confirm_hosts = Arg::new("confirm-hosts")
-        .long("confirm-hosts")
-        .value_name("HOSTS")
-        .help("Hosts, joined by commas, that may get secrets though the version before sent none there");
+        .help("A WebAssembly component, or oci://HOST/REPOSITORY@sha256:DIGEST, which is pulled first");
     Command::new("provider")
         .about("List, show, upload, activate and delete providers")
         .subcommand_required(true)
@@ -32,7 +26,9 @@ pub fn command() -> Command {
                 .about("Upload a version, and use it")
                 .arg(name())
                 .arg(file)
-                .arg(confirm_hosts),
+                .arg(confirm_hosts())
+                .arg(oci::key_argument())
+                .args(oci::arguments()),
         )
         .subcommand(
             Command::new("activate")
@@ -40,9 +36,25 @@ pub fn command() -> Command {
                 .arg(name())
                 .arg(id("digest", "SHA-256 of the version")),
         )
-        .subcommand(Command::new("log").about("What a provider printed, and where it trapped").arg(name()))
+        .subcommand(
+            Command::new("log").about("Its last calls, what it printed, and where it trapped").arg(name()),
+        )
         .subcommand(deletion("Delete all versions of a provider").arg(name()))
         .after_help("Example:\n  pushlet provider upload webhook target/wasm32-wasip2/release/webhook.wasm")
+}
+
+/// Returns `--confirm-hosts`.
+pub fn confirm_hosts() -> Arg {
+    Arg::new("confirm-hosts")
+        .long("confirm-hosts")
+        .value_name("HOSTS")
+        .help("Hosts, joined by commas, that may get secrets though the version before sent none there")
+}
+
+/// Uploads a version of a provider, and prints what the server says of it.
+pub async fn upload(matches: &ArgMatches, name: &str, component: Vec<u8>) -> Result<(), Problem> {
+    let uploaded = put(&ApiClient::new(matches)?, matches, name, component).await?;
+    show(matches, &uploaded)
 }
 
 pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem> {
@@ -51,16 +63,8 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem
     let as_json = inner.get_flag("json");
     let shown = match command {
         "upload" => {
-            let file = inner.get_one::<PathBuf>("file").map_or(Path::new(""), PathBuf::as_path);
-            let wrong = |error| Problem::new(format_args!("{}: {error}", file.display()));
-            let component = std::fs::read(file).map_err(wrong)?;
-            let mut path = format!("/v1/providers/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
-            if let Some(hosts) = inner.get_one::<String>("confirm-hosts") {
-                let mut query = url::form_urlencoded::Serializer::new(String::new());
-                path = format!("{path}?{}", query.append_pair("confirm_hosts", hosts).finish());
-            }
-            let request = server.plain(Method::PUT, &path);
-            server.json(request.header("content-type", "application/wasm").body(component)).await?
+            let component = component(inner).await?;
+            put(server, inner, name, component).await?
         }
         "activate" => {
             let body = json!({ "digest": given(inner, "digest") });
@@ -92,7 +96,49 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem
             );
         }
     };
-    if as_json { terminal::print_json(&shown) } else { terminal::print_object(&shown) }
+    show(inner, &shown)
+}
+
+/// Returns the component that `upload` names. One in a registry is verified before the server sees any of it.
+async fn component(matches: &ArgMatches) -> Result<Vec<u8>, Problem> {
+    let file = given(matches, "file");
+    if file.starts_with(oci::SCHEME) {
+        let (reference, key) = (Reference::parse(file)?, oci::key(matches)?);
+        return Ok(oci::pull(&reference, key.as_ref(), &oci::access(matches)).await?.0);
+    }
+    if matches.contains_id("key") {
+        return Err(Problem::new("--key: only what is pulled from a registry has a signature"));
+    }
+    std::fs::read(file).map_err(|error| Problem::new(format_args!("{file}: {error}")))
+}
+
+async fn put(
+    server: &ApiClient,
+    matches: &ArgMatches,
+    name: &str,
+    component: Vec<u8>,
+) -> Result<Value, Problem> {
+    let mut path = format!("/v1/providers/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
+    if let Some(hosts) = matches.get_one::<String>("confirm-hosts") {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        path = format!("{path}?{}", query.append_pair("confirm_hosts", hosts).finish());
+    }
+    let request = server.plain(Method::PUT, &path);
+    server.json(request.header("content-type", "application/wasm").body(component)).await
+}
+
+fn show(matches: &ArgMatches, value: &Value) -> Result<(), Problem> {
+    if matches.get_flag("json") { terminal::print_json(value) } else { terminal::print_object(value) }
+}
+
+/// Prints a line for a call; what it printed stands in the log above it already.
+fn print_call(call: &Value) -> Result<(), Problem> {
+    let text = |name: &str| call[name].as_str().unwrap_or("-");
+    let (at, function, application, request) =
+        (text("at"), text("call"), text("application_id"), text("request_id"));
+    let ended = call["error"].as_str().unwrap_or("ok");
+    let ms = call["ms"].as_f64().unwrap_or_default();
+    terminal::print_line(&format!("{at} {function} {application} request={request} {ms:.1} ms: {ended}"))
 }
 
 fn print_log(log: &Value) -> Result<(), Problem> {
@@ -103,6 +149,7 @@ fn print_log(log: &Value) -> Result<(), Problem> {
             // Indented, so that no line of a component looks like one of ours.
             terminal::print_line(&format!("  {line}"))?;
         }
+        version["calls"].as_array().into_iter().flatten().try_for_each(print_call)?;
     }
     Ok(())
 }

@@ -92,12 +92,19 @@ impl ApiClient {
 
     /// Returns all items of a paged list. `name`: of the list, and of its path.
     pub async fn all(&self, name: &str) -> Result<Vec<Value>, Problem> {
+        self.all_of(name, None).await
+    }
+
+    /// The same with another field of the query.
+    pub async fn all_of(&self, name: &str, field: Option<(&str, &str)>) -> Result<Vec<Value>, Problem> {
         let mut all: Vec<Value> = Vec::new();
         loop {
             // A page begins after the last id of the page before it.
             let last = all.last().and_then(|last| last["id"].as_str());
             let after = last.map(|last| ("after", last.to_owned()));
-            let query: Vec<(&str, String)> = [("limit", PAGE.to_string())].into_iter().chain(after).collect();
+            let field = field.map(|(name, value)| (name, value.to_owned()));
+            let query: Vec<(&str, String)> =
+                [("limit", PAGE.to_string())].into_iter().chain(field).chain(after).collect();
             let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
             let mut page = self.json(self.plain(Method::GET, &format!("/v1/{name}?{query}"))).await?;
             let (items, next) = (page[name].take(), page["next"].take());

@@ -25,6 +25,11 @@ pub fn print_json(value: &Value) -> Result<(), Problem> {
     write_line(&escape_json(&format!("{value:#}")))
 }
 
+/// Prints JSON on one line.
+pub fn print_json_line(value: &Value) -> Result<(), Problem> {
+    write_line(&escape_json(&value.to_string()))
+}
+
 /// Columns of a list of objects, by JSON pointer.
 pub fn print_table(items: &[Value], columns: &[(&str, &str)]) -> Result<(), Problem> {
     let mut rows = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect::<Vec<_>>()];
@@ -75,6 +80,11 @@ fn cell(value: Option<&Value>) -> String {
 /// Escapes what could control a terminal.
 pub fn printable(text: &str) -> String {
     Escaped(text).to_string()
+}
+
+/// `--NAME VALUE`.
+pub(crate) fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
 }
 
 pub(crate) fn id(name: &'static str, help: &'static str) -> Arg {

@@ -34,7 +34,8 @@ impl Registry {
     /// Returns the stored answers; None: the storage does not outlive the process.
     pub fn answers(&self) -> Option<AnswerStore> {
         let answers = || AnswerStore { storage: self.storage.clone(), journal: self.journal.clone() };
-        self.storage.is_durable().then(answers)
+        // In a fleet, answers are the fleet's.
+        (self.storage.is_durable() && !self.is_shared()).then(answers)
     }
 }
 
@@ -66,7 +67,7 @@ impl AnswerStore {
 impl StoredAnswer {
     /// Returns its stored form: milliseconds since the Unix epoch (8 bytes), the request's digest, the status (2
     /// bytes), the length of the content type (2 bytes), the content type, the body. Numbers are big-endian.
-    fn written(&self) -> Vec<u8> {
+    pub(super) fn written(&self) -> Vec<u8> {
         // Its length is written in two bytes.
         let content_type = self.content_type.get(..usize::from(u16::MAX)).unwrap_or(&self.content_type);
         let length = u16::try_from(content_type.len()).unwrap_or(u16::MAX);
@@ -81,7 +82,7 @@ impl StoredAnswer {
         .concat()
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (at, rest) = bytes.split_first_chunk()?;
         let (request, rest) = rest.split_first_chunk()?;
         let (status, rest) = rest.split_first_chunk()?;
@@ -105,6 +106,8 @@ fn place(tenant: &TenantId, key: &str) -> RecordKey {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::FileStorage;
+    use crate::tests::{Folder, acme, open};
 
     #[test]
     fn an_answer_is_read_as_it_was_written() {
@@ -120,5 +123,33 @@ mod tests {
         for length in 0..written.len() - 2 {
             assert_eq!(StoredAnswer::read(&written[..length]), None, "{length}");
         }
+    }
+
+    #[tokio::test]
+    async fn answers_are_there_after_a_restart() {
+        assert!(Registry::in_memory(1).unwrap().answers().is_none());
+        let folder = Folder::new();
+        let answer = |at: u64, body: &str| StoredAnswer {
+            at: from_unix(at),
+            request: [1; 32],
+            status: 200,
+            content_type: Vec::new(),
+            body: body.as_bytes().to_vec(),
+        };
+        let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(folder.path()).unwrap());
+        let registry = open(&storage);
+        let answers = registry.answers().unwrap();
+        answers.put(&acme(), "a", &answer(9, "old")).await.unwrap();
+        let (tenant, one, two) = (acme(), answer(2, "two"), answer(1, "one"));
+        let (one, two) = tokio::join!(answers.put(&tenant, "a", &one), answers.put(&tenant, "b", &two));
+        one.and(two).unwrap();
+        answers.put(&acme(), "c", &answer(3, "three")).await.unwrap();
+        answers.forget(&acme(), &["c".to_owned()]);
+        registry.flush().unwrap();
+        drop((answers, registry));
+
+        let all = open(&storage).answers().unwrap().all().unwrap();
+        let wanted = [("b", answer(1, "one")), ("a", answer(2, "two"))];
+        assert_eq!(all, wanted.map(|(key, answer)| (acme(), key.to_owned(), answer)));
     }
 }

@@ -3,6 +3,7 @@
 //! A record is the length of the readable part (4 bytes, big-endian), the readable part in JSON, and the
 //! sealed part. The readable part goes into the seal's identity: changing it breaks the seal.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -11,9 +12,10 @@ use tokio::sync::Semaphore;
 
 use super::feedback::FeedbackList;
 use super::storage::{StorageError, from_unix};
+use super::{ApplicationEntry, Registry};
 use pushlet_credential::{Credential, CredentialSummary, SealError, SealingKey, UploadedSecrets};
 use pushlet_model::contract::{self, Environment};
-use pushlet_model::error::RepeatedWarning;
+use pushlet_model::error::{Error, Kind, RepeatedWarning};
 use pushlet_model::tenant::TenantId;
 
 /// A registered application, ready to send for.
@@ -54,6 +56,9 @@ pub struct ApplicationDescription {
     pub(super) created: u64,
     /// Milliseconds since the Unix epoch.
     updated: u64,
+    /// Of an application that a file describes: a MAC of what the file says. An older program ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<String>,
 }
 
 const DEVELOPMENT: &str = "development";
@@ -74,12 +79,18 @@ impl ApplicationDescription {
             certificate_ends: application.credential.as_ref().and_then(Credential::ends_at),
             created: now,
             updated: now,
+            file: None,
         }
     }
 
     /// Returns when it was registered last.
     pub fn updated(&self) -> SystemTime {
         from_unix(self.updated)
+    }
+
+    /// Returns true if a file describes it.
+    pub fn is_from_file(&self) -> bool {
+        self.file.is_some()
     }
 
     pub fn environment(&self) -> Environment {
@@ -97,6 +108,47 @@ impl ApplicationDescription {
             settings: self.settings.clone(),
             credential: self.credential.as_ref().map(|summary| summary.credential.clone()),
         }
+    }
+}
+
+/// Applications that files describe.
+impl Registry {
+    /// Stores an application that a file describes. `mac`: of what the file says. Blocks.
+    pub fn put_from_file(
+        &self,
+        tenant: &TenantId,
+        application: RegisteredApplication,
+        secrets: &UploadedSecrets,
+        mac: String,
+    ) -> Result<(Arc<ApplicationEntry>, Option<Arc<ApplicationEntry>>), Error> {
+        // The operator's files are above a tenant's limit.
+        self.store(tenant, application, secrets, (usize::MAX, Some(mac)))
+    }
+
+    /// Says whether files describe applications: those that come from files can only be changed there then.
+    pub fn set_files(&self, there_are: bool) {
+        self.has_files.store(there_are, Ordering::Relaxed);
+    }
+
+    /// Returns a MAC, in hex, of what a file says: the same for the same parts as long as the registry exists.
+    pub fn file_mac(&self, parts: &[&[u8]]) -> String {
+        let mut all: Vec<&[u8]> = vec![b"application file"];
+        all.extend(parts);
+        hex::encode(self.hasher.authenticate(&all))
+    }
+
+    /// Returns true if the application is as the file with this MAC says.
+    pub fn is_as_file(&self, tenant: &TenantId, id: &str, mac: &str) -> bool {
+        self.get(tenant, id).is_ok_and(|entry| entry.description.file.as_deref() == Some(mac))
+    }
+
+    pub(super) fn check_origin(&self, entry: &ApplicationEntry) -> Result<(), Error> {
+        if !entry.description.is_from_file() || !self.has_files.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let message =
+            "a file of this server describes the application, which is changed there and by a reload";
+        Err(Error::new(Kind::Conflict, "application_from_file", message))
     }
 }
 
@@ -174,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::FeedbackList;
+    use crate::tests::{acme, application, open, secrets, with_both};
     use pushlet_credential::Secret;
 
     #[test]
@@ -217,5 +270,27 @@ mod tests {
             let cut = ApplicationRecord::from_bytes(&bytes[..length]);
             assert!(cut.is_err() || cut.unwrap().secrets(&tenant, "app", &key).is_err());
         }
+    }
+
+    #[test]
+    fn an_application_of_a_file_is_changed_by_files_alone() {
+        with_both(|storage| {
+            let registry = open(&storage);
+            let mac = registry.file_mac(&[b"a", b"bc"]);
+            assert_ne!(mac, registry.file_mac(&[b"ab", b"c"]));
+            let put = |registry: &Registry| {
+                registry.put(&acme(), application("app", "a"), &secrets("x"), 9).map(drop)
+            };
+            registry.put_from_file(&acme(), application("app", "a"), &secrets("x"), mac.clone()).unwrap();
+            registry.set_files(true);
+            let codes = [put(&registry).unwrap_err(), registry.remove(&acme(), "app").err().unwrap()];
+            assert!(codes.iter().all(|error| error.code == "application_from_file"));
+            assert!(registry.is_as_file(&acme(), "app", &mac));
+            drop(registry);
+            let registry = open(&storage);
+            assert!(registry.is_as_file(&acme(), "app", &mac) && mac == registry.file_mac(&[b"a", b"bc"]));
+            put(&registry).unwrap();
+            assert!(!registry.is_as_file(&acme(), "app", &mac), "it is its caller's from now on");
+        });
     }
 }

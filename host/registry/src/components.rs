@@ -20,6 +20,12 @@ impl Registry {
         self.all_versions().values().cloned().collect()
     }
 
+    /// Returns the versions of one provider of a tenant.
+    pub fn versions_of(&self, tenant: &TenantId, name: &str) -> Vec<ComponentVersion> {
+        let all = self.all_versions();
+        all.values().filter(|version| version.tenant == *tenant && version.name == name).cloned().collect()
+    }
+
     /// Returns how many versions the tenant has, and their bytes.
     pub fn component_usage(&self, tenant: &TenantId) -> (usize, u64) {
         let all = self.all_versions();
@@ -69,8 +75,15 @@ impl Registry {
         };
         version.activated = at;
         let key = key(tenant, name, digest);
-        let change = format::put_authentic(&self.hasher, Table::Versions, key, &write_version(&version)?);
-        self.journal.commit(vec![change])?;
+        // Only in place of the version that this node knows: another one may have removed it.
+        let (expected, written) = (self.storage.get(Table::Versions, &key)?, write_version(&version)?);
+        if let Some(stored) = &expected {
+            let stored = format::open_authentic(&self.hasher, Table::Versions, &key, stored)?;
+            format::ensure_known(&stored, &written)?;
+        }
+        let value = format::authentic(&self.hasher, Table::Versions, &key, &written);
+        let table = Table::Versions;
+        self.journal.commit(vec![StorageChange::Replace { table, key, expected, value }])?;
         self.all_versions_mut().insert(place, version);
         Ok(())
     }
@@ -89,11 +102,11 @@ impl Registry {
         self.all_versions_mut().retain(|(owner, ..), _| owner != tenant);
     }
 
-    fn all_versions(&self) -> parking_lot::RwLockReadGuard<'_, ComponentVersions> {
+    pub(super) fn all_versions(&self) -> parking_lot::RwLockReadGuard<'_, ComponentVersions> {
         self.versions.read()
     }
 
-    fn all_versions_mut(&self) -> parking_lot::RwLockWriteGuard<'_, ComponentVersions> {
+    pub(super) fn all_versions_mut(&self) -> parking_lot::RwLockWriteGuard<'_, ComponentVersions> {
         self.versions.write()
     }
 }
@@ -132,18 +145,37 @@ pub(super) fn read_versions(
     hasher: &KeyHasher,
 ) -> Result<ComponentVersions, StorageError> {
     let mut versions = ComponentVersions::new();
-    for (key, bytes) in format::scan_authentic(storage, hasher, Table::Versions)? {
-        let [tenant, name, digest] = key.parts().ok_or_else(|| cut_off("a version's key"))?;
-        let written: StoredVersion = serde_json::from_slice(&bytes).map_err(|_| cut_off("a version"))?;
-        let tenant = TenantId::new(&tenant);
-        let (uploaded, activated) = (from_unix(written.uploaded), from_unix(written.activated));
-        let place = (tenant.clone(), name.clone(), digest.clone());
-        versions.insert(
-            place,
-            ComponentVersion { tenant, name, digest, size: written.size, uploaded, activated },
-        );
+    for (key, bytes) in format::scan_authentic(storage, hasher, Table::Versions, &RecordKey::new(&[]))? {
+        let place = version_place(&key).ok_or_else(|| cut_off("a version's key"))?;
+        versions.insert(place.clone(), parse_version(place, &bytes)?);
     }
     Ok(versions)
+}
+
+/// Reads one version; None: there is none.
+pub(super) fn read_version(
+    storage: &dyn Storage,
+    hasher: &KeyHasher,
+    key: &RecordKey,
+) -> Result<Option<ComponentVersion>, StorageError> {
+    let Some(bytes) = format::get_authentic(storage, hasher, Table::Versions, key)? else { return Ok(None) };
+    let place = version_place(key).ok_or_else(|| cut_off("a version's key"))?;
+    parse_version(place, &bytes).map(Some)
+}
+
+/// Returns the tenant, the name and the digest.
+pub(super) fn version_place(key: &RecordKey) -> Option<(TenantId, String, String)> {
+    let [tenant, name, digest] = key.parts()?;
+    Some((TenantId::new(&tenant), name, digest))
+}
+
+fn parse_version(
+    (tenant, name, digest): (TenantId, String, String),
+    bytes: &[u8],
+) -> Result<ComponentVersion, StorageError> {
+    let written: StoredVersion = serde_json::from_slice(bytes).map_err(|_| cut_off("a version"))?;
+    let (uploaded, activated) = (from_unix(written.uploaded), from_unix(written.activated));
+    Ok(ComponentVersion { tenant, name, digest, size: written.size, uploaded, activated })
 }
 
 pub(super) fn write_version(version: &ComponentVersion) -> Result<Vec<u8>, Error> {

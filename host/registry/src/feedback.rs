@@ -1,6 +1,7 @@
 //! The tokens that a push service reported dead, until the application fetches them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::journal::ChangeJournal;
+use super::nats::Fleet;
 use super::storage::{RecordKey, StorageChange, Table, unix_milliseconds};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
@@ -19,8 +21,19 @@ pub struct DeadToken {
     pub since: SystemTime,
 }
 
+/// Some of an application's dead tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedbackPage {
+    /// Oldest first; each token once.
+    pub tokens: Vec<DeadToken>,
+    /// Where the next page begins: behind these.
+    pub cursor: u64,
+}
+
 /// Bytes of a token that no push service can have given out; none is kept that is longer.
 const LONGEST_TOKEN: usize = 4 << 10;
+/// As many reports do not come in a millisecond.
+const NUMBERS_PER_MILLISECOND: u64 = 1000;
 /// Bytes that a report takes in addition to its token, which is stored twice.
 const OVERHEAD: usize = 160;
 /// Bytes that the reports of an application may take, for each one that there may be.
@@ -30,9 +43,13 @@ const PART: usize = 4;
 
 /// A bounded list: each token once, with its newest time. When it is full, by number or by bytes, the oldest report
 /// goes; so it does when all lists of the tenant take too much of its memory.
+///
+/// Each report has a number; a cursor is the number of a report. In a fleet the list is the fleet's, not this one's.
 pub struct FeedbackList {
     tokens: Mutex<FeedbackReports>,
     most: usize,
+    /// Where reports go in a fleet.
+    fleet: Option<FleetLocation>,
     /// None: it is in memory only.
     kept: Option<FeedbackLocation>,
     /// The application has been removed: later reports are not kept. Written under the lock of `tokens`.
@@ -44,6 +61,13 @@ pub(super) struct FeedbackLocation {
     pub journal: Arc<ChangeJournal>,
     pub tenant: TenantId,
     pub application: String,
+}
+
+/// The log of an application in a fleet.
+struct FleetLocation {
+    fleet: Fleet,
+    tenant: TenantId,
+    application: String,
 }
 
 #[derive(Default)]
@@ -61,7 +85,14 @@ struct FeedbackReports {
 impl FeedbackList {
     /// Creates a list that ends with the process.
     pub fn new(most: usize) -> Self {
-        Self { tokens: Mutex::default(), most, kept: None, retired: AtomicBool::new(false) }
+        // Greater than all numbers of earlier runs: a cursor of then is one of the past.
+        let next = unix_milliseconds(SystemTime::now()).saturating_mul(NUMBERS_PER_MILLISECOND);
+        let tokens = Mutex::new(FeedbackReports { next, ..FeedbackReports::default() });
+        Self { tokens, most, fleet: None, kept: None, retired: AtomicBool::new(false) }
+    }
+
+    pub(super) fn shared(most: usize, fleet: Fleet, tenant: TenantId, application: String) -> Self {
+        Self { fleet: Some(FleetLocation { fleet, tenant, application }), ..Self::new(most) }
     }
 
     pub(super) fn kept(most: usize, kept: FeedbackLocation) -> Self {
@@ -71,6 +102,12 @@ impl FeedbackList {
     /// Adds a report. `payer`: the account that is charged; None: it is not counted.
     pub fn report(&self, device_token: &str, since: SystemTime, payer: Option<&Arc<Account>>) {
         if device_token.len() > LONGEST_TOKEN {
+            return;
+        }
+        if let Some(FleetLocation { fleet, tenant, application }) = &self.fleet {
+            if !self.is_retired() {
+                fleet.report(tenant, application, device_token, since);
+            }
             return;
         }
         let mut reports = self.reports();
@@ -94,14 +131,29 @@ impl FeedbackList {
         }
     }
 
-    /// Returns all reports, oldest first.
-    pub fn list(&self) -> Vec<DeadToken> {
+    /// Returns the reports after a cursor.
+    pub fn after(&self, cursor: u64) -> FeedbackPage {
         let reports = self.reports();
-        let tokens = reports.by_order.values().filter_map(|device_token| {
+        let newer = || reports.by_order.range((Bound::Excluded(cursor), Bound::Unbounded));
+        let tokens = newer().filter_map(|(_, device_token)| {
             let (_, since) = *reports.by_token.get(device_token)?;
             Some(DeadToken { device_token: device_token.clone(), since })
         });
-        tokens.collect()
+        let last = newer().next_back().map_or(cursor, |(order, _)| *order);
+        FeedbackPage { tokens: tokens.collect(), cursor: last }
+    }
+
+    /// Drops the reports up to a cursor, inclusive.
+    pub fn drop_until(&self, cursor: u64) {
+        let mut reports = self.reports();
+        while reports.by_order.first_key_value().is_some_and(|(order, _)| *order <= cursor)
+            && let Some(order) = reports.remove_oldest()
+        {
+            if let Some(kept) = self.kept.as_ref().filter(|_| !self.is_retired()) {
+                kept.forget(order);
+            }
+        }
+        reports.release();
     }
 
     /// Returns all reports, oldest first; the list is empty afterwards.
@@ -173,6 +225,14 @@ impl FeedbackReports {
         Some(order)
     }
 
+    /// Gives back what the account no longer has to pay for.
+    fn release(&mut self) {
+        let bytes = self.bytes;
+        if let Some(reserved) = &mut self.reserved {
+            reserved.shrink_to(bytes);
+        }
+    }
+
     /// Charges all reports to the account. Returns false if there is no room for them.
     fn reserve(&mut self, payer: Option<&Arc<Account>>) -> bool {
         let Some(payer) = payer else { return true };
@@ -239,6 +299,28 @@ mod tests {
         feedback.report("b", at(2), None);
         assert_eq!(tokens(&feedback), [("a".into(), at(1)), ("b".into(), at(2))]);
         assert_eq!(tokens(&feedback), []);
+    }
+
+    #[test]
+    fn reading_from_a_cursor_keeps_and_dropping_drops_what_was_read() {
+        let feedback = FeedbackList::new(10);
+        let names = |page: &FeedbackPage| -> Vec<String> {
+            page.tokens.iter().map(|dead| dead.device_token.clone()).collect()
+        };
+        ["a", "b"].iter().for_each(|token| feedback.report(token, at(1), None));
+        let first = feedback.after(0);
+        assert_eq!(names(&first), ["a", "b"]);
+        assert_eq!(feedback.after(first.cursor), FeedbackPage { tokens: Vec::new(), cursor: first.cursor });
+        ["a", "c"].iter().for_each(|token| feedback.report(token, at(2), None));
+        assert_eq!(names(&feedback.after(first.cursor)), ["a", "c"], "reported again");
+        assert_eq!(names(&feedback.after(0)), ["b", "a", "c"]);
+        feedback.drop_until(first.cursor);
+        assert_eq!(names(&feedback.after(0)), ["a", "c"]);
+        feedback.drop_until(u64::MAX);
+        assert_eq!((names(&feedback.after(0)), feedback.reports().bytes), (Vec::new(), 0));
+        // The next run begins later.
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(FeedbackList::new(1).reports().next > first.cursor, "its reports are newer");
     }
 
     #[test]

@@ -2,16 +2,24 @@
 //!
 //! After a failure of the disk redb refuses everything until the file is opened again, so that is done then.
 
+use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use parking_lot::RwLock;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition, TableError};
+use parking_lot::{Mutex, RwLock};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable as _, TableDefinition, TableError,
+};
 
+use super::record::ChangeLog;
 use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 
 /// In the folder that the operator chose.
 const FILE: &str = "registry.redb";
+/// What a node of a fleet knows of its registry.
+const SNAPSHOT: &str = "fleet.redb";
+/// A copy that is being made.
+const COPY: &str = ".copy.redb";
 /// A file that is written to the same folder to test whether there is room, and its size.
 const PROBE: &str = ".probe";
 const PROBE_SIZE: usize = 64 << 10;
@@ -28,13 +36,25 @@ pub struct FileStorage {
     opener: StorageOpener,
     /// None: it is not in a folder.
     folder: Option<PathBuf>,
+    log: ChangeLog,
+    /// Held while a copy is made.
+    copying: Mutex<()>,
 }
 
 impl FileStorage {
     /// Opens the file in this folder; creates both if they do not exist.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        Self::open_named(folder, FILE)
+    }
+
+    /// Opens the file in which a node of a fleet keeps what it knows; creates it if it does not exist.
+    pub fn open_snapshot(folder: &Path) -> Result<Self, StorageError> {
+        Self::open_named(folder, SNAPSHOT)
+    }
+
+    fn open_named(folder: &Path, name: &str) -> Result<Self, StorageError> {
         make_private(folder).map_err(|error| of_io(&error))?;
-        let path = folder.join(FILE);
+        let path = folder.join(name);
         let file = Self::with(Box::new(move || {
             let database = builder().create(&path)?;
             // Device tokens, settings and answers are readable in it.
@@ -54,7 +74,8 @@ impl FileStorage {
     }
 
     fn with(opener: StorageOpener) -> Result<Self, StorageError> {
-        let file = Self { database: RwLock::new(None), opener, folder: None };
+        let (database, copying) = (RwLock::new(None), Mutex::new(()));
+        let file = Self { database, opener, folder: None, log: ChangeLog::default(), copying };
         file.reopen()?;
         Ok(file)
     }
@@ -121,15 +142,26 @@ impl Storage for FileStorage {
     }
 
     fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
-        self.run(|database| {
+        let changed = self.run(|database| {
             let mut transaction = database.begin_write()?;
             // So that opening the file after a crash takes no time, however large it is.
             transaction.set_quick_repair(true);
+            let mut changed = Vec::new();
             for change in changes {
-                apply(&transaction, change)?;
+                if !apply(&transaction, change, &mut changed)? {
+                    transaction.abort()?;
+                    return Ok(None);
+                }
             }
-            Ok(transaction.commit()?)
-        })
+            transaction.commit()?;
+            Ok(Some(changed))
+        })?;
+        self.log.append(changed.ok_or(StorageError::Conflict)?);
+        Ok(())
+    }
+
+    fn log(&self) -> &ChangeLog {
+        &self.log
     }
 
     /// The database has free pages in its file for a while, so a separate file is written to test for room.
@@ -139,9 +171,57 @@ impl Storage for FileStorage {
         probe(&folder.join(PROBE)).map_err(|error| of_io(&error))
     }
 
+    fn copy(&self) -> Result<Option<File>, StorageError> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let _one = self.copying.lock();
+        let path = self.copied(folder)?;
+        let file = File::open(&path).map_err(|error| of_io(&error));
+        // The open file needs no name, and is gone once it is closed.
+        let _ = std::fs::remove_file(&path);
+        file.map(Some)
+    }
+
+    fn keep_format(&self, format: u32) -> Result<(), StorageError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let _one = self.copying.lock();
+        let kept = folder.join(format!("{FILE}.format-{format}"));
+        std::fs::rename(self.copied(folder)?, kept).map_err(|error| of_io(&error))
+    }
+
     fn is_durable(&self) -> bool {
         true
     }
+}
+
+impl FileStorage {
+    /// Copies all records of one moment into a file of the folder, and returns its path. The caller holds `copying`.
+    fn copied(&self, folder: &Path) -> Result<PathBuf, StorageError> {
+        let path = folder.join(COPY);
+        // Of a process that was killed.
+        let _ = std::fs::remove_file(&path);
+        let copied = self.run(|database| copy_records(database, &path));
+        if copied.is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
+        copied.map(|()| path)
+    }
+}
+
+/// Copies what one transaction sees, so that changes go on meanwhile and none is there in part.
+fn copy_records(database: &Database, path: &Path) -> Result<(), redb::Error> {
+    let reading = database.begin_read()?;
+    let copy = builder().create(path)?;
+    restrict(path, 0o600).map_err(redb::Error::Io)?;
+    let mut writing = copy.begin_write()?;
+    writing.set_quick_repair(true);
+    for table in Table::ALL {
+        let mut target = writing.open_table(definition(table))?;
+        for record in reading.open_table(definition(table))?.range::<&[u8]>(..)? {
+            let (key, value) = record?;
+            target.insert(key.value(), value.value())?;
+        }
+    }
+    Ok(writing.commit()?)
 }
 
 fn probe(path: &Path) -> std::io::Result<()> {
@@ -151,23 +231,43 @@ fn probe(path: &Path) -> std::io::Result<()> {
     std::fs::remove_file(path)
 }
 
-fn apply(transaction: &redb::WriteTransaction, change: &StorageChange) -> Result<(), redb::Error> {
+/// Makes a change, and notes the keys. Returns false if the record is not the expected one.
+fn apply(
+    transaction: &redb::WriteTransaction,
+    change: &StorageChange,
+    changed: &mut Vec<(Table, RecordKey)>,
+) -> Result<bool, redb::Error> {
     match change {
         StorageChange::Put(table, key, value) => {
             transaction.open_table(definition(*table))?.insert(key.as_bytes(), value.as_slice())?;
+            changed.push((*table, key.clone()));
+        }
+        StorageChange::Replace { table, key, expected, value } => {
+            let mut records = transaction.open_table(definition(*table))?;
+            let found = records.get(key.as_bytes())?.map(|found| found.value().to_vec());
+            if found != *expected {
+                return Ok(false);
+            }
+            records.insert(key.as_bytes(), value.as_slice())?;
+            changed.push((*table, key.clone()));
         }
         StorageChange::Delete(table, key) => {
             transaction.open_table(definition(*table))?.remove(key.as_bytes())?;
+            changed.push((*table, key.clone()));
         }
         StorageChange::DeleteAll(table, prefix) => {
-            let mut table = transaction.open_table(definition(*table))?;
+            let mut records = transaction.open_table(definition(*table))?;
+            let mut remove = |key: &[u8], _: &[u8]| {
+                changed.extend(table.is_logged().then(|| (*table, RecordKey::from_bytes(key))));
+                false
+            };
             match prefix.end() {
-                Some(end) => table.retain_in(prefix.as_bytes()..end.as_bytes(), |_, _| false)?,
-                None => table.retain(|_, _| false)?,
+                Some(end) => records.retain_in(prefix.as_bytes()..end.as_bytes(), &mut remove)?,
+                None => records.retain(&mut remove)?,
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn builder() -> Builder {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
-use super::super::tests::{Folder, key};
-use super::super::{FORMAT, Registry};
+use super::super::storage::from_unix;
+use super::super::tests::{Folder, acme, application, key, open, secrets, version, write_first_format};
+use super::super::{FORMAT, Registry, TenantRecord};
 use super::*;
 
 fn place(name: &str) -> RecordKey {
@@ -157,4 +158,44 @@ fn a_full_disk_and_a_folder_that_is_gone_are_seen() {
     file.check().unwrap();
     std::fs::rename(&below, folder.path().join("gone")).unwrap();
     assert!(matches!(file.check(), Err(StorageError::Io(_))), "{:?}", file.check());
+}
+
+#[test]
+fn an_older_file_is_kept_before_its_format_changes_and_can_be_put_back() {
+    let folder = Folder::new();
+    let kept = folder.path().join("registry.redb.format-1");
+    let file = || -> Arc<dyn Storage> { Arc::new(FileStorage::open(folder.path()).unwrap()) };
+    write_first_format(&file());
+    assert!(!kept.exists(), "nothing is kept of a file that is of this format");
+    drop(open(&file()));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    std::fs::rename(&kept, folder.path().join("registry.redb")).unwrap();
+    let format = file().get(Table::Meta, &RecordKey::new(&["format"])).unwrap().unwrap();
+    assert_eq!(format, b"1", "as the program before reads it");
+    assert_eq!(open(&file()).tenants().unwrap(), [(acme(), TenantRecord::new(from_unix(5)))]);
+}
+
+#[test]
+fn a_copy_has_all_records_of_one_moment() {
+    let folder = Folder::new();
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(folder.path()).unwrap());
+    let registry = open(&storage);
+    registry.put_tenant(&acme(), None, &TenantRecord::new(from_unix(5))).unwrap();
+    registry.put_component(&version(&acme(), b"one", 1), b"one").unwrap();
+    let (entry, _) = registry.put(&acme(), application("app", "a"), &secrets("sesame"), 9).unwrap();
+    let mut copy = registry.copy().unwrap().unwrap();
+    registry.put(&acme(), application("later", "a"), &secrets("sesame"), 9).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the copy has no name");
+
+    let other = Folder::new();
+    let mut file = std::fs::File::create(other.path().join("registry.redb")).unwrap();
+    std::io::copy(&mut copy, &mut file).unwrap();
+    let copied = open(&(Arc::new(FileStorage::open(other.path()).unwrap()) as Arc<dyn Storage>));
+    assert_eq!(copied.tenants().unwrap(), registry.tenants().unwrap());
+    assert_eq!(copied.versions(), registry.versions());
+    let ids: Vec<_> = copied.list(&acme()).iter().map(|entry| entry.id.clone()).collect();
+    assert_eq!(ids, ["app"]);
+    let opened = copied.secrets(&acme(), &entry).unwrap();
+    assert_eq!(opened.reveal("secret").unwrap(), b"sesame");
+    assert!(Registry::in_memory(1).unwrap().copy().unwrap().is_none());
 }

@@ -6,21 +6,28 @@
 //! access to the file is not enough to change such a record or to move it. Two things cannot be detected: that a record
 //! is missing, and that an older file was put back.
 
+use std::time::Duration;
+
+use serde_json::Value;
+
 use super::application::ApplicationRecord;
-use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
+use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table, cut_off};
 use pushlet_credential::{KeyHash, KeyHasher, SealError, SealingKey};
 use pushlet_model::tenant::TenantId;
 
 /// The version of this program's format. What changes it comes with a step in [`STEPS`].
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Brings a registry of format `n` (its index) to format `n + 1`; the new number is written with it.
 type FormatStep = fn(&dyn Storage, &SealingKey) -> Result<Vec<StorageChange>, StorageError>;
 /// Format 0 is a file that nothing was written to yet.
-const STEPS: [FormatStep; FORMAT as usize] = [|_, _| Ok(Vec::new()), authenticate];
+const STEPS: [FormatStep; FORMAT as usize] = [|_, _| Ok(Vec::new()), authenticate, restrict];
+
+/// How long the records of another node that starts at the same moment are waited for.
+const LONGEST_SETTLE: Duration = Duration::from_secs(10);
 
 const FORMAT_KEY: &str = "format";
-const HASH_KEY: &str = "key";
+pub(super) const HASH_KEY: &str = "key";
 const IDENTITY: &[&[u8]] = &[b"meta", b"key"];
 
 /// Brings the registry to this program's format, step by step.
@@ -34,18 +41,38 @@ fn migrate_by(storage: &dyn Storage, key: &SealingKey, steps: &[FormatStep]) -> 
     if found > known {
         return Err(StorageError::Newer { found, known });
     }
+    if (1..known).contains(&found) {
+        storage.keep_format(found)?;
+    }
     for (number, step) in (1..).zip(steps).skip(found as usize) {
         let mut changes = step(storage, key)?;
         let number: u32 = number;
-        // In the step's own batch: a crash between two steps repeats neither.
-        changes.push(StorageChange::Put(
-            Table::Meta,
-            RecordKey::new(&[FORMAT_KEY]),
-            number.to_string().into_bytes(),
-        ));
-        storage.commit(&changes)?;
+        // In the step's own batch: a crash between two steps repeats neither, and of two nodes one takes it.
+        changes.push(StorageChange::Replace {
+            table: Table::Meta,
+            key: RecordKey::new(&[FORMAT_KEY]),
+            expected: storage.get(Table::Meta, &RecordKey::new(&[FORMAT_KEY]))?,
+            value: number.to_string().into_bytes(),
+        });
+        match storage.commit(&changes) {
+            // Another node took the step.
+            Err(StorageError::Conflict) if storage.is_shared() => return settle(storage, known),
+            kept => kept?,
+        }
     }
     Ok(())
+}
+
+/// Waits until the steps that another node takes have been taken.
+fn settle(storage: &dyn Storage, wanted: u32) -> Result<(), StorageError> {
+    let mut seen = storage.log().last();
+    for _ in 0..LONGEST_SETTLE.as_secs() {
+        if version(storage)? >= wanted {
+            return Ok(());
+        }
+        seen = storage.log().after(seen, Duration::from_secs(1)).until;
+    }
+    Err(StorageError::Conflict)
 }
 
 fn version(storage: &dyn Storage) -> Result<u32, StorageError> {
@@ -74,6 +101,12 @@ fn authenticate(storage: &dyn Storage, key: &SealingKey) -> Result<Vec<StorageCh
     Ok(changes)
 }
 
+/// Format 3: API keys may have scopes. A program that does not know them would let such a key do everything, so it
+/// must not open the file.
+fn restrict(_: &dyn Storage, _: &SealingKey) -> Result<Vec<StorageChange>, StorageError> {
+    Ok(Vec::new())
+}
+
 /// Returns the secret that API keys are hashed with and records authenticated. If it opens, `key` is the right one.
 pub(super) fn hasher(storage: &dyn Storage, key: &SealingKey) -> Result<KeyHasher, StorageError> {
     let place = RecordKey::new(&[HASH_KEY]);
@@ -82,9 +115,23 @@ pub(super) fn hasher(storage: &dyn Storage, key: &SealingKey) -> Result<KeyHashe
         return KeyHasher::new(secret).ok_or(StorageError::WrongKey);
     }
     let hasher = KeyHasher::generate().map_err(SealError::from)?;
-    let sealed = key.seal(hasher.secret(), IDENTITY)?;
-    storage.commit(&[StorageChange::Put(Table::Meta, place, sealed)])?;
-    Ok(hasher)
+    let value = key.seal(hasher.secret(), IDENTITY)?;
+    let first = StorageChange::Replace { table: Table::Meta, key: place.clone(), expected: None, value };
+    match storage.commit(&[first]) {
+        Ok(()) => Ok(hasher),
+        // Another node was faster: its secret is the fleet's.
+        Err(StorageError::Conflict) if storage.is_shared() => {
+            let mut seen = storage.log().last();
+            while storage.get(Table::Meta, &place)?.is_none() {
+                let next = storage.log().after(seen, LONGEST_SETTLE).until;
+                if std::mem::replace(&mut seen, next) == next {
+                    return Err(StorageError::Conflict);
+                }
+            }
+            self::hasher(storage, key)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Seals everything under another key, as a whole. Returns the number of records.
@@ -123,24 +170,76 @@ pub(super) fn put_authentic(
     key: RecordKey,
     record: &[u8],
 ) -> StorageChange {
-    let mac = hasher.authenticate(&mac_input(table, &key, record));
-    StorageChange::Put(table, key, [mac.as_slice(), record].concat())
+    let value = authentic(hasher, table, &key, record);
+    StorageChange::Put(table, key, value)
 }
 
-/// Returns all records of a table, by key. An error too if one of them was changed.
+/// Returns a record as it is stored.
+pub(super) fn authentic(hasher: &KeyHasher, table: Table, key: &RecordKey, record: &[u8]) -> Vec<u8> {
+    let mac = hasher.authenticate(&mac_input(table, key, record));
+    [mac.as_slice(), record].concat()
+}
+
+/// Returns the records of a table whose key begins with the parts of `prefix`, by key. An error too if one of them was changed.
 pub(super) fn scan_authentic(
     storage: &dyn Storage,
     hasher: &KeyHasher,
     table: Table,
+    prefix: &RecordKey,
 ) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
     let read = |(key, bytes): (RecordKey, Vec<u8>)| {
-        let (mac, record) = bytes.split_first_chunk::<{ size_of::<KeyHash>() }>().ok_or(changed(table))?;
-        if !hasher.is_authentic(&mac_input(table, &key, record), mac) {
-            return Err(changed(table));
-        }
-        Ok((key, record.to_vec()))
+        let record = open_authentic(hasher, table, &key, &bytes)?;
+        Ok((key, record))
     };
-    storage.scan(table, &RecordKey::new(&[]))?.into_iter().map(read).collect()
+    storage.scan(table, prefix)?.into_iter().map(read).collect()
+}
+
+/// Returns one record; None: there is none. An error too if it was changed.
+pub(super) fn get_authentic(
+    storage: &dyn Storage,
+    hasher: &KeyHasher,
+    table: Table,
+    key: &RecordKey,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let stored = storage.get(table, key)?;
+    stored.map(|bytes| open_authentic(hasher, table, key, &bytes)).transpose()
+}
+
+/// Returns a stored record, if it is authentic.
+pub(super) fn open_authentic(
+    hasher: &KeyHasher,
+    table: Table,
+    key: &RecordKey,
+    bytes: &[u8],
+) -> Result<Vec<u8>, StorageError> {
+    let (mac, record) = bytes.split_first_chunk::<{ size_of::<KeyHash>() }>().ok_or(changed(table))?;
+    if !hasher.is_authentic(&mac_input(table, key, record), mac) {
+        return Err(changed(table));
+    }
+    Ok(record.to_vec())
+}
+
+/// An error if a record has something that the same record lacks when this program writes it: a newer one did, and what
+/// it says must not be lost. Both are JSON.
+pub(super) fn ensure_known(stored: &[u8], written: &[u8]) -> Result<(), StorageError> {
+    let parse = |bytes| serde_json::from_slice::<Value>(bytes).map_err(|_| cut_off("a record"));
+    match is_covered(&parse(stored)?, &parse(written)?) {
+        true => Ok(()),
+        false => Err(StorageError::NewerRecord),
+    }
+}
+
+fn is_covered(stored: &Value, written: &Value) -> bool {
+    match (stored, written) {
+        (Value::Object(stored), Value::Object(written)) => stored.iter().all(|(name, value)| {
+            value.is_null() || written.get(name).is_some_and(|written| is_covered(value, written))
+        }),
+        (Value::Array(stored), Value::Array(written)) => {
+            stored.len() == written.len()
+                && stored.iter().zip(written).all(|(stored, written)| is_covered(stored, written))
+        }
+        _ => true,
+    }
 }
 
 /// Returns all such records of a registry of format 1, which has them without a MAC.

@@ -55,6 +55,10 @@ impl ChangeJournal {
 
     /// Writes the queued changes, and these after them. Blocks.
     pub(super) fn commit(&self, changes: Vec<StorageChange>) -> Result<(), StorageError> {
+        if self.storage.is_shared() && !changes.is_empty() {
+            // What is queued is this node's own, and must not wait for the fleet.
+            return self.storage.commit(&changes);
+        }
         let _order = self.keeping.lock();
         self.keep_with(changes)
     }
@@ -161,6 +165,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::record::ChangeLog;
     use crate::storage::{RecordKey, Table};
 
     /// Notes which keys were put, in their order.
@@ -168,6 +173,7 @@ mod tests {
     struct Disk {
         kept: Mutex<Vec<RecordKey>>,
         broken: AtomicBool,
+        log: ChangeLog,
     }
 
     impl Storage for Disk {
@@ -189,6 +195,10 @@ mod tests {
             });
             self.kept.lock().extend(keys);
             Ok(())
+        }
+
+        fn log(&self) -> &ChangeLog {
+            &self.log
         }
 
         fn is_durable(&self) -> bool {

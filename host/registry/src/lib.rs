@@ -12,16 +12,23 @@
 
 mod answers;
 mod application;
+mod audit;
 mod components;
 mod feedback;
 mod file;
+mod follow;
 mod format;
 mod journal;
+mod nats;
+mod record;
 mod storage;
 mod tenants;
+mod usage;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -36,12 +43,21 @@ use storage::{cut_off, unix_milliseconds};
 
 pub use answers::{AnswerStore, StoredAnswer};
 pub use application::{ApplicationDescription, ConnectionIdentity, RegisteredApplication};
+pub use audit::{Actor, AuditEntry};
 pub use components::ComponentVersion;
-pub use feedback::{DeadToken, FeedbackList};
+pub use feedback::{DeadToken, FeedbackList, FeedbackPage};
 pub use file::FileStorage;
+pub use follow::RegistryChange;
 pub use format::{FORMAT, rotate_key};
+pub use nats::{
+    Claim, ClaimedKey, DeliveryQueue, Fleet, FleetSettings, NatsLogin, NatsSettings, NatsStorage, NodeView,
+    PartSource, QueuedPart, StoredDelivery,
+};
+pub use record::{ChangeLog, Changes, Revision};
 pub use storage::{MemoryStorage, RecordKey, Storage, StorageChange, StorageError, Table};
 pub use tenants::{KeyRecord, TenantRecord};
+pub use usage::{UsageCounts, UsagePeriod};
+pub use webhooks::{StoredMessage, WebhookRecord};
 
 /// A registered application, whose secrets may not have been opened yet.
 pub struct ApplicationEntry {
@@ -55,31 +71,51 @@ pub struct ApplicationEntry {
 /// The records of all tenants.
 pub struct Registry {
     storage: Arc<dyn Storage>,
-    key: SealingKey,
+    key: Arc<SealingKey>,
     hasher: KeyHasher,
     journal: Arc<ChangeJournal>,
+    audit: audit::AuditState,
     applications: RwLock<HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>>,
     versions: RwLock<components::ComponentVersions>,
     /// Held from the check of a change to its end, so that the storage and the memory agree.
     changing: Mutex<()>,
     /// Most dead tokens per application.
     feedback: usize,
+    /// Applications that come from files are changed there alone.
+    has_files: AtomicBool,
+    /// The storage's revision before it was read.
+    opened: Revision,
+    fleet: Option<Fleet>,
 }
 
 impl Registry {
     /// Reads the storage. `feedback`: maximum of dead tokens per application.
     pub fn open(storage: Arc<dyn Storage>, key: SealingKey, feedback: usize) -> Result<Self, StorageError> {
+        Self::open_with(storage, key, feedback, None)
+    }
+
+    fn open_with(
+        storage: Arc<dyn Storage>,
+        key: SealingKey,
+        feedback: usize,
+        fleet: Option<Fleet>,
+    ) -> Result<Self, StorageError> {
+        let opened = storage.log().last();
         format::migrate(&*storage, &key)?;
         let hasher = format::hasher(&*storage, &key)?;
         let registry = Self {
             journal: ChangeJournal::new(storage.clone()),
+            audit: audit::AuditState::default(),
             versions: RwLock::new(components::read_versions(&*storage, &hasher)?),
             hasher,
             storage,
-            key,
+            key: Arc::new(key),
             applications: RwLock::default(),
             changing: Mutex::default(),
             feedback,
+            has_files: AtomicBool::new(false),
+            opened,
+            fleet,
         };
         registry.read_applications()?;
         registry.read_feedback()?;
@@ -107,13 +143,28 @@ impl Registry {
     pub fn put(
         &self,
         tenant: &TenantId,
-        mut application: RegisteredApplication,
+        application: RegisteredApplication,
         secrets: &UploadedSecrets,
         most: usize,
     ) -> Result<(Arc<ApplicationEntry>, Option<Arc<ApplicationEntry>>), Error> {
+        self.store(tenant, application, secrets, (most, None))
+    }
+
+    fn store(
+        &self,
+        tenant: &TenantId,
+        mut application: RegisteredApplication,
+        secrets: &UploadedSecrets,
+        (most, file): (usize, Option<String>),
+    ) -> Result<(Arc<ApplicationEntry>, Option<Arc<ApplicationEntry>>), Error> {
         let _order = self.changing();
         let id = application.record.id.clone();
+        let place = RecordKey::new(&[tenant.as_str(), &id]);
+        let expected = self.storage.get(Table::Applications, &place)?;
         let old = self.get(tenant, &id).ok();
+        if let (Some(old), None) = (&old, &file) {
+            self.check_origin(old)?;
+        }
         if old.is_none() && self.count(tenant) >= most {
             let message =
                 format!("there are {most} applications, the most that is allowed (limit applications)");
@@ -121,13 +172,15 @@ impl Registry {
         }
         let now = unix_milliseconds(SystemTime::now());
         let mut description = ApplicationDescription::new(&application, now);
+        description.file = file;
         if let Some(old) = &old {
             description.created = old.description.created;
         }
         let record = ApplicationRecord::new(tenant, &id, &description, secrets, &self.key)?;
-        let place = RecordKey::new(&[tenant.as_str(), &id]);
         // Before it is in memory: no request sees an application that a crash could still undo.
-        self.journal.commit(vec![StorageChange::Put(Table::Applications, place, record.to_bytes())])?;
+        let table = Table::Applications;
+        let value = record.to_bytes();
+        self.journal.commit(vec![StorageChange::Replace { table, key: place, expected, value }])?;
         let feedback = old.as_ref().map(|old| old.feedback.clone());
         let feedback = feedback.unwrap_or_else(|| self.new_feedback(tenant, &id));
         application.feedback = feedback.clone();
@@ -167,16 +220,43 @@ impl Registry {
     pub fn remove(&self, tenant: &TenantId, id: &str) -> Result<Arc<ApplicationEntry>, Error> {
         let _order = self.changing();
         let entry = self.get(tenant, id)?;
+        self.check_origin(&entry)?;
+        self.remove_entry(tenant, entry)
+    }
+
+    /// Removes an application whose file is gone. Blocks.
+    pub fn remove_from_file(&self, tenant: &TenantId, id: &str) -> Result<Arc<ApplicationEntry>, Error> {
+        let _order = self.changing();
+        let entry = self.get(tenant, id)?;
+        self.remove_entry(tenant, entry)
+    }
+
+    fn remove_entry(
+        &self,
+        tenant: &TenantId,
+        entry: Arc<ApplicationEntry>,
+    ) -> Result<Arc<ApplicationEntry>, Error> {
+        let id = entry.id.as_str();
         let place = RecordKey::new(&[tenant.as_str(), id]);
         let changes = vec![
             StorageChange::Delete(Table::Applications, place.clone()),
             StorageChange::DeleteAll(Table::Feedback, place),
         ];
         self.retiring(std::slice::from_ref(&entry), changes)?;
+        if let Some(fleet) = &self.fleet {
+            fleet.forget_feedback_later(tenant, Some(id));
+        }
         if let Some(own) = self.applications_mut().get_mut(tenant) {
             own.remove(id);
         }
         Ok(entry)
+    }
+
+    /// Returns a file with all records as they are now, which can take the place of the registry's; None: they are kept
+    /// in no file. Blocks.
+    pub fn copy(&self) -> Result<Option<std::fs::File>, Error> {
+        self.journal.flush()?;
+        Ok(self.storage.copy()?)
     }
 
     /// Returns the secrets that an application was registered with. Blocks.
@@ -237,6 +317,10 @@ impl Registry {
     }
 
     fn new_feedback(&self, tenant: &TenantId, id: &str) -> Arc<FeedbackList> {
+        if let Some(fleet) = &self.fleet {
+            let fleet = fleet.clone();
+            return Arc::new(FeedbackList::shared(self.feedback, fleet, tenant.clone(), id.to_owned()));
+        }
         let kept = feedback::FeedbackLocation {
             journal: self.journal.clone(),
             tenant: tenant.clone(),
@@ -281,6 +365,8 @@ fn not_found() -> Error {
     Error::new(Kind::NotFound, "application_not_found", message)
 }
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

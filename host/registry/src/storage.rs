@@ -2,26 +2,56 @@
 //! common parts of records are written.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Bound;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 
+use super::record::ChangeLog;
+pub use super::record::{RecordKey, Table};
 use pushlet_credential::SealError;
 use pushlet_model::error::{Error, Kind};
 
 /// Stores records, for as long as the implementation promises. All methods block.
+///
+/// What every implementation promises is in one suite of tests (`conformance.rs`), which all of them pass.
 pub trait Storage: Send + Sync {
     fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError>;
 
     /// Returns all records whose key begins with the parts of `prefix`, in the order of their keys.
     fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError>;
 
-    /// Makes all changes, in their order, or none. They are kept when it returns.
+    /// Makes all changes, in their order, or none. They are kept, and seen by [`Storage::get`], when it returns.
+    /// [`StorageError::Conflict`]: a [`StorageChange::Replace`] did not find what it expected.
     fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError>;
+
+    /// Returns the log of the keys that change, whoever changes them.
+    fn log(&self) -> &ChangeLog;
+
+    /// Returns true if other processes change the records too, so that the log has to be followed.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Asks for a record that was just written elsewhere, if there are others who write. Returns true if it is there now.
+    fn look_up(&self, _table: Table, _key: &RecordKey) -> Result<bool, StorageError> {
+        Ok(false)
+    }
 
     /// Checks that there is room for changes and that they can be written.
     fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// Returns a file of [`super::FileStorage`] with all records of one moment, without a name; None: they are in no
+    /// file.
+    fn copy(&self) -> Result<Option<File>, StorageError> {
+        Ok(None)
+    }
+
+    /// Keeps a copy of the records as they are, before they are brought from this format to the next.
+    fn keep_format(&self, _format: u32) -> Result<(), StorageError> {
         Ok(())
     }
 
@@ -29,126 +59,41 @@ pub trait Storage: Send + Sync {
     fn is_durable(&self) -> bool;
 }
 
-/// The kinds of records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
-    /// Records of the registry itself: `format`, `key`.
-    Meta,
-    /// By tenant.
-    Tenants,
-    /// By tenant and application.
-    Applications,
-    /// By tenant, application and order.
-    Feedback,
-    /// Metadata of a component: by tenant, name and digest.
-    Versions,
-    /// The component file: by tenant, name and digest.
-    Components,
-    /// Answers by `Idempotency-Key`: by tenant and key.
-    Answers,
-}
-
-impl Table {
-    pub const ALL: [Self; 7] = [
-        Self::Meta,
-        Self::Tenants,
-        Self::Applications,
-        Self::Feedback,
-        Self::Versions,
-        Self::Components,
-        Self::Answers,
-    ];
-
-    /// Returns its name in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Meta => "meta",
-            Self::Tenants => "tenants",
-            Self::Applications => "applications",
-            Self::Feedback => "feedback",
-            Self::Versions => "versions",
-            Self::Components => "components",
-            Self::Answers => "answers",
-        }
-    }
-}
-
-/// A sequence of parts; sorted by the first, then the second. Each part ends with a byte 0, so that the
-/// key of the first parts is the beginning of the whole one; a 0 or 1 within a part is written as two bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RecordKey(Vec<u8>);
-
-const END: u8 = 0;
-const ESCAPE: u8 = 1;
-
-impl RecordKey {
-    pub fn new(parts: &[&str]) -> Self {
-        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
-        for part in parts {
-            for byte in part.bytes() {
-                match byte {
-                    END | ESCAPE => bytes.extend([ESCAPE, byte + 1]),
-                    _ => bytes.push(byte),
-                }
-            }
-            bytes.push(END);
-        }
-        Self(bytes)
-    }
-
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Returns the first key that does not begin with this one; None: every key does.
-    pub fn end(&self) -> Option<Self> {
-        let mut bytes = self.0.clone();
-        *bytes.last_mut()? = END + 1;
-        Some(Self(bytes))
-    }
-
-    /// Returns the parts, if it is a key of `N` parts.
-    pub fn parts<const N: usize>(&self) -> Option<[String; N]> {
-        // Within a part, END is escaped: each one that is left ends a part.
-        let whole = self.0.strip_suffix(&[END])?;
-        let parts = whole.split(|byte| *byte == END).map(|part| String::from_utf8(unescaped(part)).ok());
-        parts.collect::<Option<Vec<_>>>()?.try_into().ok()
-    }
-}
-
-fn unescaped(part: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.iter();
-    while let Some(byte) = rest.next() {
-        match *byte {
-            ESCAPE => bytes.extend(rest.next().map(|escaped| escaped.saturating_sub(1))),
-            byte => bytes.push(byte),
-        }
-    }
-    bytes
-}
-
 /// One change of a batch.
 #[derive(Debug, Clone)]
 pub enum StorageChange {
     Put(Table, RecordKey, Vec<u8>),
+    /// Puts a record in place of one that is known: compare and set.
+    Replace {
+        table: Table,
+        key: RecordKey,
+        /// None: there must be no such record.
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+    },
     Delete(Table, RecordKey),
     /// All records whose key begins with these parts.
     DeleteAll(Table, RecordKey),
 }
 
 impl StorageChange {
+    pub(super) fn table(&self) -> Table {
+        match self {
+            Self::Put(table, ..) | Self::Delete(table, _) | Self::DeleteAll(table, _) => *table,
+            Self::Replace { table, .. } => *table,
+        }
+    }
+
     /// Returns about how many bytes it takes in memory.
     pub(super) fn size(&self) -> usize {
         let (key, value) = match self {
             Self::Put(_, key, value) => (key, value.len()),
+            Self::Replace { key, expected, value, .. } => {
+                (key, value.len() + expected.as_ref().map_or(0, Vec::len))
+            }
             Self::Delete(_, key) | Self::DeleteAll(_, key) => (key, 0),
         };
-        key.0.len() + value + 64
+        key.as_bytes().len() + value + 64
     }
 }
 
@@ -163,12 +108,23 @@ pub enum StorageError {
     Io(String),
     #[error("the file is in use by another process")]
     InUse,
+    /// The fleet's registry cannot be reached, or has no quorum. A change may have been made all the same.
+    #[error("the registry cannot be reached: {0}")]
+    Unreachable(String),
+    /// Another change was faster.
+    #[error("a record was changed meanwhile")]
+    Conflict,
+    #[error("a record is too large for the registry: {0}")]
+    TooLarge(String),
     #[error("the file is damaged: {0}")]
     Corrupt(String),
     #[error(
         "the file is of format {found}, written by a newer version of this program; this one knows {known}"
     )]
     Newer { found: u32, known: u32 },
+    /// Changing it here would lose what this program does not know.
+    #[error("the record was written by a newer version of this program")]
+    NewerRecord,
     #[error("a record of the table {0} was not written by a server that has the key")]
     Changed(&'static str),
     #[error("the key is not the one that this registry is sealed with")]
@@ -186,6 +142,26 @@ impl From<StorageError> for Error {
                     .after(Duration::from_secs(5))
                     .caused_by(error)
             }
+            StorageError::Unreachable(_) => {
+                let message =
+                    "the registry of this fleet cannot be changed now, try again later; sends go on";
+                Self::new(Kind::Overloaded, "registry_unreachable", message)
+                    .after(Duration::from_secs(5))
+                    .caused_by(error)
+            }
+            StorageError::Conflict => {
+                let message = "another request changed the same thing at the same moment, try again";
+                Self::new(Kind::Conflict, "changed_meanwhile", message)
+            }
+            StorageError::NewerRecord => {
+                let message =
+                    "a newer server of this fleet wrote this, and this one cannot change it: ask that one";
+                Self::new(Kind::Overloaded, "registry_newer", message)
+            }
+            StorageError::TooLarge(_) => {
+                let message = "this is too large to be kept";
+                Self::new(Kind::Invalid, "too_large_to_keep", message).caused_by(error)
+            }
             _ => Self::internal(error),
         }
     }
@@ -193,57 +169,6 @@ impl From<StorageError> for Error {
 
 pub(super) fn cut_off(what: &str) -> StorageError {
     StorageError::Corrupt(format!("{what} cannot be read"))
-}
-
-/// The default storage.
-#[derive(Default)]
-pub struct MemoryStorage(RwLock<MemoryRecords>);
-
-type MemoryRecords = BTreeMap<(Table, RecordKey), Vec<u8>>;
-
-impl Storage for MemoryStorage {
-    fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError> {
-        let records = self.0.read();
-        Ok(records.get(&(table, key.clone())).cloned())
-    }
-
-    fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
-        let records = self.0.read();
-        Ok(within(&records, table, prefix).map(|((_, key), value)| (key.clone(), value.clone())).collect())
-    }
-
-    fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
-        let mut records = self.0.write();
-        for change in changes {
-            match change {
-                StorageChange::Put(table, key, value) => {
-                    records.insert((*table, key.clone()), value.clone());
-                }
-                StorageChange::Delete(table, key) => {
-                    records.remove(&(*table, key.clone()));
-                }
-                StorageChange::DeleteAll(table, prefix) => {
-                    let keys: Vec<_> = within(&records, *table, prefix).map(|(key, _)| key.clone()).collect();
-                    keys.iter().for_each(|key| drop(records.remove(key)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn is_durable(&self) -> bool {
-        false
-    }
-}
-
-fn within<'a>(
-    records: &'a MemoryRecords,
-    table: Table,
-    prefix: &RecordKey,
-) -> impl Iterator<Item = (&'a (Table, RecordKey), &'a Vec<u8>)> {
-    let end = prefix.end().map(|end| (table, end));
-    let all = records.range((Bound::Included((table, prefix.clone())), Bound::Unbounded));
-    all.take_while(move |(key, _)| key.0 == table && end.as_ref().is_none_or(|end| *key < end))
 }
 
 /// Returns milliseconds since the Unix epoch.
@@ -257,36 +182,89 @@ pub(super) fn from_unix(milliseconds: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+/// The default storage: records that end with the process.
+#[derive(Default)]
+pub struct MemoryStorage {
+    records: RwLock<MemoryRecords>,
+    log: ChangeLog,
+}
 
-    #[test]
-    fn keys_sort_by_their_parts_and_come_apart_again() {
-        let parts = ["a\0b\u{1}c".to_owned(), String::new(), "ü".to_owned()];
-        let key = RecordKey::new(&[&parts[0], &parts[1], &parts[2]]);
-        assert_eq!(key.parts::<3>().unwrap(), parts);
-        assert_eq!(key.parts::<2>(), None);
-        let mut keys =
-            [&["a", "b"][..], &["a\0", "a"], &["a", "a", "z"], &["a!", "a"], &["b"]].map(RecordKey::new);
-        keys.sort();
-        assert_eq!(
-            keys,
-            [&["a", "a", "z"][..], &["a", "b"], &["a\0", "a"], &["a!", "a"], &["b"]].map(RecordKey::new)
-        );
+type MemoryRecords = BTreeMap<(Table, RecordKey), Vec<u8>>;
+/// What changes replaced, in their order.
+type Replaced = Vec<((Table, RecordKey), Option<Vec<u8>>)>;
+
+impl Storage for MemoryStorage {
+    fn get(&self, table: Table, key: &RecordKey) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.records.read().get(&(table, key.clone())).cloned())
     }
 
-    #[test]
-    fn a_prefix_covers_its_own_and_no_namesake() {
-        let prefix = RecordKey::new(&["acme"]);
-        let within = |key: &RecordKey| *key >= prefix && *key < prefix.end().unwrap();
-        for own in [&["acme"][..], &["acme", ""], &["acme", "\0"], &["acme", "\u{10ffff}"]] {
-            assert!(within(&RecordKey::new(own)), "{own:?}");
-        }
-        for other in [&["acm"][..], &["acme2"], &["acme\0", "a"], &["acme\u{1}", "a"], &["b"]] {
-            assert!(!within(&RecordKey::new(other)), "{other:?}");
-        }
-        assert_eq!(RecordKey::new(&[]).end(), None);
+    fn scan(&self, table: Table, prefix: &RecordKey) -> Result<Vec<(RecordKey, Vec<u8>)>, StorageError> {
+        let records = self.records.read();
+        Ok(within(&records, table, prefix).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
+
+    fn commit(&self, changes: &[StorageChange]) -> Result<(), StorageError> {
+        let mut records = self.records.write();
+        let mut replaced = Replaced::new();
+        let applied = changes.iter().try_for_each(|change| apply(&mut records, change, &mut replaced));
+        if let Err(error) = applied {
+            for (place, old) in replaced.into_iter().rev() {
+                match old {
+                    Some(old) => records.insert(place, old),
+                    None => records.remove(&place),
+                };
+            }
+            return Err(error);
+        }
+        self.log.append(replaced.into_iter().map(|(place, _)| place));
+        Ok(())
+    }
+
+    fn log(&self) -> &ChangeLog {
+        &self.log
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+fn apply(
+    records: &mut MemoryRecords,
+    change: &StorageChange,
+    replaced: &mut Replaced,
+) -> Result<(), StorageError> {
+    match change {
+        StorageChange::Put(table, key, value) | StorageChange::Replace { table, key, value, .. } => {
+            let place = (*table, key.clone());
+            if let StorageChange::Replace { expected, .. } = change
+                && records.get(&place) != expected.as_ref()
+            {
+                return Err(StorageError::Conflict);
+            }
+            let old = records.insert(place.clone(), value.clone());
+            replaced.push((place, old));
+        }
+        StorageChange::Delete(table, key) => {
+            let place = (*table, key.clone());
+            replaced.extend(records.remove(&place).map(|old| (place, Some(old))));
+        }
+        StorageChange::DeleteAll(table, prefix) => {
+            let places: Vec<_> = within(records, *table, prefix).map(|(place, _)| place.clone()).collect();
+            for place in places {
+                replaced.extend(records.remove(&place).map(|old| (place, Some(old))));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn within<'a>(
+    records: &'a MemoryRecords,
+    table: Table,
+    prefix: &RecordKey,
+) -> impl Iterator<Item = (&'a (Table, RecordKey), &'a Vec<u8>)> + use<'a> {
+    let end = prefix.end().map(|end| (table, end));
+    let all = records.range((Bound::Included((table, prefix.clone())), Bound::Unbounded));
+    all.take_while(move |(key, _)| key.0 == table && end.as_ref().is_none_or(|end| *key < end))
 }

@@ -10,7 +10,7 @@ use super::storage::from_unix;
 use super::*;
 use pushlet_credential::{ApiKey, Secret};
 use pushlet_model::contract::{self, Environment};
-use pushlet_model::tenant::TenantLimits;
+use pushlet_model::tenant::{Scope, Scopes, TenantLimits};
 
 /// A folder that is gone at the end.
 pub(super) struct Folder(PathBuf);
@@ -71,11 +71,11 @@ pub(super) fn version(tenant: &TenantId, component: &[u8], activated: u64) -> Co
     }
 }
 
-fn open(storage: &Arc<dyn Storage>) -> Registry {
+pub(super) fn open(storage: &Arc<dyn Storage>) -> Registry {
     Registry::open(storage.clone(), key(), 3).unwrap()
 }
 
-fn acme() -> TenantId {
+pub(super) fn acme() -> TenantId {
     TenantId::new("acme")
 }
 
@@ -84,7 +84,7 @@ fn tokens(dead: &[DeadToken]) -> Vec<&str> {
 }
 
 /// Runs a test with both kinds of storage.
-fn with_both(test: impl Fn(Arc<dyn Storage>)) {
+pub(super) fn with_both(test: impl Fn(Arc<dyn Storage>)) {
     test(Arc::new(MemoryStorage::default()));
     let folder = Folder::new();
     test(Arc::new(FileStorage::open(folder.path()).unwrap()));
@@ -223,11 +223,18 @@ fn a_tenant_goes_with_all_that_is_its_own() {
         let record = TenantRecord {
             suspended: true,
             limits: TenantLimits { components: Some(7), ..TenantLimits::default() },
-            keys: vec![KeyRecord { id: key.id(), hash, created: from_unix(5), expires: Some(from_unix(9)) }],
+            keys: vec![KeyRecord {
+                id: key.id(),
+                hash,
+                created: from_unix(5),
+                expires: Some(from_unix(9)),
+                label: Some("ci".into()),
+                scopes: Scopes::of(&[Scope::Send]).unwrap(),
+            }],
             ..TenantRecord::new(from_unix(5))
         };
         for tenant in [&acme, &other] {
-            registry.put_tenant(tenant, &record).unwrap();
+            registry.put_tenant(tenant, None, &record).unwrap();
             registry.put(tenant, application("a", "x"), &UploadedSecrets::default(), 1).unwrap();
             registry.get(tenant, "a").unwrap().feedback.report("dead", from_unix(1), None);
             registry.put_component(&version(tenant, b"one", 1), b"one").unwrap();
@@ -256,8 +263,8 @@ fn who_has_no_key_grants_nothing() {
     with_both(|storage| {
         let registry = open(&storage);
         let suspended = TenantRecord { suspended: true, ..TenantRecord::new(from_unix(5)) };
-        registry.put_tenant(&acme(), &suspended).unwrap();
-        registry.put_tenant(&TenantId::new("other"), &TenantRecord::new(from_unix(5))).unwrap();
+        registry.put_tenant(&acme(), None, &suspended).unwrap();
+        registry.put_tenant(&TenantId::new("other"), None, &TenantRecord::new(from_unix(5))).unwrap();
         for component in [b"one", b"two"] {
             registry.put_component(&version(&acme(), component, 1), component).unwrap();
         }
@@ -303,8 +310,18 @@ fn who_has_no_key_grants_nothing() {
 #[test]
 fn records_of_the_first_format_are_authenticated_once() {
     with_both(|storage| {
+        write_first_format(&storage);
         let registry = open(&storage);
-        registry.put_tenant(&acme(), &TenantRecord::new(from_unix(5))).unwrap();
+        assert_eq!(registry.tenants().unwrap(), [(acme(), TenantRecord::new(from_unix(5)))]);
+        assert_eq!(registry.versions(), [version(&acme(), b"one", 1)]);
+        assert_eq!(open(&storage).versions().len(), 1);
+    });
+}
+
+pub(super) fn write_first_format(storage: &Arc<dyn Storage>) {
+    {
+        let registry = open(storage);
+        registry.put_tenant(&acme(), None, &TenantRecord::new(from_unix(5))).unwrap();
         registry.put_component(&version(&acme(), b"one", 1), b"one").unwrap();
         drop(registry);
         // As the first format had them: bare, and the secret without a note.
@@ -321,40 +338,7 @@ fn records_of_the_first_format_are_authenticated_once() {
         let format = StorageChange::Put(Table::Meta, RecordKey::new(&["format"]), b"1".to_vec());
         let sealed = key().seal(&first, identity).unwrap();
         storage.commit(&[StorageChange::Put(Table::Meta, place, sealed), format]).unwrap();
-
-        let registry = open(&storage);
-        assert_eq!(registry.tenants().unwrap(), [(acme(), TenantRecord::new(from_unix(5)))]);
-        assert_eq!(registry.versions(), [version(&acme(), b"one", 1)]);
-        assert_eq!(open(&storage).versions().len(), 1);
-    });
-}
-
-#[tokio::test]
-async fn answers_are_there_after_a_restart() {
-    assert!(Registry::in_memory(1).unwrap().answers().is_none());
-    let folder = Folder::new();
-    let answer = |at: u64, body: &str| StoredAnswer {
-        at: from_unix(at),
-        request: [1; 32],
-        status: 200,
-        content_type: Vec::new(),
-        body: body.as_bytes().to_vec(),
-    };
-    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(folder.path()).unwrap());
-    let registry = open(&storage);
-    let answers = registry.answers().unwrap();
-    answers.put(&acme(), "a", &answer(9, "old")).await.unwrap();
-    let (tenant, one, two) = (acme(), answer(2, "two"), answer(1, "one"));
-    let (one, two) = tokio::join!(answers.put(&tenant, "a", &one), answers.put(&tenant, "b", &two));
-    one.and(two).unwrap();
-    answers.put(&acme(), "c", &answer(3, "three")).await.unwrap();
-    answers.forget(&acme(), &["c".to_owned()]);
-    registry.flush().unwrap();
-    drop((answers, registry));
-
-    let all = open(&storage).answers().unwrap().all().unwrap();
-    let wanted = [("b", answer(1, "one")), ("a", answer(2, "two"))];
-    assert_eq!(all, wanted.map(|(key, answer)| (acme(), key.to_owned(), answer)));
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! `pushlet send`: one notification to all tokens of a file, over one stream, with constant memory.
 
 mod progress;
-mod results;
 mod stream;
 mod targets;
 
@@ -13,12 +12,12 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value, json};
 
+use super::deliveries;
 use super::server::ApiClient;
-use super::terminal::{self, given, pairs};
+use super::terminal::{self, given, option, pairs};
 use progress::{ProgressDisplay, StopSignal};
 use pushlet_settings::Problem;
-use results::ResultsFile;
-use targets::TargetReader;
+use targets::{ResultsFile, TargetReader};
 
 /// The send failed, or was not finished.
 const FAILED: u8 = 1;
@@ -64,64 +63,49 @@ Examples:
   pushlet send --application shop --body Hello tokens.txt --results results.ndjson --resume";
 
 pub fn command() -> Command {
+    let targets = Arg::new("targets")
+        .value_name("FILE")
+        .required_unless_present("to")
+        .value_parser(value_parser!(PathBuf))
+        .help("The targets, one a line; - reads standard input");
+    let to = option("to", "TOKEN", "A target, instead of a file of them; may be given many times")
+        .action(ArgAction::Append)
+        .conflicts_with("targets")
+        .value_parser(NonEmptyStringValueParser::new());
+    let ok = option("ok", "STATUS", "Counts as reached for the exit code; may be given many times")
+        .action(ArgAction::Append)
+        .value_delimiter(',')
+        .value_parser(STATUSES);
+    let application = option("application", "ID", "The application to send for").short('a').required(true);
+    let results = option("results", "FILE", "Write each target's result here, as a line of JSON")
+        .value_parser(value_parser!(PathBuf));
+    let resume = Arg::new("resume")
+        .long("resume")
+        .action(ArgAction::SetTrue)
+        .requires("results")
+        .help("Go on where an earlier run with this results file ended");
     Command::new("send")
         .about("Send a notification to many targets")
-        .arg(
-            Arg::new("targets")
-                .value_name("FILE")
-                .required_unless_present("to")
-                .value_parser(value_parser!(PathBuf))
-                .help("The targets, one a line; - reads standard input"),
-        )
-        .arg(
-            Arg::new("to")
-                .long("to")
-                .value_name("TOKEN")
-                .action(ArgAction::Append)
-                .conflicts_with("targets")
-                .value_parser(NonEmptyStringValueParser::new())
-                .help("A target, instead of a file of them; may be given many times"),
-        )
-        .arg(
-            Arg::new("ok")
-                .long("ok")
-                .value_name("STATUS")
-                .action(ArgAction::Append)
-                .value_delimiter(',')
-                .value_parser(STATUSES)
-                .help("Counts as reached for the exit code; may be given many times"),
-        )
-        .arg(
-            Arg::new("application")
-                .long("application")
-                .short('a')
-                .value_name("ID")
-                .required(true)
-                .help("The application to send for"),
-        )
+        .args([targets, to, ok, application])
         .args(notification_arguments())
-        .arg(
-            Arg::new("results")
-                .long("results")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("Write each target's result here, as a line of JSON"),
-        )
-        .arg(
-            Arg::new("resume")
-                .long("resume")
-                .action(ArgAction::SetTrue)
-                .requires("results")
-                .help("Go on where an earlier run with this results file ended"),
-        )
+        .args([results, resume, deliveries::send_argument()])
         .after_help(HELP)
 }
 
 pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<ExitCode, Problem> {
     let header = stream_header(matches)?;
+    let all = |name| matches.get_many::<String>(name).unwrap_or_default().cloned().collect::<Vec<_>>();
+    if matches.get_flag("async") {
+        let targets = match matches.get_one::<PathBuf>("targets") {
+            Some(file) => TargetReader::open(file, Default::default())?,
+            None => TargetReader::given(all("to"), Default::default()),
+        };
+        let delivery = stream::hand_over(server, &header, targets).await?;
+        deliveries::print(&delivery, matches.get_flag("json"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let results = matches.get_one::<PathBuf>("results");
     let mut results = ResultsFile::open(results.map(PathBuf::as_path), matches.get_flag("resume"), &header)?;
-    let all = |name| matches.get_many::<String>(name).unwrap_or_default().cloned().collect::<Vec<_>>();
     let targets = match matches.get_one::<PathBuf>("targets") {
         Some(file) => TargetReader::open(file, results.take_done())?,
         None => TargetReader::given(all("to"), results.take_done()),
@@ -188,36 +172,20 @@ const VALUES: [(&str, &str, &str); 3] = [
 ];
 
 pub fn notification_arguments() -> Vec<Arg> {
-    let own = |(flag, _, help): (&'static str, &'static str, &'static str), value: &'static str| {
-        Arg::new(flag).long(flag).value_name(value).help(help).help_heading("Notification")
-    };
-    let mut all: Vec<Arg> = TEXTS.map(|field| own(field, "TEXT")).into();
-    all.extend(VALUES.map(|field| own(field, "JSON")));
-    all.push(
-        own(("set", "", "Any other field, as the API and the provider name it"), "NAME=VALUE")
-            .action(ArgAction::Append),
-    );
-    all.push(
-        own(
-            ("notification", "", "A file with a notification as the API takes it; flags win over it"),
-            "FILE",
-        )
-        .value_parser(value_parser!(PathBuf)),
-    );
-    all.push(
-        Arg::new("validate-only")
-            .long("validate-only")
-            .action(ArgAction::SetTrue)
-            .help("Check everything and send nothing"),
-    );
-    all.push(
-        Arg::new("deadline")
-            .long("deadline")
-            .value_name("SECONDS")
-            .value_parser(value_parser!(f64))
-            .help("For each target"),
-    );
-    all
+    let own = |flag, value, help| option(flag, value, help).help_heading("Notification");
+    let texts = TEXTS.into_iter().map(|(flag, _, help)| own(flag, "TEXT", help));
+    let values = VALUES.into_iter().map(|(flag, _, help)| own(flag, "JSON", help));
+    let set = own("set", "NAME=VALUE", "Any other field, as the API and the provider name it");
+    let file =
+        own("notification", "FILE", "A file with a notification as the API takes it; flags win over it");
+    let validate_only = Arg::new("validate-only")
+        .long("validate-only")
+        .action(ArgAction::SetTrue)
+        .help("Check everything and send nothing");
+    let deadline = option("deadline", "SECONDS", "For each target").value_parser(value_parser!(f64));
+    let others =
+        [set.action(ArgAction::Append), file.value_parser(value_parser!(PathBuf)), validate_only, deadline];
+    texts.chain(values).chain(others).collect()
 }
 
 /// `{"application_id", "notification", …}`.

@@ -12,8 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::progress::{self, ProgressDisplay, StopSignal};
-use super::results::{OTHER_SPELLING, ResultsFile};
-use super::targets::{RecentTargets, Target, TargetReader};
+use super::targets::{OTHER_SPELLING, RecentTargets, ResultsFile, Target, TargetReader};
 use crate::server::ApiClient;
 use crate::terminal;
 use pushlet_settings::Problem;
@@ -113,6 +112,44 @@ pub async fn send(
         return end;
     }
     finish(end?, reading, &in_flight).await
+}
+
+/// Hands all targets over, without waiting for their results. Returns the delivery.
+pub async fn hand_over(server: &ApiClient, header: &Value, targets: TargetReader) -> Result<Value, Problem> {
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(4);
+    let (read, mut waiting) = mpsc::channel(AHEAD);
+    let reading = tokio::task::spawn_blocking(move || read_all(targets, &read));
+    let header = format!("{header}\n");
+    let feeding = tokio::spawn(async move {
+        let mut piece = BytesMut::from(header.as_bytes());
+        let mut received: Vec<Target> = Vec::with_capacity(PIECE);
+        while sender.send_data(piece.split().freeze()).await.is_ok()
+            && waiting.recv_many(&mut received, PIECE).await > 0
+        {
+            for Target { line, .. } in received.drain(..) {
+                piece.extend_from_slice(line.as_bytes());
+                piece.extend_from_slice(b"\n");
+            }
+        }
+        drop(waiting);
+        let read = reading.await.map_err(Problem::new).flatten();
+        if read.is_err() {
+            // The body breaks off, so that the server accepts nothing of it.
+            sender.abort(std::io::Error::other("the targets cannot be read"));
+        }
+        read
+    });
+    let request = server.plain(Method::POST, "/v1/notifications:stream");
+    let request = request.header("content-type", "application/x-ndjson").header("prefer", "respond-async");
+    let accepted = server.json(request.body(Body::wrap(body))).await;
+    if accepted.is_err() && !feeding.is_finished() {
+        // The server has refused it: it reads no further targets.
+        feeding.abort();
+    }
+    match feeding.await {
+        Ok(Err(problem)) => Err(problem),
+        _ => accepted,
+    }
 }
 
 async fn finish(
