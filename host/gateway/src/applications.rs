@@ -20,7 +20,7 @@ use pushlet_model::contract::Environment;
 use pushlet_model::error::Error;
 use pushlet_model::error::RepeatedWarning;
 use pushlet_model::tenant::TenantId;
-use pushlet_registry::{ApplicationEntry, DeadToken, RegisteredApplication};
+use pushlet_registry::{ApplicationEntry, FeedbackPage, RegisteredApplication};
 use pushlet_transport::ClientIdentity;
 
 /// A warning is logged from this many days before a certificate expires.
@@ -29,11 +29,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How often to check whether the last send with a replaced credential has finished.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Whether reading a list of dead tokens clears it.
+/// How dead tokens are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedbackRead {
-    Keep,
-    Clear,
+    /// Those after a cursor, which stay; 0: all.
+    After(u64),
+    /// All, and the list is cleared.
+    Take,
 }
 
 /// What may be shown of an application.
@@ -46,12 +48,64 @@ pub struct ApplicationView {
     pub environment: &'static str,
     pub settings: BTreeMap<String, String>,
     pub credential: Option<CredentialSummary>,
+    /// True: a file of the server describes it, and it is changed there. Otherwise it is left out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub from_file: bool,
+}
+
+/// Which of a tenant's applications are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct ApplicationQuery {
+    /// Only those whose id, provider, subject or topics contain this, in letters of either case.
+    pub search: Option<String>,
+    pub order: ApplicationOrder,
+    /// Only those after this [`ApplicationPage::next`].
+    pub after: Option<String>,
+    /// The most that are wanted.
+    pub limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ApplicationOrder {
+    #[default]
+    Id,
+    /// By the end of the certificate, the first to end first; then those without an end.
+    Expiry,
+}
+
+/// Some of a tenant's applications.
+#[derive(Debug)]
+pub struct ApplicationPage {
+    pub applications: Vec<ApplicationView>,
+    /// How many there are on all pages.
+    pub total: usize,
+    /// The `after` of the next page.
+    pub next: Option<String>,
 }
 
 impl Gateway {
-    /// Returns the tenant's applications, by id.
-    pub fn applications(&self, tenant: &TenantId) -> Vec<ApplicationView> {
-        self.0.registry.list(tenant).iter().map(|entry| ApplicationView::of(entry)).collect()
+    /// Returns a page of the tenant's applications. Fails if `after` is not a `next` of the same order.
+    pub fn applications(
+        &self,
+        tenant: &TenantId,
+        query: &ApplicationQuery,
+    ) -> Result<ApplicationPage, Error> {
+        let mut all = self.0.registry.list(tenant);
+        if let Some(search) = query.search.as_deref().map(str::to_lowercase) {
+            all.retain(|entry| contains(entry, &search));
+        }
+        let total = all.len();
+        all.sort_by(|one, other| query.order.key(one).cmp(&query.order.key(other)));
+        let after = query.after.as_deref().map(|after| query.order.parse(after)).transpose()?;
+        let start = all.partition_point(|entry| after.is_some_and(|after| query.order.key(entry) <= after));
+        let rest = all.get(start..).unwrap_or_default();
+        let (page, others) = rest.split_at(rest.len().min(query.limit));
+        let next = page.last().filter(|_| !others.is_empty()).map(|last| query.order.cursor(last));
+        Ok(ApplicationPage {
+            applications: page.iter().map(|entry| ApplicationView::of(entry)).collect(),
+            total,
+            next,
+        })
     }
 
     pub fn application(&self, tenant: &TenantId, id: &str) -> Result<ApplicationView, Error> {
@@ -67,18 +121,39 @@ impl Gateway {
         Ok(())
     }
 
-    /// Returns the tokens that were reported dead since the list was last cleared.
-    pub fn feedback(
+    /// Returns the tokens that were reported dead, after asking the provider's feedback service if it has one.
+    pub async fn feedback(
         &self,
         tenant: &TenantId,
         application_id: &str,
         read: FeedbackRead,
-    ) -> Result<Vec<DeadToken>, Error> {
-        let entry = self.0.registry.get(tenant, application_id)?;
-        Ok(match read {
-            FeedbackRead::Keep => entry.feedback.list(),
-            FeedbackRead::Clear => entry.feedback.take(),
+    ) -> Result<FeedbackPage, Error> {
+        let entry = self.find_application(tenant, application_id).await?;
+        self.read_feedback_service(tenant, &entry).await?;
+        let all = |tokens| FeedbackPage { tokens, cursor: 0 };
+        Ok(match (self.0.registry.fleet(), read) {
+            (None, FeedbackRead::After(cursor)) => entry.feedback.after(cursor),
+            (None, FeedbackRead::Take) => all(entry.feedback.take()),
+            (Some(fleet), FeedbackRead::After(cursor)) => {
+                fleet.feedback(tenant, application_id, cursor).await?
+            }
+            (Some(fleet), FeedbackRead::Take) => all(fleet.take_feedback(tenant, application_id).await?),
         })
+    }
+
+    /// Drops the reports of dead tokens up to a cursor, inclusive.
+    pub async fn drop_feedback(
+        &self,
+        tenant: &TenantId,
+        application_id: &str,
+        until: u64,
+    ) -> Result<(), Error> {
+        let entry = self.find_application(tenant, application_id).await?;
+        match self.0.registry.fleet() {
+            None => entry.feedback.drop_until(until),
+            Some(fleet) => fleet.drop_feedback(tenant, application_id, until).await?,
+        }
+        Ok(())
     }
 
     /// Returns a registered application with its credential, loading it first if necessary.
@@ -87,7 +162,7 @@ impl Gateway {
         tenant: &TenantId,
         id: &str,
     ) -> Result<Arc<RegisteredApplication>, Error> {
-        let entry = self.0.registry.get(tenant, id)?;
+        let entry = self.find_application(tenant, id).await?;
         entry.application(|| self.open_entry(tenant, entry.clone())).await
     }
 
@@ -132,7 +207,46 @@ impl ApplicationView {
             },
             settings: description.settings.iter().cloned().collect(),
             credential: description.credential.clone(),
+            from_file: description.is_from_file(),
         }
+    }
+}
+
+/// Returns true if the entry has the text, which is in small letters.
+fn contains(entry: &ApplicationEntry, search: &str) -> bool {
+    let description = &entry.description;
+    let credential = description.credential.iter();
+    let names = credential.flat_map(|credential| credential.subject.iter().chain(&credential.topics));
+    let mut texts = [&entry.id, &description.provider].into_iter().chain(names);
+    texts.any(|text| text.to_lowercase().contains(search))
+}
+
+impl ApplicationOrder {
+    /// Returns what applications are sorted by: the end of the certificate, if that matters, and the id.
+    fn key(self, entry: &ApplicationEntry) -> (i64, &str) {
+        let end = match self {
+            Self::Id => 0,
+            Self::Expiry => entry.description.certificate_ends.unwrap_or(i64::MAX),
+        };
+        (end, &entry.id)
+    }
+
+    /// Returns the text of an entry's key. The id alone would not do: its application may be gone by the next page.
+    fn cursor(self, entry: &ApplicationEntry) -> String {
+        match self.key(entry) {
+            (_, id) if self == Self::Id => id.to_owned(),
+            (end, id) => format!("{end}~{id}"),
+        }
+    }
+
+    fn parse(self, cursor: &str) -> Result<(i64, &str), Error> {
+        if self == Self::Id {
+            return Ok((0, cursor));
+        }
+        let parts = cursor.split_once('~').and_then(|(end, id)| Some((end.parse().ok()?, id)));
+        parts.ok_or_else(|| {
+            Error::field("invalid_after", "after", "after must be the next of a page in this order")
+        })
     }
 }
 
@@ -197,6 +311,7 @@ impl Gateway {
     /// Closes the connections of an application that was replaced or removed once the last send with it has
     /// finished, unless another application has the same identity.
     pub(crate) fn retire_connections(&self, tenant: TenantId, entry: Arc<ApplicationEntry>) {
+        self.0.sessions.retire(&tenant, &entry.id);
         let gateway = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             let is_needed = || {

@@ -1,5 +1,7 @@
-//! With which identity and header an exchange is sent; and the HTTP client for token endpoints.
+//! With which identity and header an exchange is sent, and where a secret stands in it: in a header, the path, the query, a
+//! form or JSON; and the HTTP client for token endpoints.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,16 +9,20 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::Method;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::{InvalidUri, PathAndQuery};
-use url::Position;
+use percent_encoding::percent_encode;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use url::{Position, form_urlencoded};
 
 use pushlet_credential::{
     self as credential, Authorization, Credential, Secret, TokenClient, TokenHandle, TokenHttpError,
     TokenRequest, TokenResponse,
 };
-use pushlet_model::contract::manifest::{Credential as CredentialKind, ProviderManifest};
+use pushlet_model::contract::manifest::{Credential as CredentialKind, Place, ProviderManifest};
 use pushlet_model::digest::DigestParts;
+use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_registry::{ConnectionIdentity, RegisteredApplication};
 use pushlet_transport::{
@@ -24,17 +30,23 @@ use pushlet_transport::{
     Transport,
 };
 
-/// The identity and the header that authorise a request.
+/// The identity, the header and the texts that authorise a request.
 pub(super) struct RequestAuthorization {
     pub identity: ClientIdentity,
     pub header: Option<(HeaderName, HeaderValue)>,
+    /// What stands elsewhere in the request.
+    pub texts: Vec<(Place, HeaderValue)>,
     pub token: Option<TokenHandle>,
 }
 
 impl RequestAuthorization {
     /// Returns what an exchange without a credential needs.
     pub fn anonymous() -> Self {
-        Self { identity: ClientIdentity::Anonymous, header: None, token: None }
+        Self::of(ClientIdentity::Anonymous)
+    }
+
+    fn of(identity: ClientIdentity) -> Self {
+        Self { identity, header: None, texts: Vec::new(), token: None }
     }
 
     pub fn new(
@@ -46,10 +58,14 @@ impl RequestAuthorization {
         let digest = connection_digest(tenant, application, kind);
         match authorization {
             Authorization::ClientCertificate(certificate) => {
-                Self { identity: certificate_identity(certificate, digest), header: None, token: None }
+                Self::of(certificate_identity(certificate, digest))
             }
             Authorization::Header { name, value, token } => {
-                Self { identity: ClientIdentity::Token(digest), header: Some((name, value)), token }
+                let header = Some((name, value));
+                Self { header, token, ..Self::of(ClientIdentity::Token(digest)) }
+            }
+            Authorization::Placed { texts, token } => {
+                Self { texts, token, ..Self::of(ClientIdentity::Token(digest)) }
             }
         }
     }
@@ -128,7 +144,7 @@ impl Tokens {
 }
 
 impl TokenClient for Tokens {
-    fn post_form(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
+    fn post(&self, request: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, TokenHttpError>> {
         let transport = self.transport.clone();
         async move {
             let no_origin = |error: OriginError| TokenHttpError {
@@ -143,7 +159,8 @@ impl TokenClient for Tokens {
                 detail: error.to_string(),
                 forbidden: false,
             };
-            let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+            let content_type = (CONTENT_TYPE, HeaderValue::from_static(request.content_type));
+            let authorization = request.authorization.map(|value| (AUTHORIZATION, value));
             let request = Request {
                 tenant: request.tenant,
                 origin,
@@ -152,7 +169,7 @@ impl TokenClient for Tokens {
                 method: Method::POST,
                 path: path.map_err(no_path)?,
                 common_headers: Arc::default(),
-                headers: vec![(CONTENT_TYPE, form)],
+                headers: std::iter::once(content_type).chain(authorization).collect(),
                 body: Bytes::copy_from_slice(request.body.as_bytes()),
                 deadline: request.deadline.into(),
                 // The credential may name the URL, so only the operator's own endpoints may be private.
@@ -185,85 +202,87 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::OnceLock;
+/// The parts of a request that a secret may stand in.
+pub(super) struct RequestParts {
+    pub path: PathAndQuery,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Bytes,
+}
 
-    use tokio::sync::Semaphore;
-
-    use super::*;
-    use pushlet_model::contract::manifest::Authentication;
-    use pushlet_model::contract::{self, Environment};
-    use pushlet_registry::FeedbackList;
-
-    fn kind(name: &str, connection_settings: &[&str]) -> CredentialKind {
-        CredentialKind {
-            name: name.to_owned(),
-            secrets: Vec::new(),
-            authentication: Authentication::ClientCertificate,
-            derivations: Vec::new(),
-            required_settings: Vec::new(),
-            inline: false,
-            connection_settings: connection_settings.iter().map(|name| (*name).to_owned()).collect(),
+impl RequestParts {
+    /// Writes the texts into their places. An error says what the component wrote that does not fit.
+    pub fn place(&mut self, texts: Vec<(Place, HeaderValue)>) -> Result<(), Error> {
+        for (place, value) in texts {
+            let placed = match &place {
+                Place::Header(name) => HeaderName::from_bytes(name.as_bytes())
+                    .map(|name| self.headers.push((name, value)))
+                    .map_err(|_| "a header for a secret has no valid name"),
+                Place::Path(marker) => self.in_path(marker, &value),
+                Place::Query(name) => self.in_query(name, &value),
+                Place::FormField(name) => self.in_form(name, &value),
+                Place::JsonField(name) => self.in_json(name, &value),
+            };
+            placed.map_err(|why| {
+                let message = format!("the provider's answer breaks the contract: {why}");
+                Error::new(Kind::Provider, "provider_bad_output", message)
+            })?;
         }
+        Ok(())
     }
 
-    fn application(provider: &str, settings: &[(&str, &str)]) -> RegisteredApplication {
-        let setting = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        RegisteredApplication {
-            record: contract::Application {
-                id: "app".to_owned(),
-                environment: Environment::Production,
-                settings: settings.iter().map(setting).collect(),
-                credential: None,
-            },
-            provider: provider.to_owned(),
-            credential: None,
-            feedback: Arc::new(FeedbackList::new(1)),
-            places: Arc::new(Semaphore::new(1)),
-            identity: OnceLock::new(),
-            unreached: pushlet_model::error::RepeatedWarning::default(),
+    fn in_path(&mut self, marker: &str, value: &HeaderValue) -> Result<(), &'static str> {
+        let (path, query) = (self.path.path(), self.path.query());
+        let (before, behind) = path.split_once(marker).ok_or("its path has no place for the secret")?;
+        if behind.contains(marker) {
+            return Err("its path has more than one place for the secret");
         }
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        self.set_path(&[before, &percent_encoded(value), behind, &query].concat())
     }
 
-    /// Tenant, provider, credential, and settings.
-    type Of<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
-
-    #[test]
-    fn identities_whose_parts_concatenate_equally_differ() {
-        let of: [Of<'_>; 8] = [
-            ("acme", "apns", "token", &[("a", "x:y"), ("b", "z")]),
-            ("acme", "apns", "token", &[("a", "x"), ("b", "y:z")]),
-            ("acme", "apns", "token", &[("a", "x:y:z"), ("b", "")]),
-            ("acme", "apns", "token", &[("a", "x:yz")]),
-            ("acmea", "pns", "token", &[("a", "x:y"), ("b", "z")]),
-            ("acme", "apnst", "oken", &[("a", "x:y"), ("b", "z")]),
-            ("acme", "apns", "tokena", &[("", "x:y"), ("b", "z")]),
-            ("other", "apns", "token", &[("a", "x:y"), ("b", "z")]),
-        ];
-        let mut digests: Vec<[u8; 32]> = Vec::new();
-        for (tenant, provider, credential, settings) in of {
-            let names: Vec<&str> = settings.iter().map(|(name, _)| *name).collect();
-            let tenant = TenantId::new(tenant);
-            let of =
-                || connection_digest(&tenant, &application(provider, settings), &kind(credential, &names));
-            assert_eq!(of(), of(), "the same parts are the same identity");
-            digests.push(of());
+    fn in_query(&mut self, name: &str, value: &HeaderValue) -> Result<(), &'static str> {
+        let query = self.path.query().unwrap_or_default();
+        if form_urlencoded::parse(query.as_bytes()).any(|(known, _)| known == name) {
+            return Err("its query has the parameter that is for the secret");
         }
-        digests.sort_unstable();
-        digests.dedup();
-        assert_eq!(digests.len(), of.len());
+        let joint = if self.path.query().is_none() { '?' } else { '&' };
+        self.set_path(&format!("{}{joint}{name}={}", self.path, percent_encoded(value)))
     }
 
-    #[test]
-    fn only_connection_settings_count_and_a_new_version_may_name_others() {
-        let tenant = TenantId::new("acme");
-        let application = application("apns", &[("team", "T"), ("topic", "one")]);
-        let by_team = connection_digest(&tenant, &application, &kind("token", &["team"]));
-        let by_topic = connection_digest(&tenant, &application, &kind("token", &["topic"]));
-        assert_ne!(by_team, by_topic);
-        assert_eq!(by_team, connection_digest(&tenant, &application, &kind("token", &["team"])));
-        let other = self::application("apns", &[("team", "T"), ("topic", "two")]);
-        assert_eq!(by_team, connection_digest(&tenant, &other, &kind("token", &["team"])));
+    fn set_path(&mut self, path: &str) -> Result<(), &'static str> {
+        self.path = PathAndQuery::try_from(path).map_err(|_| "its path is too long for the secret")?;
+        Ok(())
+    }
+
+    fn in_form(&mut self, name: &str, value: &HeaderValue) -> Result<(), &'static str> {
+        if form_urlencoded::parse(&self.body).any(|(known, _)| known == name) {
+            return Err("its form has the field that is for the secret");
+        }
+        let joint = if self.body.is_empty() { "" } else { "&" };
+        let field = format!("{joint}{name}={}", percent_encoded(value));
+        self.body = [&self.body, field.as_bytes()].concat().into();
+        Ok(())
+    }
+
+    fn in_json(&mut self, name: &str, value: &HeaderValue) -> Result<(), &'static str> {
+        let members: BTreeMap<String, IgnoredAny> =
+            serde_json::from_slice(&self.body).map_err(|_| "its body is not a JSON object")?;
+        if members.contains_key(name) {
+            return Err("its body has the member that is for the secret");
+        }
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| "the secret is not UTF-8")?;
+        let joint = if members.is_empty() { "" } else { "," };
+        let member = format!("{{{}:{}{joint}", Value::from(name), Value::from(text));
+        let rest = self.body.trim_ascii_start().get(1..).unwrap_or_default();
+        self.body = [member.as_bytes(), rest].concat().into();
+        Ok(())
     }
 }
+
+fn percent_encoded(value: &HeaderValue) -> String {
+    percent_encode(value.as_bytes(), credential::RESERVED).to_string()
+}
+
+#[cfg(test)]
+#[path = "authorization_tests.rs"]
+mod tests;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::delivery::{Delivery, SendOptions, shown};
-use crate::exchange::{RawExchange, no_answer};
+use crate::exchange::RawExchange;
+use crate::failure::no_answer;
 use crate::gateway::{Gateway, provider_of};
 use crate::result::DeliveryResult;
 use pushlet_model::contract::management::{Collection, Operation, Parameter, ParameterKind, Response};
@@ -64,7 +65,14 @@ impl Gateway {
         let deadline = Instant::now() + deadline;
         let is_own = providers.is_own(&name);
         let payer = self.0.tenants.get(tenant)?.account.clone();
-        let purpose = SendOptions { payer, native: false, validate_only: false };
+        let purpose = SendOptions {
+            payer,
+            native: false,
+            validate_only: false,
+            capture: None,
+            request_id: None,
+            queued: None,
+        };
         let delivery = Delivery::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
         let done = delivery?.perform(collection, &operation, deadline).await;
         done.map_err(|result| match result.into_error(&name) {
@@ -121,7 +129,8 @@ impl Delivery {
             Err(result) => return Err((result, false)),
         };
         let transport::Response { status, headers, body, connection, .. } = response;
-        let response = Response { status, headers: shown(&headers), body: body.into() };
+        let response =
+            Response { status, headers: shown(&headers, self.provider.manifest()), body: body.into() };
         let context = Context::at(SystemTime::now(), Vec::new());
         let operation = operation.clone();
         let decode = move |instances: &Instances| {

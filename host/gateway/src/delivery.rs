@@ -3,38 +3,41 @@
 
 use std::mem;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use crate::capture::Capture;
 use crate::gateway::Gateway;
 use crate::meters::DeliveryCounters;
+use crate::queue::state::QueuedWork;
 use crate::result::{DeliveryResult, IndexedResult, deadline_exceeded};
 use pushlet_model::contract::codec::{Answer, Reply, Response};
-use pushlet_model::contract::{Context, Disposition, Notification, Outcome, Target};
+use pushlet_model::contract::manifest::ProviderManifest;
+use pushlet_model::contract::{Context, Disposition, Notification, Outcome, Recipient, Target};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Account;
 use pushlet_registry::RegisteredApplication;
-use pushlet_sandbox::{Exchange, Instances, Message, Provider};
+use pushlet_sandbox::{Exchange, Instances, Message, Provider, ProviderError};
 
-/// Targets in one call of `encode`, where an exchange covers fewer.
-pub(crate) const BATCH: usize = 500;
-/// The largest batch that is made for a service whose exchanges cover more targets than [`BATCH`]: legacy GCM takes
-/// 1,000 ids in a request.
-const LARGEST_BATCH: usize = 1000;
+/// Most targets in one call of `encode`, where an exchange covers fewer: with the call, a step of [`Steps`].
+const BATCH: usize = 120;
 /// Options that ask a service to check a notification without delivering it (see `provider-manifest.options`).
 const ONLY_CHECK: [&str; 2] = ["validate_only", "dry_run"];
 /// Exchanges of one delivery at once; the transport bounds what all deliveries have in flight.
 pub(crate) const MOST_AT_ONCE: usize = 1000;
-/// Most response headers that a provider sees.
+/// Most values of response headers that a provider sees.
 const MOST_HEADERS: usize = 64;
 /// Most answers in one call of `decode`.
 const MOST_ANSWERS: usize = 100;
+/// Smaller calls that may run out of time after the first one did.
+const MOST_TIMEOUTS: u32 = 2;
 
 /// One application's way to its targets.
 pub(crate) struct Delivery {
@@ -60,6 +63,12 @@ pub(crate) struct SendOptions {
     pub native: bool,
     /// Do everything up to the request itself, and do not send it.
     pub validate_only: bool,
+    /// What is done is kept here, if the caller wants to see it.
+    pub capture: Option<Capture>,
+    /// Of the HTTP request that it is for.
+    pub request_id: Option<Arc<str>>,
+    /// None: the caller waits for the results. Boxed, since that is the usual case.
+    pub queued: Option<Box<QueuedWork>>,
 }
 
 /// One notification for some targets.
@@ -67,7 +76,7 @@ pub(crate) struct Batch {
     /// The index of the first target in the send or stream; the others follow.
     pub first: usize,
     /// The targets of the whole send; the batch covers those in `range`.
-    all: Arc<[Target]>,
+    all: Arc<[Recipient]>,
     range: Range<usize>,
     pub notification: Arc<Notification>,
     /// The notification asks the service to check it and to deliver nothing.
@@ -77,12 +86,15 @@ pub(crate) struct Batch {
     pub entropy: Vec<u8>,
 }
 
-/// One exchange, and which of the batch's targets it covers.
+/// One request, and which of the batch's targets it covers.
 pub(crate) struct EncodedRequest {
     pub covers: Vec<usize>,
-    pub message: Arc<Message>,
-    pub exchange: Exchange,
+    /// None: it is submitted to a session, which writes it in its own way.
+    pub exchange: Option<(Arc<Message>, Exchange)>,
 }
+
+/// The requests of some targets, and the results of targets that have none.
+pub(crate) type EncodedTargets = (Vec<EncodedRequest>, Vec<(usize, DeliveryResult)>);
 
 /// The results of a send, a batch or an exchange.
 pub(crate) struct BatchResults {
@@ -99,8 +111,20 @@ pub(crate) struct ExchangeResult {
     pub new_token: bool,
 }
 
+impl EncodedRequest {
+    /// Returns true if the service recognises a second delivery of it.
+    pub fn is_idempotent(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|(_, exchange)| exchange.idempotent)
+    }
+}
+
 impl Batch {
-    pub fn targets(&self) -> &[Target] {
+    /// Returns the targets of a request.
+    pub fn covered(&self, work: &EncodedRequest) -> Vec<Target> {
+        work.covers.iter().map(|&index| self.recipients()[index].target.clone()).collect()
+    }
+
+    pub fn recipients(&self) -> &[Recipient] {
         &self.all[self.range.clone()]
     }
 
@@ -129,23 +153,21 @@ impl Delivery {
         })?;
         let instances = provider.instances(tenant);
         let counters = DeliveryCounters::new(
-            (&gateway.0.meters, &gateway.0.recent),
+            (&gateway.0.meters, &gateway.0.recent, &gateway.0.webhooks),
             tenant,
             &application.record.id,
-            &provider.manifest().name,
+            (&provider.manifest().name, is_own),
         );
-        let undecoded = DecodeQueue::default();
-        let tenant = tenant.clone();
         Ok(Self {
             gateway,
-            tenant,
+            tenant: tenant.clone(),
             provider,
             is_own,
             instances,
             application,
             purpose,
             counters,
-            undecoded,
+            undecoded: DecodeQueue::default(),
             _place: place,
         })
     }
@@ -155,23 +177,26 @@ impl Delivery {
         self.is_own.then_some(&self.tenant)
     }
 
-    /// Returns how many targets are encoded together: at least as many as one exchange covers, or the batch
-    /// would split it.
+    /// Returns how many targets are encoded together: at most as many as the manifest says, fewer if the component is
+    /// slow, and no more than a step of this tenant takes, unless one exchange covers more.
     pub fn batch_size(&self) -> usize {
         let in_exchange = self.provider.manifest().targets_per_exchange as usize;
-        in_exchange.clamp(BATCH, LARGEST_BATCH)
+        self.instances.targets_per_call().min(in_exchange.max(BATCH))
     }
 
     /// Creates a batch of some targets of the delivery, with the randomness that their provider needs.
     pub fn batch(
         &self,
         first: usize,
-        (all, range): (Arc<[Target]>, Range<usize>),
+        (all, range): (Arc<[Recipient]>, Range<usize>),
         notification: Arc<Notification>,
         deadline: Instant,
     ) -> Result<Arc<Batch>, Error> {
         let mut entropy = vec![0; range.len() * self.provider.manifest().entropy as usize];
-        rand::rng().fill_bytes(&mut entropy);
+        match &self.purpose.queued {
+            Some(work) => work.fill(first, range.len(), &mut entropy),
+            None => rand::rng().fill_bytes(&mut entropy),
+        }
         let only_checked = only_checked(&notification);
         Ok(Arc::new(Batch { first, all, range, notification, only_checked, deadline, entropy }))
     }
@@ -186,49 +211,88 @@ fn only_checked(notification: &Notification) -> bool {
 impl Delivery {
     /// Encodes some of the batch's targets. Returns their exchanges, and the results of targets that have
     /// none.
-    pub(crate) async fn encode(
+    pub(crate) async fn encode(&self, batch: &Arc<Batch>, indices: &[usize]) -> EncodedTargets {
+        let failed = |error: Error| {
+            let result = DeliveryResult::Failed(error);
+            (Vec::new(), indices.iter().map(|&index| (index, result.clone())).collect())
+        };
+        // The batches before this one may have used up the time.
+        if Instant::now() >= batch.deadline {
+            return failed(deadline_exceeded());
+        }
+        if self.provider.speaks_stream() {
+            let submitted = |&index| EncodedRequest { covers: vec![index], exchange: None };
+            return (indices.iter().map(submitted).collect(), Vec::new());
+        }
+        match self.encode_once(batch, indices).await {
+            Ok(encoded) => encoded,
+            // Nothing was sent, so fewer targets at a time get a second try.
+            Err(ProviderError::TimedOut) if indices.len() > 1 => {
+                Box::pin(self.encode_in_parts(batch, indices)).await
+            }
+            Err(error) => failed(error.into()),
+        }
+    }
+
+    /// Encodes the targets in smaller calls, one after the other. After two that ran out of time, the other targets
+    /// fail too, so that a component that never ends costs a bounded time.
+    async fn encode_in_parts(&self, batch: &Arc<Batch>, indices: &[usize]) -> EncodedTargets {
+        let (mut requests, mut refused, mut failures) = (Vec::new(), Vec::new(), 0);
+        for part in indices.chunks(self.batch_size().clamp(1, indices.len().div_ceil(2))) {
+            let encoded = match failures < MOST_TIMEOUTS && Instant::now() < batch.deadline {
+                true => self.encode_once(batch, part).await,
+                false => Err(ProviderError::TimedOut),
+            };
+            match encoded {
+                Ok((more, others)) => {
+                    requests.extend(more);
+                    refused.extend(others);
+                }
+                Err(error) => {
+                    failures += 1;
+                    let result = DeliveryResult::Failed(error.into());
+                    refused.extend(part.iter().map(|&index| (index, result.clone())));
+                }
+            }
+        }
+        (requests, refused)
+    }
+
+    async fn encode_once(
         &self,
         batch: &Arc<Batch>,
         indices: &[usize],
-    ) -> (Vec<EncodedRequest>, Vec<(usize, DeliveryResult)>) {
-        // The batches before this one may have used up the time.
-        if Instant::now() >= batch.deadline {
-            let result = DeliveryResult::Failed(deadline_exceeded());
-            return (Vec::new(), indices.iter().map(|&index| (index, result.clone())).collect());
-        }
+    ) -> Result<EncodedTargets, ProviderError> {
         // The first try covers all targets, which are borrowed; only a repeat, which covers some, clones
         // them.
-        let again = indices.len() < batch.targets().len();
+        let again = indices.len() < batch.recipients().len();
         let again =
-            again.then(|| indices.iter().map(|&index| batch.targets()[index].clone()).collect::<Vec<_>>());
+            again.then(|| indices.iter().map(|&index| batch.recipients()[index].clone()).collect::<Vec<_>>());
         let size = self.provider.manifest().entropy as usize;
         let entropy =
             indices.iter().flat_map(|&index| &batch.entropy[index * size..(index + 1) * size]).copied();
         let context = Context::at(SystemTime::now(), entropy.collect());
+        if let Some(capture) = &self.purpose.capture {
+            let recipients = indices.iter().map(|&index| batch.recipients()[index].clone());
+            capture.called(recipients.collect(), context.clone());
+        }
         let (application, sent) = (self.application.clone(), batch.clone());
         let encode = move |instances: &Instances| {
-            let targets = again.as_deref().unwrap_or(sent.targets());
-            instances.encode(&context, &application.record, &sent.notification, targets)
+            let recipients = again.as_deref().unwrap_or(sent.recipients());
+            instances.encode(&context, &application.record, &sent.notification, recipients)
         };
-        let prepared = match self.instances.run(encode).await {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                let result = DeliveryResult::Failed(error.into());
-                return (Vec::new(), indices.iter().map(|&index| (index, result.clone())).collect());
-            }
-        };
+        let prepared = self.instances.run_for(self.purpose.request_id.clone(), encode).await?;
         let messages: Vec<Arc<Message>> = prepared.messages.into_iter().map(Arc::new).collect();
         let own = |covers: &[u32]| covers.iter().map(|&index| indices[index as usize]).collect::<Vec<_>>();
         let work = prepared.exchanges.into_iter().map(|exchange| EncodedRequest {
             covers: own(&exchange.covers),
-            message: messages[exchange.message].clone(),
-            exchange,
+            exchange: Some((messages[exchange.message].clone(), exchange)),
         });
         let refused = prepared.refusals.into_iter().flat_map(|(covers, rejection)| {
             let result = DeliveryResult::Failed(rejection.into());
             own(&covers).into_iter().map(move |index| (index, result.clone()))
         });
-        (work.collect(), refused.collect())
+        Ok((work.collect(), refused.collect()))
     }
 
     pub(crate) async fn decode(
@@ -239,24 +303,24 @@ impl Delivery {
         headers: &HeaderMap,
         body: Vec<u8>,
     ) -> Result<Reply, Error> {
-        let response = Response { status, headers: shown(headers), body };
+        let response = Response { status, headers: shown(headers, self.provider.manifest()), body };
         // The one clone of a token on its way: the contract's generated type owns its texts, and the call may
         // run on another thread and be repeated for each answer alone.
-        let targets = work.covers.iter().map(|&index| batch.targets()[index].clone()).collect();
-        let answer = Answer { targets, response };
-        if work.covers.len() == batch.targets().len() {
+        let answer = Answer { targets: batch.covered(work), response };
+        if work.covers.len() == batch.recipients().len() {
             // An exchange that covers the whole batch has no other answers to be decoded with.
             return self.decode_one(answer).await;
         }
         let (sender, reply) = oneshot::channel();
-        self.undecoded.put(answer, sender);
-        // Other requests of this delivery that were answered at the same time add their answers meanwhile.
-        tokio::task::yield_now().await;
-        self.decode_waiting().await;
+        // The first decodes for all. All of them are polled by one task, so none outlives the first.
+        if self.undecoded.put(answer, sender) {
+            // Other requests of this delivery that were answered at the same time add their answers meanwhile.
+            tokio::task::yield_now().await;
+            self.decode_waiting().await;
+        }
         reply.await.unwrap_or_else(|_| Err(lost()))
     }
 
-    /// The first task to get here decodes for all.
     async fn decode_waiting(&self) {
         let mut waiting = self.undecoded.take().into_iter();
         loop {
@@ -298,7 +362,7 @@ impl Delivery {
         let (application, native) = (self.application.clone(), self.purpose.native);
         let decode =
             move |instances: &Instances| instances.decode(&context, &application.record, &answers, native);
-        Ok(self.instances.run(decode).await?)
+        Ok(self.instances.run_for(self.purpose.request_id.clone(), decode).await?)
     }
 }
 
@@ -306,10 +370,12 @@ fn lost() -> Error {
     Error::internal("a reply was lost")
 }
 
-/// Returns the headers of a response that a provider sees.
-pub(crate) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
-    let headers = headers.iter().take(MOST_HEADERS);
-    headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
+/// Returns the headers of a response that a provider sees: those that its manifest names.
+pub(crate) fn shown(headers: &HeaderMap, manifest: &ProviderManifest) -> Vec<(String, String)> {
+    let named = manifest.response_headers.iter();
+    let all = named.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+    let readable = all.filter_map(|(name, value)| Some((name.clone(), value.to_str().ok()?.to_owned())));
+    readable.take(MOST_HEADERS).collect()
 }
 
 /// Answers that wait to be decoded together, each with the sender for its reply.
@@ -317,11 +383,14 @@ pub(crate) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
 pub(crate) struct DecodeQueue(Mutex<Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)>>);
 
 impl DecodeQueue {
-    pub fn put(&self, answer: Answer, reply: oneshot::Sender<Result<Reply, Error>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((answer, reply));
+    /// Returns true if no other answer waits.
+    pub fn put(&self, answer: Answer, reply: oneshot::Sender<Result<Reply, Error>>) -> bool {
+        let mut waiting = self.0.lock();
+        waiting.push((answer, reply));
+        waiting.len() == 1
     }
 
     pub fn take(&self) -> Vec<(Answer, oneshot::Sender<Result<Reply, Error>>)> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut *self.0.lock())
     }
 }

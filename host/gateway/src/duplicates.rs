@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::delivery::{BATCH, Delivery};
-use pushlet_model::contract::{Context, Notification, Target};
-use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
+use crate::delivery::Delivery;
+use pushlet_model::contract::{Context, Notification, Recipient, Target};
+use pushlet_quota::account::{Account, MemoryReservation, MemoryUse, Steps};
 use pushlet_sandbox::{Exchange, Instances, PreparedRequests};
 
 /// What to do with a target that occurs again with the same notification.
@@ -79,17 +79,17 @@ impl SeenTargets {
         }
     }
 
-    /// Returns the index of the same target before, if there was one; otherwise remembers this one. `plain`:
+    /// Returns the index of the same target with the same options before, if there was one; otherwise remembers this one. `plain`:
     /// the target's token in its plain spelling, if it is written in another one. `own`: fields of a
     /// notification of its own, without which it is not the same push.
     pub fn first(
         &mut self,
         index: usize,
-        target: &Target,
+        recipient: &Recipient,
         plain: Option<&str>,
         own: Option<&Map<String, Value>>,
     ) -> Option<usize> {
-        let (kind, text) = match target {
+        let (kind, text) = match &recipient.target {
             Target::Device(text) => (0_u8, text),
             Target::Topic(text) => (1, text),
             Target::Condition(text) => (2, text),
@@ -98,7 +98,7 @@ impl SeenTargets {
         };
         // Writing a map of JSON values into memory cannot fail.
         let own = own.and_then(|own| serde_json::to_string(own).ok());
-        self.first_of((kind, plain.unwrap_or(text), own), u32::try_from(index).ok()?)
+        self.first_of((kind, plain.unwrap_or(text), &recipient.options, own), u32::try_from(index).ok()?)
     }
 
     fn first_of(&mut self, key: impl Hash, index: u32) -> Option<usize> {
@@ -138,18 +138,20 @@ impl Delivery {
     pub async fn plain_tokens<'a>(
         &self,
         notification: &Arc<Notification>,
-        targets: impl Iterator<Item = &'a Target>,
+        recipients: impl Iterator<Item = &'a Recipient>,
     ) -> HashMap<usize, String> {
         let mut plain = HashMap::new();
-        if self.provider.tells_spellings_apart() {
+        if self.provider.tells_spellings_apart() || self.provider.speaks_stream() {
             return plain;
         }
-        let odd = targets.enumerate().filter_map(|(place, target)| match target {
+        let odd = recipients.enumerate().filter_map(|(place, recipient)| match &recipient.target {
             Target::Device(token) => Some((place, token.clone(), plainly(token)?)),
             _ => None,
         });
         let odd: Vec<(usize, String, String)> = odd.collect();
-        for pairs in odd.chunks(BATCH / 2) {
+        let mut steps = Steps::new(self.purpose.payer.clone());
+        for pairs in odd.chunks((self.batch_size() / 2).max(1)) {
+            steps.before(Steps::CALL + 2 * pairs.len()).await;
             let equal = self.equal_tokens(notification, pairs).await;
             let equal = pairs.iter().zip(equal).filter(|(_, equal)| *equal);
             plain.extend(equal.map(|((place, _, token), _)| (*place, token.clone())));
@@ -169,7 +171,8 @@ impl Delivery {
         pairs: &[(usize, String, String)],
     ) -> Vec<bool> {
         let both = |(_, token, plain): &(usize, String, String)| [token.clone(), plain.clone()];
-        let targets: Vec<Target> = pairs.iter().flat_map(both).map(Target::Device).collect();
+        let tokens = pairs.iter().flat_map(both).map(Target::Device);
+        let targets: Vec<Recipient> = tokens.map(Recipient::from).collect();
         let entropy = vec![0; targets.len() * self.provider.manifest().entropy as usize];
         let context = Context::at(SystemTime::now(), entropy);
         let (application, notification) = (self.application.clone(), notification.clone());
@@ -245,7 +248,7 @@ mod tests {
     }
 
     fn device(seen: &mut SeenTargets, index: usize, token: &str) -> Option<usize> {
-        seen.first(index, &Target::Device(token.to_owned()), None, None)
+        seen.first(index, &Target::Device(token.to_owned()).into(), None, None)
     }
 
     #[test]
@@ -255,10 +258,16 @@ mod tests {
         assert_eq!(device(&mut seen, 1, "b"), None);
         assert_eq!(device(&mut seen, 2, "a"), Some(0));
         assert_eq!(device(&mut seen, 3, "a"), Some(0));
-        assert_eq!(seen.first(4, &Target::Topic("a".into()), None, None), None, "another kind");
-        assert_eq!(seen.first(5, &Target::Device("A".into()), Some("a"), None), Some(0), "another spelling");
+        assert_eq!(seen.first(4, &Target::Topic("a".into()).into(), None, None), None, "another kind");
+        assert_eq!(
+            seen.first(5, &Target::Device("A".into()).into(), Some("a"), None),
+            Some(0),
+            "another spelling"
+        );
         let own = |body: &str| serde_json::json!({ "body": body }).as_object().unwrap().clone();
-        let target = Target::Device("a".into());
+        let target = Recipient::from(Target::Device("a".into()));
+        let keys = Recipient { options: vec![("auth".into(), "\"x\"".into())], ..target.clone() };
+        assert_eq!(seen.first(9, &keys, None, None), None, "other keys");
         assert_eq!(seen.first(6, &target, None, Some(&own("x"))), None, "a notification of its own");
         assert_eq!(seen.first(7, &target, None, Some(&own("y"))), None);
         assert_eq!(seen.first(8, &target, None, Some(&own("x"))), Some(6));

@@ -1,11 +1,10 @@
 //! Where an exchange is sent: to the manifest's endpoint, or to what the operator configured in its place.
 
-use std::sync::{PoisonError, RwLock};
-
 use http::uri::PathAndQuery;
+use parking_lot::RwLock;
 use url::Url;
 
-use pushlet_model::contract::manifest;
+use pushlet_model::contract::{Environment, manifest};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
@@ -53,6 +52,27 @@ impl EndpointResolver {
         })
     }
 
+    /// Returns where a token is fetched if the operator redirects the endpoint of the manifest that has this URL's
+    /// origin: all that goes to that origin goes to the other place then.
+    pub fn redirected_token_url(
+        &self,
+        owner: Option<&TenantId>,
+        manifest: &manifest::ProviderManifest,
+        environment: Environment,
+        url: &Url,
+    ) -> Option<Url> {
+        let origin = url.origin().ascii_serialization();
+        let has_origin = |endpoint: &&manifest::Endpoint| {
+            endpoint.environment == environment
+                && matches!(&endpoint.origin, manifest::Origin::Fixed(fixed) if *fixed == origin)
+        };
+        let endpoint = manifest.endpoints.iter().find(has_origin)?;
+        let owner = owner.map(TenantId::as_str);
+        let base = self.overrides.get(owner, &manifest.name, &endpoint.name, environment)?;
+        let path = &url[url::Position::BeforePath..];
+        Url::parse(&format!("{}{}{path}", bare(base), base.prefix())).ok()
+    }
+
     /// Returns where an exchange is sent. `owner`: the tenant that uploaded the provider; None: all tenants
     /// share it.
     pub fn of(
@@ -68,6 +88,7 @@ impl EndpointResolver {
         let protocol = match endpoint.transport {
             manifest::Transport::Http2 => Protocol::Http2,
             manifest::Transport::Https => Protocol::Https,
+            manifest::Transport::Tls => return Err(Error::internal("an exchange over a byte stream")),
         };
         let owner = owner.map(TenantId::as_str);
         let base = self.overrides.get(owner, &manifest.name, &endpoint.name, endpoint.environment);
@@ -92,8 +113,46 @@ impl EndpointResolver {
                 let origin = Origin::of(url).map_err(Error::internal)?;
                 Ok(Destination { origin, audience: None, path, protocol, guarded: true })
             }
+            (manifest::Origin::Configured, _) => Err(not_configured(&manifest.name)),
             (manifest::Origin::AnyHttps, None) => Err(Error::internal("an exchange without its URL")),
         }
+    }
+
+    /// Returns where connections to an endpoint of a stream provider go, and whether only public addresses are dialled;
+    /// None: there is no such endpoint, or the operator did not configure it.
+    pub fn of_stream(
+        &self,
+        owner: Option<&TenantId>,
+        manifest: &manifest::ProviderManifest,
+        name: &str,
+        environment: Environment,
+    ) -> Result<Option<(Origin, bool)>, Error> {
+        let is_meant = |one: &&manifest::Endpoint| one.name == name && one.environment == environment;
+        let Some(endpoint) = manifest.endpoints.iter().find(is_meant) else { return Ok(None) };
+        let base = self.overrides.get(owner.map(TenantId::as_str), &manifest.name, name, environment);
+        let (text, guarded) = match (base, &endpoint.origin) {
+            (Some(base), _) => (bare(base), false),
+            (None, manifest::Origin::Fixed(origin)) => (origin.clone(), true),
+            (None, manifest::Origin::Configured | manifest::Origin::AnyHttps) => return Ok(None),
+        };
+        Ok(Some((text.parse().map_err(Error::internal)?, guarded)))
+    }
+
+    /// Returns an error unless an application of this environment can be sent for.
+    pub fn ensure_configured(
+        &self,
+        owner: Option<&TenantId>,
+        manifest: &manifest::ProviderManifest,
+        environment: Environment,
+    ) -> Result<(), Error> {
+        let owner = owner.map(TenantId::as_str);
+        let is_there = |endpoint: &manifest::Endpoint| {
+            !matches!(endpoint.origin, manifest::Origin::Configured)
+                || self.overrides.get(owner, &manifest.name, &endpoint.name, environment).is_some()
+        };
+        let mut own = manifest.endpoints.iter().filter(|endpoint| endpoint.environment == environment);
+        // One is enough: a service may lack the others, such as that for feedback.
+        if own.any(is_there) { Ok(()) } else { Err(not_configured(&manifest.name)) }
     }
 
     /// Returns the origin that `parse` makes of `text`, from the cache if possible.
@@ -103,15 +162,22 @@ impl EndpointResolver {
         text: &str,
         parse: impl FnOnce() -> Result<Origin, OriginError>,
     ) -> Result<Origin, Error> {
-        if let Some(origin) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(text) {
+        if let Some(origin) = self.known.read().get(text) {
             return Ok(origin.clone());
         }
         let origin = parse().map_err(Error::internal)?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         // If there is no room, the origin is parsed again the next time.
         let _ = known.get_or_insert_with(tenant, &text.to_owned(), 1, |_| true, || origin.clone());
         Ok(origin)
     }
+}
+
+/// Returns the error for a provider that the operator has not switched on.
+pub(super) fn not_configured(provider: &str) -> Error {
+    let message =
+        format!("this server has no endpoint for {provider}: its operator must configure one ([endpoints])");
+    Error::field("endpoint_not_configured", "type", message)
 }
 
 /// Returns the origin of a base URL.

@@ -1,17 +1,18 @@
 //! One request and its answer: authorised, sent, decoded; and what a failure on the way means for the caller.
 
-use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::authorization::{self, RequestAuthorization};
-use crate::delivery::{Batch, Delivery, EncodedRequest, ExchangeResult};
-use crate::result::{DeliveryResult, deadline_exceeded, unknown};
+use crate::authorization::{self, RequestAuthorization, RequestParts};
+use crate::capture::{CapturedAnswer, CapturedExchange};
+use crate::delivery::{Batch, Delivery, EncodedRequest, ExchangeResult, shown};
+use crate::failure::no_answer;
+use crate::result::DeliveryResult;
 use pushlet_credential::{self as credential, ClockReading, TokenHandle, TokenTrust};
-use pushlet_model::contract::{ConnectionHint, Disposition, Outcome};
+use pushlet_model::contract::{ConnectionHint, Disposition, Outcome, Target, unix_milliseconds};
 use pushlet_model::error::{Error, Kind};
 use pushlet_sandbox::{Exchange, Message};
 use pushlet_transport::{self as transport, FailureCause};
@@ -46,12 +47,14 @@ impl Delivery {
         batch: &Batch,
         work: &EncodedRequest,
     ) -> Result<ExchangeResult, Box<DeliveryResult>> {
-        let (response, token) = match self.wire(&work.message, &work.exchange, batch.deadline).await? {
+        let Some((message, exchange)) = &work.exchange else { return Ok(self.submit(batch, work).await) };
+        self.capture_request(batch, work, message, exchange);
+        let (response, token) = match self.wire(message, exchange, batch.deadline).await? {
             RawExchange::Answered(response, token) => (response, token),
             RawExchange::Unanswered(error, token) => {
                 let turned_away = self.turned_away(batch, work, &error, token).await;
                 self.warn_if_unreached(&error);
-                let by_target = work.exchange.url.is_some();
+                let by_target = exchange.url.is_some();
                 return turned_away.ok_or_else(|| Box::new(no_answer(&error, by_target)));
             }
             RawExchange::Withheld => {
@@ -60,7 +63,15 @@ impl Delivery {
             }
         };
         let transport::Response { status, headers, body, connection, .. } = response;
+        if let Some(capture) = &self.purpose.capture {
+            let now = unix_milliseconds(SystemTime::now());
+            let headers = shown(&headers, self.provider.manifest());
+            capture.answered(&batch.covered(work), CapturedAnswer::new(status, headers, &body, now));
+        }
         let reply = self.decode(batch, work, status, &headers, body.into()).await;
+        if let Some(capture) = &self.purpose.capture {
+            capture.decoded(&batch.covered(work), &reply);
+        }
         // The service has answered, so the push may have been delivered: this is not a failure that allows a
         // retry.
         let reply = reply.map_err(|error| Box::new(DeliveryResult::Lost(error)))?;
@@ -73,6 +84,22 @@ impl Delivery {
             native: reply.native,
             new_token,
         })
+    }
+
+    /// Records a token that the service reported dead, for `application_feedback`.
+    pub(crate) fn report_if_dead(&self, target: &Target, result: &DeliveryResult) {
+        if let (Target::Device(token) | Target::Url(token), DeliveryResult::Settled(outcome)) =
+            (target, result)
+            && let Disposition::Unregistered(since) = &outcome.disposition
+        {
+            let since = since.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+            self.application.feedback.report(
+                token,
+                // GCM and FCM do not say since when a token is dead.
+                since.unwrap_or_else(SystemTime::now),
+                Some(&self.purpose.payer),
+            );
+        }
     }
 
     /// Authorises one request and sends it.
@@ -90,22 +117,24 @@ impl Delivery {
         let audience = destination.audience.as_ref().unwrap_or(&destination.origin);
         if self.purpose.validate_only {
             // A dry run signs nothing, and asks no token endpoint and no name server.
-            self.check_authorization(message, audience).map_err(failed)?;
+            self.check_authorization(message, exchange, audience).map_err(failed)?;
             return Ok(RawExchange::Withheld);
         }
-        let RequestAuthorization { identity, header, token } =
-            self.authorize(message, audience, deadline).await.map_err(failed)?;
+        let RequestAuthorization { identity, header, texts, token } =
+            self.authorize(message, exchange, audience, deadline).await.map_err(failed)?;
         let headers = exchange.headers.iter().cloned().chain(header).collect();
+        let mut parts = RequestParts { path: destination.path, headers, body: message.body.clone() };
+        parts.place(texts).map_err(failed)?;
         let request = transport::Request {
             tenant: self.tenant.clone(),
             origin: destination.origin,
             protocol: destination.protocol,
             identity,
             method: message.method.clone(),
-            path: destination.path,
+            path: parts.path,
             common_headers: message.headers.clone(),
-            headers,
-            body: message.body.clone(),
+            headers: parts.headers,
+            body: parts.body,
             deadline,
             guarded: destination.guarded,
             payer: Some(self.purpose.payer.clone()),
@@ -120,6 +149,29 @@ impl Delivery {
         })
     }
 
+    /// Keeps a request for a caller that wants to see it; the credential is not in it yet.
+    fn capture_request(&self, batch: &Batch, work: &EncodedRequest, message: &Message, exchange: &Exchange) {
+        let Some(capture) = &self.purpose.capture else { return };
+        let destinations = &self.gateway.0.destinations;
+        let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
+        // Otherwise it fails for the same reason right after this.
+        let Ok(destination) = destination else { return };
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers =
+            message.headers.iter().chain(exchange.headers.iter().map(|(name, value)| (name, value)));
+        capture.requested(CapturedExchange {
+            targets: batch.covered(work),
+            method: message.method.to_string(),
+            url: format!("{}{}", destination.origin.as_str(), destination.path),
+            path: exchange.path.to_string(),
+            headers: headers.map(|(name, value)| (name.to_string(), text(value))).collect(),
+            body: message.body.clone(),
+            credential: self.application.record.credential.clone().filter(|_| message.authenticate),
+            answer: None,
+            outcomes: None,
+        });
+    }
+
     /// Logs a failure to reach the push service with the application: the transport's own log lines do not
     /// name it.
     fn warn_if_unreached(&self, error: &transport::SendError) {
@@ -128,7 +180,7 @@ impl Delivery {
         {
             let (application, provider) = (&self.application.record.id, &self.application.provider);
             let cause = error.to_string();
-            tracing::warn!(application, provider, cause, repeated, "the push service could not be reached");
+            tracing::warn!(tenant = %self.tenant, application, provider, cause, repeated, "the push service could not be reached");
         }
     }
 
@@ -160,10 +212,11 @@ impl Delivery {
     async fn authorize(
         &self,
         message: &Message,
+        exchange: &Exchange,
         origin: &transport::Origin,
         deadline: Instant,
     ) -> Result<RequestAuthorization, Error> {
-        let Some(exchange) = self.credential_exchange(message, origin) else {
+        let Some(exchange) = self.credential_exchange(message, exchange, origin) else {
             return Ok(RequestAuthorization::anonymous());
         };
         let deadline = deadline.into_std();
@@ -176,15 +229,21 @@ impl Delivery {
         Ok(RequestAuthorization::new(authorization, &self.tenant, &self.application, exchange.kind))
     }
 
-    fn check_authorization(&self, message: &Message, origin: &transport::Origin) -> Result<(), Error> {
-        let Some(exchange) = self.credential_exchange(message, origin) else { return Ok(()) };
+    fn check_authorization(
+        &self,
+        message: &Message,
+        exchange: &Exchange,
+        origin: &transport::Origin,
+    ) -> Result<(), Error> {
+        let Some(exchange) = self.credential_exchange(message, exchange, origin) else { return Ok(()) };
         self.gateway.0.authorizer.check(exchange).map_err(not_authorized)
     }
 
     /// Returns what is to be authenticated, or None if nothing is.
     fn credential_exchange<'a>(
         &'a self,
-        message: &Message,
+        message: &'a Message,
+        exchange: &'a Exchange,
         origin: &'a transport::Origin,
     ) -> Option<credential::AuthorizeRequest<'a>> {
         if !message.authenticate {
@@ -193,8 +252,22 @@ impl Delivery {
         let kind = authorization::kind_of(self.provider.manifest(), &self.application)?;
         let credential = self.application.credential.as_ref()?;
         let settings = &self.application.record.settings;
-        let (tenant, origin) = (&self.tenant, origin.as_str());
-        Some(credential::AuthorizeRequest { tenant, credential, kind, settings, origin, token_trust: self })
+        let request = Some(credential::ComposedRequest {
+            path: exchange.path.as_str(),
+            body: &message.body,
+            common: &message.headers,
+            own: &exchange.headers,
+        });
+        let (tenant, origin, token_trust) = (&self.tenant, origin.as_str(), self);
+        Some(credential::AuthorizeRequest {
+            tenant,
+            credential,
+            kind,
+            settings,
+            origin,
+            token_trust,
+            request,
+        })
     }
 
     fn warn_of_token_endpoint(&self, error: &credential::AuthorizeError) {
@@ -206,7 +279,7 @@ impl Delivery {
         };
         if let Some(repeated) = self.application.unreached.due(std::time::Instant::now()) {
             let (application, provider) = (&self.application.record.id, &self.application.provider);
-            tracing::warn!(application, provider, %error, detail, repeated, "no token could be fetched");
+            tracing::warn!(tenant = %self.tenant, application, provider, %error, detail, repeated, "no token could be fetched");
         }
     }
 
@@ -231,57 +304,16 @@ impl TokenTrust for Delivery {
     fn trusts(&self, url: &Url) -> bool {
         self.gateway.0.destinations.trusts_token_url(self.owner(), &self.provider.manifest().name, url)
     }
-}
 
-/// Returns the result of a request that got no answer. `by_target`: the target chose the host, not the
-/// provider.
-pub(crate) fn no_answer(error: &transport::SendError, by_target: bool) -> DeliveryResult {
-    let inner = error.to_string();
-    if error.delivery == transport::RequestState::Unknown {
-        // Whatever the cause, a request that was sent without an answer is neither delivered nor failed.
-        tracing::info!(cause = inner, "outcome unknown");
-        return DeliveryResult::Settled(unknown(match error.cause {
-            FailureCause::OutOfMemory => {
-                "there is no memory left for the response (limit memory_bytes); it may or may not have been delivered"
-            }
-            FailureCause::TooLarge => "the response is too large; it may or may not have been delivered",
-            _ => "the push service did not answer; it may or may not have been delivered",
-        }));
+    fn redirected(&self, url: &Url) -> Option<Url> {
+        let environment = self.application.record.environment;
+        self.gateway.0.destinations.redirected_token_url(
+            self.owner(),
+            self.provider.manifest(),
+            environment,
+            url,
+        )
     }
-    let unreached =
-        |when: &str| format!("the push service could not be reached{when}: {}", error.reason()).into();
-    let (kind, code, message): (_, _, Cow<'static, str>) = match error.cause {
-        FailureCause::Overloaded => {
-            (Kind::Overloaded, "overloaded", "too many pushes are waiting for the push service".into())
-        }
-        FailureCause::TooManyPeers => (
-            Kind::Throttled,
-            "limit_peers",
-            "this tenant sends to as many servers and credentials at the same time as its share of this server \
-             allows (limit peers)"
-                .into(),
-        ),
-        FailureCause::ShuttingDown => (Kind::Overloaded, "shutting_down", "the server is shutting down".into()),
-        FailureCause::PeerDown => (Kind::Unavailable, "vendor_unreachable", unreached(" lately")),
-        FailureCause::Deadline if error.is_unreached() => {
-            let message = format!("it could not be sent in time: {}", error.reason());
-            (Kind::TimedOut, "deadline_exceeded", message.into())
-        }
-        FailureCause::Deadline => {
-            return DeliveryResult::Failed(deadline_exceeded().after(error.retry_after).caused_by(inner));
-        }
-        FailureCause::ForbiddenAddress if by_target => {
-            (Kind::Invalid, "forbidden_address", "the target is not on the public internet".into())
-        }
-        FailureCause::ForbiddenAddress => {
-            let message = "the provider's endpoint is not on the public internet; \
-                           only an endpoint that the operator configured may have a private address";
-            (Kind::Provider, "provider_forbidden_address", message.into())
-        }
-        FailureCause::InvalidRequest => return DeliveryResult::Failed(Error::internal(inner)),
-        _ => (Kind::Unreachable, "vendor_unreachable", unreached("")),
-    };
-    DeliveryResult::Failed(Error::new(kind, code, message).after(error.retry_after).caused_by(inner))
 }
 
 /// Returns the error for an exchange that could not be authenticated.
@@ -309,7 +341,3 @@ fn not_authorized(error: credential::AuthorizeError) -> Error {
     };
     Error::new(kind, code, error.to_string()).after(retry_after).caused_by(inner)
 }
-
-#[cfg(test)]
-#[path = "exchange_tests.rs"]
-mod tests;

@@ -6,8 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::result::{DeliveryResult, IndexedResult, SendTally};
+use crate::tenants::Withdrawal;
+use pushlet_model::contract::Recipient;
 use pushlet_model::error::Error;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
 
@@ -75,6 +79,35 @@ pub struct HeldLine {
     _reserved: MemoryReservation,
 }
 
+/// One target of a stream.
+pub struct Line {
+    /// Counts the caller's lines from 0.
+    pub index: usize,
+    pub target: Recipient,
+    /// Fields that replace those of the shared notification; null removes one. Several targets may share
+    /// them.
+    pub notification: Option<Arc<Map<String, Value>>>,
+    /// About how many bytes these fields take.
+    pub size: usize,
+    /// The memory that the line takes while it is in flight, if that is counted.
+    pub held: Option<HeldLine>,
+}
+
+/// Why a stream was stopped before its lines ended. Lines without a result were not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Withdrawn(Withdrawal),
+    ApplicationDeleted,
+}
+
+/// How a stream ended.
+pub struct StreamResult {
+    /// None: its lines ended, or its results were not taken any more.
+    pub stop: Option<Stop>,
+    /// All targets that got a result, whether it was taken or not.
+    pub tally: SendTally,
+}
+
 impl Gate {
     pub fn new(shared: usize, account: Arc<Account>) -> Self {
         Self { room: Arc::new(Semaphore::new(IN_FLIGHT as usize)), shared, account }
@@ -92,6 +125,31 @@ impl Gate {
         let room = self.room.clone().acquire_many_owned(room).await.map_err(Error::internal)?;
         let reserved = self.account.reserve(MemoryUse::ParsedInput, size)?;
         Ok(Some(HeldLine { _room: room, _reserved: reserved }))
+    }
+
+    /// Lets lines pass one after another, until one of the receivers is gone. One that may not pass has that as its
+    /// result.
+    pub(crate) async fn feed(
+        self,
+        lines: Vec<Line>,
+        to_send: mpsc::Sender<Line>,
+        refused: mpsc::Sender<IndexedResult>,
+    ) {
+        for mut line in lines {
+            let passed = match self.pass(line.size, line.notification.is_some()).await {
+                Ok(held) => {
+                    line.held = held;
+                    to_send.send(line).await.is_ok()
+                }
+                Err(error) => {
+                    let result = IndexedResult::untried(line.index, DeliveryResult::Failed(error));
+                    refused.send(result).await.is_ok()
+                }
+            };
+            if !passed {
+                break;
+            }
+        }
     }
 }
 

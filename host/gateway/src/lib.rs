@@ -4,35 +4,53 @@
 //! - [`Gateway`] (`gateway`): the state of all operations
 //! - `send`, `delivery`, `exchange`, `retry`, `result`: from a send to its targets, one request and its
 //!   answer, when a push is sent again, and the result of each target
+//! - `failure`: what a request without an answer means; `capture`: what a send did, for a caller that asked for it
 //! - `stream`, `flow_control`, `duplicates`: lines in flight, and targets that come twice
-//! - `authorization`, `endpoints`: what an exchange is sent with, and where to
-//! - `registration`, `applications`, `collections`: applications, their credentials, and what a push service
-//!   keeps for them
+//! - `queue`: deliveries that outlive their callers, in a fleet
+//! - `submission`: sends of providers of the world `stream-provider`; `sessions`: the connections that they speak over
+//! - `authorization`, `placement`, `endpoints`: what an exchange is sent with, where a secret stands in it, and
+//!   where it is sent to
+//! - `registration`, `applications`, `file_applications`, `collections`: applications, their credentials, those that
+//!   files describe, and what a push service keeps for them
 //! - `uploads`: components of tenants
-//! - [`tenants`]: keys, limits, suspension
-//! - `meters`, `stats`: what operators see
+//! - [`tenants`]: keys, limits, suspension; `webhooks`: what they are told of
+//! - `meters`, `history`, `codes`: what is counted and kept of deliveries; `stats`, `activity`, `usage`: what
+//!   operators and tenants see of it
 
+mod activity;
 mod applications;
 mod authorization;
+mod capture;
+mod codes;
 mod collections;
 mod delivery;
 mod duplicates;
 mod endpoints;
 mod exchange;
+mod failure;
+mod file_applications;
 mod flow_control;
 mod gateway;
+mod history;
 mod meters;
+mod queue;
 mod registration;
 mod result;
 mod retry;
 mod send;
+mod sessions;
 mod stats;
 mod stream;
+mod submission;
 pub mod tenants;
 mod uploads;
+mod usage;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use pushlet_credential::Authorizer;
 use pushlet_registry::Registry;
@@ -40,26 +58,38 @@ use pushlet_settings as config;
 use pushlet_transport::Transport;
 
 use endpoints::EndpointResolver;
-use gateway::{Inner, StorageCheck};
-use meters::{Meters, RecentFailures};
+use gateway::{Inner, LOOK_UPS, StorageCheck};
+use history::RecentFailures;
+use meters::Meters;
 use tenants::Tenants;
+use webhooks::Webhooks;
 
-pub use applications::{ApplicationView, Expiring, FeedbackRead};
+pub use activity::{ApplicationOutcomes, ProviderState, StatusQuery, TenantActivity, TenantStatus};
+pub use applications::{
+    ApplicationOrder, ApplicationPage, ApplicationQuery, ApplicationView, Expiring, FeedbackRead,
+};
+pub use capture::{CapturedAnswer, CapturedCall, CapturedExchange, CapturedSend};
 pub use collections::{CollectionRequest, ItemOperation};
 pub use duplicates::Duplicates;
-pub use flow_control::{Gate, HeldLine};
+pub use file_applications::FileChanges;
+pub use flow_control::{Gate, HeldLine, Line, Stop, StreamResult};
 pub use gateway::{Described, Gateway};
-pub use meters::RecentFailure;
-pub use pushlet_registry::{AnswerStore, DeadToken, StoredAnswer};
+pub use history::{FailureReason, Minute, RecentFailure};
+pub use pushlet_registry::{
+    Actor, AnswerStore, AuditEntry, Claim, ClaimedKey, DeadToken, FeedbackPage, Fleet, NodeView,
+    StoredAnswer, UsageCounts, UsagePeriod,
+};
+pub use queue::{DeliveryPage, DeliveryView, PendingDelivery, ResultDetails};
 pub use registration::Registration;
-pub use result::{DeliveryResult, IndexedResult, Status, utc};
+pub use result::{DeliveryResult, IndexedResult, SendTally, Status, utc};
 pub use send::{Fields, Send, SendReport, Via};
-pub use stats::{LimitGauge, Readiness, TenantStatus};
-pub use stream::{Line, Shared, Stop, Stream, Targets};
+pub use stats::{LimitGauge, Readiness};
+pub use stream::{Shared, Stream, Targets};
 pub use uploads::{
     Policy, ProviderEntry, ProviderLog, ProviderView, SecretHost, Upload, UploadRefusal, Uploads,
     compile_limits, for_everybody,
 };
+pub use webhooks::{ChangedWebhook, WebhookAttempt, WebhookRequest, WebhookView};
 
 /// Settings of the gateway.
 pub struct Settings {
@@ -73,6 +103,7 @@ pub struct Settings {
     pub stream_window: usize,
     /// Most applications of one tenant with metrics of their own.
     pub metrics: usize,
+    pub webhooks: config::WebhooksConfig,
 }
 
 impl Settings {
@@ -85,6 +116,7 @@ impl Settings {
             places: config.limits.application_requests,
             stream_window: config.limits.stream_window,
             metrics: config.metrics.applications,
+            webhooks: config.webhooks.clone(),
         }
     }
 }
@@ -114,16 +146,36 @@ impl Gateway {
             tenants,
             meters: Meters::new(settings.metrics),
             recent: RecentFailures::default(),
+            waiting_usage: Default::default(),
+            open_streams: Arc::default(),
+            webhooks: Webhooks::default(),
+            webhook_settings: settings.webhooks,
             storage_check: StorageCheck::default(),
+            look_ups: Semaphore::new(LOOK_UPS),
+            sessions: sessions::Sessions::new(),
+            queue: Arc::default(),
         });
         let gateway = Self(inner);
+        if let Some(fleet) = gateway.fleet() {
+            let tenants = Arc::downgrade(&gateway.0.tenants);
+            fleet.count_in_flight(move || tenants.upgrade().map_or(0, |tenants| tenants.in_flight()));
+        }
         gateway.watch_certificates();
+        gateway.sample_minutes();
+        gateway.run_webhooks();
+        gateway.follow_registry();
+        gateway.run_queue();
         gateway
     }
 
     /// Returns the store for responses that must outlive the process. None: the registry is not durable.
     pub fn answers(&self) -> Option<AnswerStore> {
         self.0.registry.answers()
+    }
+
+    /// Returns what the nodes of a fleet share; None: this server is alone.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.0.registry.fleet()
     }
 
     pub fn tenants(&self) -> &Arc<Tenants> {
@@ -138,9 +190,20 @@ impl Gateway {
     /// Closes the connections to the push services in order: requests in flight get `within` to finish. Then
     /// writes the registry's last changes.
     pub async fn close(&self, within: Duration) {
-        self.0.transport.drain(within).await;
-        let registry = self.0.registry.clone();
-        let kept = tokio::task::spawn_blocking(move || registry.flush()).await;
+        self.0.queue.close(within).await;
+        tokio::join!(self.0.transport.drain(within), self.0.sessions.close(within));
+        if let Some(fleet) = self.fleet() {
+            // Tells the others within a second, or not at all.
+            let _ = tokio::time::timeout(Duration::from_secs(1), fleet.leave()).await;
+        }
+        // What was sent last is told after the next start.
+        self.tell_webhooks().await;
+        let inner = self.0.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            inner.store_usage();
+            inner.registry.flush()
+        });
+        let kept = kept.await;
         if let Ok(Err(error)) = kept {
             tracing::error!(%error, "the last changes of the registry could not be kept");
         }

@@ -1,23 +1,26 @@
-//! Counters of deliveries for operators: how many targets had which status, and each tenant's last failures
-//! in the push service's words.
+//! Counters of deliveries for operators: how many targets had which status.
 //!
-//! The number of series is bounded, and a push costs no more than an atomic addition: a delivery holds the
+//! The number of series is bounded, and a push costs no more than an atomic addition or two: a delivery holds the
 //! counters of its application.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use serde::Serialize;
-use utoipa::ToSchema;
+use tokio::time::Instant;
 
+use crate::codes::CodeCounters;
+use crate::history::{CounterHistory, FailureLog, MINUTE, RecentFailures, Timeline};
 use crate::result::{DeliveryResult, Status};
-use pushlet_model::contract::{Outcome, Target, unix_milliseconds};
+use crate::webhooks::{TenantWebhooks, Webhooks};
+use pushlet_model::contract::Target;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
 
@@ -28,31 +31,30 @@ const MOST_PROVIDERS: usize = 8;
 /// In seconds.
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// Failures kept for each tenant.
-const KEPT: usize = 50;
-/// Characters of a target that are shown: enough to recognise it, too few to send to it.
-const SHOWN: usize = 12;
-/// Characters of a vendor's text.
-const LONGEST_TEXT: usize = 300;
 
 /// The counters and the last failures of one application.
 pub(super) struct DeliveryCounters {
+    /// None: the tenant uploaded the provider, which may make up as many reasons as it likes.
+    codes: Option<CodeCounters>,
     meter: Arc<PushMeter>,
-    failures: Arc<FailureRing>,
+    failures: Arc<FailureLog>,
+    webhooks: Arc<TenantWebhooks>,
     application: Arc<str>,
     provider: Arc<str>,
 }
 
 impl DeliveryCounters {
     pub fn new(
-        (meters, recent): (&Meters, &RecentFailures),
+        (meters, recent, webhooks): (&Meters, &RecentFailures, &Webhooks),
         tenant: &TenantId,
         application: &str,
-        provider: &str,
+        (provider, is_own): (&str, bool),
     ) -> Self {
         Self {
+            codes: (!is_own).then(|| meters.codes.clone()),
             meter: meters.of(tenant, application, provider),
             failures: recent.of(tenant),
+            webhooks: webhooks.of(tenant),
             application: application.into(),
             provider: provider.into(),
         }
@@ -60,8 +62,15 @@ impl DeliveryCounters {
 
     /// Counts the final result of a target.
     pub fn settled(&self, target: &Target, result: &DeliveryResult) {
-        self.meter.count(result.status());
+        let status = result.status();
+        self.meter.count(status);
+        if let (Some(codes), Some(code)) = (&self.codes, result.code().filter(|_| !status.is_good())) {
+            codes.count(&self.provider, code);
+        }
         self.failures.record(&self.application, &self.provider, target, result);
+        if self.webhooks.is_active() {
+            self.webhooks.settled(&self.application, &self.provider, target, result);
+        }
     }
 
     /// Records the answer of a push service. `all_told`: since the request was made; `waited`: the part of it
@@ -77,11 +86,13 @@ pub(super) struct Meters {
     pushes: Family<PushLabels, Counter>,
     latency: Family<ProviderLabel, Histogram>,
     wait: Family<ProviderLabel, Histogram>,
+    codes: CodeCounters,
     known: RwLock<Known>,
     /// For everything beyond the bounds of both caches.
     rest: OnceLock<Arc<PushMeter>>,
     /// Most applications of one tenant with counters of their own.
     most: usize,
+    started: Instant,
 }
 
 /// Divided among tenants, so that the names that one tenant makes up cost the others nothing.
@@ -89,6 +100,8 @@ struct Known {
     applications: FairCache<TenantId, Names, Arc<PushMeter>>,
     /// For applications beyond their tenant's share.
     others: FairCache<TenantId, Names, Arc<PushMeter>>,
+    /// For tenants beyond both bounds: counters without a series, so that what a tenant uses is known all the same.
+    unnamed: HashMap<TenantId, Arc<PushMeter>>,
 }
 
 /// The names by which pushes are counted.
@@ -116,9 +129,18 @@ struct ProviderLabel {
 pub(super) struct PushMeter {
     names: Names,
     pushes: Family<PushLabels, Counter>,
-    outcomes: [OnceLock<Counter>; Status::ALL.len()],
+    outcomes: [OnceLock<OutcomeCounter>; Status::ALL.len()],
+    /// What was taken of each outcome, see [`PushMeter::take_new`].
+    taken: [AtomicU64; Status::ALL.len()],
+    /// Counts as well.
+    rest: Option<Arc<PushMeter>>,
     latency: Histogram,
     wait: Histogram,
+}
+
+struct OutcomeCounter {
+    counter: Counter,
+    history: CounterHistory,
 }
 
 impl Meters {
@@ -129,24 +151,29 @@ impl Meters {
             pushes: Family::default(),
             latency: Family::new_with_constructor(histogram),
             wait: Family::new_with_constructor(histogram),
+            codes: CodeCounters::default(),
             known: RwLock::new(Known {
                 applications: FairCache::with_share(most),
                 others: FairCache::with_share(most),
+                unnamed: HashMap::new(),
             }),
             rest: OnceLock::new(),
             most,
+            started: Instant::now(),
         };
         meters.registered()
     }
 
     fn registered(mut self) -> Self {
-        let Self { registry, pushes, latency, wait, .. } = &mut self;
+        let Self { registry, pushes, latency, wait, codes, .. } = &mut self;
         registry.register("pushes", "Targets, by what became of them", pushes.clone());
         let help =
             "Seconds from a request to a push service to its answer, without the wait for a connection";
         registry.register("vendor_latency_seconds", help, latency.clone());
         let help = "Seconds that a request waited for its place on a connection to the push service";
         registry.register("queue_wait_seconds", help, wait.clone());
+        let help = "Targets that were not delivered, by the reason of the push service or ours";
+        registry.register("failures", help, codes.family().clone());
         self
     }
 
@@ -159,7 +186,7 @@ impl Meters {
             provider: provider.into(),
         };
         // A shared lock is enough for all but an application's first delivery.
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).applications.get(&own).cloned();
+        let known = self.known.read().applications.get(&own).cloned();
         known.unwrap_or_else(|| self.add(tenant, own))
     }
 
@@ -169,8 +196,8 @@ impl Meters {
     }
 
     fn add(&self, tenant: &TenantId, own: Names) -> Arc<PushMeter> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let Known { applications, others } = &mut *known;
+        let mut known = self.known.write();
+        let Known { applications, others, unnamed } = &mut *known;
         // A series that was shown must not vanish, so no counter is evicted for another.
         let stays = |_: &Arc<PushMeter>| false;
         let meter = |names: &Names| Arc::new(self.meter(names.clone()));
@@ -185,11 +212,14 @@ impl Meters {
         if let Ok((known, _)) = others.get_or_insert_with(tenant, &names, 1, stays, || meter(&names)) {
             return known;
         }
-        self.rest
-            .get_or_init(|| {
-                meter(&Names { tenant: other.clone(), application: other.clone(), provider: other })
-            })
-            .clone()
+        let names = |tenant| Names { tenant, application: other.clone(), provider: other.clone() };
+        let rest = self.rest.get_or_init(|| meter(&names(other.clone()))).clone();
+        let own = || PushMeter {
+            pushes: Family::default(),
+            rest: Some(rest),
+            ..self.meter(names(tenant.as_str().into()))
+        };
+        unnamed.entry(tenant.clone()).or_insert_with(|| Arc::new(own())).clone()
     }
 
     fn meter(&self, names: Names) -> PushMeter {
@@ -197,6 +227,8 @@ impl Meters {
         PushMeter {
             pushes: self.pushes.clone(),
             outcomes: Default::default(),
+            taken: Default::default(),
+            rest: None,
             latency: self.latency.get_or_create_owned(&label),
             wait: self.wait.get_or_create_owned(&label),
             names,
@@ -211,14 +243,56 @@ impl Meters {
             }
         }
         let stays = |names: &Names, _: &Arc<PushMeter>| *names.tenant != *tenant.as_str();
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         known.applications.retain(stays);
         known.others.retain(stays);
+        known.unnamed.remove(tenant);
+    }
+
+    /// Returns the counters of an application that has its own.
+    pub fn of_application(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        provider: &str,
+    ) -> Option<Arc<PushMeter>> {
+        let names = Names {
+            tenant: tenant.as_str().into(),
+            application: application.into(),
+            provider: provider.into(),
+        };
+        self.known.read().applications.get(&names).cloned()
+    }
+
+    /// Returns true if another application of the tenant would get counters of its own.
+    pub fn has_room(&self, tenant: &TenantId) -> bool {
+        self.known.read().applications.held_by(tenant) < self.most
+    }
+
+    /// Returns all counters that belong to a tenant.
+    pub fn of_tenants(&self) -> Vec<Arc<PushMeter>> {
+        let known = self.known.read();
+        let all = known.applications.values().chain(known.others.values()).chain(known.unnamed.values());
+        all.cloned().collect()
+    }
+
+    /// Returns all counters that have a series: what they count together is what all tenants did.
+    pub fn all(&self) -> Vec<Arc<PushMeter>> {
+        let known = self.known.read();
+        let all = known.applications.values().chain(known.others.values()).chain(self.rest.get());
+        all.cloned().collect()
+    }
+
+    /// Returns the minutes since the counters exist, and how far the running one is.
+    pub fn minute(&self) -> (u32, Duration) {
+        let seconds = self.started.elapsed().as_secs();
+        let minute = u32::try_from(seconds / MINUTE.as_secs()).unwrap_or(u32::MAX);
+        (minute, Duration::from_secs(seconds % MINUTE.as_secs()))
     }
 
     /// Returns all counters of a tenant.
     pub fn of_tenant(&self, tenant: &TenantId) -> Vec<Arc<PushMeter>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         let all = known.applications.values().chain(known.others.values());
         all.filter(|meter| *meter.names.tenant == *tenant.as_str()).cloned().collect()
     }
@@ -231,7 +305,20 @@ impl PushMeter {
 
     pub fn count(&self, status: Status) {
         let counter = &self.outcomes[status as usize];
-        counter.get_or_init(|| self.counter(status)).inc();
+        let new = || OutcomeCounter { counter: self.counter(status), history: CounterHistory::default() };
+        counter.get_or_init(new).counter.inc();
+        if let Some(rest) = &self.rest {
+            rest.count(status);
+        }
+    }
+
+    /// Returns what was counted since the last call. One caller at a time.
+    pub fn take_new(&self) -> Vec<(Status, u64)> {
+        let new = |(status, count): (Status, u64)| {
+            let taken = self.taken[status as usize].swap(count, Ordering::Relaxed);
+            (count > taken).then_some((status, count - taken))
+        };
+        self.outcomes().filter_map(new).collect()
     }
 
     /// Records the answer of a push service.
@@ -243,7 +330,22 @@ impl PushMeter {
     /// Returns the statuses that occurred, and how often.
     pub fn outcomes(&self) -> impl Iterator<Item = (Status, u64)> {
         let outcomes = Status::ALL.into_iter().zip(&self.outcomes);
-        outcomes.filter_map(|(status, counter)| Some((status, counter.get()?.get())))
+        outcomes.filter_map(|(status, counter)| Some((status, counter.get()?.counter.get())))
+    }
+
+    /// Records what was counted in `minute`, which has just ended.
+    pub fn sample(&self, minute: u32) {
+        for OutcomeCounter { counter, history } in self.outcomes.iter().filter_map(OnceLock::get) {
+            history.sample(counter.get(), minute);
+        }
+    }
+
+    pub fn add_to(&self, timeline: &mut Timeline) {
+        for (status, counter) in Status::ALL.into_iter().zip(&self.outcomes) {
+            if let Some(OutcomeCounter { counter, history }) = counter.get() {
+                timeline.add_outcomes(status, history, counter.get());
+            }
+        }
     }
 
     fn counter(&self, status: Status) -> Counter {
@@ -254,105 +356,6 @@ impl PushMeter {
         let Names { tenant, application, provider } = self.names.clone();
         PushLabels { tenant, application, provider, outcome: status.name() }
     }
-}
-
-/// A push that failed.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct RecentFailure {
-    /// Seconds since the Unix epoch.
-    pub at: u64,
-    #[schema(value_type = String)]
-    pub application: Arc<str>,
-    #[schema(value_type = String)]
-    pub provider: Arc<str>,
-    /// The beginning of the token, topic or URL.
-    pub target: String,
-    pub status: Status,
-    /// The service's own reason, or ours.
-    pub code: Option<String>,
-    pub message: Option<String>,
-}
-
-/// The failures of all tenants that had some.
-#[derive(Default)]
-pub(super) struct RecentFailures(RwLock<HashMap<TenantId, Arc<FailureRing>>>);
-
-/// The failures of one tenant.
-#[derive(Default)]
-pub(super) struct FailureRing(Mutex<VecDeque<RecentFailure>>);
-
-impl RecentFailures {
-    pub fn forget(&self, tenant: &TenantId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
-    }
-
-    pub fn of(&self, tenant: &TenantId) -> Arc<FailureRing> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
-        known.unwrap_or_else(|| {
-            let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            all.entry(tenant.clone()).or_default().clone()
-        })
-    }
-}
-
-impl FailureRing {
-    /// Records the result if it is a failure; drops the oldest failure if there are too many.
-    pub fn record(
-        &self,
-        application: &Arc<str>,
-        provider: &Arc<str>,
-        target: &Target,
-        result: &DeliveryResult,
-    ) {
-        let status = result.status();
-        if status.is_good() {
-            return;
-        }
-        let (code, message) = match result {
-            DeliveryResult::Settled(Outcome { code, message, .. }) => (code.as_deref(), message.as_deref()),
-            DeliveryResult::Failed(error) | DeliveryResult::Lost(error) => {
-                (Some(&*error.code), Some(&*error.message))
-            }
-            DeliveryResult::Valid | DeliveryResult::Duplicate(_) => (None, None),
-        };
-        let failure = RecentFailure {
-            at: unix_milliseconds(SystemTime::now()) / 1000,
-            application: application.clone(),
-            provider: provider.clone(),
-            target: beginning(target),
-            status,
-            code: code.map(excerpt),
-            message: message.map(excerpt),
-        };
-        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.len() == KEPT {
-            ring.pop_front();
-        }
-        ring.push_back(failure);
-    }
-
-    /// Returns the failures, the newest first.
-    pub fn list(&self) -> Vec<RecentFailure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
-    }
-}
-
-fn beginning(target: &Target) -> String {
-    let (Target::Device(text)
-    | Target::Topic(text)
-    | Target::Condition(text)
-    | Target::Channel(text)
-    | Target::Url(text)) = target;
-    let mut letters = text.chars();
-    let mut shown: String = letters.by_ref().take(SHOWN).collect();
-    if letters.next().is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-fn excerpt(text: &str) -> String {
-    text.chars().take(LONGEST_TEXT).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use pushlet_model::error::{Error, Kind};
 
 fn text(meters: &Meters) -> String {
     let mut text = String::new();
@@ -42,6 +41,10 @@ fn applications_and_tenants_beyond_the_bound_share_counters() {
     assert_eq!(counts(&text, r#"tenant="t0",application="a"#), [1; 4]);
     assert_eq!(counts(&text, r#"tenant="t0",application="other""#), [16]);
     assert_eq!(counts(&text, r#"tenant="other",application="other",provider="other""#).len(), 1);
+    let used: u64 =
+        meters.of_tenants().iter().flat_map(|meter| meter.take_new()).map(|(_, count)| count).sum();
+    assert_eq!(used, 800, "each tenant's use is known");
+    assert!(meters.of_tenants().iter().all(|meter| meter.take_new().is_empty()));
     let own = meters.of(&TenantId::new("t0"), "a0", "apns");
     assert_eq!(&*own.names().application, "a0", "who has counters keeps them");
     meters.forget(&TenantId::new("t0"));
@@ -64,24 +67,4 @@ fn the_names_that_one_tenant_makes_up_take_no_counters_from_others() {
     assert_eq!(counts(&text, r#"tenant="flood",application="a"#).len(), 100);
     let others = counts(&text, r#"tenant="flood",application="other""#);
     assert_eq!((others.len(), others.iter().sum::<u64>()), (MOST_PROVIDERS + 1, 9_900));
-}
-
-#[test]
-fn the_newest_failures_are_kept_and_successes_are_not() {
-    let recent = RecentFailures::default();
-    let ring = recent.of(&TenantId::new("acme"));
-    let (application, provider) = ("shop".into(), "apns".into());
-    for number in 0..=KEPT {
-        let error = Error::new(Kind::Invalid, format!("code_{number}"), "x".repeat(1000));
-        let target = Target::Device("0123456789abcdef".into());
-        ring.record(&application, &provider, &target, &DeliveryResult::Failed(error));
-        ring.record(&application, &provider, &target, &DeliveryResult::Valid);
-    }
-    let kept = recent.of(&TenantId::new("acme")).list();
-    assert_eq!(kept.len(), KEPT);
-    assert_eq!(kept[0].code.as_deref(), Some(&*format!("code_{KEPT}")));
-    assert_eq!(kept[KEPT - 1].code.as_deref(), Some("code_1"));
-    assert_eq!(kept[0].target, "0123456789ab…");
-    assert_eq!(kept[0].message.as_ref().map(String::len), Some(LONGEST_TEXT));
-    assert!(recent.of(&TenantId::new("other")).list().is_empty());
 }

@@ -19,7 +19,7 @@ use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
 use pushlet_model::text::{did_you_mean, nearest};
 use pushlet_quota::account::Work;
-use pushlet_registry::{FeedbackList, RegisteredApplication};
+use pushlet_registry::{ApplicationEntry, FeedbackList, RegisteredApplication};
 use pushlet_sandbox::{Provider, TenantProviders};
 
 /// The provider of a registration that names none and has no credential.
@@ -62,9 +62,37 @@ impl Gateway {
     }
 
     async fn register_now(&self, tenant: &TenantId, registration: Registration) -> Result<String, Error> {
-        let Registration { application_id, provider, environment, mut fields, strict } = registration;
         let most = self.0.tenants.limits(tenant)?.applications;
         let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        let (application, secrets) = self.check_registration(tenant, registration).await?;
+        let id = application.record.id.clone();
+        let (entry, replaced) = self.0.registry.put(tenant, application, &secrets, most)?;
+        self.take_on_registration(tenant, &entry, replaced);
+        Ok(id)
+    }
+
+    /// Warns of a certificate that ends soon, and closes the connections of an application that was replaced.
+    pub(crate) fn take_on_registration(
+        &self,
+        tenant: &TenantId,
+        entry: &ApplicationEntry,
+        replaced: Option<Arc<ApplicationEntry>>,
+    ) {
+        if let Some(expiring) = Expiring::of(tenant, entry, SystemTime::now()) {
+            expiring.warn();
+        }
+        if let Some(replaced) = replaced {
+            self.retire_connections(tenant.clone(), replaced);
+        }
+    }
+
+    /// Creates the application that a registration describes, with its secrets, and stores nothing.
+    pub(crate) async fn check_registration(
+        &self,
+        tenant: &TenantId,
+        registration: Registration,
+    ) -> Result<(RegisteredApplication, UploadedSecrets), Error> {
+        let Registration { application_id, provider, environment, mut fields, strict } = registration;
         let id = application_id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
         let provider = self.provider_of(tenant, provider.as_deref(), &fields).await?;
         let mode = format!("{}_mode", provider.manifest().name);
@@ -82,15 +110,7 @@ impl Gateway {
             };
             fields.insert(mode, name.to_vec());
         }
-        let (application, secrets) = self.checked_application(&provider, tenant, id.clone(), fields).await?;
-        let (entry, replaced) = self.0.registry.put(tenant, application, &secrets, most)?;
-        if let Some(expiring) = Expiring::of(tenant, &entry, SystemTime::now()) {
-            expiring.warn();
-        }
-        if let Some(replaced) = replaced {
-            self.retire_connections(tenant.clone(), replaced);
-        }
-        Ok(id)
+        self.checked_application(&provider, tenant, id, fields).await
     }
 
     /// Creates an application from uploaded fields, checked by the host and by its provider. Returns its
@@ -106,12 +126,14 @@ impl Gateway {
         let uploads = take_uploads(manifest, &mut fields);
         let now = SystemTime::now();
         let environment = environment(manifest, &fields)?;
-        if !manifest.endpoints.iter().any(|endpoint| endpoint.environment == environment) {
-            // There is an endpoint for production: otherwise the manifest would have been rejected.
-            let message = format!("{} has no endpoint for development", manifest.name);
+        if !manifest.environments.contains(&environment) {
+            // Every manifest has production.
+            let message = format!("{} has no development environment", manifest.name);
             return Err(Error::field("invalid_environment", "environment", message));
         }
         let purpose = CredentialPurpose { environment, now, settings: given(manifest, &fields) };
+        let owner = self.0.catalogue.of_tenant(tenant).is_own(&manifest.name).then_some(tenant);
+        self.0.destinations.ensure_configured(owner, manifest, environment)?;
         let (credential, uploads) = self.parse_credential(provider, tenant, uploads, purpose).await?;
         if credential.is_none() && !manifest.credentials.is_empty() {
             return Err(missing_credential(manifest));
@@ -228,7 +250,7 @@ fn known<'a>(
 
 fn take_uploads(manifest: &ProviderManifest, fields: &mut BTreeMap<String, Vec<u8>>) -> UploadedSecrets {
     let mut uploads = UploadedSecrets::default();
-    for secret in manifest.credentials.iter().flat_map(|kind| &kind.secrets) {
+    for secret in manifest.credentials.iter().flat_map(|kind| kind.secrets.iter().chain(&kind.companions)) {
         for name in std::iter::once(&secret.name).chain(&secret.password) {
             if let Some(value) = fields.remove(name) {
                 uploads.insert(name, Secret::new(value));
@@ -270,7 +292,10 @@ fn settings(
     fields: BTreeMap<String, Vec<u8>>,
 ) -> Result<Vec<(String, String)>, Error> {
     let mut settings = notification::settings(fields, manifest)?;
-    let Some((kind, credential)) = kind.zip(credential) else { return Ok(settings) };
+    let always = manifest.settings.iter().filter(|setting| setting.required).map(|setting| &setting.name);
+    let Some((kind, credential)) = kind.zip(credential) else {
+        return all_there(settings, always, "an application");
+    };
     for derivation in &kind.derivations {
         if !settings.iter().any(|(name, _)| *name == derivation.setting)
             && let Some(value) = credential.derive(derivation)
@@ -278,14 +303,22 @@ fn settings(
             settings.push((derivation.setting.clone(), value));
         }
     }
-    match kind.required_settings.iter().find(|needed| !settings.iter().any(|(name, _)| name == *needed)) {
-        Some(missing) => {
-            let with = kind.secrets.first().map_or("", |secret| secret.name.as_str());
-            let message = format!("{missing} is required with {with}");
-            Err(Error::field(format!("missing_{missing}"), missing, message))
-        }
-        None => Ok(settings),
-    }
+    let with = kind.secrets.first().map_or("", |secret| secret.name.as_str());
+    all_there(settings, kind.required_settings.iter().chain(always), with)
+}
+
+/// Returns the settings, or an error that names those that are missing.
+fn all_there<'a>(
+    settings: Vec<(String, String)>,
+    needed: impl Iterator<Item = &'a String>,
+    with: &str,
+) -> Result<Vec<(String, String)>, Error> {
+    let missing = needed.filter(|needed| !settings.iter().any(|(name, _)| name == *needed));
+    let missing = missing.map(|missing| {
+        let message = format!("{missing} is required with {with}");
+        Error::field(format!("missing_{missing}"), missing, message)
+    });
+    Error::merged(missing).map_or(Ok(settings), Err)
 }
 
 fn missing_credential(manifest: &ProviderManifest) -> Error {

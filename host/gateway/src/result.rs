@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome, Scope};
@@ -48,7 +48,7 @@ impl IndexedResult {
 }
 
 /// The status of a target, sorted by who must act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Delivered,
@@ -111,7 +111,80 @@ impl Status {
     }
 }
 
+/// How many targets of a send or stream have which status, and the most frequent reasons: for the log.
+#[derive(Debug, Clone, Default)]
+pub struct SendTally {
+    counts: [u64; Status::ALL.len()],
+    tries: u64,
+    /// The services' reasons and ours.
+    codes: Vec<(String, u64)>,
+}
+
+/// Different reasons that a [`SendTally`] counts.
+const TALLIED_CODES: usize = 16;
+/// Reasons that are logged, the most frequent ones.
+const TOP_CODES: usize = 3;
+/// Characters of a reason in the log.
+const LOGGED_CODE: usize = 64;
+
+impl SendTally {
+    pub fn count(&mut self, result: &IndexedResult) {
+        self.counts[result.result.status() as usize] += 1;
+        self.tries += u64::from(result.attempts);
+        if let Some(code) = result.result.code() {
+            self.add_code(code, 1);
+        }
+    }
+
+    /// Adds the targets of another part of the same send.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.tries += other.tries;
+        other.codes.iter().for_each(|(code, count)| self.add_code(code, *count));
+    }
+
+    pub fn with(&self, status: Status) -> u64 {
+        self.counts[status as usize]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Returns how many times a push was tried, of all targets together.
+    pub fn tries(&self) -> u64 {
+        self.tries
+    }
+
+    /// Returns the most frequent reasons with their counts, as `BadDeviceToken=2,Unregistered=1`.
+    pub fn top_codes(&self) -> Option<String> {
+        let mut codes: Vec<_> = self.codes.iter().collect();
+        codes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let top: Vec<_> =
+            codes.iter().take(TOP_CODES).map(|(code, count)| format!("{code}={count}")).collect();
+        (!top.is_empty()).then(|| top.join(","))
+    }
+
+    fn add_code(&mut self, code: &str, more: u64) {
+        let code = code.char_indices().nth(LOGGED_CODE).map_or(code, |(end, _)| &code[..end]);
+        if let Some((_, count)) = self.codes.iter_mut().find(|(known, _)| known == code) {
+            *count += more;
+        } else if self.codes.len() < TALLIED_CODES {
+            self.codes.push((code.to_owned(), more));
+        }
+    }
+}
+
 impl DeliveryResult {
+    /// Returns the service's reason, or ours, if the push was not delivered.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Settled(outcome) => outcome.code.as_deref(),
+            Self::Failed(error) | Self::Lost(error) => Some(&error.code),
+            Self::Valid | Self::Duplicate(_) => None,
+        }
+    }
+
     pub fn status(&self) -> Status {
         match self {
             Self::Settled(outcome) => settled(outcome),

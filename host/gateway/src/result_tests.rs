@@ -111,3 +111,22 @@ fn all_are_there_in_order_and_named_as_they_are_serialized() {
         assert_eq!(serde_json::to_value(status).unwrap(), status.name());
     }
 }
+
+#[test]
+fn a_tally_counts_statuses_tries_and_the_most_frequent_reasons() {
+    let failed = |code: String| DeliveryResult::Failed(Error::new(Kind::Invalid, code, "no"));
+    let mut tally = SendTally::default();
+    tally.count(&IndexedResult { index: 0, result: DeliveryResult::Valid, attempts: 1 });
+    for (code, count) in [("one", 1), ("three", 3), ("two", 2)] {
+        (0..count).for_each(|_| tally.count(&IndexedResult::untried(0, failed(code.to_owned()))));
+    }
+    let mut other = SendTally::default();
+    (0..20).for_each(|at| {
+        other.count(&IndexedResult::untried(0, failed(format!("{}{at:02}", "ü".repeat(100)))))
+    });
+    tally.add(&other);
+    assert_eq!((tally.total(), tally.tries()), (27, 1));
+    assert_eq!((tally.with(Status::Valid), tally.with(Status::Rejected)), (1, 26));
+    let top = tally.top_codes().unwrap();
+    assert_eq!(top, format!("{}=20,three=3,two=2", "ü".repeat(64)));
+}

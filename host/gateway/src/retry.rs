@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, ExchangeResult};
+use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, EncodedTargets, ExchangeResult};
 use crate::result::{DeliveryResult, IndexedResult, unknown};
 use pushlet_model::contract::{CredentialFault, Disposition, Outcome, Throttle};
 use pushlet_model::error::Kind;
@@ -34,13 +34,40 @@ pub(super) struct RetryState {
     retries: u32,
 }
 
+impl Delivery {
+    /// Encodes all targets of a batch. What another server began to send is only sent again where the service recognises
+    /// that; otherwise its result is unknown.
+    pub(crate) async fn encode_all(&self, batch: &Arc<Batch>) -> EncodedTargets {
+        let all: Vec<usize> = (0..batch.recipients().len()).collect();
+        let (requests, mut refused) = self.encode(batch, &all).await;
+        if !self.is_resumed() {
+            return (requests, refused);
+        }
+        let (again, lost): (Vec<_>, Vec<_>) = requests.into_iter().partition(EncodedRequest::is_idempotent);
+        refused = refused.into_iter().map(|(index, result)| (index, after_unknown(result))).collect();
+        let covered = lost.into_iter().flat_map(|request| request.covers);
+        refused.extend(covered.map(|index| (index, interrupted())));
+        (again, refused)
+    }
+
+    fn is_resumed(&self) -> bool {
+        self.purpose.queued.as_ref().is_some_and(|work| work.resumed)
+    }
+}
+
+/// Returns the result of a target whose send a server began that has ended since.
+pub(crate) fn interrupted() -> DeliveryResult {
+    DeliveryResult::Settled(unknown("the server that sent it ended before the answer was stored"))
+}
+
 impl RetryState {
-    pub fn new() -> Self {
+    pub fn new(delivery: &Delivery, request: &EncodedRequest) -> Self {
+        let perhaps_reached: &[usize] = if delivery.is_resumed() { &request.covers } else { &[] };
         Self {
             settled: BatchResults { results: Vec::new(), native: None },
             again: Vec::new(),
             resume: Instant::now(),
-            perhaps_reached: HashSet::new(),
+            perhaps_reached: perhaps_reached.iter().copied().collect(),
             renewed: false,
             retries: 0,
         }
@@ -58,7 +85,7 @@ impl RetryState {
         let conditions = RetryConditions {
             retries: self.retries,
             most_retries: delivery.gateway.0.delivery.retries,
-            may_resend_unknown: work.message.idempotent && delivery.gateway.0.delivery.resend_unknown,
+            may_resend_unknown: work.is_idempotent() && delivery.gateway.0.delivery.resend_unknown,
             new_token: attempt.new_token && !self.renewed,
             random: rand::random(),
         };
@@ -197,7 +224,7 @@ fn with_retry_hint(
 
 /// Returns the result of a push that an earlier try may have delivered. What holds for a token or a message
 /// at any time stays as it is; a failure of the last try says nothing about the earlier one.
-fn after_unknown(result: DeliveryResult) -> DeliveryResult {
+pub(crate) fn after_unknown(result: DeliveryResult) -> DeliveryResult {
     match result {
         DeliveryResult::Settled(outcome) => match outcome.disposition {
             Disposition::Throttled(_) | Disposition::Unavailable(_) | Disposition::CredentialRejected(_) => {

@@ -3,25 +3,30 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::capture::{Capture, CapturedSend};
 use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, MOST_AT_ONCE, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
 use crate::gateway::{Gateway, provider_of};
 use crate::result::{DeliveryResult, IndexedResult};
 use crate::retry::RetryState;
 use pushlet_model::contract::manifest::{Origin, ProviderManifest, TargetKind};
-use pushlet_model::contract::{Disposition, Notification, Target};
+use pushlet_model::contract::{Notification, Recipient, Target};
 use pushlet_model::error::Error;
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::Steps;
 use pushlet_registry::RegisteredApplication;
 use pushlet_sandbox::{Provider, TenantProviders, target_url};
+
+/// Targets that are looked at in a unit of [`Steps`].
+const LOOKS_PER_UNIT: usize = 32;
 
 /// One notification for some targets.
 pub struct Send {
@@ -29,12 +34,16 @@ pub struct Send {
     pub provider: Option<String>,
     pub via: Via,
     pub notification: Fields,
-    pub targets: Vec<Target>,
+    pub targets: Vec<Recipient>,
     pub duplicates: Duplicates,
     /// Return the service's own answer, where there is one (classic GCM callers).
     pub native: bool,
     /// Check that everything a send needs is there, and send nothing.
     pub validate_only: bool,
+    /// Return what was done.
+    pub capture: bool,
+    /// Of the HTTP request, for the provider's log.
+    pub request_id: Option<Arc<str>>,
     /// None: the configured deadline.
     pub deadline: Option<Duration>,
 }
@@ -61,11 +70,13 @@ pub struct SendReport {
     /// The name of the provider that sent it.
     pub provider: String,
     /// The targets of the send.
-    pub targets: Arc<[Target]>,
+    pub targets: Arc<[Recipient]>,
     /// One result per target, in order.
     pub results: Vec<IndexedResult>,
     /// The service's own answer, if it was requested and there is one: a JSON text.
     pub native: Option<String>,
+    /// What was done, if that was asked for.
+    pub captured: Option<CapturedSend>,
 }
 
 /// A send whose application, provider and notification have been found and checked.
@@ -84,19 +95,35 @@ impl Gateway {
     ///
     /// Dropping the future loses the results of what is already sent.
     pub async fn send(&self, tenant: &TenantId, send: Send) -> Result<SendReport, Error> {
-        let Send { provider: named, via, notification, targets, duplicates, native, validate_only, deadline } =
-            send;
+        let Send {
+            provider: named,
+            via,
+            notification,
+            mut targets,
+            duplicates,
+            native,
+            validate_only,
+            capture,
+            request_id,
+            deadline,
+        } = send;
         let named = named.as_deref();
         // A dry run does not count as a push.
         let pushes = if validate_only { 0 } else { targets.len() };
         // Before anything that tenants share: a tenant at its limit must not load an application.
         let place = self.0.tenants.acquire_send_permit(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
-        let purpose = SendOptions { payer: place.account().clone(), native, validate_only };
-        let opened = self.open(tenant, application, named, notification, purpose, deadline).await?;
+        let capture = capture.then(Capture::default);
+        let payer = place.account().clone();
+        let purpose = SendOptions { payer, native, validate_only, capture, request_id, queued: None };
+        let opened =
+            self.open(tenant, application, named, (notification, &mut targets), purpose, deadline).await?;
         let targets = Arc::from(targets);
         let BatchResults { results, native } = opened.deliver(&targets, duplicates).await?;
-        Ok(SendReport { provider: opened.provider.manifest().name.clone(), targets, results, native })
+        let provider = opened.provider.manifest().name.clone();
+        let (digest, application) = (opened.provider.digest(), &opened.delivery.application.record);
+        let captured = opened.delivery.purpose.capture.map(|capture| capture.finish(digest, application));
+        Ok(SendReport { provider, targets, results, native, captured })
     }
 
     /// Returns the application that is sent for.
@@ -117,13 +144,14 @@ impl Gateway {
         tenant: &TenantId,
         application: Arc<RegisteredApplication>,
         named: Option<&str>,
-        fields: Fields,
+        (fields, targets): (Fields, &mut [Recipient]),
         purpose: SendOptions,
         deadline: Option<Duration>,
     ) -> Result<PreparedSend, Error> {
         let providers = self.providers(tenant, &application.provider).await?;
         let provider = provider_of(&application.provider, &providers)?;
         answers_to(provider.manifest(), named)?;
+        let fields = with_target_fields(fields, targets, provider.manifest())?;
         let notification = Arc::new(notification(fields, provider.manifest(), &providers)?);
         // A caller may shorten the configured deadline, and never extend it.
         let timeout = deadline.unwrap_or(self.0.delivery.deadline).min(self.0.delivery.deadline);
@@ -161,7 +189,11 @@ impl Gateway {
 
 impl PreparedSend {
     /// Returns one result per target, in order. A target that the provider does not send to fails alone.
-    async fn deliver(&self, targets: &Arc<[Target]>, duplicates: Duplicates) -> Result<BatchResults, Error> {
+    async fn deliver(
+        &self,
+        targets: &Arc<[Recipient]>,
+        duplicates: Duplicates,
+    ) -> Result<BatchResults, Error> {
         let deadline = Instant::now() + self.timeout;
         let unsent = self.unsent(targets, duplicates).await;
         if unsent.is_empty() {
@@ -170,12 +202,12 @@ impl PreparedSend {
         }
         let mut results = vec![None; targets.len()];
         for (index, result) in unsent {
-            self.delivery.counters.settled(&targets[index], &result);
+            self.delivery.counters.settled(&targets[index].target, &result);
             results[index] = Some(IndexedResult::untried(index, result));
         }
         let rest: Vec<usize> = (0..targets.len()).filter(|&index| results[index].is_none()).collect();
         // A batch is a range of one list, so leaving targets out takes a new list.
-        let to_send: Arc<[Target]> = rest.iter().map(|&index| targets[index].clone()).collect();
+        let to_send: Arc<[Recipient]> = rest.iter().map(|&index| targets[index].clone()).collect();
         let sent = self.delivery.run(&to_send, &self.notification, deadline).await?;
         for result in sent.results {
             let index = rest[result.index];
@@ -186,7 +218,7 @@ impl PreparedSend {
 
     /// Returns the results of targets that are not sent to: of a kind that the provider does not support, or
     /// duplicates.
-    async fn unsent(&self, targets: &[Target], duplicates: Duplicates) -> Vec<(usize, DeliveryResult)> {
+    async fn unsent(&self, targets: &[Recipient], duplicates: Duplicates) -> Vec<(usize, DeliveryResult)> {
         let looks = targets.len() > 1 && duplicates == Duplicates::Skip;
         let mut seen = looks.then(|| SeenTargets::new(&self.delivery.purpose.payer));
         let plain = match looks {
@@ -194,7 +226,11 @@ impl PreparedSend {
             false => HashMap::new(),
         };
         let mut unsent = Vec::new();
+        let mut steps = Steps::new(self.delivery.purpose.payer.clone());
         for (index, target) in targets.iter().enumerate() {
+            if index % LOOKS_PER_UNIT == 0 {
+                steps.before(1).await;
+            }
             if let Err(error) = ensure_supports(self.provider.manifest(), target) {
                 unsent.push((index, DeliveryResult::Failed(error)));
                 continue;
@@ -216,7 +252,7 @@ impl Delivery {
     /// Sends one notification to many targets. Returns one result per target, in order.
     pub async fn run(
         &self,
-        targets: &Arc<[Target]>,
+        targets: &Arc<[Recipient]>,
         notification: &Arc<Notification>,
         deadline: Instant,
     ) -> Result<BatchResults, Error> {
@@ -225,16 +261,19 @@ impl Delivery {
         let mut in_flight = FuturesUnordered::new();
         let size = self.batch_size();
         let mut starts = (0..targets.len()).step_by(size);
+        let mut steps = Steps::new(self.purpose.payer.clone());
         loop {
             // Later batches are encoded as earlier ones complete, so not all requests of a large send are in
             // memory.
             while in_flight.len() < MOST_AT_ONCE {
                 let Some(start) = starts.next() else { break };
                 let some = (targets.clone(), start..targets.len().min(start + size));
+                steps.before(Steps::CALL + some.1.len()).await;
                 let batch = self.batch(start, some, notification.clone(), deadline)?;
                 in_flight.extend(self.launch(batch).await);
             }
             let Some(settled) = in_flight.next().await else { break };
+            steps.before(settled.results.len()).await;
             native = settled.native.or(native);
             for result in settled.results {
                 let index = result.index;
@@ -254,30 +293,16 @@ impl Delivery {
         &self,
         batch: Arc<Batch>,
     ) -> impl Iterator<Item = impl Future<Output = BatchResults>> {
-        let all: Vec<usize> = (0..batch.targets().len()).collect();
-        let (work, refused) = self.encode(&batch, &all).await;
+        let (work, refused) = self.encode_all(&batch).await;
         let first = batch.first;
-        refused.iter().for_each(|(index, result)| self.counters.settled(&batch.targets()[*index], result));
+        refused
+            .iter()
+            .for_each(|(index, result)| self.counters.settled(&batch.recipients()[*index].target, result));
         let refused =
             refused.into_iter().map(|(index, result)| IndexedResult::untried(first + index, result));
         let at_once = std::future::ready(BatchResults { results: refused.collect(), native: None });
         let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
         std::iter::once(at_once.left_future()).chain(work)
-    }
-
-    /// Records a token that the service reported dead, for `application_feedback`.
-    fn report_if_dead(&self, target: &Target, result: &DeliveryResult) {
-        if let (Target::Device(token), DeliveryResult::Settled(outcome)) = (target, result)
-            && let Disposition::Unregistered(since) = &outcome.disposition
-        {
-            let since = since.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-            self.application.feedback.report(
-                token,
-                // GCM and FCM do not say since when a token is dead.
-                since.unwrap_or_else(SystemTime::now),
-                Some(&self.purpose.payer),
-            );
-        }
     }
 
     /// Tries until every target of the exchange has its final result. One of these futures exists per
@@ -286,20 +311,36 @@ impl Delivery {
     fn settle(&self, batch: Arc<Batch>, work: EncodedRequest) -> impl Future<Output = BatchResults> {
         async move {
             let attempt = self.attempt(&batch, &work).await;
-            let mut state = RetryState::new();
+            let mut state = RetryState::new(self, &work);
             // Without the box, the state of the retries would be part of each of these futures.
             if !state.record(self, &batch, work, attempt) {
                 Box::pin(state.go_on(self, &batch)).await;
             }
             let mut settled = state.end();
             for IndexedResult { index, result, .. } in &mut settled.results {
-                self.counters.settled(&batch.targets()[*index], result);
-                self.report_if_dead(&batch.targets()[*index], result);
+                self.counters.settled(&batch.recipients()[*index].target, result);
+                self.report_if_dead(&batch.recipients()[*index].target, result);
                 *index += batch.first;
             }
             settled
         }
     }
+}
+
+/// Takes the options of the targets out of a classic request's fields.
+fn with_target_fields(
+    fields: Fields,
+    targets: &mut [Recipient],
+    manifest: &ProviderManifest,
+) -> Result<Fields, Error> {
+    let Fields::Classic(mut fields, mut typed) = fields else { return Ok(fields) };
+    let options = notification::take_target_options(&mut fields, &mut typed, manifest)?;
+    for recipient in targets {
+        let target = std::mem::replace(&mut recipient.target, Target::Device(String::new()));
+        recipient.target = notification::classic_target(target, manifest);
+        recipient.options.clone_from(&options);
+    }
+    Ok(Fields::Classic(fields, typed))
 }
 
 /// Parses a notification. `providers`: all that the tenant can use.
@@ -331,8 +372,8 @@ fn answers_to(manifest: &ProviderManifest, named: Option<&str>) -> Result<(), Er
     }
 }
 
-pub(crate) fn ensure_supports(manifest: &ProviderManifest, target: &Target) -> Result<(), Error> {
-    let (kind, name) = match target {
+pub(crate) fn ensure_supports(manifest: &ProviderManifest, recipient: &Recipient) -> Result<(), Error> {
+    let (kind, name) = match &recipient.target {
         Target::Device(_) => (TargetKind::Device, "device tokens"),
         Target::Topic(_) => (TargetKind::Topic, "topics"),
         Target::Condition(_) => (TargetKind::Condition, "conditions"),
@@ -343,7 +384,8 @@ pub(crate) fn ensure_supports(manifest: &ProviderManifest, target: &Target) -> R
         let message = format!("{} does not send to {name}", manifest.name);
         return Err(Error::field("unsupported_target", "target", message));
     }
-    match target {
+    notification::check_recipient(recipient, manifest)?;
+    match &recipient.target {
         // The provider would trap on such a URL, be blamed for it, and fail the other targets of the batch.
         Target::Url(url) if manifest.endpoints.iter().any(|one| matches!(one.origin, Origin::AnyHttps)) => {
             let wrong = |rule| Error::field("invalid_target", "target", format!("the target's URL: {rule}"));

@@ -1,9 +1,11 @@
-//! The current state of the gateway and everything below it: for metrics, readiness checks and the console.
+//! The current state of the gateway and everything below it: for metrics and readiness checks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text;
@@ -15,13 +17,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::gateway::Gateway;
-use crate::meters::RecentFailure;
+use crate::sessions;
+use crate::webhooks::Webhooks;
 use pushlet_credential::TokenCounts;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
 use pushlet_quota::fair::FairCache;
 use pushlet_registry::ApplicationEntry;
-use pushlet_sandbox::{Provider, SandboxStats, UsageStats};
+use pushlet_sandbox::{SandboxStats, UsageStats};
 use pushlet_transport::{BreakerState, ConnectionStats};
 
 /// Most servers of one tenant with series of their own; the others are counted together.
@@ -35,6 +38,8 @@ pub struct Readiness {
     /// Why it cannot, if so: the message of the answer then.
     #[serde(skip)]
     pub reason: Option<String>,
+    /// False: applications and tenants cannot be changed now. A node of a fleet sends all the same, with what it knows.
+    pub registry_writable: bool,
     /// How many are loaded.
     pub providers: usize,
     /// How many uploaded ones are not loaded yet; what needs one waits for it.
@@ -53,45 +58,6 @@ pub struct Circuits {
     pub open: usize,
     /// It is being tried.
     pub half_open: usize,
-}
-
-/// One tenant's view of this server.
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
-#[schema(as = Standing)]
-pub struct TenantStatus {
-    pub tenant: String,
-    /// Targets since this process began, by what became of them.
-    #[schema(value_type = BTreeMap<String, u64>)]
-    pub outcomes: BTreeMap<&'static str, u64>,
-    /// The same by application; those beyond the bound of metrics together, as `other`.
-    pub applications: Vec<ApplicationOutcomes>,
-    pub providers: Vec<ProviderState>,
-    /// The newest first.
-    pub failures: Vec<RecentFailure>,
-}
-
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = Counted)]
-pub struct ApplicationOutcomes {
-    #[schema(value_type = String)]
-    pub application: Arc<str>,
-    #[schema(value_type = String)]
-    pub provider: Arc<str>,
-    #[schema(value_type = BTreeMap<String, u64>)]
-    pub outcomes: BTreeMap<&'static str, u64>,
-}
-
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ProviderState {
-    pub name: String,
-    /// SHA-256 of the component.
-    pub digest: String,
-    /// Seconds until it is called again, if it is quarantined.
-    pub quarantined: Option<u64>,
-    /// Instances of this tenant that wait for a call.
-    pub warm: usize,
-    /// Calls of this tenant that ended in a trap, a time-out or a limit.
-    pub failures: u64,
 }
 
 /// How much of a limit is used.
@@ -120,45 +86,21 @@ impl Gateway {
     /// Returns whether this gateway can serve now, and what it sees of the push services.
     pub async fn readiness(&self) -> Readiness {
         let providers = self.0.catalogue.shared().all().count();
-        let reason = match (providers, self.0.storage_check.problem(&self.0.registry).await) {
+        let problem = self.0.storage_check.problem(&self.0.registry).await;
+        let registry_writable = problem.is_none();
+        // A fleet without its registry goes on: a load balancer that took all nodes away would end that.
+        let reason = match (providers, problem.filter(|_| !self.0.registry.is_shared())) {
             (0, _) => Some("no provider is loaded".to_owned()),
             (_, Some(problem)) => Some(format!("the registry cannot be written: {problem}")),
             (_, None) => None,
         };
         Readiness {
             reason,
+            registry_writable,
             providers,
             loading: self.0.uploads.loading(),
             quarantined: self.quarantined().into_values().sum(),
             circuits: Circuits::of(&self.0.transport.snapshot()),
-        }
-    }
-
-    /// Returns the outcomes, providers and last failures of a tenant.
-    pub fn tenant_status(&self, tenant: &TenantId) -> TenantStatus {
-        let mut outcomes = BTreeMap::new();
-        let mut applications = Vec::new();
-        for meter in self.0.meters.of_tenant(tenant) {
-            let names = meter.names();
-            let own: BTreeMap<_, _> =
-                meter.outcomes().map(|(status, count)| (status.name(), count)).collect();
-            own.iter().for_each(|(name, count)| *outcomes.entry(*name).or_default() += count);
-            let (application, provider) = (names.application.clone(), names.provider.clone());
-            applications.push(ApplicationOutcomes { application, provider, outcomes: own });
-        }
-        applications.sort_by(|one, other| one.application.cmp(&other.application));
-        TenantStatus {
-            tenant: tenant.to_string(),
-            outcomes,
-            applications,
-            providers: self
-                .0
-                .catalogue
-                .of_tenant(tenant)
-                .all()
-                .map(|own| ProviderState::of(own, tenant))
-                .collect(),
-            failures: self.0.recent.of(tenant).list(),
         }
     }
 
@@ -179,14 +121,35 @@ impl Gateway {
         let quarantined: Vec<_> =
             quarantined.map(|(provider, tenants)| (vec![("provider", provider)], tenants as f64)).collect();
         now.gauge("quarantined", "Tenants that have the provider in quarantine", quarantined);
+        if let Some(fleet) = self.0.registry.fleet() {
+            // The label is what a query joins this server's other metrics with.
+            let node = vec![("node", fleet.node().to_owned())];
+            let live = vec![(node, fleet.live_nodes() as f64)];
+            now.gauge("fleet_nodes", "Servers of the fleet that live, as this one knows", live);
+            let parts = self.0.queue.waiting.load(Ordering::Relaxed);
+            now.one_gauge(
+                "fleet_queued_parts",
+                "Parts of deliveries in the fleet's queue, as last seen",
+                parts,
+            );
+        }
+        let streams = Arc::strong_count(&self.0.open_streams) - 1;
+        now.one_gauge("open_streams", "Streams of callers that are open", streams);
+        now.webhooks(&self.0.webhooks);
         let applications = self.0.registry.all();
         now.certificates(&applications, self.0.meters.most());
         let accounts = self.0.tenants.accounts();
         let (used, most) = accounts.process_memory();
         limits.push(LimitGauge::new("process_memory_bytes", used, most));
+        limits.push(LimitGauge::new(
+            "stream_connections",
+            self.0.sessions.count(),
+            sessions::MOST_CONNECTIONS,
+        ));
         now.accounts(accounts);
         limits.extend(self.nearest_to_limits());
         now.limits(&limits);
+        now.refusals(self.0.tenants.refusals(), self.0.meters.most());
         text::encode_registry(text, &now.0)
     }
 
@@ -210,9 +173,9 @@ impl Gateway {
     /// Returns how many tenants have a provider in quarantine, by provider; uploaded ones are counted
     /// together.
     fn quarantined(&self) -> BTreeMap<String, usize> {
-        let shared = self.0.catalogue.shared().all();
+        let shared = self.0.catalogue.shared();
         let mut all: BTreeMap<_, _> =
-            shared.map(|provider| (provider.manifest().name.clone(), provider.quarantined())).collect();
+            shared.all().map(|provider| (provider.manifest().name.clone(), provider.quarantined())).collect();
         let uploaded = self.0.catalogue.uploaded();
         all.insert(UPLOADED.to_owned(), uploaded.iter().map(|provider| provider.quarantined()).sum());
         all
@@ -235,19 +198,6 @@ impl Circuits {
             } += 1;
         }
         circuits
-    }
-}
-
-impl ProviderState {
-    fn of(provider: &Arc<Provider>, tenant: &TenantId) -> Self {
-        let instances = provider.instances(tenant);
-        Self {
-            name: provider.manifest().name.clone(),
-            digest: provider.digest().to_owned(),
-            quarantined: instances.quarantined().map(|left| left.as_secs().max(1)),
-            warm: instances.idle(),
-            failures: instances.failures(),
-        }
     }
 }
 
@@ -308,6 +258,14 @@ impl Moment {
         self.gauge("circuits", "Circuit breakers, one for each push server and credential", states);
     }
 
+    fn webhooks(&mut self, webhooks: &Webhooks) {
+        let help = "Messages of webhooks that have not arrived";
+        self.one_gauge("webhook_messages_waiting", help, webhooks.waiting());
+        let attempts =
+            webhooks.attempts().map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count as f64));
+        self.counter("webhook_attempts", "Attempts to send a message of a webhook", attempts);
+    }
+
     fn tokens(&mut self, counts: TokenCounts) {
         self.one_counter("tokens_minted", "Provider tokens that were signed", counts.minted);
         self.one_counter("token_fetches", "Requests to token endpoints", counts.fetches);
@@ -365,6 +323,22 @@ impl Moment {
         let work = accounts.work_by_kind().into_iter();
         let work = work.map(|(work, time)| (vec![("work", work.name().to_owned())], time.as_secs_f64()));
         self.counter("account_work_seconds", "Processor time that tenants were charged with", work);
+    }
+
+    /// Tenants beyond the first `most` are counted together.
+    fn refusals(&mut self, mut all: Vec<(TenantId, BTreeMap<Cow<'static, str>, u64>)>, most: usize) {
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let mut sums: BTreeMap<(String, String), f64> = BTreeMap::new();
+        for (number, (tenant, refusals)) in all.into_iter().enumerate() {
+            let tenant = if number < most { tenant.to_string() } else { OTHER.to_owned() };
+            for (code, count) in refusals {
+                let limit = code.strip_prefix("limit_").unwrap_or(&code).to_owned();
+                *sums.entry((tenant.clone(), limit)).or_default() += count as f64;
+            }
+        }
+        let labelled = |((tenant, limit), count)| (vec![("tenant", tenant), ("limit", limit)], count);
+        let help = "Requests and sends over a limit of their tenant";
+        self.counter("refusals", help, sums.into_iter().map(labelled));
     }
 
     fn limits(&mut self, limits: &[LimitGauge]) {

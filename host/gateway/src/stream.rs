@@ -13,16 +13,21 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::delivery::{BATCH, Batch, BatchResults, SendOptions};
+use crate::delivery::{Batch, BatchResults, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
-use crate::flow_control::{ConcurrencyWindow, Gate, HeldLine};
+use crate::flow_control::{ConcurrencyWindow, Gate, HeldLine, Line, Stop, StreamResult};
 use crate::gateway::Gateway;
-use crate::result::{DeliveryResult, IndexedResult};
+use crate::queue::state::QueuedWork;
+use crate::result::{DeliveryResult, IndexedResult, SendTally};
 use crate::send::{Fields, PreparedSend, ensure_supports};
-use crate::tenants::{Permission, SendPermit, Withdrawal};
-use pushlet_model::contract::{Notification, Target};
+use crate::tenants::{Permission, SendPermit};
+use pushlet_model::contract::{Notification, Recipient};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
+use pushlet_quota::account::{Account, Steps};
+
+/// Lines and results that wait in [`Stream::send_all`].
+const QUEUE_LENGTH: usize = 512;
 
 /// What all targets of a stream share.
 pub struct Shared {
@@ -36,6 +41,8 @@ pub struct Shared {
     pub deadline: Option<Duration>,
     pub duplicates: Duplicates,
     pub targets: Targets,
+    /// Of the HTTP request, for the provider's log.
+    pub request_id: Option<Arc<str>>,
 }
 
 /// The targets of a stream.
@@ -63,32 +70,23 @@ pub struct Stream {
     /// Targets that came before; None: duplicates are sent.
     seen: Option<SeenTargets>,
     gate: Gate,
-}
-
-/// Why a stream was stopped before its lines ended. Lines without a result were not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    Withdrawn(Withdrawal),
-    ApplicationDeleted,
-}
-
-/// One target of a stream.
-pub struct Line {
-    /// Counts the caller's lines from 0.
-    pub index: usize,
-    pub target: Target,
-    /// Fields that replace those of the shared notification; null removes one. Several targets may share
-    /// them.
-    pub notification: Option<Arc<Map<String, Value>>>,
-    /// About how many bytes these fields take.
-    pub size: usize,
-    /// The memory that the line takes while it is in flight, if that is counted.
-    pub held: Option<HeldLine>,
+    /// Counts it among the open streams.
+    _open: Option<Arc<()>>,
 }
 
 impl Gateway {
     /// Opens a stream of targets that share an application and a notification. Sends nothing yet.
     pub async fn stream(&self, tenant: &TenantId, shared: Shared) -> Result<Stream, Error> {
+        self.stream_of(tenant, shared, None).await
+    }
+
+    /// `queued`: the targets are a part of a delivery that outlives its caller.
+    pub(crate) async fn stream_of(
+        &self,
+        tenant: &TenantId,
+        shared: Shared,
+        queued: Option<Box<QueuedWork>>,
+    ) -> Result<Stream, Error> {
         let Shared {
             application_id,
             notification: shared,
@@ -97,6 +95,7 @@ impl Gateway {
             deadline,
             duplicates,
             targets,
+            request_id,
         } = shared;
         let (known, permission) = match targets {
             Targets::Counted(count) => (Some(if validate_only { 0 } else { count as u64 }), None),
@@ -104,16 +103,20 @@ impl Gateway {
         };
         let place = self.0.tenants.acquire_send_permit(tenant, known)?;
         let paced = known.is_none() && !validate_only;
-        let batch = if paced { place.batch().min(BATCH) } else { BATCH };
         let application = self.load_application(tenant, &application_id).await?;
-        let purpose = SendOptions { payer: place.account().clone(), native: false, validate_only };
+        let payer = place.account().clone();
+        let purpose = SendOptions { payer, native: false, validate_only, capture: None, request_id, queued };
         let fields = Fields::Strict(shared.clone());
-        let opened = self.open(tenant, application, None, fields, purpose, deadline).await?;
+        let opened = self.open(tenant, application, None, (fields, &mut []), purpose, deadline).await?;
+        let size_of_batch = opened.delivery.batch_size();
+        let batch = if paced { place.batch().min(size_of_batch) } else { size_of_batch };
         let gate = Gate::new(size, place.account().clone());
         // A single target has no duplicates, so nothing is allocated for it.
         let skips = duplicates == Duplicates::Skip && known != Some(1);
         let seen = skips.then(|| SeenTargets::new(place.account()));
-        Ok(Stream { gateway: self.clone(), opened, shared, place, paced, permission, batch, seen, gate })
+        let _open = permission.is_some().then(|| self.0.open_streams.clone());
+        let gateway = self.clone();
+        Ok(Stream { gateway, opened, shared, place, paced, permission, batch, seen, gate, _open })
     }
 }
 
@@ -136,7 +139,7 @@ type Held = Option<Arc<Vec<HeldLine>>>;
 /// Consecutive lines that share the notification.
 struct Run {
     first: usize,
-    targets: Vec<Target>,
+    targets: Vec<Recipient>,
     held: Vec<HeldLine>,
 }
 
@@ -164,19 +167,55 @@ impl Stream {
         self.gate.clone()
     }
 
+    /// Returns the account that the stream is charged to.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        self.place.account()
+    }
+
+    /// Returns the lines that would be sent, and the results of those that would not.
+    pub(crate) async fn sort(&mut self, lines: Vec<Line>) -> (Vec<Line>, Vec<IndexedResult>) {
+        let mut seen = self.seen.take();
+        let plain = self.plain(&lines, seen.is_some()).await;
+        let (mut to_send, mut results) = (Vec::with_capacity(lines.len()), Vec::new());
+        for (place, line) in lines.into_iter().enumerate() {
+            match self.unsent(&line, plain.get(&place).map(String::as_str), seen.as_mut()) {
+                Some(result) => results.push(IndexedResult::untried(line.index, result)),
+                None => to_send.push(line),
+            }
+        }
+        self.seen = seen;
+        (to_send, results)
+    }
+
+    /// Sends these lines. Returns the results as they came, and why it stopped before all were sent.
+    pub async fn send_all(self, lines: Vec<Line>) -> (Vec<IndexedResult>, Option<Stop>) {
+        let (to_send, received) = mpsc::channel(QUEUE_LENGTH);
+        let (settled, mut results) = mpsc::channel(QUEUE_LENGTH);
+        let feed = self.gate().feed(lines, to_send, settled.clone());
+        let collect = async {
+            let mut collected = Vec::new();
+            while results.recv_many(&mut collected, QUEUE_LENGTH).await > 0 {}
+            collected
+        };
+        // All three at once: the gate opens only as results are collected.
+        let ((), ended, collected) = tokio::join!(feed, self.run(received, settled), collect);
+        (collected, ended.stop)
+    }
+
     /// Sends until `lines` ends and every target has its result. If `results` is closed or the permission is
     /// withdrawn, targets in flight finish and no more are begun.
     pub async fn run(
         mut self,
         mut lines: mpsc::Receiver<Line>,
         results: mpsc::Sender<IndexedResult>,
-    ) -> Option<Stop> {
-        let mut stop = None;
+    ) -> StreamResult {
+        let (mut stop, mut tally) = (None, SendTally::default());
         let mut seen = self.seen.take();
         let mut in_flight = FuturesUnordered::new();
         let mut open = true;
         let mut targets_in_flight = 0;
-        let mut received = Vec::with_capacity(BATCH);
+        let mut received = Vec::with_capacity(self.batch);
+        let mut steps = Steps::new(self.place.account().clone());
         let mut window = ConcurrencyWindow::new(self.gateway.0.stream_window);
         let (mut turn, mut looked) = (Instant::now(), Instant::now());
         while open || !in_flight.is_empty() {
@@ -187,10 +226,12 @@ impl Stream {
                 Some(settled) = in_flight.next(), if !in_flight.is_empty() => {
                     let settled: Vec<IndexedResult> = settled;
                     targets_in_flight -= settled.len();
+                    steps.before(settled.len()).await;
                     if window.settled(settled.len(), looked.elapsed()) {
                         looked = Instant::now();
                     }
                     for result in settled {
+                        tally.count(&result);
                         open &= results.send(result).await.is_ok();
                     }
                     false
@@ -220,17 +261,19 @@ impl Stream {
             for prepared in prepared {
                 match prepared {
                     Prepared::Batch(batch, held) => {
+                        steps.before(Steps::CALL + batch.recipients().len()).await;
                         let launched = self.opened.delivery.launch(batch).await;
                         in_flight.extend(launched.map(move |settled| results_of(settled, held.clone())));
                     }
                     Prepared::Settled(result) => {
                         targets_in_flight -= 1;
+                        tally.count(&result);
                         open &= results.send(result).await.is_ok();
                     }
                 }
             }
         }
-        stop
+        StreamResult { stop, tally }
     }
 
     /// Returns whether this many lines may be sent now: the permission must still hold, and the tenant's
@@ -272,18 +315,23 @@ impl Stream {
             .map(DeliveryResult::Duplicate)
     }
 
+    /// Returns the plain spelling of tokens that are written in another one, by their place, if it is needed.
+    async fn plain(&self, lines: &[Line], needed: bool) -> HashMap<usize, String> {
+        if !needed {
+            return HashMap::new();
+        }
+        let targets = lines.iter().map(|line| &line.target);
+        self.opened.delivery.plain_tokens(&self.opened.notification, targets).await
+    }
+
     /// Makes one batch of consecutive lines without fields of their own.
     async fn prepare(&self, lines: &mut Vec<Line>, seen: &mut Option<SeenTargets>) -> Vec<Prepared> {
-        let targets = lines.iter().map(|line| &line.target);
-        let plain = match seen {
-            Some(_) => self.opened.delivery.plain_tokens(&self.opened.notification, targets).await,
-            None => HashMap::new(),
-        };
+        let plain = self.plain(lines, seen.is_some()).await;
         let mut prepared = Vec::new();
         let mut run: Option<Run> = None;
         for (place, line) in lines.drain(..).enumerate() {
             if let Some(result) = self.unsent(&line, plain.get(&place).map(String::as_str), seen.as_mut()) {
-                self.opened.delivery.counters.settled(&line.target, &result);
+                self.opened.delivery.counters.settled(&line.target.target, &result);
                 prepared.push(Prepared::Settled(IndexedResult::untried(line.index, result)));
                 continue;
             }
@@ -291,7 +339,8 @@ impl Stream {
             if let Some(fields) = notification {
                 let own = self.own(&fields);
                 if let Err(error) = &own {
-                    self.opened.delivery.counters.settled(&target, &DeliveryResult::Failed(error.clone()));
+                    let failed = DeliveryResult::Failed(error.clone());
+                    self.opened.delivery.counters.settled(&target.target, &failed);
                 }
                 let batch = own.and_then(|own| self.batch(index, vec![target], Arc::new(own)));
                 prepared.extend(Prepared::new(index, 1, batch, held.into_iter().collect()));
@@ -328,7 +377,7 @@ impl Stream {
     fn batch(
         &self,
         first: usize,
-        targets: Vec<Target>,
+        targets: Vec<Recipient>,
         notification: Arc<Notification>,
     ) -> Result<Arc<Batch>, Error> {
         let all = 0..targets.len();

@@ -4,19 +4,24 @@ mod keys;
 mod permits;
 mod tenant;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
-use pushlet_credential::KeyId;
+use crate::history::Timeline;
+use keys::LiveKey;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::{TenantId, TenantLimits};
 use pushlet_quota::account::{AccountSettings, Accounts};
 use pushlet_registry::{Registry, StorageError, TenantRecord};
 use tenant::{TenantState, UsageCounters};
+
+pub use pushlet_credential::KeyId;
 
 pub use keys::{KeyRequest, KeyView, NewKey, looks_like_a_key};
 pub use permits::{RequestPermit, SendPermit};
@@ -38,6 +43,7 @@ pub struct Settings {
 pub struct Tenants {
     registry: Arc<Registry>,
     settings: Settings,
+    defaults: RwLock<TenantLimits>,
     accounts: Arc<Accounts>,
     started: Instant,
     live: RwLock<LiveTenants>,
@@ -50,7 +56,7 @@ pub struct Tenants {
 #[derive(Default)]
 struct LiveTenants {
     tenants: HashMap<TenantId, Arc<Tenant>>,
-    keys: HashMap<KeyId, Arc<Tenant>>,
+    keys: HashMap<KeyId, Arc<LiveKey>>,
 }
 
 /// A change of a tenant; None leaves a property as it is.
@@ -73,6 +79,7 @@ impl Tenants {
             live: RwLock::default(),
             changing: Mutex::default(),
             active: AtomicUsize::new(0),
+            defaults: RwLock::new(settings.defaults),
             settings,
             registry,
         };
@@ -110,6 +117,28 @@ impl Tenants {
         all
     }
 
+    /// Returns when this server started.
+    pub(super) fn since(&self) -> SystemTime {
+        SystemTime::now().checked_sub(self.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Returns how many requests of all tenants are in flight.
+    pub(super) fn in_flight(&self) -> u64 {
+        let live = self.live();
+        let counts = live.tenants.values().map(|one| one.counters.requests_in_flight.load(Ordering::Relaxed));
+        counts.sum::<usize>() as u64
+    }
+
+    /// Returns the share of a tenant's limits that this server grants: one of so many.
+    pub(super) fn shares(&self) -> u64 {
+        self.registry.live_nodes() as u64
+    }
+
+    /// Returns the ids of all tenants.
+    pub(super) fn ids(&self) -> Vec<TenantId> {
+        self.live().tenants.keys().cloned().collect()
+    }
+
     /// Returns true if there is a tenant apart from the default one.
     pub fn are_many(&self) -> bool {
         self.live().tenants.len() > 1
@@ -120,11 +149,13 @@ impl Tenants {
         let _order = self.changing();
         let known = self.get(id).ok().map(|tenant| tenant.state.load().record.clone());
         let is_new = known.is_none();
-        let mut record = known.unwrap_or_else(|| TenantRecord::new(SystemTime::now()));
+        let mut record = known.clone().unwrap_or_else(|| TenantRecord::new(SystemTime::now()));
         record.suspended = wanted.suspended.unwrap_or(record.suspended);
         record.limits = wanted.limits.unwrap_or(record.limits);
-        let key = is_new.then(|| keys::create(self.registry.hasher(), id, &mut record, None)).transpose()?;
-        self.keep(id, record)?;
+        let key = is_new
+            .then(|| keys::create(self.registry.hasher(), id, &mut record, KeyRequest::default()))
+            .transpose()?;
+        self.keep(id, known.as_ref(), record)?;
         Ok(key)
     }
 
@@ -135,12 +166,16 @@ impl Tenants {
         let _order = self.changing();
         let tenant = self.removable(id)?;
         self.registry.remove_tenant(id)?;
+        self.forget(&tenant);
+        Ok(())
+    }
+
+    fn forget(&self, tenant: &Tenant) {
         // Registrations that wait for a permit fail now: they would add applications to a removed tenant.
         tenant.counters.registrations.close();
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        live.tenants.remove(id);
-        live.keys.retain(|_, owner| owner.id != *id);
-        Ok(())
+        let mut live = self.live.write();
+        live.tenants.remove(&tenant.id);
+        live.keys.retain(|_, key| key.tenant.id != tenant.id);
     }
 
     /// Accepts no more requests of a tenant that is being removed, and gives those in flight some time to
@@ -173,6 +208,46 @@ impl Tenants {
         Ok(tenant.counters.usage(&tenant.limits(), held, &tenant.account, self.started.elapsed()))
     }
 
+    /// Records the refusals of `minute`, which has just ended.
+    pub(crate) fn sample(&self, minute: u32) {
+        self.live().tenants.values().for_each(|tenant| tenant.sample(minute));
+    }
+
+    /// Adds what was refused to one tenant, or to all.
+    pub(crate) fn add_refused(&self, id: Option<&TenantId>, timeline: &mut Timeline) {
+        let live = self.live();
+        match id {
+            Some(id) => live.tenants.get(id).into_iter().for_each(|tenant| tenant.add_refused(timeline)),
+            None => live.tenants.values().for_each(|tenant| tenant.add_refused(timeline)),
+        }
+    }
+
+    /// Returns how many requests and sends of each tenant were refused, by the code that names the limit.
+    pub fn refusals(&self) -> Vec<(TenantId, BTreeMap<Cow<'static, str>, u64>)> {
+        let all: Vec<_> = self.live().tenants.values().cloned().collect();
+        let of = |tenant: Arc<Tenant>| {
+            let refusals = tenant.counters.refused_limits.lock().clone();
+            (!refusals.is_empty()).then(|| (tenant.id.clone(), refusals))
+        };
+        all.into_iter().filter_map(of).collect()
+    }
+
+    /// Returns how many requests and sends of a tenant were refused, by the code that names the limit.
+    pub(crate) fn refusals_of(&self, id: &TenantId) -> BTreeMap<Cow<'static, str>, u64> {
+        let Ok(tenant) = self.get(id) else { return BTreeMap::new() };
+        tenant.counters.refused_limits.lock().clone()
+    }
+
+    /// Replaces the limits of tenants that have none of their own.
+    pub fn set_defaults(&self, defaults: TenantLimits) {
+        let _order = self.changing();
+        *self.defaults.write() = defaults;
+        let all: Vec<_> = self.live().tenants.values().cloned().collect();
+        for tenant in all {
+            self.set(&tenant.id, tenant.state.load().record.clone());
+        }
+    }
+
     /// Returns the limits that apply to a tenant.
     pub fn limits(&self, id: &TenantId) -> Result<TenantLimits, Error> {
         Ok(self.get(id)?.limits())
@@ -190,49 +265,104 @@ impl Tenants {
     /// Returns what an API key permits, if it is valid.
     pub fn by_key(&self, key: &str) -> Option<Permission> {
         let id = KeyId::of_key(key)?;
-        let tenant = self.live().keys.get(&id).cloned()?;
+        let live = self.live().keys.get(&id).cloned()?;
+        let tenant = live.tenant.clone();
         let state = tenant.state.load_full();
         let record = state.record.keys.iter().find(|record| record.id == id)?;
         let good = self.registry.hasher().matches(tenant.id.as_str(), key, &record.hash);
-        (good && record.is_good(SystemTime::now())).then(|| Permission::with_key(tenant, id))
+        let now = SystemTime::now();
+        if !good || !record.is_good(now) {
+            return None;
+        }
+        live.record_use(now);
+        Some(Permission::with_key(tenant, id))
+    }
+
+    /// Returns what a request that came with this key was permitted to do, whether that still holds or not.
+    pub(crate) fn permission(&self, id: &TenantId, key: Option<KeyId>) -> Result<Permission, Error> {
+        let tenant = self.get(id)?;
+        Ok(key.map_or(Permission::without_key(tenant.clone()), |key| Permission::with_key(tenant, key)))
     }
 
     /// Creates one more key. Blocks.
     pub fn add_key(&self, id: &TenantId, request: KeyRequest) -> Result<NewKey, Error> {
         let _order = self.changing();
-        let mut record = self.get(id)?.state.load().record.clone();
-        keys::make_room(&mut record, request)?;
-        let key = keys::create(self.registry.hasher(), id, &mut record, request.expires_in)?;
-        self.keep(id, record)?;
+        let known = self.get(id)?.state.load().record.clone();
+        let mut record = known.clone();
+        keys::make_room(&mut record, &request)?;
+        let key = keys::create(self.registry.hasher(), id, &mut record, request)?;
+        self.keep(id, Some(&known), record)?;
         Ok(key)
     }
 
-    /// Returns the keys that are valid now, the oldest first.
+    /// Returns the keys that are valid now, the oldest first. Blocks.
     pub fn keys(&self, id: &TenantId) -> Result<Vec<KeyView>, Error> {
-        Ok(keys::list(&self.get(id)?.state.load().record))
+        let mut all = keys::list(&self.get(id)?.state.load().record);
+        for key in &mut all {
+            let here = self.live().keys.get(&key.id).and_then(|live| live.used());
+            key.last_used = here.max(self.registry.last_use(id, key.id)?);
+        }
+        Ok(all)
+    }
+
+    /// Stores when keys were used last. Blocks.
+    pub(crate) fn store_last_uses(&self) {
+        let live = self.live();
+        let used = |(id, key): (&KeyId, &Arc<LiveKey>)| Some((key.tenant.id.clone(), *id, key.take_use()?));
+        let uses: Vec<_> = live.keys.iter().filter_map(used).collect();
+        drop(live);
+        if let Err(error) = self.registry.put_last_uses(&uses) {
+            tracing::warn!(%error, "when API keys were used last is not kept");
+        }
     }
 
     /// Ends a key at once. Blocks.
     pub fn remove_key(&self, id: &TenantId, key: &str) -> Result<(), Error> {
         let _order = self.changing();
-        let mut record = self.get(id)?.state.load().record.clone();
+        let known = self.get(id)?.state.load().record.clone();
+        let mut record = known.clone();
         keys::remove(&mut record, key)?;
-        self.keep(id, record)
+        self.keep(id, Some(&known), record)?;
+        KeyId::parse(key).map_or(Ok(()), |key| self.registry.forget_key(id, key))
     }
 
-    /// Stores a record, then applies it.
-    fn keep(&self, id: &TenantId, record: TenantRecord) -> Result<(), Error> {
+    /// Takes on what another node made of a tenant. Returns false if it is gone.
+    pub(super) fn take_on(&self, id: &TenantId) -> Result<bool, StorageError> {
+        let _order = self.changing();
+        match self.registry.tenant(id)? {
+            Some(record) => {
+                let is_new = self.get(id).map_or(true, |tenant| tenant.state.load().record != record);
+                if is_new {
+                    self.set(id, record);
+                }
+                Ok(true)
+            }
+            // The default tenant is there without a record.
+            None if id.is_default() => Ok(true),
+            None => {
+                if let Ok(tenant) = self.get(id) {
+                    tenant.suspend();
+                    self.forget(&tenant);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Stores a record in place of the known one, then applies it.
+    fn keep(&self, id: &TenantId, known: Option<&TenantRecord>, record: TenantRecord) -> Result<(), Error> {
         // Stored first: a change that cannot be stored must not take effect.
-        self.registry.put_tenant(id, &record)?;
+        self.registry.put_tenant(id, known, &record)?;
         self.set(id, record);
         Ok(())
     }
 
     fn set(&self, id: &TenantId, record: TenantRecord) {
-        let limits = record.limits.over(self.settings.defaults);
+        let defaults = *self.defaults.read();
+        let limits = record.limits.over(defaults);
         let keys: Vec<KeyId> = record.keys.iter().map(|key| key.id).collect();
         let state = Arc::new(TenantState { record, limits, removed: false });
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live.write();
         let tenant = live.tenants.entry(id.clone()).or_insert_with(|| {
             let state = ArcSwap::new(state.clone());
             let account = self.accounts.of(id);
@@ -241,16 +371,18 @@ impl Tenants {
         tenant.account.set_limits(limits.memory_bytes, limits.cpu_milliseconds_per_second);
         let tenant = tenant.clone();
         let old = tenant.state.swap(state);
-        old.record.keys.iter().for_each(|key| drop(live.keys.remove(&key.id)));
-        live.keys.extend(keys.into_iter().map(|key| (key, tenant.clone())));
+        let mut before: HashMap<_, _> =
+            old.record.keys.iter().filter_map(|key| live.keys.remove_entry(&key.id)).collect();
+        let of = |id| (id, before.remove(&id).unwrap_or_else(|| LiveKey::new(tenant.clone())));
+        live.keys.extend(keys.into_iter().map(of));
     }
 
     fn live(&self) -> RwLockReadGuard<'_, LiveTenants> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner)
+        self.live.read()
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changing.lock()
     }
 }
 

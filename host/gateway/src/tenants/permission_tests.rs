@@ -38,7 +38,7 @@ fn a_key_withdraws_it_when_it_is_revoked_or_expires() {
     tenants.remove_key(&acme(), &made.key.id().to_string()).unwrap();
     assert_eq!((first.withdrawn(), second.withdrawn()), (None, Some(Withdrawal::KeyRevoked)));
     let others_expire_in = Some(Duration::ZERO);
-    tenants.add_key(&acme(), KeyRequest { expires_in: None, others_expire_in }).unwrap();
+    tenants.add_key(&acme(), KeyRequest { others_expire_in, ..KeyRequest::default() }).unwrap();
     assert_eq!(first.withdrawn(), Some(Withdrawal::KeyExpired));
 }
 
@@ -56,9 +56,32 @@ fn without_a_key_only_the_tenant_counts() {
     let (tenants, _) = tenants();
     let permission = Permission::without_key(tenants.get(&acme()).unwrap());
     tenants
-        .add_key(&acme(), KeyRequest { expires_in: None, others_expire_in: Some(Duration::ZERO) })
+        .add_key(&acme(), KeyRequest { others_expire_in: Some(Duration::ZERO), ..KeyRequest::default() })
         .unwrap();
     assert_eq!(permission.withdrawn(), None);
     set_suspended(&tenants, true);
     assert_eq!(permission.withdrawn(), Some(Withdrawal::TenantSuspended));
+}
+
+#[test]
+fn servers_of_a_fleet_share_a_limit() {
+    let counters = UsageCounters::default();
+    let some = |count| NonZeroU64::new(count);
+    let limits = TenantLimits {
+        requests_per_second: some(3),
+        pushes_per_second: some(30),
+        concurrent_sends: some(6),
+        ..TenantLimits::default()
+    };
+    let start = Duration::from_secs(1);
+    assert!(counters.take_pushes(&limits, (10, 3), start).is_ok(), "a third of a second's worth");
+    assert_eq!(counters.take_pushes(&limits, (1, 3), start), Err(Duration::from_millis(100)));
+    assert!(counters.take_pushes(&limits, (1, 3), start + Duration::from_millis(100)).is_ok());
+    assert!(counters.take_request(&limits, 3, start).is_ok());
+    let refused = counters.take_request(&limits, 3, start).unwrap_err();
+    assert!(refused.message.contains("more than 3 requests"), "{}", refused.message);
+    assert!(counters.take_request(&limits, 3, start + Duration::from_secs(1)).is_ok());
+    assert!([(); 2].iter().all(|()| counters.acquire_send_permit(&limits, 3).is_ok()));
+    assert!(counters.acquire_send_permit(&limits, 3).is_err());
+    assert!(counters.acquire_send_permit(&limits, 2).is_ok(), "one server less");
 }

@@ -3,6 +3,7 @@
 //! A limit is checked before anything that tenants share, so that a tenant at its limit lengthens no other
 //! tenant's queue.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl Tenants {
     pub fn acquire_request_permit(self: &Arc<Self>, tenant: &Arc<Tenant>) -> Result<RequestPermit, Error> {
         tenant.may_go_on()?;
         let counters = &tenant.counters;
-        counters.take_request(&tenant.limits(), self.started.elapsed())?;
+        counters.take_request(&tenant.limits(), self.shares(), self.started.elapsed())?;
         let before = counters.requests_in_flight.fetch_add(1, Ordering::Relaxed);
         if before == 0 {
             self.active.fetch_add(1, Ordering::Relaxed);
@@ -61,10 +62,12 @@ impl Tenants {
     ) -> Result<SendPermit, Error> {
         let tenant = self.get(id)?;
         let (limits, counters) = (tenant.limits(), &tenant.counters);
-        counters.acquire_send_permit(&limits)?;
+        let shares = self.shares();
+        counters.acquire_send_permit(&limits, shares)?;
         // From here on, dropping the permit undoes the count.
         let place = SendPermit { tenants: self.clone(), tenant: tenant.clone() };
-        let taken = targets.map(|targets| counters.take_pushes(&limits, targets, self.started.elapsed()));
+        let now = self.started.elapsed();
+        let taken = targets.map(|targets| counters.take_pushes(&limits, (targets, shares), now));
         match taken {
             Some(Err(wait)) => Err(counters.too_many_pushes(&limits, wait)),
             _ => Ok(place),
@@ -104,7 +107,11 @@ impl SendPermit {
     /// Takes this many targets of a stream. Returns how long to wait if they exceed the limit.
     pub fn take(&self, targets: usize) -> Option<Duration> {
         let now = self.tenants.started.elapsed();
-        let taken = self.tenant.counters.take_pushes(&self.tenant.limits(), targets as u64, now);
+        let taken = self.tenant.counters.take_pushes(
+            &self.tenant.limits(),
+            (targets as u64, self.tenants.shares()),
+            now,
+        );
         // A wait that rounds to nothing would let the stream spin.
         taken.err().map(|wait| wait.max(Duration::from_millis(1)))
     }
@@ -113,7 +120,8 @@ impl SendPermit {
     /// sent in bursts.
     pub fn batch(&self) -> usize {
         let most = self.tenant.limits().pushes_per_second;
-        most.map_or(usize::MAX, |most| usize::try_from(most.get().div_ceil(10)).unwrap_or(usize::MAX))
+        let part = |most: NonZeroU64| most.get().div_ceil(10 * self.tenants.shares());
+        most.map_or(usize::MAX, |most| usize::try_from(part(most)).unwrap_or(usize::MAX))
     }
 }
 

@@ -1,17 +1,20 @@
 //! One tenant: its limits, what it uses of them, and whether a caller's permission still holds.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use crate::history::{CounterHistory, Timeline};
 use pushlet_credential::KeyId;
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::tenant::{TenantId, TenantLimits};
+use pushlet_model::tenant::{Scope, TenantId, TenantLimits};
 use pushlet_quota::RateLimiter;
 use pushlet_quota::account::{Account, MemoryUse, Work};
 use pushlet_registry::TenantRecord;
@@ -76,6 +79,24 @@ impl Permission {
         &self.tenant
     }
 
+    /// Returns the id of the API key, if the request came with one.
+    pub fn key(&self) -> Option<KeyId> {
+        self.key
+    }
+
+    /// Returns an error unless the API key has one of these scopes. Without a key, everything may be done.
+    pub fn allows(&self, any: &[Scope]) -> Result<(), Error> {
+        let Some(id) = self.key else { return Ok(()) };
+        let state = self.tenant.state.load();
+        let key = state.record.keys.iter().find(|key| key.id == id);
+        if key.is_none_or(|key| any.iter().any(|scope| key.scopes.has(*scope))) {
+            return Ok(());
+        }
+        let names: Vec<_> = any.iter().map(Scope::to_string).collect();
+        let message = format!("this API key lacks the scope {}", names.join(" or "));
+        Err(Error::new(Kind::Forbidden, "scope_required", message))
+    }
+
     /// Returns why the permission no longer holds, or None if it does. Takes no lock, and reads the clock
     /// only for a key that expires.
     pub fn withdrawn(&self) -> Option<Withdrawal> {
@@ -106,6 +127,9 @@ pub(super) struct UsageCounters {
     requests_taken: AtomicU64,
     pushes_taken: AtomicU64,
     refused: AtomicU64,
+    refusals: CounterHistory,
+    /// By the error's code, which names the limit.
+    pub(super) refused_limits: Mutex<BTreeMap<Cow<'static, str>, u64>>,
 }
 
 /// How much a tenant uses of its limits.
@@ -157,6 +181,15 @@ impl Tenant {
         self.state.load().limits
     }
 
+    /// Records the refusals of `minute`, which has just ended.
+    pub(super) fn sample(&self, minute: u32) {
+        self.counters.refusals.sample(self.counters.refused(&self.account), minute);
+    }
+
+    pub(super) fn add_refused(&self, timeline: &mut Timeline) {
+        timeline.add_refused(&self.counters.refusals, self.counters.refused(&self.account));
+    }
+
     /// Suspends the tenant for good: its streams end.
     pub(super) fn suspend(&self) {
         self.state.rcu(|state| TenantState {
@@ -188,15 +221,24 @@ impl Default for UsageCounters {
             requests_taken: AtomicU64::new(0),
             pushes_taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            refusals: CounterHistory::default(),
+            refused_limits: Mutex::default(),
         }
     }
 }
 
 impl UsageCounters {
-    /// Counts a request, or returns an error. `now`: the time since the server started.
-    pub(super) fn take_request(&self, limits: &TenantLimits, now: Duration) -> Result<(), Error> {
+    /// Counts a request, or returns an error. `shares`: servers that share the limit. `now`: the time since the server
+    /// started.
+    pub(super) fn take_request(
+        &self,
+        limits: &TenantLimits,
+        shares: u64,
+        now: Duration,
+    ) -> Result<(), Error> {
         if let Some(most) = limits.requests_per_second {
-            self.requests.take(1, most, now).map_err(|wait| {
+            // As if each of the others took as much.
+            self.requests.take(shares, most, now).map_err(|wait| {
                 let message = format!("more than {most} requests per second (limit requests_per_second)");
                 self.refuse("limit_requests_per_second", message, wait)
             })?;
@@ -209,11 +251,11 @@ impl UsageCounters {
     pub(super) fn take_pushes(
         &self,
         limits: &TenantLimits,
-        count: u64,
+        (count, shares): (u64, u64),
         now: Duration,
     ) -> Result<(), Duration> {
         if let Some(most) = limits.pushes_per_second {
-            self.pushes.take(count, most, now)?;
+            self.pushes.take(count.saturating_mul(shares), most, now)?;
         }
         self.pushes_taken.fetch_add(count, Ordering::Relaxed);
         Ok(())
@@ -226,8 +268,9 @@ impl UsageCounters {
         self.refuse("limit_pushes_per_second", message, wait)
     }
 
-    pub(super) fn acquire_send_permit(&self, limits: &TenantLimits) -> Result<(), Error> {
+    pub(super) fn acquire_send_permit(&self, limits: &TenantLimits, shares: u64) -> Result<(), Error> {
         let most = limits.concurrent_sends.map_or(u64::MAX, NonZeroU64::get);
+        let most = (most / shares.max(1)).max(1);
         let begin = |count: u64| (count < most).then_some(count + 1);
         let begun = self.sends_in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
         begun.map(drop).map_err(|_| {
@@ -248,7 +291,16 @@ impl UsageCounters {
         wait: Duration,
     ) -> Error {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        let code = code.into();
+        // The codes are those of the limits, so there are few.
+        let mut refusals = self.refused_limits.lock();
+        *refusals.entry(code.clone()).or_default() += 1;
+        drop(refusals);
         Error::new(Kind::Throttled, code, message).after(wait)
+    }
+
+    fn refused(&self, account: &Account) -> u64 {
+        self.refused.load(Ordering::Relaxed) + account.refused()
     }
 
     pub(super) fn usage(&self, limits: &TenantLimits, held: Held, account: &Account, now: Duration) -> Usage {
@@ -266,7 +318,7 @@ impl UsageCounters {
         Usage {
             requests: self.requests_taken.load(Ordering::Relaxed),
             pushes: self.pushes_taken.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed) + account.refused(),
+            refused: self.refused(account),
             memory: MemoryUse::ALL.map(|of| (of, account.memory_used_for(of))),
             work: account.work_by_kind(),
             limits: vec![

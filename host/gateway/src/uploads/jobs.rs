@@ -3,9 +3,10 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use pushlet_model::error::{Error, Kind};
@@ -57,7 +58,7 @@ impl CompileJobs {
     /// Waits for a slot, for a bounded time.
     pub async fn acquire(&self, tenant: &TenantId) -> Result<CompilePermit, Error> {
         let turn = {
-            let mut state = locked(&self.state);
+            let mut state = self.state.lock();
             if state.free > 0 {
                 state.free -= 1;
                 return Ok(CompilePermit::new(&self.state, tenant.clone()));
@@ -113,10 +114,10 @@ impl Drop for CompilePermit {
             return;
         }
         let now = Instant::now();
-        locked(&self.state).charge(&self.tenant, now.duration_since(self.start), now);
+        self.state.lock().charge(&self.tenant, now.duration_since(self.start), now);
         loop {
             let next = {
-                let mut state = locked(&self.state);
+                let mut state = self.state.lock();
                 let next = state.next(now);
                 if next.is_none() {
                     state.free += 1;
@@ -137,10 +138,6 @@ fn faded(seconds: f64, age: Duration) -> f64 {
     seconds * 0.5_f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64())
 }
 
-fn locked(state: &Mutex<JobQueue>) -> MutexGuard<'_, JobQueue> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -151,10 +148,10 @@ mod tests {
     }
 
     async fn waits(jobs: &Arc<CompileJobs>, id: &str) -> tokio::task::JoinHandle<CompilePermit> {
-        let (jobs, before) = (jobs.clone(), locked(&jobs.state).waiting.len());
+        let (jobs, before) = (jobs.clone(), jobs.state.lock().waiting.len());
         let (state, id) = (jobs.state.clone(), tenant(id));
         let waiting = tokio::spawn(async move { jobs.acquire(&id).await.unwrap() });
-        while locked(&state).waiting.len() == before {
+        while state.lock().waiting.len() == before {
             tokio::task::yield_now().await;
         }
         waiting
@@ -164,8 +161,8 @@ mod tests {
     async fn a_place_goes_to_the_tenant_that_took_least_of_late() {
         let jobs = Arc::new(CompileJobs::new(1));
         let running = jobs.acquire(&tenant("busy")).await.unwrap();
-        locked(&jobs.state).charge(&tenant("busy"), Duration::from_secs(20), Instant::now());
-        locked(&jobs.state).charge(&tenant("other"), Duration::from_secs(1), Instant::now());
+        jobs.state.lock().charge(&tenant("busy"), Duration::from_secs(20), Instant::now());
+        jobs.state.lock().charge(&tenant("other"), Duration::from_secs(1), Instant::now());
         let busy = waits(&jobs, "busy").await;
         let other = waits(&jobs, "other").await;
         let third = waits(&jobs, "third").await;
@@ -174,7 +171,7 @@ mod tests {
             let job = waiting.await.unwrap();
             assert_eq!(job.tenant, tenant(expected));
         }
-        assert_eq!(locked(&jobs.state).free, 1);
+        assert_eq!(jobs.state.lock().free, 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -185,8 +182,8 @@ mod tests {
         assert_eq!((error.kind, error.code.as_ref()), (Kind::Overloaded, "compiler_busy"));
         assert!(error.retry_after.is_some());
         drop(running);
-        assert!(locked(&jobs.state).waiting.is_empty());
-        assert_eq!(locked(&jobs.state).free, 1, "no place is lost");
+        assert!(jobs.state.lock().waiting.is_empty());
+        assert_eq!(jobs.state.lock().free, 1, "no place is lost");
     }
 
     #[test]

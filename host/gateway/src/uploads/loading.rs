@@ -19,6 +19,9 @@ const WAIT: Duration = Duration::from_secs(5);
 /// A component that could not be loaded is not tried again for this long.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// How often to check whether a change of this node's own has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
 impl UploadState {
     /// Waits until a tenant's own provider of this name is loaded, if there is one. A provider that cannot be loaded at
     /// all is no error here: it is not in the catalogue.
@@ -44,7 +47,7 @@ impl UploadState {
 
     /// Returns how many active versions are not loaded yet.
     pub fn loading(&self) -> usize {
-        let tenants = self.tenants();
+        let tenants = self.tenants.lock();
         let active =
             tenants.values().flat_map(|tenant| tenant.providers.values().filter_map(|own| own.active()));
         active.filter(|version| matches!(version.code, Code::Absent | Code::Loading(_))).count()
@@ -58,14 +61,36 @@ impl UploadState {
         }
     }
 
+    /// Takes on the versions of a provider that another node changed, and loads the active one. Needs a Tokio runtime.
+    pub fn take_on(self: &Arc<Self>, tenant: TenantId, name: String) {
+        let shared = self.clone();
+        tokio::spawn(async move {
+            // A change of this node's own ends with all versions in place.
+            while shared.busy.lock().contains(&tenant) {
+                tokio::time::sleep(LOOK).await;
+            }
+            {
+                let stored = shared.registry.versions_of(&tenant, &name);
+                let mut tenants = shared.tenants.lock();
+                let own = tenants.entry(tenant.clone()).or_default();
+                if !own.providers.entry(name.clone()).or_default().take_on(stored) {
+                    own.providers.remove(&name);
+                }
+                shared.publish(&tenant, own);
+            }
+            // An error is logged where it happens.
+            let _ = shared.begin_loading(&tenant, &name);
+        });
+    }
+
     fn names(&self, tenant: &TenantId) -> Vec<String> {
-        self.tenants().get(tenant).map(|own| own.providers.keys().cloned().collect()).unwrap_or_default()
+        self.tenants.lock().get(tenant).map(|own| own.providers.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Returns all providers: the first one of each tenant, then the second one of each, so that no tenant
     /// waits for all providers of another.
     fn in_turn(&self) -> Vec<(TenantId, String)> {
-        let tenants = self.tenants();
+        let tenants = self.tenants.lock();
         let mut all = BTreeMap::new();
         for (tenant, own) in tenants.iter() {
             for (number, name) in own.providers.keys().enumerate() {
@@ -78,7 +103,7 @@ impl UploadState {
     /// Begins to load a tenant's active version, if it is not loaded. Returns None if there is nothing to
     /// wait for. `Err`: it could not be loaded a moment ago.
     fn begin_loading(self: &Arc<Self>, tenant: &TenantId, name: &str) -> Result<Option<Loading>, Error> {
-        let mut tenants = self.tenants();
+        let mut tenants = self.tenants.lock();
         let versions = tenants.get_mut(tenant).and_then(|own| own.providers.get_mut(name));
         let Some(version) = versions.and_then(|versions| versions.active_mut()) else { return Ok(None) };
         match &version.code {
@@ -104,7 +129,7 @@ impl UploadState {
     /// Puts a loaded version in its place, unless another version has become active.
     fn land(&self, stored: &Stored, loaded: Result<Arc<Provider>, Error>) {
         let Stored { tenant, name, digest, .. } = stored;
-        let mut tenants = self.tenants();
+        let mut tenants = self.tenants.lock();
         let Some(own) = tenants.get_mut(tenant) else { return };
         let active = own.providers.get_mut(name).and_then(|versions| versions.active_mut());
         let Some(version) = active.filter(|version| version.stored.digest == *digest) else { return };

@@ -13,9 +13,10 @@ mod versions;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::tenants::Tenants;
@@ -23,7 +24,7 @@ use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Work;
 use pushlet_registry::{ComponentVersion as Stored, Registry};
-use pushlet_sandbox::{GuestLog, Provider, ProviderCatalogue, ProviderLoader, Sandbox};
+use pushlet_sandbox::{GuestLog, Provider, ProviderCatalogue, ProviderLoader, Sandbox, TenantProviders};
 
 use jobs::CompileJobs;
 pub use policy::{Policy, SecretHost, UploadRefusal, compile_limits};
@@ -92,6 +93,22 @@ impl Uploads {
         self.0.catalogue.shared_endpoints()
     }
 
+    /// Loads the components of the operator's directory again: those that are new. Takes its time: not for an async
+    /// thread. The error has the number of the component.
+    pub(super) fn load_shared(
+        &self,
+        components: &[Vec<u8>],
+    ) -> Result<Arc<TenantProviders>, (usize, Box<Error>)> {
+        let Self(state) = self;
+        let mut catalogue = state.catalogue.only_built_in();
+        for (number, component) in components.iter().enumerate() {
+            let known = Some(&*state.catalogue);
+            let added = for_everybody(catalogue, known, &state.loader, &state.policy, component);
+            catalogue = added.map_err(|error| (number, Box::new(error)))?;
+        }
+        Ok(catalogue.shared())
+    }
+
     /// Returns the largest size of a component, in bytes.
     pub fn largest_component(&self) -> usize {
         self.0.loader.largest_component()
@@ -106,14 +123,35 @@ impl Uploads {
             tenant.providers.entry(stored.name.clone()).or_default().restore(stored);
         }
         tenants.iter().for_each(|(id, tenant)| self.0.publish(id, tenant));
-        *self.0.tenants() = tenants;
+        *self.0.tenants.lock() = tenants;
         self.0.load_in_background();
+    }
+
+    /// Takes on what another node made of a tenant's provider. Needs a Tokio runtime.
+    pub(super) fn take_on(&self, tenant: TenantId, name: String) {
+        self.0.take_on(tenant, name);
+    }
+
+    /// Drops what is left of a tenant that another node removed.
+    pub(super) fn forget(&self, tenant: &TenantId) {
+        self.0.forget(tenant);
     }
 
     /// Returns an error if a provider of this name may not be uploaded now; called before the component is
     /// read.
     pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         self.0.may_upload(tenant, name)
+    }
+
+    /// Loads a component as an upload does, and changes nothing. If it is uploaded while the caller has the provider, it is
+    /// not compiled again.
+    pub async fn load(
+        &self,
+        tenant: &TenantId,
+        component: Vec<u8>,
+        log: &Arc<GuestLog>,
+    ) -> Result<Arc<Provider>, Error> {
+        upload::load(&self.0, tenant, &component.into(), log).await
     }
 
     /// Acquires a permit for an upload whose component has been read, so that a slow caller does not hold
@@ -134,7 +172,8 @@ impl Uploads {
     /// Makes a stored version the active one, and ends its quarantine.
     pub async fn activate(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<ProviderView, Error> {
         let change = self.change(tenant)?;
-        let kept = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)?.get(digest).cloned());
+        let kept =
+            self.0.tenants.lock().get(tenant).and_then(|own| own.providers.get(name)?.get(digest).cloned());
         let Some(version) = kept else {
             self.view(tenant, name)?;
             let message = format!("there is no version {digest} of {name}");
@@ -178,7 +217,7 @@ impl Uploads {
     /// Removes all versions of a tenant's own provider. Its applications stay, but cannot be sent for.
     pub async fn remove(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         let change = self.change(tenant)?;
-        let versions = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name).cloned());
+        let versions = self.0.tenants.lock().get(tenant).and_then(|own| own.providers.get(name).cloned());
         let Some(versions) = versions else {
             self.view(tenant, name)?;
             let message = format!("{name} is there for everybody; only what was uploaded can be removed");
@@ -190,7 +229,7 @@ impl Uploads {
             for version in versions.latest_first() {
                 shared.registry.remove_component(tenant, &name, &version.stored.digest)?;
             }
-            let mut tenants = shared.tenants();
+            let mut tenants = shared.tenants.lock();
             if let Some(own) = tenants.get_mut(tenant) {
                 own.providers.remove(&name);
                 shared.publish(tenant, own);
@@ -202,11 +241,11 @@ impl Uploads {
 
     /// Returns the providers that a tenant can register applications for, by name.
     pub fn list(&self, tenant: &TenantId) -> Vec<ProviderEntry> {
-        let tenants = self.0.tenants();
+        let tenants = self.0.tenants.lock();
         let own = tenants.get(tenant).map(|own| &own.providers);
         let is_own = |name: &String| own.is_some_and(|own| own.contains_key(name));
-        let shared = self.0.catalogue.shared().all();
-        let shared = shared.filter(|provider| !is_own(&provider.manifest().name));
+        let shared = self.0.catalogue.shared();
+        let shared = shared.all().filter(|provider| !is_own(&provider.manifest().name));
         let shared = shared.map(|provider| ProviderView::shared(provider, tenant));
         let own = own.into_iter().flatten().map(|(name, versions)| ProviderView::own(name, versions, tenant));
         let mut all: Vec<_> = shared.chain(own).map(ProviderEntry::from).collect();
@@ -215,16 +254,16 @@ impl Uploads {
     }
 
     pub fn view(&self, tenant: &TenantId, name: &str) -> Result<ProviderView, Error> {
-        if let Some(versions) = self.0.tenants().get(tenant).and_then(|own| own.providers.get(name)) {
+        if let Some(versions) = self.0.tenants.lock().get(tenant).and_then(|own| own.providers.get(name)) {
             return Ok(ProviderView::own(name, versions, tenant));
         }
-        let shared = self.0.catalogue.shared().get(name);
-        shared.map(|provider| ProviderView::shared(provider, tenant)).ok_or_else(|| not_found(name))
+        let shared = self.0.catalogue.shared();
+        shared.get(name).map(|provider| ProviderView::shared(provider, tenant)).ok_or_else(|| not_found(name))
     }
 
     /// Returns what the tenant's instances of a provider printed, and where they trapped.
     pub fn log(&self, tenant: &TenantId, name: &str) -> Result<ProviderLog, Error> {
-        let tenants = self.0.tenants();
+        let tenants = self.0.tenants.lock();
         let own = tenants.get(tenant);
         let refused = own.and_then(|own| own.refused.clone()).filter(|refused| refused.name == name);
         let versions = own.and_then(|own| own.providers.get(name));
@@ -234,7 +273,8 @@ impl Uploads {
                 versions.latest_first().filter_map(loaded).collect()
             }
             None => {
-                let shared = self.0.catalogue.shared().get(name).into_iter();
+                let shared = self.0.catalogue.shared();
+                let shared = shared.get(name).into_iter();
                 let log = |provider: &Arc<Provider>| provider.instances(tenant).log().clone();
                 shared.map(|provider| (provider.digest().to_owned(), log(provider))).collect()
             }
@@ -242,20 +282,20 @@ impl Uploads {
         if versions.is_none() && logs.is_empty() && refused.is_none() {
             return Err(not_found(name));
         }
-        let versions = logs.into_iter().map(|(digest, log)| VersionLog { digest, log: log.text() });
+        let versions = logs.into_iter().map(|(digest, log)| VersionLog::of(digest, &log));
         Ok(ProviderLog { versions: versions.collect(), refused_upload: refused })
     }
 
     /// Returns how many providers a tenant uploaded, and the bytes of all their versions.
     pub(super) fn held_by(&self, tenant: &TenantId) -> (u64, u64) {
-        let tenants = self.0.tenants();
+        let tenants = self.0.tenants.lock();
         let Some(own) = tenants.get(tenant) else { return (0, 0) };
         let versions = own.providers.values().flat_map(Versions::latest_first);
         (own.providers.len() as u64, versions.map(|version| version.stored.size).sum())
     }
 
     pub(super) fn change(&self, tenant: &TenantId) -> Result<Change, Error> {
-        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self.0.busy.lock();
         if busy.insert(tenant.clone()) {
             return Ok(Change { shared: self.0.clone(), tenant: tenant.clone() });
         }

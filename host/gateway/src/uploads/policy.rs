@@ -8,8 +8,9 @@ use serde::Serialize;
 use url::Url;
 use utoipa::ToSchema;
 
+use pushlet_credential::token_host;
 use pushlet_model::contract::Environment;
-use pushlet_model::contract::manifest::{Authentication, Grant, Origin, ProviderManifest, Source};
+use pushlet_model::contract::manifest::{Authentication, Origin, ProviderManifest};
 use pushlet_model::error::{Error, Kind};
 use pushlet_sandbox::CompileLimits;
 use pushlet_settings::ProvidersConfig;
@@ -17,6 +18,8 @@ use pushlet_settings::ProvidersConfig;
 /// Examples that are tried at most; the upload waits for them.
 const MOST_EXAMPLES: usize = 32;
 const ANY: &str = "https://*";
+/// Stands for a server that the operator's configuration names.
+const CONFIGURED: &str = "configured";
 
 /// What the operator allows.
 #[derive(Debug, Clone)]
@@ -55,6 +58,7 @@ impl Policy {
         }
         let endpoints = manifest.endpoints.iter().find_map(|endpoint| match &endpoint.origin {
             Origin::Fixed(origin) => self.forbids_url(origin),
+            Origin::Configured => None,
             Origin::AnyHttps => self.forbids_any(&format!("the endpoint {} is any host", endpoint.name)),
         });
         endpoints.or_else(|| {
@@ -65,13 +69,10 @@ impl Policy {
     /// Returns why a token endpoint is not allowed: an access token is fetched from a server too.
     fn authentication(&self, authentication: &Authentication) -> Option<String> {
         let Authentication::ExchangedToken((exchange, _)) = authentication else { return None };
-        if let Grant::ClientCredentials(_) | Grant::JwtBearer(_) = &exchange.grant
-            && let Source::Literal(json) = &exchange.token_url
-        {
-            let url: String = serde_json::from_str(json).unwrap_or_default();
-            return self.forbids_url(&url);
+        match token_host(exchange) {
+            Some(url) => self.forbids_url(url.as_str()),
+            None => self.forbids_any("the token-url may be at any host"),
         }
-        self.forbids_any("the token-url may be at any host")
     }
 
     fn forbids_url(&self, url: &str) -> Option<String> {
@@ -138,6 +139,7 @@ pub(super) fn secret_hosts(manifest: &ProviderManifest) -> BTreeSet<SecretHost> 
         host: match &endpoint.origin {
             Origin::Fixed(origin) => origin_of(origin),
             Origin::AnyHttps => ANY.to_owned(),
+            Origin::Configured => CONFIGURED.to_owned(),
         },
         used_for: match endpoint.environment {
             Environment::Production => "production",
@@ -145,14 +147,11 @@ pub(super) fn secret_hosts(manifest: &ProviderManifest) -> BTreeSet<SecretHost> 
         },
     });
     let tokens = manifest.credentials.iter().filter_map(|credential| match &credential.authentication {
-        Authentication::ExchangedToken((exchange, _)) => Some(&exchange.token_url),
+        Authentication::ExchangedToken((exchange, _)) => Some(token_host(exchange)),
         _ => None,
     });
     let tokens = tokens.map(|url| SecretHost {
-        host: match url {
-            Source::Literal(json) => origin_of(&serde_json::from_str::<String>(json).unwrap_or_default()),
-            _ => ANY.to_owned(),
-        },
+        host: url.map_or_else(|| ANY.to_owned(), |url| origin_of(url.as_str())),
         used_for: "token",
     });
     endpoints.chain(tokens).collect()

@@ -1,9 +1,10 @@
 //! The state of all uploads: which versions exist, and the one way to change that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::jobs::CompileJobs;
@@ -47,24 +48,29 @@ pub(in super::super) struct Change {
 impl Change {
     /// Drops all providers of a tenant that has been removed.
     pub fn forget(&self) {
-        self.shared.tenants().remove(&self.tenant);
-        self.shared.catalogue.set_own(&self.tenant, &[]);
+        self.shared.forget(&self.tenant);
     }
 }
 
 impl Drop for Change {
     fn drop(&mut self) {
-        self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+        self.shared.busy.lock().remove(&self.tenant);
     }
 }
 
 impl UploadState {
+    /// Drops all providers of a tenant that has been removed.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.tenants.lock().remove(tenant);
+        self.catalogue.set_own(tenant, &[]);
+    }
+
     /// Returns an error if the tenant may not have a provider of this name.
     pub fn may_upload(&self, tenant: &TenantId, name: &str) -> Result<(), Error> {
         self.may_shadow(name)?;
         let Some(most) = self.owners.limits(tenant)?.components else { return Ok(()) };
         let (count, known) = {
-            let tenants = self.tenants();
+            let tenants = self.tenants.lock();
             let own = tenants.get(tenant).map(|own| &own.providers);
             (own.map_or(0, BTreeMap::len) as u64, own.is_some_and(|own| own.contains_key(name)))
         };
@@ -79,7 +85,7 @@ impl UploadState {
     pub fn has_room(&self, tenant: &TenantId, name: &str, digest: &str, size: usize) -> Result<(), Error> {
         let Some(most) = self.owners.limits(tenant)?.component_bytes else { return Ok(()) };
         let others: u64 = {
-            let tenants = self.tenants();
+            let tenants = self.tenants.lock();
             let own = tenants.get(tenant).into_iter().flat_map(|own| &own.providers);
             let versions =
                 own.flat_map(|(other, versions)| versions.latest_first().map(move |one| (other, one)));
@@ -96,7 +102,7 @@ impl UploadState {
     /// Returns the hosts that get secrets of the tenant's applications of this provider now, or None if there
     /// is no such provider.
     fn secret_hosts(&self, tenant: &TenantId, name: &str) -> Option<BTreeSet<SecretHost>> {
-        if let Some(versions) = self.tenants().get(tenant).and_then(|own| own.providers.get(name)) {
+        if let Some(versions) = self.tenants.lock().get(tenant).and_then(|own| own.providers.get(name)) {
             // Nothing is known about a version that cannot be loaded: all hosts of the next version are new.
             let loaded = versions.active().and_then(Version::provider);
             return Some(loaded.map(|provider| secret_hosts(provider.manifest())).unwrap_or_default());
@@ -134,7 +140,8 @@ impl UploadState {
         // The tenant may have been removed meanwhile.
         self.owners.get(tenant)?;
         let known = self
-            .tenants()
+            .tenants
+            .lock()
             .get(tenant)
             .and_then(|own| Some(own.providers.get(name)?.get(provider.digest())?.stored.uploaded));
         let activated = self.next_activation(tenant, name);
@@ -153,7 +160,7 @@ impl UploadState {
 
     pub fn next_activation(&self, tenant: &TenantId, name: &str) -> SystemTime {
         let now = SystemTime::now();
-        let tenants = self.tenants();
+        let tenants = self.tenants.lock();
         let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
         versions.map_or(now, |versions| versions.next(now))
     }
@@ -161,7 +168,7 @@ impl UploadState {
     /// Makes a version active. Nothing else does.
     pub fn swap_in(&self, version: Version) -> ProviderView {
         let Stored { tenant, name, .. } = version.stored.clone();
-        let mut tenants = self.tenants();
+        let mut tenants = self.tenants.lock();
         let own = tenants.entry(tenant.clone()).or_default();
         let versions = own.providers.entry(name.clone()).or_default();
         versions.activate(version);
@@ -188,7 +195,7 @@ impl UploadState {
     /// Activates the version before one that was quarantined.
     pub fn fall_back(&self, tenant: &TenantId, name: &str, digest: &str) {
         let version = {
-            let tenants = self.tenants();
+            let tenants = self.tenants.lock();
             let versions = tenants.get(tenant).and_then(|own| own.providers.get(name));
             let is_active = |versions: &&Versions| {
                 versions.active().is_some_and(|version| version.stored.digest == digest)
@@ -206,17 +213,13 @@ impl UploadState {
     }
 
     pub fn refuse(&self, tenant: &TenantId, name: &str, digest: &str, error: &Error, log: &GuestLog) {
-        self.tenants().entry(tenant.clone()).or_default().refused = Some(RefusedUpload {
+        self.tenants.lock().entry(tenant.clone()).or_default().refused = Some(RefusedUpload {
             name: name.to_owned(),
             digest: digest.to_owned(),
             error: error.code.clone().into_owned(),
             message: error.message.clone().into_owned(),
             log: log.text(),
         });
-    }
-
-    pub fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, TenantUploads>> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

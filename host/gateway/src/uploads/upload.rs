@@ -8,11 +8,11 @@ use serde_json::Map;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::policy::{Policy, UploadRefusal};
-use super::state::{Change, blocking, name_taken};
+use super::state::{Change, UploadState, blocking, name_taken};
 use super::view::ProviderView;
 use pushlet_model::contract::codec::{Answer, Response};
-use pushlet_model::contract::manifest::{Example, ProviderManifest, TargetKind};
-use pushlet_model::contract::{Application, Context, Environment, Notification, Target};
+use pushlet_model::contract::manifest::{Example, ProviderManifest, SecretFormat, TargetKind};
+use pushlet_model::contract::{Application, Context, Environment, Notification, Recipient, Target};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::notification;
 use pushlet_model::tenant::TenantId;
@@ -33,14 +33,23 @@ pub struct Upload {
     _place: OwnedSemaphorePermit,
 }
 
-/// Takes a component of the operator through the same steps, and adds it for all tenants.
+/// Takes a component of the operator through the same steps, and adds it for all tenants. `known`: where it may be
+/// loaded already.
 pub fn for_everybody(
     catalogue: ProviderCatalogue,
+    known: Option<&ProviderCatalogue>,
     loader: &ProviderLoader,
     policy: &Policy,
     component: &[u8],
 ) -> Result<ProviderCatalogue, Error> {
-    let provider = loader.load(component, ComponentTrust::Uploaded, &Arc::default())?;
+    let loaded = known.and_then(|known| {
+        let digest = digest(component);
+        known.shared().all().find(|provider| provider.digest() == digest).cloned()
+    });
+    let provider = match loaded {
+        Some(loaded) => loaded,
+        None => loader.load(component, ComponentTrust::Uploaded, &Arc::default())?,
+    };
     let name = provider.manifest().name.clone();
     if catalogue.shared().get(&name).is_some() && !policy.allow_shadowing {
         return Err(name_taken(&name));
@@ -98,33 +107,41 @@ impl Upload {
 
     async fn load(&self, component: &Arc<[u8]>, log: &Arc<GuestLog>) -> Result<Arc<Provider>, Error> {
         let Change { shared, tenant } = &self.change;
-        let account = shared.accounts.of(tenant);
-        account.admit_work(Work::Compiling)?;
-        let find = {
-            let (shared, account) = (shared.clone(), account.clone());
-            let (component, log) = (component.clone(), log.clone());
-            move || {
-                let _meter = account.meter(Work::Compiling);
-                shared.loader.find(&account, &component, &log)
-            }
-        };
-        let provider = match shared.accounts.in_background(find).await?? {
-            Some(provider) => provider,
-            None => {
-                let job = shared.jobs.acquire(tenant).await?;
-                let (shared, component, log) = (shared.clone(), component.clone(), log.clone());
-                let accounts = shared.accounts.clone();
-                let compile = move || {
-                    let _job = job;
-                    let _meter = account.meter(Work::Compiling);
-                    shared.loader.compile(&account, &component, &log)
-                };
-                accounts.in_background(compile).await??
-            }
-        };
+        let provider = load(shared, tenant, component, log).await?;
         shared.policy.check(&self.name, provider.manifest())?;
         Ok(provider)
     }
+}
+
+/// Loads a tenant's component, and compiles it if need be. Nothing changes.
+pub(super) async fn load(
+    shared: &Arc<UploadState>,
+    tenant: &TenantId,
+    component: &Arc<[u8]>,
+    log: &Arc<GuestLog>,
+) -> Result<Arc<Provider>, Error> {
+    let account = shared.accounts.of(tenant);
+    account.admit_work(Work::Compiling)?;
+    let find = {
+        let (shared, account) = (shared.clone(), account.clone());
+        let (component, log) = (component.clone(), log.clone());
+        move || {
+            let _meter = account.meter(Work::Compiling);
+            shared.loader.find(&account, &component, &log)
+        }
+    };
+    if let Some(provider) = shared.accounts.in_background(find).await?? {
+        return Ok(provider);
+    }
+    let job = shared.jobs.acquire(tenant).await?;
+    let (shared, component, log) = (shared.clone(), component.clone(), log.clone());
+    let accounts = shared.accounts.clone();
+    let compile = move || {
+        let _job = job;
+        let _meter = account.meter(Work::Compiling);
+        shared.loader.compile(&account, &component, &log)
+    };
+    Ok(accounts.in_background(compile).await??)
 }
 
 /// Adds what the tenant's instances printed to the log of the upload.
@@ -151,7 +168,11 @@ fn dry_run_here(provider: &Arc<Provider>, tenant: &TenantId) -> Result<(), Error
 fn trials(provider: &Provider) -> impl Iterator<Item = (usize, Result<Trial, Error>)> {
     let manifest = provider.manifest();
     manifest.examples.iter().enumerate().map(|(number, example)| {
-        (number, Trial::new(manifest, example).map_err(|why| failed_example(number, &why)))
+        (
+            number,
+            Trial::new(manifest, example, provider.speaks_stream())
+                .map_err(|why| failed_example(number, &why)),
+        )
     })
 }
 
@@ -173,26 +194,31 @@ struct Trial {
     context: Context,
     application: Application,
     notification: Notification,
-    target: Target,
+    /// The names of the headers that it reads.
+    headers: Vec<String>,
+    target: Recipient,
+    /// The names of secrets with made-up lengths, if the component is of the world `stream-provider`.
+    stream_secrets: Option<Vec<(String, u32)>>,
 }
 
 impl Trial {
-    fn new(manifest: &ProviderManifest, example: &Example) -> Result<Self, String> {
+    fn new(manifest: &ProviderManifest, example: &Example, stream: bool) -> Result<Self, String> {
         let fields: Map<_, _> = serde_json::from_str(&example.notification)
             .map_err(|error| format!("its notification is not a JSON object: {error}"))?;
         let notification =
             notification::from_json(fields, manifest, &[]).map_err(|error| error.message.into_owned())?;
-        let environment = manifest.endpoints.first().map(|endpoint| endpoint.environment);
         Ok(Self {
             context: Context::at(SystemTime::now(), vec![7; manifest.entropy as usize]),
             application: Application {
                 id: "example".into(),
-                environment: environment.unwrap_or(Environment::Production),
+                environment: Environment::Production,
                 settings: example.settings.clone(),
                 credential: example.credential.clone(),
             },
             notification,
-            target: example_target(manifest, &example.target),
+            headers: manifest.response_headers.clone(),
+            target: example_target(manifest, example)?,
+            stream_secrets: stream.then(|| example_secrets(manifest)),
         })
     }
 
@@ -208,6 +234,9 @@ impl Trial {
             Ok(Ok(())) => {}
         }
         let targets = std::slice::from_ref(&self.target);
+        if let Some(secrets) = &self.stream_secrets {
+            return self.run_stream(instances, secrets, targets);
+        }
         let encoded = instances.encode(&self.context, &self.application, &self.notification, targets);
         let refusals = match named_failure("encode", instances, encoded)? {
             Err(why) => return Ok(Some(why)),
@@ -217,9 +246,10 @@ impl Trial {
             return Ok(Some(format!("it is refused: {}", rejection.message)));
         }
         for (status, body) in ANSWERS {
-            let headers = vec![("content-type".into(), "application/json".into())];
+            let names = self.headers.iter();
+            let headers = names.map(|name| (name.clone(), String::from("application/json"))).collect();
             let response = Response { status, headers, body: body.to_vec() };
-            let answers = [Answer { targets: targets.to_vec(), response }];
+            let answers = [Answer { targets: vec![self.target.target.clone()], response }];
             let decoded = instances.decode(&self.context, &self.application, &answers, true);
             let call =
                 format!("decode of an answer of status {status}, body {:?}", String::from_utf8_lossy(body));
@@ -229,6 +259,33 @@ impl Trial {
         }
         Ok(None)
     }
+}
+
+impl Trial {
+    /// Does the same with a connection that does not exist: what a service says cannot be made up.
+    fn run_stream(
+        &self,
+        instances: &Instances,
+        secrets: &[(String, u32)],
+        targets: &[Recipient],
+    ) -> Result<Option<String>, ProviderError> {
+        let tried =
+            instances.try_submission(&self.context, &self.application, secrets, &self.notification, targets);
+        Ok(match named_failure("submit", instances, tried)? {
+            Err(why) => Some(why),
+            Ok(refused) => {
+                refused.first().map(|(_, rejection)| format!("it is refused: {}", rejection.message))
+            }
+        })
+    }
+}
+
+/// Returns the texts that a credential of the manifest may hold, each as if it had a few bytes.
+fn example_secrets(manifest: &ProviderManifest) -> Vec<(String, u32)> {
+    const LENGTH: u32 = 8;
+    let secrets = manifest.credentials.iter().flat_map(|kind| kind.secrets.iter().chain(&kind.companions));
+    let texts = secrets.filter(|secret| secret.format == SecretFormat::Text);
+    texts.map(|secret| (secret.name.clone(), LENGTH)).collect()
 }
 
 /// Turns a failure of the component into one that names the call, with what the component printed last.
@@ -249,13 +306,16 @@ fn named_failure<T>(
 }
 
 /// Returns an example's target: it is a text, and of the first kind that the provider supports.
-fn example_target(manifest: &ProviderManifest, text: &str) -> Target {
-    let text = text.to_owned();
-    match manifest.targets.first() {
+fn example_target(manifest: &ProviderManifest, example: &Example) -> Result<Recipient, String> {
+    let text = example.target.clone();
+    let target = match manifest.targets.first() {
         Some(TargetKind::Topic) => Target::Topic(text),
         Some(TargetKind::Condition) => Target::Condition(text),
         Some(TargetKind::Channel) => Target::Channel(text),
         Some(TargetKind::Url) => Target::Url(text),
         Some(TargetKind::Device) | None => Target::Device(text),
-    }
+    };
+    let recipient = Recipient { target, options: example.target_options.clone() };
+    notification::check_recipient(&recipient, manifest).map_err(|error| error.message.into_owned())?;
+    Ok(recipient)
 }

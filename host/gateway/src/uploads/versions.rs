@@ -111,6 +111,21 @@ impl Versions {
         self.0.sort_by_key(|version| version.stored.activated);
     }
 
+    /// Takes on the versions that there are now. Returns false if there is none.
+    pub fn take_on(&mut self, stored: Vec<Stored>) -> bool {
+        self.0.retain(|version| stored.iter().any(|stored| stored.digest == version.stored.digest));
+        for stored in stored {
+            match self.0.iter_mut().find(|version| version.stored.digest == stored.digest) {
+                Some(version) => version.stored = stored,
+                None => self.0.push(Version::new(stored, Code::Absent)),
+            }
+        }
+        self.0.sort_by_key(|version| version.stored.activated);
+        let count = self.0.len();
+        self.0.iter_mut().take(count.saturating_sub(1)).for_each(Version::unload);
+        count > 0
+    }
+
     /// Returns the time of the next activation: now, but after the last activation, whatever the clock says.
     pub fn next(&self, now: SystemTime) -> SystemTime {
         let last = self.active().map(|version| version.stored.activated);

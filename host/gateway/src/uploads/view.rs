@@ -8,9 +8,11 @@ use utoipa::ToSchema;
 
 use super::policy::{SecretHost, secret_hosts};
 use super::versions::{Code, Version, Versions};
-use pushlet_model::contract::manifest::{Field, Origin, ProviderManifest, SecretFormat, TargetKind};
+use pushlet_model::contract::manifest::{
+    Credential, Field, Origin, ProviderManifest, Secret, SecretFormat, TargetKind, ValueKind,
+};
 use pushlet_model::tenant::TenantId;
-use pushlet_sandbox::{ComponentTrust, Instances, Provider};
+use pushlet_sandbox::{CallRecord, ComponentTrust, GuestLog, Instances, Provider};
 
 /// A provider as its tenant sees it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -99,13 +101,53 @@ pub struct ManifestView {
     pub settings: BTreeMap<String, String>,
     /// By name.
     pub options: BTreeMap<String, String>,
+    /// Options of a target, by name.
+    pub target_options: BTreeMap<String, String>,
     /// By credential: its secrets, and how each is written.
     #[schema(value_type = BTreeMap<String, BTreeMap<String, String>>)]
     pub credentials: BTreeMap<String, BTreeMap<String, &'static str>>,
+    /// What an application is registered with, for each kind of credential.
+    pub credential_forms: Vec<CredentialForm>,
+    /// How the value of each option is written.
+    pub option_kinds: BTreeMap<String, OptionKind>,
     /// All places that it may reach.
     pub endpoints: Vec<String>,
     /// Those that get secrets of applications, or what is made of them. The component's author chose them.
     pub secret_hosts: Vec<SecretHost>,
+}
+
+/// What an application with one kind of credential is registered with.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct CredentialForm {
+    /// The kind of credential.
+    pub name: String,
+    /// One of these is needed.
+    pub secrets: Vec<SecretField>,
+    /// All of these are needed as well.
+    pub companions: Vec<SecretField>,
+    pub required_settings: Vec<String>,
+    /// Settings that are read from the credential itself if the registration leaves them out.
+    pub derived_settings: Vec<String>,
+}
+
+/// A secret of a registration.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SecretField {
+    pub name: String,
+    /// `pkcs12-identity`, `pem-identity`, `pkcs8-key`, `p256-key`, `service-account` or `text`.
+    pub format: &'static str,
+    pub description: String,
+    /// The field of its password; null: it has none.
+    pub password: Option<String>,
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct OptionKind {
+    /// `text`, `integer`, `number`, `boolean` or `json`.
+    pub kind: &'static str,
+    /// The values that are allowed; empty: all of this kind.
+    pub choices: Vec<String>,
 }
 
 /// The last upload of a tenant that was not taken.
@@ -124,6 +166,33 @@ pub struct RefusedUpload {
 pub struct VersionLog {
     pub digest: String,
     pub log: String,
+    /// The last calls, the latest first: up to 50 that failed or printed something, and of an uploaded provider up to 20
+    /// others.
+    pub calls: Vec<CallView>,
+}
+
+/// One call of a component.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ProviderCall)]
+pub struct CallView {
+    /// RFC 3339.
+    pub at: String,
+    /// The function: `check-application`, `encode`, `decode`, `management.encode`, `management.decode`, or one of
+    /// `connection`.
+    pub call: &'static str,
+    pub application_id: String,
+    /// The `x-request-id` of the send; missing: it was for none, or for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub request_id: Option<String>,
+    /// Milliseconds.
+    pub ms: f64,
+    /// The end of what it printed in this call.
+    pub printed: String,
+    /// Why it failed: it trapped, took too long or too much, or its output breaks the contract.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub error: Option<String>,
 }
 
 /// The logs of a provider, that of the active version first.
@@ -133,6 +202,28 @@ pub struct ProviderLog {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub refused_upload: Option<RefusedUpload>,
+}
+
+impl VersionLog {
+    pub(super) fn of(digest: String, log: &GuestLog) -> Self {
+        let calls = log.calls().into_iter().map(CallView::from).collect();
+        Self { digest, log: log.text(), calls }
+    }
+}
+
+impl From<CallRecord> for CallView {
+    fn from(record: CallRecord) -> Self {
+        let CallRecord { at, call, application, request, took, printed, error } = record;
+        Self {
+            at: humantime::format_rfc3339_millis(at.max(UNIX_EPOCH)).to_string(),
+            call,
+            application_id: application,
+            request_id: request.map(|id| id.to_string()),
+            ms: took.as_secs_f64() * 1000.0,
+            printed,
+            error,
+        }
+    }
 }
 
 impl ProviderView {
@@ -200,13 +291,14 @@ impl ManifestView {
             .map(|endpoint| match &endpoint.origin {
                 Origin::Fixed(origin) => origin.clone(),
                 Origin::AnyHttps => "https://*".into(),
+                Origin::Configured => "configured".into(),
             })
             .collect();
         endpoints.sort();
         endpoints.dedup();
         let credentials = manifest.credentials.iter().map(|credential| {
-            let secrets = &credential.secrets;
-            let secrets = secrets.iter().map(|secret| (secret.name.clone(), format(secret.format)));
+            let secrets = credential.secrets.iter().chain(&credential.companions);
+            let secrets = secrets.map(|secret| (secret.name.clone(), format(secret.format)));
             (credential.name.clone(), secrets.collect())
         });
         Self {
@@ -217,11 +309,44 @@ impl ManifestView {
             targets: manifest.targets.iter().map(kind).collect(),
             settings: described(&manifest.settings),
             options: described(&manifest.options),
+            target_options: described(&manifest.target_options),
             credentials: credentials.collect(),
+            credential_forms: manifest.credentials.iter().map(CredentialForm::of).collect(),
+            option_kinds: manifest.options.iter().map(option_kind).collect(),
             endpoints,
             secret_hosts: secret_hosts(manifest).into_iter().collect(),
         }
     }
+}
+
+impl CredentialForm {
+    fn of(credential: &Credential) -> Self {
+        let secret = |secret: &Secret| SecretField {
+            name: secret.name.clone(),
+            format: format(secret.format),
+            description: secret.description.clone(),
+            password: secret.password.clone(),
+        };
+        let derivations = credential.derivations.iter();
+        Self {
+            name: credential.name.clone(),
+            secrets: credential.secrets.iter().map(secret).collect(),
+            companions: credential.companions.iter().map(secret).collect(),
+            required_settings: credential.required_settings.clone(),
+            derived_settings: derivations.map(|derivation| derivation.setting.clone()).collect(),
+        }
+    }
+}
+
+fn option_kind(option: &Field) -> (String, OptionKind) {
+    let kind = match option.kind {
+        ValueKind::Text => "text",
+        ValueKind::Integer => "integer",
+        ValueKind::Number => "number",
+        ValueKind::Boolean => "boolean",
+        ValueKind::Json => "json",
+    };
+    (option.name.clone(), OptionKind { kind, choices: option.choices.clone() })
 }
 
 fn state(instances: &Instances) -> &'static str {
@@ -262,6 +387,7 @@ fn format(format: SecretFormat) -> &'static str {
         SecretFormat::Pkcs12Identity => "pkcs12-identity",
         SecretFormat::PemIdentity => "pem-identity",
         SecretFormat::Pkcs8Key => "pkcs8-key",
+        SecretFormat::P256Key => "p256-key",
         SecretFormat::ServiceAccount => "service-account",
         SecretFormat::Text => "text",
     }
