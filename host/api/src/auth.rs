@@ -2,31 +2,34 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
+use crate::access_log::RequestLog;
 use crate::caller::{AuthenticatedRequest, Caller, Peer, counted_as};
 use crate::in_flight::{self, InFlightPermit, InFlightRequests, until_written};
 use crate::observability::Observability;
+use crate::reload::LiveConfig;
 use crate::response;
 use pushlet_gateway::tenants::{Permission, Tenants, looks_like_a_key};
 use pushlet_model::digest::sha256;
 use pushlet_model::error::{Error, Kind};
-use pushlet_model::tenant::TenantId;
-use pushlet_settings::{CallerConfig, LimitsConfig, Login};
+use pushlet_model::tenant::{Scope, TenantId};
+use pushlet_settings::LimitsConfig;
 
 /// Checks credentials.
 ///
@@ -34,17 +37,10 @@ use pushlet_settings::{CallerConfig, LimitsConfig, Login};
 /// every caller needs credentials. Tenants' keys are accepted in both cases.
 pub struct Authenticator {
     tenants: Arc<Tenants>,
-    login: Option<LoginDigests>,
-    admin: Option<[u8; 32]>,
+    live: LiveConfig,
     in_flight: InFlightRequests,
     wrong: WrongCredentials,
     observability: Observability,
-}
-
-/// Digests have one length, so that comparing them does not reveal the length of the name or the password.
-struct LoginDigests {
-    username: [u8; 32],
-    password: [u8; 32],
 }
 
 /// The credentials of a request.
@@ -79,10 +75,17 @@ pub async fn check(
     if let Some(peer) = peer {
         peer.authenticate();
     }
-    let tenant = caller.tenant().map(|tenant| tenant.id.clone());
-    let mut response = match authenticator.permit(&caller, &request) {
+    if let Some(log) = request.extensions().get::<RequestLog>() {
+        log.called_by(&caller);
+    }
+    if let Caller::Tenant(permission) = &caller
+        && let Err(error) = permission.allows(scopes(request.method(), request.uri().path()))
+    {
+        return response::error(error);
+    }
+    match authenticator.permit(&caller, &request) {
         Ok(permit) => {
-            let has_operator = authenticator.admin.is_some();
+            let has_operator = authenticator.live.callers().admin.is_some();
             let authenticated = AuthenticatedRequest { caller, permit: permit.clone(), has_operator };
             request.extensions_mut().insert(authenticated);
             let response = next.run(request).await;
@@ -90,30 +93,42 @@ pub async fn check(
             until_written(response, permit)
         }
         Err(error) => response::error(error),
-    };
-    if let Some(tenant) = tenant {
-        // The log line of the request names the tenant.
-        response.extensions_mut().insert(tenant);
     }
-    response
+}
+
+/// Returns the scopes that a request needs one of. What is not known to need less needs `manage`.
+fn scopes(method: &Method, path: &str) -> &'static [Scope] {
+    let is_feedback = || {
+        let rest = path.strip_prefix("/v1/applications/").and_then(|rest| rest.strip_suffix("/feedback"));
+        path == "/application_feedback" || rest.is_some_and(|id| !id.is_empty() && !id.contains('/'))
+    };
+    let is_delivery = || path == "/v1/deliveries" || path.starts_with("/v1/deliveries/");
+    let is_look = matches!(*method, Method::GET | Method::HEAD);
+    match path {
+        "/send_notification" | "/v1/notifications" | "/v1/notifications:stream" => &[Scope::Send],
+        _ if is_feedback() || is_delivery() => {
+            if is_look {
+                &[Scope::Send, Scope::Read]
+            } else {
+                &[Scope::Send]
+            }
+        }
+        _ if is_look => &[Scope::Read],
+        _ => &[Scope::Manage],
+    }
 }
 
 impl Authenticator {
     pub fn new(
         tenants: Arc<Tenants>,
-        callers: &CallerConfig,
+        live: &LiveConfig,
         limits: &LimitsConfig,
         in_flight: &InFlightRequests,
         observability: &Observability,
     ) -> Self {
-        let digests = |login: &Login| LoginDigests {
-            username: sha256(login.username.as_bytes()),
-            password: sha256(login.password.reveal().as_bytes()),
-        };
         Self {
             tenants,
-            login: callers.login.as_ref().map(digests),
-            admin: callers.admin.as_ref().map(|key| sha256(key.reveal().as_bytes())),
+            live: live.clone(),
             in_flight: in_flight.clone(),
             wrong: WrongCredentials::new(limits.wrong_credentials),
             observability: observability.clone(),
@@ -139,7 +154,7 @@ impl Authenticator {
             Credentials::Basic(pair) => self.pair(pair),
             Credentials::Missing => None,
         };
-        let is_open = self.login.is_none() && self.admin.is_none();
+        let is_open = self.live.callers().are_open();
         // A key that was revoked must not make its holder the default tenant.
         known.or_else(|| (is_open && !credentials.hold_key()).then(|| self.default_tenant()).flatten())
     }
@@ -158,7 +173,7 @@ impl Authenticator {
     }
 
     fn bearer(&self, key: &str) -> Option<Caller> {
-        if let Some(admin) = &self.admin
+        if let Some(admin) = &self.live.callers().admin
             && bool::from(sha256(key.as_bytes()).ct_eq(admin))
         {
             return Some(Caller::Operator);
@@ -169,7 +184,7 @@ impl Authenticator {
     /// The configured name and password, or a tenant's id and key.
     fn pair(&self, pair: &[u8]) -> Option<Caller> {
         let (username, password) = split(pair)?;
-        if self.login.as_ref().is_some_and(|login| login.matches(username, password)) {
+        if self.live.callers().login.as_ref().is_some_and(|login| login.matches(username, password)) {
             return self.default_tenant();
         }
         let permission = self.tenants.by_key(std::str::from_utf8(password).ok()?)?;
@@ -180,15 +195,6 @@ impl Authenticator {
     fn default_tenant(&self) -> Option<Caller> {
         let tenant = self.tenants.get(&TenantId::default_tenant()).ok()?;
         Some(Caller::Tenant(Permission::without_key(tenant)))
-    }
-}
-
-impl LoginDigests {
-    fn matches(&self, username: &[u8], password: &[u8]) -> bool {
-        // Both are compared always, so that the time does not reveal which one is wrong.
-        let username = sha256(username).ct_eq(&self.username);
-        let password = sha256(password).ct_eq(&self.password);
-        (username & password).into()
     }
 }
 
@@ -264,7 +270,7 @@ impl WrongCredentials {
 
     /// Returns when to try again, if there were too many.
     fn add(&self, address: IpAddr) -> Option<Duration> {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock();
         windows.turn(Instant::now());
         let before = windows.previous.get(&address).copied().unwrap_or(0);
         let count = windows.current.entry(address).or_insert(0);

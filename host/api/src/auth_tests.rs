@@ -5,7 +5,7 @@ use tokio::time::advance;
 use super::*;
 use crate::tests::{ask, limits, observability, open_router, router_for};
 use pushlet_gateway::tenants::Wanted;
-use pushlet_settings::HiddenText;
+use pushlet_settings::{CallerConfig, HiddenText, Login};
 
 const ADMIN: &str = "0123456789abcdef";
 
@@ -17,7 +17,13 @@ fn authenticator(login: Option<Login>, admin: Option<&str>) -> Authenticator {
     let admin = admin.map(|key| HiddenText::new(key.into()));
     let callers = CallerConfig { login, admin, ..CallerConfig::default() };
     let tenants = Arc::new(Tenants::in_memory().unwrap());
-    Authenticator::new(tenants, &callers, &limits(), &InFlightRequests::at_most(1), &observability())
+    Authenticator::new(
+        tenants,
+        &LiveConfig::new(&callers),
+        &limits(),
+        &InFlightRequests::at_most(1),
+        &observability(),
+    )
 }
 
 /// With tenants of its own: `(authenticator, acme's key)`.
@@ -235,7 +241,7 @@ async fn the_table_is_bounded() {
     for last in 0..50_000 {
         wrong.count(address(last)).await;
     }
-    let windows = wrong.windows.lock().unwrap();
+    let windows = wrong.windows.lock();
     assert!(windows.current.len() <= MOST_ADDRESSES && windows.previous.len() <= MOST_ADDRESSES);
 }
 

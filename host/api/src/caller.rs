@@ -10,7 +10,7 @@ use axum::http::{Extensions, HeaderMap, HeaderName};
 
 use crate::in_flight::InFlightPermit;
 use crate::response::ErrorResponse;
-use pushlet_gateway::tenants::{Permission, Tenant};
+use pushlet_gateway::tenants::{KeyId, Permission, Tenant};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_settings::IpNetworks;
@@ -88,6 +88,11 @@ pub enum Caller {
 impl Caller {
     pub fn tenant(&self) -> Option<&Tenant> {
         self.permission().map(|permission| &**permission.tenant())
+    }
+
+    /// Returns the id of the tenant's API key that the request came with.
+    pub fn key(&self) -> Option<KeyId> {
+        self.permission()?.key()
     }
 
     fn permission(&self) -> Option<&Permission> {
@@ -185,7 +190,7 @@ fn authenticated(parts: &Parts) -> Result<&AuthenticatedRequest, Error> {
 }
 
 fn tenant_required() -> Error {
-    let message = "the operator's key is for /v1/tenants and /metrics; everything else needs a tenant's key";
+    let message = "the operator's key is for /v1/tenants, /v1/overview, /v1/nodes and /metrics; everything else needs a tenant's key";
     Error::new(Kind::Forbidden, "tenant_required", message)
 }
 

@@ -12,12 +12,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::Api;
+use crate::access_log::{RequestLog, SendRecord};
 use crate::caller::ByTenant;
 use crate::form::Form;
 use crate::idempotency::MayHaveBeenDelivered;
 use crate::in_flight::{InFlightPermit, detached};
 use crate::openapi::schemas::{self, Bounded, Component, Device, Guarded, Missing, Once, Read, Service};
 use crate::response::{self, ErrorResponse};
+use crate::v1::Auditor;
 use pushlet_gateway::{
     DeadToken, DeliveryResult, Duplicates, FeedbackRead, Fields, IndexedResult, Registration, Send,
     SendReport, Via, utc,
@@ -78,11 +80,12 @@ pub struct DeadTokenView {
 pub async fn register_application(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
+    audit: Auditor,
     request: Request,
 ) -> Result<Response, ErrorResponse> {
     let registration = registration_from(Form::read(request, api.body_limits).await?)?;
-    let id = api.gateway.register(tenant, registration).await?;
-    Ok(response::json(StatusCode::OK, &Registered { application_id: id }))
+    let registered = audit.register(&api, tenant, registration).await?;
+    Ok(response::json(StatusCode::OK, &Registered { application_id: registered.id }))
 }
 
 /// Send a notification to one device
@@ -109,26 +112,37 @@ pub async fn send_notification(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
     permit: InFlightPermit,
+    log: RequestLog,
     request: Request,
 ) -> Response {
     let idempotency = api.idempotency.clone();
     let owner = tenant.clone();
     let perform =
-        |request| async { send(api, tenant, permit, request).await.unwrap_or_else(response::error) };
+        |request| async { send(api, tenant, (permit, log), request).await.unwrap_or_else(response::error) };
     idempotency.once(&owner, request, perform).await
 }
 
 async fn send(
     api: Api,
     tenant: TenantId,
-    permit: InFlightPermit,
+    (permit, log): (InFlightPermit, RequestLog),
     request: Request,
 ) -> Result<Response, Error> {
     let form = Form::read(request, api.body_limits).await?;
-    let send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
+    let mut send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
+    send.request_id = Some(log.head().id().into());
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
     let gateway = api.gateway;
-    let report = detached(permit, async move { gateway.send(&tenant, send).await }).await;
+    let work = async move {
+        let application = match &send.via {
+            Via::Application(id) => id.clone(),
+            Via::Inline(_) => String::new(),
+        };
+        let report = gateway.send(&tenant, send).await;
+        log.sent(SendRecord::of(application, &report));
+        report
+    };
+    let report = detached(permit, work).await;
     let mut results = report.iter().flat_map(|report| &report.results);
     let arrived = results.any(|result| result.result.may_have_been_delivered());
     let mut response = response_to(report, asks_for_gcm).unwrap_or_else(response::error);
@@ -163,8 +177,8 @@ pub async fn application_feedback(
             "an application_id is required for this call",
         )
     })?;
-    let dead = api.gateway.feedback(&tenant, &id, FeedbackRead::Clear)?;
-    let response = dead.iter().map(DeadTokenView::of).collect();
+    let dead = api.gateway.feedback(&tenant, &id, FeedbackRead::Take).await?;
+    let response = dead.tokens.iter().map(DeadTokenView::of).collect();
     Ok(response::json(StatusCode::OK, &Feedback { response }))
 }
 
@@ -178,7 +192,7 @@ fn registration_from(mut form: Form) -> Result<Registration, Error> {
 
 /// Returns the error of a `type` that no provider of the tenant has.
 fn unknown_type(api: &Api, tenant: &TenantId, name: &str) -> Option<Error> {
-    let providers = api.gateway.described(tenant);
+    let providers = api.gateway.described(Some(tenant));
     let names = || providers.iter().map(|provider| &provider.manifest.name);
     let others = providers.iter().flat_map(|provider| &provider.manifest.also_answers);
     if providers.is_empty() || names().chain(others).any(|known| known == name) {
@@ -213,11 +227,13 @@ fn send_from(mut form: Form, unknown_type: impl Fn(&str) -> Option<Error>) -> Re
         provider,
         via,
         notification: Fields::Classic(fields, typed),
-        targets: vec![Target::Device(device_token)],
+        targets: vec![Target::Device(device_token).into()],
         // A single target cannot be a duplicate, so no digest is made of it.
         duplicates: Duplicates::Send,
         native: true,
         validate_only: false,
+        capture: false,
+        request_id: None,
         deadline: None,
     })
 }

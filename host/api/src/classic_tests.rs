@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::body::BodyLimits;
 use crate::tests::*;
-use pushlet_model::contract::{ConnectionHint, CredentialFault, Disposition, Outcome, Throttle};
+use pushlet_model::contract::{ConnectionHint, CredentialFault, Disposition, Outcome, Recipient, Throttle};
 
 /// The body of a form, read.
 async fn form(text: &str) -> Form {
@@ -35,7 +35,9 @@ async fn asked(text: &str) -> (String, Option<String>, String, Vec<(String, Stri
             secrets.into_iter().map(|(name, secret)| format!("{name}={}", text(secret))).collect()
         }
     };
-    let [Target::Device(token)] = &send.targets[..] else { panic!("not one device") };
+    let [Recipient { target: Target::Device(token), .. }] = &send.targets[..] else {
+        panic!("not one device")
+    };
     let Fields::Classic(fields, _) = send.notification else { panic!("not classic") };
     let fields = fields.into_iter().map(|(name, value)| (name, text(value))).collect();
     (via, send.provider, token.clone(), fields)
@@ -48,6 +50,7 @@ fn report_of(provider: &str, disposition: Disposition) -> SendReport {
         provider: provider.into(),
         targets: Vec::new().into(),
         results: vec![IndexedResult { index: 0, result: DeliveryResult::Settled(outcome), attempts: 1 }],
+        captured: None,
         native: None,
     }
 }

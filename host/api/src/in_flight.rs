@@ -2,8 +2,8 @@
 //! responses that are still being written.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes};
@@ -11,8 +11,9 @@ use axum::extract::Request;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 use hyper::body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::response;
 use pushlet_gateway::tenants::RequestPermit;
@@ -27,10 +28,19 @@ const RESERVED_PERMITS: usize = 8;
 /// Counts the requests in flight and hands out the permits for them. Cheap to clone.
 #[derive(Clone)]
 pub struct InFlightRequests {
-    count: Arc<watch::Sender<usize>>,
+    count: Arc<RequestCount>,
     closing: Arc<watch::Sender<bool>>,
+    leaving: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
     max: usize,
+}
+
+/// Counted up and down for each push, by all threads, so it is no more than an atomic number.
+#[derive(Default)]
+struct RequestCount {
+    count: AtomicUsize,
+    /// Tells that it has fallen to 0.
+    none_left: Notify,
 }
 
 /// Counts one connection of a caller until it is dropped.
@@ -67,8 +77,9 @@ pub enum Refusal {
 impl InFlightRequests {
     pub fn at_most(max: usize) -> Self {
         Self {
-            count: Arc::new(watch::Sender::new(0)),
+            count: Arc::default(),
             closing: Arc::new(watch::Sender::new(false)),
+            leaving: Arc::default(),
             connections: Arc::default(),
             max,
         }
@@ -85,17 +96,22 @@ impl InFlightRequests {
     }
 
     fn begin_within(&self, max: usize, tenant: Option<RequestPermit>) -> Result<InFlightPermit, Error> {
-        let is_free = self.count.send_if_modified(|count| {
-            let is_free = *count < max;
-            *count += usize::from(is_free);
-            is_free
-        });
-        if !is_free {
+        let more = |count| (count < max).then_some(count + 1);
+        if self.count.count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_err() {
             let message = "this server has too many requests, try again later";
             return Err(Error::new(Kind::Overloaded, "too_many_requests", message));
         }
         let state = PermitState { in_flight: self.clone(), tenant, reserved: Mutex::default() };
         Ok(InFlightPermit(Arc::new(state)))
+    }
+
+    /// The server will stop: it is not ready any more.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Asks requests without an end of their own, such as streams, to end.
@@ -105,8 +121,14 @@ impl InFlightRequests {
 
     /// Waits until no request is in flight.
     pub async fn ended(&self) {
-        // Fails only when the sender is dropped, and `self` holds it.
-        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+        loop {
+            // Before the look, so that a request that ends after it is not missed.
+            let none_left = self.count.none_left.notified();
+            if self.count() == 0 {
+                return;
+            }
+            none_left.await;
+        }
     }
 
     /// Counts a connection.
@@ -120,7 +142,7 @@ impl InFlightRequests {
     }
 
     pub fn count(&self) -> usize {
-        *self.count.borrow()
+        self.count.count.load(Ordering::Acquire)
     }
 }
 
@@ -134,7 +156,7 @@ impl InFlightPermit {
     /// reservation ends with the permit.
     pub fn reserve(&self, of: MemoryUse, bytes: usize) -> Result<(), Error> {
         let Some(account) = self.account() else { return Ok(()) };
-        let mut reserved = self.0.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.0.reserved.lock();
         let slot = match of {
             MemoryUse::RequestBodies => &mut reserved.body,
             _ => &mut reserved.parsed,
@@ -163,7 +185,10 @@ impl Drop for ConnectionGuard {
 
 impl Drop for PermitState {
     fn drop(&mut self) {
-        self.in_flight.count.send_modify(|count| *count -= 1);
+        let RequestCount { count, none_left } = &*self.in_flight.count;
+        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            none_left.notify_waiters();
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The HTTP API: what callers see. It reads requests, calls the gateway, and writes responses.
 //!
 //! In the order in which a request passes them:
-//! - `observability` with [`log`] and [`telemetry`]: what is recorded of every request
+//! - `observability` with `access_log`, [`log`] and [`telemetry`]: what is recorded of every request
 //! - `cross_site`, `auth`, `caller`, `in_flight`: whether a request is let in, and as whom
 //! - `body`, `form`, `json`: bodies of requests
 //! - `classic`: the three routes of 2012; `v1`: all newer ones; `idempotency`: repeated requests
-//! - `openapi`, `pages`, `status`: what describes the server
+//! - `reload`: what changes while the server runs
+//! - `openapi`, `pages`, `status`, `process`: what describes the server
 //! - `response`: the one place where a result becomes a status
 
+mod access_log;
 mod auth;
 mod body;
 mod caller;
@@ -21,7 +23,10 @@ pub mod log;
 mod observability;
 mod openapi;
 mod pages;
+mod process;
+mod reload;
 mod response;
+mod response_store;
 mod status;
 pub mod telemetry;
 mod v1;
@@ -41,16 +46,19 @@ use tower_http::catch_panic::CatchPanicLayer;
 use auth::Authenticator;
 use body::BodyLimits;
 use cross_site::SiteGuard;
-use idempotency::{Idempotency, ResponseStore};
+use idempotency::Idempotency;
 use observability::RecordState;
 use pushlet_gateway::Gateway;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::{CallerConfig, LimitsConfig};
 use response::ErrorResponse;
+use response_store::ResponseStore;
 
 pub use caller::Peer;
 pub use in_flight::{InFlightRequests, Refusal, refused};
 pub use observability::Observability;
+pub use reload::{LiveConfig, ReloadReport};
+pub use status::metrics_text;
 
 /// What every handler needs. Cheap to clone.
 #[derive(Clone)]
@@ -62,6 +70,7 @@ struct Api {
     idempotency: Idempotency,
     observability: Observability,
     documents: Arc<openapi::Documents>,
+    live: LiveConfig,
 }
 
 impl Api {
@@ -71,16 +80,19 @@ impl Api {
         limits: &LimitsConfig,
         in_flight: &InFlightRequests,
         observability: &Observability,
+        live: &LiveConfig,
     ) -> Self {
         let body_limits = BodyLimits::from(limits);
+        let idempotency = Idempotency::new(responses, body_limits, gateway.fleet().cloned());
         Self {
             gateway,
             body_limits,
             limits: Arc::new(limits.clone()),
             in_flight: in_flight.clone(),
-            idempotency: Idempotency::new(responses, body_limits),
+            idempotency,
             observability: observability.clone(),
             documents: Arc::default(),
+            live: live.clone(),
         }
     }
 }
@@ -94,17 +106,28 @@ pub fn router(
     callers: &CallerConfig,
     observability: &Observability,
 ) -> (Router, InFlightRequests) {
+    router_with(gateway, limits, (callers, &LiveConfig::new(callers)), observability)
+}
+
+/// The same, with credentials that can be replaced.
+pub fn router_with(
+    gateway: Gateway,
+    limits: &LimitsConfig,
+    (callers, live): (&CallerConfig, &LiveConfig),
+    observability: &Observability,
+) -> (Router, InFlightRequests) {
     let in_flight = InFlightRequests::at_most(limits.requests);
     let tenants = gateway.tenants().clone();
-    let authenticator = Authenticator::new(tenants, callers, limits, &in_flight, observability);
+    let authenticator = Authenticator::new(tenants, live, limits, &in_flight, observability);
     let responses = ResponseStore::open(limits, gateway.answers());
-    let api = Api::new(gateway, responses, limits, &in_flight, observability);
+    let api = Api::new(gateway, responses, limits, &in_flight, observability, live);
     let guard = Arc::new(SiteGuard::new(callers));
     let mut guarded = Router::new()
         .route("/register_application", post(classic::register_application))
         .route("/send_notification", post(classic::send_notification))
         .route("/application_feedback", post(classic::application_feedback))
         .route("/v1/status", get(status::show))
+        .route("/v1/reload", post(reload::reload))
         .route("/openapi.json", get(openapi::document))
         .merge(v1::routes());
     if !observability.has_metrics_listener() {
@@ -127,7 +150,9 @@ pub fn metrics_router(
     in_flight: &InFlightRequests,
 ) -> Router {
     let responses = ResponseStore::open(limits, None);
-    let api = Api::new(gateway, responses, limits, in_flight, observability);
+    // No route of this listener looks at credentials.
+    let live = LiveConfig::new(&CallerConfig::default());
+    let api = Api::new(gateway, responses, limits, in_flight, observability, &live);
     let routes = health().route("/metrics", get(status::open_metrics)).fallback(not_found);
     // No site guard: a page can send nothing here, and Prometheus may call this address by any name.
     with_layers(routes, api, observability, None)

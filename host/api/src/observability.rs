@@ -2,14 +2,13 @@
 //! Queries, headers and bodies are never logged.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -19,13 +18,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use uuid::{Builder, Uuid};
 
+use crate::access_log::{RequestHead, RequestLog};
 use crate::caller::Peer;
 use crate::cross_site::SiteGuard;
 use crate::in_flight;
-use crate::log::REQUESTS;
-use crate::response::LoggedError;
-use crate::telemetry::{Attribute, Span, SpanId, TraceContext, Tracer};
-use pushlet_model::tenant::TenantId;
+use crate::telemetry::{Attribute, Span, SpanId, Telemetry, TraceContext};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -34,19 +31,32 @@ const NO_ROUTE: &str = "none";
 /// Upper bounds of the histogram's buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// The counters and the tracer of this server. Cheap to clone.
+/// The counters of this server, and what takes its spans. Cheap to clone.
 #[derive(Clone)]
 pub struct Observability {
     meters: Arc<Meters>,
-    tracer: Option<Tracer>,
+    telemetry: Option<Telemetry>,
     has_metrics_listener: bool,
     started: Instant,
+    /// When the server's certificate ends, in seconds since the Unix epoch; 0: it has none.
+    certificate_end: Arc<AtomicI64>,
 }
 
 impl Observability {
     /// `has_metrics_listener`: `/metrics` is served on an address of its own.
-    pub fn new(tracer: Option<Tracer>, has_metrics_listener: bool) -> Self {
-        Self { meters: Arc::new(Meters::new()), tracer, has_metrics_listener, started: Instant::now() }
+    pub fn new(telemetry: Option<Telemetry>, has_metrics_listener: bool) -> Self {
+        let (meters, started) = (Arc::new(Meters::new()), Instant::now());
+        Self { meters, telemetry, has_metrics_listener, started, certificate_end: Arc::default() }
+    }
+
+    /// Says when the certificate that callers are shown ends, in seconds since the Unix epoch.
+    pub fn set_certificate_end(&self, end: Option<i64>) {
+        self.certificate_end.store(end.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Returns when the certificate that callers are shown ends; None: there is none.
+    pub(super) fn certificate_end(&self) -> Option<i64> {
+        Some(self.certificate_end.load(Ordering::Relaxed)).filter(|end| *end != 0)
     }
 
     pub(super) fn meters(&self) -> &Meters {
@@ -61,10 +71,9 @@ impl Observability {
         self.has_metrics_listener
     }
 
-    /// Returns how many spans were exported and dropped, if spans are exported.
-    pub(super) fn spans(&self) -> Option<(u64, u64)> {
-        let counts = self.tracer.as_ref()?.counts();
-        Some((counts.exported.load(Ordering::Relaxed), counts.dropped.load(Ordering::Relaxed)))
+    /// Returns what takes spans and log records, if they are exported.
+    pub(super) fn telemetry(&self) -> Option<&Telemetry> {
+        self.telemetry.as_ref()
     }
 
     /// Returns the request's place in a trace; None: neither the caller nor this server traces.
@@ -74,7 +83,8 @@ impl Observability {
             (Some(one), None) => one.to_str().ok().and_then(TraceContext::parse),
             _ => None,
         };
-        let context = match &self.tracer {
+        let tracer = self.telemetry.as_ref().and_then(|telemetry| telemetry.tracer.as_ref());
+        let context = match tracer {
             Some(tracer) => tracer.context(incoming),
             None => incoming?.child(),
         };
@@ -144,17 +154,12 @@ impl Meters {
     }
 }
 
-/// The record of one request. It is written when this is dropped, so also when the caller goes away.
+/// The record of one request until its response begins. It is counted when this is dropped, so also when the caller
+/// goes away.
 struct RequestRecord {
-    method: Method,
-    path: String,
-    route: Option<MatchedPath>,
-    id: HeaderValue,
-    /// The caller's address.
-    peer: Option<IpAddr>,
+    log: RequestLog,
     trace: Option<RequestTrace>,
-    start: Instant,
-    response: Option<ResponseRecord>,
+    status: Option<StatusCode>,
     observability: Observability,
 }
 
@@ -163,12 +168,6 @@ struct RequestTrace {
     context: TraceContext,
     parent: Option<SpanId>,
     start: SystemTime,
-}
-
-struct ResponseRecord {
-    status: StatusCode,
-    tenant: Option<TenantId>,
-    error: Option<LoggedError>,
 }
 
 /// What the outermost layer needs.
@@ -184,33 +183,33 @@ pub struct RecordState {
 /// The refusals are part of this layer, since each further layer costs every request an allocation.
 pub async fn record(
     State(RecordState { observability, guard }): State<RecordState>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let id = incoming_id(&request).unwrap_or_else(new_id);
-    let mut record = RequestRecord {
+    let trace = observability.trace(request.headers());
+    let log = RequestLog::new(RequestHead {
         method: request.method().clone(),
-        // Bounded, since the caller chooses it and the record lives as long as the request.
+        // Bounded, since the caller chooses it and the entry lives as long as the request.
         path: request.uri().path().chars().take(200).collect(),
         route: request.extensions().get().cloned(),
         id: id.clone(),
         peer: request.extensions().get::<Arc<Peer>>().map(|peer| peer.client(request.headers())),
-        trace: observability.trace(request.headers()),
+        trace: trace.as_ref().map(|trace| trace.context.trace),
         start: Instant::now(),
-        response: None,
-        observability,
-    };
+    });
+    let mut record = RequestRecord { log: log.clone(), trace, status: None, observability };
     let traceparent = record.trace.as_ref().map(|trace| trace.context.to_string());
     let refused = in_flight::refused(&request).or_else(|| guard.as_ref()?.refuse(&request));
     let mut response = match refused {
         Some(refused) => refused,
-        None => next.run(request).await,
+        None => {
+            request.extensions_mut().insert(log);
+            next.run(request).await
+        }
     };
-    record.response = Some(ResponseRecord {
-        status: response.status(),
-        tenant: response.extensions_mut().remove(),
-        error: response.extensions_mut().remove(),
-    });
+    record.status = Some(response.status());
+    record.log.answered(response.status(), response.extensions_mut().remove());
     response.headers_mut().insert(REQUEST_ID, id);
     keep_private(response.headers_mut());
     if let Some(Ok(value)) = traceparent.map(HeaderValue::try_from) {
@@ -240,66 +239,40 @@ fn new_id() -> HeaderValue {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        let duration = self.start.elapsed();
-        self.log(duration);
-        let status = self.response.as_ref().map(|response| response.status);
-        let route = self.route.as_ref().map(MatchedPath::as_str);
+        let head = self.log.head();
+        let duration = head.start.elapsed();
+        let route = head.route.as_ref().map(MatchedPath::as_str);
         // nginx's status for a caller that went away.
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
-        self.observability.meters.answered(route, status.unwrap_or(gone), duration);
-        if let (Some(tracer), Some(trace)) = (&self.observability.tracer, &self.trace) {
+        self.observability.meters.answered(route, self.status.unwrap_or(gone), duration);
+        let telemetry = self.observability.telemetry();
+        let tracer = telemetry.and_then(|telemetry| telemetry.tracer.as_ref());
+        if let (Some(tracer), Some(trace)) = (tracer, &self.trace) {
             tracer.ended(self.span(trace, duration));
         }
     }
 }
 
 impl RequestRecord {
-    fn log(&self, duration: Duration) {
-        let id = self.id.to_str().unwrap_or_default();
-        let (method, path) = (self.method.as_str(), self.path.as_str());
-        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.context.trace));
-        let peer = self.peer.as_ref().map(tracing::field::display);
-        let Some(response) = &self.response else {
-            tracing::info!(target: REQUESTS, method, path, ms, peer, request_id = id, trace_id, "the caller went away");
-            return;
-        };
-        let status = response.status.as_u16();
-        let tenant = response.tenant.as_ref().map(TenantId::as_str);
-        let error = response.error.as_ref().map(|error| Cow::as_ref(&error.code));
-        let cause = response.error.as_ref().and_then(|error| error.inner.as_deref());
-        // A macro, since the level of an event must be a constant.
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    target: REQUESTS, method, path, status, ms, peer, tenant, request_id = id, trace_id, error, cause, "request"
-                )
-            };
-        }
-        if response.status.is_server_error() {
-            line!(warn);
-        } else {
-            line!(info);
-        }
-    }
-
     /// Returns the span, with the attributes of OpenTelemetry's conventions for HTTP servers.
     fn span(&self, trace: &RequestTrace, duration: Duration) -> Span {
-        let method = self.method.as_str();
+        let head = self.log.head();
+        let method = head.method.as_str();
         let mut attributes = vec![
             ("http.request.method", Attribute::Text(method.to_owned())),
-            ("url.path", Attribute::Text(self.path.clone())),
-            ("pushlet.request_id", Attribute::Text(self.id.to_str().unwrap_or_default().to_owned())),
+            ("url.path", Attribute::Text(head.path.clone())),
+            ("pushlet.request_id", Attribute::Text(head.id().to_owned())),
         ];
-        let route = self.route.as_ref().map(MatchedPath::as_str);
+        let route = head.route.as_ref().map(MatchedPath::as_str);
+        let (tenant, error) = self.log.tenant_and_error();
         let mut add = |name, text: Option<String>| {
             attributes.extend(text.map(|text| (name, Attribute::Text(text))));
         };
-        add("client.address", self.peer.map(|peer| peer.to_string()));
+        add("client.address", head.peer.map(|peer| peer.to_string()));
         add("http.route", route.map(str::to_owned));
-        if let Some(ResponseRecord { status, tenant, error }) = &self.response {
-            add("pushlet.tenant", tenant.as_ref().map(TenantId::to_string));
-            add("error.type", error.as_ref().map(|error| error.code.clone().into_owned()));
+        add("pushlet.tenant", tenant.map(|tenant| tenant.to_string()));
+        add("error.type", error.map(Cow::into_owned));
+        if let Some(status) = self.status {
             attributes.push(("http.response.status_code", Attribute::Integer(status.as_u16().into())));
         }
         Span {
@@ -309,7 +282,7 @@ impl RequestRecord {
             start: trace.start,
             end: trace.start + duration,
             attributes,
-            failed: self.response.as_ref().is_some_and(|response| response.status.is_server_error()),
+            failed: self.status.is_some_and(|status| status.is_server_error()),
         }
     }
 }

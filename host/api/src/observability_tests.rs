@@ -60,9 +60,7 @@ async fn one_line_per_request_with_what_matters() {
     let (lines, _guard) = Lines::listen();
     let failing = async || {
         let error = Error::new(Kind::Unreachable, "unreachable", "no").caused_by("refused by 192.0.2.1");
-        let mut response = response::error(error);
-        response.extensions_mut().insert(TenantId::default_tenant());
-        response
+        response::error(error)
     };
     let state = RecordState { observability: observability(), guard: None };
     let router = Router::new()
@@ -71,7 +69,7 @@ async fn one_line_per_request_with_what_matters() {
     let got = post_form(&router, "/send_notification?a=1", "application_id=a&device_token=t").await;
     let [line] = &lines.read()[..] else { panic!("{}", lines.text()) };
     assert_eq!((line["method"].as_str(), line["path"].as_str()), (Some("POST"), Some("/send_notification")));
-    assert_eq!((line["status"].as_u64(), line["tenant"].as_str()), (Some(502), Some("default")));
+    assert_eq!((line["level"].as_str(), line["status"].as_u64()), (Some("WARN"), Some(502)));
     assert_eq!(
         (line["error"].as_str(), line["cause"].as_str()),
         (Some("unreachable"), Some("refused by 192.0.2.1"))
@@ -134,4 +132,32 @@ async fn a_caller_that_goes_away_is_logged_too() {
     let [line] = &lines.read()[..] else { panic!("{}", lines.text()) };
     assert_eq!(line["message"], "the caller went away");
     assert!(line["request_id"].is_string());
+}
+
+#[tokio::test]
+async fn what_is_asked_again_and_again_is_logged_at_debug_unless_it_fails() {
+    let (lines, _guard) = Lines::listen();
+    let router = open_router().0;
+    for uri in
+        ["/healthz", "/readyz", "/metrics", "/v1/status", "/docs", "/console/main.js", "/v1/applications"]
+    {
+        ask(&router, Request::get(uri).body(Body::empty()).unwrap()).await;
+    }
+    let levels: Vec<_> = lines.read().iter().map(|line| line["level"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(
+        levels,
+        ["DEBUG", "WARN", "DEBUG", "DEBUG", "DEBUG", "DEBUG", "INFO"],
+        "no provider: not ready"
+    );
+}
+
+#[tokio::test]
+async fn a_send_that_is_refused_names_its_application() {
+    let (lines, _guard) = Lines::listen();
+    let router = open_router().0;
+    post_form(&router, "/send_notification", "application_id=shop&device_token=t").await;
+    let [line] = &lines.read()[..] else { panic!("{}", lines.text()) };
+    assert_eq!((line["message"].as_str(), line["application"].as_str()), (Some("send"), Some("shop")));
+    assert_eq!((line["error"].as_str(), line["targets"].as_u64()), (Some("application_not_found"), Some(0)));
+    assert!(line.get("provider").is_none() && line.get("delivered").is_none(), "{line}");
 }

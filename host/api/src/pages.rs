@@ -17,7 +17,6 @@ use crate::{Api, method_not_allowed, not_found};
 /// A page and its files: name, content type, text.
 struct Page {
     html: &'static str,
-    policy: HeaderValue,
     files: &'static [(&'static str, &'static str, &'static str)],
 }
 
@@ -27,36 +26,43 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Everything comes from this server, nothing is inline, and no text can become markup or script: Trusted Types (W3C)
 /// are required, and none are allowed.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+     require-trusted-types-for 'script'; trusted-types 'none'",
+);
+
 static CONSOLE: Page = Page {
     html: include_str!("../assets/console/index.html"),
-    policy: HeaderValue::from_static(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-         require-trusted-types-for 'script'; trusted-types 'none'",
-    ),
     files: &[
         ("console.css", CSS, include_str!("../assets/console/console.css")),
         ("icon.svg", "image/svg+xml", include_str!("../assets/console/icon.svg")),
         ("activity.js", SCRIPT, include_str!("../assets/console/activity.js")),
         ("api.js", SCRIPT, include_str!("../assets/console/api.js")),
+        ("applications.js", SCRIPT, include_str!("../assets/console/applications.js")),
+        ("chart.js", SCRIPT, include_str!("../assets/console/chart.js")),
         ("dom.js", SCRIPT, include_str!("../assets/console/dom.js")),
-        ("inventory.js", SCRIPT, include_str!("../assets/console/inventory.js")),
+        ("keys.js", SCRIPT, include_str!("../assets/console/keys.js")),
         ("main.js", SCRIPT, include_str!("../assets/console/main.js")),
+        ("operator.js", SCRIPT, include_str!("../assets/console/operator.js")),
+        ("pager.js", SCRIPT, include_str!("../assets/console/pager.js")),
+        ("providers.js", SCRIPT, include_str!("../assets/console/providers.js")),
+        ("registration.js", SCRIPT, include_str!("../assets/console/registration.js")),
         ("send.js", SCRIPT, include_str!("../assets/console/send.js")),
+        ("session.js", SCRIPT, include_str!("../assets/console/session.js")),
+        ("webhooks.js", SCRIPT, include_str!("../assets/console/webhooks.js")),
         ("words.js", SCRIPT, include_str!("../assets/console/words.js")),
     ],
 };
 
-/// Nothing comes from elsewhere, and nothing is inline.
+/// Uses the console's form, style and helpers.
 static DOCS: Page = Page {
     html: include_str!("../assets/docs/index.html"),
-    policy: HeaderValue::from_static(
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
     files: &[
-        ("docs.js", SCRIPT, include_str!("../assets/docs/docs.js")),
         ("docs.css", CSS, include_str!("../assets/docs/docs.css")),
+        ("docs.js", SCRIPT, include_str!("../assets/docs/docs.js")),
+        ("samples.js", SCRIPT, include_str!("../assets/docs/samples.js")),
+        ("schema.js", SCRIPT, include_str!("../assets/docs/schema.js")),
     ],
 };
 
@@ -102,7 +108,7 @@ impl Page {
             (CONTENT_TYPE, HeaderValue::from_static(content_type)),
             // The next start may be of another version of the program.
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-            (CONTENT_SECURITY_POLICY, self.policy.clone()),
+            (CONTENT_SECURITY_POLICY, POLICY),
             (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
             (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),

@@ -29,51 +29,74 @@ async fn text(uri: &str) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// Paths in `src="…"`, `href="…"` and `from "…"`, but for those within the page and to another one.
-fn named(text: &str) -> Vec<&str> {
+const PAGES: [&str; 2] = ["console", "docs"];
+
+/// Paths in `src="…"`, `href="…"` and `from "…"`, but for those within the page and of pages; as they are seen from
+/// `folder`.
+fn named(text: &str, folder: &str) -> Vec<String> {
     let places = ["src=\"", "href=\"", " from \""];
     let rest = places.iter().flat_map(|place| text.split(place).skip(1));
     let paths = rest.filter_map(|rest| rest.split('"').next());
-    paths.filter(|path| !path.starts_with('#') && *path != "docs").collect()
+    let paths =
+        paths.filter(|path| !path.starts_with('#') && !PAGES.contains(path) && *path != "openapi.json");
+    let absolute = |path: &str| match (path.strip_prefix("./"), path.strip_prefix("../")) {
+        (Some(path), _) => format!("/{folder}/{path}"),
+        (_, Some(path)) => format!("/{path}"),
+        _ => format!("/{path}"),
+    };
+    paths.map(absolute).collect()
 }
 
 #[tokio::test]
-async fn everybody_gets_the_page_and_all_that_it_names() {
-    let page = got("/console").await;
-    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
-    let html = text("/console").await;
-    let paths = named(&html);
-    assert!(paths.contains(&"console/main.js") && paths.contains(&"console/console.css"), "{paths:?}");
-    for path in paths {
-        let part = got(&format!("/{path}")).await;
-        let expected = match path.rsplit('.').next().unwrap() {
-            "js" => "text/javascript; charset=utf-8",
-            "css" => "text/css; charset=utf-8",
-            _ => "image/svg+xml",
-        };
-        assert_eq!((part.status, part.header("content-type")), (200, Some(expected)), "{path}");
+async fn everybody_gets_the_pages_and_all_that_they_name() {
+    for (name, style) in [("console", "/console/console.css"), ("docs", "/docs/docs.css")] {
+        let page = got(&format!("/{name}")).await;
+        assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+        let html = text(&format!("/{name}")).await;
+        let paths = named(&html, name);
+        assert!(paths.iter().any(|path| path.ends_with(".js")), "{paths:?}");
+        assert!(paths.iter().any(|path| path == style), "{paths:?}");
+        for path in paths {
+            let part = got(&path).await;
+            let expected = match path.rsplit('.').next().unwrap() {
+                "js" => "text/javascript; charset=utf-8",
+                "css" => "text/css; charset=utf-8",
+                _ => "image/svg+xml",
+            };
+            assert_eq!((part.status, part.header("content-type")), (200, Some(expected)), "{path}");
+        }
     }
 }
 
 #[tokio::test]
 async fn all_modules_are_there_and_used() {
-    let mut used = vec!["main.js".to_owned()];
-    for (name, content_type, _) in CONSOLE.files.iter().filter(|part| part.1 == SCRIPT) {
-        let script = text(&format!("/console/{name}")).await;
-        for import in named(&script) {
-            let import = import.strip_prefix("./").unwrap().to_owned();
-            assert_eq!(got(&format!("/console/{import}")).await.header("content-type"), Some(*content_type));
-            used.push(import);
+    let mut used = vec!["/console/main.js".to_owned(), "/docs/docs.js".to_owned()];
+    let mut there = Vec::new();
+    for (folder, page) in [("console", &CONSOLE), ("docs", &DOCS)] {
+        for (name, content_type, _) in page.files.iter().filter(|part| part.1 == SCRIPT) {
+            let path = format!("/{folder}/{name}");
+            for import in named(&text(&path).await, folder) {
+                assert_eq!(got(&import).await.header("content-type"), Some(*content_type), "{import}");
+                used.push(import);
+            }
+            there.push(path);
         }
     }
-    for (name, ..) in CONSOLE.files.iter().filter(|part| part.1 == SCRIPT) {
-        assert!(used.iter().any(|used| used == name), "{name} is imported by none");
+    for path in there {
+        assert!(used.contains(&path), "{path} is imported by none");
     }
 }
 
 #[tokio::test]
 async fn nothing_may_run_but_what_this_server_serves() {
-    for uri in ["/console", "/console/main.js", "/console/console.css", "/console/icon.svg"] {
+    for uri in [
+        "/console",
+        "/console/main.js",
+        "/console/console.css",
+        "/console/icon.svg",
+        "/docs",
+        "/docs/docs.js",
+    ] {
         let got = got(uri).await;
         let policy = got.header("content-security-policy").unwrap();
         for part in [
@@ -104,16 +127,18 @@ async fn nothing_may_run_but_what_this_server_serves() {
 /// A policy forbids it; this tells before a browser does.
 #[test]
 fn nothing_is_inline_and_nothing_is_elsewhere() {
-    let html = CONSOLE.html.replace("<script type=\"module\" src=", "");
-    for word in ["<script", "<style", " style=", "onclick", "onload", "javascript:", "://"] {
-        assert!(!html.contains(word), "{word}");
-    }
-    let namespace = "http://www.w3.org/2000/svg";
-    for (name, _, text) in CONSOLE.files {
-        let text = text.replace(namespace, "");
-        for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "://", "url("]
-        {
-            assert!(!text.contains(word), "{name}: {word}");
+    for page in [&CONSOLE, &DOCS] {
+        let html = page.html.replace("<script type=\"module\" src=", "");
+        for word in ["<script", "<style", " style=", "onclick", "onload", "javascript:", "://"] {
+            assert!(!html.contains(word), "{word}");
+        }
+        for (name, _, text) in page.files {
+            let text = text.replace("http://www.w3.org/2000/svg", "");
+            for word in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "://", "url("]
+            {
+                assert!(!text.contains(word), "{name}: {word}");
+            }
         }
     }
 }

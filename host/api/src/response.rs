@@ -25,6 +25,21 @@ pub struct ErrorBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     field: Option<&'a str>,
+    /// What else is wrong, where several fields are; only under `/v1`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(nullable = false)]
+    more: Vec<MoreErrors<'a>>,
+}
+
+/// One more field of the request that is wrong.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FieldError)]
+pub struct MoreErrors<'a> {
+    error: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    field: Option<&'a str>,
 }
 
 impl ErrorBody<'_> {
@@ -38,7 +53,7 @@ impl ErrorBody<'_> {
 #[derive(Clone)]
 pub struct LoggedError {
     pub code: Cow<'static, str>,
-    pub inner: Option<String>,
+    pub inner: Option<Box<str>>,
 }
 
 /// Returns a JSON response.
@@ -74,7 +89,13 @@ pub fn error_with_field(error: Error) -> Response {
 
 fn respond(error: Error, show_field: bool) -> Response {
     let field = error.field.as_deref().filter(|_| show_field);
-    let body = ErrorBody { error: &error.code, message: &error.message, field };
+    let more = error.more.iter().flat_map(|more| more.iter()).filter(|_| show_field);
+    let more = more.map(|other| MoreErrors {
+        error: &other.code,
+        message: &other.message,
+        field: other.field.as_deref(),
+    });
+    let body = ErrorBody { error: &error.code, message: &error.message, field, more: more.collect() };
     let mut response = raw_json(status(error.kind), body.text());
     let headers = response.headers_mut();
     if error.kind == Kind::AccessDenied {
@@ -91,7 +112,8 @@ fn respond(error: Error, show_field: bool) -> Response {
 
 /// Returns the response to an error with a status that no [`Kind`] has.
 pub fn with_status(status: StatusCode, code: &str, message: &str) -> Response {
-    let mut response = raw_json(status, ErrorBody { error: code, message, field: None }.text());
+    let mut response =
+        raw_json(status, ErrorBody { error: code, message, field: None, more: Vec::new() }.text());
     response.extensions_mut().insert(LoggedError { code: code.to_owned().into(), inner: None });
     response
 }

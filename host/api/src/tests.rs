@@ -271,6 +271,7 @@ async fn a_panic_is_our_fault() {
         &limits(),
         &InFlightRequests::at_most(1),
         &observability(),
+        &LiveConfig::new(&CallerConfig::default()),
     );
     let broken = async || -> StatusCode { panic!("it is broken") };
     let router = with_layers(Router::new().route("/broken", get(broken)), api, &observability(), None);

@@ -1,83 +1,54 @@
-// Who is signed in, and what is asked for how often.
+// What is asked for how often, and whether the server answers.
 
 import * as activity from "./activity.js";
 import * as api from "./api.js";
-import { byId } from "./dom.js";
-import * as inventory from "./inventory.js";
+import * as applications from "./applications.js";
+import { byId, update } from "./dom.js";
+import * as operator from "./operator.js";
+import * as providers from "./providers.js";
 import * as send from "./send.js";
+import * as session from "./session.js";
+import * as webhooks from "./webhooks.js";
 import { duration } from "./words.js";
 
 /** Milliseconds between two questions. */
 const PAUSE = 2000;
 /** Every how many of them everything is asked for. */
 const EVERYTHING = 8;
+/** Milliseconds without an answer after which nothing here is live any more. */
+const PATIENCE = 5000;
 
-const form = byId("sign-in-form");
 let round = 0;
+let answered = 0;
+let isOperator = false;
+/** The pages that listen to their fields. */
+const started = new Set();
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  signIn();
-});
-form.addEventListener("change", showFields);
-byId("sign-out").addEventListener("click", () => leave(""));
-byId("tenants-load").addEventListener("click", inventory.showTenants);
-byId("applications-more").addEventListener("click", () => {
-  inventory.wantMore();
-  round = 0;
-});
-start();
+session.start(enter);
 
-/** A server that asks for no credentials needs no form; nor does somebody who stayed signed in. */
-async function start() {
-  form.reset();
-  showFields();
-  try {
-    await enter();
-  } catch (refusal) {
-    api.signOut();
-    byId("sign-in").hidden = false;
-    refuse(refusal.status === 401 ? (history.state?.why ?? "") : refusal.message, form.elements.username);
-    history.replaceState(null, "");
-  }
-}
-
-async function signIn() {
-  const { kind, username, password, key, keep } = form.elements;
-  const isBasic = kind.value === "basic";
-  const given = isBasic ? username.value : key.value.trim();
-  if (given === "" || (!isBasic && !/^[\x20-\x7e]+$/.test(given))) {
-    const field = isBasic ? username : key;
-    refuse(given === "" ? `Type your ${isBasic ? "name" : "API key"}.` : "An API key has no such characters.", field);
-    return;
-  }
-  api.signIn(isBasic ? api.basic(given, password.value) : api.bearer(given), keep.checked);
-  refuse("", null);
-  try {
-    await enter();
-    form.reset();
-    byId("board-title").focus();
-  } catch (refusal) {
-    api.signOut();
-    const wrong = isBasic ? "The name or the password is wrong." : "The key is wrong, or was revoked.";
-    refuse(refusal.status === 401 ? wrong : refusal.message, isBasic ? password : key);
-  }
-}
-
-/** Shows the board, if the server lets us in, and keeps it up to date. */
+/** Shows the page, if the server lets us in, and keeps it up to date. */
 async function enter() {
-  await show(await ask());
-  byId("sign-in").hidden = true;
-  for (const id of ["board", "sections", "session"]) byId(id).hidden = false;
-  byId("sign-out").hidden = !api.hasCredentials();
+  const status = await ask();
+  isOperator = status === null;
+  byId("board").classList.toggle("operator", isOperator);
+  document.body.classList.toggle("operator", isOperator);
+  begin();
+  await show(status);
+  setInterval(watch, 500);
   poll();
 }
 
-/** Back to the form. The page is loaded anew, so that nothing is left of what was shown. */
-function leave(why) {
-  api.signOut();
-  history.replaceState({ why }, "", location.pathname);
-  location.reload();
+function begin() {
+  if (started.has(isOperator)) return;
+  started.add(isOperator);
+  if (isOperator) {
+    operator.start();
+  } else {
+    activity.start();
+    applications.start();
+    send.start();
+    webhooks.start();
+  }
 }
 
 async function poll() {
@@ -87,7 +58,7 @@ async function poll() {
       await show(await ask());
     } catch (refusal) {
       if (refusal.status === 401) {
-        leave("You are not signed in any more: the key or the password was changed.");
+        session.leave("You are not signed in any more: the key or the password was changed.");
         return;
       }
       connection("bad", refusal.status === 0 ? "No connection" : "Not live");
@@ -96,10 +67,19 @@ async function poll() {
   }
 }
 
-/** The answer of /v1/status; null for the operator, who is no tenant and has nothing but tenants. */
+/** A server that hangs gives no error. */
+function watch() {
+  const silence = performance.now() - answered;
+  if (silence < PATIENCE || byId("connection").classList.contains("bad")) return;
+  connection("bad", "No answer");
+  trouble("The server has not answered for some seconds. What you see is older; waiting for it.");
+}
+
+/** The answer of /v1/status; null for the operator, who is no tenant, and is asked once whether he is one. */
 async function ask() {
+  if (isOperator) return null;
   try {
-    return await api.get("status");
+    return await api.get("status?applications=false");
   } catch (refusal) {
     if (refusal.code === "tenant_required") return null;
     throw refusal;
@@ -107,24 +87,24 @@ async function ask() {
 }
 
 async function show(status) {
-  if (status === null) await showOperator();
+  answered = performance.now();
+  if (status === null) await operator.load();
   else await showTenant(status);
+  round += 1;
+  answered = performance.now();
   connection("good", "Live");
   trouble("");
 }
 
-async function showOperator() {
-  document.body.classList.add("operator");
-  byId("server").textContent = "Signed in with the operator's key.";
-  if (round % EVERYTHING === 0) await inventory.showTenants();
-  round += 1;
-}
-
 async function showTenant(status) {
-  if (round % EVERYTHING === 0) send.offer(await inventory.load());
-  round += 1;
   activity.show(status);
-  inventory.show(status);
+  if (round % EVERYTHING === 0) {
+    const usage = await api.get(`tenants/${api.segment(status.tenant)}/usage`);
+    update(byId("limits-list"), usage.limits, () => [operator.usage(usage.limits)]);
+    await Promise.all([applications.loadSoon(), providers.load(), webhooks.load()]);
+  }
+  await applications.load();
+  providers.show(status.providers);
   byId("server").textContent =
     `Tenant ${status.tenant}. Pushlet ${status.version}, up for ${duration(status.uptime)}.`;
 }
@@ -140,19 +120,4 @@ function trouble(why) {
   const shown = byId("trouble");
   shown.hidden = why === "";
   if (shown.textContent !== why) shown.textContent = why;
-}
-
-/** Says what is wrong with the form, and goes to where it is. */
-function refuse(why, field) {
-  byId("sign-in-message").textContent = why;
-  for (const input of form.elements) input.removeAttribute("aria-invalid");
-  if (field === null) return;
-  if (why !== "") field.setAttribute("aria-invalid", "true");
-  field.focus();
-}
-
-function showFields() {
-  const isBasic = form.elements.kind.value === "basic";
-  byId("basic-fields").hidden = !isBasic;
-  byId("key-fields").hidden = isBasic;
 }

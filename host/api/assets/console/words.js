@@ -35,11 +35,13 @@ export function sums(outcomes) {
 const NUMBER = new Intl.NumberFormat("en");
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const DAY_AND_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
 export const number = (value) => NUMBER.format(value);
 export const day = (date) => DAY.format(date);
-export const short = (digest) => String(digest).slice(0, 12);
+/** The minute of a time in seconds. */
+export const clock = (seconds) => CLOCK.format(new Date(seconds * 1000));
 
 /** Without the day if it is today. */
 export function time(seconds, now = new Date()) {
@@ -54,9 +56,18 @@ export function rate(value) {
 export function percent(part, all) {
   if (all === 0) return "–";
   const value = (100 * part) / all;
+  // What is not nothing shall not be shown as nothing.
+  if (part > 0 && value < 0.05) return "< 0.1 %";
   // What is not all shall not be shown as all.
   const digits = value > 99.9 && part < all ? 99.9 : value;
   return `${digits.toFixed(digits === 100 || digits === 0 ? 0 : 1)} %`;
+}
+
+export function bytes(value) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, value)) / 10));
+  const count = value / 1024 ** power;
+  return `${count >= 100 || power === 0 ? Math.round(count) : count.toFixed(1)} ${units[power]}`;
 }
 
 export function plural(count, one, many = `${one}s`) {

@@ -1,255 +1,218 @@
-// Shows /openapi.json. Descriptions come from components that nobody trusts: everything is text, never markup.
-'use strict';
+// The API reference: the server's own OpenAPI document, to be read and searched. Descriptions come from components that
+// nobody trusts: everything is text, never markup.
 
-const METHODS = ['get', 'put', 'post', 'delete', 'patch'];
-let api = null;
-let login = null;
+import { openApi } from "../console/api.js";
+import { byId, copyButton, element } from "../console/dom.js";
+import * as session from "../console/session.js";
+import { samples } from "./samples.js";
+import { fieldsOf, kindOf, prose, inline, resolve, shapes, unfolding, use } from "./schema.js";
 
-function element(name, attributes, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (typeof value === 'function') made.addEventListener(key, value);
-    else if (value !== undefined) made.setAttribute(key, value);
+const METHODS = ["get", "put", "post", "delete", "patch"];
+/** Places of the words that are shown for an operation. */
+const MOST_HITS = 4;
+
+/** { view, texts }: of each operation, what can be found in it. */
+let all = [];
+
+byId("find").addEventListener("submit", (event) => event.preventDefault());
+byId("find").addEventListener("input", find);
+byId("language").addEventListener("change", () => {
+  document.body.className = `docs ${byId("language").elements.language.value}`;
+});
+window.addEventListener("hashchange", reveal);
+session.start(async () => {
+  const document = await openApi();
+  use(document);
+  show(document);
+  // A download has no credentials of this page; the text is here already.
+  const text = new Blob([JSON.stringify(document, null, 2)], { type: "application/json" });
+  byId("document").href = URL.createObjectURL(text);
+});
+
+function show(api) {
+  const operations = Object.entries(api.paths).flatMap(([path, item]) =>
+    METHODS.filter((method) => item[method]).map((method) => ({ path, method, operation: item[method] })),
+  );
+  all = [];
+  byId("about").replaceChildren(...prose(api.info.description));
+  const [sections, contents] = [[], []];
+  for (const { name, description } of api.tags ?? []) {
+    const own = operations.filter(({ operation }) => (operation.tags ?? []).includes(name));
+    if (own.length === 0) continue;
+    const id = name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+    sections.push(element("section", { id }, element("h2", {}, name), ...prose(description), ...own.map(operationView)));
+    const link = ({ operation }) => element("li", {}, element("a", { href: `#${operation.operationId}` }, operation.summary ?? operation.operationId));
+    contents.push(element("div", {}, element("h2", {}, element("a", { href: `#${id}` }, name)), element("ul", {}, ...own.map(link))));
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  byId("operations").replaceChildren(...sections);
+  byId("contents").replaceChildren(...contents);
+  // Only now the page is shown, and there is something to go to.
+  setTimeout(reveal);
 }
 
-// Paragraphs, and `code` between backticks.
-function prose(text) {
-  return String(text || '').split('\n\n').filter(Boolean).map((part) => element('p', {}, ...inline(part)));
-}
-
-function inline(text) {
-  return String(text).split(/`([^`]*)`/).map((part, at) => (at % 2 ? element('code', {}, part) : part));
-}
-
-function resolve(schema) {
-  if (!schema || !schema.$ref) return schema || {};
-  const found = schema.$ref.slice(2).split('/').reduce((at, key) => (at || {})[key.replace(/~1/g, '/')], api);
-  return found || {};
-}
-
-function nameOf(schema) {
-  return schema && schema.$ref ? schema.$ref.split('/').pop() : '';
-}
-
-// One line about a schema's kind.
-function kindOf(schema) {
-  if (!schema) return '';
-  if (schema.$ref) return nameOf(schema);
-  const types = [].concat(schema.type || []).filter((type) => type !== 'null');
-  const choices = schema.oneOf || schema.anyOf;
-  let kind = types.join(' or ') || (choices ? choices.filter((one) => one.type !== 'null').map(kindOf).join(' or ') : 'any');
-  if (types.includes('array') && schema.items) kind = `list of ${kindOf(schema.items)}`;
-  if (schema.enum) kind += `: ${schema.enum.map((value) => JSON.stringify(value)).join(', ')}`;
-  const bounds = [['minimum', 'at least'], ['exclusiveMinimum', 'more than'], ['maximum', 'at most'],
-    ['minLength', 'shortest'], ['maxLength', 'longest']];
-  for (const [key, word] of bounds) if (schema[key] !== undefined) kind += `, ${word} ${schema[key]}`;
-  if (schema.format === 'binary') kind = 'file';
-  return kind;
-}
-
-// The schemas below this one that have properties of their own.
-function parts(schema) {
-  const below = [schema, schema && schema.items, ...((schema && (schema.oneOf || schema.anyOf || schema.allOf)) || [])];
-  if (schema && typeof schema.additionalProperties === 'object') below.push(schema.additionalProperties);
-  const more = (schema && schema.items && (schema.items.oneOf || schema.items.anyOf)) || [];
-  return below.concat(more).filter((one) => one && (one.$ref || one.properties));
-}
-
-// Opens when it is asked to: schemas may be long, or hold themselves.
-function unfolding(title, fill) {
-  const inside = element('div', {});
-  const details = element('details', { class: 'schema' }, element('summary', {}, title), inside);
-  details.addEventListener('toggle', () => {
-    if (details.open && !inside.hasChildNodes()) inside.append(...fill());
+function operationView({ path, method, operation }) {
+  const inside = element("div", {});
+  const hits = element("div", { class: "hits", hidden: true });
+  const summary = element(
+    "summary",
+    {},
+    element("span", { class: `method ${method}` }, method.toUpperCase()),
+    element("span", { class: "path" }, path),
+    element("span", { class: "soft" }, operation.summary ?? ""),
+    hits,
+  );
+  const view = element("details", { class: "operation", id: operation.operationId }, summary, inside);
+  view.addEventListener("toggle", () => {
+    if (!view.open || inside.hasChildNodes()) return;
+    inside.append(
+      ...prose(operation.description),
+      ...parameters(operation),
+      ...body(path, method, operation),
+      ...answers(operation),
+    );
   });
-  return details;
-}
-
-function properties(reference) {
-  const schema = resolve(reference);
-  const required = schema.required || [];
-  const rows = Object.entries(schema.properties || {}).flatMap(([name, property]) => {
-    const whose = property['x-providers'] ? ` (${property['x-providers'].join(', ')})` : '';
-    const need = required.includes(name) ? ' required' : '';
-    const said = property.description || resolve(property).description;
-    return [
-      element('dt', {}, element('code', {}, name), ' ',
-        element('span', { class: 'quiet' }, kindOf(property) + need + whose)),
-      element('dd', {}, ...inline(said || ''), ...shapes(property)),
-    ];
-  });
-  const inner = parts(schema).filter((one) => one !== schema).flatMap(shapes);
-  const lines = (schema['x-lines'] || []).flatMap(shapes);
-  return [...prose(schema.description), rows.length ? element('dl', {}, ...rows) : null, ...inner, ...lines].filter(Boolean);
-}
-
-function shapes(schema) {
-  return parts(schema).filter((one) => {
-    const whole = resolve(one);
-    return whole.properties || whole['x-lines'] || whole.enum || parts(whole).length;
-  }).map((one) => unfolding(nameOf(one) || 'fields', () => properties(one)));
-}
-
-function quoted(text) {
-  return `'${String(text).replace(/'/g, "'\\''")}'`;
-}
-
-function plain(value) {
-  return typeof value === 'string' ? value : JSON.stringify(value);
-}
-
-// The command that sends an example.
-function curl(method, path, parameters, type, value) {
-  const filled = path.replace(/\{(\w+)\}/g, (whole, name) => {
-    const known = parameters.find((one) => one.in === 'path' && one.name === name);
-    return known && known.example !== undefined ? encodeURIComponent(known.example) : name.toUpperCase();
-  });
-  const words = ['curl'];
-  if (login) words.push(login.startsWith('Basic') ? '-u NAME:PASSWORD' : "-H 'authorization: Bearer KEY'");
-  if (method !== (type ? 'post' : 'get')) words.push('-X', method.toUpperCase());
-  words.push(quoted(location.origin + filled));
-  if (type === 'multipart/form-data') {
-    for (const [key, part] of Object.entries(value)) words.push('-F', quoted(`${key}=${plain(part)}`));
-  } else if (type === 'application/x-www-form-urlencoded') {
-    for (const [key, part] of Object.entries(value)) words.push('--data-urlencode', quoted(`${key}=${plain(part)}`));
-  } else if (type) {
-    words.push('-H', quoted(`content-type: ${type}`));
-    words.push('--data-binary', value === undefined ? '@FILE' : quoted(plain(value)));
-  }
-  return words.join(' ');
-}
-
-function command(title, text) {
-  const copy = element('button', { type: 'button', click: async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      copy.textContent = 'Copied';
-    } catch {
-      copy.textContent = 'Not allowed';
-    }
-  } }, 'Copy');
-  return [element('div', { class: 'example' }, element('span', { class: 'quiet' }, title), copy), element('pre', {}, text)];
-}
-
-function body(method, path, operation) {
-  const parameters = operation.parameters || [];
-  const content = Object.entries((operation.requestBody && operation.requestBody.content) || {});
-  if (!content.length) return [element('h3', {}, 'Try it'), ...command('', curl(method, path, parameters))];
-  const sections = content.flatMap(([type, media]) => {
-    const examples = Object.values(media.examples || {});
-    const shown = examples.length ? examples : [{ summary: '', value: undefined }];
-    const commands = shown.flatMap((one) => command(one.summary || '', curl(method, path, parameters, type, one.value)));
-    return [element('h3', {}, 'Body: ', element('code', {}, type)), ...shapes(media.schema),
-      unfolding(`curl (${shown.length})`, () => commands)];
-  });
-  return sections;
-}
-
-function answers(operation) {
-  const rows = Object.entries(operation.responses || {}).flatMap(([status, response]) => {
-    const types = Object.entries(response.content || {});
-    const headers = Object.keys(response.headers || {});
-    return [
-      element('dt', {}, element('strong', {}, status), ' ', element('span', { class: 'quiet' },
-        types.map(([type]) => type).concat(headers).join(', '))),
-      element('dd', {}, ...inline(response.description), ...types.flatMap(([, media]) => shapes(media.schema))),
-    ];
-  });
-  return [element('h3', {}, 'Answers'), element('dl', {}, ...rows)];
-}
-
-function parametersOf(operation) {
-  const all = operation.parameters || [];
-  if (!all.length) return [];
-  const rows = all.flatMap((one) => [
-    element('dt', {}, element('code', {}, one.name), ' ',
-      element('span', { class: 'quiet' }, `${one.in}, ${kindOf(resolve(one.schema))}${one.required ? ', required' : ''}`)),
-    element('dd', {}, ...inline(one.description || '')),
-  ]);
-  return [element('h3', {}, 'Parameters'), element('dl', {}, ...rows)];
-}
-
-function operationView(path, method, operation) {
-  const inside = element('div', {});
-  const summary = element('summary', {}, element('span', { class: `method ${method}` }, method.toUpperCase()),
-    element('span', { class: 'path' }, path), ' ', element('span', { class: 'quiet' }, operation.summary || ''));
-  const view = element('details', { class: 'operation', id: operation.operationId }, summary, inside);
-  view.dataset.words = `${path} ${method} ${operation.summary} ${operation.description || ''}`.toLowerCase();
-  view.addEventListener('toggle', () => {
-    if (view.open && !inside.hasChildNodes()) {
-      inside.append(...prose(operation.description), ...parametersOf(operation), ...body(method, path, operation),
-        ...answers(operation));
-    }
-  });
+  all.push({ view, hits, texts: textsOf(path, method, operation) });
   return view;
 }
 
-function show() {
-  const main = document.getElementById('main');
-  const contents = document.getElementById('contents');
-  const all = Object.entries(api.paths).flatMap(([path, item]) => METHODS.filter((method) => item[method])
-    .map((method) => ({ path, method, operation: item[method] })));
-  main.replaceChildren(...prose(api.info.description));
-  contents.replaceChildren();
-  for (const tag of api.tags || []) {
-    const own = all.filter(({ operation }) => (operation.tags || []).includes(tag.name));
-    const views = own.map(({ path, method, operation }) => operationView(path, method, operation));
-    main.append(element('section', {}, element('h2', {}, tag.name), ...prose(tag.description), ...views));
-    const links = own.map(({ operation }) => element('li', {}, element('a', { href: `#${operation.operationId}` },
-      operation.summary || operation.operationId)));
-    contents.append(element('h2', {}, tag.name), element('ul', {}, ...links));
-  }
-  document.getElementById('filter').addEventListener('input', (event) => filter(event.target.value.toLowerCase().trim()));
-  window.addEventListener('hashchange', reveal);
-  reveal();
+function parameters(operation) {
+  const given = operation.parameters ?? [];
+  if (given.length === 0) return [];
+  const rows = given.flatMap((one) => [
+    element("dt", {}, element("code", {}, one.name), " ", element("span", { class: "soft" }, `${one.in}, ${kindOf(resolve(one.schema))}${one.required ? ", required" : ""}`)),
+    element("dd", {}, ...inline(one.description ?? "")),
+  ]);
+  return [element("h3", {}, "Parameters"), element("dl", {}, ...rows)];
 }
 
-function filter(words) {
-  for (const view of document.querySelectorAll('.operation')) {
-    view.hidden = !words.split(/\s+/).every((word) => view.dataset.words.includes(word));
+function body(path, method, operation) {
+  const given = operation.parameters ?? [];
+  const content = Object.entries(operation.requestBody?.content ?? {});
+  if (content.length === 0) return [element("h3", {}, "Example"), sample("", samples(method, path, given))];
+  return content.flatMap(([type, media]) => {
+    const known = Object.values(media.examples ?? {});
+    const shown = known.length > 0 ? known : [{ summary: "", value: undefined }];
+    const of = (one) => sample(one.summary ?? "", samples(method, path, given, type, one.value));
+    const [first, ...others] = shown;
+    const more = others.length > 0 ? [unfolding(`${others.length} more example${others.length > 1 ? "s" : ""}`, () => others.map(of))] : [];
+    return [element("h3", {}, "Body: ", element("code", {}, type)), ...shapes(media.schema), of(first), ...more];
+  });
+}
+
+/** One request in all languages; the page shows one of them. */
+function sample(title, texts) {
+  const languages = Object.entries(texts);
+  const copy = languages.map(([language, text]) => {
+    const made = copyButton(text, `the ${language} example`);
+    made.classList.add(language);
+    return made;
+  });
+  const listed = languages.map(([language, text]) => element("pre", { class: language, tabindex: 0, "aria-label": `${title} in ${language}` }, text));
+  // A button for what is shown: the others are hidden with their language.
+  const made = element("div", { class: "sample" }, element("div", { class: "head" }, element("span", { class: "soft" }, title), element("span", {}, ...copy)), ...listed);
+  return made;
+}
+
+function answers(operation) {
+  const all = Object.entries(operation.responses ?? {});
+  const isError = ([status]) => Number(status) >= 400;
+  const errors = all.filter(isError);
+  const statuses = errors.map(([status]) => status).join(", ");
+  return [
+    element("h3", {}, "Answers"),
+    answerList(all.filter((one) => !isError(one))),
+    ...(errors.length > 0 ? [unfolding(`Errors: ${statuses}`, () => [answerList(errors)])] : []),
+  ];
+}
+
+function answerList(responses) {
+  const rows = responses.flatMap(([status, response]) => {
+    const types = Object.entries(response.content ?? {});
+    const headers = Object.keys(response.headers ?? {});
+    return [
+      element("dt", {}, element("strong", {}, status), " ", element("span", { class: "soft" }, types.map(([type]) => type).concat(headers).join(", "))),
+      element("dd", {}, ...inline(response.description), ...types.flatMap(([, media]) => shapes(media.schema))),
+    ];
+  });
+  return element("dl", {}, ...rows);
+}
+
+/** What can be found in an operation: { where, name, text }. */
+function textsOf(path, method, operation) {
+  const texts = [{ where: "", name: "", text: `${method} ${path} ${operation.operationId} ${operation.summary ?? ""} ${operation.description ?? ""} ${(operation.tags ?? []).join(" ")}` }];
+  for (const { name, description } of operation.parameters ?? []) texts.push({ where: "parameter", name, text: description ?? "" });
+  for (const [, media] of Object.entries(operation.requestBody?.content ?? {})) {
+    for (const found of fieldsOf(media.schema)) texts.push({ where: "body", ...found });
+    for (const one of Object.values(media.examples ?? {})) {
+      texts.push({ where: "example", name: one.summary ?? "", text: typeof one.value === "string" ? one.value : JSON.stringify(one.value) });
+    }
   }
+  for (const [status, response] of Object.entries(operation.responses ?? {})) {
+    texts.push({ where: "answer", name: status, text: response.description ?? "" });
+    for (const [, media] of Object.entries(response.content ?? {})) {
+      for (const found of fieldsOf(media.schema)) texts.push({ where: `answer ${status}`, ...found });
+    }
+  }
+  return texts.map(({ text, ...one }) => ({ ...one, text: text.trim() })).map((one) => ({ ...one, plain: `${one.name} ${one.text}`.toLowerCase() }));
+}
+
+/** Shows the operations that have all words, and where. */
+function find() {
+  const words = byId("find").elements.words.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let count = 0;
+  for (const { view, hits, texts } of all) {
+    const isFound = words.every((word) => texts.some(({ plain }) => plain.includes(word)));
+    view.hidden = !isFound;
+    if (isFound) count += 1;
+    const places = words.length > 0 && isFound ? texts.filter(({ where, plain }) => where !== "" && words.some((word) => plain.includes(word))) : [];
+    const seen = new Set();
+    const shown = places.sort((one, other) => worth(other, words) - worth(one, words)).filter(({ where, name }) => {
+      const key = `${where} ${name}`;
+      return !seen.has(key) && seen.add(key);
+    });
+    hits.replaceChildren(...shown.slice(0, MOST_HITS).map((hit) => hitView(hit, words)));
+    hits.hidden = shown.length === 0;
+  }
+  for (const section of document.querySelectorAll("#operations section")) {
+    section.hidden = section.querySelector(".operation:not([hidden])") === null;
+  }
+  for (const link of document.querySelectorAll("#contents li")) {
+    link.hidden = byId(link.firstChild.hash.slice(1))?.hidden ?? false;
+  }
+  for (const group of byId("contents").children) group.hidden = group.querySelector("li:not([hidden])") === null;
+  byId("found").textContent = words.length === 0 ? "" : `${count} operation${count === 1 ? "" : "s"}`;
+}
+
+/** The place with most of the words is shown first; a name before a description, for who looks for a field wants it. */
+function worth({ name, plain }, words) {
+  const has = (text) => words.filter((word) => text.includes(word)).length;
+  return 2 * has(plain) + (has(name.toLowerCase()) > 0 ? 1 : 0);
+}
+
+function hitView({ where, name, text }, words) {
+  return element("span", {}, `${where}: `, ...marked(name, words), name === "" || text === "" ? "" : " – ", ...marked(around(text, words), words));
+}
+
+/** The part of a text in which the first of the words is. */
+function around(text, words) {
+  const plain = text.toLowerCase();
+  const places = words.map((word) => plain.indexOf(word)).filter((place) => place >= 0);
+  const start = places.length === 0 ? 0 : Math.max(0, Math.min(...places) - 40);
+  const cut = text.slice(start, start + 110);
+  return `${start > 0 ? "…" : ""}${cut}${start + 110 < text.length ? "…" : ""}`;
+}
+
+function marked(text, words) {
+  const plain = text.toLowerCase();
+  for (const word of words) {
+    const at = plain.indexOf(word);
+    if (at >= 0) return [text.slice(0, at), element("mark", {}, text.slice(at, at + word.length)), text.slice(at + word.length)];
+  }
+  return [text];
 }
 
 function reveal() {
-  const view = document.getElementById(location.hash.slice(1));
-  if (!(view instanceof HTMLDetailsElement)) return;
-  view.open = true;
-  view.scrollIntoView();
+  const view = byId(decodeURIComponent(location.hash.slice(1)));
+  if (view instanceof HTMLDetailsElement) view.open = true;
+  view?.scrollIntoView();
 }
-
-function field(title, type, name) {
-  return element('label', {}, title, element('input', { type, name, autocomplete: 'off' }));
-}
-
-function askForLogin() {
-  const form = element('form', { class: 'login', submit: (event) => {
-    event.preventDefault();
-    const given = new FormData(form);
-    const pair = new TextEncoder().encode(`${given.get('name')}:${given.get('password')}`);
-    login = given.get('key') ? `Bearer ${given.get('key')}` : `Basic ${btoa(String.fromCharCode(...pair))}`;
-    load();
-  } }, element('p', {}, 'This server asks who you are. What you write here stays in this page.'),
-  field('Name', 'text', 'name'), field('Password', 'password', 'password'), field('or the key of a tenant', 'password', 'key'),
-  element('button', { type: 'submit' }, 'Show the document'));
-  document.getElementById('main').replaceChildren(form);
-}
-
-async function load() {
-  const main = document.getElementById('main');
-  try {
-    // Without the browser's own question for a name and password: a tenant has neither.
-    const headers = login ? { authorization: login } : {};
-    const answer = await fetch(`${location.origin}/openapi.json`, { credentials: 'omit', headers });
-    if (answer.status === 401) return askForLogin();
-    if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
-    api = await answer.json();
-    show();
-  } catch (error) {
-    main.replaceChildren(element('p', {}, `The document can not be read: ${error.message}`));
-  }
-}
-
-load();

@@ -19,29 +19,58 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{self as format, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::telemetry::{LogRecords, Telemetry};
 use pushlet_model::text::{Escaped, is_harmful};
 use pushlet_settings::{LogConfig, LogFormat, LogLevel};
-use queue::LineQueue;
+use queue::{Flush, LineQueue};
 
-pub use queue::{Flush, REQUESTS, dropped};
+pub use queue::{AUDIT, REQUESTS, dropped};
 
 /// Sets up the log of the process, unless it has one. The returned value writes the lines that still wait when it is
-/// dropped.
-pub fn start(config: &LogConfig) -> Flush {
-    // At their finer levels the HTTP libraries write headers, and with them passwords and keys.
-    let targets = Targets::new().with_default(LevelFilter::WARN).with_target("pushlet", level(config.level));
+/// dropped. `telemetry`: takes the lines too, if log records are exported.
+pub fn start(config: &LogConfig, telemetry: Option<&Telemetry>) -> RunningLog {
+    let (filter, handle) = reload::Layer::new(targets(config.level));
     let queue = LineQueue::new(Arc::default(), config.format == LogFormat::Json);
     let lines = format::layer().with_writer(queue.clone()).with_target(false);
     let lines = match config.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.fmt_fields(TextFields).with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
-    match tracing_subscriber::registry().with(lines.with_filter(targets)).try_init() {
-        Ok(()) => queue.write_to(std::io::stderr()),
-        Err(_) => Flush::default(),
+    let lines = match telemetry.and_then(|telemetry| telemetry.logs.clone()) {
+        Some(records) => lines.and_then(LogRecords(records)).boxed(),
+        None => lines,
+    };
+    match tracing_subscriber::registry().with(lines.with_filter(filter)).try_init() {
+        Ok(()) => RunningLog {
+            set_level: Some(Box::new(move |level| drop(handle.reload(targets(level))))),
+            _flush: queue.write_to(std::io::stderr()),
+        },
+        Err(_) => RunningLog::default(),
     }
+}
+
+/// The log of the process. When it is dropped, it writes the lines that still wait.
+#[derive(Default)]
+pub struct RunningLog {
+    set_level: Option<Box<dyn Fn(LogLevel) + Send + Sync>>,
+    _flush: Flush,
+}
+
+impl RunningLog {
+    /// Changes which lines are written from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        if let Some(set) = &self.set_level {
+            set(level);
+        }
+    }
+}
+
+fn targets(of: LogLevel) -> Targets {
+    // At their finer levels the HTTP libraries write headers, and with them passwords and keys.
+    Targets::new().with_default(LevelFilter::WARN).with_target("pushlet", level(of))
 }
 
 fn level(level: LogLevel) -> LevelFilter {
@@ -102,6 +131,9 @@ impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == MESSAGE {
             self.add(field, format_args!("{value}"));
+        } else if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\".contains(&byte)) {
+            // There is nothing to escape: each request's line has several of these.
+            self.add(field, format_args!("\"{value}\""));
         } else {
             self.add(field, format_args!("{:?}", Escaped(value)));
         }

@@ -21,6 +21,8 @@ use pushlet_model::text::escape_json;
 
 /// The target of lines about requests: each request has one, however alike they are.
 pub const REQUESTS: &str = "pushlet::requests";
+/// The target of lines about changes, none of which is left out either.
+pub const AUDIT: &str = "pushlet::audit";
 /// Bytes of lines that wait. Beyond that, such as while standard error is not read, new lines are dropped.
 const CAPACITY: usize = 1 << 20;
 /// Capacity that is kept for the next lines: after a burst the rest is freed.
@@ -236,7 +238,7 @@ struct LineKind {
 impl Repeats {
     /// Counts a line, and returns whether it is to be written.
     fn takes(&self, metadata: &Metadata<'_>) -> bool {
-        if *metadata.level() > Level::INFO || metadata.target() == REQUESTS {
+        if *metadata.level() > Level::INFO || [REQUESTS, AUDIT].contains(&metadata.target()) {
             return true;
         }
         let now = Instant::now();

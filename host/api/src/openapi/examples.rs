@@ -31,6 +31,7 @@ pub(super) fn bodies(providers: &[Described]) -> Vec<(&'static str, &'static str
         ("/v1/applications/{id}/{collection}", "NewItem", collections.map(new_item).collect()),
         ("/v1/tenants/{id}", "TenantChange", tenant()),
         ("/v1/tenants/{id}/keys", "NewKeyRequest", key()),
+        ("/v1/webhooks/{id}", "WebhookChange", webhook()),
     ]
 }
 
@@ -134,7 +135,7 @@ fn sends(manifests: &[&ProviderManifest]) -> Examples {
         let body = json!({
             "application_id": application(manifest),
             "notification": notification,
-            "targets": [target(manifest, &example.target)],
+            "targets": [target(manifest, example)],
         });
         named(format!("{}-{number}", manifest.name), &manifest.title, body)
     };
@@ -183,7 +184,18 @@ fn tenant() -> Examples {
 
 fn key() -> Examples {
     let rotation = json!({"others_expire_in": 3600});
-    [named("rotation", "A new key; the older ones end in an hour", rotation)].into_iter().collect()
+    let scopes = json!({"label": "ci", "scopes": ["send"]});
+    [
+        named("rotation", "A new key; the older ones end in an hour", rotation),
+        named("scopes", "A key that only sends", scopes),
+    ]
+    .into_iter()
+    .collect()
+}
+
+fn webhook() -> Examples {
+    let some = json!({"url": "https://hooks.example/pushlet", "events": ["token.dead", "token.replaced"]});
+    [named("tokens", "Dead and replaced tokens", some)].into_iter().collect()
 }
 
 /// Returns an example with the required properties.
@@ -229,12 +241,23 @@ fn device(manifest: &ProviderManifest) -> Option<&str> {
 }
 
 /// Returns an example's target, which is a text, as the first kind of target that the provider has.
-fn target(manifest: &ProviderManifest, text: &str) -> Value {
-    match manifest.targets.first() {
+fn target(manifest: &ProviderManifest, example: &Example) -> Value {
+    let text = &example.target;
+    let mut target = match manifest.targets.first() {
         Some(TargetKind::Topic) => json!({ "topic": text }),
         Some(TargetKind::Condition) => json!({ "condition": text }),
         Some(TargetKind::Channel) => json!({ "channel": text }),
         Some(TargetKind::Url) => json!({ "url": text }),
         Some(TargetKind::Device) | None => json!(text),
+    };
+    if example.target_options.is_empty() {
+        return target;
     }
+    if !target.is_object() {
+        target = json!({ "device": text });
+    }
+    let options = example.target_options.iter();
+    let options = options.filter_map(|(name, json)| Some((name.clone(), serde_json::from_str(json).ok()?)));
+    target["options"] = options.collect::<Map<String, Value>>().into();
+    target
 }

@@ -8,19 +8,20 @@ mod examples;
 mod provider_schemas;
 pub mod schemas;
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use crate::caller::ByTenant;
+use crate::caller::Caller;
 use crate::response::{self, ErrorResponse};
-use crate::{Api, classic, status, v1};
+use crate::{Api, classic, reload, status, v1};
 use pushlet_gateway::Described;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
@@ -43,11 +44,15 @@ const GUIDE: &str = "A push gateway. Register an application with its credential
     tags(
         (name = "Applications", description = "An application is a credential with settings. Secrets go in and never come out."),
         (name = "Notifications", description = "Sending to many targets, with one result for each."),
-        (name = "Collections", description = "What a push service keeps for an application, such as broadcast channels."),
+        (name = "Channels", description = "What a push service keeps for an application: broadcast channels, and other collections that a provider has."),
         (name = "Providers", description = "The components that speak to push services."),
         (name = "Tenants", description = "For the operator, with the key of `[admin]`; a tenant may read about itself."),
+        (name = "Deliveries", description = "What became of sends that outlive their callers."),
+        (name = "Webhooks", description = "What a tenant's backend is told."),
+        (name = "Operation", description = "Changes, reload and backup."),
         (name = "Classic", description = "The three routes of the original Pushlet. Errors never name a `field`."),
-        (name = "Operation", description = "For load balancers, metrics and people."),
+        (name = "Health", description = "For load balancers."),
+        (name = "Status and metrics", description = "For people and Prometheus."),
     ),
     paths(
         classic::register_application,
@@ -58,6 +63,7 @@ const GUIDE: &str = "A push gateway. Register an application with its credential
         status::readyz,
         status::metrics,
         document,
+        reload::reload,
     ),
     components(schemas(response::ErrorBody, classic::Accepted, status::NotReady)),
     security(("basic" = []), ("bearer" = []))
@@ -73,16 +79,17 @@ type DocumentCache = FairCache<TenantId, Vec<String>, Bytes>;
 
 /// This document
 ///
-/// OpenAPI 3.1, with the options, settings and credentials of the providers that the caller has.
+/// OpenAPI 3.1, with the options, settings and credentials of the providers that the caller has; for the operator, of
+/// those that all tenants have.
 #[utoipa::path(
-    get, path = "/openapi.json", operation_id = "openapi", tag = "Operation",
+    get, path = "/openapi.json", operation_id = "openapi", tag = "Status and metrics",
     responses((status = 200, description = "The document.", body = Object), Guarded)
 )]
-pub(super) async fn document(
-    State(api): State<Api>,
-    ByTenant(tenant): ByTenant,
-) -> Result<Response, ErrorResponse> {
-    let providers = api.gateway.described(&tenant);
+pub(super) async fn document(State(api): State<Api>, caller: Caller) -> Result<Response, ErrorResponse> {
+    let tenant = caller.tenant().map(|tenant| &tenant.id);
+    let providers = api.gateway.described(tenant);
+    // What all tenants share may take the place of anyone in the cache.
+    let tenant = tenant.cloned().unwrap_or_else(TenantId::default_tenant);
     let text = api.documents.get(&tenant, &providers, !api.observability.has_metrics_listener())?;
     Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
@@ -98,17 +105,13 @@ impl Documents {
     fn get(&self, tenant: &TenantId, providers: &[Described], metrics: bool) -> Result<Bytes, Error> {
         // By the providers and not by the tenant: most tenants have only the built-in ones.
         let digests: Vec<String> = providers.iter().map(|provider| provider.digest.clone()).collect();
-        if let Some(text) = self.cache().get(&digests) {
+        if let Some(text) = self.0.lock().get(&digests) {
             return Ok(text.clone());
         }
         let text = Bytes::from(serde_json::to_vec(&complete(providers, metrics)).map_err(Error::internal)?);
         // A document that finds no room in the cache is made again for the next request.
-        let _ = self.cache().get_or_insert_with(tenant, &digests, text.len(), |_| true, || text.clone());
+        let _ = self.0.lock().get_or_insert_with(tenant, &digests, text.len(), |_| true, || text.clone());
         Ok(text)
-    }
-
-    fn cache(&self) -> MutexGuard<'_, DocumentCache> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +124,7 @@ fn fixed() -> Value {
         SecurityScheme::Http(http)
     };
     let basic = "Name and password of the server's `[auth]`, or a tenant's id and key.";
-    let bearer = "A tenant's key; or the operator's, for `/v1/tenants` and `/metrics`.";
+    let bearer = "A tenant's key; or the operator's, for `/v1/tenants`, `/v1/overview` and `/metrics`.";
     components.add_security_scheme("basic", scheme(HttpAuthScheme::Basic, basic));
     components.add_security_scheme("bearer", scheme(HttpAuthScheme::Bearer, bearer));
     let mut document = serde_json::to_value(document).unwrap_or_default();

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::schemas::{any_of, chosen, secret_schemas, typed, uploaded};
 use pushlet_gateway::Described;
 use pushlet_model::contract::management::{Parameter, ParameterKind};
-use pushlet_model::contract::manifest::{Field, ProviderManifest, Secret, SecretFormat, ValueKind};
+use pushlet_model::contract::manifest::{
+    Credential, Field, ProviderManifest, Secret, SecretFormat, ValueKind,
+};
 
 /// The most characters of a description, which may come from an uploaded component.
 const LONGEST_DESCRIPTION: usize = 500;
@@ -26,12 +29,19 @@ pub(super) fn schemas(providers: &[Described]) -> Map<String, Value> {
     let manifests: Vec<&ProviderManifest> = providers.iter().map(|provider| &provider.manifest).collect();
     let collections = || providers.iter().flat_map(|provider| &provider.collections);
     let names: Vec<&String> = collections().map(|collection| &collection.name).collect();
-    let new_items: Vec<Value> = collections().map(|collection| new_item(&collection.parameters)).collect();
+    let new_items: Vec<(&str, Value)> = collections()
+        .map(|collection| (collection.name.as_str(), new_item(&collection.parameters)))
+        .collect();
     let collection = if names.is_empty() { json!({"type": "string"}) } else { choice(&names) };
     let schemas = [
         ("Notification", notification(&manifests)),
         ("Registration", registration(&manifests)),
         ("Settings", settings(&manifests).schema("By the names of the provider's manifest.")),
+        (
+            "TargetOptions",
+            declared(&manifests, |manifest| &manifest.target_options)
+                .schema("What belongs to this target alone, by the names of the provider's manifest."),
+        ),
         ("Credentials", credentials(&manifests).schema("The secrets of one kind of credential.")),
         ("RegistrationForm", registration_form(&manifests, false)),
         ("RegistrationMultipart", registration_form(&manifests, true)),
@@ -42,7 +52,7 @@ pub(super) fn schemas(providers: &[Described]) -> Map<String, Value> {
         ("Collection", collection),
         ("NewItem", any_of(new_items)),
     ];
-    schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+    schemas.into_iter().chain(secret_schemas()).map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 impl Properties {
@@ -55,10 +65,11 @@ impl Properties {
     /// Merges the schemas of each property, and names the providers that have it.
     fn merged(self) -> Map<String, Value> {
         let merge = |(name, all): (String, Vec<Property>)| {
-            let mut schemas: Vec<Value> = all.iter().map(|property| property.schema.clone()).collect();
-            schemas.dedup();
-            let mut schema = any_of(schemas);
             let several = all.len() > 1;
+            let mut schemas: Vec<(&str, Value)> =
+                all.iter().map(|property| (property.provider.as_str(), property.schema.clone())).collect();
+            schemas.dedup_by(|one, other| one.1 == other.1);
+            let mut schema = any_of(schemas);
             let said = all.iter().map(|Property { provider, description, .. }| match several {
                 true => format!("{provider}: {description}"),
                 false => description.clone(),
@@ -100,7 +111,13 @@ fn options(manifests: &[&ProviderManifest], typed: impl Fn(&Field) -> Value) -> 
         let raw = Field {
             name: manifest.name.clone(),
             kind: ValueKind::Json,
+            required: false,
             choices: Vec::new(),
+            default: None,
+            minimum: None,
+            maximum: None,
+            max_length: None,
+            unit: None,
             description: format!(
                 "A raw payload in the terms of {}; it wins over the other fields.",
                 manifest.title
@@ -112,10 +129,15 @@ fn options(manifests: &[&ProviderManifest], typed: impl Fn(&Field) -> Value) -> 
 }
 
 fn settings(manifests: &[&ProviderManifest]) -> Properties {
+    declared(manifests, |manifest| &manifest.settings)
+}
+
+/// Returns some of the fields that each manifest declares.
+fn declared(manifests: &[&ProviderManifest], of: fn(&ProviderManifest) -> &[Field]) -> Properties {
     let mut properties = Properties::default();
     for manifest in manifests {
-        for setting in &manifest.settings {
-            properties.add(&manifest.name, &setting.name, typed(setting), &setting.description);
+        for field in of(manifest) {
+            properties.add(&manifest.name, &field.name, typed(field), &field.description);
         }
     }
     properties
@@ -134,7 +156,7 @@ fn credentials(manifests: &[&ProviderManifest]) -> Properties {
 fn each_secret(manifests: &[&ProviderManifest], mut call: impl FnMut(&str, &str, Option<&Secret>)) {
     for manifest in manifests {
         let mut seen = Vec::new();
-        for secret in manifest.credentials.iter().flat_map(|credential| &credential.secrets) {
+        for secret in manifest.credentials.iter().flat_map(all_secrets) {
             call(&manifest.name, &secret.name, Some(secret));
             if let Some(password) = secret.password.as_ref().filter(|password| !seen.contains(password)) {
                 call(&manifest.name, password, None);
@@ -142,6 +164,10 @@ fn each_secret(manifests: &[&ProviderManifest], mut call: impl FnMut(&str, &str,
             }
         }
     }
+}
+
+fn all_secrets(credential: &Credential) -> impl Iterator<Item = &Secret> {
+    credential.secrets.iter().chain(&credential.companions)
 }
 
 fn registration(manifests: &[&ProviderManifest]) -> Value {
@@ -263,56 +289,6 @@ fn new_item(parameters: &[Parameter]) -> Value {
     json!({"type": "object", "required": required, "properties": properties, "additionalProperties": false})
 }
 
-fn any_of(mut schemas: Vec<Value>) -> Value {
-    match schemas.len() {
-        0 => json!({"type": "object"}),
-        1 => schemas.swap_remove(0),
-        _ => json!({"anyOf": schemas}),
-    }
-}
-
-fn typed(field: &Field) -> Value {
-    let schema = match field.kind {
-        ValueKind::Text => json!({"type": "string"}),
-        ValueKind::Integer => json!({"type": "integer"}),
-        ValueKind::Number => json!({"type": "number"}),
-        ValueKind::Boolean => json!({"type": "boolean"}),
-        ValueKind::Json => json!({}),
-    };
-    chosen(schema, &field.choices)
-}
-
-/// Adds the allowed values, if they are limited.
-fn chosen(mut schema: Value, choices: &[String]) -> Value {
-    if choices.is_empty() {
-        return schema;
-    }
-    let is_text = schema["type"] == "string";
-    let value = |choice: &String| match serde_json::from_str::<Value>(choice) {
-        Ok(value) if !is_text => value,
-        _ => Value::from(choice.as_str()),
-    };
-    schema["enum"] = choices.iter().map(value).collect();
-    schema
-}
-
-/// Returns the schema of a secret in a JSON body.
-fn uploaded(format: SecretFormat) -> Value {
-    let text = json!({"type": "string", "writeOnly": true});
-    let bytes = json!({
-        "type": "object",
-        "required": ["base64"],
-        "properties": {"base64": {"type": "string", "contentEncoding": "base64", "writeOnly": true}},
-        "additionalProperties": false,
-    });
-    match format {
-        SecretFormat::Text => text,
-        SecretFormat::Pkcs12Identity => bytes,
-        SecretFormat::ServiceAccount => json!({"anyOf": [{"type": "object"}, text]}),
-        SecretFormat::PemIdentity | SecretFormat::Pkcs8Key => json!({"anyOf": [text, bytes]}),
-    }
-}
-
 /// Returns the fields that every provider understands.
 fn common() -> Map<String, Value> {
     let text = |description: &str| json!({"type": "string", "description": description});
@@ -323,12 +299,13 @@ fn common() -> Map<String, Value> {
     let arguments = "The arguments of that text.";
     let sound = json!({
         "description": "`default`, the name of a file, or a critical alert's.",
-        "anyOf": [{"type": "string"}, {
+        "anyOf": [{"title": "SoundName", "type": "string"}, {
+            "title": "CriticalSound",
             "type": "object",
             "properties": {
                 "name": {"type": "string"},
                 "volume": {"type": "number", "minimum": 0, "maximum": 1},
-                "critical": {"anyOf": [{"type": "boolean"}, {"type": "integer", "enum": [0, 1]}]},
+                "critical": {"anyOf": [{"title": "Flag", "type": "boolean"}, {"title": "Number", "type": "integer", "enum": [0, 1]}]},
             },
             "additionalProperties": false,
         }],
@@ -339,7 +316,7 @@ fn common() -> Map<String, Value> {
         ("body", text("The text.")),
         (
             "alert",
-            json!({"description": "The classic name of body, or an object.", "anyOf": [{"type": "string"}, {"type": "object"}]}),
+            json!({"description": "The classic name of body, or an object.", "anyOf": [{"title": "AlertText", "type": "string"}, {"title": "AlertObject", "type": "object"}]}),
         ),
         ("image", text("The URL of a picture.")),
         ("badge", whole("The number on the app's icon; 0 removes it.")),

@@ -9,6 +9,8 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
+use pushlet_model::contract::manifest::{Field, SecretFormat, ValueKind};
+
 macro_rules! named {
     ($($(#[$documentation:meta])* $name:ident;)+) => {$(
         $(#[$documentation])*
@@ -65,6 +67,8 @@ named! {
     Lines;
     /// The JSON lines of a stream's response.
     ResultLines;
+    /// The JSON lines of a delivery's results.
+    DeliveryLines;
     /// A WebAssembly component.
     ComponentFile;
 }
@@ -81,7 +85,7 @@ pub(super) fn fixed() -> Map<String, Value> {
         "Target": {
             "description": "A device token, or an object with one of these; not every provider sends to all of them.",
             "oneOf": [
-                {"type": "string", "minLength": 1, "description": "A device token."},
+                {"title": "Token", "type": "string", "minLength": 1, "description": "A device token."},
                 to("device", "A device token."),
                 to("topic", "All devices that follow a topic."),
                 to("condition", "A logical expression over topics."),
@@ -142,6 +146,11 @@ pub(super) fn fixed() -> Map<String, Value> {
             "description": "A `TargetResult` for each target, then a `StreamEnd`; each on a line.",
             "x-lines": [reference("TargetResult"), reference("StreamEnd")],
         },
+        "DeliveryLines": {
+            "type": "string",
+            "description": "A `TargetResult` for each target that has its result, then a `ResultsEnd`; each on a line.",
+            "x-lines": [reference("TargetResult"), reference("ResultsEnd")],
+        },
         "ComponentFile": {"type": "string", "format": "binary", "description": "The bytes of the component."},
     });
     match all {
@@ -151,10 +160,15 @@ pub(super) fn fixed() -> Map<String, Value> {
 }
 
 fn to(kind: &str, description: &str) -> Value {
+    let title = format!("{}{}", kind[..1].to_uppercase(), &kind[1..]);
     json!({
+        "title": format!("{title}Target"),
         "type": "object",
         "required": [kind],
-        "properties": {kind: {"type": "string", "minLength": 1, "description": description}},
+        "properties": {
+            kind: {"type": "string", "minLength": 1, "description": description},
+            "options": {"$ref": "#/components/schemas/TargetOptions"},
+        },
         "additionalProperties": false,
     })
 }
@@ -163,20 +177,20 @@ fn to(kind: &str, description: &str) -> Value {
 const ERRORS: &[(u16, &str)] = &[
     (
         400,
-        "The request is wrong; `field` names the wrong part. `missing_…` and `invalid_…` with the name of a field; `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Its destination: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `wrong_types`, `component_too_complex`, `broken_component`, `dry_run_failed`. Or the push service's own reason.",
+        "The request is wrong; `field` names the wrong part. `missing_…` and `invalid_…` with the name of a field; `unknown_option`, `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `endpoint_not_configured`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. Without a fleet: `async_not_available`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Its destination: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `wrong_types`, `component_too_complex`, `broken_component`, `dry_run_failed`. What is kept: `too_large_to_keep`. Or the push service's own reason.",
     ),
     (401, "`access_denied`: no credentials, or wrong ones."),
     (
         403,
-        "`tenant_suspended`, `tenant_required`, `admin_required`, `admin_disabled`: the caller may not do this. `cross_site_request`: a browser asks for a page of another site. Or the push service refuses the application's credential, and its operator must act: `invalid_credentials`, `invalid_gcm_credentials`, or the push service's own reason.",
+        "`tenant_suspended`, `tenant_required`, `admin_required`, `admin_disabled`, `scope_required`: the caller may not do this. `cross_site_request`: a browser asks for a page of another site. Or the push service refuses the application's credential, and its operator must act: `invalid_credentials`, `invalid_gcm_credentials`, or the push service's own reason.",
     ),
     (
         404,
-        "It does not exist, or belongs to another tenant: `application_not_found`, `provider_not_found`, `version_not_found`, `tenant_not_found`, `key_not_found`, `not_found`.",
+        "It does not exist, or belongs to another tenant: `application_not_found`, `provider_not_found`, `version_not_found`, `tenant_not_found`, `key_not_found`, `webhook_not_found`, `delivery_not_found`, `not_found`.",
     ),
     (
         409,
-        "Another request in flight conflicts with this one (`change_under_way`, `idempotency_key_in_use`), or the name is taken (`built_in_provider`, `provider_name_taken`), or this cannot be changed (`default_tenant`, `too_many_keys`). `hosts_changed`: `hosts` would get secrets, which was not confirmed.",
+        "Another request in flight conflicts with this one (`change_under_way`, `changed_meanwhile`, `idempotency_key_in_use`), or the response to the first one is lost with the server that handled it (`idempotency_response_lost`), or the name is taken (`built_in_provider`, `provider_name_taken`), or this cannot be changed (`default_tenant`, `too_many_keys`, `too_many_webhooks`, `application_from_file`). `hosts_changed`: `hosts` would get secrets, which was not confirmed.",
     ),
     (410, "`unregistered`: the device token is dead, remove it."),
     (
@@ -200,11 +214,11 @@ const ERRORS: &[(u16, &str)] = &[
     ),
     (
         503,
-        "A limit of this server is reached (`overloaded`, `overloaded_memory`, `overloaded_processor`, `too_many_connections`, `too_many_requests`, `too_many_uploads`, `application_busy`, `compiler_busy`), it is not ready for this (`provider_loading`, `application_replaced`, `registry_unavailable`) or is stopping (`shutting_down`), or the push service reports a failure (`unavailable`, `vendor_unreachable`).",
+        "A limit of this server is reached (`overloaded`, `overloaded_memory`, `overloaded_processor`, `too_many_connections`, `too_many_requests`, `too_many_uploads`, `application_busy`, `compiler_busy`), it is not ready for this (`provider_loading`, `application_replaced`, `registry_unavailable`, `registry_unreachable`, `delivery_queue_full`, `delivery_newer`, `registry_newer`) or is stopping (`shutting_down`), or the push service reports a failure (`unavailable`, `vendor_unreachable`).",
     ),
     (
         504,
-        "No response in time: `deadline_exceeded`, `provider_timeout`. `delivery_unknown`: it was sent, and may or may not have arrived.",
+        "No response in time: `deadline_exceeded`, `provider_timeout`. `delivery_unknown`: it was sent, and may or may not have arrived. `acceptance_unknown`: a delivery may or may not have been accepted. In the results of a delivery, targets that were not sent: `key_revoked`, `key_expired`, `tenant_suspended`, `tenant_deleted`, `application_deleted`, `delivery_cancelled`, `delivery_expired`.",
     ),
 ];
 
@@ -246,6 +260,8 @@ refusals! {
     Service: 403 413 429 502 504;
     /// Errors of routes that send to one device.
     Device: 410;
+    /// Errors of sends that a fleet may take over.
+    Handed: 504;
 }
 
 fn refusal(status: u16) -> (String, RefOr<Response>) {
@@ -262,4 +278,100 @@ fn refusal(status: u16) -> (String, RefOr<Response>) {
         _ => response,
     };
     (status.to_string(), response.build().into())
+}
+
+/// Returns a schema that fits what any of these fits, each with the title that it has among several.
+pub(super) fn any_of(mut schemas: Vec<(&str, Value)>) -> Value {
+    match schemas.len() {
+        0 => json!({"type": "object"}),
+        1 => schemas.swap_remove(0).1,
+        _ => {
+            let titled = schemas.into_iter().map(|(title, schema)| titled(title, schema));
+            json!({"anyOf": titled.collect::<Vec<_>>()})
+        }
+    }
+}
+
+/// A reference has the name of what it refers to.
+fn titled(title: &str, mut schema: Value) -> Value {
+    if schema.get("$ref").is_none() {
+        schema["title"] = title.into();
+    }
+    schema
+}
+
+/// Returns the schema of a value of this field.
+pub(super) fn typed(field: &Field) -> Value {
+    let schema = match field.kind {
+        ValueKind::Text => json!({"type": "string"}),
+        ValueKind::Integer => json!({"type": "integer"}),
+        ValueKind::Number => json!({"type": "number"}),
+        ValueKind::Boolean => json!({"type": "boolean"}),
+        ValueKind::Json => json!({}),
+    };
+    let mut schema = chosen(schema, &field.choices);
+    let number = |number: f64| match number as i64 {
+        whole if whole as f64 == number => Value::from(whole),
+        _ => Value::from(number),
+    };
+    let default = field.default.as_ref().and_then(|default| serde_json::from_str(default).ok());
+    let bounds = [
+        // Not the keyword: generated clients would send it for the providers, too, that have no such field.
+        ("x-default", default),
+        ("minimum", field.minimum.map(number)),
+        ("maximum", field.maximum.map(number)),
+        ("x-unit", field.unit.as_deref().map(Value::from)),
+    ];
+    for (name, value) in bounds {
+        if let Some(value) = value {
+            schema[name] = value;
+        }
+    }
+    // The contract counts bytes, and a text has no more characters than bytes.
+    if let (ValueKind::Text, Some(most)) = (field.kind, field.max_length) {
+        schema["maxLength"] = most.into();
+    }
+    schema
+}
+
+/// Adds the allowed values, if they are limited.
+pub(super) fn chosen(mut schema: Value, choices: &[String]) -> Value {
+    if choices.is_empty() {
+        return schema;
+    }
+    let is_text = schema["type"] == "string";
+    let value = |choice: &String| match serde_json::from_str::<Value>(choice) {
+        Ok(value) if !is_text => value,
+        _ => Value::from(choice.as_str()),
+    };
+    schema["enum"] = choices.iter().map(value).collect();
+    schema
+}
+
+/// The schemas that [`uploaded`] refers to. Generators of clients make one type of each.
+pub(super) fn secret_schemas() -> [(&'static str, Value); 2] {
+    let base64 = json!({
+        "type": "object",
+        "description": "Bytes, as base64.",
+        "required": ["base64"],
+        "properties": {"base64": {"type": "string", "contentEncoding": "base64", "writeOnly": true}},
+        "additionalProperties": false,
+    });
+    let account =
+        json!({"type": "object", "description": "The file of a service account, as it was downloaded."});
+    [("Base64", base64), ("ServiceAccount", account)]
+}
+
+/// Returns the schema of a secret in a JSON body.
+pub(super) fn uploaded(format: SecretFormat) -> Value {
+    let text = json!({"type": "string", "writeOnly": true});
+    let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    match format {
+        SecretFormat::Text => text,
+        SecretFormat::Pkcs12Identity => reference("Base64"),
+        SecretFormat::ServiceAccount => any_of(vec![("", reference("ServiceAccount")), ("Text", text)]),
+        SecretFormat::PemIdentity | SecretFormat::Pkcs8Key | SecretFormat::P256Key => {
+            any_of(vec![("Text", text), ("", reference("Base64"))])
+        }
+    }
 }

@@ -133,13 +133,4 @@ async fn the_page_is_for_everybody_and_asks_nobody_else() {
         assert!(got.header("content-security-policy").unwrap().starts_with("default-src 'none'"), "{uri}");
     }
     assert_eq!(ask(&router, get("/docs/other")).await.error(), (404, "not_found"));
-    for file in ["index.html", "docs.js", "docs.css"] {
-        let path = format!("{}/assets/docs/{file}", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(path).unwrap();
-        assert!(!text.contains("://"), "{file} names another server");
-        assert!(
-            !text.contains("innerHTML") && !text.contains("style=") && !text.contains("onclick"),
-            "{file}"
-        );
-    }
 }

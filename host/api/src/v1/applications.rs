@@ -12,40 +12,41 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::audit::{Auditor, difference};
 use super::extract::{PageQuery, PathSegments};
 use crate::Api;
 use crate::caller::ByTenant;
-use crate::classic::DeadTokenView;
 use crate::in_flight::{InFlightPermit, detached};
 use crate::json::{JsonBody, optional};
-use crate::openapi::schemas::{self, Addressed, Bounded, Component, Guarded, Missing, Read, Service};
+use crate::openapi::schemas::{self, Addressed, Bounded, Busy, Component, Guarded, Missing, Read, Service};
 use crate::response::{self, V1Error};
 use crate::verbatim::{verbatim, verbatim_rest};
 use pushlet_gateway::{
-    ApplicationView, CollectionRequest, DeadToken, FeedbackRead, ItemOperation, Registration,
+    ApplicationOrder, ApplicationPage, ApplicationQuery, ApplicationView, CollectionRequest, ItemOperation,
+    Registration,
 };
 use pushlet_model::contract::Environment;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 
+/// An application in a list.
+#[derive(Serialize, ToSchema)]
+struct ListedApplication {
+    #[serde(flatten)]
+    application: ApplicationView,
+    /// Targets since the server started, by what became of them; null: they are not counted by application.
+    #[schema(value_type = Option<BTreeMap<String, u64>>)]
+    outcomes: Option<BTreeMap<&'static str, u64>>,
+}
+
 /// Some of a tenant's applications.
 #[derive(Serialize, ToSchema)]
-struct ApplicationPage {
-    applications: Vec<ApplicationView>,
+struct ApplicationsPage {
+    applications: Vec<ListedApplication>,
+    /// How many there are on all pages.
+    total: usize,
     /// The `after` of the next page; null: this is the last one.
     next: Option<String>,
-}
-
-/// Tokens that were reported dead since the list was last cleared.
-#[derive(Serialize, ToSchema)]
-struct DeadTokens {
-    dead_tokens: Vec<DeadTokenView>,
-}
-
-impl DeadTokens {
-    fn of(tokens: &[DeadToken]) -> Self {
-        Self { dead_tokens: tokens.iter().map(DeadTokenView::of).collect() }
-    }
 }
 
 /// Register or replace an application
@@ -58,18 +59,19 @@ impl DeadTokens {
     params(("id" = String, Path, min_length = 1, max_length = 256, example = "my-apns-app",
         description = "Of the caller's choice.")),
     request_body = schemas::Registration,
-    responses((status = 200, description = "Registered.", body = ApplicationView), Read, Bounded, Component, Guarded)
+    responses((status = 200, description = "Registered.", body = ApplicationView), Read, Busy, Bounded, Component, Guarded)
 )]
 pub(super) async fn put(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
     PathSegments(id): PathSegments<String>,
+    audit: Auditor,
     request: Request,
 ) -> Result<Response, V1Error> {
     let (body, own) = (JsonBody::receive(request, api.body_limits).await?, id.clone());
     let registration = body.read(move |body| registration(own, body)).await?;
-    api.gateway.register(tenant.clone(), registration).await.map_err(with_v1_name)?;
-    Ok(response::json(StatusCode::OK, &api.gateway.application(&tenant, &id)?))
+    let registered = audit.register(&api, tenant, registration).await.map_err(with_v1_name)?;
+    Ok(response::json(StatusCode::OK, &registered))
 }
 
 /// Show an application
@@ -90,23 +92,38 @@ pub(super) async fn show(
 
 /// List the applications
 ///
-/// In the order of their ids, in pages.
+/// In pages, in the order of their ids or by the end of their certificates.
 #[utoipa::path(
     get, path = "/v1/applications", operation_id = "list_applications", tag = "Applications",
     params(
-        ("after" = Option<String>, Query, description = "Only those after this id."),
+        ("after" = Option<String>, Query, description = "Only those after this `next` of a page."),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "The most that are listed; 100 by default."),
+        ("search" = Option<String>, Query, description =
+            "Only those whose id, provider, subject or topics contain this text, in letters of either case."),
+        ("sort" = Option<String>, Query, example = "expiry", description =
+            "`id` (the default), or `expiry`: the certificate that ends first is the first, and what does not end is last."),
     ),
-    responses((status = 200, description = "A page.", body = ApplicationPage), Addressed, Guarded)
+    responses((status = 200, description = "A page.", body = ApplicationsPage), Addressed, Guarded)
 )]
 pub(super) async fn list(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
     query: PageQuery,
 ) -> Result<Response, V1Error> {
-    let all = api.gateway.applications(&tenant);
-    let (page, next) = query.page(&all, |application| &application.id);
-    Ok(response::json(StatusCode::OK, &ApplicationPage { applications: page.to_vec(), next }))
+    let order = match query.sort.as_deref() {
+        None | Some("id") => ApplicationOrder::Id,
+        Some("expiry") => ApplicationOrder::Expiry,
+        Some(_) => return Err(Error::field("invalid_sort", "sort", "sort must be id or expiry").into()),
+    };
+    let PageQuery { after, limit, search, .. } = query;
+    let query = ApplicationQuery { search, order, after, limit };
+    let ApplicationPage { applications, total, next } = api.gateway.applications(&tenant, &query)?;
+    let listed = |application: ApplicationView| ListedApplication {
+        outcomes: api.gateway.application_outcomes(&tenant, &application.id, &application.provider),
+        application,
+    };
+    let applications = applications.into_iter().map(listed).collect();
+    Ok(response::json(StatusCode::OK, &ApplicationsPage { applications, total, next }))
 }
 
 /// Delete an application
@@ -115,56 +132,26 @@ pub(super) async fn list(
 #[utoipa::path(
     delete, path = "/v1/applications/{id}", operation_id = "delete_application", tag = "Applications",
     params(("id" = String, Path, example = "my-apns-app")),
-    responses((status = 204, description = "Deleted."), Missing, Guarded)
+    responses((status = 204, description = "Deleted."), Missing, Busy, Guarded)
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
     PathSegments(id): PathSegments<String>,
+    audit: Auditor,
 ) -> Result<StatusCode, V1Error> {
+    let before = api.gateway.application(&tenant, &id)?;
     api.gateway.remove_application(&tenant, &id).await?;
+    let changes = difference(Some(&before), None::<&ApplicationView>)?;
+    audit.record(&api, (&tenant, "application.delete", &id), changes).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Show the dead tokens of an application
+/// Create a channel
 ///
-/// The list is not cleared.
+/// Or an item of another collection that the provider has. The push service creates it and gives it an id.
 #[utoipa::path(
-    get, path = "/v1/applications/{id}/feedback", operation_id = "show_feedback", tag = "Applications",
-    params(("id" = String, Path, example = "my-apns-app")),
-    responses((status = 200, description = "Dead tokens.", body = DeadTokens), Missing, Guarded)
-)]
-pub(super) async fn show_feedback(
-    State(api): State<Api>,
-    ByTenant(tenant): ByTenant,
-    PathSegments(id): PathSegments<String>,
-) -> Result<Response, V1Error> {
-    let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Keep)?;
-    Ok(response::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
-}
-
-/// Take the dead tokens of an application
-///
-/// Those that were reported since the last call: this call clears the list.
-#[utoipa::path(
-    post, path = "/v1/applications/{id}/feedback", operation_id = "take_feedback", tag = "Applications",
-    params(("id" = String, Path, example = "my-apns-app")),
-    responses((status = 200, description = "Dead tokens.", body = DeadTokens), Missing, Guarded)
-)]
-pub(super) async fn take_feedback(
-    State(api): State<Api>,
-    ByTenant(tenant): ByTenant,
-    PathSegments(id): PathSegments<String>,
-) -> Result<Response, V1Error> {
-    let dead_tokens = api.gateway.feedback(&tenant, &id, FeedbackRead::Clear)?;
-    Ok(response::json(StatusCode::OK, &DeadTokens::of(&dead_tokens)))
-}
-
-/// Create an item
-///
-/// The push service creates it and gives it an id.
-#[utoipa::path(
-    post, path = "/v1/applications/{id}/{collection}", operation_id = "create_item", tag = "Collections",
+    post, path = "/v1/applications/{id}/{collection}", operation_id = "create_item", tag = "Channels",
     params(("id" = String, Path, example = "my-apns-app"), ("collection" = schemas::Collection, Path, example = "channels")),
     request_body = schemas::NewItem,
     responses((status = 201, description = "Created.", body = schemas::Item), Missing, Read, Service, Guarded)
@@ -182,9 +169,11 @@ pub(super) async fn create_item(
     Ok(response::json(StatusCode::CREATED, &created))
 }
 
-/// List the items of a collection
+/// List the channels
+///
+/// Or the items of another collection that the provider has.
 #[utoipa::path(
-    get, path = "/v1/applications/{id}/{collection}", operation_id = "list_items", tag = "Collections",
+    get, path = "/v1/applications/{id}/{collection}", operation_id = "list_items", tag = "Channels",
     params(("id" = String, Path, example = "my-apns-app"), ("collection" = schemas::Collection, Path, example = "channels")),
     responses(
         (status = 200, description = "All items, under the collection's name.", body = schemas::Items),
@@ -202,9 +191,11 @@ pub(super) async fn list_items(
     Ok(response::json(StatusCode::OK, &json!({ collection: all })))
 }
 
-/// Show an item
+/// Show a channel
+///
+/// Or an item of another collection that the provider has.
 #[utoipa::path(
-    get, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "get_item", tag = "Collections",
+    get, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "get_item", tag = "Channels",
     params(
         ("id" = String, Path, example = "my-apns-app"),
         ("collection" = schemas::Collection, Path, example = "channels"),
@@ -222,9 +213,11 @@ pub(super) async fn show_item(
     Ok(response::json(StatusCode::OK, &found))
 }
 
-/// Delete an item
+/// Delete a channel
+///
+/// Or an item of another collection that the provider has.
 #[utoipa::path(
-    delete, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "delete_item", tag = "Collections",
+    delete, path = "/v1/applications/{id}/{collection}/{item}", operation_id = "delete_item", tag = "Channels",
     params(
         ("id" = String, Path, example = "my-apns-app"),
         ("collection" = schemas::Collection, Path, example = "channels"),

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::response::V1Error;
 use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
 
 /// Items of a page, if the caller does not say.
 const DEFAULT_LIMIT: usize = 100;
@@ -27,19 +28,35 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathSeg
     }
 }
 
+/// The fields of the query.
+pub struct QueryFields(pub BTreeMap<String, String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueryFields {
+    type Rejection = V1Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, V1Error> {
+        let query = Query::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
+        let Query(query) =
+            query.map_err(|error| Error::new(Kind::Invalid, "invalid_query", error.body_text()))?;
+        Ok(Self(query))
+    }
+}
+
 /// Which page of a list is wanted: at most `limit` items, from the first one whose id is greater than `after`.
 pub struct PageQuery {
-    after: Option<String>,
-    limit: usize,
+    pub after: Option<String>,
+    pub limit: usize,
+    /// For lists that can be searched: a part of an id.
+    pub search: Option<String>,
+    /// For lists that have several orders.
+    pub sort: Option<String>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
     type Rejection = V1Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, V1Error> {
-        let Query(mut query) = Query::<BTreeMap<String, String>>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| Error::new(Kind::Invalid, "invalid_query", error.body_text()))?;
+        let QueryFields(mut query) = QueryFields::from_request_parts(parts, state).await?;
         let limit = match query.get("limit").map(|text| text.parse::<usize>()) {
             None => DEFAULT_LIMIT,
             Some(Ok(limit)) if (1..=LARGEST_LIMIT).contains(&limit) => limit,
@@ -48,7 +65,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
                 return Err(Error::field("invalid_limit", "limit", message).into());
             }
         };
-        Ok(Self { after: query.remove("after"), limit })
+        let mut take = |name| query.remove(name).filter(|text| !text.is_empty());
+        Ok(Self { search: take("search"), sort: take("sort"), after: query.remove("after"), limit })
     }
 }
 
@@ -62,4 +80,15 @@ impl PageQuery {
         let next = page.last().filter(|_| !others.is_empty()).map(|last| id(last).to_owned());
         (page, next)
     }
+}
+
+/// Parses the tenant of a path.
+pub(super) fn tenant_id(id: &str) -> Result<TenantId, Error> {
+    TenantId::parse(id).ok_or_else(|| tenant_not_found(id))
+}
+
+/// Returns the error of a tenant that does not exist, or not for the caller.
+pub(super) fn tenant_not_found(id: &str) -> Error {
+    let id: String = id.chars().take(64).collect();
+    Error::new(Kind::NotFound, "tenant_not_found", format!("there is no tenant {id}"))
 }

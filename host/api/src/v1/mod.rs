@@ -1,18 +1,32 @@
 //! The API under `/v1`: JSON in and out, with errors that name the wrong `field`.
 //!
-//! - `notifications` with its `send_body`, and `stream`: sends; `targets`: their targets and results
-//! - `applications`, `providers`, `tenants`, `tenant_keys`: what is kept
+//! - `notifications` with its `send_body`, and `stream`: sends; `lines`, `targets`: their targets and results
+//! - `respond_async`: sends that outlive their callers; `deliveries`: what became of them
+//! - `capture`: what a send did, for a caller that asked for it
+//! - `applications`, `feedback`, `providers`, `tenants`, `tenant_keys`, `usage`: what is kept; `operator`: a copy
+//!   of it, and who keeps it
+//! - `audit`: who changed that
+//! - `webhooks`: who hears of events
 //! - `extract`: paths and pages
 
 mod applications;
+mod audit;
+mod capture;
+mod deliveries;
 mod extract;
+mod feedback;
+mod lines;
 mod notifications;
+mod operator;
 mod providers;
+mod respond_async;
 mod send_body;
 mod stream;
 mod targets;
 mod tenant_keys;
 mod tenants;
+mod usage;
+mod webhooks;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
@@ -20,18 +34,25 @@ use utoipa::OpenApi;
 
 use crate::Api;
 
+pub(crate) use audit::Auditor;
+
 /// The descriptions of the routes.
 #[derive(OpenApi)]
 #[openapi(
     paths(
         notifications::send,
         stream::send,
+        deliveries::list,
+        deliveries::show,
+        deliveries::results,
+        deliveries::cancel,
         applications::list,
         applications::put,
         applications::show,
         applications::delete,
-        applications::show_feedback,
-        applications::take_feedback,
+        feedback::show,
+        feedback::take,
+        feedback::drop,
         applications::list_items,
         applications::create_item,
         applications::show_item,
@@ -42,16 +63,27 @@ use crate::Api;
         providers::delete,
         providers::activate,
         providers::log,
+        providers::contract,
+        tenants::overview,
         tenants::list,
         tenants::put,
         tenants::show,
         tenants::delete,
-        tenants::usage,
+        usage::show,
+        usage::history,
         tenant_keys::create,
         tenant_keys::list,
         tenant_keys::delete,
+        operator::nodes,
+        audit::list,
+        operator::backup,
+        webhooks::list,
+        webhooks::put,
+        webhooks::show,
+        webhooks::delete,
+        webhooks::attempts,
     ),
-    components(schemas(stream::StreamHeader, stream::StreamLine, stream::StreamEnd))
+    components(schemas(stream::StreamHeader, lines::StreamLine, stream::StreamEnd, deliveries::ResultsEnd))
 )]
 pub(super) struct V1Documents;
 
@@ -64,7 +96,7 @@ pub(super) fn routes() -> Router<Api> {
         )
         .route(
             "/v1/applications/{id}/feedback",
-            get(applications::show_feedback).post(applications::take_feedback),
+            get(feedback::show).post(feedback::take).delete(feedback::drop),
         )
         .route(
             "/v1/applications/{id}/{collection}",
@@ -78,13 +110,25 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .route("/v1/providers/{name}/activate", post(providers::activate))
         .route("/v1/providers/{name}/log", get(providers::log))
+        .route("/v1/contract", get(providers::contract))
         .route("/v1/notifications", post(notifications::send))
         .route("/v1/notifications:stream", post(stream::send))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::show).delete(deliveries::cancel))
+        .route("/v1/deliveries/{id}/results", get(deliveries::results))
+        .route("/v1/overview", get(tenants::overview))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/backup", get(operator::backup))
         .route("/v1/tenants", get(tenants::list))
         .route("/v1/tenants/{id}", get(tenants::show).put(tenants::put).delete(tenants::delete))
-        .route("/v1/tenants/{id}/usage", get(tenants::usage))
+        .route("/v1/tenants/{id}/usage", get(usage::show))
+        .route("/v1/tenants/{id}/usage/{by}", get(usage::history))
         .route("/v1/tenants/{id}/keys", get(tenant_keys::list).post(tenant_keys::create))
         .route("/v1/tenants/{id}/keys/{key}", delete(tenant_keys::delete))
+        .route("/v1/nodes", get(operator::nodes))
+        .route("/v1/webhooks", get(webhooks::list))
+        .route("/v1/webhooks/{id}", get(webhooks::show).put(webhooks::put).delete(webhooks::delete))
+        .route("/v1/webhooks/{id}/attempts", get(webhooks::attempts))
 }
 
 #[cfg(test)]

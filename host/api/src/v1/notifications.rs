@@ -4,31 +4,48 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::capture::{self, CaptureRecord, ExchangeRecord};
+use super::respond_async::{self, AcceptedDelivery, prefers_async};
 use super::send_body::{SendBody, SendContent, SendLimits, SendRequest};
 use super::targets::{Summary, TargetResult};
 use crate::Api;
-use crate::caller::ByTenant;
+use crate::access_log::{RequestLog, SendRecord};
+use crate::caller::ByPermission;
 use crate::idempotency::MayHaveBeenDelivered;
 use crate::in_flight::{InFlightPermit, detached};
 use crate::json::JsonBody;
-use crate::openapi::schemas::{Guarded, Missing, Once, Read};
+use crate::openapi::schemas::{Guarded, Handed, Missing, Once, Read};
 use crate::response;
-use pushlet_gateway::{DeliveryResult, Fields, IndexedResult, Line, Send, Stream, Via};
-use pushlet_model::contract::Target;
+use pushlet_gateway::tenants::Permission;
+use pushlet_gateway::{CapturedSend, DeliveryResult, Fields, IndexedResult, Send, SendReport, Via};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
-
-/// Lines and results that wait between two steps.
-const QUEUE_LENGTH: usize = 512;
 
 /// The result of every target, in the request's order.
 #[derive(Serialize, ToSchema)]
 struct SendResults {
     summary: Summary,
     results: Vec<TargetResult>,
+    /// What would go, if the request said `explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    requests: Option<Vec<ExchangeRecord>>,
+    /// What was done, if the request said `capture`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    record: Option<CaptureRecord>,
+}
+
+/// What is returned to the caller beside the results.
+#[derive(Default)]
+struct Shown {
+    requests: Option<Vec<ExchangeRecord>>,
+    record: Option<CaptureRecord>,
+    /// Something may have been delivered.
+    arrived: bool,
 }
 
 /// Send to many targets
@@ -36,58 +53,125 @@ struct SendResults {
 /// Each target has one result. A target that fails does not affect the others, and the status is 200. A target that is
 /// repeated with the same notification is sent once: the result of the second one is `duplicate`, and `duplicate_of`
 /// is the index of the first.
+///
+/// With `Prefer: respond-async`, a fleet accepts the targets and answers 202 once they are stored; `Location` names the
+/// delivery.
 #[utoipa::path(
     post, path = "/v1/notifications", operation_id = "send_notifications", tag = "Notifications",
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        description = "A repeat with the same key within a day gets the first response, and is not sent.")),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+            description = "A repeat with the same key within a day gets the first response, and is not sent."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait for the results."),
+    ),
     request_body = SendBody,
     responses(
         (status = 200, description = "The result of each target.", body = SendResults),
-        Missing, Read, Once, Guarded
+        (status = 202, description = "Accepted (`Prefer: respond-async`).", body = AcceptedDelivery,
+            headers(("Location" = String, description = "The path of the delivery."))),
+        Missing, Read, Once, Handed, Guarded
     )
 )]
 pub(super) async fn send(
     State(api): State<Api>,
-    ByTenant(tenant): ByTenant,
+    ByPermission(permission): ByPermission,
     permit: InFlightPermit,
+    log: RequestLog,
     request: Request,
 ) -> Response {
     let idempotency = api.idempotency.with_body_size(api.limits.notifications_body);
-    let owner = tenant.clone();
+    let owner = permission.tenant().id.clone();
     let perform = |request| async {
-        send_all(api, tenant, permit, request).await.unwrap_or_else(response::error_with_field)
+        send_all(api, permission, (permit, log), request).await.unwrap_or_else(response::error_with_field)
     };
     idempotency.once(&owner, request, perform).await
 }
 
 async fn send_all(
     api: Api,
-    tenant: TenantId,
-    permit: InFlightPermit,
+    permission: Permission,
+    (permit, log): (InFlightPermit, RequestLog),
     request: Request,
 ) -> Result<Response, Error> {
     let body_limits = api.body_limits.with_size(api.limits.notifications_body);
     let limits = SendLimits::of(&api.limits);
+    let queued = prefers_async(request.headers());
     let body = JsonBody::receive(request, body_limits).await?;
     let request = body.read(move |body: SendBody| SendRequest::new(body, &limits)).await?;
-    let (results, arrived) = detached(permit, perform(api, tenant, request)).await?;
+    if queued {
+        return respond_async::accept(api, permission, (permit, log), request).await;
+    }
+    let tenant = permission.tenant().id.clone();
+    let (results, Shown { requests, record, arrived }) =
+        detached(permit, perform(api, tenant, log, request)).await?;
     let mut summary = Summary::default();
     results.iter().for_each(|result| summary.count(result.status));
-    let mut response = response::json(StatusCode::OK, &SendResults { summary, results });
+    let mut response = response::json(StatusCode::OK, &SendResults { summary, results, requests, record });
     if arrived {
         response.extensions_mut().insert(MayHaveBeenDelivered);
     }
     Ok(response)
 }
 
-/// Returns the results, and whether something may have been delivered.
+/// Returns the results, and what else the caller asked for.
 async fn perform(
     api: Api,
     tenant: TenantId,
+    log: RequestLog,
     request: SendRequest,
-) -> Result<(Vec<TargetResult>, bool), Error> {
-    let SendRequest { content, invalid, places } = request;
-    let (targets, results) = match content {
+) -> Result<(Vec<TargetResult>, Shown), Error> {
+    let SendRequest { content, invalid, places, explain, capture } = request;
+    let failed = |(at, error)| IndexedResult::untried(at, DeliveryResult::Failed(error));
+    let invalid: Vec<IndexedResult> = invalid.into_iter().map(failed).collect();
+    let application = content.shared().application_id.clone();
+    let notification = capture.then(|| content.shared().notification.clone());
+    let content = content.with_request_id(log.head().id());
+    let report = send_content(&api, &tenant, content, &invalid, explain || capture).await;
+    let mut record = SendRecord::of(application, &report);
+    invalid.iter().for_each(|result| record.tally.count(result));
+    log.sent(record);
+    let SendReport { provider, targets, results, captured, .. } = report?;
+    let mut shown = Shown::default();
+    shown.see(provider, notification, explain, captured);
+    shown.arrived = results.iter().any(|result| result.result.may_have_been_delivered());
+    let results = results.into_iter().zip(targets.iter());
+    let mut results: Vec<TargetResult> =
+        results.map(|(result, target)| TargetResult::new(result).with_target(&target.target)).collect();
+    if !invalid.is_empty() {
+        results.extend(invalid.into_iter().map(TargetResult::new));
+        results.sort_by_key(|result| result.index);
+    }
+    for result in &mut results {
+        // The gateway does not know under which name the target stands in the request.
+        if result.field.as_deref() == Some("target") {
+            result.field = Some(places.field(result.index));
+        }
+    }
+    Ok((results, shown))
+}
+
+impl Shown {
+    /// `notification`: of the record that the caller asked for.
+    fn see(
+        &mut self,
+        provider: String,
+        notification: Option<Map<String, Value>>,
+        explain: bool,
+        captured: Option<CapturedSend>,
+    ) {
+        let Some(captured) = captured else { return };
+        self.requests = explain.then(|| capture::requests(captured.exchanges.clone()));
+        self.record = notification.map(|notification| CaptureRecord::new(provider, notification, captured));
+    }
+}
+
+async fn send_content(
+    api: &Api,
+    tenant: &TenantId,
+    content: SendContent,
+    invalid: &[IndexedResult],
+    capture: bool,
+) -> Result<SendReport, Error> {
+    match content {
         SendContent::Same(shared, targets) => {
             let send = Send {
                 provider: None,
@@ -97,42 +181,31 @@ async fn perform(
                 duplicates: shared.duplicates,
                 native: false,
                 validate_only: shared.validate_only,
+                capture,
+                request_id: shared.request_id,
                 deadline: shared.deadline,
             };
-            let report = api.gateway.send(&tenant, send).await?;
-            (report.targets, with_request_indices(report.results, &invalid))
+            let report = api.gateway.send(tenant, send).await?;
+            Ok(SendReport { results: with_request_indices(report.results, invalid), ..report })
         }
         SendContent::Different(shared, lines) => {
-            let stream = api.gateway.stream(&tenant, shared).await?;
-            let targets: Vec<Target> = lines.iter().map(|line| line.target.clone()).collect();
-            (targets.into(), send_lines(stream, lines).await)
-        }
-    };
-    let arrived = results.iter().any(|result| result.result.may_have_been_delivered());
-    let results = results.into_iter().zip(targets.iter());
-    let mut results: Vec<TargetResult> =
-        results.map(|(result, target)| TargetResult::new(result).with_target(target)).collect();
-    if !invalid.is_empty() {
-        let failed = |(index, error)| IndexedResult::untried(index, DeliveryResult::Failed(error));
-        results.extend(invalid.into_iter().map(failed).map(TargetResult::new));
-        results.sort_by_key(|result| result.index);
-    }
-    for result in &mut results {
-        // The gateway does not know under which name the target stands in the request.
-        if result.field.as_deref() == Some("target") {
-            result.field = Some(places.field(result.index));
+            let stream = api.gateway.stream(tenant, shared).await?;
+            let provider = stream.provider().to_owned();
+            let targets = lines.iter().map(|line| line.target.clone()).collect();
+            let (mut results, _) = stream.send_all(lines).await;
+            results.sort_by_key(|result| result.index);
+            Ok(SendReport { provider, targets, results, native: None, captured: None })
         }
     }
-    Ok((results, arrived))
 }
 
 /// Changes the indices of the results, which count the valid targets, to those of the request, which counts the invalid
 /// ones too.
-fn with_request_indices(mut results: Vec<IndexedResult>, invalid: &[(usize, Error)]) -> Vec<IndexedResult> {
+fn with_request_indices(mut results: Vec<IndexedResult>, invalid: &[IndexedResult]) -> Vec<IndexedResult> {
     if invalid.is_empty() {
         return results;
     }
-    let mut invalid = invalid.iter().map(|(index, _)| *index).peekable();
+    let mut invalid = invalid.iter().map(|result| result.index).peekable();
     let mut indices = Vec::with_capacity(results.len());
     let mut next = 0;
     while indices.len() < results.len() {
@@ -147,39 +220,5 @@ fn with_request_indices(mut results: Vec<IndexedResult>, invalid: &[(usize, Erro
             *first = indices[*first];
         }
     }
-    results
-}
-
-/// Sends the lines, and returns their results in the order of the lines.
-async fn send_lines(stream: Stream, lines: Vec<Line>) -> Vec<IndexedResult> {
-    let count = lines.len();
-    let (to_send, received) = mpsc::channel(QUEUE_LENGTH);
-    let (settled, mut results) = mpsc::channel(QUEUE_LENGTH);
-    let (gate, refused) = (stream.gate(), settled.clone());
-    let feed = async move {
-        for mut line in lines {
-            let passed = match gate.pass(line.size, line.notification.is_some()).await {
-                Ok(held) => {
-                    line.held = held;
-                    to_send.send(line).await.is_ok()
-                }
-                Err(error) => {
-                    let result = IndexedResult::untried(line.index, DeliveryResult::Failed(error));
-                    refused.send(result).await.is_ok()
-                }
-            };
-            if !passed {
-                break;
-            }
-        }
-    };
-    let collect = async {
-        let mut collected = Vec::with_capacity(count);
-        while results.recv_many(&mut collected, QUEUE_LENGTH).await > 0 {}
-        collected
-    };
-    // All three at once: the gate opens only as results are collected.
-    let ((), _, mut results) = tokio::join!(feed, stream.run(received, settled), collect);
-    results.sort_by_key(|result| result.index);
     results
 }

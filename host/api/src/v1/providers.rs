@@ -5,8 +5,10 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::audit::Auditor;
 use super::extract::PathSegments;
 use crate::Api;
 use crate::body::{ensure_media_type, read_body};
@@ -16,7 +18,9 @@ use crate::json::{JsonBody, required_text};
 use crate::openapi::schemas::{self, Bounded, Busy, Guarded, Missing, Read};
 use crate::response::{self, V1Error};
 use pushlet_gateway::{ProviderEntry, ProviderLog, ProviderView, SecretHost, UploadRefusal};
+use pushlet_model::contract::WIT;
 use pushlet_model::error::{Error, Kind};
+use pushlet_model::tenant::TenantId;
 
 /// Bytes of the body of an activation.
 const ACTIVATION_SIZE: usize = 4 << 10;
@@ -80,6 +84,7 @@ pub(super) async fn put(
     permit: InFlightPermit,
     PathSegments(name): PathSegments<String>,
     ConfirmedHosts(hosts): ConfirmedHosts,
+    audit: Auditor,
     request: Request,
 ) -> Result<Response, V1Error> {
     let uploads = api.gateway.uploads().clone();
@@ -98,11 +103,29 @@ pub(super) async fn put(
     })?;
     // Only now, so that a caller that writes slowly does not hold a place.
     let upload = uploads.begin(&tenant, &name).await?;
-    match detached(permit, async move { upload.finish(component.into(), &hosts).await }).await {
+    let before = digest(&api, &tenant, &name);
+    let work = async move {
+        let uploaded = upload.finish(component.into(), &hosts).await;
+        if let Ok(view) = &uploaded {
+            let changes = replaced(&before, &json!(view.digest));
+            audit.record(&api, (&tenant, "provider.put", &name), changes).await;
+        }
+        uploaded
+    };
+    match detached(permit, work).await {
         Ok(view) => Ok(response::json(StatusCode::OK, &view)),
         Err(UploadRefusal::HostsChanged(hosts)) => Ok(hosts_changed(&hosts)),
         Err(UploadRefusal::Other(error)) => Err(error.into()),
     }
+}
+
+/// Returns the digest of the active version; null: there is none.
+fn digest(api: &Api, tenant: &TenantId, name: &str) -> Value {
+    api.gateway.uploads().view(tenant, name).map_or(Value::Null, |view| json!(view.digest))
+}
+
+fn replaced(before: &Value, after: &Value) -> Map<String, Value> {
+    Map::from_iter([("digest".to_owned(), json!({ "from": before, "to": after }))])
 }
 
 /// Responds 409 with the hosts that must be confirmed.
@@ -149,12 +172,20 @@ pub(super) async fn activate(
     ByTenant(tenant): ByTenant,
     permit: InFlightPermit,
     PathSegments(name): PathSegments<String>,
+    audit: Auditor,
     request: Request,
 ) -> Result<Response, V1Error> {
     let uploads = api.gateway.uploads().clone();
     let body = JsonBody::receive(request, api.body_limits.with_size(ACTIVATION_SIZE)).await?;
     let Activation { digest } = body.read(Ok).await?;
-    let view = detached(permit, async move { uploads.activate(&tenant, &name, &digest).await }).await?;
+    let before = self::digest(&api, &tenant, &name);
+    let work = async move {
+        let view = uploads.activate(&tenant, &name, &digest).await?;
+        let changes = replaced(&before, &json!(view.digest));
+        audit.record(&api, (&tenant, "provider.activate", &name), changes).await;
+        Ok::<_, Error>(view)
+    };
+    let view = detached(permit, work).await?;
     Ok(response::json(StatusCode::OK, &view))
 }
 
@@ -174,7 +205,8 @@ pub(super) async fn show(
 
 /// Read what a provider printed
 ///
-/// The output of its calls for this tenant, where it trapped, and the same of the last refused upload.
+/// Its last calls for this tenant with time, application, request and error; what they printed, where it trapped; and
+/// the output of the last refused upload.
 #[utoipa::path(
     get, path = "/v1/providers/{name}/log", operation_id = "read_provider_log", tag = "Providers",
     params(("name" = String, Path, example = "apns")),
@@ -186,6 +218,17 @@ pub(super) async fn log(
     PathSegments(name): PathSegments<String>,
 ) -> Result<Response, V1Error> {
     Ok(response::json(StatusCode::OK, &api.gateway.uploads().log(&tenant, &name)?))
+}
+
+/// Read the contract
+///
+/// The WIT package that a provider implements, as this server knows it: `provider.wit`.
+#[utoipa::path(
+    get, path = "/v1/contract", operation_id = "read_contract", tag = "Providers",
+    responses((status = 200, description = "Its text.", body = String, content_type = "text/plain"), Guarded)
+)]
+pub(super) async fn contract(ByTenant(_): ByTenant) -> &'static str {
+    WIT
 }
 
 /// Delete a provider
@@ -201,8 +244,15 @@ pub(super) async fn delete(
     ByTenant(tenant): ByTenant,
     permit: InFlightPermit,
     PathSegments(name): PathSegments<String>,
+    audit: Auditor,
 ) -> Result<StatusCode, V1Error> {
-    let uploads = api.gateway.uploads().clone();
-    detached(permit, async move { uploads.remove(&tenant, &name).await }).await?;
+    let before = digest(&api, &tenant, &name);
+    let work = async move {
+        api.gateway.uploads().clone().remove(&tenant, &name).await?;
+        let changes = replaced(&before, &Value::Null);
+        audit.record(&api, (&tenant, "provider.delete", &name), changes).await;
+        Ok::<_, Error>(())
+    };
+    detached(permit, work).await?;
     Ok(StatusCode::NO_CONTENT)
 }

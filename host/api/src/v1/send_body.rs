@@ -12,7 +12,7 @@ use crate::json::{JsonObject, optional, required_text, seconds};
 use crate::openapi::schemas;
 use crate::verbatim::verbatim;
 use pushlet_gateway::{Duplicates, Line, Shared, Targets};
-use pushlet_model::contract::Target;
+use pushlet_model::contract::Recipient;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::LimitsConfig;
 
@@ -38,6 +38,12 @@ pub struct SendBody {
     notifications: Option<Vec<JsonObject<SendItem>>>,
     /// Check everything, and send nothing.
     validate_only: Option<bool>,
+    /// With `validate_only`: return the `requests` that would go, without the credential. For one notification to at
+    /// most 10 targets.
+    explain: Option<bool>,
+    /// Return a `record` of what the provider was given, what was sent and what was answered, without the credential.
+    /// For one notification to at most 10 targets.
+    capture: Option<bool>,
     /// Seconds for the whole send; at most the server's own limit.
     #[serde(default, deserialize_with = "seconds")]
     #[schema(exclusive_minimum = 0.0, value_type = Option<f64>)]
@@ -76,14 +82,32 @@ pub struct SendRequest {
     /// The invalid targets, by their index in the request, in order.
     pub invalid: Vec<(usize, Error)>,
     pub places: TargetPlaces,
+    /// The caller wants to see the requests.
+    pub explain: bool,
+    /// The caller wants a record of the send.
+    pub capture: bool,
 }
 
 /// What is to be sent.
 pub enum SendContent {
     /// One notification for all targets.
-    Same(Shared, Vec<Target>),
+    Same(Shared, Vec<Recipient>),
     /// Each target's own, over the fields that they share.
     Different(Shared, Vec<Line>),
+}
+
+impl SendContent {
+    pub fn shared(&self) -> &Shared {
+        let (Self::Same(shared, _) | Self::Different(shared, _)) = self;
+        shared
+    }
+
+    /// Names the HTTP request that it is of.
+    pub fn with_request_id(mut self, id: &str) -> Self {
+        let (Self::Same(shared, _) | Self::Different(shared, _)) = &mut self;
+        shared.request_id = Some(id.into());
+        self
+    }
 }
 
 /// Where the targets stand in the request.
@@ -118,6 +142,14 @@ struct GivenTargets {
 impl SendRequest {
     pub fn new(body: SendBody, limits: &SendLimits) -> Result<Self, Error> {
         let given = given(body.target, body.targets, "", limits.targets)?;
+        let (explain, capture) = (body.explain.unwrap_or(false), body.capture.unwrap_or(false));
+        if explain && body.validate_only != Some(true) {
+            return Err(Error::field("invalid_explain", "explain", "explain is for validate_only"));
+        }
+        for (name, _) in [("explain", explain), ("capture", capture)].iter().filter(|(_, wanted)| *wanted) {
+            let count = given.as_ref().map(|given| given.targets.len());
+            ensure_small(name, count.filter(|_| body.notifications.is_none()))?;
+        }
         let shared = |notification: Map<String, Value>| Shared {
             application_id: body.application_id,
             size: size(&notification),
@@ -126,9 +158,12 @@ impl SendRequest {
             deadline: body.deadline,
             duplicates: body.duplicates.unwrap_or_default(),
             targets: Targets::Counted(0),
+            request_id: None,
         };
         match (body.notification, given, body.notifications) {
-            (Some(notification), Some(given), None) => Self::same(shared(notification), given),
+            (Some(notification), Some(given), None) => {
+                Ok(Self { explain, capture, ..Self::same(shared(notification), given)? })
+            }
             (notification, None, Some(items)) => {
                 Self::different(shared(notification.unwrap_or_default()), items, limits)
             }
@@ -156,7 +191,13 @@ impl SendRequest {
                 Err(error) => invalid.push((index, error)),
             }
         }
-        Ok(Self { content: SendContent::Same(shared, targets), invalid, places })
+        Ok(Self {
+            content: SendContent::Same(shared, targets),
+            invalid,
+            places,
+            explain: false,
+            capture: false,
+        })
     }
 
     fn different(
@@ -205,7 +246,23 @@ impl SendRequest {
             content: SendContent::Different(shared, lines),
             invalid,
             places: TargetPlaces::Items(places),
+            explain: false,
+            capture: false,
         })
+    }
+}
+
+/// Most targets whose requests are shown: they may be far larger than what the caller sent.
+const MOST_SHOWN: usize = 10;
+
+/// `name`: the field that asks for them. `targets`: how many share one notification; None: each has its own.
+fn ensure_small(name: &str, targets: Option<usize>) -> Result<(), Error> {
+    let wrong =
+        |what: String| Err(Error::field(format!("invalid_{name}"), name, format!("{name} is for {what}")));
+    match targets {
+        Some(count) if count <= MOST_SHOWN => Ok(()),
+        Some(_) => wrong(format!("at most {MOST_SHOWN} targets")),
+        None => wrong("one notification".to_owned()),
     }
 }
 

@@ -4,14 +4,12 @@
 //! each with its line's `index`; the last line is a summary.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -19,18 +17,23 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::lines::{DISCARD_TIME, Interruption, is_blank, next_line, parse, push_line};
+use super::respond_async::{self, AcceptedDelivery, prefers_async};
 use super::send_body::duplicates;
-use super::targets::{Summary, TargetResult, parse_target};
+use super::targets::{Summary, TargetResult};
 use crate::Api;
+use crate::access_log::{RequestLog, SendRecord};
 use crate::body::{BodyLine, BodyLines, CutOff, ensure_media_type};
 use crate::caller::ByPermission;
 use crate::in_flight::InFlightPermit;
 use crate::json::{parsed_size, required_text, seconds, typed};
-use crate::openapi::schemas::{self, Guarded, Missing, Read};
+use crate::openapi::schemas::{self, Guarded, Handed, Missing, Read};
 use crate::response::V1Error;
 use crate::verbatim::verbatim;
-use pushlet_gateway::tenants::{Permission, Withdrawal};
-use pushlet_gateway::{DeliveryResult, Duplicates, Gate, IndexedResult, Line, Shared, Stop, Targets};
+use pushlet_gateway::tenants::Permission;
+use pushlet_gateway::{
+    DeliveryResult, Duplicates, Gate, IndexedResult, Line, SendTally, Shared, StreamResult, Targets,
+};
 use pushlet_model::error::{Error, Kind};
 use pushlet_quota::account::MemoryUse;
 use pushlet_settings::LimitsConfig;
@@ -39,8 +42,6 @@ use pushlet_settings::LimitsConfig;
 const QUEUE_LENGTH: usize = 512;
 /// Bytes of a line that is parsed without waiting for room.
 const SMALL: usize = 256;
-/// How long lines are still read, and dropped, after the stream was stopped.
-const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// Results in one chunk of the response.
 const CHUNK: usize = 256;
 const CONTENT_TYPES: &[&str] =
@@ -68,52 +69,6 @@ pub struct StreamHeader {
     duplicates: Option<Duplicates>,
 }
 
-/// A further line of a stream: one target.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StreamLine {
-    #[serde(deserialize_with = "target")]
-    #[schema(value_type = schemas::Target)]
-    target: Value,
-    /// Its fields win over those of the shared notification; null removes one.
-    #[serde(default, deserialize_with = "verbatim")]
-    #[schema(value_type = Option<schemas::Notification>)]
-    notification: Option<Map<String, Value>>,
-}
-
-/// Why a stream ended before the caller's lines did. Lines without a result were not sent: send them again once the
-/// reason is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Interruption {
-    /// This server is stopping.
-    ShuttingDown,
-    /// The request's body broke off.
-    CutOff,
-    /// No line came for too long, or one that had begun did not end.
-    Idle,
-    /// The API key that opened the stream was revoked.
-    KeyRevoked,
-    /// The API key that opened the stream expired.
-    KeyExpired,
-    TenantSuspended,
-    TenantDeleted,
-    /// The application that the stream sends for was deleted.
-    ApplicationDeleted,
-}
-
-impl From<Stop> for Interruption {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Withdrawn(Withdrawal::KeyRevoked) => Self::KeyRevoked,
-            Stop::Withdrawn(Withdrawal::KeyExpired) => Self::KeyExpired,
-            Stop::Withdrawn(Withdrawal::TenantSuspended) => Self::TenantSuspended,
-            Stop::Withdrawn(Withdrawal::TenantDeleted) => Self::TenantDeleted,
-            Stop::ApplicationDeleted => Self::ApplicationDeleted,
-        }
-    }
-}
-
 /// The last line of the response.
 #[derive(Serialize, ToSchema)]
 pub struct StreamEnd {
@@ -125,19 +80,8 @@ pub struct StreamEnd {
 
 type Results = mpsc::Receiver<IndexedResult>;
 
-/// The two halves of a stream.
-struct StreamTasks {
-    reading: JoinHandle<Option<Interruption>>,
-    sending: JoinHandle<Option<Interruption>>,
-}
-
-impl StreamTasks {
-    /// Waits for both, and returns why they stopped. The sender's reason comes first, since a sender that stops also
-    /// ends the reader.
-    async fn interrupted(self) -> Result<Option<Interruption>, JoinError> {
-        Ok(self.sending.await?.or(self.reading.await?))
-    }
-}
+/// The task that sends a stream and waits for the one that reads it; an error: one of them panicked.
+type StreamTask = JoinHandle<Result<Option<Interruption>, JoinError>>;
 
 /// Stream to any number of targets
 ///
@@ -147,6 +91,7 @@ impl StreamTasks {
 /// further than its results are read.
 #[utoipa::path(
     post, path = "/v1/notifications:stream", operation_id = "stream_notifications", tag = "Notifications",
+    params(("Prefer" = Option<String>, Header, description = "`respond-async`: see send_notifications.")),
     request_body(content(
         (schemas::Lines = "application/x-ndjson"),
         (schemas::Lines = "application/ndjson"),
@@ -155,16 +100,19 @@ impl StreamTasks {
     responses(
         (status = 200, description = "A line for each target, and a summary.",
             content((schemas::ResultLines = "application/x-ndjson"))),
-        Missing, Read, Guarded
+        (status = 202, description = "Accepted (`Prefer: respond-async`).", body = AcceptedDelivery),
+        Missing, Read, Handed, Guarded
     )
 )]
 pub(super) async fn send(
     State(api): State<Api>,
     ByPermission(permission): ByPermission,
     permit: InFlightPermit,
+    log: RequestLog,
     request: Request,
 ) -> Result<Response, V1Error> {
     ensure_media_type(request.headers(), CONTENT_TYPES)?;
+    let queued = prefers_async(request.headers()).then(|| permission.clone());
     let mut lines = BodyLines::new(request.into_body(), api.limits.stream_line);
     let tenant = permission.tenant().id.clone();
     // One timeout until the end of the first line that is not blank: a blank line must not restart it.
@@ -174,19 +122,40 @@ pub(super) async fn send(
     })??;
     // For the line that is being read. Lines in flight are counted by the gate.
     permit.reserve(MemoryUse::RequestBodies, api.limits.stream_line)?;
-    let stream = api.gateway.stream(&tenant, shared).await?;
+    if let Some(permission) = queued {
+        return Ok(respond_async::accept_lines(api, permission, (permit, log), shared, lines).await?);
+    }
+    let application = shared.application_id.clone();
+    let shared = Shared { request_id: Some(log.head().id().into()), ..shared };
+    let stream = match api.gateway.stream(&tenant, shared).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            log.sent(SendRecord::refused(application));
+            return Err(error.into());
+        }
+    };
     let (to_send, received) = mpsc::channel(QUEUE_LENGTH);
     let (settled, results) = mpsc::channel(QUEUE_LENGTH);
     let (idle, line_timeout, gate) = (api.limits.stream_idle, api.limits.body_timeout, stream.gate());
-    let reader = LineReader { lines, gate, to_send, results: settled.clone(), idle, line_timeout, next: 0 };
+    let (tally, taken) = (SendTally::default(), settled.clone());
+    let reader = LineReader { lines, gate, to_send, results: taken, idle, line_timeout, next: 0, tally };
     // Tasks of their own: lines that were read are sent even if the caller goes away.
     let reading = tokio::spawn(reader.run(permit.clone()));
     let sending = tokio::spawn(async move {
         let _permit = permit;
-        stream.run(received, settled).await.map(Interruption::from)
+        let provider = stream.provider().to_owned();
+        let StreamResult { stop, mut tally } = stream.run(received, settled.clone()).await;
+        let ended = if settled.is_closed() { "caller_gone" } else { "complete" };
+        // A sender that stops also ends the reader, so its own reason comes first.
+        let (interrupted, unsent) = reading.await?;
+        let interrupted = stop.map(Interruption::from).or(interrupted);
+        tally.add(&unsent);
+        let ended = Some(interrupted.map_or(ended, Interruption::name));
+        log.sent(SendRecord { application, provider, tally, ended });
+        Ok(interrupted)
     });
     let headers = [(CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::from_stream(chunks(results, StreamTasks { reading, sending }))).into_response())
+    Ok((headers, Body::from_stream(chunks(results, sending))).into_response())
 }
 
 /// Returns the first line that is not blank.
@@ -223,11 +192,8 @@ async fn header(
         deadline: header.deadline,
         duplicates: header.duplicates.unwrap_or_default(),
         targets: Targets::Open(permission),
+        request_id: None,
     })
-}
-
-fn is_blank(line: &[u8]) -> bool {
-    line.trim_ascii().is_empty()
 }
 
 /// Reads the targets' lines. What is wrong with a line is that line's result.
@@ -240,15 +206,18 @@ struct LineReader {
     /// From a line's first byte to its end.
     line_timeout: Duration,
     next: usize,
+    /// Lines that are not sent.
+    tally: SendTally,
 }
 
 impl LineReader {
-    /// Reads until the lines end, or the sender or the caller stops taking. Returns why it ended before the lines did.
-    async fn run(mut self, permit: InFlightPermit) -> Option<Interruption> {
+    /// Reads until the lines end, or the sender or the caller stops taking. Returns why it ended before the lines did,
+    /// and how many lines were wrong.
+    async fn run(mut self, permit: InFlightPermit) -> (Option<Interruption>, SendTally) {
         let interruption = self.read_all(permit).await;
         // A connection that is closed while lines still arrive is reset, and the caller would lose the last line.
         tokio::spawn(timeout(DISCARD_TIME, self.lines.discard()));
-        interruption
+        (interruption, self.tally)
     }
 
     async fn read_all(&mut self, permit: InFlightPermit) -> Option<Interruption> {
@@ -257,7 +226,7 @@ impl LineReader {
             let line = match self.lines.take() {
                 Some(line) => line,
                 None => tokio::select! {
-                    line = next(&mut self.lines, self.idle, self.line_timeout) => match line {
+                    line = next_line(&mut self.lines, self.idle, self.line_timeout) => match line {
                         Ok(Some(line)) => line,
                         Ok(None) => return None,
                         Err(interruption) => return Some(interruption),
@@ -290,21 +259,11 @@ impl LineReader {
             Ok(line) => self.to_send.send(line).await.is_ok(),
             Err(error) => {
                 let result = IndexedResult::untried(index, DeliveryResult::Failed(error));
+                self.tally.count(&result);
                 self.results.send(result).await.is_ok()
             }
         }
     }
-}
-
-/// Reads the next line. It may begin late, but must end soon after it has begun.
-async fn next(
-    lines: &mut BodyLines,
-    idle: Duration,
-    line: Duration,
-) -> Result<Option<BodyLine>, Interruption> {
-    let cut_off = |CutOff| Interruption::CutOff;
-    timeout(idle, lines.begun()).await.map_err(|_| Interruption::Idle)?.map_err(cut_off)?;
-    timeout(line, lines.next()).await.map_err(|_| Interruption::Idle)?.map_err(cut_off)
 }
 
 /// Waits until there is room for the line, and parses it.
@@ -321,26 +280,15 @@ async fn admit(gate: &Gate, index: usize, text: &[u8]) -> Result<Line, Error> {
     Ok(Line { held, ..parse(index, text)? })
 }
 
-fn parse(index: usize, text: &[u8]) -> Result<Line, Error> {
-    let StreamLine { target, notification } = typed(text, "it")?;
-    let target = parse_target(target, || "target".to_owned())?;
-    Ok(Line { index, target, notification: notification.map(Arc::new), size: text.len(), held: None })
-}
-
-/// Reads a target; null counts as missing.
-fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-    Option::<Value>::deserialize(deserializer)?.ok_or_else(|| D::Error::missing_field(""))
-}
-
 /// Returns the response's body: the results, all that are there in one chunk, and the last line. If a task panicked,
 /// the body breaks off instead, since a summary would not be true.
-fn chunks(results: Results, tasks: StreamTasks) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
-    let state = Some((results, tasks, Summary::default(), Vec::with_capacity(CHUNK)));
+fn chunks(results: Results, sending: StreamTask) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+    let state = Some((results, sending, Summary::default(), Vec::with_capacity(CHUNK)));
     futures_util::stream::unfold(state, async |state| {
-        let (mut results, tasks, mut summary, mut received) = state?;
+        let (mut results, sending, mut summary, mut received) = state?;
         let mut chunk = Vec::new();
         if results.recv_many(&mut received, CHUNK).await == 0 {
-            let Ok(interrupted) = tasks.interrupted().await else {
+            let Ok(Ok(interrupted)) = sending.await else {
                 return Some((Err(io::Error::other("the stream failed")), None));
             };
             push_line(&mut chunk, &StreamEnd { summary, interrupted });
@@ -353,13 +301,6 @@ fn chunks(results: Results, tasks: StreamTasks) -> impl futures_util::Stream<Ite
             summary.count(result.status);
             push_line(&mut chunk, &result);
         }
-        Some((Ok(chunk.into()), Some((results, tasks, summary, received))))
+        Some((Ok(chunk.into()), Some((results, sending, summary, received))))
     })
-}
-
-fn push_line(chunk: &mut Vec<u8>, line: &impl Serialize) {
-    // A struct of texts and numbers can always be written into memory.
-    if serde_json::to_writer(&mut *chunk, line).is_ok() {
-        chunk.push(b'\n');
-    }
 }

@@ -7,26 +7,36 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::openapi::schemas;
-use pushlet_gateway::{DeliveryResult, IndexedResult, Status, utc};
-use pushlet_model::contract::{Disposition, Outcome, Target};
+use pushlet_gateway::{IndexedResult, ResultDetails, Status, utc};
+use pushlet_model::contract::{Recipient, Target};
 use pushlet_model::error::Error;
 
-const NO_TARGET: &str =
-    "a target must be a device token, or an object with one of device, topic, condition, channel, url";
+const NO_TARGET: &str = "a target must be a device token, or an object with one of device, topic, condition, channel, url, and perhaps options";
 
-/// Parses a target: a device token, or an object with one of `device`, `topic`, `condition`, `channel`, `url`.
-/// `field`: names it in errors.
-pub fn parse_target(value: Value, field: impl Fn() -> String) -> Result<Target, Error> {
+/// Parses a target: a device token, or an object with one of `device`, `topic`, `condition`, `channel`, `url`, and
+/// perhaps `options`. `field`: names it in errors.
+pub fn parse_target(value: Value, field: impl Fn() -> String) -> Result<Recipient, Error> {
     let wrong = || Error::field("invalid_target", field(), NO_TARGET);
     let filled = |text: String| match text.as_str() {
         "" => Err(Error::field("invalid_target", field(), "the target is empty")),
         _ => Ok(text),
     };
-    let object = match value {
-        Value::String(token) => return filled(token).map(Target::Device),
-        Value::Object(object) if object.len() == 1 => object,
+    let mut object = match value {
+        Value::String(token) => return filled(token).map(Target::Device).map(Recipient::from),
+        Value::Object(object) => object,
         _ => return Err(wrong()),
     };
+    let options = match object.shift_remove("options") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Object(options)) => {
+            let given = options.into_iter().filter(|(_, value)| !value.is_null());
+            given.map(|(name, value)| (name, value.to_string())).collect()
+        }
+        Some(_) => return Err(Error::field("invalid_options", field(), "options must be an object")),
+    };
+    if object.len() != 1 {
+        return Err(wrong());
+    }
     let (kind, value) = object.into_iter().next().ok_or_else(wrong)?;
     let of_kind = match kind.as_str() {
         "device" => Target::Device,
@@ -37,13 +47,13 @@ pub fn parse_target(value: Value, field: impl Fn() -> String) -> Result<Target, 
         _ => return Err(wrong()),
     };
     match value {
-        Value::String(text) => filled(text).map(of_kind),
+        Value::String(text) => Ok(Recipient { target: filled(text).map(of_kind)?, options }),
         _ => Err(wrong()),
     }
 }
 
 /// Writes a target as callers write it, a device as its token alone.
-fn target_json(target: &Target) -> Value {
+pub fn target_json(target: &Target) -> Value {
     match target {
         Target::Device(token) => json!(token),
         Target::Topic(topic) => json!({ "topic": topic }),
@@ -120,7 +130,11 @@ pub struct Summary {
 
 impl Summary {
     pub fn count(&mut self, status: Status) {
-        self.total += 1;
+        self.add(status, 1);
+    }
+
+    pub fn add(&mut self, status: Status, count: usize) {
+        self.total += count;
         let counter = match status {
             Status::Delivered => &mut self.delivered,
             Status::Unregistered => &mut self.unregistered,
@@ -134,75 +148,37 @@ impl Summary {
             Status::Valid => &mut self.valid,
             Status::Duplicate => &mut self.duplicates,
         };
-        *counter += 1;
+        *counter += count;
     }
 }
 
 impl TargetResult {
     pub fn new(result: IndexedResult) -> Self {
-        let IndexedResult { index, result, attempts } = result;
-        let attempts = (attempts > 1).then_some(attempts);
-        let plain = Self { attempts, ..Self::plain(index, result.status()) };
-        match result {
-            DeliveryResult::Settled(outcome) => plain.settled(outcome),
-            DeliveryResult::Failed(error) | DeliveryResult::Lost(error) => plain.failed(error),
-            DeliveryResult::Valid => plain,
-            DeliveryResult::Duplicate(first) => Self { duplicate_of: Some(first), ..plain },
-        }
+        ResultDetails::new(result).into()
     }
 
     pub fn with_target(self, target: &Target) -> Self {
         Self { target: Some(target_json(target)), ..self }
     }
+}
 
-    fn plain(index: usize, status: Status) -> Self {
+impl From<ResultDetails> for TargetResult {
+    fn from(result: ResultDetails) -> Self {
+        // The service's own number, which may be out of range.
+        let since = result.since.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
         Self {
-            index,
+            index: result.index,
             target: None,
-            status,
-            id: None,
-            code: None,
-            message: None,
-            field: None,
-            retry_after: None,
-            since: None,
-            replacement: None,
-            duplicate_of: None,
-            attempts: None,
-        }
-    }
-
-    fn settled(self, outcome: Outcome) -> Self {
-        let Outcome { disposition, id, code, message, .. } = outcome;
-        let (mut retry_after, mut since, mut replacement) = (None, None, None);
-        match disposition {
-            Disposition::Unregistered(at) => {
-                // The service's own number, which may be out of range.
-                since = at.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-            }
-            Disposition::Replaced(token) => replacement = Some(token),
-            Disposition::Throttled(throttle) => retry_after = throttle.retry_after,
-            Disposition::Unavailable(wait) => retry_after = wait,
-            _ => {}
-        }
-        Self {
-            id,
-            code,
-            message,
-            retry_after: retry_after.map(|ms| Duration::from_millis(ms).as_secs_f64()),
+            status: result.status,
+            id: result.id,
+            code: result.code,
+            message: result.message,
+            field: result.field,
+            retry_after: result.retry_after.map(|ms| Duration::from_millis(ms).as_secs_f64()),
             since: since.map(|since| utc(since).to_string()),
-            replacement,
-            ..self
-        }
-    }
-
-    fn failed(self, error: Error) -> Self {
-        Self {
-            code: Some(error.code.into_owned()),
-            message: Some(error.message.into_owned()),
-            field: error.field,
-            retry_after: error.retry_after.map(|wait| wait.as_secs_f64()),
-            ..self
+            replacement: result.replacement,
+            duplicate_of: result.duplicate_of,
+            attempts: (result.attempts > 1).then_some(result.attempts),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `/v1/tenants`: for the operator; a tenant may read about itself.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -10,15 +9,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{PageQuery, PathSegments};
+use super::audit::{Auditor, difference};
+use super::extract::{PageQuery, PathSegments, tenant_id, tenant_not_found};
 use crate::Api;
 use crate::caller::{Caller, Operator};
 use crate::in_flight::{InFlightPermit, detached};
 use crate::json::{JsonBody, JsonObject};
 use crate::openapi::schemas::{Addressed, Busy, Guarded, Missing, Operators, Read};
 use crate::response::{self, V1Error};
-use pushlet_gateway::tenants::{LimitUse, TenantView, Tenants, Usage, Wanted};
-use pushlet_model::error::{Error, Kind};
+use pushlet_gateway::tenants::{TenantView, Tenants, Wanted};
+use pushlet_gateway::{Minute, TenantActivity};
+use pushlet_model::error::Error;
 use pushlet_model::tenant::{TenantId, TenantLimits};
 
 /// Bytes of a body.
@@ -55,7 +56,7 @@ struct TenantsPage<'a> {
 
 /// A tenant that was just created.
 #[derive(Serialize, ToSchema)]
-struct MadeTenant {
+struct CreatedTenant {
     id: String,
     /// Its first key. It is only shown once.
     api_key: String,
@@ -74,33 +75,87 @@ struct TenantChange {
 
 /// How much of one limit is used.
 #[derive(Serialize, ToSchema)]
-struct TenantLimitUse {
+pub(super) struct TenantLimitUse {
     /// null: the limit applies to each call.
-    used: Option<u64>,
+    pub used: Option<u64>,
     /// null: there is no limit.
-    limit: Option<u64>,
+    pub limit: Option<u64>,
 }
 
-/// Since the server started.
+/// A tenant, what it did in the last hour, and where its operator should look.
 #[derive(Serialize, ToSchema)]
-struct SinceStart {
-    requests: u64,
-    /// Targets of sends.
-    pushes: u64,
-    /// Requests and sends over a limit.
-    refused: u64,
-    /// Charged processor time, by kind of work.
-    cpu_milliseconds: BTreeMap<&'static str, u64>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct TenantUsage {
+struct TenantOverview {
     id: String,
-    /// By the limit's name.
-    limits: BTreeMap<&'static str, TenantLimitUse>,
-    /// What the limit `memory_bytes` is used for.
-    memory_bytes: BTreeMap<&'static str, u64>,
-    since_start: SinceStart,
+    /// RFC 3339.
+    created: String,
+    suspended: bool,
+    /// Targets of each of the last minutes that were delivered or needed no delivery; the last is the running one.
+    delivered: Vec<u64>,
+    /// The other targets.
+    undelivered: Vec<u64>,
+    /// Requests and sends over a limit.
+    refused: Vec<u64>,
+    /// The name of the limit of which the largest part is used; null: the tenant has no limit.
+    nearest_limit: Option<&'static str>,
+    nearest_limit_use: Option<TenantLimitUse>,
+    applications: u64,
+    /// Certificates that end within 30 days, or have ended.
+    expiring: usize,
+    /// When the first certificate ends, RFC 3339; null: there is none.
+    first_end: Option<String>,
+}
+
+/// How all tenants are.
+#[derive(Serialize, ToSchema)]
+struct Overview {
+    version: &'static str,
+    /// Seconds since the server started.
+    uptime: u64,
+    /// The last hour of all tenants; the last one is the running minute.
+    minutes: Vec<Minute>,
+    /// In the order of their ids.
+    tenants: Vec<TenantOverview>,
+    /// How many there are on all pages.
+    total: usize,
+    /// The `after` of the next page; null: this is the last one.
+    next: Option<String>,
+}
+
+/// Show what all tenants do
+///
+/// Pushes and refusals of the last hour by minute, and for a page of the tenants also the limit that is nearest, and
+/// certificates that end soon.
+#[utoipa::path(
+    get, path = "/v1/overview", operation_id = "show_overview", tag = "Tenants",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query),
+        ("search" = Option<String>, Query, description = "Only tenants whose id contains this text, in letters of either case."),
+    ),
+    responses((status = 200, description = "A page.", body = Overview), Addressed, Operators, Guarded)
+)]
+pub(super) async fn overview(
+    State(api): State<Api>,
+    query: PageQuery,
+    _: Operator,
+) -> Result<Response, V1Error> {
+    let mut all = api.gateway.tenants().list();
+    if let Some(search) = query.search.as_deref().map(str::to_lowercase) {
+        all.retain(|tenant| tenant.id.as_str().to_lowercase().contains(&search));
+    }
+    let (page, next) = query.page(&all, |tenant| tenant.id.as_str());
+    // A tenant that was removed meanwhile is left out.
+    let one =
+        |tenant: &TenantView| Some(TenantOverview::of(tenant, api.gateway.tenant_activity(&tenant.id).ok()?));
+    let overview = Overview {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime: api.observability.uptime().as_secs(),
+        minutes: api.gateway.minutes(),
+        tenants: page.iter().filter_map(one).collect(),
+        total: all.len(),
+        next,
+    };
+    Ok(response::json(StatusCode::OK, &overview))
 }
 
 /// List the tenants
@@ -126,7 +181,7 @@ pub(super) async fn list(State(api): State<Api>, query: PageQuery, _: Operator) 
     request_body = TenantChange,
     responses(
         (status = 200, description = "Changed.", body = Tenant),
-        (status = 201, description = "Created.", body = MadeTenant),
+        (status = 201, description = "Created.", body = CreatedTenant),
         Addressed, Read, Operators, Guarded
     )
 )]
@@ -134,6 +189,7 @@ pub(super) async fn put(
     State(api): State<Api>,
     PathSegments(path): PathSegments<TenantPath>,
     _: Operator,
+    audit: Auditor,
     request: Request,
 ) -> Result<Response, V1Error> {
     let id = TenantId::parse(&path.id).ok_or_else(|| {
@@ -145,13 +201,18 @@ pub(super) async fn put(
     let TenantChange { suspended, limits } = read_body(request, &api).await?;
     let wanted = Wanted { suspended, limits: limits.map(|JsonObject(limits)| limits) };
     let owner = id.clone();
+    let tenants = api.gateway.tenants();
+    let before = tenants.view(&id).ok().map(Tenant::from);
     let key = change(&api, move |tenants| tenants.put(&owner, wanted)).await?;
+    let after = Tenant::from(tenants.view(&id)?);
+    let changes = difference(before.as_ref(), Some(&after))?;
+    audit.record(&api, (&id, "tenant.put", id.as_str()), changes).await;
     match key {
         Some(key) => {
             let (api_key, key) = (key.key.reveal().to_owned(), key.key.id().to_string());
-            Ok(response::json(StatusCode::CREATED, &MadeTenant { id: id.to_string(), api_key, key }))
+            Ok(response::json(StatusCode::CREATED, &CreatedTenant { id: id.to_string(), api_key, key }))
         }
-        None => Ok(response::json(StatusCode::OK, &Tenant::from(api.gateway.tenants().view(&id)?))),
+        None => Ok(response::json(StatusCode::OK, &after)),
     }
 }
 
@@ -185,37 +246,20 @@ pub(super) async fn delete(
     permit: InFlightPermit,
     PathSegments(path): PathSegments<TenantPath>,
     _: Operator,
+    audit: Auditor,
 ) -> Result<StatusCode, V1Error> {
     let id = path.id()?;
-    let (gateway, tenant) = (api.gateway.clone(), id.clone());
-    detached(permit, async move { gateway.remove_tenant(&tenant).await }).await?;
-    // A tenant that is created later with the same id must not get the old responses.
-    api.idempotency.forget(&id);
+    let work = async move {
+        let before = api.gateway.tenants().view(&id).ok().map(Tenant::from);
+        api.gateway.remove_tenant(&id).await?;
+        // A tenant that is created later with the same id must not get the old responses.
+        api.idempotency.forget(&id);
+        let changes = difference(before.as_ref(), None::<&Tenant>)?;
+        audit.record(&api, (&id, "tenant.delete", id.as_str()), changes).await;
+        Ok::<_, Error>(())
+    };
+    detached(permit, work).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Show what a tenant uses of its limits
-///
-/// A tenant may read about itself.
-#[utoipa::path(
-    get, path = "/v1/tenants/{id}/usage", operation_id = "read_tenant_usage", tag = "Tenants",
-    params(TenantPath),
-    responses((status = 200, description = "Use and limits.", body = TenantUsage), Missing, Guarded)
-)]
-pub(super) async fn usage(
-    State(api): State<Api>,
-    caller: Caller,
-    PathSegments(path): PathSegments<TenantPath>,
-) -> Result<Response, V1Error> {
-    let id = path.readable_id(&caller)?;
-    let Usage { requests, pushes, refused, limits, memory, work } = api.gateway.usage(&id)?;
-    let used = |limit: LimitUse| (limit.limit, TenantLimitUse { used: limit.used, limit: limit.most });
-    let limits = limits.into_iter().map(used).collect();
-    let memory_bytes = memory.into_iter().map(|(of, bytes)| (of.name(), bytes as u64)).collect();
-    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let cpu_milliseconds = work.into_iter().map(|(work, time)| (work.name(), milliseconds(time))).collect();
-    let since_start = SinceStart { requests, pushes, refused, cpu_milliseconds };
-    Ok(response::json(StatusCode::OK, &TenantUsage { id: id.to_string(), limits, memory_bytes, since_start }))
 }
 
 /// Runs a change of the tenants, which blocks until it is on the disk.
@@ -237,27 +281,49 @@ where
 }
 
 impl TenantPath {
+    pub(super) fn new(id: String) -> Self {
+        Self { id }
+    }
+
     pub(super) fn id(&self) -> Result<TenantId, Error> {
         tenant_id(&self.id)
     }
 
     /// Returns the tenant if the caller may read about it. For a tenant, no other tenant exists.
-    fn readable_id(&self, caller: &Caller) -> Result<TenantId, Error> {
+    pub(super) fn readable_id(&self, caller: &Caller) -> Result<TenantId, Error> {
         match caller.tenant() {
-            Some(own) if own.id.as_str() != self.id => Err(not_found(&self.id)),
+            Some(own) if own.id.as_str() != self.id => Err(tenant_not_found(&self.id)),
             _ => self.id(),
         }
     }
 }
 
-/// Parses the tenant of a path.
-pub(super) fn tenant_id(id: &str) -> Result<TenantId, Error> {
-    TenantId::parse(id).ok_or_else(|| not_found(id))
-}
-
-fn not_found(id: &str) -> Error {
-    let id: String = id.chars().take(64).collect();
-    Error::new(Kind::NotFound, "tenant_not_found", format!("there is no tenant {id}"))
+impl TenantOverview {
+    fn of(tenant: &TenantView, activity: TenantActivity) -> Self {
+        let TenantActivity {
+            delivered,
+            undelivered,
+            refused,
+            nearest_limit,
+            applications,
+            expiring,
+            first_end,
+        } = activity;
+        Self {
+            id: tenant.id.to_string(),
+            created: rfc3339(tenant.created),
+            suspended: tenant.suspended,
+            delivered,
+            undelivered,
+            refused,
+            nearest_limit: nearest_limit.map(|limit| limit.limit),
+            nearest_limit_use: nearest_limit
+                .map(|limit| TenantLimitUse { used: limit.used, limit: limit.most }),
+            applications,
+            expiring,
+            first_end: first_end.map(rfc3339),
+        }
+    }
 }
 
 impl From<TenantView> for Tenant {

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 use utoipa::OpenApi as _;
 
 use super::V1Documents;
+use super::lines::StreamLine;
 use super::providers::Activation;
 use super::send_body::SendBody;
-use super::stream::{StreamHeader, StreamLine};
+use super::stream::StreamHeader;
 use crate::json::typed;
 
 /// The code with which a body of these fields, all null, is refused.
