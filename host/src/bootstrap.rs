@@ -1,16 +1,22 @@
 //! Puts the parts together.
 
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
 
 use pushlet_credential::SealingKey;
 use pushlet_gateway::tenants::{self, Tenants};
 use pushlet_gateway::{self as gateway, Gateway, Policy, Uploads};
 use pushlet_quota::account::{self, AccountSettings, Accounts};
-use pushlet_registry::{self as registry, FileStorage, Registry, StorageError};
+use pushlet_registry::{
+    self as registry, FileStorage, FleetSettings, MemoryStorage, NatsLogin, NatsSettings, NatsStorage,
+    Registry, Storage, StorageError,
+};
 use pushlet_sandbox::{self as provider, ComponentCompiler, ProviderCatalogue, ProviderLoader, Sandbox};
 use pushlet_settings::{self as config, Config, HiddenText, Problem, secrets};
-use pushlet_transport::{self as transport, Transport};
+use pushlet_transport::{self as transport, Route, Transport};
 
 /// The purpose that the key of the artefact cache is derived for, and the cache's default folder in `data_dir`.
 const ARTEFACTS: &str = "artefacts";
@@ -20,9 +26,35 @@ pub fn gateway(config: &Config) -> Result<Gateway, Problem> {
     with_registry(config, Arc::new(registry(config)?))
 }
 
-/// Opens the registry in the configured directory; without one, it is in memory and ends with the process.
+/// Creates the same in memory, with all its connections leading to one address, whose certificates come from this
+/// authority: for a provider that is being written.
+pub fn gateway_to(
+    config: &Config,
+    address: SocketAddr,
+    authority: CertificateDer<'static>,
+) -> Result<Gateway, Problem> {
+    let mut settings = transport_settings(config)?;
+    settings.redirect = Some(address);
+    settings.extra_roots.push(authority);
+    gateway_over(config, Arc::new(registry(config)?), settings)
+}
+
+/// Opens the registry: that of the fleet, or the one in the configured directory; without either, it is in memory and
+/// ends with the process.
 pub fn registry(config: &Config) -> Result<Registry, Problem> {
     let most = config.limits.feedback;
+    if let Some(fleet) = fleet(config)? {
+        let settings = FleetSettings {
+            name: node_name(),
+            version: env!("CARGO_PKG_VERSION"),
+            answers: config.limits.idempotency_window,
+            feedback: most,
+            deliveries: config.limits.async_window,
+            parts: config.limits.async_parts,
+        };
+        let opened = Registry::join(fleet, needed_key(config)?, most, settings);
+        return opened.map_err(|error| Problem::new(format_args!("registry.url: {error}")));
+    }
     let Some(directory) = &config.data_dir else {
         return Registry::in_memory(most).map_err(|error| Problem::new(format_args!("registry: {error}")));
     };
@@ -35,6 +67,9 @@ pub fn registry(config: &Config) -> Result<Registry, Problem> {
 /// Seals what is kept in the configured directory with another key, as a whole. Returns the number of records.
 /// `new`: 64 hex digits.
 pub fn rotate_key(config: &Config, new: &HiddenText) -> Result<usize, Problem> {
+    if config.registry.url.is_some() {
+        return Err(Problem::new("registry.url is set: the key of a fleet cannot be changed yet"));
+    }
     let Some(directory) = &config.data_dir else {
         return Err(Problem::new("data_dir is not set: there is nothing that is sealed"));
     };
@@ -46,6 +81,34 @@ pub fn rotate_key(config: &Config, new: &HiddenText) -> Result<usize, Problem> {
     rotated.map_err(|error| in_directory(directory, &error))
 }
 
+/// Returns the name of this machine.
+pub fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Connects to the registry of the fleet, if this server is part of one.
+fn fleet(config: &Config) -> Result<Option<NatsStorage>, Problem> {
+    let Some(servers) = config.registry.servers()? else { return Ok(None) };
+    let text = |text: &HiddenText| text.reveal().to_owned().into();
+    let login = match config.registry.login()? {
+        Some(("registry.nkey", seed)) => NatsLogin::Nkey(text(&seed)),
+        Some((_, credentials)) => NatsLogin::Credentials(text(&credentials)),
+        None => NatsLogin::None,
+    };
+    let roots = config.tls.extra_roots.clone();
+    let settings = NatsSettings { servers, replicas: config.registry.replicas, login, roots };
+    let snapshot: Box<dyn Storage> = match &config.data_dir {
+        Some(directory) => {
+            secrets::check_folder("data_dir", directory)?;
+            let file = FileStorage::open_snapshot(directory);
+            Box::new(file.map_err(|error| in_directory(directory, &error))?)
+        }
+        None => Box::new(MemoryStorage::default()),
+    };
+    let opened = NatsStorage::open(&settings, snapshot);
+    opened.map(Some).map_err(|error| Problem::new(format_args!("registry.url: {error}")))
+}
+
 /// Returns the configured key, if there is one.
 pub fn sealing_key(config: &Config) -> Result<Option<SealingKey>, Problem> {
     let key = config.registry.key()?.map(|key| SealingKey::from_hex(key.reveal()));
@@ -53,8 +116,11 @@ pub fn sealing_key(config: &Config) -> Result<Option<SealingKey>, Problem> {
 }
 
 fn needed_key(config: &Config) -> Result<SealingKey, Problem> {
+    let needs = if config.registry.url.is_some() { "registry.url" } else { "data_dir" };
     sealing_key(config)?.ok_or_else(|| {
-        Problem::new("data_dir is set but no registry.key or registry.key_file: secrets are kept sealed only")
+        Problem::new(format_args!(
+            "{needs} is set but no registry.key or registry.key_file: secrets are kept sealed only"
+        ))
     })
 }
 
@@ -64,13 +130,32 @@ fn in_directory(directory: &Path, error: &StorageError) -> Problem {
 
 /// Creates the gateway with this registry.
 pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway, Problem> {
+    gateway_over(config, registry, transport_settings(config)?)
+}
+
+fn gateway_over(
+    config: &Config,
+    registry: Arc<Registry>,
+    settings: transport::TransportSettings,
+) -> Result<Gateway, Problem> {
     let tenants = tenants(config, &registry)?;
     let uploads = uploads(config, tenants.clone(), registry.clone())?;
     // Only now are the providers known.
     config.endpoints.check(&uploads.shared_endpoints())?;
-    let transport = Transport::new(transport_settings(config)?)
+    let transport = Transport::new(settings)
         .map_err(|error| Problem::new(format_args!("outbound TLS cannot start: {error}")))?;
     Ok(Gateway::new(tenants, registry, uploads, transport, gateway::Settings::of(config)))
+}
+
+/// Registers the applications that files describe. One that is wrong is logged, and keeps no other away.
+pub async fn register_files(config: &Config, gateway: &Gateway) -> Result<(), Problem> {
+    let files = config.application_files()?;
+    let changes = gateway.check_files(files.as_deref()).await;
+    for problem in &changes.problems {
+        tracing::error!(%problem, "an application of registry.applications is not registered");
+    }
+    let taken = gateway.take_files(changes, files.is_some()).await;
+    taken.map(drop).map_err(|error| Problem::new(format_args!("registry.applications: {}", error.message)))
 }
 
 fn accounts(config: &Config) -> Result<Arc<Accounts>, Problem> {
@@ -144,9 +229,31 @@ fn add_directory(
     policy: &Policy,
     directory: &Path,
 ) -> Result<ProviderCatalogue, Problem> {
-    let wrong = |path: &Path, why: &dyn std::fmt::Display| {
-        Problem::new(format_args!("providers.dir: {}: {why}", path.display()))
-    };
+    let (files, components) = components(directory)?;
+    for (file, component) in files.iter().zip(&components) {
+        let added = gateway::for_everybody(catalogue, None, loader, policy, component);
+        catalogue = added.map_err(|error| wrong_component(file, &error))?;
+    }
+    Ok(catalogue)
+}
+
+fn wrong_component(path: &Path, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(format_args!("providers.dir: {}: {why}", path.display()))
+}
+
+/// Loads the operator's directory again: what a running server can take in place of the providers that it has.
+pub fn reload_providers(
+    config: &Config,
+    gateway: &Gateway,
+) -> Result<Arc<provider::TenantProviders>, Problem> {
+    let (files, components) =
+        config.providers.dir.as_deref().map(components).transpose()?.unwrap_or_default();
+    gateway.load_shared(&components).map_err(|(number, error)| wrong_component(&files[number], &error))
+}
+
+/// Reads all components of a directory, in the order of their names.
+fn components(directory: &Path) -> Result<(Vec<PathBuf>, Vec<Vec<u8>>), Problem> {
+    let wrong = |path: &Path, why: &dyn std::fmt::Display| wrong_component(path, why);
     let entries = std::fs::read_dir(directory).map_err(|error| wrong(directory, &error))?;
     let mut files = Vec::new();
     for entry in entries {
@@ -154,12 +261,9 @@ fn add_directory(
     }
     files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
     files.sort();
-    for file in files {
-        let bytes = std::fs::read(&file).map_err(|error| wrong(&file, &error))?;
-        let added = gateway::for_everybody(catalogue, loader, policy, &bytes);
-        catalogue = added.map_err(|error| wrong(&file, &error))?;
-    }
-    Ok(catalogue)
+    let read = |file: &PathBuf| std::fs::read(file).map_err(|error| wrong(file, &error));
+    let components = files.iter().map(read).collect::<Result<_, _>>()?;
+    Ok((files, components))
 }
 
 fn compiler(providers: &config::ProvidersConfig) -> Result<ComponentCompiler, Problem> {
@@ -185,14 +289,20 @@ fn limits(config: &Config) -> provider::SandboxLimits {
     }
 }
 
-fn transport_settings(config: &Config) -> Result<transport::TransportSettings, Problem> {
+/// Reads the certificates of authorities that push services may have.
+pub fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let mut extra_roots = Vec::new();
     for path in &config.tls.extra_roots {
         let roots = transport::read_certificates(path).map_err(Problem::new);
         extra_roots.extend(roots.map_err(|why| Problem::new(format_args!("tls.extra_roots: {why}")))?);
     }
+    Ok(extra_roots)
+}
+
+fn transport_settings(config: &Config) -> Result<transport::TransportSettings, Problem> {
     Ok(transport::TransportSettings {
-        extra_roots,
+        extra_roots: extra_roots(config)?,
+        route: route(&config.delivery)?,
         // 10,000 channels of an app take 300 KiB.
         max_response: 512 << 10,
         connect_timeout: config.delivery.connect_timeout,
@@ -200,4 +310,32 @@ fn transport_settings(config: &Config) -> Result<transport::TransportSettings, P
         max_connections: config.delivery.connections_per_identity,
         ..transport::TransportSettings::default()
     })
+}
+
+/// Returns the way to the push services.
+fn route(delivery: &config::DeliveryConfig) -> Result<Route, Problem> {
+    let family = match delivery.address_family {
+        config::AddressFamily::Any => transport::AddressFamily::Any,
+        config::AddressFamily::PreferIpv4 => transport::AddressFamily::PreferIpv4,
+        config::AddressFamily::Ipv4 => transport::AddressFamily::Ipv4,
+        config::AddressFamily::Ipv6 => transport::AddressFamily::Ipv6,
+    };
+    let parse = |text: &String| {
+        let wrong = |_| Problem::new(format_args!("delivery.bind: {text} is not an IP address"));
+        text.parse::<IpAddr>().map_err(wrong)
+    };
+    let local = delivery.bind.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let ipv4 = local.iter().filter(|address| address.is_ipv4()).count();
+    if ipv4 > 1 || local.len() - ipv4 > 1 {
+        return Err(Problem::new("delivery.bind: at most one address of each family"));
+    }
+    let route = Route::new(family, local);
+    match delivery.proxy()? {
+        None => Ok(route.through_environment()),
+        Some(proxy) if proxy.reveal() == "none" => Ok(route),
+        Some(proxy) => {
+            let route = route.through(proxy.reveal(), &delivery.no_proxy.join(","));
+            route.map_err(|why| Problem::new(format_args!("delivery.proxy: {why}")))
+        }
+    }
 }

@@ -12,7 +12,8 @@
 //!
 //! Below them: [`pushlet_registry`] (what is kept), [`pushlet_quota`] (what each tenant may use),
 //! [`pushlet_settings`] (what an operator can set), [`pushlet_model`] (the nouns). [`pushlet_client`] has the commands
-//! that talk to a running server. `Cargo.toml` of each crate has its edges.
+//! that talk to a running server, [`pushlet_conformance`] the offline check of a component. `Cargo.toml` of each crate
+//! has its edges.
 
 pub mod bootstrap;
 pub mod cli;

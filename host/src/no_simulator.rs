@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 use pushlet_settings::{Config, Problem};
 
 /// How the simulators run.
+#[derive(Clone)]
 pub enum Options {}
 
 /// Running simulators.

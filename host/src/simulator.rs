@@ -22,7 +22,9 @@ pub async fn start(config: &mut Config, options: &Options) -> Result<RunningSimu
     let google = url(simulator.google_url())?;
     config.endpoints.redirect("apns", &production, &development);
     config.endpoints.redirect("fcm", &google, &google);
-    config.endpoints.redirect("gcm", &google, &google);
+    for provider in ["gcm", "hms", "webpush"] {
+        config.endpoints.redirect(provider, &google, &google);
+    }
     config.tls.extra_roots.push(simulator.credentials().ca_pem.clone());
     let scheme = if config.tls.cert.is_some() { "https" } else { "http" };
     let server = format!("{scheme}://{}", config.listen);
@@ -53,7 +55,7 @@ fn commands(server: &str, simulator: &Simulator) -> String {
     let (apns_p12, fcm_service_account) = (apns_p12.display(), fcm_service_account.display());
     let control = simulator.control_url();
     format!(
-        r#"The simulators of APNs, FCM and GCM are running. Try:
+        r#"The simulators of APNs, FCM, GCM, Huawei Push Kit and Web Push are running. Try:
 
 curl {server}/register_application -F "apns_p12=@{apns_p12}" -F "application_id=YOUR_APPLICATION_NAME"
 curl {server}/send_notification -d "device_token=0123456789abcdef&alert=YOUR+TEXT+MESSAGE&application_id=YOUR_APPLICATION_NAME"
@@ -73,7 +75,7 @@ fn pointing(simulator: &Simulator) -> String {
     let ca = simulator.credentials().ca_pem.display();
     let control = simulator.control_url();
     format!(
-        r#"The simulators of APNs, FCM and GCM are running; {control} tells more.
+        r#"The simulators of APNs, FCM, GCM, Huawei Push Kit and Web Push are running; {control} tells more.
 To point a server at them, write into its configuration:
 
 [tls]
@@ -87,6 +89,10 @@ development = "{google}"
 [endpoints.gcm]
 production = "{google}"
 development = "{google}"
+[endpoints.hms]
+production = "{google}"
+[endpoints.webpush]
+production = "{google}"
 
 "#
     )
@@ -139,7 +145,11 @@ const LISTENERS: [(&str, &str, &str); 4] = [
         "127.0.0.1:9446",
         "Where the simulator of APNs' production environment listens",
     ),
-    ("simulator-google", "127.0.0.1:9444", "Where the simulator of FCM, OAuth and GCM listens"),
+    (
+        "simulator-google",
+        "127.0.0.1:9444",
+        "Where the simulator of FCM, OAuth, GCM, Huawei and Web Push listens",
+    ),
     ("simulator-control", "127.0.0.1:9445", "Where the simulators are looked at and scripted"),
 ];
 

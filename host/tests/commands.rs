@@ -82,7 +82,7 @@ fn flags_and_values_that_mean_nothing_are_refused() {
     }
     for (name, value, expected) in [
         ("PUSHLET_LOG_FORMAT", "xml", "PUSHLET_LOG_FORMAT: log.format: expected"),
-        ("PUSHLET_LISTEN", "9292", "PUSHLET_LISTEN: listen: expected an IP address and port"),
+        ("PUSHLET_LISTEN", "9292", "PUSHLET_LISTEN: listen: expected an address and port"),
         ("PUSHLET_LISTNE", "127.0.0.1:0", "PUSHLET_LISTNE: unknown variable; did you mean PUSHLET_LISTEN?"),
         ("PUSHLET_DELIVERY_RESEND_UNKNOWN", "maybe", "delivery.resend_unknown: expected"),
     ] {
@@ -161,13 +161,13 @@ fn the_simulators_listen_where_they_are_told_and_say_how_to_use_them() {
     let (mut child, text) = simulator(&directory, &free);
     assert!(text.contains(&format!("http://{free} tells more")), "{text}");
     let toml = text.split_once("\n\n").unwrap().1;
-    // Four listeners, each with a port of its own, none of them the default.
+    // Three listeners besides that of the page, each with a port of its own, none of them the default.
     let mut ports: Vec<&str> = toml
         .lines()
         .filter_map(|line| line.strip_suffix('"')?.rsplit_once("https://127.0.0.1:"))
         .map(|(_, port)| port)
         .collect();
-    assert_eq!(ports.len(), 6, "{text}");
+    assert_eq!(ports.len(), 8, "{text}");
     ports.sort_unstable();
     ports.dedup();
     assert!(ports.len() == 3 && !ports.contains(&"9443"), "{ports:?}");

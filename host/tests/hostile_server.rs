@@ -18,7 +18,9 @@ async fn answer(uri: Uri) -> axum::response::Response {
         json!({ "id": HOSTILE, "provider": HOSTILE, HOSTILE: HOSTILE, "deep": { HOSTILE: [HOSTILE] } });
     let body: Value = match uri.path() {
         "/v1/applications" => json!({ "applications": [entry], "next": null }),
-        "/v1/providers/x/log" => json!({ "versions": [{ "digest": HOSTILE, "log": HOSTILE }] }),
+        "/v1/providers/x/log" => json!({ "versions": [{ "digest": HOSTILE, "log": HOSTILE, "calls": [
+            { "at": HOSTILE, "call": HOSTILE, "application_id": HOSTILE, "request_id": HOSTILE, "error": HOSTILE },
+        ] }] }),
         "/v1/status" => json!({ "providers": [{ "name": HOSTILE }] }),
         "/v1/notifications:stream" => {
             let result = json!({ "index": 0, "status": HOSTILE, "code": HOSTILE, "message": HOSTILE });

@@ -1,15 +1,30 @@
-//! The program itself: metrics on an address of their own, and traces to a collector.
+//! The program itself: metrics on an address of their own, and traces, log and metrics to a collector.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value as AnyValueKind};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{NumberDataPoint, ResourceMetrics, number_data_point};
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use prost::Message as _;
 use pushlet_test_support::http_client;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -49,6 +64,12 @@ impl Program {
         }
     }
 
+    /// Asks it to stop.
+    fn stop(&self) {
+        let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
     /// The next address that it listens on.
     async fn address(&mut self) -> String {
         let message = |line: &Value| line["message"].as_str().map(str::to_owned).unwrap_or_default();
@@ -70,7 +91,9 @@ async fn metrics_on_an_address_of_their_own() {
     let mut program = Program::start(&login);
     let (server, watch) = (program.address().await, program.address().await);
     let get = |url: String| async { http_client().get(url).send().await.unwrap() };
-    let metrics = get(format!("{watch}/metrics")).await;
+    let metrics =
+        http_client().get(format!("{watch}/metrics")).header("accept", "application/openmetrics-text");
+    let metrics = metrics.send().await.unwrap();
     assert_eq!(metrics.status(), 200);
     assert!(metrics.text().await.unwrap().ends_with("# EOF\n"));
     assert_eq!(get(format!("{watch}/readyz")).await.status(), 200);
@@ -80,30 +103,89 @@ async fn metrics_on_an_address_of_their_own() {
     assert_eq!(inside.send().await.unwrap().status(), 404, "they are on one address only");
 }
 
-/// Takes what is posted to `/prefix/v1/traces`.
-async fn collector() -> (SocketAddr, mpsc::UnboundedReceiver<Value>) {
-    let (sender, received) = mpsc::unbounded_channel();
-    let take = |State(sender): State<mpsc::UnboundedSender<Value>>, headers: HeaderMap, body: String| async move {
-        assert_eq!(headers["content-type"], "application/json");
-        sender.send(serde_json::from_str(&body).unwrap()).unwrap();
-        (StatusCode::OK, "{}")
-    };
-    let router = Router::new().route("/prefix/v1/traces", post(take)).with_state(sender);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (address, received)
+/// What a collector takes, as its own library reads it.
+#[derive(Debug)]
+enum Taken {
+    Spans(ResourceSpans),
+    Logs(ResourceLogs),
+    Metrics(ResourceMetrics),
 }
 
-fn attribute<'a>(span: &'a Value, key: &str) -> &'a Value {
-    let all = span["attributes"].as_array().unwrap();
-    &all.iter().find(|attribute| attribute["key"] == key).unwrap_or_else(|| panic!("no {key}: {span}"))["value"]
+#[derive(Clone)]
+struct Collector {
+    taken: mpsc::UnboundedSender<Taken>,
+    /// Requests that it still refuses, as it does when it is overloaded.
+    busy_for: Arc<AtomicI32>,
+    /// Log records that it does not take, of those in the next request for which it is not busy.
+    rejects: Arc<AtomicI64>,
+}
+
+impl Collector {
+    /// Returns its URL.
+    async fn start(busy_for: i32, rejects: i64) -> (String, mpsc::UnboundedReceiver<Taken>) {
+        let (taken, received) = mpsc::unbounded_channel();
+        let (busy_for, rejects) = (Arc::new(busy_for.into()), Arc::new(rejects.into()));
+        let collector = Self { taken, busy_for, rejects };
+        let router = Router::new().route("/prefix/v1/{signal}", post(Self::take)).with_state(collector);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (format!("http://{address}/prefix/"), received)
+    }
+
+    async fn take(
+        State(collector): State<Self>,
+        Path(signal): Path<String>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Response {
+        assert_eq!(headers["content-type"], "application/x-protobuf");
+        if collector.busy_for.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]).into_response();
+        }
+        let mut answer = Vec::new();
+        let taken: Vec<Taken> = match signal.as_str() {
+            "traces" => {
+                let request = ExportTraceServiceRequest::decode(body).unwrap();
+                request.resource_spans.into_iter().map(Taken::Spans).collect()
+            }
+            "logs" => {
+                let rejected_log_records = collector.rejects.swap(0, Ordering::SeqCst);
+                let partial = ExportLogsPartialSuccess { rejected_log_records, ..Default::default() };
+                answer = ExportLogsServiceResponse { partial_success: Some(partial) }.encode_to_vec();
+                let request = ExportLogsServiceRequest::decode(body).unwrap();
+                request.resource_logs.into_iter().map(Taken::Logs).collect()
+            }
+            "metrics" => {
+                let request = ExportMetricsServiceRequest::decode(body).unwrap();
+                request.resource_metrics.into_iter().map(Taken::Metrics).collect()
+            }
+            signal => panic!("{signal}"),
+        };
+        taken.into_iter().for_each(|taken| collector.taken.send(taken).unwrap());
+        ([("content-type", "application/x-protobuf")], answer).into_response()
+    }
+}
+
+/// What was taken next.
+async fn next(taken: &mut mpsc::UnboundedReceiver<Taken>) -> Taken {
+    let next = tokio::time::timeout(Duration::from_secs(60), taken.recv()).await;
+    next.expect("nothing further is exported").unwrap()
+}
+
+/// The value of an attribute as text.
+fn attribute(attributes: &[KeyValue], key: &str) -> String {
+    let attribute = attributes.iter().find(|attribute| attribute.key == key);
+    match attribute.and_then(|attribute| attribute.value.clone()?.value) {
+        Some(AnyValueKind::StringValue(text)) => text,
+        Some(AnyValueKind::IntValue(number)) => number.to_string(),
+        other => panic!("{key} is {other:?} in {attributes:?}"),
+    }
 }
 
 #[tokio::test]
 async fn a_trace_goes_on_into_the_log_the_answer_and_the_collector() {
-    let (collector, mut received) = collector().await;
-    let endpoint = format!("http://{collector}/prefix/");
+    let (endpoint, mut taken) = Collector::start(0, 0).await;
     let mut program = Program::start(&[
         "--telemetry-otlp-endpoint",
         &endpoint,
@@ -111,6 +193,8 @@ async fn a_trace_goes_on_into_the_log_the_answer_and_the_collector() {
         "push-7",
         "--telemetry-sample-one-in",
         "1000000",
+        "--telemetry-logs=false",
+        "--telemetry-metrics=false",
     ]);
     let server = program.address().await;
     // The first request of all is sampled, the next one not, and the third as its caller says.
@@ -127,31 +211,111 @@ async fn a_trace_goes_on_into_the_log_the_answer_and_the_collector() {
     assert_eq!(line["trace_id"], TRACE);
     let mut spans = Vec::new();
     while spans.len() < 2 {
-        let body = tokio::time::timeout(Duration::from_secs(60), received.recv()).await.unwrap().unwrap();
-        let resource = &body["resourceSpans"][0];
-        assert_eq!(attribute(&resource["resource"], "service.name")["stringValue"], "push-7");
-        spans.extend(resource["scopeSpans"][0]["spans"].as_array().unwrap().clone());
+        let Taken::Spans(all) = next(&mut taken).await else { panic!("this is switched off") };
+        assert_eq!(attribute(&all.resource.unwrap().attributes, "service.name"), "push-7");
+        spans.extend(all.scope_spans.into_iter().flat_map(|scope| scope.spans));
     }
     let [first, span] = &spans[..] else { panic!("{spans:?}") };
-    assert_eq!((&first["name"], &first["parentSpanId"]), (&"GET /healthz".into(), &Value::Null));
-    assert_eq!((&span["traceId"], &span["spanId"]), (&TRACE.into(), &own.into()));
-    assert_eq!((&span["parentSpanId"], &span["kind"]), (&CALLER.into(), &2.into()));
-    assert_eq!(span["name"], "GET /v1/applications/{id}");
-    assert_eq!(attribute(span, "http.response.status_code")["intValue"], "404");
-    assert_eq!(attribute(span, "error.type")["stringValue"], "application_not_found");
-    let time = |key: &str| span[key].as_str().unwrap().parse::<u128>().unwrap();
-    assert!(time("startTimeUnixNano") <= time("endTimeUnixNano"));
-    assert!(!span.to_string().contains("secret"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!((first.name.as_str(), first.parent_span_id.len()), ("GET /healthz", 0));
+    assert_eq!((hex(&span.trace_id).as_str(), hex(&span.span_id).as_str()), (TRACE, own));
+    assert_eq!((hex(&span.parent_span_id).as_str(), span.kind()), (CALLER, SpanKind::Server));
+    assert_eq!(span.name, "GET /v1/applications/{id}");
+    assert_eq!(attribute(&span.attributes, "http.response.status_code"), "404");
+    assert_eq!(attribute(&span.attributes, "error.type"), "application_not_found");
+    assert!(0 < span.start_time_unix_nano && span.start_time_unix_nano <= span.end_time_unix_nano);
+    assert!(!format!("{span:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn the_log_goes_to_a_collector_that_is_busy_at_first() {
+    let (endpoint, mut taken) = Collector::start(2, 1).await;
+    let mut program = Program::start(&[
+        "--telemetry-otlp-endpoint",
+        &endpoint,
+        "--telemetry-metrics-interval",
+        "1h",
+        "--telemetry-traces=false",
+    ]);
+    let server = program.address().await;
+    let request = http_client().get(format!("{server}/v1/applications/none"));
+    request.header("traceparent", format!("00-{TRACE}-{CALLER}-00")).send().await.unwrap();
+    let line = program.line(|line| line["path"] == "/v1/applications/none").await;
+    let counts = async || {
+        let metrics = http_client().get(format!("{server}/metrics")).send().await.unwrap().text().await;
+        let value = |name: &str, text: &str| {
+            let value =
+                text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")).map(str::to_owned));
+            value.unwrap().parse::<u64>().unwrap()
+        };
+        let text = metrics.unwrap();
+        (
+            value("pushlet_log_records_exported_total", &text),
+            value("pushlet_log_records_dropped_total", &text),
+        )
+    };
+    let exported = async {
+        while counts().await.0 == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), exported).await.expect("nothing is exported");
+    assert_eq!(counts().await.1, 1, "the one that it rejected");
+    program.stop();
+    let (mut records, mut metrics) = (Vec::new(), Vec::new());
+    let body = |record: &LogRecord| match record.body.clone().unwrap().value {
+        Some(AnyValueKind::StringValue(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    while metrics.is_empty() || !records.iter().any(|record| body(record) == "stopped") {
+        match next(&mut taken).await {
+            Taken::Logs(all) => {
+                records.extend(all.scope_logs.into_iter().flat_map(|scope| scope.log_records))
+            }
+            Taken::Metrics(all) => metrics.push(all),
+            Taken::Spans(_) => panic!("this is switched off"),
+        }
+    }
+    // Logged before the export began.
+    assert!(records.iter().any(|record| body(record).contains("is listening on")), "{records:?}");
+    let requests: Vec<_> = records.iter().filter(|record| !record.trace_id.is_empty()).collect();
+    let none = |record: &&&LogRecord| attribute(&record.attributes, "path") == "/v1/applications/none";
+    let [record] = requests.iter().filter(none).collect::<Vec<_>>()[..] else { panic!("{requests:?}") };
+    assert_eq!(record.trace_id.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), TRACE);
+    assert_eq!((body(record).as_str(), record.severity_text.as_str()), ("request", "INFO"));
+    for name in ["method", "status", "error", "request_id"] {
+        let logged = line[name].as_str().map_or_else(|| line[name].to_string(), str::to_owned);
+        assert_eq!(attribute(&record.attributes, name), logged, "{name}");
+    }
+    // The metrics of the end, long before the interval is over.
+    let [all] = &metrics[..] else { panic!("{metrics:?}") };
+    let instance = attribute(&all.resource.clone().unwrap().attributes, "service.instance.id");
+    assert!(instance.ends_with("/127.0.0.1:0"), "{instance}");
+    let metric = |name: &str| all.scope_metrics[0].metrics.iter().find(|metric| metric.name == name).unwrap();
+    let Some(Data::Sum(sum)) = &metric("pushlet_http_requests").data else { panic!("no counter") };
+    let of = |point: &&NumberDataPoint| attribute(&point.attributes, "route") == "/v1/applications/{id}";
+    let point = sum.data_points.iter().find(of).unwrap();
+    assert_eq!(attribute(&point.attributes, "status"), "404");
+    assert_eq!(point.value, Some(number_data_point::Value::AsInt(1)));
+    assert!(0 < point.start_time_unix_nano && point.start_time_unix_nano < point.time_unix_nano);
+    let Some(Data::Histogram(durations)) = &metric("pushlet_http_request_duration_seconds").data else {
+        panic!("no histogram")
+    };
+    for point in &durations.data_points {
+        assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+        assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+    }
 }
 
 #[tokio::test]
 async fn without_a_collector_a_trace_goes_on_all_the_same() {
     let mut program = Program::start(&[]);
     let server = program.address().await;
-    let ask =
-        |header: String| http_client().get(format!("{server}/healthz")).header("traceparent", header).send();
+    let ask = |header: String| {
+        http_client().get(format!("{server}/v1/applications/none")).header("traceparent", header).send()
+    };
     let answer = ask(format!("00-{TRACE}-{CALLER}-00")).await.unwrap();
     assert!(answer.headers()["traceparent"].to_str().unwrap().starts_with(&format!("00-{TRACE}-")));
-    assert_eq!(program.line(|line| line["path"] == "/healthz").await["trace_id"], TRACE);
+    assert_eq!(program.line(|line| line["path"] == "/v1/applications/none").await["trace_id"], TRACE);
     assert!(!ask("00-nonsense".to_owned()).await.unwrap().headers().contains_key("traceparent"));
 }

@@ -8,8 +8,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
+use super::{distribution, kit};
 use crate::simulator;
 use pushlet_client as client;
+use pushlet_model::COMMIT;
 use pushlet_settings::ConfigKey;
 use pushlet_settings::keys::keys;
 use pushlet_settings::names;
@@ -35,8 +37,19 @@ pub enum CommandAction {
     RotateKey {
         new_key_file: PathBuf,
     },
+    /// Makes a key for Web Push.
+    VapidKey {
+        file: PathBuf,
+    },
     /// A command that talks to a server: its name and arguments.
     Client(String, ArgMatches),
+    /// A command for authors of providers, which needs no server: its arguments.
+    Kit(ArgMatches),
+    /// A command that moves a component to a server or a registry, or from there: its arguments.
+    Distribution(ArgMatches),
+    /// A provider at work while it is written.
+    #[cfg(feature = "simulator")]
+    Dev(ArgMatches),
     Completions(Shell),
     /// What the server calls itself, in a process of its own, to compile an uploaded component.
     Compile {
@@ -70,6 +83,13 @@ Example:
   openssl rand -hex 32 > new.key
   pushlet rotate-key --config pushlet.toml --new-key-file new.key";
 
+/// Returns the version, what was built, and with which features.
+fn version() -> String {
+    let (version, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+    let features = if cfg!(feature = "simulator") { "simulator" } else { "none" };
+    format!("{version} (commit {COMMIT}, {arch}, features: {features})")
+}
+
 impl CommandLine {
     /// Parses a command line. The error is the message for the user, which may be the help that they asked for.
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
@@ -83,12 +103,23 @@ impl CommandLine {
                 let new_key_file = inner.get_one::<PathBuf>("new-key-file").cloned().unwrap_or_default();
                 (CommandAction::RotateKey { new_key_file }, inner)
             }
+            Some(("vapid-key", inner)) => {
+                let file = inner.get_one::<PathBuf>("file").cloned().unwrap_or_default();
+                (CommandAction::VapidKey { file }, inner)
+            }
             Some(("completions", inner)) => {
                 (CommandAction::Completions(inner.get_one("shell").copied().unwrap_or(Shell::Bash)), inner)
             }
-            Some((name @ ("send" | "app" | "tenant" | "provider"), inner)) => {
-                (CommandAction::Client(name.to_owned(), inner.clone()), inner)
+            #[cfg(feature = "simulator")]
+            Some(("dev", inner)) => (CommandAction::Dev(inner.clone()), inner),
+            Some(("provider", inner)) if kit::is_offline(inner) => (CommandAction::Kit(inner.clone()), inner),
+            Some(("provider", inner)) if distribution::is_one(inner) => {
+                (CommandAction::Distribution(inner.clone()), inner)
             }
+            Some((
+                name @ ("send" | "delivery" | "app" | "tenant" | "node" | "provider" | "backup"),
+                inner,
+            )) => (CommandAction::Client(name.to_owned(), inner.clone()), inner),
             Some(("compile", inner)) => {
                 let number = |name| inner.get_one(name).copied().unwrap_or_default();
                 (CommandAction::Compile { memory: number("memory"), cpu: number("cpu") }, inner)
@@ -124,16 +155,43 @@ fn command(endpoints: &[String]) -> Command {
         )
         .after_help(ROTATE_EXAMPLE);
     Command::new("pushlet")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version())
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(simulator::with_flags(serve))
         .subcommands(simulator::command())
-        .subcommands([check, rotate, compile()])
+        .subcommands(dev_command())
+        .subcommands([check, rotate, vapid_key(), compile()])
         .subcommands(client::commands())
+        .mut_subcommand("provider", |provider| {
+            provider.subcommands(kit::commands()).subcommands(distribution::commands())
+        })
         .subcommand(completions())
         .after_help(format!("Example:\n{FIRST_EXAMPLE}"))
+}
+
+fn vapid_key() -> Command {
+    let file = Arg::new("file")
+        .value_name("FILE")
+        .required(true)
+        .value_parser(value_parser!(PathBuf))
+        .help("Where the private key is written; it must not be there yet");
+    Command::new("vapid-key").about("Make a key for Web Push, and print its public key").arg(file).after_help(
+        "Example:\n  pushlet vapid-key vapid.key\n  pushlet app put web --credential vapid_private_key=vapid.key \\\n      \
+         --setting vapid_subject=mailto:you@example.com",
+    )
+}
+
+#[cfg(feature = "simulator")]
+fn dev_command() -> Option<Command> {
+    Some(super::dev::command())
+}
+
+/// Without the simulators there is no recorder.
+#[cfg(not(feature = "simulator"))]
+fn dev_command() -> Option<Command> {
+    None
 }
 
 fn completions() -> Command {
@@ -190,7 +248,7 @@ fn flag_of(key: &ConfigKey) -> Arg {
             arg.value_parser(PossibleValuesParser::new(choices)).overrides_with(name)
         }
         // Two addresses look as if both were listened on.
-        ValueKind::Address => arg,
+        ValueKind::Address | ValueKind::Listen => arg,
         _ => arg.overrides_with(name),
     }
 }

@@ -66,7 +66,7 @@ fn flags_and_their_values() {
         layers.flag(name, values).unwrap();
     }
     let config = layers.finish().unwrap();
-    assert_eq!((config.listen.port(), config.limits.fields), (2, 102));
+    assert_eq!((config.listen.to_string().as_str(), config.limits.fields), ("127.0.0.1:2", 102));
     assert!(config.delivery.resend_unknown);
     assert_eq!(config.tls.extra_roots, [PathBuf::from("a"), PathBuf::from("b")]);
     let get =

@@ -1,10 +1,19 @@
 //! The command line: the server, its simulators, and the commands for people.
 
 mod arguments;
+#[cfg(feature = "simulator")]
+mod dev;
+mod distribution;
+mod kit;
+mod reload;
 mod serve;
+mod templates;
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::{bootstrap, server, simulator};
@@ -55,9 +64,20 @@ fn run(
             runtime.shutdown_background();
             return code;
         }
+        CommandAction::Kit(matches) => return kit::run(matches),
+        CommandAction::Distribution(matches) => runtime()?.block_on(distribution::run(matches))?,
+        #[cfg(feature = "simulator")]
+        CommandAction::Dev(matches) => {
+            let runtime = runtime()?;
+            let code = runtime.block_on(dev::run(matches));
+            // A build may still run.
+            runtime.shutdown_background();
+            return code;
+        }
         CommandAction::Completions(shell) => {
             std::io::stdout().write_all(&arguments::complete(*shell)).map_err(Problem::new)?;
         }
+        CommandAction::VapidKey { file } => vapid_key(file)?,
         CommandAction::Compile { memory, cpu } => return Ok(provider::compile(*memory, *cpu)),
         CommandAction::CheckConfig => {
             let layers = layers(&arguments, variables)?;
@@ -80,11 +100,24 @@ fn run(
             std::io::stdout().write_all(told.as_bytes()).map_err(Problem::new)?;
         }
         CommandAction::Serve { simulator } => {
-            let config = layers(&arguments, variables)?.finish()?;
-            runtime()?.block_on(serve::run(config, simulator.as_ref()))?;
+            let started = layers(&arguments, variables)?;
+            let sockets = server::InheritedSockets::take();
+            let simulator = simulator.clone();
+            let read = Box::new(move || layers(&arguments, std::env::vars_os()));
+            runtime()?.block_on(serve::run((started, read), sockets, simulator.as_ref()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a key for Web Push: the private one goes into a file that its owner alone can read.
+fn vapid_key(file: &Path) -> Result<(), Problem> {
+    let failed = |error| Problem::new(format_args!("{}: {error}", file.display()));
+    let key = pushlet_credential::VapidKey::generate().map_err(Problem::new)?;
+    let mut options = OpenOptions::new();
+    let mut written = options.write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+    written.write_all(key.private.as_bytes()).and_then(|()| written.write_all(b"\n")).map_err(failed)?;
+    writeln!(std::io::stdout(), "{}", key.public).map_err(Problem::new)
 }
 
 fn layers(
@@ -107,6 +140,9 @@ fn check(config: &Config) -> Result<(), Problem> {
     config.callers()?;
     server::acceptor(&config.tls)?;
     bootstrap::sealing_key(config)?;
+    for file in config.application_files()?.unwrap_or_default() {
+        file.secrets()?;
+    }
     Ok(())
 }
 

@@ -125,6 +125,14 @@ impl ConnectionTable {
         self.table().entries.values_mut().for_each(|entry| entry.close(now));
     }
 
+    /// Closes each HTTP/2 connection as soon as it has no request in flight: its caller goes on with another one.
+    pub fn close_http2(&self) {
+        let now = Instant::now();
+        let mut table = self.table();
+        let http2 = table.entries.values_mut().filter(|entry| entry.connection.activity().is_http2);
+        http2.for_each(|entry| entry.close(now));
+    }
+
     /// Closes idle connections, in a loop that never ends.
     pub async fn watch(&self) {
         let least = self.stranger_idle / 4;

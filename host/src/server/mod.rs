@@ -3,6 +3,7 @@
 mod connection;
 mod connections;
 mod listener;
+mod shards;
 mod stall_timeout;
 mod stream;
 
@@ -23,7 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -31,13 +32,22 @@ use tower::ServiceExt as _;
 
 use connection::InFlight;
 use connections::{AdmittedConnection, ConnectionTable};
+use listener::CallerStream;
 use pushlet_api::{InFlightRequests, Peer, Refusal};
 use pushlet_settings::{Config, IpNetworks, LimitsConfig};
 use stall_timeout::StallTimeout;
 use stream::{AnswerStreams, OutgoingBody};
 
-pub use listener::{acceptor, listen, that_fit as connections_that_fit};
+pub use listener::{
+    InheritedSockets, Listeners, ServerCertificate, acceptor, reloadable_acceptor,
+    that_fit as connections_that_fit,
+};
+pub use shards::{ShardThreads, Shards};
 
+/// How long requests are still answered after the last connection was accepted, where callers were asked to go.
+const LAST_CALL: Duration = Duration::from_millis(500);
+/// How long connections are accepted that wait when no more may come.
+const ACCEPT_REST: Duration = Duration::from_millis(20);
 /// Bytes of a body that are read with its head.
 const READ_AHEAD: u64 = 32 << 10;
 /// After a failure to accept, usually for want of file descriptors.
@@ -54,8 +64,12 @@ pub struct Server {
     /// None: plain HTTP.
     pub tls: Option<TlsAcceptor>,
     pub limits: LimitsConfig,
-    /// At shutdown: how long to wait for requests in flight.
+    /// At shutdown: how long to go on while callers are asked to go elsewhere.
+    pub lame_duck: Duration,
+    /// After that: how long to wait for requests in flight.
     pub drain: Duration,
+    /// The threads that serve connections; None: those of the runtime.
+    pub shards: Option<Shards>,
 }
 
 /// What all connections share.
@@ -67,6 +81,7 @@ struct ServerShared {
     stopping: AtomicBool,
     connections: Arc<ConnectionTable>,
     in_flight: InFlightRequests,
+    shards: Option<Shards>,
 }
 
 impl Server {
@@ -76,12 +91,16 @@ impl Server {
         tls: Option<TlsAcceptor>,
         config: &Config,
     ) -> Self {
-        Self { router, in_flight, tls, limits: config.limits.clone(), drain: config.delivery.drain }
+        let (limits, delivery) = (config.limits.clone(), &config.delivery);
+        let (lame_duck, drain) = (delivery.lame_duck, delivery.drain);
+        Self { router, in_flight, tls, limits, lame_duck, drain, shards: None }
     }
 
-    /// Serves until `shutdown`, then stops accepting, lets requests in flight finish for as long as
-    /// `drain`, and returns. New requests on open connections get 503 from then on.
-    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    /// Serves until `shutdown`. Then it goes on for `lame_duck`, while each response asks its caller to connect again;
+    /// stops accepting; lets requests in flight finish for as long as `drain`, and returns. New requests on open
+    /// connections get 503 in that time.
+    pub async fn run(self, listeners: impl Into<Listeners>, shutdown: impl Future<Output = ()>) {
+        let listeners = listeners.into();
         let shared = Arc::new(ServerShared {
             router: self.router,
             tls: self.tls,
@@ -90,6 +109,7 @@ impl Server {
             in_flight: self.in_flight.clone(),
             limits: self.limits,
             stopping: AtomicBool::new(false),
+            shards: self.shards,
         });
         let mut tasks = JoinSet::new();
         let watching = tokio::spawn({
@@ -98,10 +118,16 @@ impl Server {
         });
         tokio::select! {
             () = shutdown => {}
-            never = accept_all(&listener, &shared, &mut tasks) => match never {},
+            never = accept_all(&listeners, &shared, &mut tasks) => match never {},
+        }
+        self.in_flight.leave();
+        if !self.lame_duck.is_zero() {
+            tracing::info!(lame_duck = ?self.lame_duck, "leaving: not ready any more, and still serving");
+            shared.connections.close_http2();
+            go_on(&listeners, &shared, &mut tasks, self.lame_duck).await;
         }
         // From here on the kernel refuses connections, so that callers go elsewhere.
-        drop(listener);
+        drop(listeners);
         self.in_flight.close();
         shared.stopping.store(true, Ordering::Release);
         tracing::info!(connections = tasks.len(), under_way = self.in_flight.count(), "stopping");
@@ -118,18 +144,30 @@ impl Server {
     }
 }
 
+/// Accepts for some more time, then those that wait already, and lets all of them have the answer to a request.
+async fn go_on(listeners: &Listeners, shared: &Arc<ServerShared>, tasks: &mut JoinSet<()>, time: Duration) {
+    let _ = timeout(time, accept_all(listeners, shared, tasks)).await;
+    listeners.refuse_new();
+    let _ = timeout(ACCEPT_REST, accept_all(listeners, shared, tasks)).await;
+    tokio::time::sleep(LAST_CALL.min(time)).await;
+}
+
 async fn accept_all(
-    listener: &TcpListener,
+    listeners: &Listeners,
     shared: &Arc<ServerShared>,
     tasks: &mut JoinSet<()>,
 ) -> Infallible {
     loop {
         while tasks.try_join_next().is_some() {}
-        match listener.accept().await {
+        match listeners.accept().await {
             Ok((stream, peer)) => {
                 let admitted = shared.connections.admit(Peer::new(peer.ip(), &shared.proxies));
                 let id = admitted.id();
-                let task = tasks.spawn(connection(stream, peer, shared.clone(), admitted));
+                let connection = connection(stream, peer, shared.clone(), admitted);
+                let task = match &shared.shards {
+                    Some(shards) => shards.spawn(tasks, connection),
+                    None => tasks.spawn(connection),
+                };
                 shared.connections.started(id, task);
             }
             Err(error) => {
@@ -142,24 +180,35 @@ async fn accept_all(
 
 /// Serves one connection to its end. One beyond the limit is served by turning its requests away.
 async fn connection(
-    stream: TcpStream,
+    stream: CallerStream,
     peer: SocketAddr,
     shared: Arc<ServerShared>,
     admitted: AdmittedConnection,
 ) {
     let _counted = admitted.refusal.is_none().then(|| shared.in_flight.connected());
-    let _ = stream.set_nodelay(true);
-    let served = match &shared.tls {
-        None => serve(stream, &shared, &admitted).await,
-        Some(acceptor) => match timeout(shared.limits.header_timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => serve(stream, &shared, &admitted).await,
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    let served = match stream {
+        CallerStream::Tcp(stream) => serve_tcp(stream, &shared, &admitted).await,
+        // Who may open it is a matter of its file's permissions.
+        CallerStream::Unix(stream) => match UnixStream::from_std(stream) {
+            Ok(stream) => serve(stream, &shared, &admitted).await,
+            Err(error) => Err(error.into()),
         },
     };
     if let Err(error) = served {
         tracing::debug!(%peer, error, "connection failed");
     }
+}
+
+async fn serve_tcp(
+    stream: std::net::TcpStream,
+    shared: &Arc<ServerShared>,
+    admitted: &AdmittedConnection,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::from_std(stream)?;
+    let _ = stream.set_nodelay(true);
+    let Some(acceptor) = &shared.tls else { return serve(stream, shared, admitted).await };
+    let accepted = timeout(shared.limits.header_timeout, acceptor.accept(stream)).await;
+    serve(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, shared, admitted).await
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
@@ -214,7 +263,7 @@ async fn respond(
     // An error may be sent before a body that does not fit into the buffer was read. The connection ends then, and
     // without this header a caller would send the next request into it.
     let is_unread = is_large && (response.status().is_client_error() || response.status().is_server_error());
-    if may_close && (is_refused || is_unread) {
+    if may_close && (is_refused || is_unread || shared.in_flight.is_leaving()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

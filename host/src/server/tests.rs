@@ -13,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -53,7 +54,8 @@ async fn start(limits: LimitsConfig, drain: Duration, tls: Option<TlsAcceptor>) 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let in_flight = InFlightRequests::at_most(10);
-    let server = Server { router, in_flight: in_flight.clone(), tls, limits, drain };
+    let (in_flight_too, lame_duck) = (in_flight.clone(), Duration::ZERO);
+    let server = Server { router, in_flight: in_flight_too, tls, limits, lame_duck, drain, shards: None };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.run(listener, async {
         let _ = stopped.await;
@@ -328,6 +330,7 @@ fn shared_by(router: Router, stopping: bool) -> ServerShared {
         proxies: Arc::default(),
         limits,
         stopping: AtomicBool::new(stopping),
+        shards: None,
     }
 }
 
