@@ -142,10 +142,12 @@ def figures():
     yield f"types ({types}) that share their name with another of the crate", percent(shared, types), " %", None, 10
     yield "type names of one word", percent(*total(host, one_word_names)), " %", None, 35
     yield "`//` lines in function bodies", percent(*total(host, body_comments)), " %", 2, 5
-    yield "`mod` declarations", sum(len(MODULE.findall(source.code)) for source in sources), "", None, 150
+    # A file is some 200 lines of code: fuller ones pass the limit of the structure test, emptier ones hide what is where.
+    modules, lines = sum(len(MODULE.findall(source.code)) for source in sources), sum(source.production_lines() for source in sources)
+    yield f"`mod` declarations ({modules}) for 1,000 lines of production code", round(1000 * modules / lines, 1), "", None, 5.5
     yield "circles of files", known_circles(), "", None, 0
     yield "words of README.md", len((ROOT / "README.md").read_text().split()), "", None, 1500
-    yield "lines of production code", sum(source.production_lines() for source in sources), "", None, None
+    yield "lines of production code", lines, "", None, None
 
 
 def main():

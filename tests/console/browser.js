@@ -20,9 +20,12 @@ const FLAGS = [
 
 /** Answers that are errors, and that a test asks for. The browser writes each of them to its console. */
 const ASKED_FOR = [
-  [/\/v1\/status$/, /status of (401|403)/],
-  [/\/v1\/tenants\?/, /status of 403/],
+  [/\/v1\/status(\?|$)/, /status of (401|403)/],
+  [/\/openapi.json$/, /status of 401/],
   [/\/v1\/notifications$/, /status of (400|404)/],
+  // Whether there is an application, before one is registered.
+  [/\/v1\/applications\/[^/?]+$/, /status of (400|404)/],
+  [/\/v1\/webhooks\/[^/?]+$/, /status of 4\d\d/],
   [/\/v1\//, /ERR_INTERNET_DISCONNECTED/],
 ];
 
@@ -31,7 +34,7 @@ async function open(executablePath) {
   const wrong = [];
 
   /** A new page in a new profile. Settings as Playwright names them. */
-  async function page(url, settings) {
+  async function page(url, settings, where = '/console') {
     const context = await browser.newContext({ locale: 'en-GB', ...settings });
     const made = await context.newPage();
     made.setDefaultTimeout(20_000);
@@ -41,10 +44,10 @@ async function open(executablePath) {
     made.on('pageerror', (error) => wrong.push(`an exception: ${error}`));
     made.on('dialog', (dialog) => wrong.push(`a dialog: ${dialog.message()}`));
     made.on('console', (message) => {
-      const asked = ASKED_FOR.some(([where, what]) => where.test(message.location().url) && what.test(message.text()));
+      const asked = ASKED_FOR.some(([place, what]) => place.test(message.location().url) && what.test(message.text()));
       if (['error', 'warning'].includes(message.type()) && !asked) wrong.push(`${message.text()} (${message.location().url})`);
     });
-    await made.goto(`${url}/console`);
+    await made.goto(`${url}${where}`);
     return made;
   }
 
@@ -82,4 +85,10 @@ async function isAccessible(page) {
   assert.deepStrictEqual(told, []);
 }
 
-module.exports = { open, says, isAccessible };
+/** Nothing is wider than the screen, so that nobody scrolls sideways. */
+async function isAsWideAs(page, width, name) {
+  const real = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(real <= width, `${name} is ${real} pixels wide`);
+}
+
+module.exports = { open, says, isAccessible, isAsWideAs };

@@ -1,4 +1,4 @@
-// What people do with the console page, in a real browser against a real server.
+// What people do with the console and the API reference, in a real browser against a real server.
 // usage: node console.js SERVER OPEN_SERVER SIMULATOR_CONTROL DIRECTORY PICTURES
 'use strict';
 const assert = require('node:assert');
@@ -6,7 +6,10 @@ const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');
-const { open, says, isAccessible } = require('./browser.js');
+const { open, says, isAccessible, isAsWideAs } = require('./browser.js');
+const reference = require('./reference.js');
+const inventory = require('./inventory.js');
+const webhooks = require('./webhooks.js');
 
 const [server, openServer, control, directory, pictures] = process.argv.slice(2);
 const [NAME, PASSWORD] = ['me', 'öpen:sesame'];
@@ -61,10 +64,11 @@ async function signInWithKey(page, key) {
 
 async function send(page, application, targets, title) {
   const form = page.getByRole('region', { name: 'Send a test push' });
-  await form.getByLabel('Application').selectOption(application);
+  await form.getByLabel('Application').fill(application);
+  await form.getByLabel('Application').blur();
   await form.getByLabel('Tokens, one a line').fill(targets.join('\n'));
   await form.getByLabel('Title').fill(title);
-  await form.getByRole('button', { name: 'Send' }).click();
+  await form.getByRole('button', { name: 'Send', exact: true }).click();
   return { said: form.getByRole('status'), results: form.getByRole('listitem') };
 }
 
@@ -106,13 +110,120 @@ async function byMouse(browser) {
   await says(failures(page).getByRole('listitem'), /Unregistered[^]*shop by apns to dead15a27d5d…/);
   await says(application(page, 'shop').getByRole('cell').nth(4), /^2$/);
   await says(page.getByRole('region', { name: 'Providers' }).getByRole('listitem'), /Warm, 1 instance/);
-  await page.locator('#chart polyline.all').waitFor({ state: 'attached' });
-  assert.match(await page.locator('#chart').getAttribute('aria-label'), /pushes per second now/);
+  await page.locator('#chart rect.all.running').waitFor({ state: 'attached' });
+  await failuresAreGrouped(page);
+  await theChartTellsItsValues(page);
+  await sendsWhatTheProviderKnows(page);
   await showsMarkupAsText(page);
   await errorsAreTold(page);
-  await page.getByRole('button', { name: 'Show tenants' }).click();
-  await says(page.locator('#tenants-message'), "This needs the operator's key.");
+  assert.ok(!(await page.locator('main').innerText()).includes('Tenants'), 'tenants are for the operator');
+  await says(page.getByRole('region', { name: 'Limits' }), 'of 10,000');
   return page;
+}
+
+/** One line for each reason however often it occurs, and the last failures one by one. */
+async function failuresAreGrouped(page) {
+  await send(page, 'shop', [DEAD], 'Again');
+  const first = failures(page).getByRole('listitem').first();
+  await says(first, /^2[^]*Unregistered[^]*2 times since/);
+  assert.strictEqual(await failures(page).getByRole('listitem').count(), 1);
+  await failures(page).getByText('Latest').click();
+  await says(first, /^(?!2)[^]*Unregistered/);
+  assert.strictEqual(await failures(page).getByRole('listitem').count(), 2);
+  await failures(page).getByText('By reason').click();
+}
+
+/** By pointer and by arrow keys; and the numbers for other times. */
+async function theChartTellsItsValues(page) {
+  const chart = page.getByRole('slider', { name: 'Pushes per minute' });
+  const box = await chart.boundingBox();
+  await page.mouse.move(box.x + box.width - 3, box.y + box.height / 2);
+  await says(page.locator('#chart .values'), /running[^]*[1-9] delivered[^]*[1-9] not delivered/);
+  await page.mouse.move(0, 0);
+  await page.locator('#chart .values').waitFor({ state: 'hidden' });
+  await chart.focus();
+  await chart.press('ArrowLeft');
+  assert.match(await chart.getAttribute('aria-valuetext'), /\d\d:\d\d: \d+ delivered, \d+ not delivered/);
+  await chart.press('End');
+  await says(page.locator('#chart .values'), 'running');
+  for (const [time, words] of [['5 minutes', 'Outcomes in the last 5 minutes'], ['Since start', 'Outcomes since the server started'], ['1 hour', 'Outcomes in the last hour']]) {
+    await page.getByText(time, { exact: true }).click();
+    await says(page.locator('#outcomes-window'), words);
+    await says(tile(page, 'Delivered'), /^2$/);
+  }
+}
+
+/** What the server kept is there at the first look: nobody needs to keep the page open. */
+async function theHourIsThereAtOnce(browser) {
+  const page = await browser.page(server, { viewport: { width: 1280, height: 900 } });
+  await signIn(page);
+  await page.locator('#chart rect').first().waitFor({ state: 'attached' });
+  const { minutes } = await api('GET', 'status');
+  const total = minutes.reduce((sum, { outcomes }) => sum + (outcomes.delivered ?? 0), 0);
+  assert.ok(total > 0);
+  await says(tile(page, 'Delivered'), new RegExp(`^${total}$`));
+  await page.close();
+}
+
+/** A server that hangs gives no error, and is not "Live". */
+async function aHangingServerIsNotLive(browser) {
+  const page = await browser.page(server, { viewport: { width: 1280, height: 900 } });
+  await signIn(page);
+  await says(page.locator('#connection'), 'Live');
+  process.kill(Number(process.env.CONSOLE_SERVER_PID), 'SIGSTOP');
+  try {
+    await page.locator('#connection').filter({ hasText: 'No answer' }).waitFor({ timeout: 7000 });
+    await says(page.locator('#trouble'), 'has not answered');
+  } finally {
+    process.kill(Number(process.env.CONSOLE_SERVER_PID), 'SIGCONT');
+  }
+  await says(page.locator('#connection'), 'Live');
+  await page.close();
+}
+
+/** Data, badge, sound, an option that the provider has, and the notification as JSON. */
+async function sendsWhatTheProviderKnows(page) {
+  const form = page.getByRole('region', { name: 'Send a test push' });
+  await form.getByLabel('Application').fill('droid');
+  await form.getByLabel('Application').blur();
+  await says(form.getByLabel('Send to'), 'A condition');
+  await form.getByLabel('Application').fill('shop');
+  await form.getByLabel('Application').blur();
+  await page.waitForFunction(() => document.querySelector('#send-form').elements.kind.options.length === 2);
+  assert.deepStrictEqual(await form.getByLabel('Send to').locator('option').allInnerTexts(), ['Device tokens', 'A channel']);
+  await form.getByLabel('Tokens, one a line').fill(DEVICE);
+  await form.getByLabel('Title').fill('With everything');
+  await form.getByText('Data, badge, sound and more').click();
+  await form.getByLabel('Data for the app').fill('{"order": 7');
+  await form.getByRole('button', { name: 'Send', exact: true }).click();
+  await says(form.getByRole('status'), 'The data is not a JSON object.');
+  await form.getByLabel('Data for the app').fill('{"order": 7}');
+  await form.getByLabel('Badge').fill('3');
+  await form.getByLabel('Sound').fill('chime.caf');
+  await form.getByLabel('Add an option').selectOption('interruption_level');
+  await form.locator('[data-option=interruption_level]').selectOption('time-sensitive');
+  await isAccessible(page);
+  await form.getByRole('button', { name: 'Send', exact: true }).click();
+  await says(form.getByRole('status'), '1 of 1 target delivered.');
+  const [push] = await received('With everything');
+  const { badge, sound } = push.aps;
+  assert.deepStrictEqual([push.order, badge, sound, push.aps['interruption-level']], [7, 3, 'chime.caf', 'time-sensitive']);
+
+  await form.getByLabel('Write it as JSON').check();
+  const json = form.getByLabel('Notification as JSON');
+  assert.deepStrictEqual(JSON.parse(await json.inputValue()), {
+    title: 'With everything', body: 'Hello from Pushlet', sound: 'chime.caf', badge: 3, data: { order: 7 }, interruption_level: 'time-sensitive',
+  });
+  await json.fill('{"title": "As JSON", "apns": {"aps": {"badge": 9}}}');
+  await form.getByRole('button', { name: 'Send', exact: true }).click();
+  await says(form.getByRole('status'), '1 of 1 target delivered.');
+  assert.strictEqual((await received('As JSON'))[0].aps.badge, 9);
+  await json.fill('{"titel": "x"}');
+  await form.getByRole('button', { name: 'Send', exact: true }).click();
+  await says(form.getByRole('status'), 'unknown_field');
+  assert.strictEqual(await form.locator('[aria-invalid]').getAttribute('name'), 'json');
+  await form.getByLabel('Write it as JSON').uncheck();
+  await form.getByRole('button', { name: 'Remove interruption_level' }).click();
 }
 
 async function showsMarkupAsText(page) {
@@ -134,7 +245,7 @@ async function errorsAreTold(page) {
 
   await page.context().setOffline(true);
   await says(page.locator('#connection'), 'No connection');
-  await says(page.locator('#trouble'), 'The server can not be reached.');
+  await says(page.locator('#trouble'), 'The server cannot be reached.');
   await page.context().setOffline(false);
   await says(page.locator('#connection'), 'Live');
   await page.locator('#trouble').waitFor({ state: 'hidden' });
@@ -160,16 +271,18 @@ async function nothingIsLeft(page) {
 
 /** Tabs until the focus is on the element; every stop must be visible. */
 async function tabTo(page, what) {
-  for (let stops = 0; stops < 40; stops += 1) {
+  for (let stops = 0; stops < 60; stops += 1) {
     await page.keyboard.press('Tab');
     const focus = await page.evaluate(() => {
-      const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+      // A switch shows the focus on its words.
+      const seen = document.activeElement.matches('.segments input') ? document.activeElement.nextElementSibling : document.activeElement;
+      const { outlineStyle, outlineWidth } = getComputedStyle(seen);
       return { id: document.activeElement.id, name: document.activeElement.name, text: document.activeElement.textContent, outline: `${outlineStyle} ${outlineWidth}` };
     });
-    assert.match(focus.outline, /^(solid|auto) [23]/, `the focus on ${JSON.stringify(focus)} can not be seen`);
+    assert.match(focus.outline, /^(solid|auto) [23]/, `the focus on ${JSON.stringify(focus)} cannot be seen`);
     if ([focus.id, focus.name, focus.text].includes(what)) return;
   }
-  assert.fail(`${what} can not be reached with the Tab key`);
+  assert.fail(`${what} cannot be reached with the Tab key`);
 }
 
 async function byKeyboard(browser) {
@@ -185,6 +298,7 @@ async function byKeyboard(browser) {
   await page.getByRole('heading', { name: 'Overview' }).waitFor();
   await says(page.locator('h1:focus'), 'Overview');
   await tabTo(page, 'application');
+  await keys.press('Control+a');
   await keys.type('shop');
   await tabTo(page, 'targets');
   await keys.type(`${DEVICE}\n${DEAD}`);
@@ -196,9 +310,6 @@ async function byKeyboard(browser) {
   await says(page.locator('button:focus'), 'Send');
   assert.strictEqual((await received('By keyboard')).length, 2);
   await tabTo(page, 'failures-list');
-  await tabTo(page, 'Show tenants');
-  await keys.press('Enter');
-  await says(page.locator('#tenants-message'), "This needs the operator's key.");
   await page.reload();
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
   await page.close();
@@ -212,13 +323,13 @@ async function picture(browser, name, settings) {
   await send(page, 'shop', [DEVICE, DEAD], 'Order 7');
   await says(page.locator('#send-message'), '1 of 2');
   await page.waitForTimeout(Number(process.env.CONSOLE_TRAFFIC ?? 5) * 1000);
-  await isAccessible(page);
+  // At the top nothing is partly behind the bar, which would count as a small target.
   await page.evaluate(() => {
     document.activeElement.blur();
     window.scrollTo({ top: 0, behavior: 'instant' });
   });
-  const width = await page.evaluate(() => document.documentElement.scrollWidth);
-  assert.ok(width <= settings.viewport.width, `${name} is ${width} pixels wide`);
+  await isAccessible(page);
+  await isAsWideAs(page, settings.viewport.width, name);
   await page.screenshot({ path: path.join(pictures, `${name}.png`), fullPage: true });
   await page.close();
 }
@@ -233,9 +344,14 @@ async function tenants(browser) {
   await signInWithKey(page, OPERATORS_KEY);
   await says(page.getByRole('row').filter({ hasText: 'acme' }), 'Active');
   await says(page.getByRole('row').filter({ hasText: 'idle' }), 'Suspended');
-  assert.deepStrictEqual(await page.locator('h2:visible').allInnerTexts(), ['Tenants']);
+  assert.deepStrictEqual(await page.locator('h2:visible').allInnerTexts(), ['All tenants', 'Tenants']);
   await isAccessible(page);
-  await page.screenshot({ path: path.join(pictures, 'operator.png') });
+  await theOperatorNeedsNoCurl(page, operator);
+  await page.screenshot({ path: path.join(pictures, 'operator.png'), fullPage: true });
+  await page.getByRole('link', { name: 'API reference' }).click();
+  await says(page.locator('#contents'), 'Show what all tenants do');
+  await page.getByRole('link', { name: 'Console' }).click();
+  await says(page.getByRole('heading', { name: 'All tenants' }), 'All tenants');
   await page.getByRole('button', { name: 'Sign out' }).click();
 
   await signInWithKey(page, key);
@@ -250,6 +366,88 @@ async function tenants(browser) {
   await page.close();
 }
 
+/** Makes a tenant, gives it keys and limits, suspends and deletes it; sees what it pushes and what is refused. */
+async function theOperatorNeedsNoCurl(page, operator) {
+  await page.getByRole('button', { name: 'New tenant' }).click();
+  const opened = page.getByRole('dialog');
+  await opened.getByLabel('Id').fill('acme');
+  await opened.getByRole('button', { name: 'Create' }).click();
+  await says(opened.getByRole('alert'), 'There is a tenant with this id already.');
+  await opened.getByLabel('Id').fill('made-here');
+  await opened.getByRole('button', { name: 'Create' }).click();
+  await says(opened, 'It is shown only now.');
+  const key = await opened.locator('.secret code').innerText();
+  const own = (method, where, body) => api(method, where, body, `Bearer ${key}`);
+  assert.strictEqual((await own('GET', 'status')).tenant, 'made-here');
+  await opened.getByRole('button', { name: 'Close' }).click();
+
+  await page.getByRole('button', { name: 'made-here' }).click();
+  await opened.getByText('Change the limits').click();
+  await opened.getByLabel('Pushes per second').fill('many');
+  await opened.getByRole('button', { name: 'Set the limits' }).click();
+  await says(opened.getByRole('status'), 'Pushes per second is not a whole number.');
+  await opened.getByLabel('Pushes per second').fill('10');
+  await opened.getByLabel('Applications', { exact: true }).fill('1');
+  await opened.getByRole('button', { name: 'Set the limits' }).click();
+  await says(page.locator('#tenants-message'), 'made-here has new limits.');
+  assert.deepStrictEqual((await operator('GET', 'tenants/made-here')).limits, { pushes_per_second: 10, applications: 1 });
+
+  await own('PUT', 'applications/shop', { credentials: { apns_pem: { base64: file('very-soon.pem').toString('base64') } } });
+  const send = (targets) => own('POST', 'notifications', { application_id: 'shop', notification: { body: 'x' }, targets });
+  // More than a second's worth is sent if nothing is owed, and then paid off.
+  await send([DEAD, ...Array.from({ length: 200 }, (_, index) => `${index}`.padStart(64, '0'))]);
+  await assert.rejects(send([DEVICE]), /429/);
+  const line = page.getByRole('row').filter({ hasText: 'made-here' });
+  await says(line, /Active[^]*1 to renew[^]*2 days left/);
+  await says(line.getByRole('cell').nth(3), /^1$/);
+  await says(page.locator('#operator-tiles > div').filter({ hasText: 'Refused' }), /[1-9]/);
+
+  await page.getByRole('button', { name: 'made-here' }).click();
+  await isAccessible(page);
+  await page.screenshot({ path: path.join(pictures, 'tenant.png') });
+  await keysHaveScopes(page, opened, { operator, key });
+  const { keys } = await operator('GET', 'tenants/made-here/keys');
+  await opened.getByRole('button', { name: `Revoke ${keys[0].id}` }).click();
+  await says(opened.getByRole('status'), 'is revoked');
+  await assert.rejects(own('GET', 'status'), /401/);
+  await opened.getByRole('button', { name: 'Suspend' }).click();
+  await says(line, 'Suspended');
+  await page.getByRole('searchbox', { name: 'Find' }).fill('MADE');
+  await says(page.locator('#tenants-pager'), '1–1 of 1');
+  await page.getByRole('button', { name: 'made-here' }).click();
+  await opened.getByRole('button', { name: 'Delete' }).click();
+  await says(opened.getByRole('status'), 'are deleted with it');
+  await opened.getByRole('button', { name: 'Delete it' }).click();
+  await says(page.locator('#tenants-none'), 'No tenant has this in its id.');
+  await page.getByRole('searchbox', { name: 'Find' }).fill('');
+  await says(line.or(page.getByRole('row').filter({ hasText: 'acme' })), 'acme');
+}
+
+/** A key with a label that may read alone, and ends; older ones end in an hour. */
+async function keysHaveScopes(page, opened, { operator, key }) {
+  await opened.getByText('New key', { exact: true }).click();
+  await opened.getByLabel('Label', { exact: true }).fill('dashboard');
+  await opened.locator('[name=ends]').selectOption('In 30 days');
+  await opened.getByLabel('Only these').check();
+  await opened.getByRole('button', { name: 'Make the key' }).click();
+  await says(opened.getByRole('status'), 'Choose what the key may do.');
+  await opened.getByLabel('Read everything that is shown').check();
+  await opened.getByLabel('All older keys end in an hour').check();
+  await isAccessible(page);
+  await page.screenshot({ path: path.join(pictures, 'key.png') });
+  await opened.getByRole('button', { name: 'Make the key' }).click();
+  const second = await opened.locator('.secret code').innerText();
+  assert.notStrictEqual(second, key);
+  const line = opened.getByRole('listitem').filter({ hasText: 'dashboard' });
+  await says(line, /may read, made [^]*not used yet, ends /);
+  const of = (method, where, body) => api(method, where, body, `Bearer ${second}`);
+  assert.strictEqual((await of('GET', 'status')).tenant, 'made-here');
+  await assert.rejects(of('PUT', 'applications/x', { provider: 'gcm', credentials: { gcm_api_key: 'x' } }), /403[^]*scope_required/);
+  const { keys } = await operator('GET', 'tenants/made-here/keys');
+  const [first, last] = keys.map(({ label, scopes, expires }) => ({ label, scopes, days: Math.round((Date.parse(expires) - Date.now()) / 3_600_000) }));
+  assert.deepStrictEqual([first, last], [{ label: null, scopes: null, days: 1 }, { label: 'dashboard', scopes: ['read'], days: 720 }]);
+}
+
 async function withoutCredentials(browser) {
   const page = await browser.page(openServer, { viewport: { width: 1280, height: 900 } });
   await says(page.locator('#connection'), 'Live');
@@ -262,6 +460,7 @@ async function withoutCredentials(browser) {
   }
   await page.getByRole('link', { name: 'API reference' }).click();
   await page.waitForURL(`${openServer}/docs`);
+  await says(page.getByRole('heading', { name: 'API reference' }), 'API reference');
   await page.close();
 }
 
@@ -325,6 +524,17 @@ function traffic() {
   console.log('ok - a server without credentials needs no form, and shows uploaded versions');
   await anotherSite(browser);
   console.log('ok - a page of another site changes nothing');
+  await theHourIsThereAtOnce(browser);
+  console.log('ok - the last hour is there at the first look');
+  await aHangingServerIsNotLive(browser);
+  console.log('ok - a server that hangs is not live');
+  const world = { server, pictures, file, signIn, signInWithKey, api, operatorsKey: OPERATORS_KEY, password: PASSWORD };
+  await reference.run(browser, world);
+  console.log('ok - the API reference: one sign-in with the console, finds fields, curl, Python and Node that work');
+  await inventory.run(browser, world);
+  console.log('ok - applications are registered, renewed, shown and removed; a thousand with long names on wide and narrow screens');
+  await webhooks.run(browser, world);
+  console.log('ok - webhooks are made, changed, seen at work and deleted');
   await api('DELETE', `applications/${encodeURIComponent(HOSTILE)}`);
   const stop = traffic();
   await Promise.all([

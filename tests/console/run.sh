@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The console page in a real Chromium, against `serve --simulator`: by mouse, by keyboard alone, with hostile names.
-# Needs node, npm and openssl; installs Debian's chromium where it is missing. Pictures go to target/console.
+# The console and the API reference in a real Chromium, against `serve --simulator`: by mouse, by keyboard alone, with
+# hostile names, with a thousand applications. The reference's examples are run as they stand.
+# Needs node, npm, openssl, curl and python3 with requests; installs Debian's chromium where it is missing. Pictures go
+# to target/console.
 # usage: tests/console/run.sh [path to the pushlet program]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,6 +27,11 @@ certificate() {
 certificate soon com.example.soon 20
 certificate very-soon com.example.verysoon 3
 
+# An authority, and the certificate of a receiver of webhooks.
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout "$work/authority.key" -out "$work/authority.pem" -subj /CN=authority 2> /dev/null
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -CA "$work/authority.pem" -CAkey "$work/authority.key" -keyout "$work/hooks.key" \
+  -out "$work/hooks.pem" -subj /CN=hooks -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE 2> /dev/null
+
 serve() {
   local port=$1
   shift
@@ -40,8 +47,11 @@ serve() {
 }
 cd "$work"
 export PUSHLET_ADMIN_KEY=operators-key-of-this-test
-serve 9292 env PUSHLET_AUTH_USERNAME=me PUSHLET_AUTH_PASSWORD='öpen:sesame' "$pushlet" serve --simulator --simulator-dir "$work"
+serve 9292 env PUSHLET_AUTH_USERNAME=me PUSHLET_AUTH_PASSWORD='öpen:sesame' PUSHLET_TLS_EXTRA_ROOTS="$work/authority.pem" \
+  PUSHLET_WEBHOOKS_PRIVATE_HOSTS=127.0.0.1 PUSHLET_WEBHOOKS_FIRST_RETRY=100ms "$pushlet" serve --simulator --simulator-dir "$work"
+export CONSOLE_SERVER_PID=${servers[-1]}
 serve 9293 env -u PUSHLET_ADMIN_KEY "$pushlet" serve --listen 127.0.0.1:9293 --providers-allow-shadowing=true
+python3 -c 'import requests' 2> /dev/null || { apt-get update -qq && apt-get install -qq -y python3-requests > /dev/null; }
 # Two versions of a component: a custom section makes another digest.
 cp "$root/target/components/built-in/gcm.wasm" one.wasm
 { cat one.wasm; printf '\x00\x04\x03two'; } > two.wasm

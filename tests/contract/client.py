@@ -19,7 +19,7 @@ DEAD = "dead" + DEVICE[4:]
 def main(url: str, simulator: Path) -> None:
     client = Client(base_url=url, raise_on_unexpected_status=True)
     names = [provider.name for provider in list_providers.sync(client=client).providers]
-    assert names == ["apns", "fcm", "gcm"], names
+    assert names == ["apns", "apns-binary", "fcm", "gcm", "hms", "smpp", "webpush"], names
 
     registration = Registration(
         provider="apns",

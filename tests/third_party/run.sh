@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Clients that are not ours, unmodified, send through the simulator, so that it is not only tested by us.
+# Clients that are not ours, unmodified, send through the simulator, so that it is not only tested by us; and the gateway
+# sends through an SMPP server and to a Web Push service that are not ours.
 # They know the services by their real names alone. So they run in a network and with a hosts file of their own,
 # where those names lead to the simulator on port 443; nothing reaches the network outside.
 # Needs node, npm, python3, unshare and ip, and root or user namespaces.
@@ -48,6 +49,8 @@ inside() {
   for client in node_apn.js firebase_admin.js; do
     timeout 120 node "$here/$client" "$work/simulator" http://127.0.0.1:9445
   done
+  timeout 180 node "$here/gateway_smpp.js" "$work/simulator" "$pushlet"
+  PYTHONDONTWRITEBYTECODE=1 timeout 180 "$modules/python/bin/python" "$here/gateway_webpush.py" "$work/simulator" "$pushlet"
   for client in aioapns_client.py apns2_client.py kalyke_client.py firebase_admin_client.py pyfcm_client.py; do
     PYTHONDONTWRITEBYTECODE=1 timeout 120 "$modules/python/bin/python" "$here/$client" "$work/simulator" http://127.0.0.1:9445
   done

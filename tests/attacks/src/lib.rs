@@ -22,11 +22,11 @@ pub fn compile_bomb() -> Result<Vec<u8>, Failure> {
         r#"(module
             (memory (export "memory") 1)
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
-            (func (export "pushlet:provider/manifest@0.1.0#describe") (result i32) i32.const 0)
-            (func (export "pushlet:provider/codec@0.1.0#check-application")
+            (func (export "pushlet:provider/manifest@1.0.0#describe") (result i32) i32.const 0)
+            (func (export "pushlet:provider/codec@1.0.0#check-application")
                 (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32) i32.const 0)
-            (func (export "pushlet:provider/codec@0.1.0#encode") (param i32) (result i32) i32.const 0)
-            (func (export "pushlet:provider/codec@0.1.0#decode")
+            (func (export "pushlet:provider/codec@1.0.0#encode") (param i32) (result i32) i32.const 0)
+            (func (export "pushlet:provider/codec@1.0.0#decode")
                 (param i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) i32.const 0)
             {}
         )"#,

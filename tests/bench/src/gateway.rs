@@ -79,6 +79,7 @@ pub enum Service {
     ApnsCertificate,
     Fcm,
     Gcm,
+    WebPush,
 }
 
 impl Gateway {
@@ -154,6 +155,11 @@ impl Gateway {
             Service::ApnsCertificate => vec![("apns_pem", read(&files.apns_pem)?)],
             Service::Fcm => vec![("fcm_service_account", read(&files.service_account)?)],
             Service::Gcm => vec![("gcm_api_key", "AIzaBench".into())],
+            // A P-256 key is one for Web Push, too.
+            Service::WebPush => vec![
+                ("vapid_private_key", read(&files.apns_p8)?),
+                ("vapid_subject", "mailto:push@example.com".into()),
+            ],
         };
         for number in 0..count {
             let mut object: serde_json::Map<_, _> =
@@ -234,8 +240,12 @@ fn configuration(address: &str, place: &Place<'_>, setup: &Setup) -> String {
     let ports = place.ports;
     // FCM has no application in development here: what is named is its token server, so that it may have a private
     // address.
-    let servers =
-        [("apns", ports.apns, ports.apns), ("fcm", ports.fcm, ports.oauth), ("gcm", ports.gcm, ports.gcm)];
+    let servers = [
+        ("apns", ports.apns, ports.apns),
+        ("fcm", ports.fcm, ports.oauth),
+        ("gcm", ports.gcm, ports.gcm),
+        ("webpush", ports.web_push, ports.web_push),
+    ];
     for (provider, production, development) in servers {
         let url = |port| format!("https://127.0.0.1:{port}");
         let (production, development) = (url(production), url(development));

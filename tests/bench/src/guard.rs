@@ -4,7 +4,7 @@
 //! `decode`; the gateway's that of one push on the classic route, from socket to socket, or of one line of a
 //! stream. All of it is in `pushlet-linked`, so that one build is enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Programs, Service, Setup};
-use crate::linked::{self, Mode, Repeat};
+use crate::linked::{self, Mode, Repeat, Subject};
 use crate::load::{Figures, Manner, Plan};
 use crate::process::{Process, which};
 use crate::run::bench::Bench;
@@ -61,7 +61,7 @@ pub fn run(linked: &Path, budget_file: &Path, request: &Request) -> Result<bool,
         }
         budget.extend(counts);
         let text = toml::to_string(&budget).map_err(at("budget"))?;
-        let text = format!("# Instructions per push; written by `guard --update`.\n{text}");
+        let text = format!("# Instructions and allocations per push; written by `guard --update`.\n{text}");
         fs::write(budget_file, text).map_err(at("budget"))?;
         return Ok(true);
     }
@@ -71,10 +71,12 @@ pub fn run(linked: &Path, budget_file: &Path, request: &Request) -> Result<bool,
 fn counts(linked: &Path, directory: &Path, request: &Request) -> Result<BTreeMap<String, u64>, Failure> {
     let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| name.contains(only));
     let mut counts = BTreeMap::new();
-    for mode in Mode::ALL {
-        let name = format!("codec-{}", mode.name());
-        if wanted(&name) {
-            counts.insert(name, codec(linked, mode, directory)?);
+    for (subject, prefix) in [(Subject::Apns, "codec"), (Subject::WebPush, "codec-webpush")] {
+        for mode in subject.modes() {
+            let name = format!("{prefix}-{}", mode.name());
+            if wanted(&name) {
+                counts.insert(name, codec(linked, subject, *mode, directory)?);
+            }
         }
     }
     let gateways = [
@@ -88,6 +90,9 @@ fn counts(linked: &Path, directory: &Path, request: &Request) -> Result<BTreeMap
     for (name, mode, route) in gateways {
         if wanted(name) {
             counts.insert(name.to_owned(), push(&bench, directory, name, mode, route)?);
+            let profile = fs::read_to_string(profile(directory, name)).map_err(at("profile"))?;
+            let pushes = if route == Route::Stream { u64::from(COUNTED) * LINES } else { COUNTED.into() };
+            counts.insert(format!("{name}-allocations"), allocations(&profile) / pushes);
         }
     }
     Ok(counts)
@@ -124,18 +129,23 @@ fn report(counts: &BTreeMap<String, u64>, budget: &BTreeMap<String, u64>) -> Str
 }
 
 /// Of the pushes in `codec::counted` alone.
-fn codec(linked: &Path, mode: Mode, directory: &Path) -> Result<u64, Failure> {
-    let repeat = Repeat { mode, threads: 1, warm_up: WARM_UP, times: COUNTED };
+fn codec(linked: &Path, subject: Subject, mode: Mode, directory: &Path) -> Result<u64, Failure> {
+    // One of Web Push takes as long as two hundred of APNs.
+    let (warm_up, times) = match subject {
+        Subject::Apns => (WARM_UP, COUNTED),
+        Subject::WebPush => (WARM_UP / 10, COUNTED / 10),
+    };
+    let repeat = Repeat { subject, mode, threads: 1, warm_up, times };
     let inner = linked::codec(linked, &repeat)?;
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", &format!("--toggle-collect={PUSH}")]);
-    let profile = directory.join(format!("codec-{}.out", mode.name()));
+    let profile = directory.join(format!("codec-{}-{}.out", subject.name(), mode.name()));
     command.arg(format!("--callgrind-out-file={}", profile.display()));
     command.arg(inner.get_program()).args(inner.get_args());
     let output = command.output().map_err(at("valgrind"))?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     match collected(&text) {
-        Some(count) if output.status.success() && count > 0 => Ok(count / u64::from(COUNTED)),
+        Some(count) if output.status.success() && count > 0 => Ok(count / u64::from(times)),
         _ => Err(Failure::new(format!("valgrind: {text}"))),
     }
 }
@@ -143,6 +153,34 @@ fn codec(linked: &Path, mode: Mode, directory: &Path) -> Result<u64, Failure> {
 fn collected(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.split_once("Collected :"))?;
     line.1.trim().parse().ok()
+}
+
+fn profile(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.out"))
+}
+
+/// How often a profile's functions called one that takes memory. A function has its name only where it comes first,
+/// and a number everywhere (callgrind's manual, "Callgrind Format Specification").
+fn allocations(profile: &str) -> u64 {
+    const NAMES: [&str; 4] = ["malloc", "mallocx", "calloc", "posix_memalign"];
+    let mut allocating = BTreeSet::new();
+    let (mut calls, mut callee) = (0, "");
+    for line in profile.lines() {
+        let function = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn="));
+        if let Some((number, name)) = function.and_then(|function| function.split_once(')')) {
+            if NAMES.contains(&name.trim_start().trim_start_matches("_rjem_")) {
+                allocating.insert(number);
+            }
+            if line.starts_with('c') {
+                callee = number;
+            }
+        } else if let Some(count) = line.strip_prefix("calls=")
+            && allocating.contains(callee)
+        {
+            calls += count.split(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    calls
 }
 
 /// Counting is switched on when the gateway has warmed up, and off before it stops.
@@ -153,7 +191,7 @@ fn push(bench: &Bench, directory: &Path, name: &str, mode: Mode, route: Route) -
         "--tool=callgrind".to_owned(),
         "--instr-atstart=no".to_owned(),
         format!("--log-file={}", log.display()),
-        format!("--callgrind-out-file={}", directory.join(format!("{name}.out")).display()),
+        format!("--callgrind-out-file={}", profile(directory, name).display()),
     ];
     let mut gateway = bench.gateway(&Setup { linked: true, wrapper: wrapper.into(), ..Setup::of(mode) })?;
     gateway.register("apns", 1, Service::ApnsToken, bench.files(), None)?;
@@ -216,6 +254,13 @@ fn stop(gateway: &mut Gateway) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_that_take_memory_are_counted() {
+        let profile = "fn=(1) push\n12 5\ncfn=(2) _rjem_malloc\ncalls=3 40\n12 90\ncfn=(3) free\ncalls=9 50\n\
+                       fn=(4) other\ncfn=(2)\ncalls=4 40\n1 2\nfn=(2)\n40 7\ncfn=(5) _rjem_calloc\ncalls=1 1\n";
+        assert_eq!(allocations(profile), 8);
+    }
 
     #[test]
     fn a_count_may_be_little_over_its_budget() {

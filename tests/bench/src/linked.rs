@@ -30,6 +30,34 @@ impl Mode {
     }
 }
 
+/// Which provider's codec is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    Apns,
+    /// Encrypts each message. Not linked natively.
+    WebPush,
+}
+
+impl Subject {
+    pub const ALL: [Self; 2] = [Self::Apns, Self::WebPush];
+
+    /// The name of the component.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Apns => "apns",
+            Self::WebPush => "webpush",
+        }
+    }
+
+    /// In what ways it can run.
+    pub fn modes(self) -> &'static [Mode] {
+        match self {
+            Self::Apns => &Mode::ALL,
+            Self::WebPush => &[Mode::Warm, Mode::PerCall],
+        }
+    }
+}
+
 /// How the gateway's codecs run: the word after `gateway`, before the command line of `pushlet`.
 pub const NATIVELY: &str = "natively";
 pub const SANDBOXED: &str = "sandboxed";
@@ -37,6 +65,7 @@ pub const SANDBOXED: &str = "sandboxed";
 /// Pushes through one codec; answered are the microseconds that each took by the wall clock.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Repeat {
+    pub subject: Subject,
     pub mode: Mode,
     /// At once.
     pub threads: u32,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -48,6 +49,46 @@ impl Drop for Process {
     }
 }
 
+/// Counts how often a process's threads wait for each other and are switched, for as long as `perf` is there to do it.
+pub struct WakeCounter(Option<Process>);
+
+/// What a [`WakeCounter`] counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WakeCounts {
+    /// Calls of futex(2).
+    pub futexes: u64,
+    pub switches: u64,
+}
+
+impl WakeCounter {
+    /// Begins to count; without `perf`, or the permission to use it, there is no count.
+    pub fn start(process: &Process) -> Self {
+        let mut command = Command::new("perf");
+        command.args(["stat", "-x,", "-e", "syscalls:sys_enter_futex,context-switches", "-p"]);
+        command.arg(process.id().to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+        Self(Process::start(command.stderr(Stdio::piped())).ok())
+    }
+
+    /// Ends, and returns the counts.
+    pub fn stop(self) -> Option<WakeCounts> {
+        let mut perf = self.0?;
+        // Upon this signal it prints them.
+        Command::new("kill").args(["-INT", &perf.id().to_string()]).status().ok()?;
+        let mut text = String::new();
+        perf.child().stderr.take()?.read_to_string(&mut text).ok()?;
+        wake_counts(&text)
+    }
+}
+
+/// Reads what `perf stat -x,` prints: count, unit, event, and more.
+fn wake_counts(text: &str) -> Option<WakeCounts> {
+    let count = |event: &str| {
+        let line = text.lines().find(|line| line.split(',').nth(2) == Some(event))?;
+        line.split(',').next()?.parse().ok()
+    };
+    Some(WakeCounts { futexes: count("syscalls:sys_enter_futex")?, switches: count("context-switches")? })
+}
+
 /// Processor time of the children that have ended and were waited for.
 pub fn children_cpu() -> Duration {
     cpu("/proc/self/stat", 13)
@@ -79,4 +120,17 @@ pub fn free_port() -> Result<u16, Failure> {
 pub fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_perf_are_read() {
+        let text = "12,,syscalls:sys_enter_futex,798291,100.00,,\n7,,context-switches,798291,100.00,,\n";
+        assert_eq!(wake_counts(text), Some(WakeCounts { futexes: 12, switches: 7 }));
+        assert_eq!(wake_counts("<not counted>,,syscalls:sys_enter_futex,0,0.00,,\n"), None);
+        assert_eq!(wake_counts("event syntax error"), None);
+    }
 }

@@ -98,10 +98,12 @@ impl Caller {
             provider: None,
             via: Via::Application(application.to_owned()),
             notification: Fields::Strict(notification.as_object().cloned().unwrap_or_default()),
-            targets: pushes.map(|push| Target::Device(format!("{push:064x}"))).collect(),
+            targets: pushes.map(|push| Target::Device(format!("{push:064x}")).into()).collect(),
             duplicates: Duplicates::Send,
             native: false,
             validate_only: false,
+            capture: false,
+            request_id: None,
             deadline: None,
         };
         match self.gateway.send(&self.tenant, send).await {

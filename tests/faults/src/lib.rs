@@ -5,11 +5,14 @@
 //! gateway, of which this crate uses only what every embedder could: configuration, registration, sending.
 
 pub mod caller;
+pub mod costs;
 pub mod flat;
+pub mod fleet;
 pub mod hang;
 pub mod hostile;
 pub mod ledger;
 pub mod node;
 pub mod peer;
 pub mod proxy;
+pub mod queue;
 pub mod run;

@@ -1,4 +1,4 @@
-//! `pushlet-faults [wild|proxy|resend|node|hang|flat|hostile] [--seed N] [--seeds N] [--pushes N] [--seconds N]`
+//! `pushlet-faults [wild|proxy|resend|node|fleet|queue|queue-resend|limit|costs|hang|flat|hostile] [--seed N] [--seeds N] [--pushes N] [--seconds N]`
 //!
 //! Runs, prints what came of it, and ends with 1 if an answer was missing or wrong.
 
@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pushlet_faults::peer::Failure;
 use pushlet_faults::run::Plan;
-use pushlet_faults::{flat, hang, hostile, node, run};
+use pushlet_faults::{costs, flat, fleet, hang, hostile, node, queue, run};
 
-const USAGE: &str = "pushlet-faults [wild|proxy|resend|node|hang|flat|hostile] [--seed N] [--seeds N] [--pushes N] [--seconds N]";
+const USAGE: &str = "pushlet-faults [wild|proxy|resend|node|fleet|queue|queue-resend|limit|costs|hang|flat|hostile] [--seed N] [--seeds N] [--pushes N] [--seconds N]";
 
 /// The command line.
 struct Arguments {
@@ -58,7 +58,8 @@ impl Arguments {
                 "--seeds" => arguments.seeds = number()?,
                 "--pushes" => arguments.pushes = usize::try_from(number()?)?,
                 "--seconds" => arguments.seconds = number()?,
-                "wild" | "proxy" | "resend" | "node" | "hang" | "flat" | "hostile" => arguments.mode = word,
+                "wild" | "proxy" | "resend" | "node" | "fleet" | "queue" | "queue-resend" | "limit"
+                | "costs" | "hang" | "flat" | "hostile" => arguments.mode = word,
                 _ => return Err(USAGE.into()),
             }
         }
@@ -78,7 +79,7 @@ impl Arguments {
             seed,
             pushes: self.pushes,
             proxy: self.mode == "proxy",
-            resend_unknown: self.mode == "resend",
+            resend_unknown: matches!(self.mode.as_str(), "resend" | "queue-resend"),
             deadline: Duration::from_secs(5),
         };
         Ok(match self.mode.as_str() {
@@ -97,8 +98,23 @@ impl Arguments {
                 println!("{report}");
                 report.holds()
             }
+            "limit" => {
+                let passed = costs::limit(plan).await?;
+                println!("{passed} pushes in ten seconds, of three nodes with a limit of 100 a second");
+                costs::is_exact(passed)
+            }
+            "costs" => {
+                let costs = costs::run(plan).await?;
+                println!("{costs}");
+                costs.holds()
+            }
             mode => {
-                let report = if mode == "node" { node::run(plan).await? } else { run::run(plan).await? };
+                let report = match mode {
+                    "node" => node::run(plan).await?,
+                    "fleet" => fleet::run(plan).await?,
+                    "queue" | "queue-resend" => queue::run(plan).await?,
+                    _ => run::run(plan).await?,
+                };
                 println!("{report}");
                 report.holds()
             }

@@ -55,13 +55,7 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
     let answers = answers(&certificate, address, plan).await?;
     let took = started.elapsed();
     drop((proxy, peer));
-    Ok(Report {
-        plan,
-        verdict: ledger.compare(&answers, plan.resend_unknown),
-        violations: ledger.violations(),
-        events: ledger.events().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
-        took,
-    })
+    Ok(Report::of(plan, &ledger, &answers, took))
 }
 
 /// Sends all pushes to a peer; what was told of each, by push.
@@ -106,6 +100,13 @@ fn batches(pushes: usize) -> Vec<(usize, Range<usize>)> {
 }
 
 impl Report {
+    /// Compares what was told with the ledger.
+    pub fn of(plan: Plan, ledger: &Ledger, answers: &[Option<Told>], took: Duration) -> Self {
+        let events = ledger.events().into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let verdict = ledger.compare(answers, plan.resend_unknown);
+        Self { plan, verdict, violations: ledger.violations(), events, took }
+    }
+
     /// Whether every answer agrees with the ledger and no rule was broken.
     pub fn holds(&self) -> bool {
         self.verdict.faults() == 0 && self.violations.is_empty()

@@ -1,4 +1,4 @@
-//! Its allocator, which the host asks for the place of every argument, lies.
+//! Its allocator, which the host asks for the place of every argument, lies from the argument on that tells it to.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -8,10 +8,13 @@ use pushlet_guests::*;
 
 pub struct Allocator;
 
-/// What it answers from now on; 0: a real place. Set at the end of a call, so that the next one's arguments
-/// are the first to meet it.
+/// What it answers from now on; 0: a real place.
 static ANSWER: AtomicUsize = AtomicUsize::new(0);
 const FOR_EVER: usize = 1;
+/// Place and length of the text that was last asked for. The host writes each argument before it asks for the place
+/// of the next, so a text says what becomes of the arguments after the one that follows it. The settings are the last
+/// argument of `check_application`, which is why that works.
+static TEXT: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 pub struct Liar;
 
@@ -19,7 +22,7 @@ pub struct Liar;
 unsafe impl GlobalAlloc for Liar {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match ANSWER.load(Ordering::Relaxed) {
-            0 => unsafe { System.alloc(layout) },
+            0 => unsafe { real(layout) },
             FOR_EVER => spin(),
             place => std::ptr::without_provenance_mut(place),
         }
@@ -32,21 +35,37 @@ unsafe impl GlobalAlloc for Liar {
     }
 }
 
+/// What the text that was last asked for demands.
+unsafe fn lie() -> Option<usize> {
+    let [place, length] = TEXT.each_ref().map(|part| part.load(Ordering::Relaxed));
+    if place == 0 {
+        return None;
+    }
+    match unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(place), length) } {
+        b"for_ever" => Some(FOR_EVER),
+        b"past_the_end" => Some(0xffff_fff0),
+        b"crooked" => Some(0x10003),
+        _ => None,
+    }
+}
+
+unsafe fn real(layout: Layout) -> *mut u8 {
+    let place = unsafe { System.alloc(layout) };
+    if layout.align() == 1 {
+        // SAFETY: the text before this one was written, and a component's memory never shrinks.
+        if let Some(answer) = unsafe { lie() } {
+            ANSWER.store(answer, Ordering::Relaxed);
+        }
+        let text = [place.expose_provenance(), layout.size()];
+        TEXT.iter().zip(text).for_each(|(part, value)| part.store(value, Ordering::Relaxed));
+    }
+    place
+}
+
 #[cfg(target_arch = "wasm32")]
 #[global_allocator]
 static LIAR: Liar = Liar;
 
-impl Guest for Allocator {
-    fn check_application(application: Application) -> Result<(), Rejection> {
-        let answer = match task(&application) {
-            "for_ever" => FOR_EVER,
-            "past_the_end" => 0xffff_fff0,
-            "crooked" => 0x10003,
-            _ => 0,
-        };
-        ANSWER.store(answer, Ordering::Relaxed);
-        Ok(())
-    }
-}
+impl Guest for Allocator {}
 
 export!(Allocator);

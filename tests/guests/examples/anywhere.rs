@@ -1,8 +1,8 @@
 //! Sends to any origin that a target names, without a credential, so that nothing comes before the connection.
 
 use pushlet_guests::*;
-use pushlet_sdk::bindings::exports::pushlet::provider::manifest::{Endpoint, Environment};
-use pushlet_sdk::reply;
+use pushlet_provider::bindings::exports::pushlet::provider::manifest::{Endpoint, Environment};
+use pushlet_provider::reply;
 
 pub struct Anywhere;
 
@@ -25,9 +25,9 @@ impl Guest for Anywhere {
         manifest
     }
 
-    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let exchanges = targets.iter().enumerate().filter_map(|(place, target)| {
-            let Target::Url(url) = target else { return None };
+            let Target::Url(url) = &target.target else { return None };
             Some(Exchange { url: Some(url.clone()), path: String::new(), ..exchange(&[reply::index(place)]) })
         });
         Encoded {

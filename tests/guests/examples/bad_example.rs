@@ -6,7 +6,7 @@ use pushlet_guests::*;
 pub struct BadExample;
 
 impl Guest for BadExample {
-    fn encode(_: Context, _: Application, _: Notification, _: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, _: Vec<Recipient>) -> Encoded {
         println!("about to fail");
         panic!("on the first call");
     }

@@ -5,7 +5,7 @@ use pushlet_guests::*;
 pub struct Busy;
 
 impl Guest for Busy {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let turns = task(&application).parse().unwrap_or(0_u64);
         let mut work = 0_u64;
         for turn in 0..turns {

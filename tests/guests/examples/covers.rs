@@ -5,7 +5,7 @@ use pushlet_guests::*;
 pub struct Covers;
 
 impl Guest for Covers {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let Some((_, groups)) = application.settings.iter().find(|(name, _)| name == "do") else {
             return encoded(&targets);
         };

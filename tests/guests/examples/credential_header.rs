@@ -1,8 +1,10 @@
 //! Has a credential that becomes the header `x-token`, and writes that header itself where it is told to.
 
 use pushlet_guests::*;
-use pushlet_sdk::bindings::exports::pushlet::provider::manifest::{Authentication, Credential, SecretFormat};
-use pushlet_sdk::manifest::{header, secret};
+use pushlet_provider::bindings::exports::pushlet::provider::manifest::{
+    Authentication, Credential, SecretFormat,
+};
+use pushlet_provider::manifest::{header, secret};
 
 pub struct CredentialHeader;
 
@@ -12,16 +14,17 @@ impl Guest for CredentialHeader {
         let credential = Credential {
             name: "token".into(),
             secrets: vec![secret("token", SecretFormat::Text, None, "What the service gave.")],
-            authentication: Authentication::SecretHeader(("token".into(), place)),
+            authentication: Authentication::Secret(("token".into(), place)),
             required_settings: Vec::new(),
             derivations: Vec::new(),
             inline: false,
+            companions: Vec::new(),
             connection_settings: Vec::new(),
         };
         ProviderManifest { credentials: vec![credential], ..manifest() }
     }
 
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let mut encoded = encoded(&targets);
         let header = (task(&application).to_owned(), "mine".to_owned());
         match setting(&application, "where") {

@@ -3,25 +3,14 @@
 
 use pushlet_guests::*;
 
-mod imports {
-    wit_bindgen::generate!({
-        inline: "
-            package guests:dice;
-            world dice { import wasi:random/random@0.2.1; }
-            package wasi:random@0.2.1 {
-                interface random {
-                    get-random-bytes: func(len: u64) -> list<u8>;
-                }
-            }
-        ",
-        generate_all,
-    });
-}
+#[path = "../imports/dice.rs"]
+#[rustfmt::skip]
+mod imports;
 
 pub struct Dice;
 
 impl Guest for Dice {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         match task(&application).parse() {
             Ok(count) => with_body(&targets, imports::wasi::random::random::get_random_bytes(count)),
             Err(_) => encoded(&targets),

@@ -2,11 +2,11 @@
 #![allow(clippy::print_stdout)]
 
 use pushlet_guests::*;
-use pushlet_sdk::bindings::exports::pushlet::provider::manifest::{
+use pushlet_provider::bindings::exports::pushlet::provider::manifest::{
     Authentication, Credential, Derivation, Property, SecretFormat, SignedToken, SigningAlgorithm, Source,
 };
-use pushlet_sdk::manifest::{header, secret};
-use pushlet_sdk::reply;
+use pushlet_provider::manifest::{header, secret};
+use pushlet_provider::reply;
 
 pub struct Echo;
 
@@ -19,6 +19,7 @@ fn credentials() -> Vec<Credential> {
         required_settings: Vec::new(),
         derivations: Vec::new(),
         inline: false,
+        companions: Vec::new(),
         connection_settings: Vec::new(),
     };
     let signed = SignedToken {
@@ -37,7 +38,7 @@ fn credentials() -> Vec<Credential> {
     let text = vec![secret("echo_token", SecretFormat::Text, None, "A token.")];
     let key = vec![secret("echo_p8", SecretFormat::Pkcs8Key, None, "A key.")];
     vec![
-        credential("token", text, Authentication::SecretHeader(("echo_token".into(), authorization()))),
+        credential("token", text, Authentication::Secret(("echo_token".into(), authorization()))),
         credential("key", key, Authentication::SignedToken((signed, authorization()))),
         Credential {
             derivations: vec![Derivation { setting: "do".into(), property: Property::CertificateSubjectUid }],
@@ -62,7 +63,7 @@ impl Guest for Echo {
         context: Context,
         application: Application,
         notification: Notification,
-        targets: Vec<Target>,
+        targets: Vec<Recipient>,
     ) -> Encoded {
         let all = format!("{context:?} {application:?} {notification:?} {targets:?}");
         println!("{all}");

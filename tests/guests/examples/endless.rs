@@ -9,7 +9,7 @@ impl Guest for Endless {
         if task(&application) == "check_application" { spin() } else { Ok(()) }
     }
 
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         if task(&application) == "encode" { spin() } else { encoded(&targets) }
     }
 

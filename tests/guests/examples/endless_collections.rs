@@ -1,8 +1,8 @@
 //! Computes for ever when it is asked what it manages.
 
 use pushlet_guests::*;
-use pushlet_sdk::Manager;
-use pushlet_sdk::management::{Collection, Item, Operation, Request, Response};
+use pushlet_provider::Manager;
+use pushlet_provider::management::{Collection, Item, Operation, Request, Response};
 
 pub struct EndlessCollections;
 
@@ -29,4 +29,4 @@ impl Manager for EndlessCollections {
 }
 
 export!(EndlessCollections);
-pushlet_sdk::export_manager!(EndlessCollections);
+pushlet_provider::export_manager!(EndlessCollections);

@@ -5,7 +5,7 @@ use pushlet_guests::*;
 pub struct Endpoints;
 
 impl Guest for Endpoints {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let mut encoded = encoded(&targets);
         match task(&application) {
             "" => {}

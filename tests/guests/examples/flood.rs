@@ -13,7 +13,7 @@ fn lines() -> Vec<u8> {
 }
 
 impl Guest for Flood {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let lines = lines();
         let mut outputs: [Box<dyn Write>; 2] = [Box::new(std::io::stdout()), Box::new(std::io::stderr())];
         match task(&application) {

@@ -5,7 +5,7 @@ use pushlet_guests::*;
 pub struct Headers;
 
 impl Guest for Headers {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let mut encoded = encoded(&targets);
         let header = (task(&application).to_owned(), setting(&application, "value").to_owned());
         match setting(&application, "where") {

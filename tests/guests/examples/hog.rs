@@ -30,7 +30,7 @@ fn grow_while_possible() -> usize {
 }
 
 impl Guest for Hog {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         match task(&application) {
             "hoard" => hoard(),
             "grow" => with_body(&targets, grow_while_possible().to_string().into_bytes()),

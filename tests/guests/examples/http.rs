@@ -3,23 +3,14 @@
 
 use pushlet_guests::*;
 
-mod imports {
-    wit_bindgen::generate!({
-        inline: "
-            package guests:http;
-            world http { import wasi:http/outgoing-handler@0.3.0; }
-            package wasi:http@0.3.0 {
-                interface outgoing-handler { handle: func(url: string); }
-            }
-        ",
-        generate_all,
-    });
-}
+#[path = "../imports/http.rs"]
+#[rustfmt::skip]
+mod imports;
 
 pub struct Http;
 
 impl Guest for Http {
-    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         imports::wasi::http::outgoing_handler::handle("http://192.0.2.1/");
         encoded(&targets)
     }

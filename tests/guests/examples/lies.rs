@@ -17,7 +17,7 @@ fn not_utf8(bytes: &[u8]) -> String {
 }
 
 impl Guest for Lies {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         match task(&application) {
             "past_the_end" => with_body(&targets, body_at(0xffff_0000, 0x10000)),
             "length" => with_body(&targets, body_at(16, 0x7fff_ffff)),

@@ -1,8 +1,8 @@
 //! Manages things, and does wrong there what others do in the codec: `do` says what, and in which export.
 
 use pushlet_guests::*;
-use pushlet_sdk::Manager;
-use pushlet_sdk::management::{self, Action, Collection, Item, Operation, Request};
+use pushlet_provider::Manager;
+use pushlet_provider::management::{self, Action, Collection, Item, Operation, Request};
 
 pub struct Managing;
 
@@ -57,4 +57,4 @@ impl Manager for Managing {
 }
 
 export!(Managing);
-pushlet_sdk::export_manager!(Managing);
+pushlet_provider::export_manager!(Managing);

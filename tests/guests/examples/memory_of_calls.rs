@@ -10,7 +10,7 @@ pub struct MemoryOfCalls;
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 impl Guest for MemoryOfCalls {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let mut seen = SEEN.lock().unwrap();
         seen.push(application.id);
         with_body(&targets, seen.join(" ").into_bytes())

@@ -46,7 +46,7 @@ fn machine(found: &mut Vec<String>) {
 }
 
 impl Guest for Observer {
-    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let mut found = Vec::new();
         clocks(&mut found);
         randomness(&mut found);

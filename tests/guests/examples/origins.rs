@@ -1,11 +1,11 @@
 //! Needs another token for each origin that it sends to, and sends to any.
 
 use pushlet_guests::*;
-use pushlet_sdk::bindings::exports::pushlet::provider::manifest::{
+use pushlet_provider::bindings::exports::pushlet::provider::manifest::{
     Authentication, Credential, Endpoint, Environment, SecretFormat, SignedToken, SigningAlgorithm, Source,
 };
-use pushlet_sdk::manifest::{header, secret};
-use pushlet_sdk::reply;
+use pushlet_provider::manifest::{header, secret};
+use pushlet_provider::reply;
 
 pub struct Origins;
 
@@ -16,7 +16,8 @@ fn credential() -> Credential {
         key: "origins_p8".into(),
         algorithm: SigningAlgorithm::Es256,
         header: Vec::new(),
-        claims: vec![("aud".into(), Source::TargetOrigin)],
+        // Unique, so that its age counts from when it was signed and not from the step that a fleet shares.
+        claims: vec![("aud".into(), Source::TargetOrigin), ("jti".into(), Source::UniqueId)],
         lifetime: 50 * MINUTE,
         minimum_age: 20 * MINUTE,
     };
@@ -27,6 +28,7 @@ fn credential() -> Credential {
         required_settings: Vec::new(),
         derivations: Vec::new(),
         inline: false,
+        companions: Vec::new(),
         connection_settings: Vec::new(),
     }
 }
@@ -52,9 +54,9 @@ impl Guest for Origins {
         manifest
     }
 
-    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let exchanges = targets.iter().enumerate().filter_map(|(place, target)| {
-            let Target::Url(url) = target else { return None };
+            let Target::Url(url) = &target.target else { return None };
             Some(Exchange { url: Some(url.clone()), path: String::new(), ..exchange(&[reply::index(place)]) })
         });
         Encoded {

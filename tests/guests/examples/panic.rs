@@ -6,7 +6,7 @@ use pushlet_guests::*;
 pub struct Panic;
 
 impl Guest for Panic {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         if task(&application) == "panic" {
             panic!("the tenant's own words: {}", application.id);
         }

@@ -12,7 +12,7 @@ fn deeper(depth: u64) -> u64 {
 }
 
 impl Guest for Recursion {
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         if task(&application) == "recurse" {
             black_box(deeper(0));
         }

@@ -1,11 +1,11 @@
 //! Wants a token of its own for the origin of each target, so that there is a signature for each.
 
 use pushlet_guests::*;
-use pushlet_sdk::manifest::{
+use pushlet_provider::manifest::{
     Authentication, Credential, Endpoint, SecretFormat, SignedToken, SigningAlgorithm, Source, example,
     header, secret,
 };
-use pushlet_sdk::{Environment, reply};
+use pushlet_provider::{Environment, reply};
 
 const KEY: &str = "signer_key";
 
@@ -35,6 +35,7 @@ impl Guest for Signer {
                 required_settings: Vec::new(),
                 derivations: Vec::new(),
                 inline: false,
+                companions: Vec::new(),
                 connection_settings: Vec::new(),
             }],
             targets: vec![TargetKind::Url],
@@ -45,9 +46,9 @@ impl Guest for Signer {
         }
     }
 
-    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         let exchanges = targets.iter().enumerate().map(|(place, target)| {
-            let url = match target {
+            let url = match &target.target {
                 Target::Url(url) => Some(url.clone()),
                 _ => None,
             };

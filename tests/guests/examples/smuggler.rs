@@ -2,7 +2,7 @@
 
 use pushlet_guests::exports::manifest::{Authentication, Credential, SecretFormat};
 use pushlet_guests::*;
-use pushlet_sdk::manifest::{header, secret};
+use pushlet_provider::manifest::{header, secret};
 
 pub struct Smuggler;
 
@@ -12,10 +12,11 @@ impl Guest for Smuggler {
         let credential = Credential {
             name: "key".into(),
             secrets: vec![secret("key", SecretFormat::Text, None, "")],
-            authentication: Authentication::SecretHeader(("key".into(), placement)),
+            authentication: Authentication::Secret(("key".into(), placement)),
             required_settings: Vec::new(),
             derivations: Vec::new(),
             inline: false,
+            companions: Vec::new(),
             connection_settings: Vec::new(),
         };
         ProviderManifest { credentials: vec![credential], ..manifest() }

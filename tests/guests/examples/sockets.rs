@@ -3,23 +3,14 @@
 
 use pushlet_guests::*;
 
-mod imports {
-    wit_bindgen::generate!({
-        inline: "
-            package guests:sockets;
-            world sockets { import wasi:sockets/tcp@0.3.0; }
-            package wasi:sockets@0.3.0 {
-                interface tcp { send: func(address: string, data: string); }
-            }
-        ",
-        generate_all,
-    });
-}
+#[path = "../imports/sockets.rs"]
+#[rustfmt::skip]
+mod imports;
 
 pub struct Sockets;
 
 impl Guest for Sockets {
-    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         imports::wasi::sockets::tcp::send("192.0.2.1:80", "secret");
         encoded(&targets)
     }

@@ -27,7 +27,7 @@ impl Guest for Trap {
         Ok(())
     }
 
-    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, application: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         trap(task(&application));
         encoded(&targets)
     }

@@ -17,7 +17,7 @@ impl Guest for Webhook {
         _: Context,
         application: Application,
         notification: Notification,
-        targets: Vec<Target>,
+        targets: Vec<Recipient>,
     ) -> Encoded {
         webhook::encode("1", &application, &notification, &targets)
     }

@@ -16,7 +16,7 @@ impl Guest for Webhook {
         _: Context,
         application: Application,
         notification: Notification,
-        targets: Vec<Target>,
+        targets: Vec<Recipient>,
     ) -> Encoded {
         webhook::encode("3", &application, &notification, &targets)
     }

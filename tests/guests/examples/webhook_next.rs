@@ -14,7 +14,7 @@ impl Guest for Webhook {
         _: Context,
         application: Application,
         notification: Notification,
-        targets: Vec<Target>,
+        targets: Vec<Recipient>,
     ) -> Encoded {
         if webhook::shall_trap(&notification) {
             panic!("the next version is broken");

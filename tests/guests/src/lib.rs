@@ -6,17 +6,23 @@
 
 pub mod webhook;
 
-use pushlet_sdk::manifest::{endpoints, field};
-use pushlet_sdk::reply;
+use pushlet_provider::manifest::{both_environments, endpoints, field};
+use pushlet_provider::reply;
 
-pub use pushlet_sdk::bindings as __bindings;
-pub use pushlet_sdk::bindings::exports::pushlet::provider as exports;
-pub use pushlet_sdk::bindings::exports::pushlet::provider::manifest::{
+pub use pushlet_provider::{bindings as __bindings, codec_bindings as __codec_bindings};
+
+/// The exported interfaces.
+pub mod exports {
+    pub use pushlet_provider::bindings::exports::pushlet::provider::manifest;
+    pub use pushlet_provider::codec_bindings::exports::pushlet::provider::codec;
+}
+
+pub use pushlet_provider::bindings::exports::pushlet::provider::manifest::{
     Example, Origin, ProviderManifest, TargetKind, Transport, ValueKind,
 };
-pub use pushlet_sdk::{
+pub use pushlet_provider::{
     Answer, Application, ConnectionHint, Context, Disposition, Encoded, Exchange, Message, Method,
-    Notification, Outcome, Refusal, Rejection, Reply, Target,
+    Notification, Outcome, Recipient, Refusal, Rejection, Reply, Target,
 };
 
 /// A provider as the contract wants it, unless a method is overridden.
@@ -29,7 +35,7 @@ pub trait Guest {
         Ok(())
     }
 
-    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Target>) -> Encoded {
+    fn encode(_: Context, _: Application, _: Notification, targets: Vec<Recipient>) -> Encoded {
         encoded(&targets)
     }
 
@@ -63,7 +69,7 @@ macro_rules! export {
                     context: $crate::Context,
                     application: $crate::Application,
                     notification: $crate::Notification,
-                    targets: Vec<$crate::Target>,
+                    targets: Vec<$crate::Recipient>,
                 ) -> $crate::Encoded {
                     <$guest as $crate::Guest>::encode(context, application, notification, targets)
                 }
@@ -78,7 +84,8 @@ macro_rules! export {
                 }
             }
 
-            $crate::__bindings::export_http_provider!($guest with_types_in $crate::__bindings);
+            $crate::__bindings::export_manifest!($guest with_types_in $crate::__bindings);
+            $crate::__codec_bindings::export_codec!($guest with_types_in $crate::__codec_bindings);
         }
     };
 }
@@ -103,7 +110,7 @@ pub fn manifest() -> ProviderManifest {
         title: "A guest".into(),
         vendor: "nobody".into(),
         version: "1".into(),
-        description: String::new(),
+        description: "A guest of the tests.".into(),
         also_answers: Vec::new(),
         settings: SETTINGS.map(|name| field(name, ValueKind::Text, "What to do wrong.")).to_vec(),
         credentials: Vec::new(),
@@ -111,18 +118,23 @@ pub fn manifest() -> ProviderManifest {
         targets: vec![TargetKind::Device],
         endpoints: endpoints("push", Transport::Https, production, "https://dev.push.example").to_vec(),
         targets_per_exchange: 10,
+        targets_per_call: 500,
+        target_options: Vec::new(),
+        environments: both_environments(),
+        response_headers: Vec::new(),
         entropy: 16,
         examples: vec![Example {
             settings: Vec::new(),
             credential: None,
             notification: r#"{"body":"hello"}"#.into(),
             target: "device".into(),
+            target_options: Vec::new(),
         }],
     }
 }
 
 /// One message for all, one exchange for each.
-pub fn encoded(targets: &[Target]) -> Encoded {
+pub fn encoded(targets: &[Recipient]) -> Encoded {
     let exchanges = (0..targets.len()).map(|place| exchange(&[reply::index(place)])).collect();
     Encoded { messages: vec![message(b"hello".to_vec())], exchanges, refusals: Vec::new() }
 }
@@ -134,27 +146,35 @@ pub fn message(body: Vec<u8>) -> Message {
         headers: vec![("content-type".into(), "text/plain".into())],
         body,
         authenticate: true,
-        idempotent: false,
     }
 }
 
 pub fn exchange(covers: &[u32]) -> Exchange {
-    Exchange { covers: covers.to_vec(), message: 0, url: None, path: "/send".into(), headers: Vec::new() }
+    let path = "/send".into();
+    Exchange { covers: covers.to_vec(), message: 0, url: None, path, headers: Vec::new(), idempotent: false }
 }
 
 /// One message with this body, and one exchange for all targets.
-pub fn with_body(targets: &[Target], body: Vec<u8>) -> Encoded {
+pub fn with_body(targets: &[Recipient], body: Vec<u8>) -> Encoded {
     Encoded { messages: vec![message(body)], ..all_at_once(targets) }
 }
 
 /// One exchange for all targets.
-pub fn all_at_once(targets: &[Target]) -> Encoded {
+pub fn all_at_once(targets: &[Recipient]) -> Encoded {
     let covers: Vec<u32> = (0..targets.len()).map(reply::index).collect();
     Encoded { exchanges: vec![exchange(&covers)], ..encoded(targets) }
 }
 
+/// What is accepted is delivered, and nothing is known of the rest.
 pub fn replies(answers: &[Answer]) -> Vec<Reply> {
-    answers.iter().map(|answer| reply::same_for_all(answer.targets.len(), reply::delivered(None))).collect()
+    let outcome = |status: u16| match status {
+        200..=299 => reply::delivered(None),
+        _ => reply::failed(Disposition::Unknown, None, None),
+    };
+    answers
+        .iter()
+        .map(|answer| reply::same_for_all(answer.targets.len(), outcome(answer.response.status)))
+        .collect()
 }
 
 /// Computes for ever, in a way that no compiler takes out.

@@ -1,15 +1,15 @@
 //! A provider as a team would write one: it posts what a notification says to a chat's incoming webhook.
 //! Of two versions the second one traps when it is asked to.
 
-use pushlet_sdk::bindings::exports::pushlet::provider::manifest::{
+use pushlet_provider::bindings::exports::pushlet::provider::manifest::{
     Authentication, Credential, Example, SecretFormat,
 };
-use pushlet_sdk::manifest::{endpoints, example, field, header, secret};
-use pushlet_sdk::{CredentialFault, input, json, reply};
+use pushlet_provider::manifest::{both_environments, endpoints, example, field, header, secret};
+use pushlet_provider::{CredentialFault, input, json, reply};
 
 use crate::{
     Answer, Application, Disposition, Encoded, Exchange, Message, Method, Notification, Outcome,
-    ProviderManifest, Rejection, Reply, Target, TargetKind, Transport, ValueKind,
+    ProviderManifest, Recipient, Rejection, Reply, Target, TargetKind, Transport, ValueKind,
 };
 
 const TOKEN: &str = "token";
@@ -26,13 +26,14 @@ pub fn manifest(version: &str) -> ProviderManifest {
         credentials: vec![Credential {
             name: TOKEN.into(),
             secrets: vec![secret("webhook_token", SecretFormat::Text, None, "What the service gave.")],
-            authentication: Authentication::SecretHeader((
+            authentication: Authentication::Secret((
                 "webhook_token".into(),
                 header("authorization", "Bearer "),
             )),
             required_settings: vec!["webhook_channel".into()],
             derivations: Vec::new(),
             inline: false,
+            companions: Vec::new(),
             connection_settings: Vec::new(),
         }],
         options: vec![field("trap", ValueKind::Boolean, "Fail.")],
@@ -42,6 +43,10 @@ pub fn manifest(version: &str) -> ProviderManifest {
             endpoints("hook", Transport::Https, ORIGIN, ORIGIN).into()
         },
         targets_per_exchange: 1,
+        targets_per_call: 500,
+        target_options: Vec::new(),
+        environments: both_environments(),
+        response_headers: Vec::new(),
         entropy: 0,
         examples: examples(),
     }
@@ -64,7 +69,7 @@ pub fn encode(
     version: &str,
     application: &Application,
     notification: &Notification,
-    targets: &[Target],
+    targets: &[Recipient],
 ) -> Encoded {
     let text = notification.alert.as_ref().and_then(|alert| alert.body.clone()).unwrap_or_default();
     let body = serde_json::json!({ "text": text, "version": version });
@@ -74,13 +79,13 @@ pub fn encode(
         headers: vec![("content-type".into(), "application/json".into())],
         body: json::write(&body).into_bytes(),
         authenticate: true,
-        idempotent: false,
     };
     let channel = input::setting(application, "webhook_channel").unwrap_or_default();
     let exchanges = targets.iter().enumerate().filter_map(|(place, target)| {
-        let Target::Device(name) = target else { return None };
+        let Target::Device(name) = &target.target else { return None };
         let path = format!("/{channel}/{name}");
-        Some(Exchange { covers: vec![reply::index(place)], message: 0, url: None, path, headers: Vec::new() })
+        let covers = vec![reply::index(place)];
+        Some(Exchange { covers, message: 0, url: None, path, headers: Vec::new(), idempotent: false })
     });
     Encoded { messages: vec![message], exchanges: exchanges.collect(), refusals: Vec::new() }
 }

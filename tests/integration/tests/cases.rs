@@ -267,12 +267,12 @@ async fn an_unknown_type_is_named() {
         &[("type", "smoke"), ("gcm_api_key", "k"), ("device_token", "t"), ("alert", "x")],
     ] {
         let message = expect_error(send(fields), 400, "invalid_type").await;
-        assert_eq!(message, "type must be one of apns, fcm, gcm");
+        assert_eq!(message, "type must be one of apns, apns-binary, fcm, gcm, hms, smpp, webpush");
     }
     let body = json!({"provider": "smoke"});
     let answer = expect(harness.server.put("/v1/applications/x").json(&body), 400).await;
     assert_eq!((&answer["error"], &answer["field"]), (&json!("invalid_provider"), &json!("provider")));
-    assert_eq!(answer["message"], "provider must be one of apns, fcm, gcm");
+    assert_eq!(answer["message"], "provider must be one of apns, apns-binary, fcm, gcm, hms, smpp, webpush");
 }
 
 #[tokio::test]

@@ -53,6 +53,11 @@ impl Harness {
         Self { simulator, server, _directory: directory }
     }
 
+    /// A server that was started for simulators.
+    pub fn of(simulator: Simulator, server: Pushlet, directory: Directory) -> Self {
+        Self { simulator, server, _directory: directory }
+    }
+
     /// What a service received, in order.
     pub fn received(&self, service: Service) -> Vec<Received> {
         self.simulator.received().into_iter().filter(|received| received.service == service).collect()
@@ -101,7 +106,8 @@ pub fn pointing_at(simulator: &Simulator, settings: &str) -> String {
     let both = |name: &str, url: &str| {
         format!("endpoints.{name} = {{ production = {url:?}, development = {url:?} }}\n")
     };
-    let endpoints = both("apns", &apns) + &both("fcm", &google) + &both("gcm", &google);
+    let others = ["fcm", "gcm", "hms", "webpush"].map(|name| both(name, &google)).concat();
+    let endpoints = both("apns", &apns) + &others;
     format!("listen = \"127.0.0.1:0\"\n{endpoints}tls.extra_roots = [{ca:?}]\n{settings}")
 }
 
@@ -118,7 +124,7 @@ impl Pushlet {
         let tls = server::acceptor(&config.tls).unwrap();
         let observability = http::Observability::new(None, false);
         let (router, in_flight) = http::router(gateway, &config.limits, &callers, &observability);
-        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let listener = TcpListener::bind(config.listen.to_string()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let server = Server::new(router, in_flight, tls, config);

@@ -99,7 +99,6 @@ async fn what_is_wrong_with_a_channel_is_told() {
     for (status, reason, told, code) in [
         (400, "FeatureNotEnabled", 400, "feature_not_enabled"),
         (403, "InvalidProviderToken", 403, "invalid_provider_token"),
-        (403, "ExpiredProviderToken", 403, "expired_provider_token"),
         (429, "TooManyRequests", 429, "too_many_requests"),
         (503, "ServiceUnavailable", 503, "service_unavailable"),
         (418, "Teapot", 400, "teapot"),
@@ -108,6 +107,9 @@ async fn what_is_wrong_with_a_channel_is_told() {
         expect_error(harness.server.client.get(channels(harness, "")), told, code).await;
     }
     expect(harness.server.client.get(channels(harness, "")), 200).await;
+    // An older token is made again, once: the second refusal is final.
+    harness.simulator.script(Script { times: Some(2), ..refusal(403, "ExpiredProviderToken") }).unwrap();
+    expect_error(harness.server.client.get(channels(harness, "")), 403, "expired_provider_token").await;
 }
 
 #[tokio::test]

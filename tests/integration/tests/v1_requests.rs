@@ -33,6 +33,70 @@ async fn what_is_only_validated_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_dry_run_can_show_the_requests_that_would_go() {
+    let harness = Harness::new().await;
+    harness.register_apns_token("ios").await;
+    harness.register_fcm("android").await;
+    let body = |application: &str, targets: Value| {
+        json!({"application_id": application, "notification": {"title": "Hi", "body": "x"}, "targets": targets,
+            "validate_only": true, "explain": true})
+    };
+    let answer = expect(send(&harness, &body("ios", json!([DEVICE, "odd", "aa"]))), 200).await;
+    assert_eq!(answer["summary"]["valid"], 2, "{answer}");
+    let requests = answer["requests"].as_array().unwrap();
+    assert_eq!(requests.len(), 2, "{answer}");
+    let of = |target: &str| requests.iter().find(|one| one["targets"] == json!([target])).unwrap();
+    for target in [DEVICE, "aa"] {
+        let request = of(target);
+        let url = format!("{}/3/device/{target}", harness.simulator.apns_url());
+        assert_eq!((&request["method"], &request["url"]), (&json!("POST"), &json!(url)), "{request}");
+        assert_eq!(request["headers"]["apns-push-type"], "alert", "{request}");
+        assert_eq!(request["credential"], "token", "{request}");
+        let alert = &payload(request["body"].as_str().unwrap())["aps"]["alert"];
+        assert_eq!(alert, &json!({"title": "Hi", "body": "x"}));
+        assert!(request["headers"].get("authorization").is_none(), "{request}");
+    }
+    let answer = expect(send(&harness, &body("android", json!(["token", {"topic": "news"}]))), 200).await;
+    let requests = answer["requests"].as_array().unwrap();
+    assert_eq!(requests.len(), 2, "{answer}");
+    assert!(requests.iter().any(|request| request["targets"] == json!([{"topic": "news"}])), "{answer}");
+    assert!(harness.simulator.received().is_empty());
+    // Otherwise there is nothing to see.
+    let mut plain = body("ios", json!([DEVICE]));
+    plain["explain"] = json!(false);
+    assert!(expect(send(&harness, &plain), 200).await.get("requests").is_none());
+}
+
+#[tokio::test]
+async fn only_a_small_dry_run_is_explained() {
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    let base = json!({"application_id": "app", "notification": {"body": "x"}, "explain": true, "validate_only": true});
+    let with = |name: &str, value: Value| {
+        let mut body = base.clone();
+        body[name] = value;
+        body
+    };
+    let mut sent = with("target", json!(DEVICE));
+    sent["validate_only"] = json!(false);
+    let many: Vec<String> = (0..11).map(|number| format!("{number:064x}")).collect();
+    for (body, part) in [
+        (sent, "is for validate_only"),
+        (with("targets", json!(many)), "at most 10 targets"),
+        (with("notifications", json!([{"target": "aa"}])), "one notification"),
+    ] {
+        let answer = expect(send(&harness, &body), 400).await;
+        assert_eq!(
+            (&answer["error"], &answer["field"]),
+            (&json!("invalid_explain"), &json!("explain")),
+            "{answer}"
+        );
+        assert!(answer["message"].as_str().unwrap().contains(part), "{answer}");
+    }
+    assert!(harness.simulator.received().is_empty());
+}
+
+#[tokio::test]
 async fn different_notifications_share_what_they_do_not_say() {
     let harness = Harness::new().await;
     harness.register_apns("app").await;

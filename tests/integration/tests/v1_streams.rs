@@ -115,6 +115,22 @@ async fn a_stream_that_says_nothing_for_too_long_is_ended() {
 }
 
 #[tokio::test]
+async fn open_streams_are_counted() {
+    let harness = Harness::new().await;
+    harness.register_apns("app").await;
+    let open_ones = async || {
+        let text = harness.server.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("pushlet_open_streams "));
+        lines.map(|count| count.parse::<f64>().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(open_ones().await, [0.0]);
+    let streams = [open(&harness).await, open(&harness).await];
+    assert_eq!(open_ones().await, [2.0]);
+    drop(streams);
+    wait_until("they have ended", async || open_ones().await == [0.0]).await;
+}
+
+#[tokio::test]
 async fn at_shutdown_what_is_under_way_is_finished_and_told() {
     let harness = Harness::new().await;
     harness.register_apns("app").await;

@@ -95,6 +95,10 @@ fn manifest() -> ProviderManifest {
             endpoint("open", Environment::Production, Origin::AnyHttps),
         ],
         targets_per_exchange: 3,
+        targets_per_call: 500,
+        target_options: Vec::new(),
+        environments: vec![Environment::Production, Environment::Development],
+        response_headers: Vec::new(),
         entropy: 0,
         examples: Vec::new(),
     }

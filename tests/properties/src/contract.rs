@@ -3,8 +3,8 @@
 use arbitrary::{Result, Unstructured};
 use pushlet_model::contract::codec::{self, Answer, Encoded, Method, Refusal, Reply, Response};
 use pushlet_model::contract::{
-    Alert, Application, ConnectionHint, Context, CredentialFault, Disposition, Environment, Notification,
-    Outcome, Priority, Rejection, Scope, Sound, Target, Throttle,
+    Alert, Application, ConnectionHint, Context, CredentialFault, Disposition, Environment, Fault,
+    Notification, Outcome, Priority, Recipient, Rejection, Scope, Sound, Target, Throttle,
 };
 
 /// Up to `most` values.
@@ -72,6 +72,10 @@ pub fn target(u: &mut Unstructured<'_>) -> Result<Target> {
     })
 }
 
+pub fn recipient(u: &mut Unstructured<'_>) -> Result<Recipient> {
+    Ok(Recipient { target: target(u)?, options: some(u, 2, |u| Ok((text(u)?, json(u)?)))? })
+}
+
 pub fn context(u: &mut Unstructured<'_>) -> Result<Context> {
     Ok(Context { now: u.arbitrary()?, entropy: u.arbitrary()? })
 }
@@ -124,7 +128,12 @@ pub fn answer(u: &mut Unstructured<'_>) -> Result<Answer> {
 }
 
 pub fn rejection(u: &mut Unstructured<'_>) -> Result<Rejection> {
-    Ok(Rejection { code: text(u)?, message: text(u)?, field: perhaps(u, text)? })
+    Ok(Rejection {
+        code: text(u)?,
+        message: text(u)?,
+        field: perhaps(u, text)?,
+        more: some(u, 2, |u| Ok(Fault { code: text(u)?, message: text(u)?, field: perhaps(u, text)? }))?,
+    })
 }
 
 fn index(u: &mut Unstructured<'_>) -> Result<u32> {
@@ -139,7 +148,6 @@ pub fn encoded(u: &mut Unstructured<'_>) -> Result<Encoded> {
             headers: pairs(u)?,
             body: u.arbitrary()?,
             authenticate: u.arbitrary()?,
-            idempotent: u.arbitrary()?,
         })
     };
     let exchange = |u: &mut Unstructured<'_>| {
@@ -149,6 +157,7 @@ pub fn encoded(u: &mut Unstructured<'_>) -> Result<Encoded> {
             url: perhaps(u, text)?,
             path: text(u)?,
             headers: pairs(u)?,
+            idempotent: u.arbitrary()?,
         })
     };
     let refusal =

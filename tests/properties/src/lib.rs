@@ -14,7 +14,7 @@ mod requests;
 pub use answers::{encoded, replies};
 pub use credentials::credential;
 pub use manifests::manifest;
-pub use providers::{decode, encode};
+pub use providers::{decode, encode, receive};
 pub use requests::request;
 
 /// A property by its name.
@@ -28,5 +28,6 @@ pub const PROPERTIES: &[Property] = &[
     ("replies", replies),
     ("encode", encode),
     ("decode", decode),
+    ("receive", receive),
     ("request", request),
 ];

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use arbitrary::{Result, Unstructured};
 use pushlet_credential as credential;
 use pushlet_model::contract::manifest::{
-    Authentication, ClientCredentials, Credential, Derivation, Endpoint, Example, Field, Grant,
-    HeaderPlacement, Origin, Property, ProviderManifest, Secret, SecretFormat, SignedToken, SigningAlgorithm,
-    Source, TargetKind, TokenExchange, Transport, ValueKind,
+    Authentication, BodyFormat, ClientAuthentication, ClientCredentials, ComposedText, Composition,
+    Credential, Derivation, Digest, DigestAlgorithm, Encoding, Endpoint, Example, Field, Grant, Origin, Part,
+    Place, Placement, Property, ProviderManifest, RequestField, Secret, SecretFormat, SignedToken,
+    SigningAlgorithm, Source, TargetKind, TokenExchange, TokenRequest, Transport, ValueKind,
 };
 use pushlet_sandbox as provider;
 use url::Url;
@@ -36,9 +37,11 @@ pub fn manifest(bytes: &[u8]) {
     }
     assert!(!manifest.endpoints.is_empty() && !manifest.name.is_empty());
     for credential in &manifest.credentials {
-        if let Some(placement) = placement(&credential.authentication) {
-            assert!(!FRAMING.contains(&placement.name.as_str()), "{}", placement.name);
-            assert!(placement.name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'));
+        for placement in placements(&credential.authentication) {
+            if let Place::Header(name) = &placement.place {
+                assert!(!FRAMING.contains(&name.as_str()), "{name}");
+                assert!(name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'));
+            }
             assert!(!placement.prefix.contains(['\r', '\n', '\0']));
         }
     }
@@ -46,12 +49,15 @@ pub fn manifest(bytes: &[u8]) {
     let _ = credential::check_manifest(&manifest.credentials);
 }
 
-fn placement(authentication: &Authentication) -> Option<&HeaderPlacement> {
+fn placements(authentication: &Authentication) -> Vec<&Placement> {
     match authentication {
-        Authentication::SignedToken((_, placement)) => Some(placement),
-        Authentication::ExchangedToken((_, placement)) => Some(placement),
-        Authentication::SecretHeader((_, placement)) => Some(placement),
-        Authentication::ClientCertificate | Authentication::Vapid(_) => None,
+        Authentication::SignedToken((_, placement)) => vec![placement],
+        Authentication::ExchangedToken((_, placement)) => vec![placement],
+        Authentication::Secret((_, placement)) => vec![placement],
+        Authentication::Composed(composition) => {
+            composition.texts.iter().map(|(_, placement)| placement).collect()
+        }
+        Authentication::ClientCertificate | Authentication::Vapid(_) | Authentication::InStream => Vec::new(),
     }
 }
 
@@ -69,6 +75,10 @@ fn arbitrary(u: &mut Unstructured<'_>) -> Result<ProviderManifest> {
         targets: some(u, 3, |u| Ok(*u.choose(&[TargetKind::Device, TargetKind::Topic, TargetKind::Url])?))?,
         endpoints: some(u, 3, endpoint)?,
         targets_per_exchange: u.arbitrary()?,
+        targets_per_call: u.arbitrary()?,
+        target_options: some(u, 2, field)?,
+        environments: some(u, 2, environment)?,
+        response_headers: some(u, 2, text)?,
         entropy: u.arbitrary()?,
         examples: some(u, 2, example)?,
     })
@@ -76,12 +86,27 @@ fn arbitrary(u: &mut Unstructured<'_>) -> Result<ProviderManifest> {
 
 fn field(u: &mut Unstructured<'_>) -> Result<Field> {
     let kind = *u.choose(&[ValueKind::Text, ValueKind::Integer, ValueKind::Json])?;
-    Ok(Field { name: text(u)?, kind, choices: some(u, 3, text)?, description: text(u)? })
+    Ok(Field {
+        name: text(u)?,
+        kind,
+        required: u.arbitrary()?,
+        choices: some(u, 3, text)?,
+        default: perhaps(u, text)?,
+        minimum: u.arbitrary()?,
+        maximum: u.arbitrary()?,
+        max_length: u.arbitrary()?,
+        unit: perhaps(u, text)?,
+        description: text(u)?,
+    })
 }
 
 fn endpoint(u: &mut Unstructured<'_>) -> Result<Endpoint> {
-    let origin = if u.ratio(1, 4)? { Origin::AnyHttps } else { Origin::Fixed(text(u)?) };
-    let transport = *u.choose(&[Transport::Http2, Transport::Https])?;
+    let origin = match u.int_in_range(0..=5)? {
+        0 => Origin::AnyHttps,
+        1 => Origin::Configured,
+        _ => Origin::Fixed(text(u)?),
+    };
+    let transport = *u.choose(&[Transport::Http2, Transport::Https, Transport::Tls])?;
     Ok(Endpoint { name: text(u)?, environment: environment(u)?, transport, origin })
 }
 
@@ -91,6 +116,7 @@ fn example(u: &mut Unstructured<'_>) -> Result<Example> {
         credential: perhaps(u, text)?,
         notification: text(u)?,
         target: text(u)?,
+        target_options: pairs(u)?,
     })
 }
 
@@ -99,6 +125,7 @@ fn credential_kind(u: &mut Unstructured<'_>) -> Result<Credential> {
         SecretFormat::Pkcs12Identity,
         SecretFormat::PemIdentity,
         SecretFormat::Pkcs8Key,
+        SecretFormat::P256Key,
         SecretFormat::ServiceAccount,
         SecretFormat::Text,
     ];
@@ -121,27 +148,117 @@ fn credential_kind(u: &mut Unstructured<'_>) -> Result<Credential> {
         required_settings: some(u, 2, text)?,
         derivations: some(u, 2, derivation)?,
         inline: u.arbitrary()?,
+        companions: some(u, 1, secret)?,
         connection_settings: some(u, 2, text)?,
     })
 }
 
+fn placement(u: &mut Unstructured<'_>) -> Result<Placement> {
+    let name = text(u)?;
+    let place = match u.int_in_range(0..=4)? {
+        0 => Place::Path(name),
+        1 => Place::Query(name),
+        2 => Place::FormField(name),
+        3 => Place::JsonField(name),
+        _ => Place::Header(name),
+    };
+    Ok(Placement { place, prefix: text(u)? })
+}
+
 fn authentication(u: &mut Unstructured<'_>) -> Result<Authentication> {
-    let header = |u: &mut Unstructured<'_>| Ok(HeaderPlacement { name: text(u)?, prefix: text(u)? });
-    Ok(match u.int_in_range(0..=4)? {
+    Ok(match u.int_in_range(0..=6)? {
         0 => Authentication::ClientCertificate,
-        1 => Authentication::SignedToken((signed_token(u)?, header(u)?)),
+        6 => Authentication::InStream,
+        1 => Authentication::SignedToken((signed_token(u)?, placement(u)?)),
         2 => {
-            let grant = if u.arbitrary()? {
-                Grant::JwtBearer(signed_token(u)?)
-            } else {
-                Grant::ClientCredentials(ClientCredentials { id: source(u)?, secret: text(u)? })
+            let authentication = *u.choose(&[ClientAuthentication::Body, ClientAuthentication::Basic])?;
+            let grant = match u.int_in_range(0..=2)? {
+                0 => Grant::JwtBearer(signed_token(u)?),
+                1 => {
+                    let (id, secret) = (source(u)?, text(u)?);
+                    Grant::ClientCredentials(ClientCredentials { id, secret, authentication })
+                }
+                _ => Grant::Custom(token_request(u)?),
             };
-            let (token_url, scope) = (source(u)?, perhaps(u, text)?);
-            let exchange = TokenExchange { token_url, scope, grant, refresh_before: u.arbitrary()? };
-            Authentication::ExchangedToken((exchange, header(u)?))
+            let exchange = TokenExchange {
+                token_url: some(u, 3, source)?,
+                scope: perhaps(u, text)?,
+                grant,
+                refresh_before: u.arbitrary()?,
+                minimum_age: u.arbitrary()?,
+            };
+            Authentication::ExchangedToken((exchange, placement(u)?))
         }
-        3 => Authentication::SecretHeader((text(u)?, header(u)?)),
+        3 => Authentication::Secret((text(u)?, placement(u)?)),
+        4 => {
+            let composed = |u: &mut Unstructured<'_>| Ok((composed_text(u)?, placement(u)?));
+            Authentication::Composed(Composition {
+                digest: perhaps(u, digest)?,
+                texts: some(u, 3, composed)?,
+            })
+        }
         _ => Authentication::Vapid(signed_token(u)?),
+    })
+}
+
+fn token_request(u: &mut Unstructured<'_>) -> Result<TokenRequest> {
+    let field = |u: &mut Unstructured<'_>| {
+        Ok(RequestField { name: text(u)?, value: composed_text(u)?, number: u.arbitrary()? })
+    };
+    Ok(TokenRequest {
+        format: *u.choose(&[BodyFormat::Form, BodyFormat::Json])?,
+        fields: some(u, 3, field)?,
+        digest: perhaps(u, digest)?,
+        token: text(u)?,
+        expires_in: perhaps(u, text)?,
+        lifetime: u.arbitrary()?,
+        success: perhaps(u, |u| Ok((text(u)?, text(u)?)))?,
+    })
+}
+
+fn encoding(u: &mut Unstructured<'_>) -> Result<Encoding> {
+    let all =
+        [Encoding::Plain, Encoding::Hex, Encoding::Base64, Encoding::Base64url, Encoding::Base64Percent];
+    Ok(*u.choose(&all)?)
+}
+
+fn digest(u: &mut Unstructured<'_>) -> Result<Digest> {
+    let algorithms = [
+        DigestAlgorithm::Md5,
+        DigestAlgorithm::Sha1,
+        DigestAlgorithm::Sha256,
+        DigestAlgorithm::HmacSha1,
+        DigestAlgorithm::HmacSha256,
+    ];
+    Ok(Digest {
+        algorithm: *u.choose(&algorithms)?,
+        key: perhaps(u, text)?,
+        key_encoding: encoding(u)?,
+        parts: some(u, 3, part)?,
+        join: text(u)?,
+        encoding: encoding(u)?,
+    })
+}
+
+fn composed_text(u: &mut Unstructured<'_>) -> Result<ComposedText> {
+    Ok(ComposedText { parts: some(u, 3, part)?, encoding: encoding(u)? })
+}
+
+fn part(u: &mut Unstructured<'_>) -> Result<Part> {
+    Ok(match u.int_in_range(0..=12)? {
+        0 => Part::Literal(text(u)?),
+        1 => Part::Setting(text(u)?),
+        2 => Part::EncodedSetting(text(u)?),
+        3 => Part::Secret(text(u)?),
+        4 => Part::Seconds,
+        5 => Part::Milliseconds,
+        6 => Part::SecondsAfter(u.arbitrary()?),
+        7 => Part::UniqueId,
+        8 => Part::Header(text(u)?),
+        9 => Part::Path,
+        10 => Part::Body,
+        11 => Part::FormFields(text(u)?),
+        _ => Part::Digest,
     })
 }
 

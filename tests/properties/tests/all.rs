@@ -34,7 +34,7 @@ macro_rules! properties {
     };
 }
 
-properties!(credential manifest encoded replies encode decode request);
+properties!(credential manifest encoded replies encode decode receive request);
 
 /// Damaged copies of sound files get further than random bytes.
 #[test]

@@ -17,7 +17,7 @@ const MAX_LISTED: usize = 1000;
 pub enum Listener {
     /// The APNs listener.
     Apns,
-    /// The FCM, OAuth and GCM listener.
+    /// The listener for all services but APNs.
     Google,
 }
 
@@ -64,7 +64,7 @@ pub struct ConnectionInfo {
 pub struct Connections {
     /// Counts of the APNs listener.
     pub apns: ConnectionCounts,
-    /// Counts of the FCM, OAuth and GCM listener.
+    /// Counts of the listener for all services but APNs.
     pub google: ConnectionCounts,
     /// The newest connections, oldest first, at most 1,000.
     pub list: Vec<ConnectionInfo>,

@@ -8,6 +8,7 @@
 //! | `POST /script` | adds the [`Script`] in the body |
 //! | `DELETE /script` | forgets all scripts |
 //! | `GET /connections` | connections accepted, open and refused, and the newest one by one |
+//! | `POST /subscriptions` | makes a Web Push subscription: `{"id", "application_server_key", "origin"}`, each optional |
 //! | `DELETE /access-tokens` | makes all access tokens invalid |
 //! | `GET /healthz` | `ok` |
 
@@ -23,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::answer::Answer;
@@ -32,7 +33,7 @@ use crate::listen::accept_loop;
 use crate::record::Service;
 use crate::script::Script;
 use crate::state::Shared;
-use crate::{apns, google};
+use crate::{apns, google, hms, webpush};
 
 const MAX_BODY: usize = 1024 * 1024;
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -81,14 +82,16 @@ fn route(shared: &Shared, head: &http::request::Parts, body: &[u8]) -> Answer {
             shared.scripts.clear();
             done()
         }
+        (&Method::POST, "/subscriptions") => subscribe(shared, body),
         (&Method::GET, "/connections") => Answer::json(StatusCode::OK, &json!(shared.connections.snapshot())),
         (&Method::DELETE, "/access-tokens") => {
-            shared.google.access_tokens.revoke_all();
+            shared.revoke_access_tokens();
             done()
         }
-        (_, "/" | "/healthz" | "/received" | "/script" | "/connections" | "/access-tokens") => {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods; see GET /")
-        }
+        (
+            _,
+            "/" | "/healthz" | "/received" | "/script" | "/connections" | "/access-tokens" | "/subscriptions",
+        ) => problem(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods; see GET /"),
         _ => problem(StatusCode::NOT_FOUND, "no such path; see GET /"),
     }
 }
@@ -102,7 +105,9 @@ fn received(shared: &Shared, query: &str) -> Answer {
     {
         None => None,
         Some(Ok(service)) => Some(service),
-        Some(Err(_)) => return problem(StatusCode::BAD_REQUEST, "service must be apns, fcm, oauth or gcm"),
+        Some(Err(_)) => {
+            return problem(StatusCode::BAD_REQUEST, "service must be apns, fcm, oauth, gcm, hms or webpush");
+        }
     };
     let limit: usize = match query.get("limit").map(|limit| limit.parse()) {
         None => usize::MAX,
@@ -126,6 +131,20 @@ fn script(shared: &Shared, body: &[u8]) -> Answer {
     }
 }
 
+/// The endpoint leads to this simulator, unless `origin` says that it is elsewhere.
+fn subscribe(shared: &Shared, body: &[u8]) -> Answer {
+    let Ok(asked) = serde_json::from_slice::<Value>(if body.is_empty() { b"{}" } else { body }) else {
+        return problem(StatusCode::BAD_REQUEST, "the body is not JSON");
+    };
+    let text = |name: &str| asked.get(name).and_then(Value::as_str);
+    let id = text("id").map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned);
+    let origin = text("origin").unwrap_or(&shared.google_url);
+    match shared.webpush.subscribe(&id, text("application_server_key"), origin) {
+        Ok(subscription) => Answer::json(StatusCode::CREATED, &json!(subscription)),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
 fn problem(status: StatusCode, message: &str) -> Answer {
     Answer::json(status, &json!({"error": message}))
 }
@@ -141,14 +160,16 @@ fn help(shared: &Shared) -> String {
     let files = &shared.material.files;
     let shown = |path: &std::path::Path| path.display().to_string();
     format!(
-        "Pushlet simulator: APNs, FCM, OAuth and GCM without Apple or Google.\n\n\
+        "Pushlet simulator: push services without their vendors.\n\n\
          GET    /received[?service=apns&limit=10]\nDELETE /received\nPOST   /script   \
          {{\"service\":\"apns\",\"token\":\"aa*\",\"topic\":…,\"status\":429,\"body\":…,\"headers\":{{}},\
          \"retry_after\":5,\"delay_ms\":0,\"times\":1}}\nDELETE /script\nGET    /connections\n\
+         POST   /subscriptions   {{\"id\":…,\"application_server_key\":…,\"origin\":…}}\n\
          DELETE /access-tokens\nGET    /healthz\n\n\
          Credentials\n  trust        {}\n  PKCS#12      {} (no password)\n  PKCS#12 old  {} (password {})\n  \
          PEM          {}\n  topic        {}\n{}  .p8          {} (key id {}, team id {})\n  \
-         FCM          {} (project {})\n\nAPNs\n{}\nFCM\n{}\nGCM\n{}",
+         FCM          {} (project {})\n  Huawei       {} (project {}); any app id of digits with any secret\n\n\
+         APNs\n{}\nFCM\n{}\nGCM\n{}\nHuawei\n{}\nWeb Push\n{}",
         shown(&files.ca_pem),
         shown(&files.apns_p12),
         shown(&files.apns_legacy_p12),
@@ -161,8 +182,12 @@ fn help(shared: &Shared) -> String {
         files.apns_team_id,
         shown(&files.fcm_service_account),
         files.fcm_project_id,
+        shown(&files.hms_service_account),
+        files.hms_project_id,
         apns::help(),
         google::fcm::help(),
         google::gcm::help(),
+        hms::help(),
+        webpush::help(),
     )
 }

@@ -1,9 +1,13 @@
-//! Stand-ins for Apple's and Google's push services, written from the vendors' documents.
+//! Stand-ins for push services, written from the vendors' documents.
 //!
 //! One [`Simulator`] serves, on loopback and over TLS:
 //! - APNs (HTTP/2): device pushes, broadcast and channel management, see [`apns`];
 //! - FCM HTTP v1, Google's OAuth token endpoint and the legacy GCM endpoint, see [`google`];
+//! - on the same listener Huawei Push Kit, see [`hms`], and a Web Push service, see [`webpush`];
+//! - if a test asks for them, the binary APNs protocol with its feedback service, and an SMPP message centre;
 //! - a plain HTTP control API that lists what arrived and scripts answers, see [`control`].
+//!
+//! A [`recorder`] stands in for any other service.
 //!
 //! Every request is checked as the vendor documents it and refused with the documented status and
 //! reason. A request that passes every check is answered by the first of: a [`Script`], a magic
@@ -12,17 +16,22 @@
 
 mod answer;
 pub mod apns;
+mod apns_binary;
 mod clock;
 mod connections;
 pub mod control;
 mod credentials;
 mod error;
 pub mod google;
+pub mod hms;
 mod listen;
 mod record;
+pub mod recorder;
 mod script;
+mod smpp;
 mod state;
 mod tls;
+pub mod webpush;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -32,11 +41,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+pub use apns_binary::{ApnsBinary, BinaryNotification, BinaryTraffic};
 pub use connections::{ClientCertificate, ConnectionCounts, ConnectionInfo, Connections, Listener};
-pub use credentials::{CertificateKind, CertificateSpec, CredentialFiles, IssuedCertificate};
+pub use credentials::{
+    CertificateKind, CertificateSpec, CredentialFiles, IssuedCertificate, make_credentials,
+};
 pub use error::StartError;
 pub use record::{Counts, Received, Service, ServiceCounts};
 pub use script::{RetryAfter, Script, ScriptError};
+pub use smpp::{ShortMessage, Smpp, SmppTraffic};
+pub use webpush::{Subscription, SubscriptionKeys};
 
 use state::Shared;
 
@@ -59,7 +73,7 @@ pub struct Options {
     pub apns: SocketAddr,
     /// Address of the listener that plays APNs' production environment; port 0 takes a free one.
     pub apns_production: SocketAddr,
-    /// Address of the FCM, OAuth and GCM listener; port 0 takes a free one.
+    /// Address of the listener for all services but APNs; port 0 takes a free one.
     pub google: SocketAddr,
     /// Address of the plain HTTP control API; port 0 takes a free one. It has no authentication:
     /// keep it on loopback.
@@ -129,7 +143,7 @@ impl Simulator {
                 .map_err(|_| StartError::Interrupted)??;
         let apns_tls = tls::apns_config(&material)?;
         let google_tls = tls::google_config(&material)?;
-        let shared = Arc::new(Shared::new(&options, material, format!("https://{google_addr}/token")));
+        let shared = Arc::new(Shared::new(&options, material, format!("https://{google_addr}")));
         let mut tasks = JoinSet::new();
         tasks.spawn(apns::server::serve(apns, Environment::Development, apns_tls.clone(), shared.clone()));
         tasks.spawn(apns::server::serve(production, Environment::Production, apns_tls, shared.clone()));
@@ -157,7 +171,8 @@ impl Simulator {
     }
 
     /// Base URL of FCM (`/v1/projects/{project}/messages:send`), OAuth (`/token`) and legacy GCM
-    /// (`/gcm/send`, `/fcm/send`), HTTP/1.1 and HTTP/2.
+    /// (`/gcm/send`, `/fcm/send`), Huawei (`/oauth2/v3/token`, `/v1/{app}/messages:send`, `/v3/…`) and Web Push
+    /// (`/wpush/v2/{subscription}`), HTTP/1.1 and HTTP/2.
     pub fn google_url(&self) -> String {
         format!("https://{}", self.google)
     }
@@ -223,7 +238,7 @@ impl Simulator {
 
     /// Makes every access token given out so far invalid, as Google does when a key is deleted.
     pub fn revoke_access_tokens(&self) {
-        self.shared.google.access_tokens.revoke_all();
+        self.shared.revoke_access_tokens();
     }
 
     /// Stops serving: listeners and connections are closed when this returns.

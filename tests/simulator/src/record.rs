@@ -20,15 +20,20 @@ pub enum Service {
     Apns,
     /// FCM HTTP v1.
     Fcm,
-    /// Google's OAuth token endpoint.
+    /// Google's OAuth token endpoint, and Huawei's.
     Oauth,
     /// Legacy GCM.
     Gcm,
+    /// Huawei Push Kit.
+    Hms,
+    /// The Web Push service.
+    Webpush,
 }
 
 impl Service {
     /// All services, in the order of [`Counts`].
-    pub const ALL: [Service; 4] = [Service::Apns, Service::Fcm, Service::Oauth, Service::Gcm];
+    pub const ALL: [Service; 6] =
+        [Service::Apns, Service::Fcm, Service::Oauth, Service::Gcm, Service::Hms, Service::Webpush];
 }
 
 /// One request and what was answered.
@@ -46,9 +51,9 @@ pub struct Received {
     pub path: String,
     /// Header names in lower case and values, in the order in which they came.
     pub headers: Vec<(String, String)>,
-    /// The body; bytes that are not UTF-8 are replaced.
+    /// The body; bytes that are not UTF-8 are replaced. Of Web Push what the browser decrypted.
     pub body: String,
-    /// The device token, FID or first registration id.
+    /// The device token, FID, first registration id, or id of the subscription.
     pub token: Option<String>,
     /// The APNs topic or bundle id, or the FCM topic or condition.
     pub topic: Option<String>,
@@ -103,6 +108,10 @@ pub struct Counts {
     pub oauth: ServiceCounts,
     /// Legacy GCM.
     pub gcm: ServiceCounts,
+    /// Huawei Push Kit.
+    pub hms: ServiceCounts,
+    /// The Web Push service.
+    pub webpush: ServiceCounts,
 }
 
 #[derive(Default)]
@@ -122,7 +131,7 @@ struct Kept {
 pub(crate) struct Recorder {
     keep: usize,
     numbers: AtomicU64,
-    counters: [Counter; 4],
+    counters: [Counter; 6],
     kept: Mutex<Kept>,
 }
 
@@ -171,6 +180,8 @@ impl Recorder {
             fcm: of(Service::Fcm),
             oauth: of(Service::Oauth),
             gcm: of(Service::Gcm),
+            hms: of(Service::Hms),
+            webpush: of(Service::Webpush),
         }
     }
 
@@ -184,12 +195,14 @@ impl Recorder {
     }
 
     fn counter(&self, service: Service) -> &Counter {
-        let [apns, fcm, oauth, gcm] = &self.counters;
+        let [apns, fcm, oauth, gcm, hms, webpush] = &self.counters;
         match service {
             Service::Apns => apns,
             Service::Fcm => fcm,
             Service::Oauth => oauth,
             Service::Gcm => gcm,
+            Service::Hms => hms,
+            Service::Webpush => webpush,
         }
     }
 

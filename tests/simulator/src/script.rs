@@ -244,7 +244,8 @@ fn checked(script: &Script) -> Result<Vec<(HeaderName, HeaderValue)>, ScriptErro
     given.chain(retry_after).map(|(name, value)| header(&name, &value)).collect()
 }
 
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ScriptError> {
+/// A header of an answer, in the form in which it is sent.
+pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ScriptError> {
     let refused = || ScriptError::Header(name.to_owned());
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused())?;
     // The length and the framing of the answer are not the script's to say.

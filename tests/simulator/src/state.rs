@@ -12,8 +12,10 @@ use crate::clock::unix_millis;
 use crate::connections::{Connection, ConnectionLog};
 use crate::credentials::Material;
 use crate::google::GoogleState;
+use crate::hms::HmsState;
 use crate::record::{Received, Recorder, Service};
 use crate::script::{Scripted, Scripts};
+use crate::webpush::WebPushState;
 
 /// Bodies longer than this are recorded up to here.
 const RECORDED_BODY: usize = 64 * 1024;
@@ -25,6 +27,10 @@ pub(crate) struct Shared {
     pub connections: Arc<ConnectionLog>,
     pub apns: ApnsState,
     pub google: GoogleState,
+    pub hms: HmsState,
+    pub webpush: WebPushState,
+    /// Base URL of the listener for all services but APNs.
+    pub google_url: String,
 }
 
 /// A request as it arrived.
@@ -72,15 +78,24 @@ impl Verdict {
 }
 
 impl Shared {
-    pub fn new(options: &Options, material: Material, token_uri: String) -> Shared {
+    pub fn new(options: &Options, material: Material, google_url: String) -> Shared {
         Shared {
             recorder: Recorder::new(options.keep),
             scripts: Scripts::default(),
             connections: Arc::default(),
             apns: ApnsState::new(&material),
-            google: GoogleState::new(token_uri, options.access_token_lifetime),
+            google: GoogleState::new(format!("{google_url}/token"), options.access_token_lifetime),
+            hms: HmsState::new(options.access_token_lifetime),
+            webpush: WebPushState::new(),
+            google_url,
             material,
         }
+    }
+
+    /// Makes all access tokens invalid.
+    pub fn revoke_access_tokens(&self) {
+        self.google.access_tokens.revoke_all();
+        self.hms.revoke_all();
     }
 
     /// Lets a script answer in place of the verdict, waits its delay, and records the request.

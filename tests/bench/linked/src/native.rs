@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use pushlet_bench::linked::NATIVELY;
 use pushlet_model::contract::{self, codec};
+use pushlet_provider as sdk;
 use pushlet_sandbox::native::{self, LinkedCodecs, NativeCodec};
-use pushlet_sdk as sdk;
 
 /// The providers whose codecs are called in place of their components.
 const LINKED: LinkedCodecs = &[
@@ -40,9 +40,9 @@ impl<P: sdk::Provider> NativeCodec for Native<P> {
         context: &contract::Context,
         application: &contract::Application,
         notification: &contract::Notification,
-        targets: &[contract::Target],
+        recipients: &[contract::Recipient],
     ) -> codec::Encoded {
-        let targets: Vec<_> = targets.iter().map(target).collect();
+        let targets: Vec<_> = recipients.iter().map(recipient).collect();
         let (context, application) = (self::context(context), self::application(application));
         encoded(
             P::encode(&context, &application, &self::notification(notification), &targets)
@@ -122,6 +122,10 @@ fn alert(alert: &contract::Alert) -> sdk::Alert {
     }
 }
 
+fn recipient(recipient: &contract::Recipient) -> sdk::Recipient {
+    sdk::Recipient { target: target(&recipient.target), options: recipient.options.clone() }
+}
+
 fn target(target: &contract::Target) -> sdk::Target {
     match target {
         contract::Target::Device(token) => sdk::Target::Device(token.clone()),
@@ -144,14 +148,14 @@ fn encoded(encoded: sdk::Encoded) -> codec::Encoded {
         headers: message.headers,
         body: message.body,
         authenticate: message.authenticate,
-        idempotent: message.idempotent,
     };
-    let exchange = |sdk::Exchange { covers, message, url, path, headers }| codec::Exchange {
+    let exchange = |sdk::Exchange { covers, message, url, path, headers, idempotent }| codec::Exchange {
         covers,
         message,
         url,
         path,
         headers,
+        idempotent,
     };
     let refusal = |sdk::Refusal { covers, rejection }| codec::Refusal {
         covers,
@@ -159,6 +163,11 @@ fn encoded(encoded: sdk::Encoded) -> codec::Encoded {
             code: rejection.code,
             message: rejection.message,
             field: rejection.field,
+            more: rejection
+                .more
+                .into_iter()
+                .map(|sdk::Fault { code, message, field }| contract::Fault { code, message, field })
+                .collect(),
         },
     };
     codec::Encoded {

@@ -71,7 +71,7 @@ fn same(
     application: &contract::Application,
     answers: &[codec::Answer],
 ) {
-    let targets = TOKENS.map(|token| contract::Target::Device(token.into()));
+    let targets = TOKENS.map(|token| contract::Target::Device(token.into()).into());
     let context = contract::Context { now: 1_700_000_000_000, entropy: (0..32).collect() };
     for notification in [full(), contract::Notification { sound: Some(contract::Sound::Default), ..full() }] {
         let encoded = native.encode(&context, application, &notification, &targets);

@@ -9,7 +9,7 @@ use crate::credentials::{self, Files};
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Place, Programs, Setup};
 use crate::load::{Figures, Manner, Plan};
-use crate::process::{Process, free_port, myself};
+use crate::process::{Process, WakeCounter, free_port, myself};
 use crate::sink::{self, Ports};
 
 /// Streams that the sink allows on a connection: what Apple allows.
@@ -147,6 +147,8 @@ pub struct Measured {
     pub sink_cpu: f64,
     /// KiB.
     pub resident: u64,
+    /// Calls of futex(2) and context switches per push, if they were counted.
+    pub wakes: Option<(f64, f64)>,
 }
 
 impl Measured {
@@ -164,6 +166,7 @@ impl Measured {
             cpu: mean(|turn| turn.cpu),
             sink_cpu: mean(|turn| turn.sink_cpu),
             resident: turns.last().map_or(0, |turn| turn.resident),
+            wakes: turns.last().and_then(|turn| turn.wakes),
             figures: Figures::of_turns(turns.iter().map(|turn| &turn.figures)),
         }
     }
@@ -175,8 +178,12 @@ pub fn measure(bench: &Bench, process: &Process, plan: &Plan) -> Result<Measured
         load(&Plan { seconds: plan.seconds / 5.0, ..plan.clone() })?;
     }
     let (before, sink_before) = (process.cpu(), bench.sink().cpu());
+    let counter = WakeCounter::start(process);
     let figures = load(plan)?;
+    let wakes = counter.stop();
+    let pushes = figures.pushes.max(1) as f64;
+    let wakes = wakes.map(|counts| (counts.futexes as f64 / pushes, counts.switches as f64 / pushes));
     let per_push = |time: Duration| time.as_secs_f64() * 1e6 / figures.pushes.max(1) as f64;
     let (cpu, sink_cpu) = (per_push(process.cpu() - before), per_push(bench.sink().cpu() - sink_before));
-    Ok(Measured { cpu, sink_cpu, resident: process.resident(), figures })
+    Ok(Measured { cpu, sink_cpu, resident: process.resident(), wakes, figures })
 }

@@ -15,8 +15,8 @@ pub struct Row {
 /// The whole table. Ratios of processor time: to the native row of the same measurement, and to `h2load`, its
 /// microseconds per request.
 pub fn table(rows: &[Row], h2load: Option<f64>) -> String {
-    let mut text = "| what | mode | pushes/s | CPU µs/push | × native | × h2load | sink µs/push | p50 ms | p99 ms | p99.9 ms | RSS MiB | not 200 |\n\
-                    |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    let mut text = "| what | mode | pushes/s | CPU µs/push | × native | × h2load | sink µs/push | p50 ms | p99 ms | p99.9 ms | RSS MiB | futex/push | switches/push | not 200 |\n\
+                    |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
     for row in rows {
         let native = rows.iter().find(|other| other.what == row.what && other.mode == Mode::Native.name());
@@ -50,6 +50,8 @@ fn cells(measured: &Measured, native: Option<f64>, h2load: Option<f64>) -> Strin
         milliseconds(figures.p99),
         milliseconds(figures.p999),
         format!("{:.1}", measured.resident as f64 / 1024.0),
+        measured.wakes.map(|(futexes, _)| format!("{futexes:.2}")).unwrap_or_default(),
+        measured.wakes.map(|(_, switches)| format!("{switches:.2}")).unwrap_or_default(),
         failed.to_string(),
     ]
     .join(" | ")

@@ -1,5 +1,6 @@
 //! The table: every route and provider, natively, warm and per call side by side.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::h2load::{self, Ceiling};
 use super::table::{self, Row};
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Programs, Service, Setup};
-use crate::linked::{self, Mode, Repeat};
+use crate::linked::{self, Mode, Repeat, Subject};
 use crate::load::{Manner, Plan};
 use crate::process::{Process, free_port, myself};
 use crate::{relay, say};
@@ -22,6 +23,7 @@ const LONGEST_START: Duration = Duration::from_secs(10);
 /// Registration ids of one GCM exchange.
 const IDS: usize = 1000;
 const RELAY: &str = "bare relay";
+const SHARDED: &str = "bare relay, sharded";
 /// Tells apart what differs between two builds.
 const CONTROL: &str = "warm, as linked beside native";
 const CLASSIC: &str = "classic, keep-alive, APNs token";
@@ -29,7 +31,7 @@ const CLASSIC: &str = "classic, keep-alive, APNs token";
 /// Measures and prints.
 pub fn whole(programs: &Programs, pace: Pace) -> Result<(), Failure> {
     say(&format!("{}\n", table::machine()));
-    codec(programs, pace)?;
+    codecs(programs, pace)?;
     let bench = Bench::start(programs, 0)?;
     let starts = starts(&bench, pace)?;
     let ceiling = h2load::ceiling(&bench, pace.ceiling)?;
@@ -50,32 +52,45 @@ pub fn whole(programs: &Programs, pace: Pace) -> Result<(), Failure> {
     Ok(())
 }
 
-const NOT_MEASURED: &str = "Not measured: real push services and networks; more cores than this machine has; Web Push, for which \
-     there is no provider. The sink and the load generator share the cores with the server under test, so \
-     throughput is that of all three together, and CPU per push (user and system time of the server's process \
+const NOT_MEASURED: &str = "Not measured: real push services and networks; more cores than this machine has. The sink \
+     and the load generator share the cores with the server under test, so throughput is that of all three together, and CPU per push (user and system time of the server's process \
      alone) is the figure to compare. The relay has no authentication, registry, limits, deadlines, retries or \
      log. RSS is after each line's own run; natively it holds the components too, which are loaded and not \
      called.\n";
 
-/// Microseconds of the codec alone by the wall clock: on one thread, and per call on two at once, where each
+/// Microseconds of the codecs alone by the wall clock: on one thread, and per call on two at once, where each
 /// push takes half the time if they do not wait for each other.
-fn codec(programs: &Programs, pace: Pace) -> Result<(), Failure> {
+fn codecs(programs: &Programs, pace: Pace) -> Result<(), Failure> {
     let mut text = "| codec: encode + decode | µs per push | × native |\n|---|---:|---:|\n".to_owned();
+    for subject in Subject::ALL {
+        text += &codec(programs, subject, pace)?;
+    }
+    say(&text);
+    Ok(())
+}
+
+/// The lines of one codec.
+fn codec(programs: &Programs, subject: Subject, pace: Pace) -> Result<String, Failure> {
+    let mut text = String::new();
     let mut native = None;
-    let alone = Mode::ALL.map(|mode| (mode, 1));
-    for (mode, threads) in alone.into_iter().chain([(Mode::PerCall, 2)]) {
-        let repeat = Repeat { mode, threads, warm_up: pace.calls / 10, times: pace.calls / 5 };
+    let alone = subject.modes().iter().map(|mode| (*mode, 1));
+    // A message that is encrypted takes a hundred times as long.
+    let calls = if subject == Subject::WebPush { pace.calls / 50 } else { pace.calls };
+    for (mode, threads) in alone.chain([(Mode::PerCall, 2)]) {
+        let repeat = Repeat { subject, mode, threads, warm_up: calls / 10, times: calls / 5 };
         // The best of five: what disturbs only ever adds.
         let mut best = f64::MAX;
         for _ in 0..5 {
             best = best.min(timed(&programs.linked, &repeat)?);
         }
-        let ratio = best / *native.get_or_insert(best);
+        if mode == Mode::Native {
+            native = Some(best);
+        }
+        let ratio = native.map(|native: f64| format!("{:.1}", best / native)).unwrap_or_default();
         let at_once = if threads > 1 { format!(", {threads} threads") } else { String::new() };
-        text.push_str(&format!("| {}{at_once} | {best:.2} | {ratio:.1} |\n", mode.name()));
+        text.push_str(&format!("| {}, {}{at_once} | {best:.2} | {ratio} |\n", subject.name(), mode.name()));
     }
-    say(&text);
-    Ok(())
+    Ok(text)
 }
 
 /// Microseconds per push.
@@ -109,7 +124,10 @@ fn starts(bench: &Bench, pace: Pace) -> Result<String, Failure> {
 }
 
 fn rows(bench: &Bench, pace: Pace) -> Result<Vec<Row>, Failure> {
-    let relay = Relay::start(bench)?;
+    let [relay, sharded] = [Relay::start(bench, false)?, Relay::start(bench, true)?];
+    let relays = [(RELAY, &relay), (SHARDED, &sharded)];
+    let relays =
+        relays.map(|(mode, relay)| Contestant { mode, process: &relay.process, address: &relay.address });
     let mut servers = Vec::new();
     for mode in Mode::ALL {
         servers.push((mode.name(), started(bench, &Setup::of(mode))?));
@@ -119,7 +137,7 @@ fn rows(bench: &Bench, pace: Pace) -> Result<Vec<Row>, Failure> {
     let modes: Vec<Contestant<'_>> = contestants.collect();
     let mut all = modes.clone();
     all.push(Contestant::of(CONTROL, &control));
-    all.push(Contestant { mode: RELAY, process: &relay.process, address: &relay.address });
+    all.extend(relays);
 
     let mut rows = contest(bench, &all, CLASSIC, pace, |_| bench.classic("", "token"))?;
     let peaks: Vec<f64> = rows.iter().map(|row| row.measured.pushes_per_second()).collect();
@@ -129,8 +147,16 @@ fn rows(bench: &Bench, pace: Pace) -> Result<Vec<Row>, Failure> {
     };
     rows.extend(contest(bench, &all, "the same at half of each one's peak", pace, half)?);
     for (what, plan) in plans(bench, pace) {
-        rows.extend(contest(bench, &modes, &what, pace, |_| plan.clone())?);
+        // The relays take streams too.
+        let streamers = if matches!(plan.manner, Manner::Stream(_)) { &relays[..] } else { &[] };
+        let contestants = [&modes, streamers].concat();
+        rows.extend(contest(bench, &contestants, &what, pace, |_| plan.clone())?);
     }
+    // Natively there is no codec for it.
+    let sandboxed: Vec<_> =
+        modes.iter().filter(|contestant| contestant.mode != Mode::Native.name()).copied().collect();
+    let what = format!("/v1/notifications, {BATCH} subscriptions, Web Push");
+    rows.extend(contest(bench, &sandboxed, &what, pace, |_| web_push(BATCH))?);
     Ok(rows)
 }
 
@@ -142,6 +168,7 @@ fn started(bench: &Bench, setup: &Setup) -> Result<Gateway, Failure> {
         ("certificate", Service::ApnsCertificate),
         ("fcm", Service::Fcm),
         ("gcm", Service::Gcm),
+        ("webpush", Service::WebPush),
     ] {
         gateway.register(name, 1, service, bench.files(), None)?;
     }
@@ -179,16 +206,27 @@ fn batch(application: &str, targets: usize) -> Plan {
     }
 }
 
+/// Many subscriptions in one request, each of which gets a message that is encrypted for it.
+fn web_push(targets: usize) -> Plan {
+    // RFC 8291 section 5.
+    let keys = r#"{"p256dh":"BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4","auth":"BTBZMqHH6r4Tts7J_aSIgg"}"#;
+    let target = format!(r#"{{"url":"https://push.example/p/{{token}}","options":{keys}}}"#);
+    let list = vec![target; targets].join(",");
+    let plan = batch("webpush", targets);
+    Plan { body: plan.body.replace("{tokens}", &list), ..plan }
+}
+
 struct Relay {
     process: Process,
     address: String,
 }
 
 impl Relay {
-    fn start(bench: &Bench) -> Result<Self, Failure> {
-        let address = format!("127.0.0.1:{}", free_port()?);
+    fn start(bench: &Bench, sharded: bool) -> Result<Self, Failure> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let address = listen.to_string();
         let (apns, ca) = (bench.ports().apns, bench.files().ca.clone());
-        let options = relay::Options { listen: address.clone(), apns, ca };
+        let options = relay::Options { listen, apns, ca, sharded };
         let process = Process::start(&mut myself("relay", &options)?)?;
         let start = Instant::now();
         while std::net::TcpStream::connect(&address).is_err() {

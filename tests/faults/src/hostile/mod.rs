@@ -7,6 +7,7 @@
 mod attackers;
 mod components;
 mod connections;
+mod ordinary;
 mod push_service;
 mod requests;
 mod server;
@@ -26,7 +27,7 @@ use server::{Memory, Server};
 use victim::{Pushes, Victim};
 
 /// Pushes of the victim before anything is measured, and batches at once, so that connections, instances and buffers
-/// are there.
+/// are there; a tenant that uses every kind of route comes and goes as well.
 const WARM_UP: usize = 2000;
 const WARM_UP_BATCHES: usize = 10;
 /// After that the server is idle once it has returned the pages that it freed.
@@ -64,6 +65,7 @@ pub async fn run(duration: Duration) -> Result<Report, Failure> {
     victim.push(WARM_UP, &mut alone).await;
     victim.push_batches(WARM_UP_BATCHES, &mut alone).await;
     alone.none_failed()?;
+    ordinary::day(&server).await?;
     sleep(UNTIL_IDLE).await;
     let idle = server.memory()?;
     let mut attackers = Attackers::new(&server).await?;

@@ -30,6 +30,8 @@ pub enum Manner {
     Silent,
     /// Every token is dead.
     Dead,
+    /// As a push service should: the warm-up sends there.
+    Calm,
 }
 
 /// A server for all of them, each below a path of its own. It ends when this is dropped.
@@ -39,7 +41,8 @@ pub struct PushService {
 }
 
 impl Manner {
-    pub const ALL: [Self; 5] = [Self::Slow, Self::Endless, Self::Informational, Self::Silent, Self::Dead];
+    pub const ALL: [Self; 6] =
+        [Self::Slow, Self::Endless, Self::Informational, Self::Silent, Self::Dead, Self::Calm];
 
     /// The tenant that sends there.
     pub fn tenant(self) -> &'static str {
@@ -49,6 +52,7 @@ impl Manner {
             Self::Informational => "informational",
             Self::Silent => "silent",
             Self::Dead => "dead",
+            Self::Calm => "calm",
         }
     }
 }
@@ -86,6 +90,7 @@ async fn serve(mut connection: Connection) -> std::io::Result<()> {
                 return Ok(());
             }
             Manner::Dead => https::respond(&mut connection, 410).await?,
+            Manner::Calm => https::respond(&mut connection, 200).await?,
         }
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use pushlet_sandbox::{LoadError, ProviderError};
 use wasm_encoder::{Component, InstanceSection, ModuleArg, RawSection};
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
 use super::fixture::{panicked, shared_sandbox};
 
@@ -14,7 +14,7 @@ const CONTRACT: &str = include_str!("../../../../wit/provider.wit");
 
 /// A core module with the exports of the contract: a manifest that is all zeros, and what `more` says.
 fn module(more: &str) -> Vec<u8> {
-    module_for("0.1.0", more)
+    module_for("1.0.0", more)
 }
 
 fn module_for(version: &str, more: &str) -> Vec<u8> {
@@ -43,6 +43,14 @@ fn component(contract: &str, mut module: Vec<u8>) -> Vec<u8> {
     ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }
 
+/// A component of the world `http-provider` in another contract, none of whose functions does anything.
+pub fn idle_component(contract: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("provider.wit", contract).unwrap();
+    let world = resolve.select_world(&[package], Some("http-provider")).unwrap();
+    component(contract, dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync)))
+}
+
 pub fn provider(more: &str) -> Vec<u8> {
     component(CONTRACT, module(more))
 }
@@ -68,9 +76,9 @@ fn with_instances(mut component: Vec<u8>, extra: &str, count: usize) -> Vec<u8> 
 /// One of each kind, with the code that its upload gets.
 pub fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let (broken, complex, invalid) = ("broken_component", "component_too_complex", "invalid_component");
-    let post = "cabi_post_pushlet:provider/manifest@0.1.0#describe";
+    let post = "cabi_post_pushlet:provider/manifest@1.0.0#describe";
     let imports: String = (0..2_001).map(|count| format!(r#"(import "i{count}" (instance))"#)).collect();
-    let newer = CONTRACT.replace("pushlet:provider@0.1.0", "pushlet:provider@1.0.0");
+    let newer = CONTRACT.replace("pushlet:provider@1.0.0", "pushlet:provider@1.1.0");
     let instances = |module: &str, count| with_instances(provider(""), module, count);
     vec![
         ("endless start", provider("(func $start (loop $l (br $l))) (start $start)"), broken),
@@ -88,7 +96,7 @@ pub fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("large memories", instances("(module (memory 352))", 3), broken),
         ("many memories", instances("(module (memory 1))", 5), invalid),
         ("large table", instances("(module (table 60000 funcref))", 2), broken),
-        ("another version", component(&newer, module_for("1.0.0", "")), "wrong_contract_version"),
+        ("another version", component(&newer, module_for("1.1.0", "")), "wrong_contract_version"),
         ("another world", wat::parse_str("(component)").unwrap(), "wrong_world"),
         ("cut off", provider("")[..200].to_vec(), invalid),
     ]
@@ -176,7 +184,7 @@ fn start_functions_are_bounded_like_calls() {
 #[test]
 fn what_runs_after_the_answer_is_bounded_too() {
     let post = |body: &str| {
-        let name = "cabi_post_pushlet:provider/manifest@0.1.0#describe";
+        let name = "cabi_post_pushlet:provider/manifest@1.0.0#describe";
         load(&provider(&format!(r#"(func (export "{name}") (param i32) {body})"#)))
     };
     assert_eq!(post("(loop $l (br $l))"), LoadError::Broken(ProviderError::TimedOut));
@@ -254,7 +262,10 @@ fn thousands_of_imports_are_refused() {
     assert_eq!(load(&wat::parse_str(text + ")").unwrap()), too_complex("imports and exports", 2_000));
     let mut text = String::from("(component");
     (0..1_000).for_each(|count| write!(text, r#"(import "i{count}" (instance))"#).unwrap());
-    assert_eq!(load(&wat::parse_str(text + ")").unwrap()), LoadError::ForbiddenImport("i0".into()));
+    let LoadError::ForbiddenImport(imports) = load(&wat::parse_str(text + ")").unwrap()) else {
+        panic!("refused")
+    };
+    assert_eq!((imports.names.len(), imports.others), (40, 960));
     let mut text = String::from("(component (core module");
     (0..50_001).for_each(|count| write!(text, r#"(import "m" "f{count}" (func))"#).unwrap());
     assert_eq!(
@@ -266,8 +277,8 @@ fn thousands_of_imports_are_refused() {
 #[test]
 fn names_in_errors_are_short() {
     let text = format!(r#"(component (import "{}" (instance)))"#, "i".repeat(90_000));
-    let LoadError::ForbiddenImport(name) = load(&wat::parse_str(text).unwrap()) else { panic!("refused") };
-    assert_eq!(name.len(), 300);
+    let LoadError::ForbiddenImport(imports) = load(&wat::parse_str(text).unwrap()) else { panic!("refused") };
+    assert_eq!(imports.names[0].len(), 300);
 }
 
 #[test]
@@ -282,24 +293,24 @@ fn other_worlds_are_refused() {
         load(&wat::parse_str("(component)").unwrap()),
         LoadError::WrongWorld("pushlet:provider/manifest")
     );
-    let half = "package pushlet:provider@0.1.0;
+    let half = "package pushlet:provider@1.0.0;
         interface manifest { describe: func() -> u32; }
         world http-provider { export manifest; }";
     let describe =
-        r#"(module (func (export "pushlet:provider/manifest@0.1.0#describe") (result i32) i32.const 0))"#;
+        r#"(module (func (export "pushlet:provider/manifest@1.0.0#describe") (result i32) i32.const 0))"#;
     let half = component(half, wat::parse_str(describe).unwrap());
     assert_eq!(load(&half), LoadError::WrongWorld("pushlet:provider/codec"));
-    let false_types = "package pushlet:provider@0.1.0;
+    let false_types = "package pushlet:provider@1.0.0;
         interface manifest { describe: func() -> u32; }
         interface codec { encode: func() -> u32; }
         world http-provider { export manifest; export codec; }";
     let module = r#"(module
-        (func (export "pushlet:provider/manifest@0.1.0#describe") (result i32) i32.const 0)
-        (func (export "pushlet:provider/codec@0.1.0#encode") (result i32) i32.const 0))"#;
+        (func (export "pushlet:provider/manifest@1.0.0#describe") (result i32) i32.const 0)
+        (func (export "pushlet:provider/codec@1.0.0#encode") (result i32) i32.const 0))"#;
     invalid(&component(false_types, wat::parse_str(module).unwrap()), "");
-    let newer = CONTRACT.replace("pushlet:provider@0.1.0", "pushlet:provider@1.0.0");
-    let newer = component(&newer, module_for("1.0.0", ""));
-    assert_eq!(load(&newer), LoadError::WrongVersion { built: "1.0.0".into() });
+    let newer = CONTRACT.replace("pushlet:provider@1.0.0", "pushlet:provider@1.1.0");
+    let newer = component(&newer, module_for("1.1.0", ""));
+    assert_eq!(load(&newer), LoadError::WrongVersion { built: "1.1.0".into() });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use pushlet_model::contract::codec::{Answer, Response};
-use pushlet_model::contract::{Alert, Application, Context, Environment, Notification, Target};
+use pushlet_model::contract::{Alert, Application, Context, Environment, Notification, Recipient, Target};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts, WorkLimits};
 use pushlet_sandbox::{
@@ -56,8 +56,8 @@ pub fn context() -> Context {
     Context { now: 1_700_000_000_000, entropy: (0..32).collect() }
 }
 
-pub fn devices(count: usize) -> Vec<Target> {
-    (0..count).map(|device| Target::Device(format!("{device:064x}"))).collect()
+pub fn devices(count: usize) -> Vec<Recipient> {
+    (0..count).map(|device| Target::Device(format!("{device:064x}")).into()).collect()
 }
 
 pub fn hello() -> Notification {
@@ -68,7 +68,8 @@ pub fn hello() -> Notification {
 /// One response for two devices.
 pub fn answers() -> [Answer; 1] {
     let response = Response { status: 200, headers: Vec::new(), body: b"{}".to_vec() };
-    [Answer { targets: devices(2), response }]
+    let targets = devices(2).into_iter().map(|recipient| recipient.target).collect();
+    [Answer { targets, response }]
 }
 
 /// An exported function.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pushlet_sandbox::{ComponentTrust, LoadError, Provider, ProviderError};
+use pushlet_sandbox::{ComponentTrust, ForbiddenImports, LoadError, Provider, ProviderError};
 
 use super::fixture::{bad, component, shared_sandbox};
 
@@ -27,17 +27,35 @@ fn a_manifest_is_checked_before_it_is_used() {
 }
 
 #[test]
-fn files_sockets_and_requests_are_not_to_be_had() {
-    let forbidden = |name: &str| LoadError::ForbiddenImport(name.into());
-    assert_eq!(load("filesystem"), forbidden("wasi:filesystem/types@0.2.6"));
+fn sockets_of_another_wasi_and_requests_are_refused() {
+    let forbidden =
+        |name: &str| LoadError::ForbiddenImport(ForbiddenImports { names: vec![name.to_owned()], others: 0 });
     assert_eq!(load("sockets"), forbidden("wasi:sockets/tcp@0.3.0"));
     assert_eq!(load("http"), forbidden("wasi:http/outgoing-handler@0.3.0"));
+}
+
+/// An author must not need one build for each import.
+#[test]
+fn a_refusal_names_every_import_and_what_to_do() {
+    let imports = ["wasi:cli/stdout@0.2.3", "wasi:http/types@0.2.10", "env", "wasi:nn/graph@0.2.0"];
+    let imports: String = imports.iter().map(|name| format!(r#"(import "{name}" (instance))"#)).collect();
+    let component = wat::parse_str(format!("(component {imports})")).unwrap();
+    let message = shared_sandbox().load(&component).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        message.starts_with("the component imports wasi:http/types@0.2.10, env, wasi:nn/graph@0.2.0, which")
+    );
+    assert!(message.contains("Allowed are pushlet:provider/types, and wasi:cli, wasi:clocks"), "{message}");
+    assert!(message.contains("--disable http"), "{message}");
+    let many: String = (0..100).map(|count| format!(r#"(import "i{count}" (instance))"#)).collect();
+    let component = wat::parse_str(format!("(component {many})")).unwrap();
+    let message = shared_sandbox().load(&component).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("i39 and 60 more, which"), "{message}");
 }
 
 #[test]
 fn another_version_of_the_contract_is_named() {
     let bytes = component("paths");
-    let older = replaced(bytes, b"provider/codec@0.1.0", b"provider/codec@0.9.0");
+    let older = replaced(bytes, b"provider/codec@1.0.0", b"provider/codec@0.9.0");
     let error = shared_sandbox().load(&older).map(|_| ()).unwrap_err();
     assert_eq!(error, LoadError::WrongVersion { built: "0.9.0".into() });
 }

@@ -9,6 +9,7 @@ mod hostile_guests;
 mod loading;
 mod managing;
 mod observing;
+mod streaming;
 mod tenants;
 mod together;
 
@@ -21,7 +22,7 @@ use fixture::GUESTS;
 #[test]
 fn every_guest_is_called_by_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let own = ["tests/guests", "tests/upload", "tests/tenants", "tests/secrets"];
+    let own = ["tests/guests", "tests/kit", "tests/upload", "tests/tenants", "tests/secrets"];
     let sources: String = own
         .iter()
         .chain(&["../attacks/tests"])

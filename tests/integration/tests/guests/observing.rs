@@ -54,6 +54,20 @@ fn time_and_randomness_are_the_contexts() {
     assert!(body(&observer, &later, "app").contains("since the epoch 1800000000.123s"));
 }
 
+/// The interfaces are linked, because every runtime imports them; nothing is behind them.
+#[test]
+fn files_and_sockets_answer_an_error() {
+    let guest = uploaded(&shared_sandbox().sandbox, "filesystem").instances(&TenantId::new("files"));
+    let body = body(&guest, &context(), "app");
+    assert_eq!(body.lines().count(), 9, "{body}");
+    for line in body.lines() {
+        assert!(!line.ends_with(": done"), "{body}");
+    }
+    for line in ["connect: PermissionDenied", "datagram: PermissionDenied"] {
+        assert!(body.lines().any(|found| found == line), "{line} in {body}");
+    }
+}
+
 #[test]
 fn what_one_call_saw_no_other_tenant_learns() {
     let provider = uploaded(&shared_sandbox().sandbox, "memory_of_calls");

@@ -114,10 +114,12 @@ impl AttackFixture {
         }
     }
 
-    /// Returns true if each hostile tenant has received its expected code.
-    fn all_received(&self, wanted: &[(String, &str)]) -> bool {
+    /// Returns the hostile tenants that have not received their expected code.
+    fn not_received(&self, wanted: &[(String, &str)]) -> Vec<String> {
         let told = self.codes.lock().unwrap();
-        wanted.iter().all(|(name, code)| told.get(name).is_some_and(|codes| codes.contains_key(*code)))
+        let received =
+            |name: &String, code: &str| told.get(name).is_some_and(|codes| codes.contains_key(code));
+        wanted.iter().filter(|(name, code)| !received(name, code)).map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -133,9 +135,15 @@ async fn the_victims_keep_sending_during_all_attacks() {
         acting.spawn(fixture.clone().attack(number, tenant, over.clone()));
     }
     drop(resting);
+    let mut seen = vec!["all".to_owned()];
     wait_until("each hostile tenant receives its code", async || {
         assert!(acting.try_join_next().is_none(), "a hostile tenant received an unexpected code");
-        fixture.all_received(&wanted)
+        let missing = fixture.not_received(&wanted);
+        if missing != seen {
+            println!("without the expected code: {missing:?}");
+            seen = missing;
+        }
+        seen.is_empty()
     })
     .await;
     let mut ratios = [Vec::new(), Vec::new()];

@@ -21,6 +21,7 @@ use recording_client::RecordingClient;
 pub const ADMIN: &str = "planted-admin-key-7f3a9c51d2e8";
 pub const PASSWORD: &str = "planted-basic-password-64be10a9";
 pub const FILE_PASSWORD: &str = "planted-file-password-0c9e77b1";
+const REGISTRY_KEY: &str = "7f3a9c51d2e864be10a90c9e77b1d41d8cd98f00b2045d5ebf1c33a07f3a9c51";
 pub const GCM_KEY: &str = "planted-gcm-key-d41d8cd98f00b204";
 pub const ECHO_TOKEN: &str = "planted-echo-token-5d5ebf1c33a0";
 
@@ -69,6 +70,7 @@ fn secrets(files: &Files, keys: &[String]) -> Vec<Secret> {
         text("operator's key", ADMIN),
         text("basic password", PASSWORD),
         text("file password", FILE_PASSWORD),
+        text("registry's key", REGISTRY_KEY),
         text("GCM key", GCM_KEY),
         text("header token", ECHO_TOKEN),
         Secret::whole("PKCS#12 file", &files.p12),
@@ -107,10 +109,12 @@ impl SecretsFixture {
             + &to("gcm", &simulator.google_url())
             + &to("acme/echo", &echo);
         let roots = [simulator.credentials().ca_pem.clone(), receiver.ca()];
+        let data = directory.path().join("data");
         let settings = format!(
             "admin.key = {ADMIN:?}\nauth = {{ username = \"me\", password = {PASSWORD:?} }}\n\
              tls.extra_roots = {roots:?}\nlog = {{ level = \"trace\", format = \"json\" }}\n\
-             providers.compiler = {PROGRAM:?}\ndelivery.retries = 0\n{endpoints}"
+             providers.compiler = {PROGRAM:?}\ndelivery.retries = 0\n{endpoints}\
+             data_dir = {data:?}\nregistry.key = {REGISTRY_KEY:?}\n"
         );
         let program = Program::serve(&settings).await;
         Self { simulator, receiver, program, settings, files, _directory: directory }

@@ -72,6 +72,7 @@ pub async fn run(client: &mut RecordingClient, files: &Files, echo: &[u8]) -> Ve
     wrong_bodies(client, key, &contents).await;
     inline(client, key).await;
     wrong_callers(client, &keys).await;
+    webhooks(client, key).await;
     views(client, key).await;
     ends(client, key).await;
     keys
@@ -100,11 +101,17 @@ async fn tenants(client: &mut RecordingClient) -> Vec<String> {
         let request = client.request("DELETE", "/v1/tenants/{id}/keys/{key}", &path).bearer_auth(ADMIN);
         client.call(request).await;
     }
+    let request = client.request("POST", "/v1/reload", "/v1/reload").bearer_auth(ADMIN);
+    assert_eq!(client.call(request).await, 200);
     for (method, route, path) in [
         ("GET", "/v1/tenants", "/v1/tenants"),
+        ("GET", "/v1/overview", "/v1/overview"),
+        ("GET", "/v1/backup", "/v1/backup"),
+        ("GET", "/v1/nodes", "/v1/nodes"),
         ("GET", tenant, "/v1/tenants/acme"),
         ("GET", keys, "/v1/tenants/acme/keys"),
         ("GET", "/v1/tenants/{id}/usage", "/v1/tenants/acme/usage"),
+        ("GET", "/v1/tenants/{id}/usage/{by}", "/v1/tenants/acme/usage/day"),
     ] {
         let request = client.request(method, route, path).bearer_auth(ADMIN);
         assert_eq!(client.call(request).await, 200);
@@ -189,6 +196,7 @@ async fn send(client: &mut RecordingClient, key: &str, application: &Application
     for (method, route, end, body) in [
         ("GET", "/v1/applications/{id}/feedback", "/feedback", None),
         ("POST", "/v1/applications/{id}/feedback", "/feedback", None),
+        ("DELETE", "/v1/applications/{id}/feedback", "/feedback?before=1", None),
         ("GET", "/v1/applications/{id}/{collection}", "/channels", None),
         ("POST", "/v1/applications/{id}/{collection}", "/channels", Some(json!({"message_storage": 1}))),
         ("POST", "/v1/applications/{id}/{collection}", "/channels", Some(json!(GCM_KEY))),
@@ -310,15 +318,53 @@ async fn wrong_callers(client: &mut RecordingClient, keys: &[String]) {
     }
 }
 
+async fn webhooks(client: &mut RecordingClient, key: &str) {
+    let (route, path) = ("/v1/webhooks/{id}", "/v1/webhooks/backend");
+    let body = json!({"url": "https://127.0.0.1:9/"});
+    let request = client.request("PUT", route, path).bearer_auth(key).json(&body);
+    let secret = client.secretly(request).await;
+    let secret = secret["secret"].as_str().unwrap().to_owned();
+    for body in
+        [json!({"url": PASSWORD}), json!({"url": "https://127.0.0.1", "events": [GCM_KEY]}), json!(PASSWORD)]
+    {
+        let request = client.request("PUT", route, path).bearer_auth(key).json(&body);
+        assert_eq!(client.call(request).await, 400);
+    }
+    for (route, path) in [
+        ("/v1/webhooks", "/v1/webhooks"),
+        (route, path),
+        ("/v1/webhooks/{id}/attempts", "/v1/webhooks/backend/attempts"),
+        ("/v1/deliveries", "/v1/deliveries"),
+    ] {
+        let request = client.request("GET", route, path).bearer_auth(key);
+        assert_eq!(client.call(request).await, 200);
+    }
+    let request = client.request("DELETE", route, path).bearer_auth(key);
+    assert_eq!(client.call(request).await, 204);
+    let (delivery, none) = ("/v1/deliveries/{id}", "/v1/deliveries/none".to_owned());
+    let results = ("GET", "/v1/deliveries/{id}/results", format!("{none}/results"));
+    for (method, route, path) in
+        [("GET", delivery, none.clone()), ("DELETE", delivery, none.clone()), results]
+    {
+        let request = client.request(method, route, &path).bearer_auth(key);
+        assert_eq!(client.call(request).await, 404);
+    }
+    let shown = String::from_utf8_lossy(&client.transcript).into_owned();
+    assert!(!shown.contains(secret.trim_start_matches("whsec_")), "a webhook's secret is shown once");
+}
+
 async fn views(client: &mut RecordingClient, key: &str) {
     for (route, path) in [
         ("/v1/applications", "/v1/applications"),
+        ("/v1/applications", "/v1/applications?search=a&sort=expiry"),
         ("/v1/status", "/v1/status"),
+        ("/v1/audit", "/v1/audit"),
         ("/v1/providers/{name}", "/v1/providers/echo"),
         ("/v1/providers/{name}", "/v1/providers/apns"),
         ("/v1/providers/{name}/log", "/v1/providers/echo/log"),
         ("/v1/providers", "/v1/providers"),
         ("/openapi.json", "/openapi.json"),
+        ("/v1/contract", "/v1/contract"),
         ("/console", "/console"),
         ("/console/", "/console/"),
         ("/console/{part}", "/console/main.js"),

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{admin, change, make, with_operator};
-use crate::harness::{Pushlet, expect, expect_error, wait_until};
+use super::{admin, change, harness_with_operator, make, register, send, with_operator};
+use crate::harness::{Harness, Pushlet, expect, expect_error, wait_until};
+use crate::routes;
 
 async fn server() -> Pushlet {
     Pushlet::start(&format!("listen = \"127.0.0.1:0\"\n{}", with_operator(""))).await
@@ -118,4 +119,107 @@ async fn a_suspended_tenant_is_told_so_before_anything_else_is_looked_at() {
 
 async fn is_good_or_suspended(server: &Pushlet, key: &str) -> bool {
     server.get("/v1/applications").bearer_auth(key).send().await.unwrap().status() != 403
+}
+
+/// Returns which of the scopes allow a request.
+async fn allowed(
+    harness: &Harness,
+    keys: &[(&'static str, String)],
+    method: &str,
+    path: &str,
+) -> Vec<&'static str> {
+    let mut allowed = Vec::new();
+    for (scope, key) in keys {
+        let method = method.parse().unwrap();
+        let request = harness.server.client.request(method, harness.server.url(path)).bearer_auth(key);
+        let response = request.send().await.unwrap();
+        let text = response.text().await.unwrap();
+        if !text.contains("\"scope_required\"") {
+            allowed.push(*scope);
+        }
+    }
+    allowed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_may_do_what_its_scopes_say() {
+    let harness = harness_with_operator("").await;
+    let all = make(&harness.server, "acme", &json!({})).await;
+    let mut keys = Vec::new();
+    for scope in ["send", "manage", "read"] {
+        let body = json!({"scopes": [scope], "label": format!("to {scope}")});
+        let made = expect(admin(harness.server.post("/v1/tenants/acme/keys").json(&body)), 201).await;
+        keys.push((scope, made["api_key"].as_str().unwrap().to_owned()));
+    }
+    // Every route behind authentication.
+    let open =
+        ["/healthz", "/readyz", "/", "/console", "/console/", "/console/{part}", "/docs", "/docs/{asset}"];
+    for (method, route) in routes::all() {
+        if open.contains(&route.as_str()) {
+            continue;
+        }
+        let expected: &[&str] = match (method.as_str(), route.as_str()) {
+            (
+                _,
+                "/send_notification"
+                | "/v1/notifications"
+                | "/v1/notifications:stream"
+                | "/application_feedback",
+            ) => &["send"],
+            (
+                "GET",
+                "/v1/applications/{id}/feedback"
+                | "/v1/deliveries"
+                | "/v1/deliveries/{id}"
+                | "/v1/deliveries/{id}/results",
+            ) => &["send", "read"],
+            (_, "/v1/applications/{id}/feedback" | "/v1/deliveries/{id}") => &["send"],
+            ("GET", _) => &["read"],
+            _ => &["manage"],
+        };
+        let path = route.replace("{id}", "x").replace("{name}", "x").replace("{collection}", "channels");
+        let path = path.replace("{item}", "x").replace("{key}", "x").replace("{by}", "day");
+        assert_eq!(allowed(&harness, &keys, &method, &path).await, expected, "{method} {route}");
+    }
+    // An id that looks like the route of feedback opens no other.
+    for path in
+        ["/v1/applications/feedback", "/v1/applications/x/channels/feedback", "/v1/applications/x%2Ffeedback"]
+    {
+        assert_eq!(allowed(&harness, &keys, "DELETE", path).await, ["manage"], "{path}");
+    }
+    // A key of two scopes, and one without bounds.
+    let body = json!({"scopes": ["read", "send"]});
+    let made = expect(admin(harness.server.post("/v1/tenants/acme/keys").json(&body)), 201).await;
+    let both = made["api_key"].as_str().unwrap();
+    expect(register(&harness, both, "shop"), 403).await;
+    expect(register(&harness, &all, "shop"), 200).await;
+    expect(send(&harness, both, "shop", 1), 200).await;
+    expect(harness.server.get("/v1/status").bearer_auth(both), 200).await;
+    let basic = harness.server.put("/v1/applications/shop").basic_auth("acme", Some(both)).json(&json!({}));
+    expect(basic, 403).await;
+
+    let listed = expect(admin(harness.server.get("/v1/tenants/acme/keys")), 200).await;
+    let listed = listed["keys"].as_array().unwrap();
+    let told: Vec<_> = listed.iter().map(|key| (key["label"].clone(), key["scopes"].clone())).collect();
+    let one = |scope: &str| (json!(format!("to {scope}")), json!([scope]));
+    let expected = [
+        (json!(null), json!(null)),
+        one("send"),
+        one("manage"),
+        one("read"),
+        (json!(null), json!(["send", "read"])),
+    ];
+    assert_eq!(told, expected);
+    assert!(listed.iter().all(|key| key["last_used"].is_string()), "{listed:?}");
+    for body in [
+        json!({"scopes": []}),
+        json!({"scopes": ["all"]}),
+        json!({"scopes": "send"}),
+        json!({"label": "a\n"}),
+        json!({"label": "x".repeat(101)}),
+    ] {
+        let field = body.as_object().unwrap().keys().next().unwrap().clone();
+        let request = admin(harness.server.post("/v1/tenants/acme/keys").json(&body));
+        expect_error(request, 400, &format!("invalid_{field}")).await;
+    }
 }

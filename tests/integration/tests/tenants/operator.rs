@@ -12,6 +12,7 @@ async fn without_a_key_in_the_configuration_there_is_no_operator() {
     let server = Pushlet::start(LISTEN).await;
     for request in [
         server.get("/v1/tenants"),
+        server.get("/v1/overview"),
         server.put("/v1/tenants/acme").json(&json!({})),
         server.delete("/v1/tenants/acme"),
         server.get("/v1/tenants/acme/keys"),
@@ -54,11 +55,14 @@ async fn the_operator_is_no_tenant() {
     }
     expect_error(admin(server.post("/register_application")), 403, "tenant_required").await;
     expect_error(admin(server.get("/nowhere")), 404, "not_found").await;
+    let document = expect(admin(server.get("/openapi.json")), 200).await;
+    assert_eq!(document, expect(server.get("/openapi.json").bearer_auth(&key), 200).await);
     let metrics = admin(server.get("/metrics")).send().await.unwrap();
     assert_eq!(metrics.status(), 200);
     expect_error(server.get("/metrics").bearer_auth(&key), 404, "not_found").await;
     for request in [
         server.get("/v1/tenants"),
+        server.get("/v1/overview"),
         server.put("/v1/tenants/acme").json(&json!({})),
         server.delete("/v1/tenants/other"),
         server.post("/v1/tenants/acme/keys"),
@@ -122,4 +126,50 @@ async fn what_is_removed_leaves_nothing_to_the_next_of_its_name() {
     assert_eq!((&status["outcomes"], &status["failures"]), (&json!({}), &json!([])));
     expect_error(send(&key), 401, "access_denied").await;
     expect_error(admin(server.delete("/v1/tenants/default")), 409, "default_tenant").await;
+}
+
+/// The last hour of all tenants, and where their operator should look.
+#[tokio::test]
+async fn the_operator_sees_what_all_tenants_do() {
+    let harness = harness_with_operator("").await;
+    let server = &harness.server;
+    let key = make(server, "acme", &json!({"limits": {"applications": 2, "pushes_per_second": 5}})).await;
+    make(server, "zebra", &json!({"suspended": true})).await;
+    expect(register(&harness, &key, "shop"), 200).await;
+    let send = |targets: usize| {
+        let targets: Vec<String> = (0..targets).map(|number| format!("token-{number}")).collect();
+        let body = json!({"application_id": "shop", "notification": {"body": "x"}, "targets": targets});
+        server.post("/v1/notifications").bearer_auth(&key).json(&body)
+    };
+    // More than a second's worth is sent if nothing is owed, and then paid off.
+    expect(send(100), 200).await;
+    expect_error(send(1), 429, "limit_pushes_per_second").await;
+    let overview = expect(admin(server.get("/v1/overview")), 200).await;
+    let sum =
+        |counts: &Value| counts.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).sum::<u64>();
+    let [acme, default, zebra] = &overview["tenants"].as_array().unwrap()[..] else { panic!("{overview}") };
+    assert_eq!(
+        (&acme["id"], &acme["suspended"], &acme["applications"]),
+        (&json!("acme"), &json!(false), &json!(1))
+    );
+    assert_eq!((sum(&acme["delivered"]), sum(&acme["undelivered"]), sum(&acme["refused"])), (100, 0, 1));
+    assert!(
+        ["applications", "pushes_per_second"].contains(&acme["nearest_limit"].as_str().unwrap()),
+        "{acme}"
+    );
+    assert_eq!((sum(&default["delivered"]), &zebra["suspended"]), (0, &json!(true)));
+    let minutes = overview["minutes"].as_array().unwrap();
+    let delivered: u64 = minutes.iter().filter_map(|minute| minute["outcomes"]["delivered"].as_u64()).sum();
+    let refused: u64 = minutes.iter().filter_map(|minute| minute["refused"].as_u64()).sum();
+    assert_eq!((delivered, refused), (100, 1));
+    let found = expect(admin(server.get("/v1/overview?search=EBR")), 200).await;
+    assert_eq!(
+        (&found["total"], &found["tenants"][0]["id"], &found["next"]),
+        (&json!(1), &json!("zebra"), &Value::Null)
+    );
+    let page = expect(admin(server.get("/v1/overview?limit=1&after=acme")), 200).await;
+    assert_eq!(
+        (&page["total"], &page["tenants"][0]["id"], &page["next"]),
+        (&json!(3), &json!("default"), &json!("default"))
+    );
 }

@@ -19,6 +19,7 @@ const NAMING: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/applications/{id}", ""),
     ("GET", "/v1/applications/{id}/feedback", ""),
     ("POST", "/v1/applications/{id}/feedback", ""),
+    ("DELETE", "/v1/applications/{id}/feedback?before=1", ""),
     ("GET", "/v1/applications/{id}/{collection}", ""),
     ("POST", "/v1/applications/{id}/{collection}", "{}"),
     ("GET", "/v1/applications/{id}/{collection}/{item}", ""),
@@ -35,8 +36,15 @@ const NAMING: &[(&str, &str, &str)] = &[
     ("POST", "/v1/notifications:stream", r#"{"application_id": "ID", "notification": {"body": "x"}}"#),
     ("POST", "/send_notification", r#"{"application_id": "ID", "device_token": "a", "alert": "x"}"#),
     ("POST", "/application_feedback", r#"{"application_id": "ID"}"#),
+    ("GET", "/v1/webhooks/{id}", ""),
+    ("DELETE", "/v1/webhooks/{id}", ""),
+    ("GET", "/v1/webhooks/{id}/attempts", ""),
+    ("GET", "/v1/deliveries/{id}", ""),
+    ("DELETE", "/v1/deliveries/{id}", ""),
+    ("GET", "/v1/deliveries/{id}/results", ""),
     ("GET", "/v1/tenants/{id}", ""),
     ("GET", "/v1/tenants/{id}/usage", ""),
+    ("GET", "/v1/tenants/{id}/usage/{by}", ""),
 ];
 /// Routes that make something of the caller's own, or show all of that.
 const OWN: &[(&str, &str)] = &[
@@ -45,6 +53,10 @@ const OWN: &[(&str, &str)] = &[
     ("POST", "/register_application"),
     ("PUT", "/v1/providers/{name}"),
     ("GET", "/v1/status"),
+    ("GET", "/v1/audit"),
+    ("GET", "/v1/webhooks"),
+    ("GET", "/v1/deliveries"),
+    ("PUT", "/v1/webhooks/{id}"),
     ("GET", "/v1/providers"),
     ("GET", "/openapi.json"),
 ];
@@ -58,11 +70,16 @@ const NOBODYS: &[(&str, &str)] = &[
     ("GET", "/console/{part}"),
     ("GET", "/docs"),
     ("GET", "/docs/{asset}"),
+    ("GET", "/v1/contract"),
 ];
 /// Routes of the operator.
 const OPERATORS: &[(&str, &str)] = &[
     ("GET", "/metrics"),
+    ("GET", "/v1/overview"),
+    ("POST", "/v1/reload"),
+    ("GET", "/v1/backup"),
     ("GET", "/v1/tenants"),
+    ("GET", "/v1/nodes"),
     ("PUT", "/v1/tenants/{id}"),
     ("DELETE", "/v1/tenants/{id}"),
     ("GET", "/v1/tenants/{id}/keys"),
@@ -72,7 +89,8 @@ const OPERATORS: &[(&str, &str)] = &[
 
 #[test]
 fn every_route_is_in_a_table() {
-    let naming = NAMING.iter().map(|(method, path, _)| (*method, *path));
+    let bare = |path: &'static str| path.split_once('?').map_or(path, |(path, _)| path);
+    let naming = NAMING.iter().map(|(method, path, _)| (*method, bare(path)));
     let tables = naming.chain(OWN.iter().chain(NOBODYS).chain(OPERATORS).copied());
     let tables: BTreeSet<_> = tables.map(|(method, path)| (method.to_owned(), path.to_owned())).collect();
     assert_eq!(tables, routes::all());
@@ -106,7 +124,11 @@ async fn ask(harness: &Harness, key: &str, method: &str, path: &str, body: &str)
 /// With names filled in.
 fn named(template: &str, application: &str, provider: &str) -> String {
     let template = template.replace("{id}", application).replace("ID", application);
-    template.replace("{name}", provider).replace("{collection}", "channels").replace("{item}", "abc")
+    template
+        .replace("{name}", provider)
+        .replace("{collection}", "channels")
+        .replace("{item}", "abc")
+        .replace("{by}", "day")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,6 +204,13 @@ async fn dead_tokens_outcomes_and_repeats_are_ones_own() {
     let own = async |key: &str| expect(harness.server.get("/v1/status").bearer_auth(key), 200).await;
     let (acmes, others) = (own(&acme).await, own(&other).await);
     assert_eq!((&acmes["tenant"], &acmes["outcomes"]["unregistered"]), (&json!("shop"), &json!(1)));
+    let hour = |status: &Value, outcome: &str| {
+        let minutes = status["minutes"].as_array().unwrap().iter();
+        minutes.filter_map(|minute| minute["outcomes"][outcome].as_u64()).sum::<u64>()
+    };
+    assert_eq!((hour(&acmes, "unregistered"), acmes["reasons"].as_array().unwrap().len()), (1, 1));
+    assert_eq!(acmes["reasons"][0]["last"]["provider"], "apns");
+    assert!(!others["reasons"].to_string().contains("apns"), "{others}");
     assert_eq!(others["tenant"], "other");
     assert!(others["applications"].to_string().contains("fcm") && !others.to_string().contains("apns_p8"));
     assert!(!others["applications"].to_string().contains("apns"), "{others}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{UploadFixture, digest_of, result};
-use crate::guests::crafted::provider;
+use crate::guests::crafted::{idle_component, provider};
 use crate::guests::fixture::{component, shared_sandbox};
 use crate::harness::{expect, expect_error};
 
@@ -42,17 +42,28 @@ async fn what_is_too_large_or_no_wasm() {
 #[tokio::test]
 async fn imports_worlds_and_versions() {
     let fixture = UploadFixture::new().await;
-    for (guest, import) in
-        [("sockets", "wasi:sockets/"), ("filesystem", "wasi:filesystem/"), ("http", "wasi:http/")]
-    {
+    for (guest, import) in [("sockets", "wasi:sockets/"), ("http", "wasi:http/")] {
         let message = refused(&fixture, component(guest), 400, "forbidden_import").await;
         assert!(message.contains(import), "{message}");
     }
     let empty = b"\0asm\x0d\0\x01\0";
     refused(&fixture, empty, 400, "wrong_world").await;
-    let newer = renamed(component("webhook"), b"@0.1.0", b"@9.1.0");
+    let newer = renamed(component("webhook"), b"@1.0.0", b"@9.1.0");
     let message = refused(&fixture, &newer, 400, "wrong_contract_version").await;
     assert!(message.contains("9.1.0"), "{message}");
+}
+
+/// Its types are others, too; what its author is told is the version.
+#[tokio::test]
+async fn a_component_of_the_first_contract_is_told_what_to_do() {
+    let fixture = UploadFixture::new().await;
+    let renamed = renamed(component("webhook"), b"@1.0.0", b"@0.1.0");
+    for older in [renamed, idle_component(include_str!("provider-0.1.0.wit"))] {
+        let message = refused(&fixture, &older, 400, "wrong_contract_version").await;
+        let expected =
+            "the component is built for pushlet:provider@0.1.0, and this server speaks 1.0.0: build it again";
+        assert!(message.starts_with(expected), "{message}");
+    }
 }
 
 /// Replaces a text by one of the same length, so that all sizes stay right.
@@ -120,7 +131,7 @@ async fn an_application_in_an_environment_without_an_endpoint() {
         (&refused["error"], &refused["field"]),
         (&json!("invalid_environment"), &json!("environment"))
     );
-    assert_eq!(refused["message"], "guest has no endpoint for development");
+    assert_eq!(refused["message"], "guest has no development environment");
     expect(put("production"), 200).await;
 }
 

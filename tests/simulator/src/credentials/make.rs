@@ -9,7 +9,7 @@ use rcgen::{
 use rsa::pkcs8::{EncodePrivateKey, LineEnding};
 use serde_json::{Value, json};
 
-use super::{CredentialFiles, PROJECT_ID, TOPIC, broken, files, p12};
+use super::{CredentialFiles, HMS_PROJECT_ID, HMS_SUB_ACCOUNT, PROJECT_ID, TOPIC, broken, files, p12};
 use crate::clock::unix_seconds;
 use crate::error::StartError;
 
@@ -31,6 +31,8 @@ pub(super) const SERVICE_NAMES: &[&str] = &[
     "accounts.google.com",
     "gcm-http.googleapis.com",
     "android.googleapis.com",
+    "push-api.cloud.huawei.com",
+    "oauth-login.cloud.huawei.com",
 ];
 /// Server certificates of a longer life are refused by some clients.
 const VALID_DAYS: i64 = 365;
@@ -221,11 +223,15 @@ fn topic_list(topics: &[&String]) -> Vec<u8> {
 
 fn server_certificate(key: &KeyPair, ca_key: &KeyPair) -> Result<Certificate, StartError> {
     let names: Vec<String> = LOCAL_NAMES.iter().chain(SERVICE_NAMES).map(|name| (*name).to_owned()).collect();
-    let subject_alt_names = CertificateParams::new(names).map_err(broken)?.subject_alt_names;
+    server_params(names)?.signed_by(key, &Issuer::new(ca_params(), ca_key)).map_err(broken)
+}
+
+/// What a server's certificate with these names says.
+pub(super) fn server_params(names: Vec<String>) -> Result<CertificateParams, StartError> {
     let mut params = leaf_params(ExtendedKeyUsagePurpose::ServerAuth);
-    params.subject_alt_names = subject_alt_names;
+    params.subject_alt_names = CertificateParams::new(names).map_err(broken)?.subject_alt_names;
     params.distinguished_name.push(DnType::CommonName, "Pushlet Simulator");
-    params.signed_by(key, &Issuer::new(ca_params(), ca_key)).map_err(broken)
+    Ok(params)
 }
 
 fn leaf_params(usage: ExtendedKeyUsagePurpose) -> CertificateParams {
@@ -240,7 +246,7 @@ fn leaf_params(usage: ExtendedKeyUsagePurpose) -> CertificateParams {
     params
 }
 
-fn ca_params() -> CertificateParams {
+pub(super) fn ca_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "Pushlet Simulator CA (worth nothing)");
@@ -259,6 +265,18 @@ fn since_1970(days: i64) -> Duration {
 fn rsa_key() -> Result<KeyPair, StartError> {
     let key = rsa::PrivateKey::new(&mut getrandom::SysRng, 2048).map_err(broken)?;
     KeyPair::from_pem(&key.to_pkcs8_pem(LineEnding::LF).map_err(broken)?).map_err(broken)
+}
+
+/// Huawei's names for what a service account holds.
+pub(super) fn hms_service_account(google: &Value) -> Value {
+    json!({
+        "project_id": HMS_PROJECT_ID,
+        "key_id": google["private_key_id"],
+        "private_key": google["private_key"],
+        "sub_account": HMS_SUB_ACCOUNT,
+        "auth_uri": "https://oauth-login.cloud.huawei.com/oauth2/v3/authorize",
+        "token_uri": "https://oauth-login.cloud.huawei.com/oauth2/v3/token",
+    })
 }
 
 fn service_account(key: &KeyPair) -> Value {

@@ -9,7 +9,7 @@ mod p12;
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{KeyPair, PublicKeyData};
+use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
@@ -30,6 +30,11 @@ pub(crate) const TEAM_ID: &str = "SIMTEAM001";
 pub(crate) const PROJECT_ID: &str = "pushlet-simulator";
 /// Project number of the service account, which FCM takes in place of the id.
 pub(crate) const PROJECT_NUMBER: &str = "108000000001";
+
+/// Project id of the Huawei service account.
+pub(crate) const HMS_PROJECT_ID: &str = "388421841222012345";
+/// The `iss` of its tokens.
+pub(crate) const HMS_SUB_ACCOUNT: &str = "110000001";
 
 /// A certificate with less than this left is made anew.
 const SECONDS_LEFT: i64 = 7 * 24 * 3600;
@@ -71,6 +76,10 @@ pub struct CredentialFiles {
     pub fcm_service_account: PathBuf,
     /// Its project.
     pub fcm_project_id: String,
+    /// A service account of Huawei Push Kit, for the API v3.
+    pub hms_service_account: PathBuf,
+    /// Its project.
+    pub hms_project_id: String,
 }
 
 impl CredentialFiles {
@@ -93,6 +102,8 @@ impl CredentialFiles {
             apns_topic: TOPIC.to_owned(),
             fcm_service_account: directory.join("fcm-service-account.json"),
             fcm_project_id: PROJECT_ID.to_owned(),
+            hms_service_account: directory.join("hms-service-account.json"),
+            hms_project_id: HMS_PROJECT_ID.to_owned(),
         }
     }
 
@@ -151,6 +162,36 @@ pub(crate) fn load_or_create(directory: &Path, token_uri: &str) -> Result<Materi
     load(&files, token_uri)
 }
 
+/// Makes throw-away credentials of every kind, for a program that needs no simulator.
+///
+/// # Errors
+/// The directory cannot be written, or a key cannot be made.
+pub fn make_credentials(directory: &Path) -> Result<CredentialFiles, StartError> {
+    load_or_create(directory, "https://oauth2.googleapis.com/token").map(|material| material.files)
+}
+
+/// A new authority, in memory alone.
+pub(crate) fn new_authority() -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), StartError> {
+    let key = new_key()?;
+    let certificate = make::ca_params().self_signed(&key).map_err(broken)?;
+    Ok((certificate.der().clone(), Issuer::new(make::ca_params(), key)))
+}
+
+/// A new P-256 key.
+pub(crate) fn new_key() -> Result<KeyPair, StartError> {
+    make::ec_key()
+}
+
+/// A certificate of a server that is found by this name or address.
+pub(crate) fn server_certificate_for(
+    name: &str,
+    key: &KeyPair,
+    issuer: &Issuer<'static, KeyPair>,
+) -> Result<CertificateDer<'static>, StartError> {
+    let certificate = make::server_params(vec![name.to_owned()])?.signed_by(key, issuer).map_err(broken)?;
+    Ok(certificate.der().clone())
+}
+
 /// A further client certificate of the same authority.
 pub(crate) fn issue(material: &Material, spec: &CertificateSpec) -> Result<IssuedCertificate, StartError> {
     let key = make::ec_key()?;
@@ -206,6 +247,12 @@ fn account(path: &Path, token_uri: &str) -> Result<Account, StartError> {
         let Some(object) = json.as_object_mut() else { return Err(broken("not an object")) };
         object.insert("token_uri".to_owned(), Value::from(token_uri));
         files::write(path, make::pretty(&json).as_bytes())?;
+    }
+    // Another vendor's file, and for the sake of a fast first start the same key.
+    let huawei = make::pretty(&make::hms_service_account(&json));
+    let hms_path = path.with_file_name("hms-service-account.json");
+    if files::read(&hms_path).ok().as_deref() != Some(huawei.as_bytes()) {
+        files::write(&hms_path, huawei.as_bytes())?;
     }
     let private_key = KeyPair::from_pem(&text(&json, "private_key")?).map_err(broken)?;
     Ok(Account {

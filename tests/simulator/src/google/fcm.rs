@@ -72,7 +72,7 @@ pub(crate) fn help() -> String {
 
 /// Checks a message and answers it.
 pub(super) fn send(google: &GoogleState, path: &str, headers: &HeaderMap, body: &[u8]) -> Verdict {
-    if let Err(answer) = check_caller(google, path, headers) {
+    if let Err(answer) = check_caller(google, project(path).unwrap_or_default(), headers) {
         return Verdict::refused(answer);
     }
     let request: Value = match serde_json::from_slice(body) {
@@ -88,7 +88,8 @@ pub(super) fn send(google: &GoogleState, path: &str, headers: &HeaderMap, body: 
     Verdict::of(token, topic, check(&request, message).map(|()| accepted(&request, name)))
 }
 
-fn check_caller(google: &GoogleState, path: &str, headers: &HeaderMap) -> Result<(), Answer> {
+/// Checks the access token, and that the project of a path is its own.
+pub(super) fn check_caller(google: &GoogleState, project: &str, headers: &HeaderMap) -> Result<(), Answer> {
     let value = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, token) = value.split_once(' ').unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("bearer") || !google.access_tokens.is_valid(token.trim()) {
@@ -98,7 +99,6 @@ fn check_caller(google: &GoogleState, path: &str, headers: &HeaderMap) -> Result
         let challenge = "Bearer realm=\"https://accounts.google.com/\", error=\"invalid_token\"";
         return Err(answer.header("www-authenticate", challenge));
     }
-    let project = project(path).unwrap_or_default();
     if project == PROJECT_ID || project == PROJECT_NUMBER {
         return Ok(());
     }
@@ -220,7 +220,8 @@ fn accepted(request: &Value, target: &str) -> Answer {
     Answer::json(StatusCode::OK, &serde_json::json!({ "name": name })).delivered(u32::from(!dry))
 }
 
-fn magic(target: &str) -> Option<Answer> {
+/// The answer that a name asks for by how it starts.
+pub(super) fn magic(target: &str) -> Option<Answer> {
     if target.starts_with("HTML-404") {
         return Some(Answer::html(StatusCode::NOT_FOUND, "Not Found"));
     }

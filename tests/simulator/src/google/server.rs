@@ -1,4 +1,4 @@
-//! The listener of FCM, OAuth and GCM: TLS, HTTP/1.1 and HTTP/2.
+//! The listener for all services but APNs: TLS, HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::scheme::Lenient;
-use super::{fcm, gcm, oauth};
+use super::{fcm, gcm, oauth, subscriptions};
 use crate::answer::Answer;
 use crate::connections::{Connection, Listener};
 use crate::listen::accept_loop;
 use crate::record::Service;
 use crate::state::{Arrived, Shared, Verdict};
-use crate::tls;
+use crate::{hms, tls, webpush};
 
 /// 1,000 registration ids and their data fit several times.
 const MAX_BODY: usize = 1024 * 1024;
@@ -62,7 +62,11 @@ async fn respond(
     let answer = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => {
             let body = body.to_bytes();
-            let verdict = verdict(service, shared, &head, &body);
+            let (verdict, text) = match service {
+                Some(Service::Webpush) => shared.webpush.send(head.uri.path(), &head.headers, &body),
+                _ => (verdict(service, shared, &head, &body), None),
+            };
+            let body = text.map_or(body, Bytes::from);
             finish(shared, connection, service, head, body, verdict).await
         }
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
@@ -90,23 +94,35 @@ async fn finish(
     shared.finish(arrived, verdict, connection).await
 }
 
-/// The service of a path; Google's front end knows no other path, and no method but POST on these.
+/// The service of a path; the front end knows no other path, and no method but POST on most.
 fn service(head: &http::request::Parts) -> Option<Service> {
     let service = match head.uri.path() {
         // What `token_uri` and the libraries name; the last two are of older ones.
         "/token" | "/oauth2/v4/token" | "/o/oauth2/token" => Service::Oauth,
         "/gcm/send" | "/fcm/send" => Service::Gcm,
         path if fcm::project(path).is_some() => Service::Fcm,
-        _ => return None,
+        path if subscriptions::place(path).is_some() => return Some(Service::Fcm),
+        path if webpush::is_path(path) => Service::Webpush,
+        path => match hms::path(path)? {
+            hms::Path::Token => Service::Oauth,
+            hms::Path::V1(_) | hms::Path::V3(_) => Service::Hms,
+        },
     };
     Some(service).filter(|_| head.method == Method::POST)
 }
 
 fn verdict(service: Option<Service>, shared: &Shared, head: &http::request::Parts, body: &[u8]) -> Verdict {
+    let path = head.uri.path();
+    if let (Some(Service::Oauth | Service::Hms), Some(place)) = (service, hms::path(path)) {
+        return shared.hms.send(&shared.material.account, place, &head.headers, body);
+    }
+    if let (Some(Service::Fcm), Some(place)) = (service, subscriptions::place(path)) {
+        return subscriptions::answer(&shared.google, place, head, body);
+    }
     match service {
         Some(Service::Oauth) => oauth::token(&shared.google, &shared.material.account, &head.headers, body),
         Some(Service::Gcm) => gcm::send(&shared.scripts, &head.headers, body),
-        Some(_) => fcm::send(&shared.google, head.uri.path(), &head.headers, body),
+        Some(_) => fcm::send(&shared.google, path, &head.headers, body),
         None => Verdict::refused(Answer::html(StatusCode::NOT_FOUND, "Not Found")),
     }
 }

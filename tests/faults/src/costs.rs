@@ -1,0 +1,247 @@
+//! What a fleet costs, measured: processor time of a push with and without NATS, memory of tenants, how soon all nodes
+//! know a registration; and how exactly a tenant's limit holds for three nodes together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, stream};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use crate::fleet::{Alone, Fleet, Node, application};
+use crate::peer::{Failure, Manner};
+use crate::run::Plan;
+
+const ADMIN: &str = "the-operators-own-key";
+/// Requests in flight at once.
+const AT_ONCE: usize = 16;
+/// Phases of each kind, by turns.
+const PHASES: usize = 10;
+/// Tenants whose memory is measured, each with an application.
+const TENANTS: usize = 1000;
+const REGISTRATIONS: usize = 300;
+/// The limit that is measured, in pushes per second.
+const LIMIT: u64 = 100;
+/// Until what may pass at once has passed, and how long is measured.
+const SETTLE: Duration = Duration::from_secs(4);
+const MEASURED: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What a fleet costs.
+pub struct Costs {
+    /// Microseconds of processor time of a push, of each phase: in a server that is alone, and in one of a fleet.
+    alone: Vec<f64>,
+    shared: Vec<f64>,
+    /// Bytes that a node takes for all tenants, by node.
+    memory: Vec<i64>,
+    /// Until all nodes show a registration.
+    seen: Vec<Duration>,
+}
+
+/// Measures the costs. `plan.pushes`: of each phase.
+pub async fn run(plan: Plan) -> Result<Costs, Failure> {
+    let fleet = Fleet::start(plan, Manner::Calm, &format!("admin.key = {ADMIN:?}")).await?;
+    let client = Client::builder().no_proxy().build()?;
+    let tenant = Tenant::new(&client, &fleet.nodes[0], "measured", &json!({})).await?;
+    tenant.register(&client, &fleet.nodes[0], "app").await?;
+    let alone = Alone::start(&fleet, plan, &format!("admin.key = {ADMIN:?}")).await?;
+    let same = Tenant::new(&client, alone.node(), "measured", &json!({})).await?;
+    same.register(&client, alone.node(), "app").await?;
+    let mut costs = Costs { alone: Vec::new(), shared: Vec::new(), memory: Vec::new(), seen: Vec::new() };
+    for phase in 0..=PHASES {
+        let one = processor_time(&client, alone.node(), &same, plan.pushes).await?;
+        let other = processor_time(&client, &fleet.nodes[0], &tenant, plan.pushes).await?;
+        // The first phase opens connections and fills caches.
+        if phase > 0 {
+            costs.alone.push(one);
+            costs.shared.push(other);
+        }
+    }
+    drop(alone);
+    costs.seen = registrations(&client, &fleet.nodes, &tenant).await?;
+    costs.memory = memory(&client, &fleet.nodes).await?;
+    Ok(costs)
+}
+
+/// How many pushes pass in ten seconds where a tenant may send a hundred a second, and sends more to all nodes.
+pub async fn limit(plan: Plan) -> Result<u64, Failure> {
+    let fleet = Fleet::start(plan, Manner::Calm, &format!("admin.key = {ADMIN:?}")).await?;
+    let client = Client::builder().no_proxy().build()?;
+    let limits = json!({"limits": {"pushes_per_second": LIMIT}});
+    let tenant = Arc::new(Tenant::new(&client, &fleet.nodes[0], "limited", &limits).await?);
+    tenant.register(&client, &fleet.nodes[0], "app").await?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let mut callers = Vec::new();
+    for number in 0..AT_ONCE {
+        let (client, tenant, ended) = (client.clone(), tenant.clone(), ended.clone());
+        let urls: Vec<_> = fleet.nodes.iter().map(|node| node.url("/v1/notifications")).collect();
+        callers.push(tokio::spawn(async move {
+            for url in urls.iter().cycle().skip(number) {
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                let _ = tenant.send(&client, url, &["00".repeat(32)]).send().await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }));
+    }
+    tokio::time::sleep(SETTLE).await;
+    let (before, start) = (fleet.peer.ledger.total(), Instant::now());
+    tokio::time::sleep(MEASURED).await;
+    let passed = fleet.peer.ledger.total() - before;
+    let took = start.elapsed();
+    ended.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await?;
+    }
+    Ok((passed as f64 * MEASURED.as_secs_f64() / took.as_secs_f64()).round() as u64)
+}
+
+/// Whether so many pushes are as many as the limit says, within five per cent.
+pub fn is_exact(passed: u64) -> bool {
+    let most = LIMIT * MEASURED.as_secs();
+    (most * 95 / 100..=most * 105 / 100).contains(&passed)
+}
+
+/// A tenant and its key.
+struct Tenant {
+    key: String,
+}
+
+impl Tenant {
+    async fn new(client: &Client, node: &Node, id: &str, body: &Value) -> Result<Self, Failure> {
+        let request = client.put(node.url(&format!("/v1/tenants/{id}"))).bearer_auth(ADMIN).json(body);
+        let made: Value = request.send().await?.error_for_status()?.json().await?;
+        let key = made["api_key"].as_str().ok_or("a tenant has no key")?.to_owned();
+        Ok(Self { key })
+    }
+
+    /// Registers an application, once the node knows the tenant.
+    async fn register(&self, client: &Client, node: &Node, id: &str) -> Result<(), Failure> {
+        let (start, body) = (Instant::now(), application()?);
+        loop {
+            let request = client.put(node.url(&format!("/v1/applications/{id}"))).bearer_auth(&self.key);
+            let response = request.json(&body).send().await?;
+            if response.status().is_success() {
+                return Ok(());
+            }
+            if start.elapsed() > LONGEST {
+                return Err(format!("an application is refused: {}", response.text().await?).into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn send(&self, client: &Client, url: &str, targets: &[String]) -> reqwest::RequestBuilder {
+        let body = json!({"application_id": "app", "notification": {"body": "hello"}, "targets": targets});
+        client.post(url).bearer_auth(&self.key).json(&body)
+    }
+}
+
+/// Sends pushes, one in a request. Returns the microseconds of the server's processor time for each.
+async fn processor_time(
+    client: &Client,
+    node: &Node,
+    tenant: &Tenant,
+    pushes: usize,
+) -> Result<f64, Failure> {
+    let (url, before) = (node.url("/v1/notifications"), used(node.id())?);
+    let sends = (0..pushes).map(|push| tenant.send(client, &url, &[format!("{push:064x}")]).send());
+    let mut answers = stream::iter(sends).buffer_unordered(AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        answer?.error_for_status()?;
+    }
+    Ok((used(node.id())? - before).as_secs_f64() * 1e6 / pushes as f64)
+}
+
+/// Processor time that a process has used.
+fn used(process: u32) -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // Behind the name, which may have spaces; a tick is a hundredth of a second.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).ok_or("no such field");
+    Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+}
+
+/// Registers applications, each on the next node. Returns how long it takes, from the response on, until all show it.
+async fn registrations(client: &Client, nodes: &[Node], tenant: &Tenant) -> Result<Vec<Duration>, Failure> {
+    let mut seen = Vec::new();
+    for number in 0..REGISTRATIONS {
+        let id = format!("seen-{number:04}");
+        tenant.register(client, &nodes[number % nodes.len()], &id).await?;
+        let start = Instant::now();
+        for node in nodes {
+            // A list asks no other node, as a request for one application would.
+            let url = node.url(&format!("/v1/applications?search={id}"));
+            loop {
+                let shown: Value = client.get(&url).bearer_auth(&tenant.key).send().await?.json().await?;
+                if shown["applications"].as_array().is_some_and(|all| !all.is_empty()) {
+                    break;
+                }
+                if start.elapsed() > LONGEST {
+                    return Err(format!("{id} is not seen: {shown}").into());
+                }
+            }
+        }
+        seen.push(start.elapsed());
+    }
+    seen.sort_unstable();
+    Ok(seen)
+}
+
+/// Returns by how much the resident memory of each node grows with the tenants.
+async fn memory(client: &Client, nodes: &[Node]) -> Result<Vec<i64>, Failure> {
+    let all = || nodes.iter().map(|node| resident(node.id())).collect::<Result<Vec<_>, _>>();
+    let before = all()?;
+    for number in 0..TENANTS {
+        let tenant = Tenant::new(client, &nodes[0], &format!("t{number}"), &json!({})).await?;
+        tenant.register(client, &nodes[0], "app").await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    Ok(all()?.into_iter().zip(before).map(|(after, before)| after - before).collect())
+}
+
+/// Bytes of a process's memory that are resident.
+fn resident(process: u32) -> Result<i64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no such line")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<i64>()? * 1024)
+}
+
+impl Costs {
+    /// Whether a push of a fleet's server takes as much as one of a server that is alone, within two per cent.
+    pub fn holds(&self) -> bool {
+        median(&self.shared) <= median(&self.alone) * 1.02
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+impl fmt::Display for Costs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (alone, shared) = (median(&self.alone), median(&self.shared));
+        let part =
+            |part: usize| self.seen.get((self.seen.len() * part / 100).min(self.seen.len() - 1)).copied();
+        writeln!(
+            f,
+            "processor time of a push: {alone:.1} µs alone, {shared:.1} µs in a fleet ({:+.1} %)",
+            (shared / alone - 1.0) * 100.0
+        )?;
+        writeln!(f, "  phases alone: {:.1?}", self.alone)?;
+        writeln!(f, "  phases in a fleet: {:.1?}", self.shared)?;
+        writeln!(
+            f,
+            "a registration is seen by all nodes after {:?} (median), {:?} (p99)",
+            part(50).unwrap_or_default(),
+            part(99).unwrap_or_default()
+        )?;
+        let kilobytes = self.memory.iter().map(|bytes| bytes / 1024).collect::<Vec<_>>();
+        writeln!(f, "memory for {TENANTS} tenants with an application each, by node: {kilobytes:?} KiB")
+    }
+}
