@@ -192,6 +192,7 @@ fn code_config() -> Config {
         .wasm_memory64(false)
         // What a computation gives must not depend on the machine.
         .wasm_relaxed_simd(false)
+        .wasm_wide_arithmetic(true)
         .cranelift_nan_canonicalization(true)
         // The difference is what host functions have, and guests call none that needs much.
         .max_wasm_stack(512 << 10)
