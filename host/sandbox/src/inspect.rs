@@ -24,15 +24,16 @@ pub(super) const TYPES: &str = "pushlet:provider/types";
 pub(super) const INTERFACES: [&str; 4] = [EXPORTS[0], EXPORTS[1], MANAGEMENT, SESSION];
 
 /// What the engine is configured for, neither more nor less.
-const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT_MODEL).difference(
-    WasmFeatures::GC
-        .union(WasmFeatures::GC_TYPES)
-        .union(WasmFeatures::FUNCTION_REFERENCES)
-        .union(WasmFeatures::EXCEPTIONS)
-        .union(WasmFeatures::THREADS)
-        .union(WasmFeatures::MEMORY64)
-        .union(WasmFeatures::RELAXED_SIMD),
-);
+const FEATURES: WasmFeatures =
+    WasmFeatures::WASM3.union(WasmFeatures::COMPONENT_MODEL).union(WasmFeatures::WIDE_ARITHMETIC).difference(
+        WasmFeatures::GC
+            .union(WasmFeatures::GC_TYPES)
+            .union(WasmFeatures::FUNCTION_REFERENCES)
+            .union(WasmFeatures::EXCEPTIONS)
+            .union(WasmFeatures::THREADS)
+            .union(WasmFeatures::MEMORY64)
+            .union(WasmFeatures::RELAXED_SIMD),
+    );
 
 /// Validates a component, then holds its imports against the allow-list and its exports against the world.
 pub(super) fn check_interfaces(bytes: &[u8]) -> Result<ComponentInterfaces, LoadError> {
