@@ -99,9 +99,12 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Declares the limits, each with its least value in the API's description.
+/// Declares the limits, each with its least value in the API's description, and switches that say how they hold.
 macro_rules! limits {
-    ($($(#[$docs:meta])* $limit:ident: $type:ty, $least:tt;)+) => {
+    (
+        { $($(#[$docs:meta])* $limit:ident: $type:ty, $least:tt;)+ }
+        { $($(#[$about:meta])* $switch:ident;)+ }
+    ) => {
         /// The limits of one tenant. None: the server's own configuration applies, which may set no limit.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
         #[serde(default, deny_unknown_fields)]
@@ -112,41 +115,53 @@ macro_rules! limits {
                 #[schema(value_type = Option<u64>, minimum = $least)]
                 pub $limit: Option<$type>,
             )+
+            $(
+                $(#[$about])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $switch: Option<bool>,
+            )+
         }
 
         impl TenantLimits {
             /// The names of the limits.
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($limit)),+];
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($limit),)+ $(stringify!($switch)),+];
 
             /// Returns these limits where they are set, and the defaults elsewhere.
             pub fn over(self, defaults: Self) -> Self {
-                Self { $($limit: self.$limit.or(defaults.$limit),)+ }
+                Self { $($limit: self.$limit.or(defaults.$limit),)+ $($switch: self.$switch.or(defaults.$switch),)+ }
             }
         }
     };
 }
 
 limits! {
-    requests_per_second: NonZeroU64, 1;
-    /// Targets of sends.
-    pushes_per_second: NonZeroU64, 1;
-    /// Sends in flight. A send with many targets counts once, and so does a stream.
-    concurrent_sends: NonZeroU64, 1;
-    applications: u64, 0;
-    /// Providers that it uploaded, with all their versions; 0: none may be uploaded.
-    components: u64, 0;
-    /// Bytes of all versions of these.
-    component_bytes: u64, 0;
-    /// Milliseconds of one call into an uploaded component.
-    call_milliseconds: NonZeroU64, 1;
-    /// CPU time of calls into uploaded components, signatures, reading large bodies and credential files, in
-    /// milliseconds per second.
-    cpu_milliseconds_per_second: NonZeroU64, 1;
-    /// Bytes of linear memory of one instance of an uploaded component.
-    instance_memory_bytes: NonZeroU64, 1;
-    /// Bytes of requests in flight and what becomes of them, of answers, feedback and idempotency keys that are kept, of
-    /// compiled code, and of linear memory of all these instances.
-    memory_bytes: NonZeroU64, 1;
+    {
+        requests_per_second: NonZeroU64, 1;
+        /// Targets of sends.
+        pushes_per_second: NonZeroU64, 1;
+        /// Sends in flight. A send with many targets counts once, and so does a stream.
+        concurrent_sends: NonZeroU64, 1;
+        applications: u64, 0;
+        /// Providers that it uploaded, with all their versions; 0: none may be uploaded.
+        components: u64, 0;
+        /// Bytes of all versions of these.
+        component_bytes: u64, 0;
+        /// Milliseconds of one call into an uploaded component.
+        call_milliseconds: NonZeroU64, 1;
+        /// CPU time of calls into uploaded components, signatures, reading large bodies and credential files, in
+        /// milliseconds per second.
+        cpu_milliseconds_per_second: NonZeroU64, 1;
+        /// Bytes of linear memory of one instance of an uploaded component.
+        instance_memory_bytes: NonZeroU64, 1;
+        /// Bytes of requests in flight and what becomes of them, of answers, feedback and idempotency keys that are kept,
+        /// of compiled code, and of linear memory of all these instances.
+        memory_bytes: NonZeroU64, 1;
+    }
+    {
+        /// In a fleet: the limits per second hold exactly, however unevenly the requests are spread over the servers.
+        /// Without it, each server grants its share.
+        exact_rates;
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,11 @@ impl RateLimiter {
         })
     }
 
+    /// Lets nothing through at once: as if a second's worth had just been taken.
+    pub fn fill(&self, now: Duration) {
+        self.0.fetch_max(nanoseconds(now).saturating_add(SECOND), Ordering::Relaxed);
+    }
+
     /// Returns how much of a second's worth is taken, rounded up; more than a second's worth while it is paid off.
     pub fn in_use(&self, per_second: NonZeroU64, now: Duration) -> u64 {
         let amount = (self.owed(now).as_nanos() * u128::from(per_second.get())).div_ceil(u128::from(SECOND));
@@ -72,6 +77,41 @@ impl RateLimiter {
     pub fn owed(&self, now: Duration) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::Relaxed).saturating_sub(nanoseconds(now)))
     }
+}
+
+/// What this server holds of a rate that several share: it leases amounts ahead of need. So that nothing waits for a lease,
+/// use is let through on credit, which the next leases pay off.
+///
+/// Holds an amount; below 0: what is owed.
+#[derive(Default)]
+pub struct LeasedRate(AtomicI64);
+
+impl LeasedRate {
+    /// Takes `amount` at once, or returns how much is lacking. `credit`: what may be owed. As with a [`RateLimiter`], more
+    /// than that in itself is let through when nothing is owed.
+    pub fn take(&self, amount: u64, credit: u64) -> Result<(), u64> {
+        let (amount, credit) = (signed(amount), signed(credit));
+        let least = amount.min(credit) - credit;
+        let take = |held: i64| (held >= least).then(|| held.saturating_sub(amount));
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.map(drop).map_err(|held| least.abs_diff(held))
+    }
+
+    /// Returns how much is to be leased so that `ahead` is held.
+    pub fn lacking(&self, ahead: u64) -> u64 {
+        u64::try_from(signed(ahead).saturating_sub(self.0.load(Ordering::Relaxed))).unwrap_or(0)
+    }
+
+    /// Adds what was leased. No more than `ahead` is held, so that a rest saves nothing.
+    pub fn add(&self, amount: u64, ahead: u64) {
+        let add = |held: i64| Some(held.saturating_add(signed(amount)).min(signed(ahead)));
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+}
+
+fn signed(amount: u64) -> i64 {
+    // Room below for what is owed.
+    i64::try_from(amount).unwrap_or(i64::MAX).min(i64::MAX / 4)
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -215,6 +255,8 @@ mod tests {
         assert_eq!(limiter.take(3, rate(10), at(5100)), Err(at(300)));
         assert_eq!(limiter.take(10, rate(10), at(60_000)), Ok(()), "a rest saves a second's worth");
         assert_eq!(limiter.take(1, rate(10), at(60_000)), Err(at(100)), "and no more");
+        limiter.fill(at(90_000));
+        assert_eq!(limiter.take(1, rate(10), at(90_000)), Err(at(100)), "as if it had been taken");
     }
 
     #[test]
@@ -248,6 +290,24 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(taken, 500);
+    }
+
+    #[test]
+    fn a_lease_pays_off_what_was_used_on_credit() {
+        let rate = LeasedRate::default();
+        assert_eq!(rate.lacking(10), 10);
+        for _ in 0..30 {
+            assert_eq!(rate.take(1, 30), Ok(()), "on credit");
+        }
+        assert_eq!((rate.take(1, 30), rate.lacking(10)), (Err(1), 40));
+        rate.add(5, 10);
+        assert_eq!((rate.take(6, 30), rate.take(5, 30)), (Err(1), Ok(())));
+        rate.add(30, 10);
+        assert_eq!(rate.take(500, 30), Ok(()), "more than may be owed, when nothing is");
+        assert_eq!((rate.take(1, 30), rate.lacking(0)), (Err(471), 500));
+        rate.add(u64::MAX, 10);
+        assert_eq!((rate.lacking(10), rate.lacking(11)), (0, 1), "no more is held");
+        assert!(rate.take(u64::MAX, 1).is_ok() && rate.take(u64::MAX, u64::MAX).is_err());
     }
 
     #[test]

@@ -3,16 +3,16 @@
 //! A record is the length of the readable part (4 bytes, big-endian), the readable part in JSON, and the
 //! sealed part. The readable part goes into the seal's identity: changing it breaks the seal.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::feedback::FeedbackList;
-use super::storage::{StorageError, from_unix};
-use super::{ApplicationEntry, Registry};
+use super::storage::{RecordKey, StorageError, Table, cut_off, from_unix};
+use super::{ApplicationEntry, Registry, storage};
 use pushlet_credential::{Credential, CredentialSummary, SealError, SealingKey, UploadedSecrets};
 use pushlet_model::contract::{self, Environment};
 use pushlet_model::error::{Error, Kind, RepeatedWarning};
@@ -44,6 +44,9 @@ pub struct ConnectionIdentity {
 /// The readable part of an application's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplicationDescription {
+    /// The version of the record.
+    #[serde(default)]
+    v: u32,
     /// The name of its provider.
     pub provider: String,
     /// `production` or `development`.
@@ -72,6 +75,7 @@ impl ApplicationDescription {
             Environment::Development => DEVELOPMENT,
         };
         Self {
+            v: storage::RECORD_VERSION,
             provider: application.provider.clone(),
             environment: environment.to_owned(),
             settings: record.settings.clone(),
@@ -108,6 +112,32 @@ impl ApplicationDescription {
             settings: self.settings.clone(),
             credential: self.credential.as_ref().map(|summary| summary.credential.clone()),
         }
+    }
+}
+
+impl Registry {
+    pub(super) fn read_applications(&self) -> Result<(), StorageError> {
+        let mut all = self.applications_mut();
+        for (key, bytes) in self.storage.scan(Table::Applications, &RecordKey::new(&[]))? {
+            let [tenant, id] = key.parts().ok_or_else(|| cut_off("an application's key"))?;
+            let tenant = TenantId::new(&tenant);
+            let description = match ApplicationRecord::from_bytes(&bytes)?.description() {
+                Err(StorageError::NewerRecord) => {
+                    self.newer.add(Table::Applications, &key);
+                    continue;
+                }
+                description => description?,
+            };
+            let entry = ApplicationEntry {
+                id: id.clone(),
+                description,
+                feedback: self.new_feedback(&tenant, &id),
+                replaced: AtomicBool::new(false),
+                ready: OnceCell::new(),
+            };
+            all.entry(tenant).or_default().insert(id, Arc::new(entry));
+        }
+        Ok(())
     }
 }
 
@@ -183,8 +213,15 @@ impl ApplicationRecord {
         [&length.to_be_bytes(), self.readable.as_slice(), &self.sealed].concat()
     }
 
+    /// [`StorageError::NewerRecord`]: a newer program wrote it.
     pub(super) fn description(&self) -> Result<ApplicationDescription, StorageError> {
+        storage::ensure_version(&self.readable)?;
         serde_json::from_slice(&self.readable).map_err(corrupt)
+    }
+
+    /// An error if the record says what this program does not know.
+    pub(super) fn ensure_known(&self) -> Result<(), StorageError> {
+        storage::ensure_known(&self.readable, &serde_json::to_vec(&self.description()?).map_err(corrupt)?)
     }
 
     pub(super) fn secrets(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::storage::{
     RecordKey, Storage, StorageChange, StorageError, Table, cut_off, from_unix, unix_milliseconds,
 };
-use super::{Registry, format};
+use super::{Registry, format, storage};
 use pushlet_credential::KeyHasher;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
@@ -38,6 +38,7 @@ impl Registry {
         let _order = self.changing();
         let place = (version.tenant.clone(), version.name.clone(), version.digest.clone());
         let key = key(&version.tenant, &version.name, &version.digest);
+        self.ensure_version_known(&key)?;
         // In one batch: no version without its file, and no file without its version.
         self.journal.commit(vec![
             StorageChange::Put(Table::Components, key.clone(), component.to_vec()),
@@ -79,7 +80,7 @@ impl Registry {
         let (expected, written) = (self.storage.get(Table::Versions, &key)?, write_version(&version)?);
         if let Some(stored) = &expected {
             let stored = format::open_authentic(&self.hasher, Table::Versions, &key, stored)?;
-            format::ensure_known(&stored, &written)?;
+            storage::ensure_known(&stored, &written)?;
         }
         let value = format::authentic(&self.hasher, Table::Versions, &key, &written);
         let table = Table::Versions;
@@ -92,9 +93,35 @@ impl Registry {
     pub fn remove_component(&self, tenant: &TenantId, name: &str, digest: &str) -> Result<(), Error> {
         let _order = self.changing();
         let key = key(tenant, name, digest);
+        self.ensure_version_known(&key)?;
         let tables = [Table::Components, Table::Versions];
         self.journal.commit(tables.map(|table| StorageChange::Delete(table, key.clone())).into())?;
         self.all_versions_mut().remove(&(tenant.clone(), name.to_owned(), digest.to_owned()));
+        Ok(())
+    }
+
+    /// Returns true if a newer program wrote a version of this provider, which this one cannot use.
+    pub fn has_newer_version(&self, tenant: &TenantId, name: &str) -> bool {
+        self.newer.has_some(Table::Versions, &RecordKey::new(&[tenant.as_str(), name]))
+    }
+
+    /// An error if a newer program wrote what is there.
+    fn ensure_version_known(&self, key: &RecordKey) -> Result<(), StorageError> {
+        let stored = format::get_authentic(&*self.storage, &self.hasher, Table::Versions, key)?;
+        stored.map_or(Ok(()), |stored| storage::ensure_version(&stored))
+    }
+
+    pub(super) fn read_versions(&self) -> Result<(), StorageError> {
+        let all =
+            format::scan_authentic(&*self.storage, &self.hasher, Table::Versions, &RecordKey::new(&[]))?;
+        for (key, bytes) in all {
+            let place = version_place(&key).ok_or_else(|| cut_off("a version's key"))?;
+            match parse_version(place.clone(), &bytes) {
+                Ok(version) => drop(self.all_versions_mut().insert(place, version)),
+                Err(StorageError::NewerRecord) => self.newer.add(Table::Versions, &key),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
@@ -135,21 +162,11 @@ pub(super) type ComponentVersions = BTreeMap<(TenantId, String, String), Compone
 /// The JSON form. Times are in milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct StoredVersion {
+    #[serde(default)]
+    v: u32,
     size: u64,
     uploaded: u64,
     activated: u64,
-}
-
-pub(super) fn read_versions(
-    storage: &dyn Storage,
-    hasher: &KeyHasher,
-) -> Result<ComponentVersions, StorageError> {
-    let mut versions = ComponentVersions::new();
-    for (key, bytes) in format::scan_authentic(storage, hasher, Table::Versions, &RecordKey::new(&[]))? {
-        let place = version_place(&key).ok_or_else(|| cut_off("a version's key"))?;
-        versions.insert(place.clone(), parse_version(place, &bytes)?);
-    }
-    Ok(versions)
 }
 
 /// Reads one version; None: there is none.
@@ -173,6 +190,7 @@ fn parse_version(
     (tenant, name, digest): (TenantId, String, String),
     bytes: &[u8],
 ) -> Result<ComponentVersion, StorageError> {
+    storage::ensure_version(bytes)?;
     let written: StoredVersion = serde_json::from_slice(bytes).map_err(|_| cut_off("a version"))?;
     let (uploaded, activated) = (from_unix(written.uploaded), from_unix(written.activated));
     Ok(ComponentVersion { tenant, name, digest, size: written.size, uploaded, activated })
@@ -180,6 +198,7 @@ fn parse_version(
 
 pub(super) fn write_version(version: &ComponentVersion) -> Result<Vec<u8>, Error> {
     let written = StoredVersion {
+        v: storage::RECORD_VERSION,
         size: version.size,
         uploaded: unix_milliseconds(version.uploaded),
         activated: unix_milliseconds(version.activated),

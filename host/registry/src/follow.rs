@@ -1,6 +1,7 @@
 //! What other nodes of the fleet change, taken on by this one.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -112,8 +113,9 @@ impl Registry {
         let tenant = TenantId::new(&tenant);
         let _order = self.changing();
         let stored = self.storage.get(Table::Applications, key)?;
-        let old = self.get(&tenant, &id).ok();
+        let old = self.known(&tenant, &id);
         let Some(bytes) = stored else {
+            self.newer.remove(Table::Applications, key);
             let Some(old) = old else { return Ok(None) };
             old.feedback.retire(true);
             if let Some(own) = self.applications_mut().get_mut(&tenant) {
@@ -121,13 +123,23 @@ impl Registry {
             }
             return Ok(Some(RegistryChange::Application(tenant, Some(old))));
         };
-        let description = ApplicationRecord::from_bytes(&bytes)?.description()?;
-        if old.as_ref().is_some_and(|old| old.description == description) {
+        let description = match ApplicationRecord::from_bytes(&bytes)?.description() {
+            Err(StorageError::NewerRecord) => {
+                self.newer.add(Table::Applications, key);
+                old.iter().for_each(|old| old.replaced.store(true, Ordering::Relaxed));
+                return Ok(None);
+            }
+            description => description?,
+        };
+        self.newer.remove(Table::Applications, key);
+        if let Some(old) = old.as_ref().filter(|old| old.description == description) {
+            old.replaced.store(false, Ordering::Relaxed);
             return Ok(None);
         }
         let feedback = old.as_ref().map(|old| old.feedback.clone());
         let feedback = feedback.unwrap_or_else(|| self.new_feedback(&tenant, &id));
-        let entry = ApplicationEntry { id: id.clone(), description, feedback, ready: OnceCell::new() };
+        let (replaced, ready) = (AtomicBool::new(false), OnceCell::new());
+        let entry = ApplicationEntry { id: id.clone(), description, feedback, replaced, ready };
         self.applications_mut().entry(tenant.clone()).or_default().insert(id, Arc::new(entry));
         Ok(Some(RegistryChange::Application(tenant, old)))
     }
@@ -135,7 +147,14 @@ impl Registry {
     fn take_on_version(&self, key: &RecordKey) -> Result<Option<RegistryChange>, StorageError> {
         let Some((tenant, name, digest)) = version_place(key) else { return Ok(None) };
         let _order = self.changing();
-        let version = read_version(&*self.storage, &self.hasher, key)?;
+        let version = match read_version(&*self.storage, &self.hasher, key) {
+            Err(StorageError::NewerRecord) => {
+                self.newer.add(Table::Versions, key);
+                return Ok(None);
+            }
+            version => version?,
+        };
+        self.newer.remove(Table::Versions, key);
         let place = (tenant.clone(), name.clone(), digest);
         let mut all = self.all_versions_mut();
         let changed = all.get(&place) != version.as_ref();

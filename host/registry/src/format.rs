@@ -8,10 +8,8 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::application::ApplicationRecord;
-use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table, cut_off};
+use super::storage::{RecordKey, Storage, StorageChange, StorageError, Table};
 use pushlet_credential::{KeyHash, KeyHasher, SealError, SealingKey};
 use pushlet_model::tenant::TenantId;
 
@@ -217,29 +215,6 @@ pub(super) fn open_authentic(
         return Err(changed(table));
     }
     Ok(record.to_vec())
-}
-
-/// An error if a record has something that the same record lacks when this program writes it: a newer one did, and what
-/// it says must not be lost. Both are JSON.
-pub(super) fn ensure_known(stored: &[u8], written: &[u8]) -> Result<(), StorageError> {
-    let parse = |bytes| serde_json::from_slice::<Value>(bytes).map_err(|_| cut_off("a record"));
-    match is_covered(&parse(stored)?, &parse(written)?) {
-        true => Ok(()),
-        false => Err(StorageError::NewerRecord),
-    }
-}
-
-fn is_covered(stored: &Value, written: &Value) -> bool {
-    match (stored, written) {
-        (Value::Object(stored), Value::Object(written)) => stored.iter().all(|(name, value)| {
-            value.is_null() || written.get(name).is_some_and(|written| is_covered(value, written))
-        }),
-        (Value::Array(stored), Value::Array(written)) => {
-            stored.len() == written.len()
-                && stored.iter().zip(written).all(|(stored, written)| is_covered(stored, written))
-        }
-        _ => true,
-    }
 }
 
 /// Returns all such records of a registry of format 1, which has them without a MAC.

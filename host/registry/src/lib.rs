@@ -28,7 +28,7 @@ mod webhooks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -39,6 +39,7 @@ use journal::ChangeJournal;
 use pushlet_credential::{KeyHasher, SealingKey, UploadedSecrets};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
+use record::NewerRecords;
 use storage::{cut_off, unix_milliseconds};
 
 pub use answers::{AnswerStore, StoredAnswer};
@@ -50,8 +51,8 @@ pub use file::FileStorage;
 pub use follow::RegistryChange;
 pub use format::{FORMAT, rotate_key};
 pub use nats::{
-    Claim, ClaimedKey, DeliveryQueue, Fleet, FleetSettings, NatsLogin, NatsSettings, NatsStorage, NodeView,
-    PartSource, QueuedPart, StoredDelivery,
+    Claim, ClaimedKey, DeliveryQueue, Fleet, FleetSettings, Lease, LeaseCounter, NatsLogin, NatsSettings,
+    NatsStorage, NodeView, PartSource, QueuedPart, SharedQuarantine, StoredDelivery,
 };
 pub use record::{ChangeLog, Changes, Revision};
 pub use storage::{MemoryStorage, RecordKey, Storage, StorageChange, StorageError, Table};
@@ -64,6 +65,8 @@ pub struct ApplicationEntry {
     pub id: String,
     pub description: ApplicationDescription,
     pub feedback: Arc<FeedbackList>,
+    /// A newer program replaced it by what this one cannot use.
+    replaced: AtomicBool,
     /// Set once they have been opened.
     ready: OnceCell<Arc<RegisteredApplication>>,
 }
@@ -77,6 +80,7 @@ pub struct Registry {
     audit: audit::AuditState,
     applications: RwLock<HashMap<TenantId, HashMap<String, Arc<ApplicationEntry>>>>,
     versions: RwLock<components::ComponentVersions>,
+    newer: NewerRecords,
     /// Held from the check of a change to its end, so that the storage and the memory agree.
     changing: Mutex<()>,
     /// Most dead tokens per application.
@@ -106,7 +110,8 @@ impl Registry {
         let registry = Self {
             journal: ChangeJournal::new(storage.clone()),
             audit: audit::AuditState::default(),
-            versions: RwLock::new(components::read_versions(&*storage, &hasher)?),
+            versions: RwLock::default(),
+            newer: NewerRecords::default(),
             hasher,
             storage,
             key: Arc::new(key),
@@ -117,6 +122,7 @@ impl Registry {
             opened,
             fleet,
         };
+        registry.read_versions()?;
         registry.read_applications()?;
         registry.read_feedback()?;
         Ok(registry)
@@ -161,6 +167,9 @@ impl Registry {
         let id = application.record.id.clone();
         let place = RecordKey::new(&[tenant.as_str(), &id]);
         let expected = self.storage.get(Table::Applications, &place)?;
+        if let Some(stored) = &expected {
+            ApplicationRecord::from_bytes(stored)?.ensure_known()?;
+        }
         let old = self.get(tenant, &id).ok();
         if let (Some(old), None) = (&old, &file) {
             self.check_origin(old)?;
@@ -185,7 +194,8 @@ impl Registry {
         let feedback = feedback.unwrap_or_else(|| self.new_feedback(tenant, &id));
         application.feedback = feedback.clone();
         let ready = OnceCell::new_with(Some(Arc::new(application)));
-        let entry = Arc::new(ApplicationEntry { id: id.clone(), description, feedback, ready });
+        let replaced = AtomicBool::new(false);
+        let entry = Arc::new(ApplicationEntry { id: id.clone(), description, feedback, replaced, ready });
         self.applications_mut().entry(tenant.clone()).or_default().insert(id, entry.clone());
         Ok((entry, old))
     }
@@ -212,8 +222,20 @@ impl Registry {
         self.applications().get(tenant).map_or(0, HashMap::len)
     }
 
+    /// Returns an application. An error also if a newer program wrote what it is now.
     pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<ApplicationEntry>, Error> {
-        self.applications().get(tenant).and_then(|own| own.get(id)).cloned().ok_or_else(not_found)
+        match self.known(tenant, id) {
+            Some(entry) if !entry.replaced.load(Ordering::Relaxed) => Ok(entry),
+            None if !self.newer.has(Table::Applications, &RecordKey::new(&[tenant.as_str(), id])) => {
+                Err(not_found())
+            }
+            _ => Err(StorageError::NewerRecord.into()),
+        }
+    }
+
+    /// Returns what this node knew last of an application.
+    fn known(&self, tenant: &TenantId, id: &str) -> Option<Arc<ApplicationEntry>> {
+        self.applications().get(tenant).and_then(|own| own.get(id)).cloned()
     }
 
     /// Removes an application and returns it; sends in flight finish with it. Blocks.
@@ -275,19 +297,6 @@ impl Registry {
     /// Writes everything that is queued. Blocks.
     pub fn flush(&self) -> Result<(), StorageError> {
         self.journal.flush()
-    }
-
-    fn read_applications(&self) -> Result<(), StorageError> {
-        let mut all = self.applications_mut();
-        for (key, bytes) in self.storage.scan(Table::Applications, &RecordKey::new(&[]))? {
-            let [tenant, id] = key.parts().ok_or_else(|| cut_off("an application's key"))?;
-            let tenant = TenantId::new(&tenant);
-            let description = ApplicationRecord::from_bytes(&bytes)?.description()?;
-            let feedback = self.new_feedback(&tenant, &id);
-            let entry = ApplicationEntry { id: id.clone(), description, feedback, ready: OnceCell::new() };
-            all.entry(tenant).or_default().insert(id, Arc::new(entry));
-        }
-        Ok(())
     }
 
     fn read_feedback(&self) -> Result<(), StorageError> {

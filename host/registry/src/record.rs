@@ -1,10 +1,10 @@
 //! What a record is: the table that it is in, and its key; and the log of the keys that changed, which is followed where
 //! other processes change records too.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 /// The kinds of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +133,40 @@ fn unescaped(part: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Records of applications and components that a newer program wrote. This one keeps what it knew of them before, and neither
+/// uses nor changes what is there now.
+#[derive(Default)]
+pub(super) struct NewerRecords(RwLock<BTreeSet<(Table, RecordKey)>>);
+
+impl NewerRecords {
+    pub fn add(&self, table: Table, key: &RecordKey) {
+        if self.0.write().insert((table, key.clone())) {
+            let place = key.all_parts().unwrap_or_default().join("/");
+            let table = table.name();
+            tracing::error!(
+                table,
+                place,
+                "a newer server of the fleet wrote this record: it is not used here"
+            );
+        }
+    }
+
+    /// It can be read again, or is gone.
+    pub fn remove(&self, table: Table, key: &RecordKey) {
+        self.0.write().remove(&(table, key.clone()));
+    }
+
+    pub fn has(&self, table: Table, key: &RecordKey) -> bool {
+        self.0.read().contains(&(table, key.clone()))
+    }
+
+    /// Returns true if there is one whose key begins with the parts of `prefix`.
+    pub fn has_some(&self, table: Table, prefix: &RecordKey) -> bool {
+        let all = self.0.read();
+        all.iter().any(|(of, key)| *of == table && key.as_bytes().starts_with(prefix.as_bytes()))
+    }
 }
 
 /// Entries that are kept; a follower that is further behind reads everything again.

@@ -7,6 +7,8 @@ use std::ops::Bound;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::record::ChangeLog;
 pub use super::record::{RecordKey, Table};
@@ -154,8 +156,7 @@ impl From<StorageError> for Error {
                 Self::new(Kind::Conflict, "changed_meanwhile", message)
             }
             StorageError::NewerRecord => {
-                let message =
-                    "a newer server of this fleet wrote this, and this one cannot change it: ask that one";
+                let message = "a newer server of this fleet wrote this, and this one can neither use nor change it: ask that one";
                 Self::new(Kind::Overloaded, "registry_newer", message)
             }
             StorageError::TooLarge(_) => {
@@ -164,6 +165,50 @@ impl From<StorageError> for Error {
             }
             _ => Self::internal(error),
         }
+    }
+}
+
+/// The version of this program's records of tenants, applications and components. A newer program, which writes a greater
+/// one, may mean other things by the same fields: such a record is neither used nor changed. A record without a version is
+/// of an older one.
+pub(super) const RECORD_VERSION: u32 = 1;
+
+#[derive(Deserialize)]
+struct VersionedRecord {
+    #[serde(default)]
+    v: u32,
+}
+
+/// An error if a newer program wrote a record, which is JSON.
+pub(super) fn ensure_version(record: &[u8]) -> Result<(), StorageError> {
+    match serde_json::from_slice::<VersionedRecord>(record) {
+        Ok(record) if record.v > RECORD_VERSION => Err(StorageError::NewerRecord),
+        // Whoever reads the record says what is wrong with it.
+        _ => Ok(()),
+    }
+}
+
+/// An error if a record has something that the same record lacks when this program writes it: a newer one did, and what
+/// it says must not be lost. Both are JSON.
+pub(super) fn ensure_known(stored: &[u8], written: &[u8]) -> Result<(), StorageError> {
+    ensure_version(stored)?;
+    let parse = |bytes| serde_json::from_slice::<Value>(bytes).map_err(|_| cut_off("a record"));
+    match is_covered(&parse(stored)?, &parse(written)?) {
+        true => Ok(()),
+        false => Err(StorageError::NewerRecord),
+    }
+}
+
+fn is_covered(stored: &Value, written: &Value) -> bool {
+    match (stored, written) {
+        (Value::Object(stored), Value::Object(written)) => stored.iter().all(|(name, value)| {
+            value.is_null() || written.get(name).is_some_and(|written| is_covered(value, written))
+        }),
+        (Value::Array(stored), Value::Array(written)) => {
+            stored.len() == written.len()
+                && stored.iter().zip(written).all(|(stored, written)| is_covered(stored, written))
+        }
+        _ => true,
     }
 }
 

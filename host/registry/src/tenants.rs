@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::storage::{RecordKey, StorageChange, StorageError, Table, cut_off, from_unix};
-use super::{Registry, format};
+use super::{Registry, format, storage};
 use pushlet_credential::{KeyHash, KeyId};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::{Scope, Scopes, TenantId, TenantLimits};
@@ -19,6 +19,8 @@ pub struct TenantRecord {
     /// Limits that replace the server's defaults.
     pub limits: TenantLimits,
     pub keys: Vec<KeyRecord>,
+    /// A newer program wrote it: this one knows which keys there are, and lets none of them do anything.
+    pub is_newer: bool,
 }
 
 /// An API key: never the key itself.
@@ -37,6 +39,8 @@ pub struct KeyRecord {
 /// The JSON form. Times are in milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct StoredTenant {
+    #[serde(default)]
+    v: u32,
     created: u64,
     #[serde(default)]
     suspended: bool,
@@ -95,8 +99,9 @@ impl Registry {
         let expected = self.storage.get(table, &key)?;
         if let Some(stored) = &expected {
             let stored = format::open_authentic(&self.hasher, table, &key, stored)?;
+            storage::ensure_version(&stored)?;
             if let Some(read) = TenantRecord::read(&stored) {
-                format::ensure_known(&stored, &read.written().map_err(Error::internal)?)?;
+                storage::ensure_known(&stored, &read.written().map_err(Error::internal)?)?;
             }
             // As it would be read again: times are kept in milliseconds.
             let known = known.map(TenantRecord::written).transpose().map_err(Error::internal)?;
@@ -114,6 +119,11 @@ impl Registry {
     pub fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         let _order = self.changing();
         let all = RecordKey::new(&[tenant.as_str()]);
+        let is_newer = self.tenant(tenant)?.is_some_and(|record| record.is_newer);
+        if is_newer || [Table::Applications, Table::Versions].iter().any(|of| self.newer.has_some(*of, &all))
+        {
+            return Err(StorageError::NewerRecord.into());
+        }
         // The keys of all other tables begin with the tenant.
         let owned = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
         let changes = owned.map(|table| StorageChange::DeleteAll(table, all.clone())).collect();
@@ -138,7 +148,8 @@ impl KeyRecord {
 impl TenantRecord {
     /// Creates a tenant without limits of its own or keys.
     pub fn new(created: SystemTime) -> Self {
-        Self { created, suspended: false, limits: TenantLimits::default(), keys: Vec::new() }
+        let limits = TenantLimits::default();
+        Self { created, suspended: false, limits, keys: Vec::new(), is_newer: false }
     }
 
     fn written(&self) -> Result<Vec<u8>, serde_json::Error> {
@@ -155,6 +166,7 @@ impl TenantRecord {
             _ => Map::new(),
         };
         serde_json::to_vec(&StoredTenant {
+            v: storage::RECORD_VERSION,
             created: super::unix_milliseconds(self.created),
             suspended: self.suspended,
             limits,
@@ -162,7 +174,18 @@ impl TenantRecord {
         })
     }
 
+    /// Reads a record; of one that a newer program wrote, as much as can be read.
     fn read(bytes: &[u8]) -> Option<Self> {
+        match storage::ensure_version(bytes) {
+            Ok(()) => Self::read_known(bytes),
+            Err(_) => {
+                let known = Self::read_known(bytes).unwrap_or_else(|| Self::new(SystemTime::UNIX_EPOCH));
+                Some(Self { is_newer: true, ..known })
+            }
+        }
+    }
+
+    fn read_known(bytes: &[u8]) -> Option<Self> {
         let mut written: StoredTenant = serde_json::from_slice(bytes).ok()?;
         written.limits.retain(|name, _| TenantLimits::NAMES.contains(&name.as_str()));
         let limits = serde_json::from_value(Value::Object(written.limits)).ok()?;
@@ -183,6 +206,7 @@ impl TenantRecord {
             suspended: written.suspended,
             limits,
             keys: written.keys.into_iter().map(key).collect::<Option<_>>()?,
+            is_newer: false,
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::storage::{RecordKey, StorageChange, StorageError, Table, cut_off};
-use super::{Registry, format};
+use super::{Registry, format, storage};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 
@@ -50,7 +50,7 @@ impl Registry {
         let key = RecordKey::new(&[tenant.as_str(), id]);
         if let Some(stored) = format::get_authentic(&*self.storage, &self.hasher, Table::Webhooks, &key)? {
             let known: WebhookRecord = serde_json::from_slice(&stored).map_err(Error::internal)?;
-            format::ensure_known(&stored, &serde_json::to_vec(&known).map_err(Error::internal)?)?;
+            storage::ensure_known(&stored, &serde_json::to_vec(&known).map_err(Error::internal)?)?;
         }
         let change = format::put_authentic(&self.hasher, Table::Webhooks, key, &bytes);
         Ok(self.journal.commit(vec![change])?)

@@ -210,7 +210,7 @@ section! {
         idempotency_memory: usize = size(1 << 20, 64 << 30), "64MiB";
         /// How long an async delivery of a fleet may wait; it can be read for twice as long
         async_window: Duration = duration(Duration::from_secs(60), Duration::from_secs(30 * 24 * 3600)), "24h";
-        /// Most parts of one tenant's async deliveries that wait, of 250 targets each; set when NATS has no queue yet
+        /// Most parts of one tenant's async deliveries that wait, of 250 targets each
         async_parts: usize = count(1, 100_000), 2000;
         /// Most fields in one request
         fields: usize = count(16, 10_000), 256;

@@ -152,6 +152,9 @@ section! {
         instance_memory_bytes = size(1 << 16, 4 << 30), (unset "16MiB");
         /// Most memory of one tenant: requests in flight, what is kept for it, its providers' instances
         memory_bytes = size(1 << 16, 1 << 40), "512MiB";
+        /// In a fleet: do the limits per second hold exactly, however requests are spread over the servers?
+        /// Otherwise each of n servers grants an nth.
+        exact_rates = ValueKind::Switch, false;
     }
 }
 

@@ -117,12 +117,18 @@ pub(crate) use section;
 
 impl ReadSection for TenantLimits {
     fn read(table: Table) -> Result<Self, Problem> {
-        let mut numbers = Table::new();
+        let mut limits = Table::new();
         for (name, value) in table {
-            let number = read_size(&value).map_err(Problem::new)?;
-            numbers.insert(name, Value::Integer(i64::try_from(number).map_err(Problem::new)?));
+            let value = match value {
+                Value::Boolean(_) => value,
+                size => {
+                    let number = read_size(&size).map_err(Problem::new)?;
+                    Value::Integer(i64::try_from(number).map_err(Problem::new)?)
+                }
+            };
+            limits.insert(name, value);
         }
-        numbers.try_into().map_err(Problem::new)
+        limits.try_into().map_err(Problem::new)
     }
 }
 

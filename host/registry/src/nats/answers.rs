@@ -101,20 +101,6 @@ impl Fleet {
         }
     }
 
-    /// Creates the stream of answers. Before it exists, keys cannot be taken.
-    pub(super) fn begin_to_answer(&self) {
-        let (state, window) = (Arc::downgrade(&self.0), self.0.settings.answers);
-        self.0.connection.spawn(async move {
-            while let Some(stream) = state.upgrade().map(|state| state.connection.stream(config(window))) {
-                match stream.await {
-                    Ok(_) => return,
-                    Err(error) => tracing::debug!(%error, "the stream of answers cannot be created now"),
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        });
-    }
-
     fn read(&self, record: &[u8]) -> Result<Claim, StorageError> {
         match record.split_first() {
             Some((&TAKEN, rest)) => {
@@ -203,7 +189,7 @@ fn subject(tenant: &TenantId, key: &str) -> String {
     format!("{PREFIX}{}.{}", encode(tenant.as_str()), encode(key))
 }
 
-fn config(window: Duration) -> stream::Config {
+pub(super) fn config(window: Duration) -> stream::Config {
     stream::Config {
         name: STREAM.to_owned(),
         subjects: vec![format!("{PREFIX}>")],

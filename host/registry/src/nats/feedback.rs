@@ -229,7 +229,7 @@ fn subject(tenant: &TenantId, application: &str) -> String {
     format!("{PREFIX}{}.{}", encode(tenant.as_str()), encode(application))
 }
 
-fn config(most: usize) -> stream::Config {
+pub(super) fn config(most: usize) -> stream::Config {
     stream::Config {
         name: STREAM.to_owned(),
         subjects: vec![format!("{PREFIX}>")],

@@ -3,13 +3,13 @@
 //! Each says every second that it lives, and hears the others. While NATS is away, nobody is heard, and nobody is thought
 //! to be gone: a tenant's limit must not grow because of that.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
-use async_nats::jetstream::stream;
+use async_nats::jetstream::{Message, stream};
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -53,17 +53,18 @@ pub(super) struct FleetState {
     pub settings: FleetSettings,
     pub nodes: Nodes,
     pub feedback: FeedbackQueue,
+    pub quarantines: LatestMessages,
 }
 
 impl Fleet {
     pub(super) fn join(connection: Arc<NatsConnection>, settings: FleetSettings) -> Self {
         let nodes = Nodes::new();
         let feedback = FeedbackQueue::default();
-        let fleet = Self(Arc::new(FleetState { connection, settings, nodes, feedback }));
+        let quarantines = LatestMessages::default();
+        let fleet = Self(Arc::new(FleetState { connection, settings, nodes, feedback, quarantines }));
         fleet.begin_to_beat();
+        fleet.begin_to_store();
         fleet.begin_to_report();
-        fleet.begin_to_answer();
-        fleet.begin_to_queue();
         fleet
     }
 }
@@ -119,6 +120,14 @@ impl Nodes {
 pub(super) struct FeedbackQueue {
     pub waiting: Mutex<WaitingReports>,
     pub more: Notify,
+}
+
+/// Messages that wait to be stored: of each subject the latest one.
+#[derive(Default)]
+pub(super) struct LatestMessages {
+    pub waiting: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// A task stores them.
+    pub storing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -230,15 +239,33 @@ impl Fleet {
     }
 
     pub(super) fn begin_to_beat(&self) {
-        let (state, other) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
-        self.0.connection.spawn(beat(state));
+        self.0.connection.spawn(beat(Arc::downgrade(&self.0)));
+        self.listen(config(), PREFIX, |state, id, message| {
+            let deleted = message.headers.as_ref().is_some_and(is_deleted);
+            match serde_json::from_slice(&message.payload) {
+                _ if deleted => state.nodes.hear(id, None),
+                Ok(beat) => state.nodes.hear(id, Some(beat)),
+                Err(_) => {}
+            }
+        });
+    }
+
+    /// Takes what the last message of each subject says, and what is new, for as long as the fleet exists. `take` gets the
+    /// subject without the prefix.
+    pub(super) fn listen(
+        &self,
+        config: stream::Config,
+        prefix: &'static str,
+        take: impl Fn(&FleetState, &str, &Message) + Send + Sync + 'static,
+    ) {
+        let state = Arc::downgrade(&self.0);
         self.0.connection.spawn(async move {
-            while let Some(state) = other.upgrade() {
+            while let Some(state) = state.upgrade() {
                 let (weak, client) = (Arc::downgrade(&state), state.connection.client().clone());
-                let stream = state.connection.stream(config());
+                let stream = state.connection.stream(config.clone());
                 drop(state);
-                if let Err(error) = Box::pin(listen(weak, client, stream)).await {
-                    tracing::debug!(%error, "the other nodes cannot be heard now");
+                if let Err(error) = Box::pin(listen(weak, client, (stream, prefix), &take)).await {
+                    tracing::debug!(%error, stream = config.name, "the other nodes cannot be heard now");
                 }
                 tokio::time::sleep(BEAT).await;
             }
@@ -268,11 +295,12 @@ async fn beat(state: Weak<FleetState>) {
 async fn listen(
     state: Weak<FleetState>,
     client: async_nats::Client,
-    stream: impl Future<Output = Result<stream::Stream, StorageError>>,
+    (stream, prefix): (impl Future<Output = Result<stream::Stream, StorageError>>, &str),
+    take: &impl Fn(&FleetState, &str, &Message),
 ) -> Result<(), StorageError> {
     let config = push::OrderedConfig {
         deliver_subject: client.new_inbox(),
-        filter_subject: format!("{PREFIX}>"),
+        filter_subject: format!("{prefix}>"),
         deliver_policy: DeliverPolicy::LastPerSubject,
         ..push::OrderedConfig::default()
     };
@@ -281,12 +309,8 @@ async fn listen(
     while let Some(message) = messages.next().await {
         let message = message.map_err(unreachable)?;
         let Some(state) = state.upgrade() else { return Ok(()) };
-        let Some(id) = message.subject.strip_prefix(PREFIX) else { continue };
-        let deleted = message.headers.as_ref().is_some_and(is_deleted);
-        match serde_json::from_slice(&message.payload) {
-            _ if deleted => state.nodes.hear(id, None),
-            Ok(beat) => state.nodes.hear(id, Some(beat)),
-            Err(_) => {}
+        if let Some(rest) = message.subject.strip_prefix(prefix) {
+            take(&state, rest, &message);
         }
     }
     Ok(())

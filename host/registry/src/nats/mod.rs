@@ -4,16 +4,20 @@
 //! - A batch of changes is one atomic publish, each message under the condition that the record is still the one that
 //!   this node knows. It is acknowledged by a majority of the replicas, and waits until the mirror has it.
 //! - Component files are in an object store; their records have the digest, which is checked after reading.
-//! - What comes with sends is no record: [`Fleet`] has the reports of dead tokens, the answers by `Idempotency-Key`, and
-//!   which nodes there are; [`DeliveryQueue`] has the work that outlives its callers.
+//! - What comes with sends is no record: [`Fleet`] has the reports of dead tokens, the answers by `Idempotency-Key`, the
+//!   counters of exact limits, which components are quarantined, and which nodes there are; [`DeliveryQueue`] has the work
+//!   that outlives its callers.
 
 mod answers;
 mod blobs;
 mod connection;
 mod feedback;
 mod fleet;
+mod leases;
 mod mirror;
+mod quarantine;
 mod queue;
+mod streams;
 mod subject;
 
 use std::sync::Arc;
@@ -31,6 +35,8 @@ use mirror::{Known, Mirror};
 pub use answers::{Claim, ClaimedKey};
 pub use connection::{NatsLogin, NatsSettings};
 pub use fleet::{Fleet, FleetSettings, NodeView};
+pub use leases::{Lease, LeaseCounter};
+pub use quarantine::SharedQuarantine;
 pub use queue::{DeliveryQueue, PartSource, QueuedPart, StoredDelivery};
 
 /// How long a start waits for NATS, if there is a snapshot to start from and if there is none.

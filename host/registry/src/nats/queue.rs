@@ -23,7 +23,7 @@ use pushlet_model::digest::joined;
 use pushlet_model::tenant::TenantId;
 
 /// The stream of the work, one subject for each tenant.
-const WORK: &str = "pushlet_work";
+pub(super) const WORK: &str = "pushlet_work";
 const WORK_PREFIX: &str = "pushlet.work.";
 /// The stream of deliveries and outcomes.
 const LOG: &str = "pushlet_deliveries";
@@ -37,13 +37,10 @@ const MOST_PARTS: i64 = 100_000;
 const SILENCE: Duration = Duration::from_secs(15);
 /// How long the server keeps the consumer of a tenant without work.
 const IDLE: Duration = Duration::from_secs(120);
-/// Parts of one tenant that all nodes may have at once, those that wait for their time included.
-const MOST_GIVEN: i64 = 256;
 /// Parts that are stored at the same time.
 const TOGETHER: usize = 16;
 /// The longest wait for one part, or for the acknowledgement that it is done.
 const WAIT: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The queue, and the log of what became of it. Cheap to clone.
 #[derive(Clone)]
@@ -98,9 +95,19 @@ impl DeliveryQueue {
         delivery: &str,
         parts: Vec<Zeroizing<Vec<u8>>>,
     ) -> Result<(), StorageError> {
+        self.ensure_room(tenant, parts.len()).await?;
         let puts = (0_u32..).zip(parts).map(|(number, text)| self.put_part(tenant, delivery, number, text));
         // One after the other is begun, so that after a failure few more follow.
         futures_util::stream::iter(puts).buffer_unordered(TOGETHER).try_collect::<()>().await
+    }
+
+    /// The stream's own limit may still be a wider one, of an earlier configuration.
+    async fn ensure_room(&self, tenant: &TenantId, parts: usize) -> Result<(), StorageError> {
+        let waiting: usize = self.count(&work_subject(tenant)).await?.iter().map(|(_, count)| count).sum();
+        match waiting.saturating_add(parts) > self.fleet.0.settings.parts {
+            true => Err(StorageError::Full(format!("{waiting} parts wait already"))),
+            false => Ok(()),
+        }
     }
 
     async fn put_part(
@@ -181,16 +188,21 @@ impl DeliveryQueue {
 
     /// Returns the tenants whose parts are in the queue, given or not, with their number.
     pub async fn waiting(&self) -> Result<Vec<(TenantId, usize)>, StorageError> {
-        let connection = self.connection();
-        connection.check()?;
-        let stream = connection.jetstream().get_stream_no_info(WORK).await.map_err(unreachable)?;
-        let subjects = stream.info_with_subjects(format!("{WORK_PREFIX}*")).await.map_err(unreachable)?;
-        let all: Vec<_> = subjects.try_collect().await.map_err(unreachable)?;
+        let all = self.count(&format!("{WORK_PREFIX}*")).await?;
         let of = |(subject, count): (String, usize)| {
             let tenant = URL_SAFE_NO_PAD.decode(subject.strip_prefix(WORK_PREFIX)?).ok()?;
             Some((TenantId::new(std::str::from_utf8(&tenant).ok()?), count))
         };
         Ok(all.into_iter().filter_map(of).collect())
+    }
+
+    /// Returns how many parts there are, by subject.
+    async fn count(&self, subjects: &str) -> Result<Vec<(String, usize)>, StorageError> {
+        let connection = self.connection();
+        connection.check()?;
+        let stream = connection.jetstream().get_stream_no_info(WORK).await.map_err(unreachable)?;
+        let counts = stream.info_with_subjects(subjects).await.map_err(unreachable)?;
+        counts.try_collect().await.map_err(unreachable)
     }
 
     /// Returns where the parts of a tenant come from.
@@ -207,7 +219,8 @@ impl DeliveryQueue {
             ack_wait: SILENCE,
             // Never: a part that was given too often would stay in the queue for ever, and nobody would be told.
             max_deliver: -1,
-            max_ack_pending: MOST_GIVEN,
+            // Parts that wait for their time count: they must not keep others from being given.
+            max_ack_pending: MOST_PARTS,
             inactive_threshold: IDLE,
             ..pull::Config::default()
         };
@@ -297,24 +310,6 @@ impl QueuedPart {
 }
 
 impl Fleet {
-    /// Creates the streams of the queue. Before they exist, nothing can be put into it.
-    pub(super) fn begin_to_queue(&self) {
-        let state = Arc::downgrade(&self.0);
-        let configs = [work_config(self.0.settings.parts), log_config(self.0.settings.deliveries)];
-        self.0.connection.spawn(async move {
-            for config in configs {
-                while let Some(stream) = state.upgrade().map(|state| state.connection.stream(config.clone()))
-                {
-                    match stream.await {
-                        Ok(_) => break,
-                        Err(error) => tracing::debug!(%error, "a stream of the queue cannot be created now"),
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        });
-    }
-
     /// Drops all deliveries of a tenant, soon.
     pub(crate) fn forget_deliveries_later(&self, tenant: &TenantId) {
         let (jetstream, name) = (self.0.connection.jetstream().clone(), encode(tenant));
@@ -365,7 +360,7 @@ fn identity(kind: &str, tenant: &TenantId, delivery: &str, part: Option<u32>) ->
     joined(&[b"queue", kind.as_bytes(), tenant.as_str().as_bytes(), delivery.as_bytes(), part])
 }
 
-fn work_config(most: usize) -> stream::Config {
+pub(super) fn work_config(most: usize) -> stream::Config {
     stream::Config {
         name: WORK.to_owned(),
         subjects: vec![format!("{WORK_PREFIX}*")],
@@ -381,7 +376,7 @@ fn work_config(most: usize) -> stream::Config {
     }
 }
 
-fn log_config(window: Duration) -> stream::Config {
+pub(super) fn log_config(window: Duration) -> stream::Config {
     stream::Config {
         name: LOG.to_owned(),
         subjects: vec![format!("{DELIVERY_PREFIX}>"), format!("{OUTCOME_PREFIX}>")],

@@ -237,3 +237,65 @@ fn logs_in_with_a_credentials_file() {
         assert!(matches!(refused, StorageError::Unreachable(_)), "{refused}");
     }
 }
+
+/// The age of outcomes, and the most parts of a tenant, as the streams have it.
+fn bounds_of(registry: &Registry) -> Option<(Duration, i64)> {
+    let connection = registry.fleet().unwrap().0.connection.clone();
+    let jetstream = connection.jetstream().clone();
+    let read = async move {
+        let work = jetstream.get_stream(queue::WORK).await.map_err(unreachable)?;
+        let log = jetstream.get_stream("pushlet_deliveries").await.map_err(unreachable)?;
+        Ok((log.cached_info().config.max_age, work.cached_info().config.max_messages_per_subject))
+    };
+    connection.wait(LOOK_UP, read).ok()
+}
+
+fn wait_for_bounds(registry: &Registry, hours: u64, parts: i64) {
+    let wanted = Some((Duration::from_secs(3600 * hours), parts));
+    let start = std::time::Instant::now();
+    while bounds_of(registry) != wanted {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", bounds_of(registry));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_queue_is_brought_to_its_configuration_and_loses_nothing_by_it() {
+    let nats = Nats::single("");
+    let join = |hours: u64, parts: usize| {
+        let storage = NatsStorage::open(&settings(&nats), Box::new(MemoryStorage::default())).unwrap();
+        let deliveries = Duration::from_secs(3600 * hours);
+        let (name, answers) = ("node".to_owned(), Duration::from_secs(60));
+        let fleet = FleetSettings { name, version: "1", answers, feedback: 10, deliveries, parts };
+        Registry::join(storage, key(), 10, fleet).unwrap()
+    };
+    let (tenant, id) = (crate::tests::acme(), "a".repeat(32));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let put = |registry: &Registry, count: usize| {
+        let parts = (0..count).map(|_| Zeroizing::new(b"part".to_vec())).collect();
+        runtime.block_on(registry.queue().unwrap().put_parts(&tenant, &id, parts))
+    };
+    let first = join(2, 5);
+    wait_for_bounds(&first, 4, 5);
+    put(&first, 3).unwrap();
+    assert!(matches!(put(&first, 3), Err(StorageError::Full(_))));
+    let second = join(3, 9);
+    wait_for_bounds(&second, 6, 9);
+    put(&second, 3).unwrap();
+
+    // Narrower bounds would drop what was accepted: they hold for this node, and for the streams once the queue is empty.
+    let third = join(1, 10);
+    wait_for_bounds(&third, 6, 10);
+    let fourth = join(1, 2);
+    assert!(matches!(put(&fourth, 1), Err(StorageError::Full(_))));
+    let queue = fourth.queue().unwrap();
+    assert_eq!(runtime.block_on(queue.waiting()).unwrap(), [(tenant.clone(), 6)], "nothing is lost");
+    runtime.block_on(async {
+        let source = queue.source(&tenant).await.unwrap();
+        for _ in 0..6 {
+            source.take().await.unwrap().unwrap().done().await;
+        }
+    });
+    drop((first, second, third));
+    wait_for_bounds(&fourth, 2, 2);
+}
