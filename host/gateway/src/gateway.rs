@@ -120,6 +120,9 @@ impl Gateway {
         name: &str,
     ) -> Result<Arc<TenantProviders>, Error> {
         let providers = self.0.catalogue.of_tenant(tenant);
+        if providers.get(name).is_none() && self.0.registry.has_newer_version(tenant, name) {
+            return Err(StorageError::NewerRecord.into());
+        }
         if !providers.lacks(name) {
             return Ok(providers);
         }
@@ -191,7 +194,13 @@ impl Gateway {
         self.0.tenants.end(tenant).await?;
         let entries = self.0.registry.list(tenant);
         let (tenants, id) = (self.0.tenants.clone(), tenant.clone());
-        tokio::task::spawn_blocking(move || tenants.remove(&id)).await.map_err(Error::internal)??;
+        let removed =
+            tokio::task::spawn_blocking(move || tenants.remove(&id)).await.map_err(Error::internal)?;
+        if let Err(error) = removed {
+            // It is still there, and goes on.
+            self.take_on_tenant(tenant);
+            return Err(error);
+        }
         providers.forget();
         self.forget_tenant(tenant);
         for entry in entries {
@@ -262,7 +271,7 @@ impl Gateway {
     ) -> Result<Arc<ApplicationEntry>, Error> {
         match self.0.registry.get(tenant, id) {
             // Boxed: every send holds the room for what is inline, and few get here.
-            Err(unknown) if self.0.registry.is_shared() => {
+            Err(unknown) if unknown.kind == Kind::NotFound && self.0.registry.is_shared() => {
                 Box::pin(self.look_up_application(tenant, id, unknown)).await
             }
             known => known,

@@ -126,6 +126,8 @@ impl Gateway {
             let node = vec![("node", fleet.node().to_owned())];
             let live = vec![(node, fleet.live_nodes() as f64)];
             now.gauge("fleet_nodes", "Servers of the fleet that live, as this one knows", live);
+            let help = "Exact limits per second that cannot be leased: this server grants its share of them";
+            now.one_gauge("fleet_rates_without_leases", help, self.0.tenants.rates_without_leases());
             let parts = self.0.queue.waiting.load(Ordering::Relaxed);
             now.one_gauge(
                 "fleet_queued_parts",

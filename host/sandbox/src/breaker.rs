@@ -6,11 +6,13 @@
 //! This is not the transport's circuit breaker, which counts failures in a row and spreads reconnects: calls of many
 //! callers overlap here, so that failures within a window count, whatever succeeds between them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use pushlet_model::tenant::TenantId;
 
 /// When a component is quarantined, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,14 @@ pub(super) enum CallVerdict {
     Failed,
     /// The call was not made, or its failure was not the component's fault.
     Void,
+}
+
+/// What a report changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BreakerChange {
+    /// It is open for so long.
+    Opened(Duration),
+    Closed,
 }
 
 /// The state machine. Time is an argument.
@@ -95,35 +105,47 @@ impl BreakerMachine {
         }
     }
 
-    /// Returns true if this report opened the breaker.
-    fn report(&mut self, pass: CallPass, verdict: CallVerdict, now: Instant) -> bool {
+    fn report(&mut self, pass: CallPass, verdict: CallVerdict, now: Instant) -> Option<BreakerChange> {
         match (&mut self.state, verdict) {
             (BreakerPhase::Open { .. }, CallVerdict::Good) if pass.trial => {
                 self.state = BreakerPhase::Closed { failures: VecDeque::new() };
-                false
+                Some(BreakerChange::Closed)
             }
             (BreakerPhase::Open { until, .. }, CallVerdict::Void) if pass.trial => {
                 *until = now;
-                false
+                None
             }
             (BreakerPhase::Open { until, pause }, CallVerdict::Failed) if pass.trial => {
                 *pause = (*pause * 2).min(self.policy.longest_pause);
                 *until = now + *pause;
-                true
+                Some(BreakerChange::Opened(*pause))
             }
             (BreakerPhase::Closed { failures }, CallVerdict::Failed) => {
                 drop_old(failures, self.policy.window, now);
                 failures.push_back(now);
+                let pause = self.policy.pause;
                 let opens = failures.len() >= self.policy.failures;
-                if opens {
-                    let pause = self.policy.pause;
+                opens.then(|| {
                     self.state = BreakerPhase::Open { until: now + pause, pause };
-                }
-                opens
+                    BreakerChange::Opened(pause)
+                })
             }
             // Good calls change nothing, and late news from before it opened is no news.
-            _ => false,
+            _ => None,
         }
+    }
+
+    /// Opens it as another server did, unless it is open for longer.
+    fn impose(&mut self, remaining: Duration, pause: Duration, now: Instant) {
+        let longest = self.policy.longest_pause;
+        let (remaining, pause) = (remaining.min(longest), pause.clamp(self.policy.pause, longest));
+        if self.remaining(now).is_none_or(|own| own < remaining) {
+            self.state = BreakerPhase::Open { until: now + remaining, pause };
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, BreakerPhase::Open { .. })
     }
 
     fn quiet(&self) -> bool {
@@ -163,17 +185,26 @@ impl QuarantineBreaker {
         self.with(|machine| machine.admit(Instant::now()))
     }
 
-    /// Returns true if this report opened the breaker.
-    pub(super) fn report(&self, pass: CallPass, verdict: CallVerdict) -> bool {
+    /// Returns what this report changed.
+    pub(super) fn report(&self, pass: CallPass, verdict: CallVerdict) -> Option<BreakerChange> {
         if verdict != CallVerdict::Failed && !pass.trial {
-            return false;
+            return None;
         }
         self.with(|machine| machine.report(pass, verdict, Instant::now()))
     }
 
-    /// Forgets all failures.
-    pub(super) fn reset(&self) {
-        self.with(|machine| machine.state = BreakerPhase::Closed { failures: VecDeque::new() });
+    /// Forgets all failures. Returns true if it was open.
+    pub(super) fn reset(&self) -> bool {
+        self.with(|machine| {
+            let was_open = machine.is_open();
+            machine.state = BreakerPhase::Closed { failures: VecDeque::new() };
+            was_open
+        })
+    }
+
+    /// Opens it for as long as another server has it open.
+    pub(super) fn impose(&self, remaining: Duration, pause: Duration) {
+        self.with(|machine| machine.impose(remaining, pause, Instant::now()));
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BreakerMachine) -> T) -> T {
@@ -181,6 +212,43 @@ impl QuarantineBreaker {
         let result = act(&mut machine);
         self.disturbed.store(!machine.quiet(), Ordering::Relaxed);
         result
+    }
+}
+
+/// Quarantines that other servers found out, for components that are loaded later.
+#[derive(Default)]
+pub(super) struct ImposedQuarantines(Mutex<HashMap<ComponentPlace, (Instant, Duration)>>);
+
+/// Tenant, provider and digest.
+type ComponentPlace = (TenantId, String, String);
+
+/// Quarantines that are remembered.
+const MOST_IMPOSED: usize = 10_000;
+
+impl ImposedQuarantines {
+    pub fn set(&self, tenant: &TenantId, name: &str, digest: &str, quarantine: Option<(Duration, Duration)>) {
+        let place = (tenant.clone(), name.to_owned(), digest.to_owned());
+        let (mut all, now) = (self.0.lock(), Instant::now());
+        all.remove(&place);
+        let end = quarantine.and_then(|(remaining, pause)| Some((now.checked_add(remaining)?, pause)));
+        let Some(end) = end else { return };
+        if all.len() >= MOST_IMPOSED {
+            all.retain(|_, (until, _)| *until > now);
+        }
+        if all.len() < MOST_IMPOSED {
+            all.insert(place, end);
+        }
+    }
+
+    /// Returns for how long the component is quarantined yet, and the pause.
+    pub fn of(&self, tenant: &TenantId, name: &str, digest: &str) -> Option<(Duration, Duration)> {
+        let all = self.0.lock();
+        if all.is_empty() {
+            return None;
+        }
+        let (until, pause) = *all.get(&(tenant.clone(), name.to_owned(), digest.to_owned()))?;
+        let remaining = until.checked_duration_since(Instant::now())?;
+        Some((remaining, pause))
     }
 }
 
@@ -199,7 +267,7 @@ mod tests {
 
     fn fail(machine: &mut BreakerMachine, now: Instant) -> bool {
         let pass = machine.admit(now).unwrap();
-        machine.report(pass, CallVerdict::Failed, now)
+        machine.report(pass, CallVerdict::Failed, now).is_some()
     }
 
     #[test]
@@ -230,11 +298,11 @@ mod tests {
         let trial = machine.admit(later).unwrap();
         assert_eq!(machine.admit(later), Err(5 * SECOND), "others wait for the trial");
         assert!(
-            !machine.report(CallPass { trial: false }, CallVerdict::Good, later),
+            machine.report(CallPass { trial: false }, CallVerdict::Good, later).is_none(),
             "an old call's end is no trial"
         );
         assert!(machine.remaining(later).is_some());
-        machine.report(trial, CallVerdict::Good, later);
+        assert_eq!(machine.report(trial, CallVerdict::Good, later), Some(BreakerChange::Closed));
         assert!(machine.quiet());
     }
 
@@ -262,12 +330,25 @@ mod tests {
     }
 
     #[test]
+    fn what_another_server_opened_is_open_and_its_next_pause_is_longer() {
+        let (mut machine, start) = machine();
+        machine.impose(2 * SECOND, 10 * SECOND, start);
+        assert_eq!(machine.admit(start), Err(2 * SECOND));
+        machine.impose(SECOND, 5 * SECOND, start);
+        assert_eq!(machine.remaining(start), Some(2 * SECOND), "it is not shortened");
+        assert!(fail(&mut machine, start + 2 * SECOND));
+        assert_eq!(machine.remaining(start + 2 * SECOND), Some(15 * SECOND));
+        machine.impose(Duration::MAX, Duration::MAX, start);
+        assert_eq!(machine.remaining(start + 2 * SECOND), Some(15 * SECOND), "nor is it open for ever");
+    }
+
+    #[test]
     fn good_calls_alone_never_reach_the_machine() {
         let breaker = QuarantineBreaker::new(BreakerPolicy { failures: 1, ..BreakerPolicy::default() });
         let pass = breaker.admit().unwrap();
-        assert!(!breaker.report(pass, CallVerdict::Good));
+        assert!(breaker.report(pass, CallVerdict::Good).is_none());
         assert!(!breaker.disturbed.load(Ordering::Relaxed));
-        assert!(breaker.report(pass, CallVerdict::Failed));
+        assert!(breaker.report(pass, CallVerdict::Failed).is_some());
         assert!(breaker.admit().is_err() && breaker.remaining().is_some());
     }
 }

@@ -8,20 +8,19 @@ use tokio::task::JoinError;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
-use super::breaker::{CallVerdict, QuarantineBreaker};
+use super::breaker::{BreakerChange, CallVerdict, QuarantineBreaker};
 use super::call_log::{self, GuestLog};
-use super::check::{self, Exchange, Message, PreparedRequests};
+use super::check::{self, PreparedRequests};
 use super::error::ProviderError;
 use super::guest::GuestState;
 use super::instance::{IdleInstances, WorldFunctions};
 use super::limits::{CallBounds, ComponentTrust, InstanceIsolation, TenantQuota};
-use super::management::{CollectionItems, CollectionManager, items};
+use super::management::CollectionManager;
 use super::sandbox::Sandbox;
 use super::usage::ProviderUsage;
 use pushlet_model::contract::codec::{self, Answer, Encoded, Reply};
-use pushlet_model::contract::management::{self, Operation, Response};
 use pushlet_model::contract::manifest::ProviderManifest;
-use pushlet_model::contract::{Application, Context, Notification, Outcome, Recipient, Rejection};
+use pushlet_model::contract::{Application, Context, Notification, Recipient, Rejection};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::MemoryReservation;
 
@@ -57,11 +56,15 @@ impl Instances {
                 (Some(sandbox.shares.of(tenant)), sandbox.usages.of_uploaded(tenant, name))
             }
         };
+        let breaker = QuarantineBreaker::new(sandbox.limits.breaker);
+        if let Some((remaining, pause)) = sandbox.imposed.of(tenant, name, &loaded.digest) {
+            breaker.impose(remaining, pause);
+        }
         Self {
             tenant: tenant.clone(),
             shelf: sandbox.idle.shelf(share.as_ref().map(|share| share.account.clone())),
             share,
-            breaker: QuarantineBreaker::new(sandbox.limits.breaker),
+            breaker,
             usage,
             log: Arc::default(),
             failures: AtomicU64::new(0),
@@ -87,7 +90,23 @@ impl Instances {
 
     /// Ends a quarantine before its time.
     pub fn release(&self) {
-        self.breaker.reset();
+        if self.breaker.reset() {
+            self.tell(None);
+        }
+    }
+
+    /// Goes by what another server of the fleet says: for how long it is quarantined yet, and how long the pause was.
+    pub(super) fn impose(&self, quarantine: Option<(Duration, Duration)>) {
+        match quarantine {
+            Some((remaining, pause)) => self.breaker.impose(remaining, pause),
+            None => drop(self.breaker.reset()),
+        }
+    }
+
+    /// Says that the component is quarantined for so long; None: it no longer is.
+    fn tell(&self, pause: Option<Duration>) {
+        let LoadedComponent { sandbox, manifest, digest, .. } = &*self.loaded;
+        sandbox.tell_quarantine(&self.tenant, &manifest.name, digest, pause);
     }
 
     /// Returns how many warm instances wait for a call.
@@ -228,23 +247,6 @@ impl Instances {
         self.guarded(|| self.call_instance(context, targets, call))
     }
 
-    /// The same for the interface `management`, in an instance of its own.
-    pub(super) fn manage<T>(
-        &self,
-        context: &Context,
-        targets: usize,
-        call: impl AsyncFnOnce(&management::Guest, &mut Store<GuestState>) -> wasmtime::Result<T>,
-    ) -> Result<T, ProviderError> {
-        let LoadedComponent { sandbox, manager, .. } = &*self.loaded;
-        let manager = manager.as_ref().ok_or(ProviderError::Refused("management".into()))?;
-        self.guarded(|| {
-            let bounds = self.bounds();
-            let mut instance = manager.instantiate(sandbox, &bounds, &self.log)?;
-            instance.guest().observe_context(context);
-            sandbox.call(&mut instance, &bounds, targets, call)
-        })
-    }
-
     pub(super) fn manifest(&self) -> &ProviderManifest {
         &self.loaded.manifest
     }
@@ -269,10 +271,13 @@ impl Instances {
         if let Err(error) = &result {
             self.note(error);
         }
-        if self.breaker.report(pass, verdict) {
-            self.usage.quarantined();
-            let LoadedComponent { sandbox, manifest, digest, .. } = &*self.loaded;
-            sandbox.quarantined(&self.tenant, &manifest.name, digest);
+        match self.breaker.report(pass, verdict) {
+            Some(BreakerChange::Opened(pause)) => {
+                self.usage.quarantined();
+                self.tell(Some(pause));
+            }
+            Some(BreakerChange::Closed) => self.tell(None),
+            None => {}
         }
         result
     }
@@ -334,51 +339,6 @@ fn joined<T>(result: Result<Result<T, ProviderError>, JoinError>) -> Result<T, P
         // The runtime is going down.
         Err(_) => Err(ProviderError::Exhausted),
     })
-}
-
-impl Instances {
-    /// Returns the request of an operation, checked. `Ok(Err(…))`: the provider rejects it.
-    pub fn encode_operation(
-        &self,
-        context: &Context,
-        application: &Application,
-        collection: &str,
-        operation: &Operation,
-    ) -> Result<Result<(Message, Exchange), Rejection>, ProviderError> {
-        self.recorded("management.encode", &application.id, || {
-            let request = self.manage(context, 1, async |management, store| {
-                management.call_encode(store, context, application, collection, operation).await
-            })?;
-            match request {
-                Ok(request) => {
-                    self.checked(check::request(self.manifest(), application.environment, request)).map(Ok)
-                }
-                Err(rejection) => Ok(Err(check::rejection(rejection))),
-            }
-        })
-    }
-
-    /// Returns the service's items, checked. `Ok(Err(…))`: the operation failed.
-    pub fn decode_operation(
-        &self,
-        context: &Context,
-        application: &Application,
-        collection: &str,
-        operation: &Operation,
-        response: &Response,
-    ) -> Result<Result<CollectionItems, Outcome>, ProviderError> {
-        // An item is about as large in the answer as in the response.
-        let size = response.body.len() / 1024 + 1;
-        self.recorded("management.decode", &application.id, || {
-            let answer = self.manage(context, size, async |management, store| {
-                management.call_decode(store, context, application, collection, operation, response).await
-            })?;
-            match answer {
-                Ok(found) => self.checked(items(operation, found)).map(Ok),
-                Err(mut outcome) => self.checked(check::outcome(&mut outcome)).map(|()| Err(outcome)),
-            }
-        })
-    }
 }
 
 /// What all instances of a component share.

@@ -29,6 +29,7 @@ mod limits;
 mod management;
 #[cfg(feature = "native")]
 pub mod native;
+mod operations;
 mod provider;
 mod sandbox;
 mod session;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use wasmtime::Store;
@@ -148,6 +149,14 @@ impl Provider {
                 .or_insert_with(|| Arc::new(Instances::new(self.loaded.clone(), tenant)))
                 .clone()
         })
+    }
+
+    /// Goes by what another server of the fleet says of it: for how long it is quarantined yet, and how long the pause was;
+    /// None: it is no longer.
+    pub fn impose_quarantine(&self, tenant: &TenantId, quarantine: Option<(Duration, Duration)>) {
+        if let Some(instances) = self.tenants.read().get(tenant) {
+            instances.impose(quarantine);
+        }
     }
 
     /// Returns how many tenants have it in quarantine.

@@ -13,6 +13,7 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
+use super::breaker::ImposedQuarantines;
 use super::call_log::GuestLog;
 use super::error::ProviderError;
 use super::guest::{self, GuestState};
@@ -27,8 +28,9 @@ use pushlet_quota::{OwnedThread, Shard};
 /// Interval at which idle instances are swept.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Called at a quarantine with the tenant, the provider's name and the component's digest.
-type OnQuarantine = Box<dyn Fn(&TenantId, &str, &str) + Send + Sync>;
+/// Called at a quarantine, and at its end, with the tenant, the provider's name, the component's digest, and how long it is;
+/// None: it is over.
+type OnQuarantine = Box<dyn Fn(&TenantId, &str, &str, Option<Duration>) + Send + Sync>;
 
 /// Drops idle instances.
 type SweeperThread = OwnedThread<mpsc::Sender<()>>;
@@ -44,6 +46,7 @@ pub struct Sandbox {
     /// The number of live instances.
     pub(super) alive: Arc<AtomicUsize>,
     on_quarantine: OnceLock<OnQuarantine>,
+    pub(super) imposed: ImposedQuarantines,
     clock: EpochClock,
     _sweeper: SweeperThread,
 }
@@ -70,6 +73,7 @@ impl Sandbox {
             usages: ProviderUsages::new(),
             alive: Arc::default(),
             on_quarantine: OnceLock::new(),
+            imposed: ImposedQuarantines::default(),
             clock,
             _sweeper: sweeper,
         }))
@@ -108,17 +112,41 @@ impl Sandbox {
         self.shares.accounts()
     }
 
-    /// Sets the function that is called when a component is quarantined, on the thread of its last call. The first call
-    /// counts.
-    pub fn on_quarantine(&self, act: impl Fn(&TenantId, &str, &str) + Send + Sync + 'static) {
+    /// Sets the function that is called when a component is quarantined or no longer is, on the thread of its last call.
+    /// The first call counts.
+    pub fn on_quarantine(
+        &self,
+        act: impl Fn(&TenantId, &str, &str, Option<Duration>) + Send + Sync + 'static,
+    ) {
         let _ = self.on_quarantine.set(Box::new(act));
     }
 
-    pub(super) fn quarantined(&self, tenant: &TenantId, provider: &str, digest: &str) {
-        tracing::warn!(%tenant, provider, digest, "provider quarantined: it keeps failing");
-        if let Some(act) = self.on_quarantine.get() {
-            act(tenant, provider, digest);
+    pub(super) fn tell_quarantine(
+        &self,
+        tenant: &TenantId,
+        provider: &str,
+        digest: &str,
+        pause: Option<Duration>,
+    ) {
+        match pause {
+            Some(_) => {
+                tracing::warn!(%tenant, provider, digest, "provider quarantined: it keeps failing");
+            }
+            None => self.imposed.set(tenant, provider, digest, None),
         }
+        if let Some(act) = self.on_quarantine.get() {
+            act(tenant, provider, digest, pause);
+        }
+    }
+
+    /// Remembers what another server of the fleet says of a component that may be loaded later, see
+    /// [`Provider::impose_quarantine`](super::Provider::impose_quarantine).
+    pub fn impose_quarantine(
+        &self,
+        (tenant, name, digest): (&TenantId, &str, &str),
+        quarantine: Option<(Duration, Duration)>,
+    ) {
+        self.imposed.set(tenant, name, digest, quarantine);
     }
 
     /// Creates an instance. When there is no room, idle ones are dropped.

@@ -180,6 +180,8 @@ class Detail {
       wrong?.setAttribute("aria-invalid", "true");
       if (wrong) return say(this.#message, "bad", `${titleOf(wrong.name)} is not a whole number.`);
       const limits = Object.fromEntries(given.map(({ name, value }) => [name, Number(value)]));
+      // What this form does not show stays as it is.
+      for (const name of Object.keys(own).filter((name) => !(name in LIMITS))) limits[name] = own[name];
       await this.#try(async () => {
         await put(this.#path, { limits });
         this.#opened.close();

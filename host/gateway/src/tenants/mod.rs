@@ -2,6 +2,7 @@
 
 mod keys;
 mod permits;
+mod rates;
 mod tenant;
 
 use std::borrow::Cow;
@@ -129,11 +130,6 @@ impl Tenants {
         counts.sum::<usize>() as u64
     }
 
-    /// Returns the share of a tenant's limits that this server grants: one of so many.
-    pub(super) fn shares(&self) -> u64 {
-        self.registry.live_nodes() as u64
-    }
-
     /// Returns the ids of all tenants.
     pub(super) fn ids(&self) -> Vec<TenantId> {
         self.live().tenants.keys().cloned().collect()
@@ -205,7 +201,9 @@ impl Tenants {
     /// Returns how much of its limits a tenant uses. `held`: what it holds outside of this module.
     pub fn usage(&self, id: &TenantId, held: Held) -> Result<Usage, Error> {
         let tenant = self.get(id)?;
-        Ok(tenant.counters.usage(&tenant.limits(), held, &tenant.account, self.started.elapsed()))
+        let limits = tenant.limits();
+        let limits = (&limits, self.sharing(&limits));
+        Ok(tenant.counters.usage(limits, held, &tenant.account, self.started.elapsed()))
     }
 
     /// Records the refusals of `minute`, which has just ended.
@@ -331,6 +329,9 @@ impl Tenants {
         let _order = self.changing();
         match self.registry.tenant(id)? {
             Some(record) => {
+                if record.is_newer {
+                    tracing::error!(tenant = %id, "a newer server of the fleet wrote this tenant: it is not served here");
+                }
                 let is_new = self.get(id).map_or(true, |tenant| tenant.state.load().record != record);
                 if is_new {
                     self.set(id, record);

@@ -66,6 +66,7 @@ fn without_a_key_only_the_tenant_counts() {
 #[test]
 fn servers_of_a_fleet_share_a_limit() {
     let counters = UsageCounters::default();
+    let thirds = Sharing { servers: 3, exact: false };
     let some = |count| NonZeroU64::new(count);
     let limits = TenantLimits {
         requests_per_second: some(3),
@@ -74,14 +75,29 @@ fn servers_of_a_fleet_share_a_limit() {
         ..TenantLimits::default()
     };
     let start = Duration::from_secs(1);
-    assert!(counters.take_pushes(&limits, (10, 3), start).is_ok(), "a third of a second's worth");
-    assert_eq!(counters.take_pushes(&limits, (1, 3), start), Err(Duration::from_millis(100)));
-    assert!(counters.take_pushes(&limits, (1, 3), start + Duration::from_millis(100)).is_ok());
-    assert!(counters.take_request(&limits, 3, start).is_ok());
-    let refused = counters.take_request(&limits, 3, start).unwrap_err();
+    assert!(counters.take_pushes(&limits, (10, thirds), start).is_ok(), "a third of a second's worth");
+    assert_eq!(counters.take_pushes(&limits, (1, thirds), start), Err(Duration::from_millis(100)));
+    assert!(counters.take_pushes(&limits, (1, thirds), start + Duration::from_millis(100)).is_ok());
+    assert!(counters.take_request(&limits, thirds, start).is_ok());
+    let refused = counters.take_request(&limits, thirds, start).unwrap_err();
     assert!(refused.message.contains("more than 3 requests"), "{}", refused.message);
-    assert!(counters.take_request(&limits, 3, start + Duration::from_secs(1)).is_ok());
+    assert!(counters.take_request(&limits, thirds, start + Duration::from_secs(1)).is_ok());
     assert!([(); 2].iter().all(|()| counters.acquire_send_permit(&limits, 3).is_ok()));
     assert!(counters.acquire_send_permit(&limits, 3).is_err());
     assert!(counters.acquire_send_permit(&limits, 2).is_ok(), "one server less");
+}
+
+#[test]
+fn without_a_lease_an_exact_limit_lets_a_share_through_on_credit() {
+    let counters = UsageCounters::default();
+    let limits = TenantLimits { pushes_per_second: NonZeroU64::new(30), ..TenantLimits::default() };
+    let exact = Sharing { servers: 3, exact: true };
+    let start = Duration::from_secs(1);
+    assert!((0..10).all(|_| counters.take_pushes(&limits, (1, exact), start).is_ok()));
+    let later = start + Duration::from_secs(60);
+    let wait = counters.take_pushes(&limits, (1, exact), later).unwrap_err();
+    assert_eq!(wait.as_millis(), 33, "time alone pays nothing off");
+    let most = NonZeroU64::new(30).unwrap();
+    assert_eq!(counters.pushes.in_use(most, exact, later), 30);
+    assert!(counters.pushes.begins_to_lease(most) && !counters.pushes.begins_to_lease(most), "by one task");
 }

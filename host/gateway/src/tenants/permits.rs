@@ -4,17 +4,19 @@
 //! tenant's queue.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::rates::{SharedRate, Sharing};
 use super::tenant::Tenant;
 use super::{Tenants, not_found};
 use pushlet_model::error::Error;
-use pushlet_model::tenant::TenantId;
+use pushlet_model::tenant::{TenantId, TenantLimits};
 use pushlet_quota::account::Account;
+use pushlet_registry::LeaseCounter;
 
 /// The permit for a request in flight.
 pub struct RequestPermit {
@@ -35,8 +37,10 @@ impl Tenants {
     /// and one more could have; so one active tenant gets half of them.
     pub fn acquire_request_permit(self: &Arc<Self>, tenant: &Arc<Tenant>) -> Result<RequestPermit, Error> {
         tenant.may_go_on()?;
-        let counters = &tenant.counters;
-        counters.take_request(&tenant.limits(), self.shares(), self.started.elapsed())?;
+        let (limits, counters) = (tenant.limits(), &tenant.counters);
+        let taken = counters.take_request(&limits, self.sharing(&limits), self.started.elapsed());
+        self.lease(tenant, &limits, RateKind::Requests);
+        taken?;
         let before = counters.requests_in_flight.fetch_add(1, Ordering::Relaxed);
         if before == 0 {
             self.active.fetch_add(1, Ordering::Relaxed);
@@ -61,16 +65,43 @@ impl Tenants {
         targets: Option<u64>,
     ) -> Result<SendPermit, Error> {
         let tenant = self.get(id)?;
+        // The queue of deliveries has no request whose permit was refused.
+        tenant.ensure_known()?;
         let (limits, counters) = (tenant.limits(), &tenant.counters);
-        let shares = self.shares();
-        counters.acquire_send_permit(&limits, shares)?;
+        let sharing = self.sharing(&limits);
+        counters.acquire_send_permit(&limits, sharing.servers)?;
         // From here on, dropping the permit undoes the count.
         let place = SendPermit { tenants: self.clone(), tenant: tenant.clone() };
         let now = self.started.elapsed();
-        let taken = targets.map(|targets| counters.take_pushes(&limits, (targets, shares), now));
+        let taken = targets.map(|targets| counters.take_pushes(&limits, (targets, sharing), now));
+        self.lease(&place.tenant, &limits, RateKind::Pushes);
         match taken {
             Some(Err(wait)) => Err(counters.too_many_pushes(&limits, wait)),
             _ => Ok(place),
+        }
+    }
+
+    /// Returns how a tenant's limits are shared with other servers.
+    pub(super) fn sharing(&self, limits: &TenantLimits) -> Sharing {
+        // A server that is alone is exact anyway.
+        let exact = limits.exact_rates == Some(true) && self.registry.is_shared();
+        Sharing { servers: self.registry.live_nodes() as u64, exact }
+    }
+
+    /// Returns how many exact limits cannot be leased now, so that this server grants its share of them.
+    pub(crate) fn rates_without_leases(&self) -> usize {
+        let live = self.live();
+        let rates = live.tenants.values().flat_map(|one| [&one.counters.requests, &one.counters.pushes]);
+        rates.filter(|rate| rate.is_without_leases()).count()
+    }
+
+    /// Begins to lease what a tenant will need next of a limit, if that holds exactly.
+    fn lease(&self, tenant: &Arc<Tenant>, limits: &TenantLimits, kind: RateKind) {
+        let (Some(most), true) = (kind.limit(limits), self.sharing(limits).exact) else { return };
+        let Some(fleet) = self.registry.fleet() else { return };
+        if kind.rate(tenant).begins_to_lease(most) {
+            let counter = fleet.lease_counter(&tenant.id, kind.name());
+            fleet.spawn(lease_ahead(Arc::downgrade(tenant), kind, counter, self.started));
         }
     }
 
@@ -80,6 +111,48 @@ impl Tenants {
         let places = self.get(id)?.counters.registrations.clone();
         // The semaphore is closed when the tenant is removed.
         places.acquire_owned().await.map_err(|_| not_found(id))
+    }
+}
+
+/// The limits that can be leased.
+#[derive(Clone, Copy)]
+enum RateKind {
+    Requests,
+    Pushes,
+}
+
+impl RateKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Pushes => "pushes",
+        }
+    }
+
+    fn limit(self, limits: &TenantLimits) -> Option<NonZeroU64> {
+        match self {
+            Self::Requests => limits.requests_per_second,
+            Self::Pushes => limits.pushes_per_second,
+        }
+    }
+
+    fn rate(self, tenant: &Tenant) -> &SharedRate {
+        match self {
+            Self::Requests => &tenant.counters.requests,
+            Self::Pushes => &tenant.counters.pushes,
+        }
+    }
+}
+
+/// Leases until enough is held, or the tenant or its limit is gone.
+async fn lease_ahead(tenant: Weak<Tenant>, kind: RateKind, mut counter: LeaseCounter, started: Instant) {
+    while let Some(tenant) = tenant.upgrade() {
+        let (rate, limits) = (kind.rate(&tenant), tenant.limits());
+        let most = kind.limit(&limits).filter(|_| limits.exact_rates == Some(true));
+        let Some(most) = most else { return rate.end() };
+        let Some(pause) = rate.lease_ahead(&mut counter, most, started).await else { return };
+        drop(tenant);
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -106,12 +179,10 @@ impl SendPermit {
 
     /// Takes this many targets of a stream. Returns how long to wait if they exceed the limit.
     pub fn take(&self, targets: usize) -> Option<Duration> {
-        let now = self.tenants.started.elapsed();
-        let taken = self.tenant.counters.take_pushes(
-            &self.tenant.limits(),
-            (targets as u64, self.tenants.shares()),
-            now,
-        );
+        let (now, limits) = (self.tenants.started.elapsed(), self.tenant.limits());
+        let sharing = self.tenants.sharing(&limits);
+        let taken = self.tenant.counters.take_pushes(&limits, (targets as u64, sharing), now);
+        self.tenants.lease(&self.tenant, &limits, RateKind::Pushes);
         // A wait that rounds to nothing would let the stream spin.
         taken.err().map(|wait| wait.max(Duration::from_millis(1)))
     }
@@ -119,9 +190,10 @@ impl SendPermit {
     /// Returns the most targets that are taken at a time: a tenth of a second's worth, so that they are not
     /// sent in bursts.
     pub fn batch(&self) -> usize {
-        let most = self.tenant.limits().pushes_per_second;
-        let part = |most: NonZeroU64| most.get().div_ceil(10 * self.tenants.shares());
-        most.map_or(usize::MAX, |most| usize::try_from(part(most)).unwrap_or(usize::MAX))
+        let limits = self.tenant.limits();
+        let servers = self.tenants.sharing(&limits).servers;
+        let part = |most: NonZeroU64| most.get().div_ceil(10 * servers);
+        limits.pushes_per_second.map_or(usize::MAX, |most| usize::try_from(part(most)).unwrap_or(usize::MAX))
     }
 }
 

@@ -11,13 +11,13 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::rates::{SharedRate, Sharing};
 use crate::history::{CounterHistory, Timeline};
 use pushlet_credential::KeyId;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::{Scope, TenantId, TenantLimits};
-use pushlet_quota::RateLimiter;
 use pushlet_quota::account::{Account, MemoryUse, Work};
-use pushlet_registry::TenantRecord;
+use pushlet_registry::{StorageError, TenantRecord};
 
 /// Registrations of one tenant that may wait for the processor or use it; others wait behind them.
 const REGISTRATIONS: usize = 1;
@@ -119,8 +119,8 @@ impl Permission {
 
 /// The counters of one tenant. Those of an idle tenant take some bytes, and nothing else.
 pub(super) struct UsageCounters {
-    requests: RateLimiter,
-    pushes: RateLimiter,
+    pub(super) requests: SharedRate,
+    pub(super) pushes: SharedRate,
     pub(super) registrations: Arc<Semaphore>,
     pub(super) requests_in_flight: AtomicUsize,
     sends_in_flight: AtomicU64,
@@ -168,8 +168,17 @@ pub struct Held {
 }
 
 impl Tenant {
-    /// Returns an error if the tenant is suspended.
+    /// Returns an error if a newer program wrote what the tenant is now.
+    pub(super) fn ensure_known(&self) -> Result<(), Error> {
+        match self.state.load().record.is_newer {
+            true => Err(StorageError::NewerRecord.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns an error if the tenant is suspended, or not known as it is now.
     pub(super) fn may_go_on(&self) -> Result<(), Error> {
+        self.ensure_known()?;
         if self.state.load().record.suspended {
             let message = "this tenant is suspended; ask the operator of this server";
             return Err(Error::new(Kind::Forbidden, "tenant_suspended", message));
@@ -213,8 +222,8 @@ impl Tenant {
 impl Default for UsageCounters {
     fn default() -> Self {
         Self {
-            requests: RateLimiter::default(),
-            pushes: RateLimiter::default(),
+            requests: SharedRate::default(),
+            pushes: SharedRate::default(),
             registrations: Arc::new(Semaphore::new(REGISTRATIONS)),
             requests_in_flight: AtomicUsize::new(0),
             sends_in_flight: AtomicU64::new(0),
@@ -228,17 +237,15 @@ impl Default for UsageCounters {
 }
 
 impl UsageCounters {
-    /// Counts a request, or returns an error. `shares`: servers that share the limit. `now`: the time since the server
-    /// started.
+    /// Counts a request, or returns an error. `now`: the time since the server started.
     pub(super) fn take_request(
         &self,
         limits: &TenantLimits,
-        shares: u64,
+        sharing: Sharing,
         now: Duration,
     ) -> Result<(), Error> {
         if let Some(most) = limits.requests_per_second {
-            // As if each of the others took as much.
-            self.requests.take(shares, most, now).map_err(|wait| {
+            self.requests.take(1, most, sharing, now).map_err(|wait| {
                 let message = format!("more than {most} requests per second (limit requests_per_second)");
                 self.refuse("limit_requests_per_second", message, wait)
             })?;
@@ -251,11 +258,11 @@ impl UsageCounters {
     pub(super) fn take_pushes(
         &self,
         limits: &TenantLimits,
-        (count, shares): (u64, u64),
+        (count, sharing): (u64, Sharing),
         now: Duration,
     ) -> Result<(), Duration> {
         if let Some(most) = limits.pushes_per_second {
-            self.pushes.take(count.saturating_mul(shares), most, now)?;
+            self.pushes.take(count, most, sharing, now)?;
         }
         self.pushes_taken.fetch_add(count, Ordering::Relaxed);
         Ok(())
@@ -303,9 +310,16 @@ impl UsageCounters {
         self.refused.load(Ordering::Relaxed) + account.refused()
     }
 
-    pub(super) fn usage(&self, limits: &TenantLimits, held: Held, account: &Account, now: Duration) -> Usage {
-        let rate =
-            |pace: &RateLimiter, most: Option<NonZeroU64>| most.map_or(0, |most| pace.in_use(most, now));
+    pub(super) fn usage(
+        &self,
+        (limits, sharing): (&TenantLimits, Sharing),
+        held: Held,
+        account: &Account,
+        now: Duration,
+    ) -> Usage {
+        let rate = |rate: &SharedRate, most: Option<NonZeroU64>| {
+            most.map_or(0, |most| rate.in_use(most, sharing, now))
+        };
         let count = |limit, used, most: Option<NonZeroU64>| LimitUse {
             limit,
             used: Some(used),

@@ -74,14 +74,22 @@ impl Uploads {
         uploads
     }
 
-    /// Registers the fallback: when a version is quarantined, the version before it becomes active again.
+    /// Registers the fallback: when a version is quarantined, the version before it becomes active again. All servers of a
+    /// fleet go by what one of them finds out.
     fn watch(&self, sandbox: &Sandbox) {
-        let shared = Arc::downgrade(&self.0);
-        sandbox.on_quarantine(move |tenant, name, digest| {
-            if let Some(shared) = shared.upgrade() {
+        let (shared, others) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
+        sandbox.on_quarantine(move |tenant, name, digest, pause| {
+            let Some(shared) = shared.upgrade() else { return };
+            shared.tell_quarantine(tenant, name, digest, pause);
+            if pause.is_some() {
                 shared.fall_back(tenant, name, digest);
             }
         });
+        if let Some(fleet) = self.0.registry.fleet() {
+            fleet.follow_quarantines(move |told| {
+                others.upgrade().into_iter().for_each(|shared| shared.take_quarantine(&told));
+            });
+        }
     }
 
     pub(super) fn catalogue(&self) -> &Arc<ProviderCatalogue> {

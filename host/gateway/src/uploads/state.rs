@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -15,7 +15,7 @@ use crate::tenants::Tenants;
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::Accounts;
-use pushlet_registry::{ComponentVersion as Stored, Registry};
+use pushlet_registry::{ComponentVersion as Stored, Registry, SharedQuarantine};
 use pushlet_sandbox::{GuestLog, OwnProvider, Provider, ProviderCatalogue, ProviderLoader};
 
 /// The state behind [`Uploads`](super::Uploads).
@@ -210,6 +210,46 @@ impl UploadState {
             tracing::error!(%tenant, provider = name, %error, "this could not be kept, and ends with a restart");
         }
         self.swap_in(version);
+    }
+
+    /// Tells the fleet that a component is quarantined for so long; None: it no longer is.
+    pub fn tell_quarantine(&self, tenant: &TenantId, name: &str, digest: &str, pause: Option<Duration>) {
+        let Some(fleet) = self.registry.fleet() else { return };
+        let until = pause.and_then(|pause| Some((SystemTime::now().checked_add(pause)?, pause)));
+        fleet.tell_quarantine(&SharedQuarantine {
+            tenant: tenant.clone(),
+            provider: name.to_owned(),
+            digest: digest.to_owned(),
+            until,
+        });
+    }
+
+    /// Goes by what another server of the fleet says of a component.
+    pub fn take_quarantine(&self, told: &SharedQuarantine) {
+        let SharedQuarantine { tenant, provider: name, digest, until } = told;
+        let quarantine = match until {
+            Some((until, pause)) => match until.duration_since(SystemTime::now()) {
+                Ok(remaining) => Some((remaining, *pause)),
+                // It is over.
+                Err(_) => return,
+            },
+            None => None,
+        };
+        tracing::info!(%tenant, provider = name, digest, ?quarantine, "another server says of a provider");
+        self.loader.sandbox().impose_quarantine((tenant, name, digest), quarantine);
+        if let Some(provider) = self.loaded(tenant, name, digest) {
+            provider.impose_quarantine(tenant, quarantine);
+        }
+    }
+
+    /// Returns the component with this digest, if it is loaded: one of the tenant's own, or one that all share.
+    fn loaded(&self, tenant: &TenantId, name: &str, digest: &str) -> Option<Arc<Provider>> {
+        let tenants = self.tenants.lock();
+        let own =
+            tenants.get(tenant).and_then(|own| own.providers.get(name)?.get(digest)?.provider().cloned());
+        drop(tenants);
+        let shared = || self.catalogue.shared().get(name).filter(|one| one.digest() == digest).cloned();
+        own.or_else(shared)
     }
 
     pub fn refuse(&self, tenant: &TenantId, name: &str, digest: &str, error: &Error, log: &GuestLog) {
