@@ -1,7 +1,7 @@
 //! JSON bodies of requests. The memory that a body takes when it is parsed is reserved before, large bodies are parsed
 //! on the low-priority threads, and errors of typed bodies name the wrong field.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Bytes, HttpBody as _};
 use axum::extract::Request;
@@ -236,6 +236,13 @@ pub fn required_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strin
 pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     optional(deserializer, "a number of seconds above 0", |value| {
         Duration::try_from_secs_f64(value.as_f64()?).ok().filter(|wait| !wait.is_zero())
+    })
+}
+
+/// Reads a time as `2026-11-28T09:00:00Z`. For `deserialize_with`.
+pub fn utc_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+    optional(deserializer, "a time as 2026-11-28T09:00:00Z", |value| {
+        humantime::parse_rfc3339(value.as_str()?).ok()
     })
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -41,6 +41,8 @@ pub struct Shared {
     pub deadline: Option<Duration>,
     pub duplicates: Duplicates,
     pub targets: Targets,
+    /// Nothing is sent before; only for a delivery that outlives its caller.
+    pub not_before: Option<SystemTime>,
     /// Of the HTTP request, for the provider's log.
     pub request_id: Option<Arc<str>>,
 }
@@ -95,6 +97,7 @@ impl Gateway {
             deadline,
             duplicates,
             targets,
+            not_before: _,
             request_id,
         } = shared;
         let (known, permission) = match targets {

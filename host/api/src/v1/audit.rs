@@ -79,8 +79,8 @@ impl<S: Send + Sync> FromRequestParts<S> for AuditQuery {
 
 /// List the changes
 ///
-/// Who changed tenants, keys, limits, applications and providers: the tenant's own changes, and those that the operator
-/// made to it. The last 1,000 of each tenant are kept.
+/// Who changed tenants, keys, limits, applications and providers, and cancelled deliveries: the tenant's own changes, and
+/// those that the operator made to it. The last 1,000 of each tenant are kept.
 #[utoipa::path(
     get, path = "/v1/audit", operation_id = "list_audit", tag = "Operation",
     params(

@@ -8,8 +8,10 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
 use utoipa::{IntoParams, ToSchema};
 
+use super::audit::Auditor;
 use super::extract::{PageQuery, PathSegments};
 use super::feedback::cursor;
 use super::lines::push_line;
@@ -47,6 +49,10 @@ struct Delivery {
     application_id: String,
     /// RFC 3339.
     created: String,
+    /// Nothing is sent before. RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    not_before: Option<String>,
     /// What is not sent by then is given up. RFC 3339.
     expires: String,
     targets: usize,
@@ -95,6 +101,7 @@ impl Delivery {
             id: view.id.clone(),
             application_id: view.application.clone(),
             created: rfc3339(view.created),
+            not_before: view.not_before.map(rfc3339),
             expires: rfc3339(view.expires),
             targets: view.targets,
             cancelled: view.cancelled,
@@ -169,9 +176,14 @@ pub(super) async fn show(
 pub(super) async fn cancel(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
+    auditor: Auditor,
     PathSegments(DeliveryPath { id }): PathSegments<DeliveryPath>,
 ) -> Result<Response, V1Error> {
-    let view = api.gateway.cancel_delivery(&tenant, &id).await?;
+    let (view, cancelled) = api.gateway.cancel_delivery(&tenant, &id).await?;
+    if cancelled {
+        let changes = Map::from_iter([("cancelled".to_owned(), json!({"from": false, "to": true}))]);
+        auditor.record(&api, (&tenant, "delivery.cancel", &id), changes).await;
+    }
     Ok(response::json(StatusCode::OK, &DeliveryProgress::new(&view)))
 }
 

@@ -100,6 +100,7 @@ async fn send_all(
     if queued {
         return respond_async::accept(api, permission, (permit, log), request).await;
     }
+    respond_async::ensure_now(request.content.shared())?;
     let tenant = permission.tenant().id.clone();
     let (results, Shown { requests, record, arrived }) =
         detached(permit, perform(api, tenant, log, request)).await?;

@@ -44,6 +44,15 @@ pub fn prefers_async(headers: &HeaderMap) -> bool {
     names.any(|name| name.trim().eq_ignore_ascii_case(RESPOND_ASYNC))
 }
 
+/// Returns an error if a send whose caller waits is not to be begun now.
+pub fn ensure_now(shared: &Shared) -> Result<(), Error> {
+    if shared.not_before.is_none() {
+        return Ok(());
+    }
+    let message = "not_before is for callers that do not wait for the response: with Prefer: respond-async";
+    Err(Error::field("invalid_not_before", "not_before", message))
+}
+
 /// Accepts a send whose results the caller does not wait for.
 pub async fn accept(
     api: Api,
@@ -215,6 +224,7 @@ mod tests {
             deadline: None,
             duplicates: Duplicates::Skip,
             targets: Targets::Counted(0),
+            not_before: None,
             request_id: None,
         };
         let targets = ["a", "b", "c"].map(|token| Target::Device(token.into()).into()).to_vec();

@@ -1,14 +1,14 @@
 //! The body of `POST /v1/notifications`: what is sent to whom, and which targets are wrong.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::targets::parse_target;
-use crate::json::{JsonObject, optional, required_text, seconds};
+use crate::json::{JsonObject, optional, required_text, seconds, utc_time};
 use crate::openapi::schemas;
 use crate::verbatim::verbatim;
 use pushlet_gateway::{Duplicates, Line, Shared, Targets};
@@ -48,6 +48,10 @@ pub struct SendBody {
     #[serde(default, deserialize_with = "seconds")]
     #[schema(exclusive_minimum = 0.0, value_type = Option<f64>)]
     deadline: Option<Duration>,
+    /// With `Prefer: respond-async`: send nothing before this time. RFC 3339 with `Z`; at most `limits.async_window` ahead.
+    #[serde(default, deserialize_with = "utc_time")]
+    #[schema(value_type = Option<String>)]
+    not_before: Option<SystemTime>,
     /// What happens to a target that is repeated with the same notification; `skip` by default.
     #[serde(default, deserialize_with = "duplicates")]
     duplicates: Option<Duplicates>,
@@ -158,6 +162,7 @@ impl SendRequest {
             deadline: body.deadline,
             duplicates: body.duplicates.unwrap_or_default(),
             targets: Targets::Counted(0),
+            not_before: body.not_before,
             request_id: None,
         };
         match (body.notification, given, body.notifications) {

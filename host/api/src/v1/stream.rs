@@ -4,7 +4,7 @@
 //! each with its line's `index`; the last line is a summary.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -26,7 +26,7 @@ use crate::access_log::{RequestLog, SendRecord};
 use crate::body::{BodyLine, BodyLines, CutOff, ensure_media_type};
 use crate::caller::ByPermission;
 use crate::in_flight::InFlightPermit;
-use crate::json::{parsed_size, required_text, seconds, typed};
+use crate::json::{parsed_size, required_text, seconds, typed, utc_time};
 use crate::openapi::schemas::{self, Guarded, Handed, Missing, Read};
 use crate::response::V1Error;
 use crate::verbatim::verbatim;
@@ -63,6 +63,10 @@ pub struct StreamHeader {
     #[serde(default, deserialize_with = "seconds")]
     #[schema(exclusive_minimum = 0.0, value_type = Option<f64>)]
     deadline: Option<Duration>,
+    /// With `Prefer: respond-async`: send nothing before this time. RFC 3339 with `Z`; at most `limits.async_window` ahead.
+    #[serde(default, deserialize_with = "utc_time")]
+    #[schema(value_type = Option<String>)]
+    not_before: Option<SystemTime>,
     /// What happens to a target that is repeated with the same notification, if it is among at least the last 114,688
     /// different targets; `skip` by default.
     #[serde(default, deserialize_with = "duplicates")]
@@ -125,6 +129,7 @@ pub(super) async fn send(
     if let Some(permission) = queued {
         return Ok(respond_async::accept_lines(api, permission, (permit, log), shared, lines).await?);
     }
+    respond_async::ensure_now(&shared)?;
     let application = shared.application_id.clone();
     let shared = Shared { request_id: Some(log.head().id().into()), ..shared };
     let stream = match api.gateway.stream(&tenant, shared).await {
@@ -192,6 +197,7 @@ async fn header(
         deadline: header.deadline,
         duplicates: header.duplicates.unwrap_or_default(),
         targets: Targets::Open(permission),
+        not_before: header.not_before,
         request_id: None,
     })
 }

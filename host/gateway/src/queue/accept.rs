@@ -59,6 +59,7 @@ impl Gateway {
     ) -> Result<PendingDelivery, Error> {
         let queue = self.queue()?;
         let now = SystemTime::now();
+        let start = start(now, shared.not_before, queue.window())?;
         let record = DeliveryRecord {
             state: DeliveryState::Accepted,
             application: shared.application_id.clone(),
@@ -67,7 +68,8 @@ impl Gateway {
             deadline: shared.deadline.map(milliseconds),
             targets: 0,
             created: unix_milliseconds(now),
-            expires: unix_milliseconds(now).saturating_add(milliseconds(queue.window())),
+            not_before: (start > now).then(|| unix_milliseconds(start)),
+            expires: unix_milliseconds(start).saturating_add(milliseconds(queue.window())),
             key: permission.key().map(|key| key.to_string()),
         };
         // A dry run: it is neither counted nor delayed.
@@ -193,6 +195,18 @@ impl PendingDelivery {
             let _ = self.queue.put(&self.permission.tenant().id, (id, None), 0, &text).await;
         }
     }
+}
+
+/// Returns when a delivery may be begun. The fleet keeps it for twice the window, which is from the start on the longest
+/// that it may wait.
+fn start(now: SystemTime, wanted: Option<SystemTime>, window: Duration) -> Result<SystemTime, Error> {
+    let start = wanted.unwrap_or(now).max(now);
+    if start.duration_since(now).is_ok_and(|ahead| ahead > window) {
+        let window = humantime::format_duration(window);
+        let message = format!("not_before is more than {window} ahead (limits.async_window)");
+        return Err(Error::field("invalid_not_before", "not_before", message));
+    }
+    Ok(start)
 }
 
 fn json(fields: &Map<String, Value>) -> Result<String, Error> {

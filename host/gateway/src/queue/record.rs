@@ -71,6 +71,9 @@ pub(super) struct DeliveryRecord {
     pub targets: usize,
     /// Milliseconds since the Unix epoch.
     pub created: u64,
+    /// When it may be begun, if that is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<u64>,
     /// When what is not sent by then is given up.
     pub expires: u64,
     /// The id of the API key that it came with.

@@ -22,6 +22,8 @@ pub struct DeliveryView {
     pub application: String,
     pub targets: usize,
     pub created: SystemTime,
+    /// When it may be begun, if that was later.
+    pub not_before: Option<SystemTime>,
     /// When what is not sent by then is given up.
     pub expires: SystemTime,
     pub cancelled: bool,
@@ -47,6 +49,7 @@ impl DeliveryView {
             id: id.to_owned(),
             targets: record.targets,
             created: time(record.created),
+            not_before: record.not_before.map(time),
             expires: time(record.expires),
             cancelled: record.state == DeliveryState::Cancelled,
             counts: Default::default(),
@@ -110,9 +113,10 @@ impl Gateway {
         self.next_results(&queue, tenant, id, after).await
     }
 
-    /// Sends no more of a delivery. Targets that are in flight finish.
-    pub async fn cancel_delivery(&self, tenant: &TenantId, id: &str) -> Result<DeliveryView, Error> {
+    /// Sends no more of a delivery. Targets that are in flight finish. Returns also whether this call cancelled it.
+    pub async fn cancel_delivery(&self, tenant: &TenantId, id: &str) -> Result<(DeliveryView, bool), Error> {
         let queue = self.0.registry.queue().ok_or_else(not_found)?;
+        let mut cancelled = false;
         for _ in 0..TRIES {
             let (sequence, record) = known(&queue, tenant, id).await?;
             if record.state == DeliveryState::Cancelled {
@@ -120,12 +124,15 @@ impl Gateway {
             }
             let record = DeliveryRecord { state: DeliveryState::Cancelled, ..record };
             match queue.put(tenant, (id, None), sequence, &written(&record)?).await {
-                Ok(_) => break,
+                Ok(_) => {
+                    cancelled = true;
+                    break;
+                }
                 Err(pushlet_registry::StorageError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        self.delivery(tenant, id).await
+        Ok((self.delivery(tenant, id).await?, cancelled))
     }
 
     async fn next_results(

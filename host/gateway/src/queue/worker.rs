@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a part waits whose delivery is not accepted yet, or cannot be read or sent now.
 const SOON: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(5);
+/// How often a part is looked at whose delivery starts later.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How long a part is left to another node that has just begun it.
 const YIELD: Duration = Duration::from_secs(30);
 /// A part whose delivery was not accepted for this long belongs to none.
@@ -207,6 +209,10 @@ impl Worker {
             None if work.is_over() => Some(expired()),
             None => None,
         };
+        if let (None, Some(wait)) = (&reason, work.time_until_start()) {
+            // A cancel in the meantime is seen soon.
+            return Ok(Verdict::Later(wait.clamp(SOON, LOOK_AGAIN)));
+        }
         if resumed && (reason.is_some() || !self.gateway.0.delivery.resend_unknown) {
             return work.end(&interrupted(), HashMap::new()).await;
         }
@@ -250,6 +256,10 @@ impl Work<'_> {
         SystemTime::now() > time(self.delivery.expires)
     }
 
+    fn time_until_start(&self) -> Option<Duration> {
+        time(self.delivery.not_before?).duration_since(SystemTime::now()).ok()
+    }
+
     fn seed(&self, resumed: bool) -> Box<QueuedWork> {
         Box::new(QueuedWork::new(self.part.seed.as_bytes(), resumed))
     }
@@ -264,6 +274,7 @@ impl Work<'_> {
             // They were found when the delivery was accepted.
             duplicates: Duplicates::Send,
             targets: Targets::Open(permission),
+            not_before: None,
             request_id: None,
         })
     }
