@@ -70,6 +70,15 @@ impl Fleet {
         .await
     }
 
+    /// Ends a node, and starts it again with its data.
+    pub async fn restart(&mut self, number: usize) {
+        self.nodes.remove(number).stop().await;
+        let data = self.directory.path().join(format!("node{number}"));
+        wait_until("its snapshot is free", async || FileStorage::open_snapshot(&data).is_ok()).await;
+        let again = self.start(number).await;
+        self.nodes.insert(number, again);
+    }
+
     pub fn pushes(&self) -> usize {
         self.simulator.received().iter().filter(|received| received.service == Service::Apns).count()
     }
@@ -307,12 +316,7 @@ async fn without_nats_sends_go_on_and_a_node_starts() {
     let ready = expect(fleet.nodes[0].get("/readyz"), 200).await;
     assert_eq!(ready["registry_writable"], false);
 
-    let ended = fleet.nodes.remove(1);
-    ended.stop().await;
-    let data = fleet.directory.path().join("node1");
-    wait_until("its snapshot is free", async || FileStorage::open_snapshot(&data).is_ok()).await;
-    let again = fleet.start(1).await;
-    fleet.nodes.insert(1, again);
+    fleet.restart(1).await;
     expect(fleet.send(1, &key, DEVICE), 200).await;
 
     fleet.nats.start_node(0);

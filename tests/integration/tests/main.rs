@@ -17,6 +17,8 @@ mod fields;
 mod file_circles;
 mod files;
 mod fleet;
+mod fleet_limits;
+mod fleet_versions;
 mod guests;
 mod harness;
 mod huawei;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pushlet_simulator::{ApnsBinary, Options, Service, Simulator, Smpp};
+use pushlet_test_support::Nats;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::guests::fixture::component;
-use crate::harness::{Directory, Harness, Pushlet, expect, pointing_at};
+use crate::harness::{DEVICE, Directory, Harness, Pushlet, expect, pointing_at};
 use crate::tenants::{admin, make, with_operator};
 use crate::upload::{PROGRAM, digest_of, upload};
 
@@ -24,6 +25,25 @@ struct Known {
     /// What the server keeps, of which it makes a copy.
     _data: Directory,
     _streams: (ApnsBinary, Smpp),
+    /// A server alone keeps no deliveries: this one is a fleet.
+    fleet: Pushlet,
+    delivery: String,
+    _nats: Nats,
+}
+
+/// A fleet of one, and the id of a delivery that it keeps.
+async fn fleet(harness: &Harness) -> (Pushlet, String, Nats) {
+    let nats = Nats::single("");
+    let registry =
+        format!("registry = {{ url = {:?}, key = {:?}, replicas = 1 }}", nats.url(), "5e".repeat(32));
+    let server = Pushlet::start(&pointing_at(&harness.simulator, &registry)).await;
+    let files = harness.simulator.credentials();
+    let form = Form::new().part("apns_p12", Part::bytes(std::fs::read(&files.apns_p12).unwrap()));
+    expect(server.post("/register_application").multipart(form.text("application_id", "app")), 200).await;
+    let body = json!({"application_id": "app", "notification": {"body": "x"}, "target": DEVICE});
+    let accepted = server.post("/v1/notifications").header("prefer", "respond-async").json(&body);
+    let delivery = expect(accepted, 202).await["id"].as_str().unwrap().to_owned();
+    (server, delivery, nats)
 }
 
 /// One request that the document describes.
@@ -86,16 +106,16 @@ async fn harness() -> (Harness, Known) {
     make(&harness.server, "acme", &json!({})).await;
     let key = expect(admin(harness.server.post("/v1/tenants/acme/keys")), 201).await;
     let key = key["id"].as_str().unwrap().to_owned();
-    (harness, Known { secrets, channel, key, _data: data, _streams: (gateway, centre) })
+    let (fleet, delivery, nats) = fleet(&harness).await;
+    let _streams = (gateway, centre);
+    (harness, Known { secrets, channel, key, _data: data, _streams, fleet, delivery, _nats: nats })
 }
 
 /// All requests, those that delete last, and the items of an application before it.
 fn requests(document: &Value) -> Vec<Described<'_>> {
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
-        // A server that is alone keeps no deliveries; the tests of a fleet ask for them.
-        let is_kept = !path.starts_with("/v1/deliveries/");
-        for (method, operation) in item.as_object().unwrap().iter().filter(|_| is_kept) {
+        for (method, operation) in item.as_object().unwrap() {
             let method = method.to_uppercase().parse().unwrap();
             all.push(Described { path, method, operation });
         }
@@ -103,6 +123,10 @@ fn requests(document: &Value) -> Vec<Described<'_>> {
     let is_delete = |one: &Described| one.method == Method::DELETE;
     all.sort_by_key(|one| (is_delete(one), is_delete(one).then_some(std::cmp::Reverse(one.path.len()))));
     all
+}
+
+fn is_of_delivery(request: &Described) -> bool {
+    request.path.starts_with("/v1/deliveries/")
 }
 
 impl Known {
@@ -125,6 +149,7 @@ impl Known {
                 ("collection", _) if is_subscription => "subscriptions".to_owned(),
                 ("item", _) => self.channel.clone(),
                 ("key", _) => self.key.clone(),
+                ("id", _) if is_of_delivery(request) => self.delivery.clone(),
                 ("id", Some(provider)) => format!("my-{provider}-app"),
                 _ => parameter["example"].as_str().unwrap().to_owned(),
             };
@@ -203,8 +228,9 @@ async fn every_example_is_answered_with_a_documented_success() {
     let mut sent = 0;
     for described in requests(&document) {
         let request = |body: &Value| {
-            let url = harness.server.url(&known.path(&described, body));
-            let request = harness.server.client.request(described.method.clone(), url);
+            let server = if is_of_delivery(&described) { &known.fleet } else { &harness.server };
+            let url = server.url(&known.path(&described, body));
+            let request = server.client.request(described.method.clone(), url);
             let operators =
                 ["/v1/tenants", "/v1/nodes", "/v1/overview", "/v1/reload", "/v1/backup", "/metrics"];
             let is_operators = operators.iter().any(|path| described.path.starts_with(path));

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pushlet_credential::SealingKey;
+use pushlet_gateway::utc;
 use pushlet_model::tenant::TenantId;
 use pushlet_registry::{FleetSettings, MemoryStorage, NatsLogin, NatsSettings, NatsStorage, Registry};
 use pushlet_simulator::{Options, Received, Script, Service, Simulator};
 use pushlet_test_support::Nats;
 use serde_json::{Value, json};
 
-use super::{accepted, body, by_status, completed, counts, results, token, tokens};
+use super::{accepted, body, by_status, completed, counts, later, results, token, tokens};
 use crate::fleet::Fleet;
 use crate::harness::{Directory, expect, expect_error, http_client, pointing_at, wait_for, wait_until};
 use crate::program::Program;
@@ -52,16 +53,20 @@ impl Processes {
         all.into_iter().filter(|received| received.service == Service::Apns).collect()
     }
 
-    /// Kills a node in the midst of a delivery, and has another end it; answers the results of 2,000 targets.
-    async fn with_a_kill(&self) -> Vec<Value> {
-        let first = self.serve("first").await;
+    async fn register(&self, node: &Program) {
         let account = self.simulator.credentials();
         let app = json!({
             "provider": "apns",
             "credentials": {"apns_p8": std::fs::read_to_string(&account.apns_p8).unwrap()},
             "settings": {"apns_key_id": account.apns_key_id, "apns_team_id": account.apns_team_id, "apns_topic": account.apns_topic},
         });
-        expect(self.client.put(first.url("/v1/applications/app")).json(&app), 200).await;
+        expect(self.client.put(node.url("/v1/applications/app")).json(&app), 200).await;
+    }
+
+    /// Kills a node in the midst of a delivery, and has another end it; answers the results of 2,000 targets.
+    async fn with_a_kill(&self) -> Vec<Value> {
+        let first = self.serve("first").await;
+        self.register(&first).await;
         let slow = Script { delay_ms: 400, ..Script::new(Service::Apns) };
         self.simulator.script(slow).unwrap();
         let path =
@@ -156,4 +161,78 @@ async fn a_delivery_of_a_newer_program_is_left_to_it() {
     assert!(part.stored <= SystemTime::now());
     part.done().await;
     assert!(queue.waiting().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_starts_later_is_sent_then_or_cancelled_before() {
+    let mut fleet = Fleet::new().await;
+    let key = fleet.sender().await;
+    let send = |fleet: &Fleet, count: usize, start: &str| {
+        let mut body = body(&tokens(count));
+        body["not_before"] = json!(start);
+        fleet.nodes[0].post("/v1/notifications").bearer_auth(&key).json(&body)
+    };
+    let ahead = |seconds| SystemTime::now() + Duration::from_secs(seconds);
+    let text = |time| utc(time).to_string();
+    expect_error(send(&fleet, 1, &text(ahead(9))), 400, "invalid_not_before").await;
+    for wrong in [text(ahead(3 * 24 * 3600)), "tomorrow".to_owned(), "2026-11-28".to_owned()] {
+        expect_error(later(send(&fleet, 1, &wrong)), 400, "invalid_not_before").await;
+    }
+    let past = accepted(send(&fleet, 2, "2020-01-01T00:00:00Z")).await;
+    completed(|| fleet.show(1, &key, &past)).await;
+    assert_eq!(fleet.pushes(), 2);
+
+    // What is written has no parts of a second.
+    let start = ahead(5);
+    let soon = accepted(send(&fleet, 300, &text(start))).await;
+    let cancelled = accepted(send(&fleet, 400, &text(ahead(3600)))).await;
+    let shown = expect(fleet.show(2, &key, &soon), 200).await;
+    assert_eq!((&shown["not_before"], &shown["state"]), (&json!(text(start)), &json!("queued")));
+    fleet.restart(0).await;
+    wait_until("it begins", async || fleet.pushes() > 2).await;
+    assert!(text(SystemTime::now()) >= text(start), "not before its time");
+    completed(|| fleet.show(0, &key, &soon)).await;
+    let (all, _) = results(fleet.show(1, &key, &format!("{soon}/results"))).await;
+    assert_eq!(by_status(&all, 300), counts([("delivered", 300)]));
+
+    for _ in 0..2 {
+        expect(fleet.nodes[1].delete(&cancelled).bearer_auth(&key), 200).await;
+    }
+    let shown = completed(|| fleet.show(2, &key, &cancelled)).await;
+    assert_eq!((&shown["state"], &shown["summary"]["unavailable"]), (&json!("cancelled"), &json!(400)));
+    assert_eq!(fleet.pushes(), 302);
+    let id = cancelled.rsplit('/').next().unwrap();
+    let log = wait_for("the log says who cancelled it", async || {
+        let log = expect(fleet.show(2, &key, "/v1/audit"), 200).await;
+        let all = log["audit"].as_array().unwrap().clone();
+        let own: Vec<_> = all.into_iter().filter(|entry| entry["action"] == "delivery.cancel").collect();
+        (!own.is_empty()).then_some(own)
+    })
+    .await;
+    assert_eq!((log.len(), &log[0]["subject"], &log[0]["actor"]), (1, &json!(id), &json!("key")));
+    assert!(log[0]["key"].is_string() && log[0]["changes"]["cancelled"]["to"] == true, "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_the_queue_that_was_changed_holds_from_the_next_start_on() {
+    let mut processes = Processes::new("limits.async_parts = 1").await;
+    let send = |processes: &Processes, node: &Program| {
+        later(processes.client.post(node.url("/v1/notifications")).json(&body(&tokens(500))))
+    };
+    let first = processes.serve("first").await;
+    processes.register(&first).await;
+    expect_error(send(&processes, &first), 503, "delivery_queue_full").await;
+    drop(first);
+    processes.more = "limits.async_parts = 2";
+    let second = processes.serve("second").await;
+    let path = wait_for("there is room for two parts", async || {
+        let answer: Value = send(&processes, &second).send().await.unwrap().json().await.unwrap();
+        answer["href"].as_str().map(str::to_owned)
+    })
+    .await;
+    completed(|| processes.client.get(second.url(&path))).await;
+    drop(second);
+    processes.more = "limits.async_parts = 1";
+    let third = processes.serve("third").await;
+    expect_error(send(&processes, &third), 503, "delivery_queue_full").await;
 }
