@@ -1,5 +1,6 @@
-//! What a fleet costs, measured: processor time of a push with and without NATS, memory of tenants, how soon all nodes
-//! know a registration; and how exactly a tenant's limit holds for three nodes together.
+//! What a fleet costs, measured in one run: processor time and latency of a push without NATS, with it and with all of it
+//! stopped, memory of tenants, how soon all nodes know a registration; and how exactly a tenant's limit holds for three
+//! nodes together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,40 +30,69 @@ const SETTLE: Duration = Duration::from_secs(4);
 const MEASURED: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// A higher p99 without NATS than with it is more than noise.
+const NOISE: f64 = 1.25;
+
 /// What a fleet costs.
 pub struct Costs {
-    /// Microseconds of processor time of a push, of each phase: in a server that is alone, and in one of a fleet.
-    alone: Vec<f64>,
-    shared: Vec<f64>,
+    /// The phases of a server that is alone, and of one of a fleet, by turns.
+    alone: Vec<Phase>,
+    shared: Vec<Phase>,
+    /// The same, after all NATS servers were stopped.
+    still_alone: Vec<Phase>,
+    stopped: Vec<Phase>,
     /// Bytes that a node takes for all tenants, by node.
     memory: Vec<i64>,
     /// Until all nodes show a registration.
     seen: Vec<Duration>,
 }
 
+/// What a push of one phase took.
+#[derive(Clone, Copy)]
+struct Phase {
+    /// Microseconds of the server's processor time.
+    processor: f64,
+    /// Microseconds until the response.
+    median: f64,
+    p99: f64,
+}
+
 /// Measures the costs. `plan.pushes`: of each phase.
 pub async fn run(plan: Plan) -> Result<Costs, Failure> {
-    let fleet = Fleet::start(plan, Manner::Calm, &format!("admin.key = {ADMIN:?}")).await?;
+    let mut fleet = Fleet::start(plan, Manner::Calm, &format!("admin.key = {ADMIN:?}")).await?;
     let client = Client::builder().no_proxy().build()?;
     let tenant = Tenant::new(&client, &fleet.nodes[0], "measured", &json!({})).await?;
     tenant.register(&client, &fleet.nodes[0], "app").await?;
     let alone = Alone::start(&fleet, plan, &format!("admin.key = {ADMIN:?}")).await?;
     let same = Tenant::new(&client, alone.node(), "measured", &json!({})).await?;
     same.register(&client, alone.node(), "app").await?;
-    let mut costs = Costs { alone: Vec::new(), shared: Vec::new(), memory: Vec::new(), seen: Vec::new() };
-    for phase in 0..=PHASES {
-        let one = processor_time(&client, alone.node(), &same, plan.pushes).await?;
-        let other = processor_time(&client, &fleet.nodes[0], &tenant, plan.pushes).await?;
+    let by_turns =
+        async |node: &Node| phases(&client, (alone.node(), &same), (node, &tenant), plan.pushes).await;
+    let (without, with) = by_turns(&fleet.nodes[0]).await?;
+    let seen = registrations(&client, &fleet.nodes, &tenant).await?;
+    let memory = memory(&client, &fleet.nodes).await?;
+    fleet.nats.kill_all();
+    let (still_alone, stopped) = by_turns(&fleet.nodes[0]).await?;
+    Ok(Costs { alone: without, shared: with, still_alone, stopped, memory, seen })
+}
+
+/// Measures two servers by turns.
+async fn phases(
+    client: &Client,
+    one: (&Node, &Tenant),
+    other: (&Node, &Tenant),
+    pushes: usize,
+) -> Result<(Vec<Phase>, Vec<Phase>), Failure> {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for number in 0..=PHASES {
+        let phases = (phase(client, one, pushes).await?, phase(client, other, pushes).await?);
         // The first phase opens connections and fills caches.
-        if phase > 0 {
-            costs.alone.push(one);
-            costs.shared.push(other);
+        if number > 0 {
+            first.push(phases.0);
+            second.push(phases.1);
         }
     }
-    drop(alone);
-    costs.seen = registrations(&client, &fleet.nodes, &tenant).await?;
-    costs.memory = memory(&client, &fleet.nodes).await?;
-    Ok(costs)
+    Ok((first, second))
 }
 
 /// How many pushes pass in ten seconds where a tenant may send a hundred a second, and sends more to all nodes.
@@ -140,20 +170,32 @@ impl Tenant {
     }
 }
 
-/// Sends pushes, one in a request. Returns the microseconds of the server's processor time for each.
-async fn processor_time(
-    client: &Client,
-    node: &Node,
-    tenant: &Tenant,
-    pushes: usize,
-) -> Result<f64, Failure> {
+/// Sends pushes, one in a request.
+async fn phase(client: &Client, (node, tenant): (&Node, &Tenant), pushes: usize) -> Result<Phase, Failure> {
     let (url, before) = (node.url("/v1/notifications"), used(node.id())?);
-    let sends = (0..pushes).map(|push| tenant.send(client, &url, &[format!("{push:064x}")]).send());
+    let sends = (0..pushes).map(|push| {
+        let request = tenant.send(client, &url, &[format!("{push:064x}")]);
+        async move {
+            let start = Instant::now();
+            let answer = request.send().await?.error_for_status()?;
+            answer.bytes().await?;
+            Ok::<_, Failure>(start.elapsed())
+        }
+    });
     let mut answers = stream::iter(sends).buffer_unordered(AT_ONCE);
+    let mut took = Vec::with_capacity(pushes);
     while let Some(answer) = answers.next().await {
-        answer?.error_for_status()?;
+        took.push(answer?);
     }
-    Ok((used(node.id())? - before).as_secs_f64() * 1e6 / pushes as f64)
+    let processor = (used(node.id())? - before).as_secs_f64() * 1e6 / pushes as f64;
+    took.sort_unstable();
+    let part = |part| percentile(&took, part).as_secs_f64() * 1e6;
+    Ok(Phase { processor, median: part(50), p99: part(99) })
+}
+
+/// Returns what so many per cent of the sorted values do not exceed.
+fn percentile(sorted: &[Duration], part: usize) -> Duration {
+    sorted.get((sorted.len() * part / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
 /// Processor time that a process has used.
@@ -211,35 +253,65 @@ fn resident(process: u32) -> Result<i64, Failure> {
 }
 
 impl Costs {
-    /// Whether a push of a fleet's server takes as much as one of a server that is alone, within two per cent.
+    /// Whether a push of a fleet's server takes as much as one of a server that is alone, within two per cent, and without
+    /// NATS as long as with it, within noise: each against the server that is alone, at the same time.
     pub fn holds(&self) -> bool {
-        median(&self.shared) <= median(&self.alone) * 1.02
+        ratio(&self.shared, &self.alone, |phase| phase.processor) <= 1.02
+            && self.slower_without_nats() <= NOISE
+    }
+
+    fn slower_without_nats(&self) -> f64 {
+        let p99 = |phase: &Phase| phase.p99;
+        ratio(&self.stopped, &self.still_alone, p99) / ratio(&self.shared, &self.alone, p99)
     }
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
+/// Returns the median of a figure.
+fn median(phases: &[Phase], figure: impl Fn(&Phase) -> f64) -> f64 {
+    let mut sorted: Vec<f64> = phases.iter().map(figure).collect();
     sorted.sort_unstable_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
+fn ratio(one: &[Phase], other: &[Phase], figure: impl Fn(&Phase) -> f64 + Copy) -> f64 {
+    median(one, figure) / median(other, figure)
+}
+
 impl fmt::Display for Costs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (alone, shared) = (median(&self.alone), median(&self.shared));
-        let part =
-            |part: usize| self.seen.get((self.seen.len() * part / 100).min(self.seen.len() - 1)).copied();
         writeln!(
             f,
-            "processor time of a push: {alone:.1} µs alone, {shared:.1} µs in a fleet ({:+.1} %)",
-            (shared / alone - 1.0) * 100.0
+            "{:38} {:>13} {:>13} {:>13}",
+            "a push, medians of the phases", "processor", "p50", "p99"
         )?;
-        writeln!(f, "  phases alone: {:.1?}", self.alone)?;
-        writeln!(f, "  phases in a fleet: {:.1?}", self.shared)?;
+        let rows = [
+            ("without NATS", &self.alone),
+            ("in a fleet", &self.shared),
+            ("without NATS, a second time", &self.still_alone),
+            ("in a fleet whose NATS is stopped", &self.stopped),
+        ];
+        for (name, phases) in rows {
+            let figure = |figure: fn(&Phase) -> f64| format!("{:.1} µs", median(phases, figure));
+            let (processor, p50, p99) =
+                (figure(|phase| phase.processor), figure(|phase| phase.median), figure(|phase| phase.p99));
+            writeln!(f, "{name:38} {processor:>13} {p50:>13} {p99:>13}")?;
+        }
+        let pairs = [
+            ("in a fleet / without NATS", &self.shared, &self.alone),
+            ("NATS stopped / without NATS", &self.stopped, &self.still_alone),
+        ];
+        for (name, one, other) in pairs {
+            let figure = |figure: fn(&Phase) -> f64| format!("{:.3}", ratio(one, other, figure));
+            let (processor, p50, p99) =
+                (figure(|phase| phase.processor), figure(|phase| phase.median), figure(|phase| phase.p99));
+            writeln!(f, "{name:38} {processor:>13} {p50:>13} {p99:>13}")?;
+        }
+        writeln!(f, "p99 with NATS stopped / with NATS: {:.3} (noise: {NOISE})", self.slower_without_nats())?;
         writeln!(
             f,
             "a registration is seen by all nodes after {:?} (median), {:?} (p99)",
-            part(50).unwrap_or_default(),
-            part(99).unwrap_or_default()
+            percentile(&self.seen, 50),
+            percentile(&self.seen, 99)
         )?;
         let kilobytes = self.memory.iter().map(|bytes| bytes / 1024).collect::<Vec<_>>();
         writeln!(f, "memory for {TENANTS} tenants with an application each, by node: {kilobytes:?} KiB")

@@ -41,7 +41,7 @@ const LONGEST_START: Duration = Duration::from_secs(60);
 pub(crate) struct Fleet {
     pub nodes: Vec<Node>,
     pub callers: Arc<Callers>,
-    nats: Nats,
+    pub nats: Nats,
     pub peer: Peer,
     _directory: Directory,
 }
