@@ -113,7 +113,8 @@ fn scopes(method: &Method, path: &str) -> &'static [Scope] {
                 &[Scope::Send]
             }
         }
-        _ if is_look => &[Scope::Read],
+        // Records of sends have texts and tokens in them.
+        _ if is_look && !path.ends_with("/capture") => &[Scope::Read],
         _ => &[Scope::Manage],
     }
 }

@@ -49,7 +49,12 @@ fn report_of(provider: &str, disposition: Disposition) -> SendReport {
     SendReport {
         provider: provider.into(),
         targets: Vec::new().into(),
-        results: vec![IndexedResult { index: 0, result: DeliveryResult::Settled(outcome), attempts: 1 }],
+        results: vec![IndexedResult {
+            index: 0,
+            result: DeliveryResult::Settled(outcome),
+            attempts: 1,
+            captured: None,
+        }],
         captured: None,
         native: None,
     }
@@ -162,7 +167,12 @@ async fn rejected_credentials_are_told_in_the_readmes_words_to_gcm_callers() {
 async fn failures_keep_their_status_whoever_asks() {
     let lost = || Error::new(Kind::TimedOut, "unknown", "no answer in time");
     let failed = SendReport {
-        results: vec![IndexedResult { index: 0, result: DeliveryResult::Failed(lost()), attempts: 1 }],
+        results: vec![IndexedResult {
+            index: 0,
+            result: DeliveryResult::Failed(lost()),
+            attempts: 1,
+            captured: None,
+        }],
         native: Some("{}".into()),
         ..report_of("gcm", Disposition::Delivered)
     };

@@ -1,6 +1,6 @@
 //! `pushlet provider`: the components that speak to push services.
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -39,8 +39,49 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("log").about("Its last calls, what it printed, and where it trapped").arg(name()),
         )
+        .subcommand(capture_command().arg(name()))
         .subcommand(deletion("Delete all versions of a provider").arg(name()))
         .after_help("Example:\n  pushlet provider upload webhook target/wasm32-wasip2/release/webhook.wasm")
+}
+
+fn capture_command() -> Command {
+    let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    let number = |name: &'static str, value| {
+        Arg::new(name).long(name).value_name(value).value_parser(value_parser!(u32)).requires("start")
+    };
+    Command::new("capture")
+        .about("Record its sends that fail, and print the records, for `pushlet provider replay`")
+        .arg(flag("start").help("Record from now on, and drop the records before"))
+        .arg(number("records", "NUMBER").help("End when so many are kept [default: 20]"))
+        .arg(number("seconds", "SECONDS").help("End after so long [default: 3600]"))
+        .arg(
+            Arg::new("application")
+                .long("application")
+                .value_name("ID")
+                .requires("start")
+                .help("Sends for this application alone"),
+        )
+        .arg(flag("all").requires("start").help("Sends of which all targets were delivered too"))
+        .arg(flag("stop").conflicts_with("start").help("End, and drop the records"))
+        .after_help(
+            "Example:\n  pushlet provider capture acme --start --application shop\n  pushlet provider capture acme > \
+             records.json\n  pushlet provider replay records.json --with mended.wasm",
+        )
+}
+
+/// Switches a capture on or off, or prints it.
+async fn capture(server: &ApiClient, matches: &ArgMatches, name: &str) -> Result<(), Problem> {
+    let path = ["providers", name, "capture"];
+    if matches.get_flag("stop") {
+        return server.delete(&path).await;
+    }
+    if !matches.get_flag("start") {
+        return terminal::print_json(&server.get(&path).await?);
+    }
+    let number = |name: &str| matches.get_one::<u32>(name);
+    let body = json!({"records": number("records"), "seconds": number("seconds"),
+        "application_id": matches.get_one::<String>("application"), "all": matches.get_flag("all")});
+    show(matches, &server.write(Method::PUT, &path, &body).await?)
 }
 
 /// Returns `--confirm-hosts`.
@@ -75,6 +116,7 @@ pub async fn run(server: &ApiClient, matches: &ArgMatches) -> Result<(), Problem
             confirm(inner, &format!("all versions of the provider {name}"))?;
             return server.delete(&["providers", name]).await;
         }
+        "capture" => return capture(server, inner, name).await,
         "log" => {
             let log = server.get(&["providers", name, "log"]).await?;
             return if as_json { terminal::print_json(&log) } else { print_log(&log) };

@@ -1,5 +1,5 @@
-//! A send that was recorded, made again with another component: what differs. A record is what `POST /v1/notifications`
-//! returns with `"capture": true`.
+//! Sends that were recorded, made again with another component: what differs. A record is what `POST /v1/notifications`
+//! returns with `"capture": true`, or one of those that `GET /v1/providers/NAME/capture` returns.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,8 +24,25 @@ pub struct Replay {
     pub differences: usize,
 }
 
-/// Makes the calls of a record again. `Err`: why it is no record.
-pub fn replay(subject: &Subject, record: &Value) -> Result<Replay, String> {
+/// Makes the calls of a record again, or of a list of them. `Err`: why it is no record.
+pub fn replay(subject: &Subject, given: &Value) -> Result<Replay, String> {
+    let Some(records) = given.get("records").and_then(Value::as_array) else {
+        return replay_one(subject, given);
+    };
+    let mut all = Replay { text: String::new(), differences: 0 };
+    for (number, record) in records.iter().enumerate() {
+        let Replay { text, differences } =
+            replay_one(subject, record).map_err(|why| format!("records[{number}]: {why}"))?;
+        let of =
+            |name: &str| Escaped(record.get(name).and_then(Value::as_str).unwrap_or_default()).to_string();
+        let _ = writeln!(all.text, "record     {} {}", of("at"), of("request_id"));
+        all.text.push_str(&text);
+        all.differences += differences;
+    }
+    Ok(all)
+}
+
+fn replay_one(subject: &Subject, record: &Value) -> Result<Replay, String> {
     let record = record.get("record").unwrap_or(record);
     let fields = record.get("notification").and_then(Value::as_object).cloned();
     let fields =

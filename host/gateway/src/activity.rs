@@ -185,6 +185,7 @@ impl Gateway {
                 let ended = inner.meters.minute().0.saturating_sub(1);
                 inner.meters.all().iter().for_each(|meter| meter.sample(ended));
                 inner.tenants.sample(ended);
+                inner.captures.clean();
                 // Not awaited: a disk that hangs must not keep the next minute away.
                 drop(tokio::task::spawn_blocking(move || inner.store_usage()));
             }

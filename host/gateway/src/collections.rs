@@ -65,14 +65,7 @@ impl Gateway {
         let deadline = Instant::now() + deadline;
         let is_own = providers.is_own(&name);
         let payer = self.0.tenants.get(tenant)?.account.clone();
-        let purpose = SendOptions {
-            payer,
-            native: false,
-            validate_only: false,
-            capture: None,
-            request_id: None,
-            queued: None,
-        };
+        let purpose = SendOptions::new(payer, false);
         let delivery = Delivery::new(self.clone(), provider.clone(), is_own, tenant, application, purpose);
         let done = delivery?.perform(collection, &operation, deadline).await;
         done.map_err(|result| match result.into_error(&name) {

@@ -12,11 +12,12 @@ use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
-use crate::capture::Capture;
+use crate::capture::{Capture, LineCaptures};
 use crate::gateway::Gateway;
 use crate::meters::DeliveryCounters;
 use crate::queue::state::QueuedWork;
-use crate::result::{DeliveryResult, IndexedResult, deadline_exceeded};
+use crate::result::{DeliveryResult, deadline_exceeded};
+use crate::standing_capture::BatchCaptures;
 use pushlet_model::contract::codec::{Answer, Reply, Response};
 use pushlet_model::contract::manifest::ProviderManifest;
 use pushlet_model::contract::{Context, Disposition, Notification, Outcome, Recipient, Target};
@@ -64,11 +65,27 @@ pub(crate) struct SendOptions {
     /// Do everything up to the request itself, and do not send it.
     pub validate_only: bool,
     /// What is done is kept here, if the caller wants to see it.
-    pub capture: Option<Capture>,
+    pub capture: Option<Arc<Capture>>,
+    /// The same for the lines of a stream.
+    pub lines: Option<LineCaptures>,
     /// Of the HTTP request that it is for.
     pub request_id: Option<Arc<str>>,
     /// None: the caller waits for the results. Boxed, since that is the usual case.
     pub queued: Option<Box<QueuedWork>>,
+}
+
+impl SendOptions {
+    pub fn new(payer: Arc<Account>, validate_only: bool) -> Self {
+        Self {
+            payer,
+            native: false,
+            validate_only,
+            capture: None,
+            lines: None,
+            request_id: None,
+            queued: None,
+        }
+    }
 }
 
 /// One notification for some targets.
@@ -84,6 +101,8 @@ pub(crate) struct Batch {
     pub deadline: Instant,
     /// As many bytes per target as the manifest asks for; kept, so that a retry encodes the same bytes.
     pub entropy: Vec<u8>,
+    /// What is kept of it.
+    pub captures: BatchCaptures,
 }
 
 /// One request, and which of the batch's targets it covers.
@@ -95,21 +114,6 @@ pub(crate) struct EncodedRequest {
 
 /// The requests of some targets, and the results of targets that have none.
 pub(crate) type EncodedTargets = (Vec<EncodedRequest>, Vec<(usize, DeliveryResult)>);
-
-/// The results of a send, a batch or an exchange.
-pub(crate) struct BatchResults {
-    pub results: Vec<IndexedResult>,
-    /// The service's own answer, if it was requested and there is one: a JSON text.
-    pub native: Option<String>,
-}
-
-/// The results of one try: one per target that the exchange covers.
-pub(crate) struct ExchangeResult {
-    pub results: Vec<DeliveryResult>,
-    pub native: Option<String>,
-    /// The token was refused, and a new one can be had.
-    pub new_token: bool,
-}
 
 impl EncodedRequest {
     /// Returns true if the service recognises a second delivery of it.
@@ -181,7 +185,8 @@ impl Delivery {
     /// slow, and no more than a step of this tenant takes, unless one exchange covers more.
     pub fn batch_size(&self) -> usize {
         let in_exchange = self.provider.manifest().targets_per_exchange as usize;
-        self.instances.targets_per_call().min(in_exchange.max(BATCH))
+        let captured = self.most_captured().unwrap_or(usize::MAX);
+        self.instances.targets_per_call().min(in_exchange.max(BATCH)).min(captured)
     }
 
     /// Creates a batch of some targets of the delivery, with the randomness that their provider needs.
@@ -198,7 +203,8 @@ impl Delivery {
             None => rand::rng().fill_bytes(&mut entropy),
         }
         let only_checked = only_checked(&notification);
-        Ok(Arc::new(Batch { first, all, range, notification, only_checked, deadline, entropy }))
+        let captures = self.captures(&notification, range.len());
+        Ok(Arc::new(Batch { first, all, range, notification, only_checked, deadline, entropy, captures }))
     }
 }
 
@@ -209,8 +215,7 @@ fn only_checked(notification: &Notification) -> bool {
 }
 
 impl Delivery {
-    /// Encodes some of the batch's targets. Returns their exchanges, and the results of targets that have
-    /// none.
+    /// Encodes some of the batch's targets. Returns their exchanges, and the results of targets that have none.
     pub(crate) async fn encode(&self, batch: &Arc<Batch>, indices: &[usize]) -> EncodedTargets {
         let failed = |error: Error| {
             let result = DeliveryResult::Failed(error);
@@ -263,8 +268,7 @@ impl Delivery {
         batch: &Arc<Batch>,
         indices: &[usize],
     ) -> Result<EncodedTargets, ProviderError> {
-        // The first try covers all targets, which are borrowed; only a repeat, which covers some, clones
-        // them.
+        // The first try covers all targets, which are borrowed; only a repeat, which covers some, clones them.
         let again = indices.len() < batch.recipients().len();
         let again =
             again.then(|| indices.iter().map(|&index| batch.recipients()[index].clone()).collect::<Vec<_>>());
@@ -272,7 +276,7 @@ impl Delivery {
         let entropy =
             indices.iter().flat_map(|&index| &batch.entropy[index * size..(index + 1) * size]).copied();
         let context = Context::at(SystemTime::now(), entropy.collect());
-        if let Some(capture) = &self.purpose.capture {
+        for capture in &batch.captures.all {
             let recipients = indices.iter().map(|&index| batch.recipients()[index].clone());
             capture.called(recipients.collect(), context.clone());
         }

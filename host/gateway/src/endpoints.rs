@@ -30,13 +30,14 @@ const MOST_KNOWN: usize = 4096;
 
 pub(super) struct EndpointResolver {
     overrides: config::EndpointsConfig,
+    is_recorded: bool,
     /// By their text in the configuration or the manifest: parsing a URL costs more than encoding a push.
     known: RwLock<FairCache<TenantId, String, Origin>>,
 }
 
 impl EndpointResolver {
-    pub fn new(overrides: config::EndpointsConfig) -> Self {
-        Self { overrides, known: RwLock::new(FairCache::new(MOST_KNOWN)) }
+    pub fn new(overrides: config::EndpointsConfig, is_recorded: bool) -> Self {
+        Self { overrides, is_recorded, known: RwLock::new(FairCache::new(MOST_KNOWN)) }
     }
 
     /// Returns true if the operator named this place for this provider, so that it may have a private
@@ -133,6 +134,9 @@ impl EndpointResolver {
         let (text, guarded) = match (base, &endpoint.origin) {
             (Some(base), _) => (bare(base), false),
             (None, manifest::Origin::Fixed(origin)) => (origin.clone(), true),
+            (None, manifest::Origin::Configured) if self.is_recorded => {
+                (format!("https://{name}.example"), true)
+            }
             (None, manifest::Origin::Configured | manifest::Origin::AnyHttps) => return Ok(None),
         };
         Ok(Some((text.parse().map_err(Error::internal)?, guarded)))
@@ -148,6 +152,7 @@ impl EndpointResolver {
         let owner = owner.map(TenantId::as_str);
         let is_there = |endpoint: &manifest::Endpoint| {
             !matches!(endpoint.origin, manifest::Origin::Configured)
+                || self.is_recorded
                 || self.overrides.get(owner, &manifest.name, &endpoint.name, environment).is_some()
         };
         let mut own = manifest.endpoints.iter().filter(|endpoint| endpoint.environment == environment);
@@ -197,7 +202,7 @@ mod tests {
         let text = "endpoints.fcm.production = \"https://inside:8443/fcm\"\n\
                     endpoints.\"acme/hook\".development = \"https://inside\"";
         layers.text(std::path::Path::new("test.toml"), text).unwrap();
-        let destinations = EndpointResolver::new(layers.finish().unwrap().endpoints);
+        let destinations = EndpointResolver::new(layers.finish().unwrap().endpoints, false);
         let (acme, other) = (TenantId::new("acme"), TenantId::new("other"));
         let trusts = |owner, provider, url: &str| {
             destinations.trusts_token_url(owner, provider, &Url::parse(url).unwrap())

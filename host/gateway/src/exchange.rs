@@ -8,9 +8,9 @@ use url::Url;
 
 use crate::authorization::{self, RequestAuthorization, RequestParts};
 use crate::capture::{CapturedAnswer, CapturedExchange};
-use crate::delivery::{Batch, Delivery, EncodedRequest, ExchangeResult, shown};
+use crate::delivery::{Batch, Delivery, EncodedRequest, shown};
 use crate::failure::no_answer;
-use crate::result::DeliveryResult;
+use crate::result::{DeliveryResult, ExchangeResult};
 use pushlet_credential::{self as credential, ClockReading, TokenHandle, TokenTrust};
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome, Target, unix_milliseconds};
 use pushlet_model::error::{Error, Kind};
@@ -63,13 +63,13 @@ impl Delivery {
             }
         };
         let transport::Response { status, headers, body, connection, .. } = response;
-        if let Some(capture) = &self.purpose.capture {
+        for capture in &batch.captures.all {
             let now = unix_milliseconds(SystemTime::now());
             let headers = shown(&headers, self.provider.manifest());
             capture.answered(&batch.covered(work), CapturedAnswer::new(status, headers, &body, now));
         }
         let reply = self.decode(batch, work, status, &headers, body.into()).await;
-        if let Some(capture) = &self.purpose.capture {
+        for capture in &batch.captures.all {
             capture.decoded(&batch.covered(work), &reply);
         }
         // The service has answered, so the push may have been delivered: this is not a failure that allows a
@@ -149,9 +149,11 @@ impl Delivery {
         })
     }
 
-    /// Keeps a request for a caller that wants to see it; the credential is not in it yet.
+    /// Keeps a request for those that want to see it; the credential is not in it yet.
     fn capture_request(&self, batch: &Batch, work: &EncodedRequest, message: &Message, exchange: &Exchange) {
-        let Some(capture) = &self.purpose.capture else { return };
+        if batch.captures.all.is_empty() {
+            return;
+        }
         let destinations = &self.gateway.0.destinations;
         let destination = destinations.of(&self.tenant, self.owner(), &self.provider, message, exchange);
         // Otherwise it fails for the same reason right after this.
@@ -159,7 +161,7 @@ impl Delivery {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers =
             message.headers.iter().chain(exchange.headers.iter().map(|(name, value)| (name, value)));
-        capture.requested(CapturedExchange {
+        let captured = CapturedExchange {
             targets: batch.covered(work),
             method: message.method.to_string(),
             url: format!("{}{}", destination.origin.as_str(), destination.path),
@@ -169,7 +171,8 @@ impl Delivery {
             credential: self.application.record.credential.clone().filter(|_| message.authenticate),
             answer: None,
             outcomes: None,
-        });
+        };
+        batch.captures.all.iter().for_each(|capture| capture.requested(captured.clone()));
     }
 
     /// Logs a failure to reach the push service with the application: the transport's own log lines do not

@@ -4,13 +4,14 @@
 //! since each costs memory. [`Gate`] bounds the bytes of large lines.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::duplicates::Duplicates;
 use crate::result::{DeliveryResult, IndexedResult, SendTally};
-use crate::tenants::Withdrawal;
+use crate::tenants::{Permission, Withdrawal};
 use pushlet_model::contract::Recipient;
 use pushlet_model::error::Error;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse};
@@ -77,6 +78,34 @@ pub struct Gate {
 pub struct HeldLine {
     _room: OwnedSemaphorePermit,
     _reserved: MemoryReservation,
+}
+
+/// What all targets of a stream share.
+pub struct Shared {
+    pub application_id: String,
+    pub notification: Map<String, Value>,
+    /// About how many bytes the notification takes.
+    pub size: usize,
+    /// Check that everything a send needs is there, and send nothing.
+    pub validate_only: bool,
+    /// For each target; None: the configured deadline.
+    pub deadline: Option<Duration>,
+    pub duplicates: Duplicates,
+    pub targets: Targets,
+    /// Nothing is sent before; only for a delivery that outlives its caller.
+    pub not_before: Option<SystemTime>,
+    /// Return what was done for each of the first lines.
+    pub capture: bool,
+    /// Of the HTTP request, for the provider's log.
+    pub request_id: Option<Arc<str>>,
+}
+
+/// The targets of a stream.
+pub enum Targets {
+    /// This many, all known: the tenant's limits must allow all of them at once.
+    Counted(usize),
+    /// They come one by one and are delayed by the tenant's limits, for as long as this permission holds.
+    Open(Permission),
 }
 
 /// One target of a stream.

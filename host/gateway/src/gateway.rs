@@ -15,6 +15,7 @@ use crate::history::RecentFailures;
 use crate::meters::Meters;
 use crate::queue;
 use crate::sessions::Sessions;
+use crate::standing_capture::StandingCaptures;
 use crate::tenants::{Held, Tenants, Usage};
 use crate::uploads::Uploads;
 use crate::webhooks::Webhooks;
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub waiting_usage: SyncMutex<HashMap<TenantId, UsageCounts>>,
     /// Held by each open stream.
     pub open_streams: Arc<()>,
+    pub captures: StandingCaptures,
     pub webhooks: Webhooks,
     pub webhook_settings: config::WebhooksConfig,
     pub storage_check: StorageCheck,
@@ -213,6 +215,7 @@ impl Gateway {
         self.0.catalogue.shared().all().for_each(|provider| provider.forget(tenant));
         self.0.meters.forget(tenant);
         self.0.recent.forget(tenant);
+        self.0.captures.forget(tenant);
         self.0.webhooks.forget(tenant);
         self.0.authorizer.release(tenant, &ClockReading::now());
     }

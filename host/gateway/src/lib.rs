@@ -4,7 +4,8 @@
 //! - [`Gateway`] (`gateway`): the state of all operations
 //! - `send`, `delivery`, `exchange`, `retry`, `result`: from a send to its targets, one request and its
 //!   answer, when a push is sent again, and the result of each target
-//! - `failure`: what a request without an answer means; `capture`: what a send did, for a caller that asked for it
+//! - `failure`: what a request without an answer means; `capture`: what a send did, for a caller that asked for it;
+//!   `standing_capture`: the same, for a tenant that switched it on; `capturing`: which sends
 //! - `stream`, `flow_control`, `duplicates`: lines in flight, and targets that come twice
 //! - `queue`: deliveries that outlive their callers, in a fleet
 //! - `submission`: sends of providers of the world `stream-provider`; `sessions`: the connections that they speak over
@@ -21,6 +22,7 @@ mod activity;
 mod applications;
 mod authorization;
 mod capture;
+mod capturing;
 mod codes;
 mod collections;
 mod delivery;
@@ -39,6 +41,7 @@ mod result;
 mod retry;
 mod send;
 mod sessions;
+mod standing_capture;
 mod stats;
 mod stream;
 mod submission;
@@ -68,11 +71,11 @@ pub use activity::{ApplicationOutcomes, ProviderState, StatusQuery, TenantActivi
 pub use applications::{
     ApplicationOrder, ApplicationPage, ApplicationQuery, ApplicationView, Expiring, FeedbackRead,
 };
-pub use capture::{CapturedAnswer, CapturedCall, CapturedExchange, CapturedSend};
+pub use capture::{CapturedAnswer, CapturedCall, CapturedExchange, CapturedSend, CapturedSender};
 pub use collections::{CollectionRequest, ItemOperation};
 pub use duplicates::Duplicates;
 pub use file_applications::FileChanges;
-pub use flow_control::{Gate, HeldLine, Line, Stop, StreamResult};
+pub use flow_control::{Gate, HeldLine, Line, Shared, Stop, StreamResult, Targets};
 pub use gateway::{Described, Gateway};
 pub use history::{FailureReason, Minute, RecentFailure};
 pub use pushlet_registry::{
@@ -83,8 +86,9 @@ pub use queue::{DeliveryPage, DeliveryView, PendingDelivery, ResultDetails};
 pub use registration::Registration;
 pub use result::{DeliveryResult, IndexedResult, SendTally, Status, utc};
 pub use send::{Fields, Send, SendReport, Via};
+pub use standing_capture::{CaptureSettings, CaptureState, KeptSend};
 pub use stats::{LimitGauge, Readiness};
-pub use stream::{Shared, Stream, Targets};
+pub use stream::Stream;
 pub use uploads::{
     Policy, ProviderEntry, ProviderLog, ProviderView, SecretHost, Upload, UploadRefusal, Uploads,
     compile_limits, for_everybody,
@@ -95,6 +99,8 @@ pub use webhooks::{ChangedWebhook, WebhookAttempt, WebhookRequest, WebhookView};
 pub struct Settings {
     pub delivery: config::DeliveryConfig,
     pub endpoints: config::EndpointsConfig,
+    /// All connections lead to a recorder, so an endpoint that the operator must configure needs no place of its own.
+    pub is_recorded: bool,
     /// Most dead tokens kept per application.
     pub feedback: usize,
     /// Most sends of one application at a time.
@@ -112,6 +118,7 @@ impl Settings {
         Self {
             delivery: config.delivery.clone(),
             endpoints: config.endpoints.clone(),
+            is_recorded: false,
             feedback: config.limits.feedback,
             places: config.limits.application_requests,
             stream_window: config.limits.stream_window,
@@ -130,7 +137,7 @@ impl Gateway {
         transport: Transport,
         settings: Settings,
     ) -> Self {
-        let destinations = EndpointResolver::new(settings.endpoints);
+        let destinations = EndpointResolver::new(settings.endpoints, settings.is_recorded);
         let tokens = authorization::Tokens::new(transport.clone());
         let inner = Arc::new(Inner {
             catalogue: uploads.catalogue().clone(),
@@ -148,6 +155,7 @@ impl Gateway {
             recent: RecentFailures::default(),
             waiting_usage: Default::default(),
             open_streams: Arc::default(),
+            captures: Default::default(),
             webhooks: Webhooks::default(),
             webhook_settings: settings.webhooks,
             storage_check: StorageCheck::default(),

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::capture::CapturedSend;
 use pushlet_model::contract::{ConnectionHint, Disposition, Outcome, Scope};
 use pushlet_model::error::{Error, Kind};
 
@@ -38,13 +39,30 @@ pub struct IndexedResult {
     pub result: DeliveryResult,
     /// How many times the push was tried; 0 if it was never sent.
     pub attempts: u32,
+    /// What was done, for the caller of a stream that asked for it.
+    pub captured: Option<Box<CapturedSend>>,
 }
 
 impl IndexedResult {
     /// Returns the result of a target that was never tried.
     pub fn untried(index: usize, result: DeliveryResult) -> Self {
-        Self { index, result, attempts: 0 }
+        Self { index, result, attempts: 0, captured: None }
     }
+}
+
+/// The results of a send, a batch or an exchange.
+pub(crate) struct BatchResults {
+    pub results: Vec<IndexedResult>,
+    /// The service's own answer, if it was requested and there is one: a JSON text.
+    pub native: Option<String>,
+}
+
+/// The results of one try: one per target that the exchange covers.
+pub(crate) struct ExchangeResult {
+    pub results: Vec<DeliveryResult>,
+    pub native: Option<String>,
+    /// The token was refused, and a new one can be had.
+    pub new_token: bool,
 }
 
 /// The status of a target, sorted by who must act.

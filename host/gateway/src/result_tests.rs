@@ -116,7 +116,7 @@ fn all_are_there_in_order_and_named_as_they_are_serialized() {
 fn a_tally_counts_statuses_tries_and_the_most_frequent_reasons() {
     let failed = |code: String| DeliveryResult::Failed(Error::new(Kind::Invalid, code, "no"));
     let mut tally = SendTally::default();
-    tally.count(&IndexedResult { index: 0, result: DeliveryResult::Valid, attempts: 1 });
+    tally.count(&IndexedResult { index: 0, result: DeliveryResult::Valid, attempts: 1, captured: None });
     for (code, count) in [("one", 1), ("three", 3), ("two", 2)] {
         (0..count).for_each(|_| tally.count(&IndexedResult::untried(0, failed(code.to_owned()))));
     }

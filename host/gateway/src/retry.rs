@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, EncodedTargets, ExchangeResult};
-use crate::result::{DeliveryResult, IndexedResult, unknown};
+use crate::delivery::{Batch, Delivery, EncodedRequest, EncodedTargets};
+use crate::result::{BatchResults, DeliveryResult, ExchangeResult, IndexedResult, unknown};
 use pushlet_model::contract::{CredentialFault, Disposition, Outcome, Throttle};
 use pushlet_model::error::Kind;
 
@@ -105,7 +105,12 @@ impl RetryState {
                 }
                 None => {
                     let result = with_retry_hint(result, self.perhaps_reached.contains(&index), conditions);
-                    self.settled.results.push(IndexedResult { index, result, attempts: self.retries + 1 });
+                    self.settled.results.push(IndexedResult {
+                        index,
+                        result,
+                        attempts: self.retries + 1,
+                        captured: None,
+                    });
                 }
             }
         }
@@ -126,7 +131,8 @@ impl RetryState {
             // The tries before this one, which was not made.
             let attempts = self.retries;
             let refused = refused.into_iter().map(|(index, result)| (index, as_known(index, result)));
-            let results = refused.map(|(index, result)| IndexedResult { index, result, attempts });
+            let results =
+                refused.map(|(index, result)| IndexedResult { index, result, attempts, captured: None });
             self.settled.results.extend(results);
             self.resume = Instant::now();
             for work in pending {

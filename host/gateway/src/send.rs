@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::capture::{Capture, CapturedSend};
-use crate::delivery::{Batch, BatchResults, Delivery, EncodedRequest, MOST_AT_ONCE, SendOptions};
+use crate::delivery::{Batch, Delivery, EncodedRequest, MOST_AT_ONCE, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
 use crate::gateway::{Gateway, provider_of};
-use crate::result::{DeliveryResult, IndexedResult};
+use crate::result::{BatchResults, DeliveryResult, IndexedResult};
 use crate::retry::RetryState;
 use pushlet_model::contract::manifest::{Origin, ProviderManifest, TargetKind};
 use pushlet_model::contract::{Notification, Recipient, Target};
@@ -113,16 +113,17 @@ impl Gateway {
         // Before anything that tenants share: a tenant at its limit must not load an application.
         let place = self.0.tenants.acquire_send_permit(tenant, Some(pushes as u64))?;
         let application = self.sender(tenant, named, via).await?;
-        let capture = capture.then(Capture::default);
-        let payer = place.account().clone();
-        let purpose = SendOptions { payer, native, validate_only, capture, request_id, queued: None };
-        let opened =
+        let purpose = SendOptions::new(place.account().clone(), validate_only);
+        let purpose = SendOptions { native, request_id, ..purpose };
+        let mut opened =
             self.open(tenant, application, named, (notification, &mut targets), purpose, deadline).await?;
+        let seen = |sender| Arc::new(Capture::new(false, sender, opened.notification.clone()));
+        let capture = capture.then(|| seen(opened.delivery.sender()));
+        opened.delivery.purpose.capture.clone_from(&capture);
         let targets = Arc::from(targets);
         let BatchResults { results, native } = opened.deliver(&targets, duplicates).await?;
         let provider = opened.provider.manifest().name.clone();
-        let (digest, application) = (opened.provider.digest(), &opened.delivery.application.record);
-        let captured = opened.delivery.purpose.capture.map(|capture| capture.finish(digest, application));
+        let captured = capture.map(|capture| capture.take());
         Ok(SendReport { provider, targets, results, native, captured })
     }
 
@@ -295,9 +296,10 @@ impl Delivery {
     ) -> impl Iterator<Item = impl Future<Output = BatchResults>> {
         let (work, refused) = self.encode_all(&batch).await;
         let first = batch.first;
-        refused
-            .iter()
-            .for_each(|(index, result)| self.counters.settled(&batch.recipients()[*index].target, result));
+        for (index, result) in &refused {
+            self.counters.settled(&batch.recipients()[*index].target, result);
+            batch.captures.settled(*index, result, batch.recipients());
+        }
         let refused =
             refused.into_iter().map(|(index, result)| IndexedResult::untried(first + index, result));
         let at_once = std::future::ready(BatchResults { results: refused.collect(), native: None });
@@ -320,6 +322,7 @@ impl Delivery {
             for IndexedResult { index, result, .. } in &mut settled.results {
                 self.counters.settled(&batch.recipients()[*index].target, result);
                 self.report_if_dead(&batch.recipients()[*index].target, result);
+                batch.captures.settled(*index, result, batch.recipients());
                 *index += batch.first;
             }
             settled

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -13,12 +12,13 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::delivery::{Batch, BatchResults, SendOptions};
+use crate::capture::{Capture, LineCaptures};
+use crate::delivery::{Batch, SendOptions};
 use crate::duplicates::{Duplicates, SeenTargets};
-use crate::flow_control::{ConcurrencyWindow, Gate, HeldLine, Line, Stop, StreamResult};
+use crate::flow_control::{ConcurrencyWindow, Gate, HeldLine, Line, Shared, Stop, StreamResult, Targets};
 use crate::gateway::Gateway;
 use crate::queue::state::QueuedWork;
-use crate::result::{DeliveryResult, IndexedResult, SendTally};
+use crate::result::{BatchResults, DeliveryResult, IndexedResult, SendTally};
 use crate::send::{Fields, PreparedSend, ensure_supports};
 use crate::tenants::{Permission, SendPermit};
 use pushlet_model::contract::{Notification, Recipient};
@@ -28,32 +28,6 @@ use pushlet_quota::account::{Account, Steps};
 
 /// Lines and results that wait in [`Stream::send_all`].
 const QUEUE_LENGTH: usize = 512;
-
-/// What all targets of a stream share.
-pub struct Shared {
-    pub application_id: String,
-    pub notification: Map<String, Value>,
-    /// About how many bytes the notification takes.
-    pub size: usize,
-    /// Check that everything a send needs is there, and send nothing.
-    pub validate_only: bool,
-    /// For each target; None: the configured deadline.
-    pub deadline: Option<Duration>,
-    pub duplicates: Duplicates,
-    pub targets: Targets,
-    /// Nothing is sent before; only for a delivery that outlives its caller.
-    pub not_before: Option<SystemTime>,
-    /// Of the HTTP request, for the provider's log.
-    pub request_id: Option<Arc<str>>,
-}
-
-/// The targets of a stream.
-pub enum Targets {
-    /// This many, all known: the tenant's limits must allow all of them at once.
-    Counted(usize),
-    /// They come one by one and are delayed by the tenant's limits, for as long as this permission holds.
-    Open(Permission),
-}
 
 /// A stream whose application and shared notification have been found and checked.
 pub struct Stream {
@@ -98,6 +72,7 @@ impl Gateway {
             duplicates,
             targets,
             not_before: _,
+            capture,
             request_id,
         } = shared;
         let (known, permission) = match targets {
@@ -108,7 +83,8 @@ impl Gateway {
         let paced = known.is_none() && !validate_only;
         let application = self.load_application(tenant, &application_id).await?;
         let payer = place.account().clone();
-        let purpose = SendOptions { payer, native: false, validate_only, capture: None, request_id, queued };
+        let lines = capture.then(|| LineCaptures::new(&payer)).transpose()?;
+        let purpose = SendOptions { lines, request_id, queued, ..SendOptions::new(payer, validate_only) };
         let fields = Fields::Strict(shared.clone());
         let opened = self.open(tenant, application, None, (fields, &mut []), purpose, deadline).await?;
         let size_of_batch = opened.delivery.batch_size();
@@ -265,8 +241,10 @@ impl Stream {
                 match prepared {
                     Prepared::Batch(batch, held) => {
                         steps.before(Steps::CALL + batch.recipients().len()).await;
+                        let line = batch.captures.all.iter().find(|capture| capture.is_of_line).cloned();
                         let launched = self.opened.delivery.launch(batch).await;
-                        in_flight.extend(launched.map(move |settled| results_of(settled, held.clone())));
+                        let results = |settled| results_of(settled, held.clone(), line.clone());
+                        in_flight.extend(launched.map(results));
                     }
                     Prepared::Settled(result) => {
                         targets_in_flight -= 1;
@@ -330,6 +308,7 @@ impl Stream {
     /// Makes one batch of consecutive lines without fields of their own.
     async fn prepare(&self, lines: &mut Vec<Line>, seen: &mut Option<SeenTargets>) -> Vec<Prepared> {
         let plain = self.plain(lines, seen.is_some()).await;
+        let most = self.opened.delivery.most_captured().unwrap_or(usize::MAX);
         let mut prepared = Vec::new();
         let mut run: Option<Run> = None;
         for (place, line) in lines.drain(..).enumerate() {
@@ -351,7 +330,7 @@ impl Stream {
             }
             let held = held.into_iter();
             match &mut run {
-                Some(run) if run.first + run.targets.len() == index => {
+                Some(run) if run.first + run.targets.len() == index && run.targets.len() < most => {
                     run.targets.push(target);
                     run.held.extend(held);
                 }
@@ -393,6 +372,15 @@ impl Stream {
     }
 }
 
-async fn results_of(settled: impl Future<Output = BatchResults>, _held: Held) -> Vec<IndexedResult> {
-    settled.await.results
+/// `line`: what is captured of the batch, which is one line.
+async fn results_of(
+    settled: impl Future<Output = BatchResults>,
+    _held: Held,
+    line: Option<Arc<Capture>>,
+) -> Vec<IndexedResult> {
+    let mut results = settled.await.results;
+    if let Some(line) = line {
+        results.iter_mut().for_each(|result| result.captured = Some(Box::new(line.take())));
+    }
+    results
 }

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::authorization;
-use crate::delivery::{Batch, Delivery, EncodedRequest, ExchangeResult};
+use crate::delivery::{Batch, Delivery, EncodedRequest};
 use crate::endpoints::not_configured;
 use crate::gateway::{Gateway, provider_of};
-use crate::result::{DeliveryResult, deadline_exceeded, unknown};
+use crate::result::{DeliveryResult, ExchangeResult, deadline_exceeded, unknown};
 use crate::sessions::{QueuedSubmission, SessionPeer, Ticket};
 use pushlet_credential::Credential;
 use pushlet_model::contract::{Context, Recipient};

@@ -94,6 +94,7 @@ async fn harness() -> (Harness, Known) {
     ]);
     harness.register_apns("my-apns-app").await;
     harness.register_fcm("my-fcm-app").await;
+    expect(harness.server.put("/v1/providers/apns/capture").json(&json!({})), 200).await;
     let body = json!({"provider": "gcm", "credentials": {"gcm_api_key": "a key"}});
     expect(harness.server.put("/v1/applications/my-gcm-app").json(&body), 200).await;
     crate::huawei::register(&harness, "my-hms-app", "my-hms-harmony-app").await;

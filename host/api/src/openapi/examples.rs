@@ -32,6 +32,7 @@ pub(super) fn bodies(providers: &[Described]) -> Vec<(&'static str, &'static str
         ("/v1/tenants/{id}", "TenantChange", tenant()),
         ("/v1/tenants/{id}/keys", "NewKeyRequest", key()),
         ("/v1/webhooks/{id}", "WebhookChange", webhook()),
+        ("/v1/providers/{name}/capture", "CaptureRequest", capture()),
     ]
 }
 
@@ -196,6 +197,11 @@ fn key() -> Examples {
 fn webhook() -> Examples {
     let some = json!({"url": "https://hooks.example/pushlet", "events": ["token.dead", "token.replaced"]});
     [named("tokens", "Dead and replaced tokens", some)].into_iter().collect()
+}
+
+fn capture() -> Examples {
+    let some = json!({"records": 5, "seconds": 600});
+    [named("failures", "The next five sends that fail, within ten minutes", some)].into_iter().collect()
 }
 
 /// Returns an example with the required properties.

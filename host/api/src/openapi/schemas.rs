@@ -143,8 +143,8 @@ pub(super) fn fixed() -> Map<String, Value> {
         },
         "ResultLines": {
             "type": "string",
-            "description": "A `TargetResult` for each target, then a `StreamEnd`; each on a line.",
-            "x-lines": [reference("TargetResult"), reference("StreamEnd")],
+            "description": "A `StreamResult` for each target, then a `StreamEnd`; each on a line.",
+            "x-lines": [reference("StreamResult"), reference("StreamEnd")],
         },
         "DeliveryLines": {
             "type": "string",
@@ -177,7 +177,7 @@ fn to(kind: &str, description: &str) -> Value {
 const ERRORS: &[(u16, &str)] = &[
     (
         400,
-        "The request is wrong; `field` names the wrong part. `missing_…` and `invalid_…` with the name of a field; `unknown_option`, `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `endpoint_not_configured`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. Without a fleet: `async_not_available`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Its destination: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `wrong_types`, `component_too_complex`, `broken_component`, `dry_run_failed`. What is kept: `too_large_to_keep`. Or the push service's own reason.",
+        "The request is wrong; `field` names the wrong part. `missing_…` and `invalid_…` with the name of a field; `unknown_option`, `unknown_field`, `device_token_required`, `missing_setting`, `unsupported_target`, `endpoint_not_configured`, `too_many_targets`, `too_many_fields`, `field_name_too_long`. Without a fleet: `async_not_available`. Of a provider that speaks over a byte stream: `capture_unsupported`. The request as a whole: `invalid_host`, `invalid_path`, `invalid_query`, `invalid_json`, `invalid_encoding`, `invalid_multipart`, `invalid_header` (a stream's first line), `incomplete_body`, `request_timeout`. Its destination: `forbidden_address`, `token_endpoint_forbidden`. A component: `invalid_component`, `invalid_manifest`, `forbidden_import`, `wrong_world`, `wrong_contract_version`, `wrong_types`, `component_too_complex`, `broken_component`, `dry_run_failed`. What is kept: `too_large_to_keep`. Or the push service's own reason.",
     ),
     (401, "`access_denied`: no credentials, or wrong ones."),
     (
@@ -186,7 +186,7 @@ const ERRORS: &[(u16, &str)] = &[
     ),
     (
         404,
-        "It does not exist, or belongs to another tenant: `application_not_found`, `provider_not_found`, `version_not_found`, `tenant_not_found`, `key_not_found`, `webhook_not_found`, `delivery_not_found`, `not_found`.",
+        "It does not exist, or belongs to another tenant: `application_not_found`, `provider_not_found`, `version_not_found`, `tenant_not_found`, `key_not_found`, `webhook_not_found`, `delivery_not_found`, `capture_not_found`, `not_found`.",
     ),
     (
         409,

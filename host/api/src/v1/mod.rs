@@ -2,7 +2,7 @@
 //!
 //! - `notifications` with its `send_body`, and `stream`: sends; `lines`, `targets`: their targets and results
 //! - `respond_async`: sends that outlive their callers; `deliveries`: what became of them
-//! - `capture`: what a send did, for a caller that asked for it
+//! - `capture`: what a send did, for a caller that asked for it, and for a tenant that switched it on
 //! - `applications`, `feedback`, `providers`, `tenants`, `tenant_keys`, `usage`: what is kept; `operator`: a copy
 //!   of it, and who keeps it
 //! - `audit`: who changed that
@@ -63,6 +63,9 @@ pub(crate) use audit::Auditor;
         providers::delete,
         providers::activate,
         providers::log,
+        capture::put,
+        capture::get,
+        capture::delete,
         providers::contract,
         tenants::overview,
         tenants::list,
@@ -83,7 +86,13 @@ pub(crate) use audit::Auditor;
         webhooks::delete,
         webhooks::attempts,
     ),
-    components(schemas(stream::StreamHeader, lines::StreamLine, stream::StreamEnd, deliveries::ResultsEnd))
+    components(schemas(
+        stream::StreamHeader,
+        stream::ShownResult,
+        lines::StreamLine,
+        stream::StreamEnd,
+        deliveries::ResultsEnd
+    ))
 )]
 pub(super) struct V1Documents;
 
@@ -110,6 +119,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .route("/v1/providers/{name}/activate", post(providers::activate))
         .route("/v1/providers/{name}/log", get(providers::log))
+        .route("/v1/providers/{name}/capture", get(capture::get).put(capture::put).delete(capture::delete))
         .route("/v1/contract", get(providers::contract))
         .route("/v1/notifications", post(notifications::send))
         .route("/v1/notifications:stream", post(stream::send))

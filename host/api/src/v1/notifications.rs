@@ -4,7 +4,6 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::capture::{self, CaptureRecord, ExchangeRecord};
@@ -20,7 +19,7 @@ use crate::json::JsonBody;
 use crate::openapi::schemas::{Guarded, Handed, Missing, Once, Read};
 use crate::response;
 use pushlet_gateway::tenants::Permission;
-use pushlet_gateway::{CapturedSend, DeliveryResult, Fields, IndexedResult, Send, SendReport, Via};
+use pushlet_gateway::{DeliveryResult, Fields, IndexedResult, Send, SendReport, Via};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 
@@ -40,7 +39,6 @@ struct SendResults {
 }
 
 /// What is returned to the caller beside the results.
-#[derive(Default)]
 struct Shown {
     requests: Option<Vec<ExchangeRecord>>,
     record: Option<CaptureRecord>,
@@ -124,16 +122,15 @@ async fn perform(
     let failed = |(at, error)| IndexedResult::untried(at, DeliveryResult::Failed(error));
     let invalid: Vec<IndexedResult> = invalid.into_iter().map(failed).collect();
     let application = content.shared().application_id.clone();
-    let notification = capture.then(|| content.shared().notification.clone());
     let content = content.with_request_id(log.head().id());
     let report = send_content(&api, &tenant, content, &invalid, explain || capture).await;
     let mut record = SendRecord::of(application, &report);
     invalid.iter().for_each(|result| record.tally.count(result));
     log.sent(record);
-    let SendReport { provider, targets, results, captured, .. } = report?;
-    let mut shown = Shown::default();
-    shown.see(provider, notification, explain, captured);
-    shown.arrived = results.iter().any(|result| result.result.may_have_been_delivered());
+    let SendReport { targets, results, captured, .. } = report?;
+    let (requests, record) = capture::shown(captured, explain, capture);
+    let arrived = results.iter().any(|result| result.result.may_have_been_delivered());
+    let shown = Shown { requests, record, arrived };
     let results = results.into_iter().zip(targets.iter());
     let mut results: Vec<TargetResult> =
         results.map(|(result, target)| TargetResult::new(result).with_target(&target.target)).collect();
@@ -148,21 +145,6 @@ async fn perform(
         }
     }
     Ok((results, shown))
-}
-
-impl Shown {
-    /// `notification`: of the record that the caller asked for.
-    fn see(
-        &mut self,
-        provider: String,
-        notification: Option<Map<String, Value>>,
-        explain: bool,
-        captured: Option<CapturedSend>,
-    ) {
-        let Some(captured) = captured else { return };
-        self.requests = explain.then(|| capture::requests(captured.exchanges.clone()));
-        self.record = notification.map(|notification| CaptureRecord::new(provider, notification, captured));
-    }
 }
 
 async fn send_content(

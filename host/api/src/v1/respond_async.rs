@@ -61,8 +61,7 @@ pub async fn accept(
     request: SendRequest,
 ) -> Result<Response, Error> {
     if request.explain || request.capture {
-        let message = "explain and capture are for callers that wait for the response: without respond-async";
-        return Err(Error::field("invalid_prefer", "Prefer", message));
+        return Err(nobody_waits());
     }
     let (shared, lines) = lines(request.content, &request.invalid);
     let application = shared.application_id.clone();
@@ -73,6 +72,12 @@ pub async fn accept(
         store(pending, &log, application).await
     })
     .await
+}
+
+/// Returns the error for a caller that wants to see more than it waits for.
+pub fn nobody_waits() -> Error {
+    let message = "explain and capture are for callers that wait for the response: without respond-async";
+    Error::field("invalid_prefer", "Prefer", message)
 }
 
 /// Accepts a stream whose results the caller does not wait for, once its last line has come.

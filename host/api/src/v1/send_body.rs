@@ -80,6 +80,14 @@ pub fn duplicates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<D
     })
 }
 
+/// Requests are explained where none is sent.
+pub fn ensure_explains(explain: bool, validate_only: Option<bool>) -> Result<(), Error> {
+    match explain && validate_only != Some(true) {
+        true => Err(Error::field("invalid_explain", "explain", "explain is for validate_only")),
+        false => Ok(()),
+    }
+}
+
 /// A body whose targets are parsed.
 pub struct SendRequest {
     pub content: SendContent,
@@ -147,9 +155,7 @@ impl SendRequest {
     pub fn new(body: SendBody, limits: &SendLimits) -> Result<Self, Error> {
         let given = given(body.target, body.targets, "", limits.targets)?;
         let (explain, capture) = (body.explain.unwrap_or(false), body.capture.unwrap_or(false));
-        if explain && body.validate_only != Some(true) {
-            return Err(Error::field("invalid_explain", "explain", "explain is for validate_only"));
-        }
+        ensure_explains(explain, body.validate_only)?;
         for (name, _) in [("explain", explain), ("capture", capture)].iter().filter(|(_, wanted)| *wanted) {
             let count = given.as_ref().map(|given| given.targets.len());
             ensure_small(name, count.filter(|_| body.notifications.is_none()))?;
@@ -163,6 +169,7 @@ impl SendRequest {
             duplicates: body.duplicates.unwrap_or_default(),
             targets: Targets::Counted(0),
             not_before: body.not_before,
+            capture: false,
             request_id: None,
         };
         match (body.notification, given, body.notifications) {

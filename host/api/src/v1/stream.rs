@@ -17,9 +17,10 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::capture::{CaptureRecord, ExchangeRecord, shown};
 use super::lines::{DISCARD_TIME, Interruption, is_blank, next_line, parse, push_line};
 use super::respond_async::{self, AcceptedDelivery, prefers_async};
-use super::send_body::duplicates;
+use super::send_body::{duplicates, ensure_explains};
 use super::targets::{Summary, TargetResult};
 use crate::Api;
 use crate::access_log::{RequestLog, SendRecord};
@@ -59,6 +60,11 @@ pub struct StreamHeader {
     notification: Option<Map<String, Value>>,
     /// Check everything, and send nothing.
     validate_only: Option<bool>,
+    /// With `validate_only`: the results of the first 100 lines have the `requests` that would go, without the credential.
+    explain: Option<bool>,
+    /// The results of the first 100 lines have a `record` of what the provider was given, what was sent and what was
+    /// answered, without the credential.
+    capture: Option<bool>,
     /// Seconds for each target; at most the server's own limit.
     #[serde(default, deserialize_with = "seconds")]
     #[schema(exclusive_minimum = 0.0, value_type = Option<f64>)]
@@ -71,6 +77,29 @@ pub struct StreamHeader {
     /// different targets; `skip` by default.
     #[serde(default, deserialize_with = "duplicates")]
     duplicates: Option<Duplicates>,
+}
+
+/// The result of one line.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamResult)]
+pub struct ShownResult {
+    #[serde(flatten)]
+    result: TargetResult,
+    /// What would go, if the first line said `explain`; at most 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    requests: Option<Vec<ExchangeRecord>>,
+    /// What was done, if the first line said `capture`; at most 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    record: Option<CaptureRecord>,
+}
+
+/// What the caller wants to see of each line.
+#[derive(Clone, Copy)]
+struct Wanted {
+    explain: bool,
+    capture: bool,
 }
 
 /// The last line of the response.
@@ -90,7 +119,7 @@ type StreamTask = JoinHandle<Result<Option<Interruption>, JoinError>>;
 /// Stream to any number of targets
 ///
 /// Newline-delimited JSON both ways. The first line is a `StreamHeader`; each further line is a `StreamLine`.
-/// Results are written as they complete, each a `TargetResult` with the `index` of its line; the last line is a
+/// Results are written as they complete, each a `StreamResult` with the `index` of its line; the last line is a
 /// `StreamEnd`. What is wrong with a line is that line's result. A stream reads no further than it sends, and sends no
 /// further than its results are read.
 #[utoipa::path(
@@ -121,12 +150,15 @@ pub(super) async fn send(
     let tenant = permission.tenant().id.clone();
     // One timeout until the end of the first line that is not blank: a blank line must not restart it.
     let header = header(&mut lines, &api.limits, permission);
-    let shared = timeout(api.limits.body_timeout, header).await.map_err(|_| {
+    let (shared, wanted) = timeout(api.limits.body_timeout, header).await.map_err(|_| {
         Error::new(Kind::Invalid, "request_timeout", "the first line took too long to arrive")
     })??;
     // For the line that is being read. Lines in flight are counted by the gate.
     permit.reserve(MemoryUse::RequestBodies, api.limits.stream_line)?;
     if let Some(permission) = queued {
+        if shared.capture {
+            return Err(respond_async::nobody_waits().into());
+        }
         return Ok(respond_async::accept_lines(api, permission, (permit, log), shared, lines).await?);
     }
     respond_async::ensure_now(&shared)?;
@@ -160,7 +192,7 @@ pub(super) async fn send(
         Ok(interrupted)
     });
     let headers = [(CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::from_stream(chunks(results, sending))).into_response())
+    Ok((headers, Body::from_stream(chunks(results, sending, wanted))).into_response())
 }
 
 /// Returns the first line that is not blank.
@@ -168,7 +200,7 @@ async fn header(
     lines: &mut BodyLines,
     limits: &LimitsConfig,
     permission: Permission,
-) -> Result<Shared, Error> {
+) -> Result<(Shared, Wanted), Error> {
     let invalid = |why: &str| {
         let message =
             format!("the first line must be a JSON object with application_id and notification: {why}");
@@ -189,7 +221,10 @@ async fn header(
         "invalid_json" => invalid(&error.message),
         _ => error,
     })?;
-    Ok(Shared {
+    let wanted =
+        Wanted { explain: header.explain.unwrap_or(false), capture: header.capture.unwrap_or(false) };
+    ensure_explains(wanted.explain, header.validate_only)?;
+    let shared = Shared {
         application_id: header.application_id,
         size: parsed_size(&text),
         notification: header.notification.unwrap_or_default(),
@@ -198,8 +233,10 @@ async fn header(
         duplicates: header.duplicates.unwrap_or_default(),
         targets: Targets::Open(permission),
         not_before: header.not_before,
+        capture: wanted.explain || wanted.capture,
         request_id: None,
-    })
+    };
+    Ok((shared, wanted))
 }
 
 /// Reads the targets' lines. What is wrong with a line is that line's result.
@@ -288,9 +325,13 @@ async fn admit(gate: &Gate, index: usize, text: &[u8]) -> Result<Line, Error> {
 
 /// Returns the response's body: the results, all that are there in one chunk, and the last line. If a task panicked,
 /// the body breaks off instead, since a summary would not be true.
-fn chunks(results: Results, sending: StreamTask) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+fn chunks(
+    results: Results,
+    sending: StreamTask,
+    wanted: Wanted,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     let state = Some((results, sending, Summary::default(), Vec::with_capacity(CHUNK)));
-    futures_util::stream::unfold(state, async |state| {
+    futures_util::stream::unfold(state, move |state| async move {
         let (mut results, sending, mut summary, mut received) = state?;
         let mut chunk = Vec::new();
         if results.recv_many(&mut received, CHUNK).await == 0 {
@@ -302,10 +343,17 @@ fn chunks(results: Results, sending: StreamTask) -> impl futures_util::Stream<It
         }
         // About as long as the line of a delivered target, so that the chunk is allocated once.
         chunk.reserve(received.len() * 96);
-        for result in received.drain(..) {
+        for mut result in received.drain(..) {
+            let captured = result.captured.take();
             let result = TargetResult::new(result);
             summary.count(result.status);
-            push_line(&mut chunk, &result);
+            match captured {
+                None => push_line(&mut chunk, &result),
+                Some(captured) => {
+                    let (requests, record) = shown(Some(*captured), wanted.explain, wanted.capture);
+                    push_line(&mut chunk, &ShownResult { result, requests, record });
+                }
+            }
         }
         Some((Ok(chunk.into()), Some((results, sending, summary, received))))
     })

@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 use super::record::{
     DeliveryRecord, DeliveryState, PartItem, PartRecord, PartTarget, ResultDetails, milliseconds, written,
 };
-use crate::flow_control::Line;
+use crate::flow_control::{Line, Shared, Targets};
 use crate::gateway::Gateway;
 use crate::result::{DeliveryResult, IndexedResult};
-use crate::stream::{Shared, Stream, Targets};
+use crate::stream::Stream;
 use crate::tenants::Permission;
 use pushlet_model::contract::unix_milliseconds;
 use pushlet_model::error::{Error, Kind};

@@ -184,7 +184,7 @@ pub struct ResultDetails {
 
 impl ResultDetails {
     pub fn new(result: IndexedResult) -> Self {
-        let IndexedResult { index, result, attempts } = result;
+        let IndexedResult { index, result, attempts, .. } = result;
         let plain = Self { attempts, ..Self::plain(index, result.status()) };
         match result {
             DeliveryResult::Settled(outcome) => plain.settled(outcome),

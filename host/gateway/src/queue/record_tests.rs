@@ -57,7 +57,8 @@ fn results_come_back_and_have_room_whatever_a_component_says() {
         message: Some(long("x")),
         connection: ConnectionHint::Keep,
     };
-    let result = IndexedResult { index: 4, result: DeliveryResult::Settled(outcome), attempts: 2 };
+    let result =
+        IndexedResult { index: 4, result: DeliveryResult::Settled(outcome), attempts: 2, captured: None };
     let one = ResultDetails::new(result);
     let back = |results| {
         let text = written_results(results).unwrap();

@@ -13,11 +13,10 @@ use super::record::{
 };
 use super::state::{QueuedWork, TENANT_PARTS_AT_ONCE};
 use crate::duplicates::Duplicates;
-use crate::flow_control::{Line, Stop};
+use crate::flow_control::{Line, Shared, Stop, Targets};
 use crate::gateway::{Gateway, Inner};
 use crate::result::{DeliveryResult, IndexedResult};
 use crate::retry::interrupted;
-use crate::stream::{Shared, Targets};
 use crate::tenants::{KeyId, Permission, Withdrawal};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::tenant::TenantId;
@@ -275,6 +274,7 @@ impl Work<'_> {
             duplicates: Duplicates::Send,
             targets: Targets::Open(permission),
             not_before: None,
+            capture: false,
             request_id: None,
         })
     }

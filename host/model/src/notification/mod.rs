@@ -11,10 +11,10 @@ pub use value::check as check_value;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::contract::manifest::{Field, ProviderManifest, TargetKind, ValueKind};
-use crate::contract::{Alert, Localized, Notification, Recipient, Target};
+use crate::contract::{Alert, Localized, Notification, Priority, Recipient, Sound, Target};
 use crate::error::Error;
 use crate::text::{did_you_mean, nearest};
 
@@ -103,6 +103,67 @@ pub fn from_json(
         }
     }
     build(map, manifest)
+}
+
+/// Writes a notification as a caller may write it: [`from_json`] reads the same again. `provider`: the name of its
+/// provider.
+pub fn to_json(notification: &Notification, provider: &str) -> Map<String, Value> {
+    let Notification { alert, badge, sound, category, thread, data, collapse_key, time_to_live, .. } =
+        notification;
+    let mut fields = alert.as_ref().map(alert_json).unwrap_or_default();
+    let mut put =
+        |name: &str, value: Option<Value>| fields.extend(value.map(|value| (name.to_owned(), value)));
+    put("badge", badge.map(Value::from));
+    put(
+        "sound",
+        sound.as_ref().map(|sound| match sound {
+            Sound::Default => json!("default"),
+            Sound::Named(name) => json!(name),
+            Sound::Critical(sound) => json!({"name": sound.name, "volume": sound.volume, "critical": true}),
+        }),
+    );
+    put("category", category.as_deref().map(Value::from));
+    put("thread", thread.as_deref().map(Value::from));
+    put("data", data.as_deref().map(parsed));
+    put("collapse_key", collapse_key.as_deref().map(Value::from));
+    put("ttl", time_to_live.map(Value::from));
+    put(
+        "priority",
+        notification.priority.map(|priority| match priority {
+            Priority::Low => json!("low"),
+            Priority::Normal => json!("normal"),
+            Priority::High => json!("high"),
+        }),
+    );
+    put("identifier", notification.identifier.as_deref().map(Value::from));
+    notification.options.iter().for_each(|(name, value)| put(name, Some(parsed(value))));
+    put(provider, notification.native.as_deref().map(parsed));
+    fields
+}
+
+fn alert_json(alert: &Alert) -> Map<String, Value> {
+    let texts = [
+        ("title", &alert.title),
+        ("subtitle", &alert.subtitle),
+        ("body", &alert.body),
+        ("image", &alert.image),
+    ];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), json!(text.as_ref()?))));
+    let localized = [
+        ("title", &alert.title_localized),
+        ("subtitle", &alert.subtitle_localized),
+        ("body", &alert.body_localized),
+    ];
+    let localized = localized.into_iter().filter_map(|(name, localized)| Some((name, localized.as_ref()?)));
+    let localized = localized.flat_map(|(name, Localized { key, arguments })| {
+        [(format!("{name}_loc_key"), json!(key)), (format!("{name}_loc_args"), json!(arguments))]
+    });
+    texts.chain(localized).collect()
+}
+
+/// Returns a value that was checked before.
+fn parsed(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or(Value::Null)
 }
 
 /// Returns the manifest's settings among a registration's fields, as text. Other fields are ignored.

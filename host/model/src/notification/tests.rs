@@ -273,3 +273,20 @@ fn options_of_a_target() {
     assert_eq!(options, [("level".into(), "2".into()), ("auth".into(), "\"abc\"".into())]);
     assert!(fields.contains_key("alert") && fields.len() == 1 && typed.is_empty());
 }
+
+#[test]
+fn what_is_written_is_read_as_the_same_notification() {
+    let all = json!({
+        "title": "t", "subtitle": "s", "body": "b", "image": "https://example.com/i.png",
+        "title_loc_key": "T", "title_loc_args": ["1", "2"], "body_loc_key": "B",
+        "badge": 0, "sound": {"name": "siren", "volume": 0.25, "critical": 1}, "category": "c", "thread": "th",
+        "data": {"n": 1.50, "deep": {"a": [null]}}, "collapse_key": "k", "ttl": 60, "priority": "low",
+        "identifier": "i", "push_type": "voip", "relevance_score": 0.10, "apns": {"aps": {"x": 1}},
+    });
+    for fields in [all, json!({}), json!({"sound": "default", "priority": "high"}), json!({"sound": "a.caf"})]
+    {
+        let notification = strict(fields.clone()).unwrap();
+        let written = to_json(&notification, "apns");
+        assert_eq!(strict(Value::Object(written)).unwrap(), notification, "{fields}");
+    }
+}

@@ -27,6 +27,8 @@ named_enum! {
         Feedback = "feedback",
         /// Messages that webhooks have not taken.
         Webhooks = "webhooks",
+        /// Records of sends that a tenant captures.
+        Captures = "captures",
         /// Answers to requests with an `Idempotency-Key`.
         Idempotency = "idempotency",
         /// Compiled code of uploaded components.

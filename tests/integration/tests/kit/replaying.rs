@@ -141,3 +141,181 @@ async fn only_who_asks_gets_a_record_and_only_of_a_small_send() {
         "{answer}"
     );
 }
+
+/// Two targets, of which one is answered in a way that this version of the provider cannot read.
+fn push() -> Value {
+    json!({"application_id": "shop", "notification": {"alert": "say \"hello\"", "ttl": 60},
+        "targets": ["a1", {"device": "b2"}]})
+}
+
+async fn start(server: &Pushlet, body: Value) -> Value {
+    expect(server.put("/v1/providers/acme/capture").json(&body), 200).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_captured_without_the_callers_help() {
+    let directory = Directory::new();
+    let answers = directory.path().join("answers.json");
+    std::fs::write(&answers, r#"[{"token": "b2", "status": 302, "body": "elsewhere"}]"#).unwrap();
+    let (server, _recorder) = server(&answers, with("no_redirects")).await;
+    expect(server.post("/v1/notifications").json(&push()), 200).await;
+    let none = expect(server.get("/v1/providers/acme/capture"), 404).await;
+    assert_eq!(none["error"], "capture_not_found", "{none}");
+    let started = start(&server, json!({"records": 3})).await;
+    assert_eq!((&started["active"], &started["records_left"]), (&json!(true), &json!(3)), "{started}");
+
+    // On the route of one push, on the classic route and on a stream; what is delivered is not kept.
+    let response = server.post("/v1/notifications").json(&push()).send().await.unwrap();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert!(response.text().await.unwrap().contains("\"unknown\""));
+    let classic = server.post("/send_notification").form(&[
+        ("application_id", "shop"),
+        ("device_token", "b2"),
+        ("alert", "classic"),
+    ]);
+    classic.send().await.unwrap();
+    let lines = "{\"application_id\": \"shop\", \"notification\": {\"alert\": \"line\"}}\n\
+                 {\"target\": \"a1\"}\n{\"target\": \"b2\", \"notification\": {\"ttl\": 7}}\n";
+    let stream =
+        server.post("/v1/notifications:stream").header("content-type", "application/x-ndjson").body(lines);
+    assert!(stream.send().await.unwrap().text().await.unwrap().contains("\"unknown\""));
+    // The third was the last one.
+    expect(server.post("/v1/notifications").json(&push()), 200).await;
+
+    let kept = expect(server.get("/v1/providers/acme/capture"), 200).await;
+    assert_eq!((&kept["active"], &kept["records_left"]), (&json!(false), &json!(0)), "{kept}");
+    let records = kept["records"].as_array().unwrap();
+    let texts: Vec<&str> =
+        records.iter().map(|one| one["record"]["notification"]["body"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["line", "classic", "say \"hello\""], "{kept}");
+    assert_eq!(records[0]["record"]["notification"]["ttl"], 7, "{kept}");
+    let first = &records[2];
+    assert_eq!((&first["request_id"], &first["application_id"]), (&json!(id), &json!("shop")), "{first}");
+    let results: Vec<(&Value, &Value)> =
+        first["results"].as_array().unwrap().iter().map(|one| (&one["target"], &one["status"])).collect();
+    assert_eq!(results, [(&json!("a1"), &json!("delivered")), (&json!("b2"), &json!("unknown"))], "{first}");
+    assert!(!kept.to_string().contains("hush"), "{kept}");
+
+    let url = server.url("");
+    let command = |more: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["provider", "capture", "acme", "--server", &url]).args(more);
+        tokio::task::block_in_place(|| command.output().unwrap().stdout)
+    };
+    let record = directory.path().join("record.json");
+    std::fs::write(&record, command(&[])).unwrap();
+    let (code, shown) = replay(&record, &with("no_redirects"));
+    assert_eq!((code, shown.matches("\nrecord     ").count()), (Some(0), 2), "{shown}");
+    let (code, shown) = replay(&record, &with("none"));
+    let different = shown.lines().filter(|line| line.starts_with("different"));
+    assert_eq!((code, different.count()), (Some(1), 3), "{shown}");
+
+    command(&["--start", "--records", "7", "--application", "shop"]);
+    let again = expect(server.get("/v1/providers/acme/capture"), 200).await;
+    assert_eq!((&again["records_left"], &again["application_id"]), (&json!(7), &json!("shop")), "{again}");
+    assert_eq!(again["records"], json!([]), "{again}");
+    command(&["--stop"]);
+    expect(server.get("/v1/providers/acme/capture"), 404).await;
+    expect_empty(server.delete("/v1/providers/acme/capture")).await;
+    expect(server.get("/v1/providers/acme/capture"), 404).await;
+}
+
+async fn expect_empty(request: reqwest::RequestBuilder) {
+    assert_eq!(request.send().await.unwrap().status(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_is_of_what_was_wanted_and_is_bounded() {
+    let directory = Directory::new();
+    let answers = directory.path().join("answers.json");
+    std::fs::write(&answers, r#"[{"token": "b2", "status": 302}]"#).unwrap();
+    let (server, _recorder) = server(&answers, with("no_redirects")).await;
+    for (body, field) in [
+        (json!({"records": 0}), "records"),
+        (json!({"records": 101}), "records"),
+        (json!({"seconds": 86_401}), "seconds"),
+        (json!({"recrods": 1}), "recrods"),
+    ] {
+        let refused = expect(server.put("/v1/providers/acme/capture").json(&body), 400).await;
+        assert_eq!(refused["field"], field, "{refused}");
+    }
+    let unknown = expect(server.put("/v1/providers/nobody/capture").json(&json!({})), 404).await;
+    assert_eq!(unknown["error"], "provider_not_found", "{unknown}");
+    let bytes = expect(server.put("/v1/providers/smpp/capture").json(&json!({})), 400).await;
+    assert_eq!(bytes["error"], "capture_unsupported", "{bytes}");
+
+    let sends = async || {
+        let many: Vec<String> = (0..25).map(|number| format!("t{number}")).chain(["b2".to_owned()]).collect();
+        let body = json!({"application_id": "shop", "notification": {"alert": "x"}, "targets": many});
+        expect(server.post("/v1/notifications").json(&body), 200).await;
+        let dry = json!({"application_id": "shop", "notification": {"alert": "x"}, "target": "b2", "validate_only": true});
+        expect(server.post("/v1/notifications").json(&dry), 200).await;
+        let kept = expect(server.get("/v1/providers/acme/capture"), 200).await;
+        let records = kept["records"].as_array().unwrap().clone();
+        let sizes: Vec<usize> = records.iter().map(|one| one["results"].as_array().unwrap().len()).collect();
+        assert!(sizes.iter().all(|targets| *targets <= 10), "{kept}");
+        sizes.iter().sum::<usize>()
+    };
+    start(&server, json!({"application_id": "other", "all": true})).await;
+    assert_eq!(sends().await, 0);
+    // A record of the targets that were called for with the one that failed.
+    start(&server, json!({"application_id": "shop"})).await;
+    assert_eq!(sends().await, 6);
+    start(&server, json!({"all": true})).await;
+    assert_eq!(sends().await, 26);
+    start(&server, json!({"seconds": 0.001, "all": true})).await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    assert_eq!(sends().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_lines_of_a_stream_are_explained_or_captured() {
+    let directory = Directory::new();
+    let answers = directory.path().join("answers.json");
+    std::fs::write(&answers, r#"[{"token": "b2", "status": 302}]"#).unwrap();
+    let (server, recorder) = server(&answers, with("no_redirects")).await;
+    let stream = async |header: Value, targets: &[String]| {
+        let lines: Vec<String> =
+            targets.iter().map(|target| json!({ "target": target }).to_string()).collect();
+        let body = format!("{header}\n{}\n", lines.join("\n"));
+        let request =
+            server.post("/v1/notifications:stream").header("content-type", "application/x-ndjson").body(body);
+        let text = request.send().await.unwrap().text().await.unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let header = |more: Value| {
+        let mut header = json!({"application_id": "shop", "notification": {"alert": "hello"}});
+        header.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        header
+    };
+    let many: Vec<String> = (0..130).map(|number| format!("t{number}")).collect();
+    let lines = stream(header(json!({"validate_only": true, "explain": true})), &many).await;
+    let (results, end) = lines.split_at(130);
+    assert_eq!(end[0]["summary"]["valid"], 130, "{end:?}");
+    let explained: Vec<&Value> = results.iter().filter(|line| line.get("requests").is_some()).collect();
+    assert_eq!(explained.len(), 100);
+    for line in explained {
+        let target = &many[line["index"].as_u64().unwrap() as usize];
+        assert_eq!(line["requests"][0]["url"], format!("https://push.example/news/{target}"), "{line}");
+        assert!(line.get("record").is_none() && line["requests"].as_array().unwrap().len() == 1, "{line}");
+    }
+    drop(recorder);
+
+    let refused = stream(header(json!({"explain": true})), &many[..1]).await;
+    assert_eq!((&refused[0]["error"], &refused[0]["field"]), (&json!("invalid_explain"), &json!("explain")));
+    let plain = stream(header(json!({"validate_only": true})), &many[..1]).await;
+    assert!(plain[0].get("requests").is_none(), "{plain:?}");
+
+    let lines = stream(header(json!({"capture": true})), &["a1".to_owned()]).await;
+    let record = &lines[0]["record"];
+    assert_eq!(
+        (&record["calls"][0]["targets"], &record["provider"]),
+        (&json!(["a1"]), &json!("acme")),
+        "{lines:?}"
+    );
+    assert_eq!(
+        record["exchanges"].as_array().unwrap()[0]["url"],
+        "https://push.example/news/a1",
+        "{lines:?}"
+    );
+}

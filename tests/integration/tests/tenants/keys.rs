@@ -174,6 +174,7 @@ async fn a_key_may_do_what_its_scopes_say() {
                 | "/v1/deliveries/{id}/results",
             ) => &["send", "read"],
             (_, "/v1/applications/{id}/feedback" | "/v1/deliveries/{id}") => &["send"],
+            ("GET", "/v1/providers/{name}/capture") => &["manage"],
             ("GET", _) => &["read"],
             _ => &["manage"],
         };
