@@ -36,7 +36,8 @@ pub fn gateway_to(
     let mut settings = transport_settings(config)?;
     settings.redirect = Some(address);
     settings.extra_roots.push(authority);
-    gateway_over(config, Arc::new(registry(config)?), settings)
+    let of_gateway = gateway::Settings { is_recorded: true, ..gateway::Settings::of(config) };
+    gateway_over(config, Arc::new(registry(config)?), settings, of_gateway)
 }
 
 /// Opens the registry: that of the fleet, or the one in the configured directory; without either, it is in memory and
@@ -130,13 +131,14 @@ fn in_directory(directory: &Path, error: &StorageError) -> Problem {
 
 /// Creates the gateway with this registry.
 pub fn with_registry(config: &Config, registry: Arc<Registry>) -> Result<Gateway, Problem> {
-    gateway_over(config, registry, transport_settings(config)?)
+    gateway_over(config, registry, transport_settings(config)?, gateway::Settings::of(config))
 }
 
 fn gateway_over(
     config: &Config,
     registry: Arc<Registry>,
     settings: transport::TransportSettings,
+    of_gateway: gateway::Settings,
 ) -> Result<Gateway, Problem> {
     let tenants = tenants(config, &registry)?;
     let uploads = uploads(config, tenants.clone(), registry.clone())?;
@@ -144,7 +146,7 @@ fn gateway_over(
     config.endpoints.check(&uploads.shared_endpoints())?;
     let transport = Transport::new(settings)
         .map_err(|error| Problem::new(format_args!("outbound TLS cannot start: {error}")))?;
-    Ok(Gateway::new(tenants, registry, uploads, transport, gateway::Settings::of(config)))
+    Ok(Gateway::new(tenants, registry, uploads, transport, of_gateway))
 }
 
 /// Registers the applications that files describe. One that is wrong is logged, and keeps no other away.

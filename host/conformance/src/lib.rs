@@ -35,7 +35,8 @@ pub use report::{Figures, Finding, Report, RuleReport, Severity};
 pub use sample::{Sample, like, target};
 pub use subject::Subject;
 
-use pushlet_sandbox::{LoadError, ProviderError};
+use pushlet_model::tenant::TenantId;
+use pushlet_sandbox::{CodeFolder, LoadError, ProviderError};
 use report::Rule;
 
 /// What a check does beyond the rules that hold for every component.
@@ -51,6 +52,17 @@ pub struct CheckOptions {
     pub fuzz: Option<Duration>,
     /// The seed of the random inputs.
     pub seed: u64,
+    /// Where compiled code is kept for other commands.
+    pub code: Option<CodeFolder>,
+}
+
+/// Bytes of compiled code that are kept in a folder.
+const MOST_CODE: usize = 1 << 30;
+
+/// Returns a folder for compiled code, which a server with the same folder as its cache shares. `anew`: it is compiled in
+/// any case, so that the time is that of a server.
+pub fn code_folder(directory: PathBuf, anew: bool) -> CodeFolder {
+    CodeFolder { directory, most: MOST_CODE, tenant: TenantId::default_tenant(), anew }
 }
 
 /// Rules that a component may break before it can be called: name, and the rule in a sentence.
@@ -93,7 +105,7 @@ pub fn rule_names() -> impl Iterator<Item = &'static str> {
 /// Checks a component against every rule. May take long: not for an async thread.
 pub fn check(component: &[u8], options: &CheckOptions) -> Report {
     let mut report = Report::of(component);
-    let subject = match Subject::load(component) {
+    let subject = match Subject::load(component, options.code.as_ref()) {
         Ok(subject) => subject,
         Err((error, printed)) => {
             report.add(refused(&error, printed));

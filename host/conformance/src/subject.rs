@@ -12,8 +12,8 @@ use pushlet_model::contract::{Application, Context, Notification, Recipient, Rej
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{AccountSettings, Accounts, WorkLimits};
 use pushlet_sandbox::{
-    BreakerPolicy, ComponentTrust, GuestLog, Instances, LoadError, PreparedRequests, Provider, ProviderError,
-    Sandbox, SandboxLimits,
+    BreakerPolicy, CodeFolder, ComponentTrust, GuestLog, Instances, LoadError, PreparedRequests, Provider,
+    ProviderError, Sandbox, SandboxLimits,
 };
 
 use crate::report::{Figures, Rule, RuleReport};
@@ -78,8 +78,9 @@ impl Shortest {
 const MANY: usize = 50;
 
 impl Subject {
-    /// Loads a component as a server loads one that is uploaded. `Err`: why not, and what it printed.
-    pub fn load(component: &[u8]) -> Result<Self, (LoadError, Option<String>)> {
+    /// Loads a component as a server loads one that is uploaded. `folder`: where its compiled code is kept. `Err`: why
+    /// not, and what it printed.
+    pub fn load(component: &[u8], folder: Option<&CodeFolder>) -> Result<Self, (LoadError, Option<String>)> {
         let breaker = BreakerPolicy { failures: usize::MAX, ..BreakerPolicy::default() };
         let limits = SandboxLimits { breaker, ..SandboxLimits::default() };
         // Nothing here waits for a turn: the time of the checks is nobody's.
@@ -94,8 +95,12 @@ impl Subject {
             .map_err(|error| (error, None))?;
         let log = Arc::<GuestLog>::default();
         let start = Instant::now();
-        let provider = Provider::load(&sandbox, component, ComponentTrust::Uploaded, &log)
-            .map_err(|error| (error, log.last_words()))?;
+        let trust = ComponentTrust::Uploaded;
+        let provider = match folder {
+            Some(folder) => Provider::load_through(folder, &sandbox, component, trust, &log),
+            None => Provider::load(&sandbox, component, trust, &log),
+        };
+        let provider = provider.map_err(|error| (error, log.last_words()))?;
         let costs = RefCell::new(Costs { load: start.elapsed(), ..Costs::default() });
         let warm = provider.instances(&TenantId::new("check"));
         Ok(Self { provider, warm, limits, costs, tenants: Cell::new(0) })

@@ -35,6 +35,23 @@ const FEATURES: WasmFeatures =
             .union(WasmFeatures::RELAXED_SIMD),
     );
 
+/// How a compiled component (`.cwasm`) begins.
+const ELF: &[u8] = b"\x7fELF";
+
+/// Checks everything that can be checked without compiling the component. `limit`: its most bytes.
+pub(super) fn check(bytes: &[u8], limit: usize) -> Result<ComponentInterfaces, LoadError> {
+    if bytes.len() > limit {
+        return Err(LoadError::TooLarge { size: bytes.len(), limit });
+    }
+    if bytes.starts_with(ELF) {
+        return Err(LoadError::Invalid(
+            "it is compiled for a machine; give the component it was made of".into(),
+        ));
+    }
+    check_shape(bytes)?;
+    check_interfaces(bytes)
+}
+
 /// Validates a component, then holds its imports against the allow-list and its exports against the world.
 pub(super) fn check_interfaces(bytes: &[u8]) -> Result<ComponentInterfaces, LoadError> {
     Validator::new_with_features(FEATURES).validate_all(bytes).map_err(invalid)?;

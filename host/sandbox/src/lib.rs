@@ -49,7 +49,7 @@ pub use inspect::interface_names;
 pub use instances::Instances;
 pub use limits::{ComponentTrust, InstanceIsolation, SandboxLimits};
 pub use management::{CollectionItems, action};
-pub use provider::{Provider, ProviderLoader, digest};
+pub use provider::{CodeFolder, Provider, ProviderLoader, digest};
 pub use sandbox::Sandbox;
 pub use session::{Session, SessionInput};
 pub use usage::{SandboxStats, UsageStats};

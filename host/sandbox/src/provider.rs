@@ -2,7 +2,7 @@
 //! already, or compiled now.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -31,8 +31,14 @@ use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse, Work};
 
-/// How a compiled component (`.cwasm`) begins.
-const ELF: &[u8] = b"\x7fELF";
+/// A folder of at most so many bytes, in which compiled code is kept as this tenant's for the next process.
+pub struct CodeFolder {
+    pub directory: PathBuf,
+    pub most: usize,
+    pub tenant: TenantId,
+    /// Compile in any case.
+    pub anew: bool,
+}
 
 /// One component: compiled, its manifest read and checked.
 pub struct Provider {
@@ -43,18 +49,43 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Checks and compiles a component here and now, and asks it for its manifest. What it prints meanwhile,
-    /// and the frames of a trap, go to `log`.
+    /// Checks, compiles and asks for its manifest here and now. What it prints, and the frames of a trap, go to `log`.
     pub fn load(
         sandbox: &Arc<Sandbox>,
         bytes: &[u8],
         trust: ComponentTrust,
         log: &Arc<GuestLog>,
     ) -> Result<Arc<Self>, LoadError> {
-        let interfaces = check(sandbox, bytes)?;
+        let interfaces = inspect::check(bytes, sandbox.limits.component)?;
         let component = Component::from_binary(&sandbox.engine, bytes).map_err(invalid)?;
         Self::of(sandbox, &component, interfaces, digest(bytes), trust, log, None)
             .map_err(|error| naming_types(error, bytes))
+    }
+
+    /// The same, without compiling if the folder has the code. A folder that cannot be used costs time alone.
+    pub fn load_through(
+        folder: &CodeFolder,
+        sandbox: &Arc<Sandbox>,
+        bytes: &[u8],
+        trust: ComponentTrust,
+        log: &Arc<GuestLog>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let interfaces = inspect::check(bytes, sandbox.limits.component)?;
+        let (digest, tenant) = (digest(bytes), Some(&folder.tenant));
+        let cache = ArtefactCache::open(&folder.directory, None, folder.most, &sandbox.engine).ok();
+        let kept = cache.as_ref().filter(|_| !folder.anew).and_then(|cache| cache.get(tenant, &digest));
+        let artefact = match kept {
+            Some(kept) => kept,
+            None => {
+                let code = sandbox.engine.precompile_component(bytes).map_err(invalid)?;
+                let code = CompiledArtefact::compiled(code);
+                let _ = cache.map(|cache| cache.put(tenant, &digest, &code));
+                code
+            }
+        };
+        let component = artefact.load(&sandbox.engine).map_err(invalid)?;
+        let provider = Self::of(sandbox, &component, interfaces, digest, trust, log, None);
+        provider.map_err(|error| naming_types(error, bytes))
     }
 
     /// Creates a provider of a component that is checked and compiled.
@@ -174,21 +205,6 @@ impl Provider {
     pub fn forget(&self, tenant: &TenantId) {
         self.tenants.write().remove(tenant);
     }
-}
-
-/// Checks everything that can be checked without compiling the component.
-pub(super) fn check(sandbox: &Sandbox, bytes: &[u8]) -> Result<ComponentInterfaces, LoadError> {
-    let limit = sandbox.limits.component;
-    if bytes.len() > limit {
-        return Err(LoadError::TooLarge { size: bytes.len(), limit });
-    }
-    if bytes.starts_with(ELF) {
-        return Err(LoadError::Invalid(
-            "it is compiled for a machine; give the component it was made of".into(),
-        ));
-    }
-    inspect::check_shape(bytes)?;
-    inspect::check_interfaces(bytes)
 }
 
 /// Returns SHA-256 of a component file, in hex.
@@ -326,7 +342,7 @@ impl ProviderLoader {
         owner: Option<&'a Arc<Account>>,
         log: &'a Arc<GuestLog>,
     ) -> Result<CheckedComponent<'a>, LoadError> {
-        let interfaces = check(&self.sandbox, bytes)?;
+        let interfaces = inspect::check(bytes, self.sandbox.limits.component)?;
         Ok(CheckedComponent { bytes, interfaces, digest: digest(bytes), trust, owner, log })
     }
 

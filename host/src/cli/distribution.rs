@@ -6,7 +6,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use pushlet_client::oci::{self, Artifact, Reference, SigningKey};
 use pushlet_client::{confirm_hosts, upload};
-use pushlet_conformance::Subject;
+
 use pushlet_settings::Problem;
 
 const PUSH_EXAMPLES: &str = "\
@@ -74,9 +74,7 @@ async fn push(matches: &ArgMatches) -> Result<(), Problem> {
     let wrong = |why: &dyn std::fmt::Display| Problem::new(format_args!("{}: {why}", file.display()));
     let component = std::fs::read(file).map_err(|error| wrong(&error))?;
     let Some(reference) = matches.get_one::<String>("reference") else {
-        let subject = Subject::load(&component).map_err(|(error, _)| wrong(&error))?;
-        let name = subject.manifest().name.clone();
-        drop(subject);
+        let name = super::kit::load(&component)?.manifest().name.clone();
         return upload(matches, &name, component).await;
     };
     let reference = Reference::parse(reference)?;

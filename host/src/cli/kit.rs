@@ -178,6 +178,8 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Problem> {
         vectors: matches.get_one::<PathBuf>("vectors").cloned(),
         fuzz: matches.get_one::<u64>("fuzz").map(|seconds| Duration::from_secs(*seconds)),
         seed: matches.get_one::<u64>("seed").copied().unwrap_or_default(),
+        // It is compiled in any case: the time is one of the figures.
+        code: compiled_code().map(|directory| conformance::code_folder(directory, true)),
     };
     let report = conformance::check(&component, &options);
     if let Some(file) = matches.get_one::<PathBuf>("junit") {
@@ -189,13 +191,28 @@ fn check(matches: &ArgMatches) -> Result<ExitCode, Problem> {
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Returns the folder of this user for what was compiled: `check`, `call`, `replay` and `dev` compile a component once. None:
+/// the environment names no folder.
+pub fn compiled_code() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("pushlet/components"))
+}
+
+/// Loads a component, and compiles it unless that was done before.
+pub fn load(component: &[u8]) -> Result<Subject, Problem> {
+    let folder = compiled_code().map(|directory| conformance::code_folder(directory, false));
+    let subject = Subject::load(component, folder.as_ref());
+    subject.map_err(|(error, printed)| failed("load", &error, printed))
+}
+
 fn replay(matches: &ArgMatches) -> Result<ExitCode, Problem> {
     let file = |name: &str| matches.get_one::<PathBuf>(name).map_or(Path::new(""), PathBuf::as_path);
     let record = read(file("record"))?;
     let wrong = |why: String| Problem::new(format_args!("{}: {why}", file("record").display()));
     let record = serde_json::from_slice(&record).map_err(|error| wrong(error.to_string()))?;
     let component = read(file("with"))?;
-    let subject = Subject::load(&component).map_err(|(error, printed)| failed("load", &error, printed))?;
+    let subject = load(&component)?;
     let replay = conformance::replay(&subject, &record).map_err(wrong)?;
     print(&replay.text)?;
     Ok(if replay.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -205,7 +222,7 @@ fn replay(matches: &ArgMatches) -> Result<ExitCode, Problem> {
 fn called(matches: &ArgMatches) -> Result<String, Problem> {
     let file = matches.get_one::<PathBuf>("file").map_or(Path::new(""), PathBuf::as_path);
     let component = read(file)?;
-    let subject = Subject::load(&component).map_err(|(error, printed)| failed("load", &error, printed))?;
+    let subject = load(&component)?;
     let manifest = subject.manifest();
     let function = matches.get_one::<String>("function").map_or("", String::as_str);
     if function == "describe" {

@@ -7,11 +7,21 @@
 //! The first rule that fits a request gives the answer. Rules come from a file, which is read again for each request,
 //! and from [`Recorder::answer_otherwise`]. Without one, a request for an access token (RFC 6749) gets a token, and
 //! everything else 200 with `{}`.
+//!
+//! A client that offers no protocol in its TLS handshake has a protocol of its own: it gets the bytes that rules say, and
+//! none without a rule.
+//!
+//! - `rules`: which answer counts; `patterns`: bytes as rules write them
+//! - `streams`: connections without HTTP
 
-use std::collections::BTreeMap;
+mod patterns;
+mod rules;
+mod streams;
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,50 +34,25 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::pki_types::CertificateDer;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::error::StartError;
 use crate::listen::accept_loop;
 use crate::script::header;
 use crate::{bind, tls};
+use rules::{Answers, contains, matches};
+use streams::StreamConnection;
 
 const MAX_BODY: usize = 4 << 20;
-const MAX_RULES: usize = 1000;
-const MAX_FILE: u64 = 4 << 20;
-const MAX_DELAY_MS: u64 = 600_000;
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 const HEAD_DEADLINE: Duration = Duration::from_secs(300);
 
-/// An answer, and the requests that get it. In patterns, a `*` stands for any text.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AnswerRule {
-    /// Pattern of the host, without the port. Absent: any.
-    #[serde(default)]
-    pub host: Option<String>,
-    /// Pattern of the path and query, as they are sent. Absent: any.
-    #[serde(default)]
-    pub path: Option<String>,
-    /// A text that stands in the path, in a header or in the body, such as a device token. Absent: any.
-    #[serde(default)]
-    pub token: Option<String>,
-    /// The status, 200 to 599; 200 if absent.
-    #[serde(default)]
-    pub status: Option<u16>,
-    /// Headers of the answer.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// The body: a text is sent as it is, anything else as JSON.
-    #[serde(default)]
-    pub body: Option<Value>,
-    /// Milliseconds to wait before the answer, at most 600,000.
-    #[serde(default)]
-    pub delay_ms: u64,
-}
+pub use rules::{AnswerRule, read_rules};
+pub use streams::{RecordedStream, StreamEvent};
 
 /// A request and its answer.
 #[derive(Debug, Clone)]
@@ -89,8 +74,16 @@ pub struct RecordedExchange {
     pub problem: Option<String>,
 }
 
-/// Is called with each exchange, before its answer is sent.
-pub type ShowExchange = dyn Fn(&RecordedExchange) + Send + Sync;
+/// What was recorded.
+#[derive(Debug, Clone)]
+pub enum Recorded {
+    /// Before its answer is sent.
+    Exchange(RecordedExchange),
+    Stream(RecordedStream),
+}
+
+/// Is called with all that is recorded.
+pub type Show = dyn Fn(&Recorded) + Send + Sync;
 
 /// A running recorder. It ends when it is dropped.
 pub struct Recorder {
@@ -101,9 +94,10 @@ pub struct Recorder {
 }
 
 struct RecorderShared {
-    answers: Option<PathBuf>,
-    otherwise: Mutex<Vec<AnswerRule>>,
-    show: Box<ShowExchange>,
+    answers: Answers,
+    /// Connections without HTTP so far.
+    streams: AtomicU64,
+    show: Box<Show>,
 }
 
 impl Recorder {
@@ -111,10 +105,11 @@ impl Recorder {
     ///
     /// # Errors
     /// No port, or no key could be made.
-    pub async fn start(answers: Option<PathBuf>, show: Box<ShowExchange>) -> Result<Self, StartError> {
+    pub async fn start(answers: Option<PathBuf>, show: Box<Show>) -> Result<Self, StartError> {
         let (listener, address) = bind("recorder", SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let (acceptor, authority) = tls::any_name_config()?;
-        let shared = Arc::new(RecorderShared { answers, otherwise: Mutex::default(), show });
+        let answers = Answers { file: answers, otherwise: Mutex::default() };
+        let shared = Arc::new(RecorderShared { answers, streams: AtomicU64::default(), show });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, acceptor, shared.clone()));
         Ok(Self { address, authority, shared, _tasks: tasks })
@@ -132,33 +127,8 @@ impl Recorder {
 
     /// Replaces the rules for requests that no rule of the file fits.
     pub fn answer_otherwise(&self, rules: Vec<AnswerRule>) {
-        *self.shared.otherwise.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        *self.shared.answers.otherwise.lock().unwrap_or_else(PoisonError::into_inner) = rules;
     }
-}
-
-/// Reads rules, and checks that HTTP can send what they say.
-///
-/// # Errors
-/// What is wrong, with the number of the rule.
-pub fn read_rules(text: &[u8]) -> Result<Vec<AnswerRule>, String> {
-    let rules: Vec<AnswerRule> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if rules.len() > MAX_RULES {
-        return Err(format!("there are more than {MAX_RULES} rules"));
-    }
-    for (number, rule) in rules.iter().enumerate() {
-        let wrong = |what: String| Err(format!("rule {number}: {what}"));
-        if rule.status.is_some_and(|status| !(200..600).contains(&status)) {
-            return wrong("status must be 200 to 599".to_owned());
-        }
-        if rule.delay_ms > MAX_DELAY_MS {
-            return wrong(format!("delay_ms must be at most {MAX_DELAY_MS}"));
-        }
-        let headers = rule.headers.iter().map(|(name, value)| header(name, value));
-        if let Err(error) = headers.collect::<Result<Vec<_>, _>>() {
-            return wrong(error.to_string());
-        }
-    }
-    Ok(rules)
 }
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<RecorderShared>) {
@@ -168,6 +138,10 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Recorde
 async fn connection(socket: TcpStream, acceptor: TlsAcceptor, shared: Arc<RecorderShared>) {
     let Some(tls) = tls::handshake(&acceptor, socket).await else { return };
     let client = tls::identity(&tls).map(|identity| identity.certificate.subject);
+    // Every client that speaks HTTP over TLS says so; one with a protocol of its own has no name for it.
+    if tls.get_ref().1.alpn_protocol().is_none() {
+        return shared.converse(tls, client).await;
+    }
     let service = service_fn(move |request| {
         let (shared, client) = (shared.clone(), client.clone());
         async move { Ok::<_, Infallible>(respond(request, &shared, client).await) }
@@ -212,7 +186,7 @@ async fn respond(
         answer: response.body().clone(),
         problem,
     };
-    (shared.show)(&exchange);
+    (shared.show)(&Recorded::Exchange(exchange));
     response.map(Full::new)
 }
 
@@ -232,13 +206,13 @@ impl Arrived<'_> {
     }
 
     fn fits(&self, rule: &AnswerRule) -> bool {
-        let host = self.host.rsplit_once(':').map_or(self.host, |(host, _)| host);
         let has = |token: &str| {
             contains(self.path.as_bytes(), token.as_bytes())
                 || contains(self.body, token.as_bytes())
                 || self.headers.values().any(|value| contains(value.as_bytes(), token.as_bytes()))
         };
-        rule.host.as_ref().is_none_or(|pattern| matches(pattern, host))
+        !rule.is_for_streams()
+            && rule.is_of_host(self.host)
             && rule.path.as_ref().is_none_or(|pattern| matches(pattern, self.path))
             && rule.token.as_ref().is_none_or(|token| has(token))
     }
@@ -247,27 +221,19 @@ impl Arrived<'_> {
 impl RecorderShared {
     /// Returns the rule for a request, and why the file could not be used.
     async fn rule(&self, arrived: &Arrived<'_>) -> (AnswerRule, Option<String>) {
-        let (rules, problem) = match self.rules_of_file().await {
-            Ok(rules) => (rules, None),
-            Err(problem) => (Vec::new(), Some(problem)),
-        };
-        let otherwise = self.otherwise.lock().unwrap_or_else(PoisonError::into_inner);
-        let rule = rules.iter().chain(otherwise.iter()).find(|rule| arrived.fits(rule));
-        (rule.cloned().unwrap_or_else(|| usual(arrived.is_for_token())), problem)
+        let (rules, problem) = self.answers.rules().await;
+        let rule = rules.into_iter().find(|rule| arrived.fits(rule));
+        (rule.unwrap_or_else(|| usual(arrived.is_for_token())), problem)
     }
 
-    async fn rules_of_file(&self) -> Result<Vec<AnswerRule>, String> {
-        let Some(path) = &self.answers else { return Ok(Vec::new()) };
-        let wrong = |why: String| format!("{}: {why}", path.display());
-        match tokio::fs::metadata(path).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Ok(about) if about.len() > MAX_FILE => {
-                return Err(wrong(format!("it has more than {MAX_FILE} bytes")));
-            }
-            _ => {}
-        }
-        let text = tokio::fs::read(path).await.map_err(|error| wrong(error.to_string()))?;
-        read_rules(&text).map_err(wrong)
+    async fn converse(&self, tls: TlsStream<TcpStream>, client: Option<String>) {
+        let connection = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        let host = tls.get_ref().1.server_name().unwrap_or("127.0.0.1").to_owned();
+        let name = host.clone();
+        let show = |event| {
+            (self.show)(&Recorded::Stream(RecordedStream { connection, host: name.clone(), event }));
+        };
+        StreamConnection { tls, host, answers: &self.answers, show: &show }.serve(client).await;
     }
 }
 
@@ -298,46 +264,9 @@ fn answer(rule: &AnswerRule) -> Response<Bytes> {
     response
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    part.is_empty() || text.windows(part.len()).any(|window| window == part)
-}
-
-/// Returns true if a text is as a pattern says, in which each `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        match rest.split_once(part) {
-            Some((_, after)) => rest = after,
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stars_stand_for_any_text() {
-        for (pattern, text, fits) in [
-            ("/a", "/a", true),
-            ("/a", "/ab", false),
-            ("/a*", "/ab/c?d", true),
-            ("*", "", true),
-            ("/v1/*/send", "/v1/x/y/send", true),
-            ("/v1/*/send", "/v1/send", false),
-            ("/*a*b", "/xab", true),
-            ("/*a*b", "/xba", false),
-            ("a*a", "a", false),
-        ] {
-            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
-        }
-    }
 
     #[test]
     fn the_first_rule_that_fits_counts() {
@@ -361,18 +290,5 @@ mod tests {
             (&later.headers()["retry-after"], &later.body()[..]),
             (&HeaderValue::from_static("2"), &b"later"[..])
         );
-    }
-
-    #[test]
-    fn what_http_cannot_send_is_refused_with_its_place() {
-        for (text, part) in [
-            (r#"[{}, {"status": 99}]"#, "rule 1: status must be"),
-            (r#"[{"headers": {"a b": "c"}}]"#, "rule 0: header"),
-            (r#"[{"delay_ms": 600001}]"#, "rule 0: delay_ms"),
-            (r#"[{"stauts": 200}]"#, "unknown field `stauts`"),
-        ] {
-            let error = read_rules(text.as_bytes()).unwrap_err();
-            assert!(error.contains(part), "{text}: {error}");
-        }
     }
 }

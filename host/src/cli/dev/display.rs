@@ -8,10 +8,13 @@ use serde_json::Value;
 
 use pushlet_model::text::Escaped;
 use pushlet_settings::Problem;
-use pushlet_simulator::recorder::RecordedExchange;
+use pushlet_simulator::recorder::{Recorded, RecordedExchange, RecordedStream, StreamEvent};
 
 /// Bytes of a body that are printed.
 const LONGEST_BODY: usize = 16 << 10;
+/// Bytes of a message of a byte stream that are printed, and of a line of them.
+const LONGEST_MESSAGE: usize = 1 << 10;
+const HEX_LINE: usize = 16;
 
 /// Prints why something failed; returns false.
 pub fn fail(why: &str) -> Result<bool, Problem> {
@@ -34,8 +37,17 @@ pub fn outcome(result: &Value) -> String {
     format!("{}{}", Escaped(status), Escaped(more))
 }
 
-/// Prints a request and its answer. Every secret in it is one that was thrown away.
-pub fn print_exchange(exchange: &RecordedExchange) {
+/// Prints what was recorded. Every secret in it is one that was thrown away.
+pub fn print_recorded(recorded: &Recorded) {
+    let text = match recorded {
+        Recorded::Exchange(exchange) => exchange_text(exchange),
+        Recorded::Stream(stream) => stream_text(stream),
+    };
+    // Nobody reads it any more.
+    let _ = say(&text);
+}
+
+fn exchange_text(exchange: &RecordedExchange) -> String {
     let mut text = format!("> {} {} {:?}\n", exchange.method, Escaped(&exchange.url), exchange.version);
     if let Some(client) = &exchange.client {
         text += &format!("> # client certificate {}\n", Escaped(client));
@@ -50,8 +62,43 @@ pub fn print_exchange(exchange: &RecordedExchange) {
     if let Some(problem) = &exchange.problem {
         text += &format!("! {}\n", Escaped(problem));
     }
-    // Nobody reads it any more.
-    let _ = say(&text);
+    text
+}
+
+/// Returns what happened on a connection of a protocol of its own.
+fn stream_text(RecordedStream { connection, host, event }: &RecordedStream) -> String {
+    let line = |mark: char, what: &str| format!("{mark} connection {connection}: {what}\n");
+    match event {
+        StreamEvent::Opened(client) => {
+            let client =
+                client.iter().map(|client| line('>', &format!("client certificate {}", Escaped(client))));
+            line('>', &format!("opened to {}", Escaped(host))) + &client.collect::<String>()
+        }
+        StreamEvent::Received(bytes, is_answered) => {
+            let unanswered = if *is_answered { String::new() } else { line('<', "no rule fits") };
+            line('>', &format!("{} bytes", bytes.len())) + &message_lines('>', bytes) + &unanswered
+        }
+        StreamEvent::Sent(bytes) => line('<', &format!("{} bytes", bytes.len())) + &message_lines('<', bytes),
+        StreamEvent::Closed => line('<', "closed"),
+        StreamEvent::Problem(why) => format!("! {}\n", Escaped(why)),
+    }
+}
+
+/// Returns bytes in hex, with the text that is in them.
+fn message_lines(mark: char, bytes: &[u8]) -> String {
+    let shown = bytes.get(..LONGEST_MESSAGE).unwrap_or(bytes);
+    let mut text = String::new();
+    for line in shown.chunks(HEX_LINE) {
+        let pairs = |four: &[u8]| four.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex: Vec<String> = line.chunks(4).map(pairs).collect();
+        let readable = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '.' };
+        let readable: String = line.iter().map(readable).collect();
+        text += &format!("{mark}   {:<35}  {readable}\n", hex.join(" "));
+    }
+    if shown.len() < bytes.len() {
+        text += &format!("{mark}   # and {} bytes more\n", bytes.len() - shown.len());
+    }
+    text
 }
 
 pub fn say(text: &str) -> Result<(), Problem> {

@@ -21,10 +21,11 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::kit::compiled_code;
 use super::serve::stop_signal;
 use crate::bootstrap;
 use crate::server::Server;
-use display::{fail, outcome, print_exchange, say};
+use display::{fail, outcome, print_recorded, say};
 use project::Project;
 use pushlet_api::{self as api, Observability, log};
 use pushlet_model::contract::manifest::ProviderManifest;
@@ -58,6 +59,11 @@ is a list; the first rule that fits counts, and each part may be missing:
 
   [{\"host\": \"push.example\", \"path\": \"/v1/*\", \"token\": \"dead\", \"status\": 410, \"headers\": {\"retry-after\": \"2\"},
     \"body\": {\"error\": \"gone\"}, \"delay_ms\": 0}]
+
+A provider with a protocol of its own gets bytes: hex, 'text', and {4..8} for these bytes of the message. `received` is how
+the message begins (`..`: any byte), `length` where it says how long it is; without `received`, it is a greeting.
+
+  [{\"received\": \"02\", \"length\": {\"at\": 1, \"bytes\": 4, \"more\": 5}, \"send\": \"08 {5..9}\", \"close\": true}]
 
 In a folder, the command that builds it is that of the templates: cargo, npm run build or componentize-py.
 
@@ -101,15 +107,11 @@ pub fn command() -> Command {
         .after_help(EXAMPLES)
 }
 
-/// What there is no recorder for.
-const STREAMS: &str = "it speaks over a byte stream, and the recorder answers HTTPS requests only: upload it to a server \
-                       whose [endpoints] lead to one of its protocol";
-
 /// Runs until a signal, or once.
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Problem> {
     let stop = stop_signal()?;
     let mut project = Project::new(matches)?;
-    let recorder = Recorder::start(Some(project.answers().to_owned()), Box::new(print_exchange));
+    let recorder = Recorder::start(Some(project.answers().to_owned()), Box::new(print_recorded));
     let recorder = recorder.await.map_err(Problem::new)?;
     let config = config(matches.get_one("listen"))?;
     let _flush = log::start(&config.log, None);
@@ -141,6 +143,9 @@ async fn watch(project: &mut Project, bench: &mut Bench, once: bool) -> Result<E
 fn config(listen: Option<&String>) -> Result<Config, Problem> {
     let mut layers = ConfigLayers::new()?;
     layers.text(Path::new("pushlet dev"), CONFIG)?;
+    if let Some(folder) = compiled_code() {
+        layers.flag("providers-cache-dir", &[folder.display().to_string()])?;
+    }
     listen.map_or(Ok(()), |address| layers.flag("listen", std::slice::from_ref(address)))?;
     layers.finish()
 }
@@ -195,7 +200,7 @@ impl Bench {
     }
 
     /// Builds and uploads it. Returns false if that failed, which was printed.
-    async fn renew(&mut self, project: &Project) -> Result<bool, Problem> {
+    async fn renew(&mut self, project: &mut Project) -> Result<bool, Problem> {
         self.provider = None;
         let component = match project.build().await {
             Ok((file, component)) => {
@@ -214,9 +219,6 @@ impl Bench {
                 return fail(&error.message);
             }
         };
-        if provider.speaks_stream() {
-            return fail(STREAMS);
-        }
         let manifest = provider.manifest().clone();
         let mut path = format!("/v1/providers/{}", manifest.name);
         let mut uploaded = self.call(Method::PUT, &path, "application/wasm", component.clone()).await?;

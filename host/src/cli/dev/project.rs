@@ -29,6 +29,8 @@ pub(super) struct Project {
     component: Option<PathBuf>,
     answers: PathBuf,
     seen: Option<Seen>,
+    /// It was looked at, and built if need be.
+    has_begun: bool,
 }
 
 /// What differs from the last time.
@@ -67,7 +69,7 @@ impl Project {
             (None, None, Some(path), place)
         };
         let answers = given("answers").unwrap_or_else(|| place.join("answers.json"));
-        Ok(Self { folder, build, component, answers, seen: None })
+        Ok(Self { folder, build, component, answers, seen: None, has_begun: false })
     }
 
     pub fn answers(&self) -> &Path {
@@ -100,9 +102,10 @@ impl Project {
         }
     }
 
-    /// Builds it, if it is a folder. Returns the component and where it is.
-    pub async fn build(&self) -> Result<(PathBuf, Vec<u8>), Problem> {
-        if let (Some(folder), Some(build)) = (&self.folder, &self.build) {
+    /// Builds it, if it is a folder. At first only what is not built yet. Returns the component and where it is.
+    pub async fn build(&mut self) -> Result<(PathBuf, Vec<u8>), Problem> {
+        let is_built = !std::mem::replace(&mut self.has_begun, true) && self.is_built();
+        if let (Some(folder), Some(build), false) = (&self.folder, &self.build, is_built) {
             say(&format!("\n$ {build}\n"))?;
             let mut shell = Command::new("sh");
             shell
@@ -128,6 +131,18 @@ impl Project {
         Ok((file, component))
     }
 
+    /// Returns true if the component is newer than all its sources. A second build by tools that draw random numbers would
+    /// be another component, which must be compiled anew.
+    fn is_built(&self) -> bool {
+        let file = self.component.clone().or_else(|| self.newest());
+        let Some(built) = file.as_deref().and_then(modified) else { return false };
+        let (mut newest, mut left) = (None, MOST_FILES);
+        if let Some(folder) = &self.folder {
+            self.each_source(folder, &mut left, &mut |file| newest = newest.max(modified(file)));
+        }
+        newest.is_none_or(|newest| newest <= built)
+    }
+
     /// Returns the component that was written last.
     fn newest(&self) -> Option<PathBuf> {
         let folder = self.folder.as_ref()?;
@@ -144,7 +159,7 @@ impl Project {
         match &self.folder {
             Some(folder) => {
                 let mut left = MOST_FILES;
-                self.look_into(folder, &mut sources, &mut left);
+                self.each_source(folder, &mut left, &mut |file| look_at(file, &mut sources));
             }
             None => self.component.iter().for_each(|file| look_at(file, &mut sources)),
         }
@@ -153,7 +168,7 @@ impl Project {
         Seen { sources: sources.finish(), answers: answers.finish() }
     }
 
-    fn look_into(&self, folder: &Path, hasher: &mut DefaultHasher, left: &mut usize) {
+    fn each_source(&self, folder: &Path, left: &mut usize, look: &mut dyn FnMut(&Path)) {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).take(*left).collect();
         *left = left.saturating_sub(paths.len());
@@ -164,8 +179,8 @@ impl Project {
             let is_folder = std::fs::symlink_metadata(&path).is_ok_and(|about| about.is_dir());
             match is_folder {
                 _ if is_skipped || is_component(&path) || path == self.answers => {}
-                true => self.look_into(&path, hasher, left),
-                false => look_at(&path, hasher),
+                true => self.each_source(&path, left, look),
+                false => look(&path),
             }
         }
     }

@@ -47,7 +47,9 @@ impl ThrowAway {
 
     fn secret(&mut self, secret: &Secret, credential: &Credential) -> Result<Value, Problem> {
         if secret.format == SecretFormat::Text {
-            return Ok(json!(SECRET));
+            // Protocols of their own have short ones; the dry run of an upload has the same length.
+            let in_stream = matches!(credential.authentication, Authentication::InStream);
+            return Ok(json!(if in_stream { &SECRET[..8] } else { SECRET }));
         }
         let files = self.files()?;
         let text = |path: &Path| {
