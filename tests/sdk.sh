@@ -16,6 +16,12 @@ check() {
   echo "$1: $(head -1 "$work/check")"
 }
 
+# The same crate from another place: it only has to load.
+loads() {
+  "$pushlet" provider call describe "$2" > "$work/described" || { cat "$work/described"; echo "$1: it does not load"; exit 1; }
+  echo "$1: $(grep -m 1 'title:' "$work/described")"
+}
+
 # Rust. `cargo publish --dry-run` does this and asks the registry whether the version is there already.
 rust() {
   cd "$root"
@@ -29,17 +35,17 @@ rust() {
   git clone --quiet "$root" "$work/repository"
   git -C "$root" diff HEAD --binary | git -C "$work/repository" apply --allow-empty
   git -C "$work/repository" -c user.name=x -c user.email=x@localhost commit --quiet --allow-empty -am x
-  rust_from registry "pushlet-provider = \"0.1\"" \
+  rust_from check registry "pushlet-provider = \"0.1\"" \
     "[patch.crates-io]
 pushlet-json = { path = \"$(echo "$work"/pushlet-json-*)\" }
 pushlet-provider = { path = \"$(echo "$work"/pushlet-provider-*)\" }"
-  rust_from path "pushlet-provider = { path = \"$root/providers/sdk\" }" ''
-  rust_from git "pushlet-provider = { git = \"file://$work/repository\" }" ''
+  rust_from loads path "pushlet-provider = { path = \"$root/providers/sdk\" }" ''
+  rust_from loads git "pushlet-provider = { git = \"file://$work/repository\" }" ''
 }
 
 rust_from() {
-  mkdir -p "$work/$1/src"
-  cd "$work/$1"
+  mkdir -p "$work/$2/src"
+  cd "$work/$2"
   cp "$root/providers/sdk/examples/chat.rs" src/lib.rs
   cat > Cargo.toml << END
 [package]
@@ -53,13 +59,13 @@ edition = "2024"
 crate-type = ["cdylib"]
 
 [dependencies]
-$2
+$3
 serde_json = "1"
 
-$3
+$4
 END
   CARGO_TARGET_DIR=$tools/chat cargo build --quiet --release --target wasm32-wasip2
-  check "crate by $1" "$tools/chat/wasm32-wasip2/release/chat.wasm"
+  "$1" "crate by $2" "$tools/chat/wasm32-wasip2/release/chat.wasm"
 }
 
 javascript() {
