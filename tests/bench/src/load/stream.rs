@@ -33,7 +33,8 @@ pub(super) async fn run(plan: &Plan, lines: u64) -> Result<Figures, Failure> {
     })
 }
 
-async fn send(mut writer: OwnedWriteHalf, plan: Plan, lines: u64) -> std::io::Result<()> {
+/// Returns the writer: dropping it closes this half of the connection, which servers take for a caller that went away.
+async fn send(mut writer: OwnedWriteHalf, plan: Plan, lines: u64) -> std::io::Result<OwnedWriteHalf> {
     let Plan { address, path, content_type, body, .. } = &plan;
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n{:x}\r\n{body}\n\r\n",
@@ -56,7 +57,8 @@ async fn send(mut writer: OwnedWriteHalf, plan: Plan, lines: u64) -> std::io::Re
         chunk.extend_from_slice(b"\r\n");
         writer.write_all(&chunk).await?;
     }
-    writer.write_all(b"0\r\n\r\n").await
+    writer.write_all(b"0\r\n\r\n").await?;
+    Ok(writer)
 }
 
 /// Status, how often `mark` came, and the beginning of the answer. The mark may lie across two reads.
@@ -81,4 +83,38 @@ async fn receive(mut reader: OwnedReadHalf, mark: &str) -> std::io::Result<(u16,
     }
     let status = first.get(9..12).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
     Ok((status.unwrap_or(0), accepted, first))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// As axum's server does.
+    async fn answer_unless_closed(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n0\r\n\r\n") {
+            stream.read_buf(&mut read).await.unwrap();
+        }
+        let lines = String::from_utf8(read).unwrap().matches("{\"target\"").count();
+        if tokio::time::timeout(Duration::from_millis(100), stream.read_buf(&mut Vec::new())).await.is_err() {
+            let answer = format!("HTTP/1.1 200 OK\r\n\r\n{}", "ok\n".repeat(lines));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn its_half_of_the_connection_stays_open_until_the_answer_has_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tokio::spawn(answer_unless_closed(listener));
+        let figures = run(&Plan { address, accepted: "ok".into(), ..Plan::default() }, 300).await.unwrap();
+        assert_eq!((figures.pushes, figures.statuses), (300, [(200, 1)].into()));
+        server.await.unwrap();
+    }
 }

@@ -5,7 +5,7 @@ use super::bench::{Bench, Measured, load, measure};
 use super::table::Row;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
-use crate::load::{Manner, Plan};
+use crate::load::{Figures, Manner, Plan};
 use crate::process::Process;
 use crate::say;
 
@@ -38,8 +38,8 @@ pub fn contest(
         ..plans(index)
     };
     let plans: Vec<Plan> = contestants.iter().enumerate().map(addressed).collect();
-    for plan in &plans {
-        probe(plan)?;
+    for (contestant, plan) in contestants.iter().zip(&plans) {
+        probe(contestant.mode, plan)?;
     }
     // A stream warms up by itself.
     let streams = plans.iter().any(|plan| matches!(plan.manner, Manner::Stream(_)));
@@ -61,14 +61,15 @@ pub fn contest(
 }
 
 /// Does the server take it at all?
-fn probe(plan: &Plan) -> Result<(), Failure> {
+fn probe(mode: &str, plan: &Plan) -> Result<(), Failure> {
     let probe = match plan.manner {
         Manner::Stream(_) => Plan { manner: Manner::Stream(10), ..plan.clone() },
         _ => Plan { manner: Manner::Times(1), connections: 1, seconds: 10.0, ..plan.clone() },
     };
     let probed = load(&probe)?;
     if probed.pushes == 0 {
-        return Err(Failure::new(format!("{}: {:?} {:?}", plan.path, probed.statuses, probed.complaint)));
+        let Figures { statuses, complaint, .. } = &probed;
+        return Err(Failure::new(format!("{}, {mode}: {statuses:?} {complaint:?}", plan.path)));
     }
     Ok(())
 }
