@@ -53,29 +53,6 @@ follow() {
 # A step of "Going live".
 step() { follow "^\*\*$1\. " "^\*\*$(($1 + 1))\. "; }
 
-# systemd hands credentials over by ACLs on a tmpfs. Where the kernel does not keep those, files stand in for them.
-hands_credentials_over() {
-  echo x > /run/secret
-  systemd-run --quiet --wait --property DynamicUser=yes --property LoadCredential=x:/run/secret sh -c 'cat "$CREDENTIALS_DIRECTORY/x"' && return
-  echo 'package: services cannot read credentials on this machine; files stand in for them'
-  mkdir -p /run/systemd/system/pushlet.service.d /run/test-credentials
-  cat > /run/systemd/system/test-credentials.service << 'END'
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'cd /run/test-credentials && : > env; \
-  for each in registry.key:REGISTRY_KEY_FILE password:AUTH_PASSWORD_FILE admin.key:ADMIN_KEY_FILE; do \
-    [ ! -e /etc/pushlet/$${each%%:*} ] || { install -m 644 /etc/pushlet/$${each%%:*} . && echo PUSHLET_$${each##*:}=$$PWD/$${each%%:*} >> env; }; done'
-END
-  cat > /run/systemd/system/pushlet.service.d/zz-test.conf << 'END'
-[Unit]
-Requires=test-credentials.service
-After=test-credentials.service
-[Service]
-EnvironmentFile=/run/test-credentials/env
-END
-  systemctl daemon-reload
-}
-
 # As its unit says: it runs, and may do nothing that it need not.
 installs() {
   step 1
@@ -107,10 +84,26 @@ pretends() {
   update-ca-certificates > /dev/null 2>&1
 }
 
+# The service reads its secrets by LoadCredential alone: their files are root's. Another secret counts after a restart.
+hands_credentials_over() {
+  local file uid handed
+  uid=$(stat -c %u "/proc/$(systemctl show --property MainPID --value pushlet)")
+  for file in registry.key:registry-key password:password admin.key:admin-key; do
+    [ "$(stat -c '%u %a' "/etc/pushlet/${file%:*}")" = '0 600' ] || fail "others can read ${file%:*}"
+    handed=/run/credentials/pushlet.service/${file#*:}
+    [ "$(stat -c '%u %a' "$handed")" = "$uid 400" ] && cmp -s "/etc/pushlet/${file%:*}" "$handed" || fail "$handed is not the service's"
+  done
+  (umask 077 && openssl rand -hex 24 > /etc/pushlet/password)
+  systemctl restart pushlet
+  ready
+  [ "$(curl -sS -o /dev/null -w '%{http_code}' -u "me:$(cat /etc/pushlet/password)" "$base/v1/status")" = 200 ] || fail 'the new password does not count'
+}
+
 goes_live() {
   step 2
   ready
   [ "$(curl -sS -o /dev/null -w '%{http_code}' "$base/v1/status")" = 401 ] || fail 'anybody may call'
+  hands_credentials_over
   step 3
   grep -q '"status":"ok"' /run/said || fail "nginx: $(cat /run/said)"
   step 4
@@ -185,7 +178,6 @@ removes() {
   [ ! -e /etc/pushlet ] && [ ! -e /var/lib/private/pushlet ] || fail "a purge leaves $(ls /etc/pushlet /var/lib/private/pushlet)"
 }
 
-hands_credentials_over 2> /dev/null
 installs
 pretends
 goes_live

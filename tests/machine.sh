@@ -74,5 +74,7 @@ machine_first() {
   cd "$root"
   pivot_root . .outside
   umount -l /.outside
+  # In a container, systemd leaves this to whoever made it. Without it, no service sees its credentials.
+  mount --make-rshared /
   exec env -i container=machine PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --unit=machine.target --show-status=0 < /dev/null
 }
