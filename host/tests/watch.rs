@@ -224,7 +224,19 @@ async fn a_trace_goes_on_into_the_log_the_answer_and_the_collector() {
     assert_eq!(attribute(&span.attributes, "http.response.status_code"), "404");
     assert_eq!(attribute(&span.attributes, "error.type"), "application_not_found");
     assert!(0 < span.start_time_unix_nano && span.start_time_unix_nano <= span.end_time_unix_nano);
+    assert_eq!(attribute(&span.attributes, "http.request.method"), "GET");
+    assert_eq!(attribute(&span.attributes, "url.path"), "/v1/applications/none");
+    assert_eq!(attribute(&span.attributes, "http.route"), "/v1/applications/{id}");
+    assert_eq!(attribute(&span.attributes, "client.address"), "127.0.0.1");
+    assert_eq!(attribute(&span.attributes, "pushlet.request_id"), line["request_id"].as_str().unwrap());
     assert!(!format!("{span:?}").contains("secret"));
+    // One that still waits when the server is stopped.
+    let last = http_client().get(format!("{server}/v1/applications/last"));
+    last.header("traceparent", format!("00-{TRACE}-{CALLER}-01")).send().await.unwrap();
+    program.stop();
+    let Taken::Spans(all) = next(&mut taken).await else { panic!("this is switched off") };
+    let last = &all.scope_spans[0].spans[0];
+    assert_eq!(attribute(&last.attributes, "url.path"), "/v1/applications/last");
 }
 
 #[tokio::test]
@@ -261,8 +273,10 @@ async fn the_log_goes_to_a_collector_that_is_busy_at_first() {
     };
     tokio::time::timeout(Duration::from_secs(60), exported).await.expect("nothing is exported");
     assert_eq!(counts().await.1, 1, "the one that it rejected");
+    let last = http_client().get(format!("{server}/v1/applications/last"));
+    last.header("traceparent", format!("00-{TRACE}-{CALLER}-00")).send().await.unwrap();
     program.stop();
-    let (mut records, mut metrics) = (Vec::new(), Vec::new());
+    let (mut records, mut metrics, mut resources) = (Vec::new(), Vec::new(), Vec::new());
     let body = |record: &LogRecord| match record.body.clone().unwrap().value {
         Some(AnyValueKind::StringValue(text)) => text,
         other => panic!("{other:?}"),
@@ -270,6 +284,7 @@ async fn the_log_goes_to_a_collector_that_is_busy_at_first() {
     while metrics.is_empty() || !records.iter().any(|record| body(record) == "stopped") {
         match next(&mut taken).await {
             Taken::Logs(all) => {
+                resources.extend(all.resource);
                 records.extend(all.scope_logs.into_iter().flat_map(|scope| scope.log_records))
             }
             Taken::Metrics(all) => metrics.push(all),
@@ -283,10 +298,22 @@ async fn the_log_goes_to_a_collector_that_is_busy_at_first() {
     let [record] = requests.iter().filter(none).collect::<Vec<_>>()[..] else { panic!("{requests:?}") };
     assert_eq!(record.trace_id.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), TRACE);
     assert_eq!((body(record).as_str(), record.severity_text.as_str()), ("request", "INFO"));
-    for name in ["method", "status", "error", "request_id"] {
-        let logged = line[name].as_str().map_or_else(|| line[name].to_string(), str::to_owned);
+    assert_eq!((record.severity_number, record.time_unix_nano > 0), (9, true));
+    assert_eq!(record.time_unix_nano, record.observed_time_unix_nano);
+    // Every field of the line, and nothing else; what is not an attribute has a place of its own.
+    let places = ["timestamp", "level", "message", "trace_id"];
+    let fields = line.as_object().unwrap().iter().filter(|(name, _)| !places.contains(&name.as_str()));
+    let fields: Vec<_> = fields.collect();
+    for (name, value) in &fields {
+        let logged = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         assert_eq!(attribute(&record.attributes, name), logged, "{name}");
     }
+    assert_eq!(record.attributes.len(), fields.len(), "{record:?} {line}");
+    let identity = resources.first().map(|resource| resource.attributes.clone()).unwrap();
+    assert_eq!(attribute(&identity, "service.name"), "pushlet");
+    assert_eq!(attribute(&identity, "service.version"), env!("CARGO_PKG_VERSION"));
+    assert!(!attribute(&identity, "service.instance.id").is_empty());
+    assert!(requests.iter().any(|record| attribute(&record.attributes, "path") == "/v1/applications/last"));
     // The metrics of the end, long before the interval is over.
     let [all] = &metrics[..] else { panic!("{metrics:?}") };
     let instance = attribute(&all.resource.clone().unwrap().attributes, "service.instance.id");
@@ -296,7 +323,7 @@ async fn the_log_goes_to_a_collector_that_is_busy_at_first() {
     let of = |point: &&NumberDataPoint| attribute(&point.attributes, "route") == "/v1/applications/{id}";
     let point = sum.data_points.iter().find(of).unwrap();
     assert_eq!(attribute(&point.attributes, "status"), "404");
-    assert_eq!(point.value, Some(number_data_point::Value::AsInt(1)));
+    assert_eq!(point.value, Some(number_data_point::Value::AsInt(2)));
     assert!(0 < point.start_time_unix_nano && point.start_time_unix_nano < point.time_unix_nano);
     let Some(Data::Histogram(durations)) = &metric("pushlet_http_request_duration_seconds").data else {
         panic!("no histogram")

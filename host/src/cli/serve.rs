@@ -101,6 +101,8 @@ pub async fn run(
     drop(threads);
     tracing::info!("stopped");
     if let Some(exporting) = exporting {
+        let log = log.clone();
+        tokio::task::spawn_blocking(move || log.settle()).await.map_err(Problem::new)?;
         exporting.end(EXPORT_TIME).await;
     }
     // The last to go, so that every line is written.

@@ -5,18 +5,21 @@
 //! that logs never waits for standard error: lines go through [`queue`], which drops and counts what does not fit,
 //! and sums up lines that repeat.
 
+mod line;
 mod queue;
 
 use std::error::Error;
 use std::fmt::{self, Debug};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{self as format, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
@@ -25,29 +28,32 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::telemetry::{LogRecords, Telemetry};
 use pushlet_model::text::{Escaped, is_harmful};
 use pushlet_settings::{LogConfig, LogFormat, LogLevel};
-use queue::{Flush, LineQueue};
+use queue::{Flush, LineQueue, event_time};
 
-pub use queue::{AUDIT, REQUESTS, dropped};
+pub use line::{RequestLine, RequestNotes, SendRecord};
+pub use queue::{AUDIT, dropped, write};
 
 /// Sets up the log of the process, unless it has one. The returned value writes the lines that still wait when it is
 /// dropped. `telemetry`: takes the lines too, if log records are exported.
 pub fn start(config: &LogConfig, telemetry: Option<&Telemetry>) -> RunningLog {
     let (filter, handle) = reload::Layer::new(targets(config.level));
     let queue = LineQueue::new(Arc::default(), config.format == LogFormat::Json);
-    let lines = format::layer().with_writer(queue.clone()).with_target(false);
+    let lines = format::layer().with_timer(EventTime).with_writer(queue.clone()).with_target(false);
     let lines = match config.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.fmt_fields(TextFields).with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     let lines = match telemetry.and_then(|telemetry| telemetry.logs.clone()) {
-        Some(records) => lines.and_then(LogRecords(records)).boxed(),
+        Some(queue) => lines.and_then(LogRecords { queue, event_time }).boxed(),
         None => lines,
     };
     match tracing_subscriber::registry().with(lines.with_filter(filter)).try_init() {
-        Ok(()) => RunningLog {
-            set_level: Some(Box::new(move |level| drop(handle.reload(targets(level))))),
-            _flush: queue.write_to(std::io::stderr()),
-        },
+        Ok(()) => {
+            let flush = queue.clone().write_to(std::io::stderr());
+            queue.take_requests();
+            let set_level = Box::new(move |level| drop(handle.reload(targets(level))));
+            RunningLog { set_level: Some(set_level), flush }
+        }
         Err(_) => RunningLog::default(),
     }
 }
@@ -56,7 +62,7 @@ pub fn start(config: &LogConfig, telemetry: Option<&Telemetry>) -> RunningLog {
 #[derive(Default)]
 pub struct RunningLog {
     set_level: Option<Box<dyn Fn(LogLevel) + Send + Sync>>,
-    _flush: Flush,
+    flush: Flush,
 }
 
 impl RunningLog {
@@ -65,6 +71,20 @@ impl RunningLog {
         if let Some(set) = &self.set_level {
             set(level);
         }
+    }
+
+    /// Waits until the lines of all requests that have ended are text, and records for the export; for a second at most.
+    pub fn settle(&self) {
+        self.flush.settle();
+    }
+}
+
+/// Writes when the event was, which may have become text later.
+struct EventTime;
+
+impl FormatTime for EventTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{}", humantime::format_rfc3339_micros(event_time().max(UNIX_EPOCH)))
     }
 }
 

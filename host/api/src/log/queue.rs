@@ -1,22 +1,27 @@
 //! The queue of log lines on their way to standard error, and the sums of lines that repeat.
 //!
+//! Lines of requests wait as what they say, and become text on the writer's thread.
+//!
 //! Not `tracing-appender`: its queue is bounded by lines, not by bytes, takes an allocation for each line, and a
 //! write for each.
 //!
 //! After the first few lines of a kind, further ones are counted, and the count becomes a line. A kind is a place in
 //! the program. Lines of the levels debug and trace, and lines about requests, are always written.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::callsite::Identifier;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::line::RequestLine;
 use pushlet_model::text::escape_json;
 
 /// The target of lines about requests: each request has one, however alike they are.
@@ -25,16 +30,25 @@ pub const REQUESTS: &str = "pushlet::requests";
 pub const AUDIT: &str = "pushlet::audit";
 /// Bytes of lines that wait. Beyond that, such as while standard error is not read, new lines are dropped.
 const CAPACITY: usize = 1 << 20;
+/// Bytes that a request's line counts for while it waits.
+const REQUEST: usize = 512;
 /// Capacity that is kept for the next lines: after a burst the rest is freed.
 const KEPT: usize = 64 << 10;
 /// How long the writer waits for more lines after the first one, to write them all at once.
 const LINGER: Duration = Duration::from_millis(5);
-/// How long dropping [`Flush`] waits for standard error.
+/// How long [`Flush`] waits for standard error.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// How often lines that were left out are summed up.
 const SUM_UP_INTERVAL: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// The queue of this process, once its writer runs.
+static QUEUE: OnceLock<LineQueue> = OnceLock::new();
+
+thread_local! {
+    /// While a request's line becomes text: when the request ended, and the text.
+    static FORMATTED: RefCell<Option<(SystemTime, Vec<u8>)>> = const { RefCell::new(None) };
+}
 
 /// Returns how many lines this process dropped so far because standard error was too slow.
 pub fn dropped() -> u64 {
@@ -55,12 +69,42 @@ struct QueueInner {
 #[derive(Default)]
 struct QueueState {
     lines: Vec<u8>,
+    requests: Vec<WaitingRequest>,
+    /// Requests whose lines the writer has taken but not formatted yet.
+    unformatted: usize,
     /// Lines that were dropped since the last line that says so.
     dropped: u64,
     /// The process ends: the writer writes what is left and ends too.
     ending: bool,
     /// The writer has ended.
     ended: bool,
+}
+
+/// A request's line that is no text yet.
+struct WaitingRequest {
+    line: RequestLine,
+    ended: SystemTime,
+    /// How many bytes of `lines` come before it.
+    after: usize,
+}
+
+/// Logs a request: with the time of now, and later.
+pub fn write(line: RequestLine) {
+    if !line.is_wanted() {
+        return;
+    }
+    match QUEUE.get() {
+        Some(queue) => queue.add_request(line),
+        // The log of another program, or a test's.
+        None => line.write(),
+    }
+}
+
+/// Returns the time of the event that is being logged.
+pub fn event_time() -> SystemTime {
+    FORMATTED
+        .with_borrow(|formatted| formatted.as_ref().map(|(ended, _)| *ended))
+        .unwrap_or_else(SystemTime::now)
 }
 
 /// When dropped, waits until the queue is written, for a second at most.
@@ -82,19 +126,45 @@ impl LineQueue {
         }
     }
 
+    /// Takes the lines of this process' requests from now on.
+    pub fn take_requests(self) {
+        // There is one log in a process.
+        let _ = QUEUE.set(self);
+    }
+
     fn wake(&self) {
-        self.0.changed.notify_one();
+        // Others than the writer may wait too.
+        self.0.changed.notify_all();
     }
 
     fn add(&self, line: &[u8]) {
+        let formatted = |formatted: &mut Option<(SystemTime, Vec<u8>)>| {
+            formatted.as_mut().map(|(_, text)| text.extend_from_slice(line))
+        };
+        if FORMATTED.with_borrow_mut(formatted).is_some() {
+            return;
+        }
+        self.add_to(line.len(), |state| state.lines.extend_from_slice(line));
+    }
+
+    fn add_request(&self, line: RequestLine) {
+        let ended = SystemTime::now();
+        self.add_to(REQUEST, |state| {
+            let after = state.lines.len();
+            state.requests.push(WaitingRequest { line, ended, after });
+        });
+    }
+
+    /// Adds a line that counts for so many bytes, if there is room for it.
+    fn add_to(&self, bytes: usize, add: impl FnOnce(&mut QueueState)) {
         let mut state = self.state();
-        if state.lines.len() + line.len() > CAPACITY {
+        if state.bytes() + bytes > CAPACITY {
             state.dropped += 1;
             DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let was_empty = state.lines.is_empty();
-        state.lines.extend_from_slice(line);
+        let was_empty = state.is_empty();
+        add(&mut state);
         drop(state);
         if was_empty {
             self.wake();
@@ -102,7 +172,7 @@ impl LineQueue {
     }
 
     fn run(&self, mut output: impl Write) {
-        let mut batch = Vec::new();
+        let (mut lines, mut requests, mut batch) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let ending = self.wait();
             if !ending {
@@ -111,18 +181,26 @@ impl LineQueue {
             self.0.repeats.sum_up(ending);
             let dropped = {
                 let mut state = self.state();
-                std::mem::swap(&mut batch, &mut state.lines);
-                std::mem::take(&mut state.dropped)
+                mem::swap(&mut lines, &mut state.lines);
+                mem::swap(&mut requests, &mut state.requests);
+                state.unformatted = requests.len();
+                mem::take(&mut state.dropped)
             };
+            append(&lines, &mut requests, &mut batch);
+            self.state().unformatted = 0;
+            self.0.changed.notify_all();
             // There is no other place where a failure could be reported.
             let _ = output.write_all(&batch).and_then(|()| output.flush());
-            batch.clear();
-            batch.shrink_to(KEPT);
+            for buffer in [&mut lines, &mut batch] {
+                buffer.clear();
+                buffer.shrink_to(KEPT);
+            }
+            requests.shrink_to(KEPT / REQUEST);
             if dropped > 0 {
                 tracing::warn!(lines = dropped, "log lines were dropped, since standard error took no more");
             }
             let mut state = self.state();
-            if state.ending && state.lines.is_empty() {
+            if state.ending && state.is_empty() {
                 state.ended = true;
                 drop(state);
                 self.0.changed.notify_all();
@@ -135,7 +213,7 @@ impl LineQueue {
     fn wait(&self) -> bool {
         let mut state = self.state();
         loop {
-            if state.ending || !state.lines.is_empty() {
+            if state.ending || !state.is_empty() {
                 return state.ending;
             }
             if self.0.repeats.some_left_out() {
@@ -156,6 +234,38 @@ impl LineQueue {
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueueState {
+    fn bytes(&self) -> usize {
+        self.lines.len() + self.requests.len() * REQUEST
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.requests.is_empty()
+    }
+}
+
+/// Appends to `batch` what waited, in its order.
+fn append(lines: &[u8], requests: &mut Vec<WaitingRequest>, batch: &mut Vec<u8>) {
+    let mut written = 0;
+    for WaitingRequest { line, ended, after } in requests.drain(..) {
+        batch.extend_from_slice(&lines[written..after]);
+        written = after;
+        FORMATTED.set(Some((ended, mem::take(batch))));
+        line.write();
+        *batch = FORMATTED.take().map(|(_, text)| text).unwrap_or_default();
+    }
+    batch.extend_from_slice(&lines[written..]);
+}
+
+impl Flush {
+    /// Waits until all lines of requests are text, for a second at most.
+    pub fn settle(&self) {
+        let Some(queue) = &self.0 else { return };
+        let is_open = |state: &mut QueueState| !state.requests.is_empty() || state.unformatted > 0;
+        let _ = queue.0.changed.wait_timeout_while(queue.state(), FLUSH_TIME, is_open);
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::sync::mpsc;
 
+use axum::http::{HeaderValue, Method, StatusCode};
+
 use super::*;
+use crate::log::{EventTime, RequestNotes, TextFields};
 
 /// Takes nothing before it may.
 struct Output {
@@ -102,4 +105,68 @@ fn repeats_are_counted_and_summed_up() {
     let sum = text.lines().last().unwrap_or_default();
     assert!(sum.contains("count=990") && sum.contains("outcome unknown number=10"), "{sum}");
     assert!(!repeats.some_left_out());
+}
+
+fn request(path: &str) -> RequestLine {
+    RequestLine {
+        method: Method::POST,
+        path: path.to_owned(),
+        id: HeaderValue::from_static("r-1"),
+        peer: None,
+        trace: None,
+        ms: 7,
+        is_routine: false,
+        notes: RequestNotes { status: Some(StatusCode::OK), ..RequestNotes::default() },
+    }
+}
+
+#[test]
+fn requests_become_text_later_in_their_order_with_the_time_of_their_end() {
+    let queue = LineQueue::new(Arc::default(), false);
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_target(false).with_timer(EventTime);
+    let subscriber = lines.fmt_fields(TextFields).with_writer(queue.clone()).finish();
+    let mut batch = Vec::new();
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!("before");
+        queue.add_request(request("/one"));
+        queue.add_request(request("/two"));
+        tracing::info!("after");
+        let mut waits = mem::take(&mut *queue.state());
+        assert_eq!((waits.requests.len(), waits.lines.split(|byte| *byte == b'\n').count()), (2, 3));
+        for (number, request) in waits.requests.iter_mut().enumerate() {
+            request.ended = SystemTime::UNIX_EPOCH + Duration::from_micros(number as u64);
+        }
+        append(&waits.lines, &mut waits.requests, &mut batch);
+        assert!(queue.state().is_empty() && waits.requests.is_empty());
+    });
+    let text = String::from_utf8(batch).unwrap();
+    let [before, one, two, after] = &text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    assert!(before.ends_with(" INFO before") && after.ends_with(" INFO after"), "{text}");
+    let fields = "ms=7 request_id=\"r-1\"";
+    assert_eq!(
+        *one,
+        format!(
+            "1970-01-01T00:00:00.000000Z  INFO request method=\"POST\" path=\"/one\" status=200 {fields}"
+        )
+    );
+    assert_eq!(
+        *two,
+        format!(
+            "1970-01-01T00:00:00.000001Z  INFO request method=\"POST\" path=\"/two\" status=200 {fields}"
+        )
+    );
+}
+
+#[test]
+fn requests_that_wait_are_bounded_too() {
+    let queue = LineQueue::new(Arc::default(), false);
+    let before = dropped();
+    let fit = CAPACITY / REQUEST;
+    for _ in 0..fit + 10 {
+        queue.add_request(request("/one"));
+    }
+    queue.make_writer().write_all(b"a line\n").unwrap();
+    let state = queue.state();
+    assert_eq!((state.requests.len(), state.dropped, state.lines.len()), (fit, 11, 0));
+    assert!(dropped() - before >= 11);
 }

@@ -23,12 +23,16 @@ const LONGEST_TEXT: usize = 1024;
 const LARGEST_RECORD: usize = 4096;
 
 /// Makes a record of each line of the log.
-pub struct LogRecords(pub ExportQueue<LogRecord>);
+pub struct LogRecords {
+    pub queue: ExportQueue<LogRecord>,
+    /// Returns the time of the event that is being logged.
+    pub event_time: fn() -> SystemTime,
+}
 
 impl<S: Subscriber> Layer<S> for LogRecords {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let level = *event.metadata().level();
-        let time = nanoseconds(SystemTime::now());
+        let time = nanoseconds((self.event_time)());
         let record = LogRecord {
             time_unix_nano: time,
             observed_time_unix_nano: time,
@@ -38,7 +42,7 @@ impl<S: Subscriber> Layer<S> for LogRecords {
         };
         let mut fields = Fields { record, room: LARGEST_RECORD };
         event.record(&mut fields);
-        self.0.push(fields.record);
+        self.queue.push(fields.record);
     }
 }
 
@@ -132,6 +136,8 @@ impl Exported for LogRecord {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
@@ -140,7 +146,8 @@ mod tests {
     fn a_line_becomes_a_record() {
         let (queue, mut waiting) = ExportQueue::new();
         let long = "ä".repeat(LONGEST_TEXT);
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(LogRecords(queue)), || {
+        let records = LogRecords { queue, event_time: || SystemTime::UNIX_EPOCH + Duration::from_nanos(7) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(records), || {
             let trace_id = tracing::field::display("4bf92f3577b34da6a3ce929d0e0e4736");
             tracing::warn!(status = 503_u16, application = "shop", trace_id, left_out = None::<u64>, "send");
             tracing::info!(a = %long, b = %long, c = %long, d = %long, e = %long, "long");
@@ -148,6 +155,7 @@ mod tests {
         let record = waiting.try_recv().unwrap();
         assert_eq!(record.body.unwrap().value, Some(Value::StringValue("send".to_owned())));
         assert_eq!((record.severity_number, record.severity_text.as_str()), (13, "WARN"));
+        assert_eq!((record.time_unix_nano, record.observed_time_unix_nano), (7, 7));
         assert_eq!(record.trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes());
         let application = Value::StringValue("shop".to_owned());
         let fields = [attribute("status", Value::IntValue(503)), attribute("application", application)];
