@@ -230,6 +230,7 @@ mod tests {
             duplicates: Duplicates::Skip,
             targets: Targets::Counted(0),
             not_before: None,
+            capture: false,
             request_id: None,
         };
         let targets = ["a", "b", "c"].map(|token| Target::Device(token.into()).into()).to_vec();
