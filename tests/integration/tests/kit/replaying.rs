@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::mistakes::with;
 use crate::harness::{Directory, Pushlet, config, expect};
+use crate::tenants::{make, with_operator};
 use crate::upload::PROGRAM;
 
 /// A server whose pushes go to a recorder that answers as this file says, with this version of acme.
@@ -318,4 +319,52 @@ async fn the_first_lines_of_a_stream_are_explained_or_captured() {
         "https://push.example/news/a1",
         "{lines:?}"
     );
+}
+
+/// What everybody's provider did for one tenant, another one does not see.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_captures_of_one_provider_are_each_tenants_own() {
+    let directory = Directory::new();
+    let shared = directory.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(shared.join("acme.wasm"), with("none")).unwrap();
+    let recorder = Recorder::start(None, Box::new(|_| {})).await.unwrap();
+    let settings =
+        format!("listen = \"127.0.0.1:0\"\nproviders.compiler = {PROGRAM:?}\nproviders.dir = {shared:?}");
+    let config = config(&with_operator(&settings));
+    let gateway = bootstrap::gateway_to(&config, recorder.address(), recorder.authority().clone()).unwrap();
+    let server = Pushlet::serve(&config, gateway).await;
+    let application = json!({"provider": "acme", "settings": {"acme_channel": "news"},
+        "credentials": {"acme_token": "hush-hush"}});
+    let mut keys = Vec::new();
+    for tenant in ["mine", "theirs"] {
+        let key = make(&server, tenant, &json!({})).await;
+        let registered = server.put(&format!("/v1/applications/of-{tenant}")).bearer_auth(&key);
+        assert!(registered.json(&application).send().await.unwrap().status().is_success());
+        let capture = server.put("/v1/providers/acme/capture").bearer_auth(&key).json(&json!({"all": true}));
+        expect(capture, 200).await;
+        keys.push(key);
+    }
+    let body = json!({"application_id": "of-mine", "notification": {"alert": "x"}, "target": "a1"});
+    expect(server.post("/v1/notifications").bearer_auth(&keys[0]).json(&body), 200).await;
+    for (key, sends) in keys.iter().zip([1, 0]) {
+        let kept = expect(server.get("/v1/providers/acme/capture").bearer_auth(key), 200).await;
+        assert_eq!(kept["records"].as_array().unwrap().len(), sends, "{kept}");
+        let log = expect(server.get("/v1/providers/acme/log").bearer_auth(key), 200).await;
+        let calls = log["versions"][0]["calls"].as_array().unwrap();
+        assert_eq!(calls.iter().filter(|call| call["call"] == "encode").count(), sends, "{log}");
+        let others = if sends == 0 { "of-mine" } else { "of-theirs" };
+        assert!(!log.to_string().contains(others) && !kept.to_string().contains(others), "{log} {kept}");
+    }
+}
+
+#[test]
+fn a_request_on_the_command_line_names_the_credential_and_has_no_value() {
+    let directory = Directory::new();
+    let file = directory.path().join("acme.wasm");
+    std::fs::write(&file, with("none")).unwrap();
+    let output = Command::new(PROGRAM).args(["provider", "call", "encode"]).arg(&file).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\nPOST https://push.example/news/a1b2c3\n"), "{text}");
+    assert!(text.contains("\nauthorization: Bearer [acme_token]\n"), "{text}");
 }
