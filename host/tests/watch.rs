@@ -195,6 +195,7 @@ async fn a_trace_goes_on_into_the_log_the_answer_and_the_collector() {
         "1000000",
         "--telemetry-logs=false",
         "--telemetry-metrics=false",
+        "--delivery-lame-duck=0s",
     ]);
     let server = program.address().await;
     // The first request of all is sampled, the next one not, and the third as its caller says.
@@ -248,6 +249,7 @@ async fn the_log_goes_to_a_collector_that_is_busy_at_first() {
         "--telemetry-metrics-interval",
         "1h",
         "--telemetry-traces=false",
+        "--delivery-lame-duck=0s",
     ]);
     let server = program.address().await;
     let request = http_client().get(format!("{server}/v1/applications/none"));

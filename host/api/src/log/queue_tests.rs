@@ -170,3 +170,13 @@ fn requests_that_wait_are_bounded_too() {
     assert_eq!((state.requests.len(), state.dropped, state.lines.len()), (fit, 11, 0));
     assert!(dropped() - before >= 11);
 }
+
+#[test]
+fn settling_waits_for_the_text_of_requests_and_not_for_standard_error() {
+    let (queue, flush, _open, written) = start();
+    queue.add_request(request("/one"));
+    flush.settle();
+    let state = queue.state();
+    assert_eq!((state.requests.len(), state.unformatted), (0, 0));
+    assert!(written.lock().unwrap().is_empty());
+}
