@@ -261,7 +261,7 @@ mod tests {
         }
     }
 
-    fn capture() -> Capture {
+    fn new_capture() -> Capture {
         let application = Application {
             id: String::new(),
             environment: pushlet_model::contract::Environment::Production,
@@ -279,10 +279,10 @@ mod tests {
 
     #[test]
     fn number_and_size_are_bounded() {
-        let capture = capture();
+        let capture = new_capture();
         (0..2 * MOST).for_each(|_| capture.requested(request("a", 1)));
         assert_eq!(finished(&capture).len(), MOST);
-        let capture = capture();
+        let capture = new_capture();
         capture.requested(request("a", MOST_BYTES - 10));
         capture.requested(request("b", 11));
         capture.requested(request("c", 10));
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_answer_belongs_to_the_last_request_for_its_targets() {
-        let capture = capture();
+        let capture = new_capture();
         capture.requested(request("a", 1));
         capture.requested(request("b", 1));
         capture.requested(request("a", 2));

@@ -78,7 +78,7 @@ pub struct RecordedExchange {
 #[derive(Debug, Clone)]
 pub enum Recorded {
     /// Before its answer is sent.
-    Exchange(RecordedExchange),
+    Exchange(Box<RecordedExchange>),
     Stream(RecordedStream),
 }
 
@@ -186,7 +186,7 @@ async fn respond(
         answer: response.body().clone(),
         problem,
     };
-    (shared.show)(&Recorded::Exchange(exchange));
+    (shared.show)(&Recorded::Exchange(Box::new(exchange)));
     response.map(Full::new)
 }
 

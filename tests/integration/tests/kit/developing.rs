@@ -244,20 +244,20 @@ fn bytes_of_a_protocol_of_its_own_are_shown_and_answered() {
 fn a_byte_stream_is_greeted_and_closed_as_the_file_says() {
     let guest = component("byte_stream");
     let echo = r#"[{"received": "01", "length": {"at": 0, "bytes": 1}, "send": "07"}]"#;
-    let (text, code) = dev_once("guest.wasm", &guest, echo);
+    let (text, code) = dev_once("guest.wasm", guest, echo);
     assert!(text.contains("\n>   01  ") && text.contains("\n<   07  "), "{text}");
     assert!(text.contains("\n= delivered") && code == Some(0), "{text}");
 
     // It takes any byte for an answer.
-    let (text, code) = dev_once("guest.wasm", &guest, r#"[{"send": "'hello'", "close": true}]"#);
+    let (text, code) = dev_once("guest.wasm", guest, r#"[{"send": "'hello'", "close": true}]"#);
     assert!(text.contains("  hello\n") && text.contains("\n< connection 1: closed\n"), "{text}");
     assert!(text.contains("\n= delivered") && code == Some(0), "{text}");
 
-    let (text, code) = dev_once("guest.wasm", &guest, r#"[{"close": true}]"#);
+    let (text, code) = dev_once("guest.wasm", guest, r#"[{"close": true}]"#);
     assert!(text.contains("\n< connection 1: closed\n") && !text.contains("\n<   "), "{text}");
     assert!(!text.contains("\n= delivered") && code == Some(1), "{text}");
 
-    let (text, _) = dev_once("guest.wasm", &guest, r#"[{"send": "0"}]"#);
+    let (text, _) = dev_once("guest.wasm", guest, r#"[{"send": "0"}]"#);
     assert!(text.contains("\n! answers.json: ") && text.contains("two hex digits"), "{text}");
 }
 

@@ -45,7 +45,7 @@ pub enum StreamEvent {
 enum Next {
     Incomplete,
     /// So many bytes are a message.
-    Message(usize, Option<AnswerRule>),
+    Message(usize, Option<Box<AnswerRule>>),
 }
 
 /// One connection.
@@ -88,7 +88,7 @@ impl StreamConnection<'_> {
             while let Next::Message(length, rule) = next_message(&rules, &self.host, &arrived) {
                 let message: Vec<u8> = arrived.drain(..length).collect();
                 (self.show)(StreamEvent::Received(message.clone().into(), rule.is_some()));
-                if !self.answer(rule.as_ref(), &message).await {
+                if !self.answer(rule.as_deref(), &message).await {
                     return;
                 }
             }
@@ -141,7 +141,7 @@ fn next_message(rules: &[AnswerRule], host: &str, arrived: &[u8]) -> Next {
             return incomplete;
         };
         if rule.token.as_ref().is_none_or(|token| contains(message, token.as_bytes())) {
-            return Next::Message(message.len(), Some(rule.clone()));
+            return Next::Message(message.len(), Some(Box::new(rule.clone())));
         }
     }
     Next::Message(arrived.len(), None)
