@@ -30,7 +30,7 @@ fn they_are_those_of_the_providers_folder() {
 
 #[test]
 fn they_import_nothing_outside_the_allow_list() {
-    let engine = Engine::new(Config::new().gc_support(false)).unwrap();
+    let engine = Engine::new(Config::new().gc_support(false).wasm_wide_arithmetic(true)).unwrap();
     for (name, bytes) in BUILT_IN {
         let component = Component::from_binary(&engine, bytes).unwrap();
         let component_type = component.component_type();
@@ -59,7 +59,7 @@ fn they_export_the_contract_as_it_is_written() {
     const CONTRACT: &str = include_str!("../../../wit/provider.wit");
     let line = CONTRACT.lines().find_map(|line| line.strip_prefix("package pushlet:provider@")).unwrap();
     let version = line.strip_suffix(';').unwrap();
-    let engine = Engine::new(Config::new().gc_support(false)).unwrap();
+    let engine = Engine::new(Config::new().gc_support(false).wasm_wide_arithmetic(true)).unwrap();
     for (name, bytes) in BUILT_IN {
         let component = Component::from_binary(&engine, bytes).unwrap();
         let component_type = component.component_type();

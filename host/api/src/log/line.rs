@@ -7,13 +7,15 @@ use std::net::IpAddr;
 use axum::http::{HeaderValue, Method, StatusCode};
 use tracing::Level;
 
-use super::queue::REQUESTS;
 use crate::response::LoggedError;
 use crate::telemetry::TraceId;
 use pushlet_gateway::tenants::KeyId;
 use pushlet_gateway::{SendReport, SendTally, Status};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
+
+/// The target of lines about requests: each request has one, however alike they are.
+pub(super) const REQUESTS: &str = "pushlet::requests";
 
 /// What is logged of one request.
 pub struct RequestLine {

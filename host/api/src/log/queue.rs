@@ -21,12 +21,10 @@ use tracing::callsite::Identifier;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::line::RequestLine;
+use super::line::{REQUESTS, RequestLine};
 use pushlet_model::text::escape_json;
 
-/// The target of lines about requests: each request has one, however alike they are.
-pub const REQUESTS: &str = "pushlet::requests";
-/// The target of lines about changes, none of which is left out either.
+/// The target of lines about changes, none of which is left out, as none of those about requests is.
 pub const AUDIT: &str = "pushlet::audit";
 /// Bytes of lines that wait. Beyond that, such as while standard error is not read, new lines are dropped.
 const CAPACITY: usize = 1 << 20;
