@@ -38,6 +38,15 @@ const MARK: usize = 16;
 /// No file takes so long to write: what is left unfinished after this belongs to a process that was killed.
 const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 
+/// A folder of at most so many bytes, in which compiled code is kept as this tenant's for the next process.
+pub struct CodeFolder {
+    pub directory: PathBuf,
+    pub most: usize,
+    pub tenant: TenantId,
+    /// Compile in any case.
+    pub anew: bool,
+}
+
 /// What this program compiled, in this process, its child, or one before it.
 pub(super) struct CompiledArtefact(Vec<u8>);
 

@@ -36,6 +36,7 @@ mod session;
 mod type_difference;
 mod usage;
 
+pub use artefacts::CodeFolder;
 pub use breaker::BreakerPolicy;
 pub use call_log::{CallRecord, GuestLog};
 pub use catalogue::{OwnProvider, ProviderCatalogue, TenantProviders};
@@ -49,7 +50,7 @@ pub use inspect::interface_names;
 pub use instances::Instances;
 pub use limits::{ComponentTrust, InstanceIsolation, SandboxLimits};
 pub use management::{CollectionItems, action};
-pub use provider::{CodeFolder, Provider, ProviderLoader, digest};
+pub use provider::{Provider, ProviderLoader, digest};
 pub use sandbox::Sandbox;
 pub use session::{Session, SessionInput};
 pub use usage::{SandboxStats, UsageStats};

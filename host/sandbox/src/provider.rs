@@ -2,7 +2,7 @@
 //! already, or compiled now.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
-use super::artefacts::{ArtefactCache, CompiledArtefact};
+use super::artefacts::{ArtefactCache, CodeFolder, CompiledArtefact};
 use super::call_log::GuestLog;
 use super::compiler::{CompileOutcome, ComponentCompiler};
 use super::contract;
@@ -30,15 +30,6 @@ use pushlet_model::contract::manifest::{GuestIndices, ProviderManifest};
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::account::{Account, MemoryReservation, MemoryUse, Work};
-
-/// A folder of at most so many bytes, in which compiled code is kept as this tenant's for the next process.
-pub struct CodeFolder {
-    pub directory: PathBuf,
-    pub most: usize,
-    pub tenant: TenantId,
-    /// Compile in any case.
-    pub anew: bool,
-}
 
 /// One component: compiled, its manifest read and checked.
 pub struct Provider {

@@ -2,11 +2,12 @@
 //!
 //! A line may contain what callers, components or push services sent, so [`TextFields`] and
 //! [`text`](pushlet_model::text) keep each line one line, without the control characters of terminals. A thread
-//! that logs never waits for standard error: lines go through [`queue`], which drops and counts what does not fit,
-//! and sums up lines that repeat.
+//! that logs never waits for standard error: lines go through [`queue`], which drops and counts what does not fit;
+//! [`repeats`] sums up lines that are alike.
 
 mod line;
 mod queue;
+mod repeats;
 
 use std::error::Error;
 use std::fmt::{self, Debug};
@@ -31,7 +32,8 @@ use pushlet_settings::{LogConfig, LogFormat, LogLevel};
 use queue::{Flush, LineQueue, event_time};
 
 pub use line::{RequestLine, RequestNotes, SendRecord};
-pub use queue::{AUDIT, dropped, write};
+pub use queue::{dropped, write};
+pub use repeats::AUDIT;
 
 /// Sets up the log of the process, unless it has one. The returned value writes the lines that still wait when it is
 /// dropped. `telemetry`: takes the lines too, if log records are exported.

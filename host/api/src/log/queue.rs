@@ -1,31 +1,26 @@
-//! The queue of log lines on their way to standard error, and the sums of lines that repeat.
+//! The queue of log lines on their way to standard error.
 //!
 //! Lines of requests wait as what they say, and become text on the writer's thread.
 //!
 //! Not `tracing-appender`: its queue is bounded by lines, not by bytes, takes an allocation for each line, and a
 //! write for each.
-//!
-//! After the first few lines of a kind, further ones are counted, and the count becomes a line. A kind is a place in
-//! the program. Lines of the levels debug and trace, and lines about requests, are always written.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use tracing::Metadata;
 use tracing::callsite::Identifier;
-use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::line::{REQUESTS, RequestLine};
+use super::line::RequestLine;
+use super::repeats::Repeats;
 use pushlet_model::text::escape_json;
 
-/// The target of lines about changes, none of which is left out, as none of those about requests is.
-pub const AUDIT: &str = "pushlet::audit";
 /// Bytes of lines that wait. Beyond that, such as while standard error is not read, new lines are dropped.
 const CAPACITY: usize = 1 << 20;
 /// Bytes that a request's line counts for while it waits.
@@ -319,94 +314,6 @@ impl Write for LineWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Lines of one kind that are written in one window.
-const MOST_PER_KIND: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(10);
-/// Bytes of a line that the sum quotes.
-const LONGEST_QUOTE: usize = 200;
-
-/// Which kinds of lines were written and left out lately.
-#[derive(Default)]
-pub(super) struct Repeats {
-    kinds: Mutex<HashMap<Identifier, LineKind>>,
-    some_left_out: AtomicBool,
-}
-
-struct LineKind {
-    since: Instant,
-    written: u32,
-    left_out: u64,
-    /// The first one that was left out.
-    line: String,
-}
-
-impl Repeats {
-    /// Counts a line, and returns whether it is to be written.
-    fn takes(&self, metadata: &Metadata<'_>) -> bool {
-        if *metadata.level() > Level::INFO || [REQUESTS, AUDIT].contains(&metadata.target()) {
-            return true;
-        }
-        let now = Instant::now();
-        let mut kinds = self.kinds();
-        let kind = kinds.entry(metadata.callsite()).or_insert_with(|| LineKind::new(now));
-        if kind.left_out == 0 && now.duration_since(kind.since) >= WINDOW {
-            *kind = LineKind::new(now);
-        }
-        kind.written = kind.written.saturating_add(1);
-        kind.written <= MOST_PER_KIND
-    }
-
-    /// Counts a line that is left out. Returns true if it is the first one of its kind.
-    fn leave_out(&self, kind: &Identifier, line: &str) -> bool {
-        let mut kinds = self.kinds();
-        let Some(kind) = kinds.get_mut(kind) else { return false };
-        kind.left_out += 1;
-        if kind.left_out > 1 {
-            return false;
-        }
-        kind.line = line[..line.floor_char_boundary(LONGEST_QUOTE)].trim_end().to_owned();
-        self.some_left_out.store(true, Ordering::Release);
-        true
-    }
-
-    fn some_left_out(&self) -> bool {
-        self.some_left_out.load(Ordering::Acquire)
-    }
-
-    /// Writes a line for each kind of which some were left out in a window that is over, or at the `end` in any window.
-    fn sum_up(&self, end: bool) {
-        if !self.some_left_out() {
-            return;
-        }
-        let now = Instant::now();
-        let mut sums = Vec::new();
-        {
-            let mut kinds = self.kinds();
-            let is_over = |kind: &LineKind| end || now.duration_since(kind.since) >= WINDOW;
-            for kind in kinds.values_mut().filter(|kind| kind.left_out > 0 && is_over(kind)) {
-                let old = std::mem::replace(kind, LineKind::new(now));
-                sums.push((old.left_out, old.line));
-            }
-            let left = kinds.values().any(|kind| kind.left_out > 0);
-            self.some_left_out.store(left, Ordering::Release);
-        }
-        // Not under the lock: each of these lines takes it again.
-        for (count, like) in sums {
-            tracing::warn!(target: REQUESTS, count, like, "lines like this one were left out");
-        }
-    }
-
-    fn kinds(&self) -> MutexGuard<'_, HashMap<Identifier, LineKind>> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LineKind {
-    fn new(since: Instant) -> Self {
-        Self { since, written: 0, left_out: 0, line: String::new() }
     }
 }
 

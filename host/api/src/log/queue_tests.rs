@@ -5,6 +5,8 @@ use std::sync::mpsc;
 use axum::http::{HeaderValue, Method, StatusCode};
 
 use super::*;
+use crate::log::line::REQUESTS;
+use crate::log::repeats::MOST_PER_KIND;
 use crate::log::{EventTime, RequestNotes, TextFields};
 
 /// Takes nothing before it may.

@@ -28,6 +28,9 @@ const NAMING: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/providers/{name}", ""),
     ("POST", "/v1/providers/{name}/activate", r#"{"digest": "00"}"#),
     ("GET", "/v1/providers/{name}/log", ""),
+    ("GET", "/v1/providers/{name}/capture", ""),
+    ("PUT", "/v1/providers/{name}/capture", "{}"),
+    ("DELETE", "/v1/providers/{name}/capture", ""),
     (
         "POST",
         "/v1/notifications",
