@@ -28,7 +28,7 @@ impl Gateway {
         }
         let account = self.0.tenants.get(tenant)?.account.clone();
         let capture = Arc::new(StandingCapture::new(settings, account));
-        self.0.captures.set(tenant, provider, Some(capture.clone()));
+        self.0.captures.set(tenant, provider, &capture);
         Ok(capture.state())
     }
 
@@ -42,8 +42,15 @@ impl Gateway {
     }
 
     /// Switches a capture off, and drops its records.
-    pub fn stop_capture(&self, tenant: &TenantId, provider: &str) {
-        self.0.captures.set(tenant, provider, None);
+    pub fn stop_capture(&self, tenant: &TenantId, provider: &str) -> Result<(), Error> {
+        self.capture(tenant, provider)?;
+        self.forget_capture(tenant, provider);
+        Ok(())
+    }
+
+    /// The same for a provider that is removed, whether there is a capture or not.
+    pub fn forget_capture(&self, tenant: &TenantId, provider: &str) {
+        self.0.captures.remove(tenant, provider);
     }
 }
 

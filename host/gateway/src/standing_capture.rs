@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -50,13 +50,12 @@ pub struct KeptSend {
     pub results: Vec<(Target, DeliveryResult)>,
 }
 
-/// The captures of all tenants.
+/// The captures of all tenants. Each send looks here, and takes no lock.
 #[derive(Default)]
-pub(crate) struct StandingCaptures {
-    captures: Mutex<HashMap<(TenantId, String), Arc<StandingCapture>>>,
-    /// How many there are, so that a send with none takes no lock.
-    count: AtomicUsize,
-}
+pub(crate) struct StandingCaptures(ArcSwap<CapturesByTenant>);
+
+/// By tenant and name of the provider.
+type CapturesByTenant = HashMap<TenantId, HashMap<String, Arc<StandingCapture>>>;
 
 pub(crate) struct StandingCapture {
     settings: CaptureSettings,
@@ -78,39 +77,54 @@ struct Kept {
 }
 
 impl StandingCaptures {
-    fn all(&self, change: impl FnOnce(&mut HashMap<(TenantId, String), Arc<StandingCapture>>)) {
-        let mut captures = self.captures.lock();
-        change(&mut captures);
-        self.count.store(captures.len(), Ordering::Release);
+    /// Puts a capture in the place of the one before.
+    pub fn set(&self, tenant: &TenantId, provider: &str, capture: &Arc<StandingCapture>) {
+        self.change(|captures| {
+            captures.entry(tenant.clone()).or_default().insert(provider.to_owned(), capture.clone());
+        });
     }
 
-    /// Puts a capture in the place of the one before, or none.
-    pub fn set(&self, tenant: &TenantId, provider: &str, capture: Option<Arc<StandingCapture>>) {
-        let key = (tenant.clone(), provider.to_owned());
-        self.all(|captures| match capture {
-            Some(capture) => drop(captures.insert(key, capture)),
-            None => drop(captures.remove(&key)),
+    /// Removes the capture of a provider.
+    pub fn remove(&self, tenant: &TenantId, provider: &str) {
+        self.change(|captures| {
+            if let Some(of_tenant) = captures.get_mut(tenant) {
+                of_tenant.remove(provider);
+            }
         });
     }
 
     /// Returns the capture of a provider, whether it is active or not.
     pub fn get(&self, tenant: &TenantId, provider: &str) -> Option<Arc<StandingCapture>> {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        let captures = self.captures.lock();
-        let capture = captures.get(&(tenant.clone(), provider.to_owned()))?;
+        let captures = self.0.load();
+        let capture = captures.get(tenant)?.get(provider)?;
         (Instant::now() < capture.gone).then(|| capture.clone())
     }
 
     /// Drops the records whose time is over.
     pub fn clean(&self) {
         let now = Instant::now();
-        self.all(|captures| captures.retain(|_, capture| now < capture.gone));
+        if self.0.load().is_empty() {
+            return;
+        }
+        self.change(|captures| {
+            captures.retain(|_, of_tenant| {
+                of_tenant.retain(|_, capture| now < capture.gone);
+                !of_tenant.is_empty()
+            });
+        });
     }
 
     pub fn forget(&self, tenant: &TenantId) {
-        self.all(|captures| captures.retain(|(owner, _), _| owner != tenant));
+        self.change(|captures| drop(captures.remove(tenant)));
+    }
+
+    /// Makes a change in a copy, again if another one came between.
+    fn change(&self, change: impl Fn(&mut CapturesByTenant)) {
+        self.0.rcu(|captures| {
+            let mut captures = CapturesByTenant::clone(captures);
+            change(&mut captures);
+            captures
+        });
     }
 }
 

@@ -326,8 +326,7 @@ pub(super) async fn delete(
     ByTenant(tenant): ByTenant,
     PathSegments(name): PathSegments<String>,
 ) -> Result<StatusCode, V1Error> {
-    api.gateway.capture(&tenant, &name)?;
-    api.gateway.stop_capture(&tenant, &name);
+    api.gateway.stop_capture(&tenant, &name)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

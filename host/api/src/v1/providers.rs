@@ -249,7 +249,7 @@ pub(super) async fn delete(
     let before = digest(&api, &tenant, &name);
     let work = async move {
         api.gateway.uploads().clone().remove(&tenant, &name).await?;
-        api.gateway.stop_capture(&tenant, &name);
+        api.gateway.forget_capture(&tenant, &name);
         let changes = replaced(&before, &Value::Null);
         audit.record(&api, (&tenant, "provider.delete", &name), changes).await;
         Ok::<_, Error>(())
