@@ -29,6 +29,8 @@ const PUSH: &str = "*linked::codec::counted*";
 
 /// What is asked of the guard.
 pub struct Request {
+    /// As which profile of cargo `pushlet-linked` was built: each has a budget of its own.
+    pub profile: String,
     /// Parts of the names of what is counted; none: everything.
     pub only: Vec<String>,
     /// The counts become the budget.
@@ -53,15 +55,18 @@ pub fn run(linked: &Path, budget_file: &Path, request: &Request) -> Result<bool,
     let _ = fs::remove_dir_all(&directory);
     let counts = counts?;
     let text = fs::read_to_string(budget_file).unwrap_or_default();
-    let mut budget: BTreeMap<String, u64> = toml::from_str(&text).map_err(at("budget"))?;
-    crate::say(&report(&counts, &budget));
+    let mut budgets: BTreeMap<String, BTreeMap<String, u64>> = toml::from_str(&text).map_err(at("budget"))?;
+    let budget = budgets.entry(request.profile.clone()).or_default();
+    crate::say(&report(&counts, budget));
     if request.update {
         if request.only.is_empty() {
             budget.clear();
         }
         budget.extend(counts);
-        let text = toml::to_string(&budget).map_err(at("budget"))?;
-        let text = format!("# Instructions and allocations per push; written by `guard --update`.\n{text}");
+        let text = toml::to_string(&budgets).map_err(at("budget"))?;
+        let text = format!(
+            "# Instructions and allocations per push, by profile; written by `guard --update`.\n{text}"
+        );
         fs::write(budget_file, text).map_err(at("budget"))?;
         return Ok(true);
     }

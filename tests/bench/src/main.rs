@@ -59,6 +59,13 @@ fn command() -> clap::Command {
                         .action(ArgAction::SetTrue)
                         .help("Write the budget anew"),
                 )
+                .arg(
+                    Arg::new("profile")
+                        .long("profile")
+                        .value_parser(["dist", "dev"])
+                        .default_value("dist")
+                        .help("As what pushlet-linked is built: each has a budget of its own"),
+                )
                 .arg(path("profiles", "Keep callgrind's profiles in this directory"))
                 .arg(Arg::new("only").num_args(0..).help("Parts of names: count only these")),
         )
@@ -68,11 +75,12 @@ fn command() -> clap::Command {
 fn act(arguments: &ArgMatches) -> Result<bool, Failure> {
     let pace = if arguments.get_flag("quick") { Pace::QUICK } else { Pace::FULL };
     let (name, arguments_of_part) = arguments.subcommand().unwrap_or(("table", arguments));
-    let program = |name: &str| match arguments.get_one::<PathBuf>(name) {
+    let program = |name: &str, profile: &str| match arguments.get_one::<PathBuf>(name) {
         Some(program) => Ok(program.clone()),
-        None => built(name),
+        None => built(name, profile),
     };
-    let programs = || Ok(Programs { gateway: program("gateway")?, linked: program("linked")? });
+    let programs =
+        || Ok(Programs { gateway: program("gateway", "dist")?, linked: program("linked", "dist")? });
     match name {
         "sink" => sink::run(&orders(arguments_of_part)?).map(|()| true),
         "load" => load::run(orders(arguments_of_part)?).map(|()| true),
@@ -87,12 +95,15 @@ fn act(arguments: &ArgMatches) -> Result<bool, Failure> {
         }
         "guard" => {
             let budget = Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.toml");
+            let profile = arguments_of_part.get_one::<String>("profile").cloned().unwrap_or_default();
+            let linked = program("linked", &profile)?;
             let request = guard::Request {
+                profile,
                 only: arguments_of_part.get_many("only").unwrap_or_default().cloned().collect(),
                 update: arguments_of_part.get_flag("update"),
                 profiles: arguments_of_part.get_one("profiles").cloned(),
             };
-            guard::run(&program("linked")?, &budget, &request)
+            guard::run(&linked, &budget, &request)
         }
         _ => run::whole(&programs()?, pace).map(|()| true),
     }
@@ -104,14 +115,15 @@ fn orders<T: DeserializeOwned>(arguments: &ArgMatches) -> Result<T, Failure> {
 }
 
 /// Builds a program as it is released, alone: beside others, the features of what they share would be other ones.
-fn built(name: &str) -> Result<PathBuf, Failure> {
+fn built(name: &str, profile: &str) -> Result<PathBuf, Failure> {
     let program = if name == "gateway" { "pushlet" } else { "pushlet-linked" };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--profile", "dist", "--package", program]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--profile", profile, "--package", program]);
     if !cargo.status().map_err(at("cargo"))?.success() {
         return Err(Failure::new(format!("{program} could not be built")));
     }
     let myself = std::env::current_exe().map_err(at("this program"))?;
     let target = myself.parent().and_then(Path::parent).ok_or_else(|| Failure::new("no target directory"))?;
-    Ok(target.join("dist").join(program))
+    // Where cargo puts each profile's programs.
+    Ok(target.join(if profile == "dev" { "debug" } else { profile }).join(program))
 }

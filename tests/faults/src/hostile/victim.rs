@@ -122,7 +122,9 @@ impl Pushes {
 
     fn expect(&mut self, expected: &str, answer: String) {
         if !answer.contains(expected) {
-            *self.failures.entry(answer).or_default() += 1;
+            // An answer with thousands of results would hide the rest of the report.
+            let begin = answer.chars().take(500).collect();
+            *self.failures.entry(begin).or_default() += 1;
         }
     }
 }
