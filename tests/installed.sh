@@ -50,8 +50,12 @@ follow() {
   eval "$commands" > /run/said || fail "$1 fails: $(cat /run/said)"
 }
 
-# A step of "Going live".
-step() { follow "^\*\*$1\. " "^\*\*$(($1 + 1))\. "; }
+# A step of "Going live", with how long its commands take.
+step() {
+  local begin=${EPOCHREALTIME/./}
+  follow "^\*\*$1\. " "^\*\*$(($1 + 1))\. "
+  echo "package: going live, step $1: $(((${EPOCHREALTIME/./} - begin) / 1000)) ms"
+}
 
 # As its unit says: it runs, and may do nothing that it need not.
 installs() {

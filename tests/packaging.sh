@@ -40,7 +40,7 @@ package() {
   [ -x /lib/systemd/systemd ] || [ "$(id -u)" != 0 ] || { apt-get update -qq && apt-get install -qq -y systemd > /dev/null; }
   obstacle=$(machine_obstacle)
   [ -z "$obstacle" ] || { echo "package: not installed, $obstacle"; return; }
-  command -v cargo-deb > /dev/null || cargo install --locked --quiet cargo-deb --version 3.8.0
+  command -v cargo-deb > /dev/null || cargo install --locked --quiet --debug cargo-deb --version 3.8.0
   local packages=$work/packages name version
   mkdir -p "$packages/next"
   # What is there is packaged: nothing is built.

@@ -4,65 +4,14 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pushlet_simulator::{Options, Simulator};
-use reqwest::Client;
 use serde_json::Value;
-use tokio::task::JoinSet;
 
+use crate::callers::Callers;
 use crate::harness::{Directory, http_client, pointing_at, wait_for, wait_until};
 use crate::program::Program;
 use crate::upload::PROGRAM;
-
-const CALLERS: usize = 8;
-
-/// Callers, each with one connection that it keeps, that send one push after the other.
-struct Callers {
-    tasks: JoinSet<()>,
-    stop: Arc<AtomicBool>,
-    delivered: Arc<AtomicU64>,
-}
-
-impl Callers {
-    fn start(url: &str) -> Self {
-        let (stop, delivered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let mut tasks = JoinSet::new();
-        for _ in 0..CALLERS {
-            let (stop, delivered, url) =
-                (stop.clone(), delivered.clone(), format!("{url}/send_notification"));
-            tasks.spawn(async move {
-                let client = Client::builder().pool_max_idle_per_host(1).build().unwrap();
-                let form =
-                    [("device_token", "device"), ("data", r#"{"text":"x"}"#), ("gcm_api_key", "a key")];
-                while !stop.load(Ordering::Relaxed) {
-                    let response = client.post(&url).form(&form).send().await.unwrap();
-                    let status = response.status();
-                    let text = response.text().await.unwrap();
-                    assert_eq!(status, 200, "{text}");
-                    delivered.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        Self { tasks, stop, delivered }
-    }
-
-    /// Waits until so many more pushes are delivered.
-    async fn deliver(&self, more: u64) {
-        let goal = self.delivered.load(Ordering::Relaxed) + more;
-        wait_until("pushes are delivered", async || self.delivered.load(Ordering::Relaxed) >= goal).await;
-    }
-
-    /// Stops them, and returns how many pushes were delivered.
-    async fn end(mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-        self.delivered.load(Ordering::Relaxed)
-    }
-}
 
 async fn simulator(directory: &Directory) -> Simulator {
     Simulator::start(Options::ephemeral(directory.path())).await.unwrap()

@@ -4,6 +4,7 @@
 mod access;
 mod built_in;
 mod byte_streams;
+mod callers;
 mod cases;
 mod causes;
 mod classic;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pushlet_simulator::{Options, Simulator};
-use reqwest::Method;
+use reqwest::{Client, Method};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::callers::Callers;
 use crate::guests::fixture::component;
 use crate::harness::{Directory, expect, expect_error, http_client, pointing_at, wait_until};
 use crate::program::Program;
@@ -29,12 +30,12 @@ fn write_certificate(directory: &Path, year: i32) -> CertificateDer<'static> {
     made.der().clone()
 }
 
-fn connector(trusted: &[CertificateDer<'static>]) -> TlsConnector {
+fn client_config(trusted: &[CertificateDer<'static>]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     trusted.iter().for_each(|root| roots.add(root.clone()).unwrap());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    config.with_root_certificates(roots).with_no_client_auth()
 }
 
 /// Asks for `/healthz` over a new connection. An error: the certificate is not trusted.
@@ -45,7 +46,9 @@ async fn healthz(base: &str, trusted: &[CertificateDer<'static>]) -> std::io::Re
 async fn get(path: &str, base: &str, trusted: &[CertificateDer<'static>]) -> std::io::Result<String> {
     let address = base.trim_start_matches("https://");
     let stream = TcpStream::connect(address).await?;
-    let mut stream = connector(trusted).connect(ServerName::try_from("localhost").unwrap(), stream).await?;
+    let mut stream = TlsConnector::from(Arc::new(client_config(trusted)))
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
@@ -53,40 +56,53 @@ async fn get(path: &str, base: &str, trusted: &[CertificateDer<'static>]) -> std
     Ok(answer)
 }
 
-/// Asks again and again, and is answered each time.
-async fn ask(base: String, trusted: [CertificateDer<'static>; 2]) {
-    for _ in 0..40 {
-        assert!(healthz(&base, &trusted).await.unwrap().starts_with("HTTP/1.1 200"));
-    }
-}
-
 fn reload(program: &Program) -> reqwest::RequestBuilder {
     http_client().request(Method::POST, program.url("/v1/reload")).bearer_auth(OPERATOR)
 }
 
+/// Everything that a reload replaces, while callers with old and with new connections go on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_renewed_under_load_without_a_failure() {
+async fn a_certificate_is_renewed_and_settings_are_reloaded_under_load_without_a_loss() {
     let directory = Directory::new();
+    let simulator = Simulator::start(Options::ephemeral(directory.path())).await.unwrap();
     let file = |name: &str| directory.path().join(name).display().to_string();
     let old = write_certificate(directory.path(), 2090);
-    let toml = format!("tls.cert = {:?}\ntls.key = {:?}\n", file("cert.pem"), file("key.pem"));
-    let program = Program::serve(&toml).await;
+    let toml = |level: &str| {
+        let tls = format!("tls.cert = {:?}\ntls.key = {:?}\n", file("cert.pem"), file("key.pem"));
+        pointing_at(&simulator, &format!("{tls}log.level = {level:?}\n"))
+    };
+    let program = Program::serve_exactly(&toml("info")).await;
     assert!(healthz(&program.base, std::slice::from_ref(&old)).await.unwrap().starts_with("HTTP/1.1 200"));
     let new = write_certificate(directory.path(), 2100);
     assert!(
         healthz(&program.base, std::slice::from_ref(&new)).await.is_err(),
         "the files alone change nothing"
     );
-    let callers: Vec<_> =
-        (0..8).map(|_| tokio::spawn(ask(program.base.clone(), [old.clone(), new.clone()]))).collect();
+
+    let url = program.base.replace("127.0.0.1", "localhost");
+    let both = [old.clone(), new.clone()];
+    let client = || Client::builder().tls_backend_preconfigured(client_config(&both));
+    let mut callers = Callers::with(&url, client);
+    callers.add_restless(&url, client());
+    callers.deliver(50).await;
     program.signal("HUP");
-    for caller in callers {
-        caller.await.unwrap();
-    }
     wait_until("the new one is shown", async || {
         healthz(&program.base, std::slice::from_ref(&new)).await.is_ok()
     })
     .await;
+    callers.deliver(50).await;
+    for level in ["debug", "info", "debug", "info"] {
+        let reloads = program.log().matches("reloaded changed=\"log.level\"").count();
+        std::fs::write(program.configuration(), toml(level)).unwrap();
+        program.signal("HUP");
+        wait_until("it is reloaded", async || {
+            program.log().matches("reloaded changed=\"log.level\"").count() > reloads
+        })
+        .await;
+        callers.deliver(20).await;
+    }
+    assert_eq!(callers.end().await, simulator.counts().gcm.delivered, "{}", program.log());
+
     assert!(healthz(&program.base, &[old]).await.is_err());
     let metrics = get("/metrics", &program.base, std::slice::from_ref(&new)).await.unwrap();
     let end = "pushlet_server_certificate_not_after_seconds 4102444800";
