@@ -132,17 +132,17 @@ async fn send(
     let mut send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
     send.request_id = Some(log.head().id().into());
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
-    let gateway = api.gateway;
-    let work = async move {
+    // Without a name of its own, the work takes no room in this future too.
+    let report = detached(permit, async move {
         let application = match &send.via {
             Via::Application(id) => id.clone(),
             Via::Inline(_) => String::new(),
         };
-        let report = gateway.send(&tenant, send).await;
+        let report = api.gateway.send(&tenant, send).await;
         log.sent(SendRecord::of(application, &report));
         report
-    };
-    let report = detached(permit, work).await;
+    })
+    .await;
     let mut results = report.iter().flat_map(|report| &report.results);
     let arrived = results.any(|result| result.result.may_have_been_delivered());
     let mut response = response_to(report, asks_for_gcm).unwrap_or_else(response::error);

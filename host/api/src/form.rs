@@ -44,10 +44,11 @@ impl Form {
         form.url_encoded(parts.uri.query().unwrap_or_default().as_bytes(), limits)?;
         match format {
             BodyFormat::UrlEncoded => form.url_encoded(&body, limits)?,
-            BodyFormat::Multipart => form.multipart(parts, body, limits).await?,
+            // Boxed, since all that reads a form would have room for it.
+            BodyFormat::Multipart => Box::pin(form.multipart(parts, body, limits)).await?,
             BodyFormat::Json => {
                 let permit = permit_of(&parts.extensions).cloned();
-                let fields = JsonBody::new(body, permit, limits.size).fields().await?;
+                let fields = Box::pin(JsonBody::new(body, permit, limits.size).fields()).await?;
                 form.json(fields, limits)?;
             }
         }

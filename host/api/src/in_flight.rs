@@ -227,25 +227,21 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let work = async move {
-        let _permit = permit;
-        work.await
-    };
-    Detached(Some(Box::pin(work)))
+    Detached(Some((Box::pin(work), permit)))
 }
 
-/// None: it ended, or it panicked.
-struct Detached<T: Send + 'static>(Option<BoxFuture<'static, T>>);
+/// None: it ended, or it panicked. The permit is not part of the boxed future, which would then have a copy of the work.
+struct Detached<T: Send + 'static>(Option<(BoxFuture<'static, T>, InFlightPermit)>);
 
 impl<T: Send + 'static> Future for Detached<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         // Taken out for the poll: after a panic, nothing is left that `drop` could spawn.
-        let Some(mut work) = self.0.take() else { return Poll::Pending };
+        let Some((mut work, permit)) = self.0.take() else { return Poll::Pending };
         let polled = work.as_mut().poll(context);
         if polled.is_pending() {
-            self.0 = Some(work);
+            self.0 = Some((work, permit));
         }
         polled
     }
@@ -254,8 +250,11 @@ impl<T: Send + 'static> Future for Detached<T> {
 impl<T: Send + 'static> Drop for Detached<T> {
     fn drop(&mut self) {
         // Without a runtime the process is ending, and the work ends with it.
-        if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(work);
+        if let (Some((work, permit)), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                let _permit = permit;
+                work.await
+            });
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod telemetry;
 mod v1;
 mod verbatim;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -60,17 +61,27 @@ pub use observability::Observability;
 pub use reload::{LiveConfig, ReloadReport};
 pub use status::metrics_text;
 
-/// What every handler needs. Cheap to clone.
+/// What every handler needs. One pointer: each request has several copies.
 #[derive(Clone)]
-struct Api {
+struct Api(Arc<ApiState>);
+
+struct ApiState {
     gateway: Gateway,
     body_limits: BodyLimits,
-    limits: Arc<LimitsConfig>,
+    limits: LimitsConfig,
     in_flight: InFlightRequests,
     idempotency: Idempotency,
     observability: Observability,
-    documents: Arc<openapi::Documents>,
+    documents: openapi::Documents,
     live: LiveConfig,
+}
+
+impl Deref for Api {
+    type Target = ApiState;
+
+    fn deref(&self) -> &ApiState {
+        &self.0
+    }
 }
 
 impl Api {
@@ -84,16 +95,16 @@ impl Api {
     ) -> Self {
         let body_limits = BodyLimits::from(limits);
         let idempotency = Idempotency::new(responses, body_limits, gateway.fleet().cloned());
-        Self {
+        Self(Arc::new(ApiState {
             gateway,
             body_limits,
-            limits: Arc::new(limits.clone()),
+            limits: limits.clone(),
             in_flight: in_flight.clone(),
             idempotency,
             observability: observability.clone(),
-            documents: Arc::default(),
+            documents: openapi::Documents::default(),
             live: live.clone(),
-        }
+        }))
     }
 }
 

@@ -303,7 +303,8 @@ impl Delivery {
         let refused =
             refused.into_iter().map(|(index, result)| IndexedResult::untried(first + index, result));
         let at_once = std::future::ready(BatchResults { results: refused.collect(), native: None });
-        let work = work.into_iter().map(move |work| self.settle(batch.clone(), work).right_future());
+        let work =
+            work.into_iter().map(move |work| Box::pin(self.settle(batch.clone(), work)).right_future());
         std::iter::once(at_once.left_future()).chain(work)
     }
 

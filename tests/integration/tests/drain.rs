@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use pushlet_simulator::{Options, Simulator};
+use reqwest::Client;
 use serde_json::Value;
 
 use crate::callers::Callers;
