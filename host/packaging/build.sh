@@ -33,7 +33,7 @@ name=pushlet-$version-$architecture-linux
 # One file next to each manifest, of which one is the program's.
 cargo cyclonedx --manifest-path host/Cargo.toml --format json --spec-version 1.5 --target "$target" --no-build-deps --quiet
 mv host/pushlet.cdx.json "$out/$name.cdx.json"
-git ls-files --others --ignored --exclude='*.cdx.json' --exclude-standard -- '*.cdx.json' | xargs -r rm --
+git ls-files --others --ignored --exclude='*.cdx.json' --exclude-standard -- '*.cdx.json' ':!target' | xargs -r rm --
 
 cargo deb -p pushlet --no-build --profile "$profile" --target "$target" --output "$out/$name.deb"
 
