@@ -35,7 +35,8 @@ cargo cyclonedx --manifest-path host/Cargo.toml --format json --spec-version 1.5
 mv host/pushlet.cdx.json "$out/$name.cdx.json"
 git ls-files --others --ignored --exclude='*.cdx.json' --exclude-standard -- '*.cdx.json' ':!target' | xargs -r rm --
 
-cargo deb -p pushlet --no-build --profile "$profile" --target "$target" --output "$out/$name.deb"
+# The profile strips, and this machine's `strip` knows no other architecture.
+cargo deb -p pushlet --no-build --no-strip --profile "$profile" --target "$target" --output "$out/$name.deb"
 
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use pushlet_test_support::Nats;
 use zeroize::Zeroizing;
 
+use futures_util::TryStreamExt as _;
+
 use super::*;
 use crate::tests::{Folder, key};
 use crate::{FileStorage, MemoryStorage, Registry, conformance};
@@ -259,16 +261,57 @@ fn wait_for_bounds(registry: &Registry, hours: u64, parts: i64) {
     }
 }
 
+/// A node of a fleet. `answers`: how long an Idempotency-Key is known.
+fn join(nats: &Nats, answers: Duration, hours: u64, parts: usize) -> Registry {
+    let storage = NatsStorage::open(&settings(nats), Box::new(MemoryStorage::default())).unwrap();
+    let (name, deliveries) = ("node".to_owned(), Duration::from_secs(3600 * hours));
+    let fleet = FleetSettings { name, version: "1", answers, feedback: 10, deliveries, parts };
+    Registry::join(storage, key(), 10, fleet).unwrap()
+}
+
+/// The crate's own `create_with_ttl` forgets the age of a key that was deleted before.
+#[test]
+fn a_key_that_was_freed_and_taken_again_is_forgotten_in_time() {
+    let nats = Nats::single("");
+    let node = join(&nats, Duration::from_secs(3), 1, 5);
+    wait_for_bounds(&node, 2, 5);
+    let (fleet, tenant) = (node.fleet().unwrap(), crate::tests::acme());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let claim = || runtime.block_on(fleet.claim(&tenant, "order-7")).unwrap();
+    let Claim::Taken(first) = claim() else { panic!("nobody had it") };
+    assert!(matches!(claim(), Claim::InFlight));
+    runtime.block_on(fleet.resolve(first, None));
+    let Claim::Taken(_) = claim() else { panic!("it was freed") };
+    assert!(matches!(claim(), Claim::InFlight));
+    let start = std::time::Instant::now();
+    while !matches!(claim(), Claim::Taken(_)) {
+        assert!(start.elapsed() < Duration::from_secs(60), "the key is never forgotten");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A follower may answer a direct read, and be behind.
+#[test]
+fn no_stream_is_read_from_a_follower() {
+    let nats = Nats::single("");
+    let node = join(&nats, Duration::from_secs(60), 1, 5);
+    wait_for_bounds(&node, 2, 5);
+    let connection = node.fleet().unwrap().0.connection.clone();
+    let jetstream = connection.jetstream().clone();
+    let read = async move {
+        let all = jetstream.streams().try_collect::<Vec<_>>().await.map_err(unreachable)?;
+        Ok(all.into_iter().map(|stream| (stream.config.name, stream.config.allow_direct)).collect::<Vec<_>>())
+    };
+    let streams = connection.wait(LOOK_UP, read).unwrap();
+    let direct: Vec<_> =
+        streams.iter().filter(|(name, direct)| *direct && !name.starts_with("OBJ_")).collect();
+    assert!(streams.len() > 5 && direct.is_empty(), "{streams:?}");
+}
+
 #[test]
 fn the_queue_is_brought_to_its_configuration_and_loses_nothing_by_it() {
     let nats = Nats::single("");
-    let join = |hours: u64, parts: usize| {
-        let storage = NatsStorage::open(&settings(&nats), Box::new(MemoryStorage::default())).unwrap();
-        let deliveries = Duration::from_secs(3600 * hours);
-        let (name, answers) = ("node".to_owned(), Duration::from_secs(60));
-        let fleet = FleetSettings { name, version: "1", answers, feedback: 10, deliveries, parts };
-        Registry::join(storage, key(), 10, fleet).unwrap()
-    };
+    let join = |hours: u64, parts: usize| join(&nats, Duration::from_secs(60), hours, parts);
     let (tenant, id) = (crate::tests::acme(), "a".repeat(32));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let put = |registry: &Registry, count: usize| {
