@@ -132,7 +132,7 @@ async fn send(
     let mut send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
     send.request_id = Some(log.head().id().into());
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);
-    // Without a name of its own, the work takes no room in this future too.
+    // Not a local first: this future would keep room for it, although it is moved.
     let report = detached(permit, async move {
         let application = match &send.via {
             Via::Application(id) => id.clone(),

@@ -230,7 +230,7 @@ where
     Detached(Some((Box::pin(work), permit)))
 }
 
-/// None: it ended, or it panicked. The permit is not part of the boxed future, which would then have a copy of the work.
+/// None: it ended, or it panicked. The permit stands beside the work: a future of both would have room for the work twice.
 struct Detached<T: Send + 'static>(Option<(BoxFuture<'static, T>, InFlightPermit)>);
 
 impl<T: Send + 'static> Future for Detached<T> {

@@ -289,7 +289,7 @@ impl Delivery {
         Ok(BatchResults { results: results.collect(), native })
     }
 
-    /// Encodes the batch. Returns one future per exchange, and one for the targets that were refused.
+    /// Encodes the batch. Returns one future per exchange (boxed: they are moved often), and one for what was refused.
     pub async fn launch(
         &self,
         batch: Arc<Batch>,

@@ -114,7 +114,7 @@ fn orders<T: DeserializeOwned>(arguments: &ArgMatches) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(at("orders"))
 }
 
-/// Builds a program as it is released, alone: beside others, the features of what they share would be other ones.
+/// Builds a program alone: beside others, the features of what they share would be other ones.
 fn built(name: &str, profile: &str) -> Result<PathBuf, Failure> {
     let program = if name == "gateway" { "pushlet" } else { "pushlet-linked" };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -83,7 +83,7 @@ async fn a_certificate_is_renewed_and_settings_are_reloaded_under_load_without_a
     let both = [old.clone(), new.clone()];
     let client = || Client::builder().tls_backend_preconfigured(client_config(&both));
     let mut callers = Callers::with(&url, client);
-    callers.add_restless(&url, client());
+    (0..8).for_each(|_| callers.add_restless(&url, client()));
     callers.deliver(50).await;
     program.signal("HUP");
     wait_until("the new one is shown", async || {

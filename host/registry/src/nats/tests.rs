@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use pushlet_test_support::Nats;
 use zeroize::Zeroizing;
-
-use futures_util::TryStreamExt as _;
 
 use super::*;
 use crate::tests::{Folder, key};
