@@ -27,7 +27,7 @@ const RANDOM: u64 = 40;
 
 /// What happens to a connection, one thing after the other.
 #[derive(Debug, Clone)]
-enum Act {
+pub enum Act {
     Start,
     Submit(Vec<Recipient>),
     Written,
@@ -40,7 +40,7 @@ enum Act {
 
 /// What a component made of a conversation.
 #[derive(Debug, Default, PartialEq)]
-struct Trace {
+pub struct Trace {
     /// Bytes that it wrote; a secret stands there as zeros of its length.
     written: Vec<u8>,
     events: Vec<Event>,
@@ -49,7 +49,8 @@ struct Trace {
 }
 
 impl Trace {
-    fn confirms(&self) -> bool {
+    /// Returns true if a submission is reported as delivered.
+    pub fn confirms(&self) -> bool {
         let delivered = |event: &Event| {
             matches!(event, Event::Settled((_, outcome))
                 if matches!(outcome.disposition, Disposition::Delivered | Disposition::Replaced(_)))
@@ -217,7 +218,7 @@ fn submit(
 }
 
 /// Returns what it writes until it has submitted: the nearest thing to its protocol that is known here.
-fn greeting(subject: &Subject, sample: &Sample, rule: &mut Rule) -> Vec<u8> {
+pub fn greeting(subject: &Subject, sample: &Sample, rule: &mut Rule) -> Vec<u8> {
     let acts = [Act::Start, Act::Submit(vec![sample.target.clone(); 2]), Act::Written];
     let trace = converse(subject, sample, &sample.notification, &acts, &sample.place, rule);
     trace.map(|trace| trace.written).unwrap_or_default()
@@ -280,7 +281,7 @@ fn hostile_bytes(own: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Has the conversation on a new connection. A call that fails is reported; None then.
-fn converse(
+pub fn converse(
     subject: &Subject,
     sample: &Sample,
     notification: &Notification,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use pushlet_model::contract::codec::{Answer, Response};
 
+use crate::connections::{Act, converse, greeting};
 use crate::inputs;
 use crate::report::{Rule, RuleReport};
 use crate::sample::{Sample, context, like, parsed, text};
@@ -41,15 +42,28 @@ const WORDS: [&str; 24] = [
     "fieldViolations",
 ];
 
-/// Tries random notifications, targets and answers until the time is over.
+/// Most acts of a random conversation, beside its beginning and its end.
+const LONGEST: usize = 12;
+
+/// Fields of notifications: name, what is special about the value, value.
+type Fields = [(String, String, Value)];
+
+/// Tries random notifications, targets and answers until the time is over; of a component that speaks over a byte stream
+/// random conversations.
 pub fn random(subject: &Subject, samples: &[Sample], time: Duration, seed: u64) -> RuleReport {
-    let mut rule = Rule::new("fuzz", "random notifications, targets and answers");
+    let about = if subject.speaks_stream() {
+        "random conversations: submissions, bytes of the service, time, ends"
+    } else {
+        "random notifications, targets and answers"
+    };
+    let mut rule = Rule::new("fuzz", about);
     let mut dice = StdRng::seed_from_u64(seed);
     let fields = inputs::fields(subject.manifest());
     let end = Instant::now() + time;
     while Instant::now() < end && !rule.is_full() {
         let sample = &samples[dice.random_range(0..samples.len())];
         match dice.random_range(0..2) {
+            _ if subject.speaks_stream() => conversation(subject, sample, &fields, &mut dice, &mut rule),
             0 => answer(subject, sample, &mut dice, &mut rule),
             _ => notification(subject, sample, &fields, &mut dice, &mut rule),
         }
@@ -57,24 +71,72 @@ pub fn random(subject: &Subject, samples: &[Sample], time: Duration, seed: u64) 
     rule.done()
 }
 
-fn notification(
-    subject: &Subject,
-    sample: &Sample,
-    fields: &[(String, String, Value)],
-    dice: &mut StdRng,
-    rule: &mut Rule,
-) {
+fn conversation(subject: &Subject, sample: &Sample, fields: &Fields, dice: &mut StdRng, rule: &mut Rule) {
+    let given = any_fields(fields, dice);
+    let Ok(notification) = parsed(subject.manifest(), given.clone()) else { return };
+    let own = greeting(subject, sample, rule);
+    let acts: Vec<Act> = std::iter::once(Act::Start)
+        .chain((0..dice.random_range(1..=LONGEST)).map(|_| any_act(sample, &own, dice)))
+        .chain([Act::Closed])
+        .collect();
+    let place = shortened(&format!("{}, {acts:?}", Value::Object(given)));
+    let course = converse(subject, sample, &notification, &acts, &place, rule);
+    // In some protocols it means delivered that the service says nothing for a while.
+    let is_silent = !acts.iter().any(|act| matches!(act, Act::Receive(_) | Act::Tick));
+    if is_silent && course.is_some_and(|course| course.confirms()) {
+        rule.error("connection", place, "it is reported as delivered, and the service said nothing");
+    }
+}
+
+fn any_act(sample: &Sample, own: &[u8], dice: &mut StdRng) -> Act {
+    match dice.random_range(0..10) {
+        0..3 => {
+            let target = like(&sample.target, mutated(text(&sample.target), dice));
+            Act::Submit([vec![target], vec![sample.target.clone(); dice.random_range(0..3)]].concat())
+        }
+        3 | 4 => Act::Written,
+        5..8 => Act::Receive(any_bytes(own, dice)),
+        8 => Act::Tick,
+        _ => Act::Finish,
+    }
+}
+
+/// Returns bytes of the service, of which there is at least one: often something like what the component writes itself.
+fn any_bytes(own: &[u8], dice: &mut StdRng) -> Vec<u8> {
+    let mut bytes: Vec<u8> = if own.is_empty() || dice.random_bool(0.3) {
+        (0..dice.random_range(1..200)).map(|_| dice.random()).collect()
+    } else {
+        let from = dice.random_range(0..own.len());
+        own[from..dice.random_range(from + 1..=own.len())].to_vec()
+    };
+    for _ in 0..dice.random_range(0..4) {
+        let at = dice.random_range(0..bytes.len());
+        bytes[at] = dice.random();
+    }
+    bytes
+}
+
+fn any_fields(fields: &Fields, dice: &mut StdRng) -> Map<String, Value> {
     let mut given = Map::new();
     for _ in 0..dice.random_range(0..6) {
         let (field, _, value) = &fields[dice.random_range(0..fields.len())];
         let value = if dice.random_bool(0.3) { any_value(dice, 4) } else { value.clone() };
         given.insert(field.clone(), value);
     }
+    given
+}
+
+/// Returns the beginning of what describes a case.
+fn shortened(place: &str) -> String {
+    place.chars().take(400).collect()
+}
+
+fn notification(subject: &Subject, sample: &Sample, fields: &Fields, dice: &mut StdRng, rule: &mut Rule) {
+    let given = any_fields(fields, dice);
     let Ok(notification) = parsed(subject.manifest(), given.clone()) else { return };
     rule.case();
     let targets = [like(&sample.target, mutated(text(&sample.target), dice)), sample.target.clone()];
-    let place: String =
-        format!("{} to {:?}", Value::Object(given), text(&targets[0])).chars().take(400).collect();
+    let place = shortened(&format!("{} to {:?}", Value::Object(given), text(&targets[0])));
     let context = context(subject.manifest(), targets.len());
     let is_url = matches!(targets[0].target, pushlet_model::contract::Target::Url(_));
     let targets = if is_url { &targets[1..] } else { &targets[..] };

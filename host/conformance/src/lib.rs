@@ -127,7 +127,7 @@ pub fn check(component: &[u8], options: &CheckOptions) -> Report {
         for (_, rule) in rules.iter().filter(|(name, _)| is_wanted(name)) {
             report.add(rule(&subject, &samples));
         }
-        if let Some(time) = options.fuzz.filter(|_| !speaks_stream) {
+        if let Some(time) = options.fuzz {
             report.add(fuzzing::random(&subject, &samples, time, options.seed));
         }
     }

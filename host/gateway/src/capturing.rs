@@ -41,11 +41,11 @@ impl Gateway {
         })
     }
 
-    /// Switches a capture off, and drops its records.
-    pub fn stop_capture(&self, tenant: &TenantId, provider: &str) -> Result<(), Error> {
-        self.capture(tenant, provider)?;
+    /// Switches a capture off, and drops its records; returns what it was.
+    pub fn stop_capture(&self, tenant: &TenantId, provider: &str) -> Result<CaptureState, Error> {
+        let ended = self.capture(tenant, provider)?;
         self.forget_capture(tenant, provider);
-        Ok(())
+        Ok(ended)
     }
 
     /// The same for a provider that is removed, whether there is a capture or not.

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::audit::Auditor;
 use super::extract::PathSegments;
-use super::targets::{TargetResult, target_json};
+use super::targets::{TargetResult, recipient_json, target_json};
 use crate::Api;
 use crate::caller::ByTenant;
 use crate::json::{JsonBody, seconds};
@@ -293,8 +293,7 @@ pub(super) async fn put(
     let settings = body.read(CaptureRequest::settings).await?;
     let state = api.gateway.start_capture(&tenant, &name, settings).await?;
     let state = ProviderCapture::from(state);
-    let changes = Map::from_iter([("until".to_owned(), json!({ "from": null, "to": state.until }))]);
-    audit.record(&api, (&tenant, "provider.capture", &name), changes).await;
+    audit.record(&api, (&tenant, "provider.capture", &name), until(None, Some(&state.until))).await;
     Ok(response::json(StatusCode::OK, &state))
 }
 
@@ -325,30 +324,25 @@ pub(super) async fn delete(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
     PathSegments(name): PathSegments<String>,
+    audit: Auditor,
 ) -> Result<StatusCode, V1Error> {
-    api.gateway.stop_capture(&tenant, &name)?;
+    let ended = ProviderCapture::from(api.gateway.stop_capture(&tenant, &name)?).until;
+    audit.record(&api, (&tenant, "provider.capture", &name), until(Some(&ended), None)).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What the audit log says of a capture that began or was ended.
+fn until(from: Option<&str>, to: Option<&str>) -> Map<String, Value> {
+    Map::from_iter([("until".to_owned(), json!({ "from": from, "to": to }))])
 }
 
 impl From<CapturedCall> for CallRecord {
     fn from(CapturedCall { recipients, context }: CapturedCall) -> Self {
-        let targets = recipients.iter().map(|recipient| {
-            let target = target_json(&recipient.target);
-            if recipient.options.is_empty() {
-                return target;
-            }
-            let mut object = match target {
-                Value::Object(object) => object,
-                token => Map::from_iter([("device".to_owned(), token)]),
-            };
-            let options = recipient
-                .options
-                .iter()
-                .map(|(name, value)| (name.clone(), serde_json::from_str(value).unwrap_or(Value::Null)));
-            object.insert("options".to_owned(), Value::Object(options.collect()));
-            Value::Object(object)
-        });
-        Self { targets: targets.collect(), now: context.now, entropy: STANDARD.encode(context.entropy) }
+        Self {
+            targets: recipients.iter().map(recipient_json).collect(),
+            now: context.now,
+            entropy: STANDARD.encode(context.entropy),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::openapi::schemas;
@@ -61,6 +61,22 @@ pub fn target_json(target: &Target) -> Value {
         Target::Channel(channel) => json!({ "channel": channel }),
         Target::Url(url) => json!({ "url": url }),
     }
+}
+
+/// Writes a target with its options as callers write it.
+pub fn recipient_json(Recipient { target, options }: &Recipient) -> Value {
+    let target = target_json(target);
+    if options.is_empty() {
+        return target;
+    }
+    let mut object = match target {
+        Value::Object(object) => object,
+        token => Map::from_iter([("device".to_owned(), token)]),
+    };
+    let value = |text: &String| serde_json::from_str(text).unwrap_or(Value::Null);
+    let options = options.iter().map(|(name, text)| (name.clone(), value(text))).collect();
+    object.insert("options".to_owned(), Value::Object(options));
+    Value::Object(object)
 }
 
 /// The result of one target.

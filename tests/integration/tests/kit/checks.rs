@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pushlet_conformance::{CheckOptions, Report, check};
+use pushlet_conformance::{CheckOptions, Finding, Report, check};
 use pushlet_sandbox::BUILT_IN;
 
 use crate::guests::fixture::component;
@@ -24,6 +24,8 @@ fn the_built_in_providers_keep_the_contract() {
         assert!(report.passed(), "{}", report.table());
         let is_stream = ["apns-binary", "smpp"].contains(name);
         assert_eq!(report.rules.iter().any(|rule| rule.rule == "any-bytes"), is_stream, "{name}");
+        let fuzzed = report.rules.iter().find(|rule| rule.rule == "fuzz").unwrap();
+        assert!(fuzzed.cases > 0, "{name}");
         if is_stream {
             // Its own tests have the protocol, and no vectors.
             continue;
@@ -123,6 +125,29 @@ fn hostile_guests_fail_for_what_they_do() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn random_conversations_find_what_stops_a_byte_stream() {
+    for (fault, call, message) in [
+        ("trap", "connection.receive", "the provider stopped"),
+        ("stranger", "connection.receive", "not in flight"),
+        ("eager", "connection", "the service said nothing"),
+    ] {
+        let settings = [("do".to_owned(), fault.to_owned())].into();
+        // Rules that are named, so that it is this one which finds it.
+        let options = CheckOptions {
+            settings,
+            rules: vec!["any-submission".to_owned()],
+            fuzz: Some(Duration::from_secs(5)),
+            ..CheckOptions::default()
+        };
+        let report = check(component("byte_stream"), &options);
+        let is_it = |(rule, finding): (&str, &Finding)| {
+            rule == "fuzz" && finding.call == call && finding.message.contains(message)
+        };
+        assert!(report.errors().any(is_it), "{fault}\n{}", report.table());
+    }
 }
 
 #[test]

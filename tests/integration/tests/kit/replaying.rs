@@ -218,6 +218,14 @@ async fn a_provider_is_captured_without_the_callers_help() {
     command(&["--stop"]);
     expect(server.get("/v1/providers/acme/capture"), 404).await;
     expect(server.delete("/v1/providers/acme/capture"), 404).await;
+
+    let audit = expect(server.get("/v1/audit"), 200).await["audit"].take();
+    let captures = audit.as_array().unwrap().iter().filter(|entry| entry["action"] == "provider.capture");
+    let changes: Vec<_> = captures.map(|entry| &entry["changes"]["until"]).collect();
+    let nobody = Value::Null;
+    let until = [&started["until"], &again["until"]];
+    let expected = [(&nobody, until[0]), (&nobody, until[1]), (until[1], &nobody)];
+    assert_eq!(changes.iter().map(|until| (&until["from"], &until["to"])).collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
