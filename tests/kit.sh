@@ -61,7 +61,21 @@ deliver() {
     -d "{\"application_id\":\"$language\",\"notification\":{\"title\":\"Hello\",\"body\":\"from $language\"},\"targets\":[\"device-1\"]}" > sent.json
   grep -q '"status":"delivered"' sent.json || { cat sent.json; exit 1; }
   grep -q "POST /v1/news/device-1 Bearer hush .*from $language" sink/requests || { cat sink/requests; exit 1; }
-  echo "$language: delivered"
+  # What it prints before it fails, and why it failed, are in its log.
+  curl -s "$address/v1/notifications" -H 'content-type: application/json' \
+    -d "{\"application_id\":\"$language\",\"notification\":{\"body\":\"trouble\"},\"targets\":[\"device-1\"]}" > failed.json
+  "$pushlet" provider log acme > log.txt
+  grep -q "in trouble with $language" log.txt && grep -q 'on purpose' log.txt || { cat failed.json log.txt; exit 1; }
+  echo "$language: delivered, and what it printed is in its log"
+}
+
+# Has the provider in this folder print and fail when the text is "trouble".
+troubled() {
+  case $1 in
+    rust) sed -i '/^fn message/a if notification.alert.as_ref().is_some_and(|alert| alert.body.as_deref() == Some("trouble")) { println!("in trouble with rust"); panic!("on purpose"); }' src/lib.rs ;;
+    js) sed -i '/^function message/a if (notification.alert?.body === "trouble") { console.log("in", "trouble with js"); throw new Error("on purpose"); }' provider.js ;;
+    python) sed -i '/^def message/a \    if notification.alert and notification.alert.body == "trouble":\n        print("in trouble with python")\n        raise ValueError("on purpose")' app.py ;;
+  esac
 }
 
 # The folders of what was built before, so that a second run takes less time.
@@ -84,6 +98,7 @@ tutorial() {
       printf '$ %s\n' "$line"
       start=$SECONDS
       eval "$line" > "$work/line.txt" 2>&1 < /dev/null || { cat "$work/line.txt" "$work/figures.json"; exit 1; }
+      [[ $line != 'cd '* ]] || troubled "$language"
       printf '  %d s\n' "$((SECONDS - start))"
     done <<< "$lines"
     grep -q '^= delivered' "$work/line.txt" || { cat "$work/line.txt"; exit 1; }

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use pushlet_credential::SealingKey;
 use pushlet_gateway::tenants::{self, Tenants};
 use pushlet_gateway::{self as gateway, Gateway, Policy, Uploads};
-use pushlet_quota::account::{self, AccountSettings, Accounts};
+use pushlet_quota::account::{self, AccountSettings, Accounts, WorkLimits};
 use pushlet_registry::{
     self as registry, FileStorage, FleetSettings, MemoryStorage, NatsLogin, NatsSettings, NatsStorage,
     Registry, Storage, StorageError,
@@ -161,7 +161,9 @@ pub async fn register_files(config: &Config, gateway: &Gateway) -> Result<(), Pr
 }
 
 fn accounts(config: &Config) -> Result<Arc<Accounts>, Problem> {
+    let work = WorkLimits { low_priority: config.providers.low_priority, ..WorkLimits::default() };
     let settings = AccountSettings {
+        work,
         process_memory: config.limits.memory_bytes.unwrap_or_else(account::default_memory),
         ..AccountSettings::default()
     };

@@ -84,7 +84,8 @@ impl Subject {
         let breaker = BreakerPolicy { failures: usize::MAX, ..BreakerPolicy::default() };
         let limits = SandboxLimits { breaker, ..SandboxLimits::default() };
         // Nothing here waits for a turn: the time of the checks is nobody's.
-        let work = WorkLimits { cpu_burst: Duration::from_secs(1_000_000), ..WorkLimits::default() };
+        let cpu_burst = Duration::from_secs(1_000_000);
+        let work = WorkLimits { cpu_burst, low_priority: false, ..WorkLimits::default() };
         let settings = AccountSettings { work, ..AccountSettings::default() };
         let sandbox = Accounts::new(settings)
             .map_err(|error| LoadError::NoCompiler(error.to_string()))

@@ -13,8 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, nice, set_parent_process_death_signal, setrlimit,
-    waitid,
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, setrlimit, waitid,
 };
 
 use super::error::{LoadError, excerpt};
@@ -68,7 +67,7 @@ impl ComponentCompiler {
         if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
     }
 
-    /// Compiles a component that was checked. Blocks this thread for as long as it takes.
+    /// Compiles a component that was checked, at the priority of this thread, which it blocks for as long as it takes.
     pub(super) fn compile(&self, component: &[u8]) -> CompileOutcome {
         match self.run(component) {
             Ok(ended) => CompileOutcome { cpu: ended.cpu, artefact: self.artefact(ended) },
@@ -193,8 +192,6 @@ pub(super) const INVALID: u8 = 3;
 /// There was no memory left.
 pub(super) const OUT_OF_MEMORY: u8 = 4;
 
-/// How much less than others it is served when the processor is wanted.
-const NICENESS: i32 = 10;
 /// Seconds between the signal that can be caught and the one that cannot.
 const GRACE: u64 = 1;
 
@@ -225,8 +222,6 @@ fn limit_resources(memory: u64, cpu: u64) -> io::Result<()> {
     limit(Resource::Nofile, 16, 16)?;
     #[cfg(target_os = "linux")]
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Without the permission, it has the normal priority.
-    let _ = nice(NICENESS);
     Ok(())
 }
 

@@ -343,6 +343,9 @@ section! {
         /// The next place goes to the tenant whose components took the least time recently; a component that waits for
         /// a minute gets 503 compiler_busy.
         compile_jobs: usize = count(1, 256), 1;
+        /// Do uploaded components, compiling and heavy work of requests get the processor only when nothing else wants it?
+        /// Other programs of the machine count too: one that always computes leaves them a seventieth.
+        low_priority: bool = ValueKind::Switch, true;
     }
 }
 

@@ -1,7 +1,9 @@
 // The provider acme: turns notifications into requests of a webhook, and its answers into outcomes.
 //
 // Pure functions: no clock, no socket, no secret. The server adds the credential and sends. Records have camelCase
-// names here, variants are {tag, val}, u64 is a Number, and what is optional is undefined.
+// names here, variants are {tag, val}, u64 is a Number, and what is optional is null or undefined.
+
+import { text as decoded, utf8 } from "./text.js";
 
 export const manifest = {
   // What the provider is and needs. The server asks once, and refuses what is not declared here.
@@ -90,7 +92,8 @@ export const codec = {
 };
 
 function message(notification) {
-  const body = { title: notification.alert?.title, text: notification.alert?.body };
+  const { title, body: text } = notification.alert ?? {};
+  const body = { title: title ?? undefined, text: text ?? undefined };
   for (const [name, value] of notification.options) {
     if (name === "pinned") body.pinned = JSON.parse(value);
   }
@@ -160,7 +163,7 @@ function segment(encoded) {
 // The object in a body, or an empty one if it is anything else. What is nested deeply would exhaust the stack.
 function parsed(bytes) {
   try {
-    const string = text(bytes);
+    const string = decoded(bytes);
     if (depth(string) > 100) return {};
     const value = JSON.parse(string);
     return typeof value === "object" && value !== null ? value : {};
@@ -176,25 +179,4 @@ function depth(string) {
     else if (letter === "]" || letter === "}") depth--;
   }
   return most;
-}
-
-// QuickJS has no TextEncoder and no TextDecoder.
-export function utf8(string) {
-  const bytes = [];
-  for (const letter of string) {
-    const code = letter.codePointAt(0);
-    if (code < 0x80) bytes.push(code);
-    else if (code < 0x800) bytes.push(0xc0 | (code >> 6), 0x80 | (code & 63));
-    else if (code < 0x10000) bytes.push(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63));
-    else {
-      bytes.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 63), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63));
-    }
-  }
-  return Uint8Array.from(bytes);
-}
-
-export function text(bytes) {
-  let binary = "";
-  for (let at = 0; at < bytes.length; at += 4096) binary += String.fromCharCode(...bytes.slice(at, at + 4096));
-  return decodeURIComponent(escape(binary));
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { codec, manifest, outcome, text, utf8 } from "./provider.js";
+import { codec, manifest, outcome } from "./provider.js";
+import { text, utf8 } from "./text.js";
 
 test("answers become outcomes", () => {
   const of = (status) => outcome({ status, headers: [["retry-after", "2"]], body: utf8("") }, 0).disposition;

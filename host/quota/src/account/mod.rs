@@ -104,7 +104,7 @@ impl Accounts {
             started: Instant::now(),
             memory: ProcessMemory::new(settings.process_memory),
             work: WorkTotals::default(),
-            pools: WorkerPools::new(settings.work.calls, settings.work.heavy_calls)?,
+            pools: WorkerPools::new(&settings.work)?,
             reclaim: OnceLock::new(),
         };
         Ok(Arc::new(Self { settings, common: Arc::new(common), tenants: Mutex::default() }))

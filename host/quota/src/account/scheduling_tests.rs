@@ -13,6 +13,7 @@ fn limits() -> WorkLimits {
         calls: 1,
         heavy_calls: 1,
         calls_per_tenant: 1,
+        low_priority: true,
         wait: Duration::from_millis(10),
         heavy_wait: Duration::from_millis(10),
         // Nothing worth mention comes back, however long a test waits for the processor.

@@ -61,6 +61,8 @@ pub struct WorkLimits {
     pub cpu_per_second: Duration,
     /// Processor time that a tenant may use in a burst after a rest.
     pub cpu_burst: Duration,
+    /// Whether the threads for all of this get the processor only when no other thread of the machine wants it.
+    pub low_priority: bool,
 }
 
 impl Default for WorkLimits {
@@ -75,6 +77,7 @@ impl Default for WorkLimits {
             heavy_wait: Duration::from_secs(10),
             cpu_per_second: Duration::from_millis(200),
             cpu_burst: Duration::from_secs(2),
+            low_priority: true,
         }
     }
 }
@@ -216,17 +219,18 @@ pub(super) struct WorkerPool {
 }
 
 impl WorkerPools {
-    /// Creates the pools with this many permits each.
-    pub fn new(light: usize, heavy: usize) -> io::Result<Self> {
-        Ok(Self { light: WorkerPool::new(light, LIGHT)?, heavy: WorkerPool::new(heavy, HEAVY)? })
+    /// Creates the pools.
+    pub fn new(limits: &WorkLimits) -> io::Result<Self> {
+        let pool = |places, niceness| WorkerPool::new(places, limits.low_priority.then_some(niceness));
+        Ok(Self { light: pool(limits.calls, LIGHT)?, heavy: pool(limits.heavy_calls, HEAVY)? })
     }
 }
 
 impl WorkerPool {
-    fn new(places: usize, niceness: i32) -> io::Result<Self> {
+    fn new(places: usize, niceness: Option<i32>) -> io::Result<Self> {
         let threads = Builder::new_current_thread()
             .thread_name("worker")
-            .on_thread_start(move || be_nice(niceness))
+            .on_thread_start(move || niceness.into_iter().for_each(be_nice))
             .build()?;
         let places = Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)));
         Ok(Self { places, threads: Some(threads) })

@@ -6,10 +6,15 @@ use super::*;
 async fn its_threads_come_after_others_and_nobody_elses_do() {
     let own = || rustix::process::nice(0).unwrap();
     let before = own();
-    let pools = WorkerPools::new(1, 1).unwrap();
+    let limits = WorkLimits::default();
+    let pools = WorkerPools::new(&limits).unwrap();
     assert_eq!(pools.light.run(own).unwrap().await.unwrap(), (before + LIGHT).min(19));
     assert_eq!(pools.heavy.run(own).unwrap().await.unwrap(), (before + HEAVY).min(19));
     assert_eq!(own(), before);
+    // Unless somebody's own machine has nothing better to do.
+    let pools = WorkerPools::new(&WorkLimits { low_priority: false, ..limits }).unwrap();
+    assert_eq!(pools.light.run(own).unwrap().await.unwrap(), before);
+    assert_eq!(pools.heavy.run(own).unwrap().await.unwrap(), before);
 }
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -50,6 +50,8 @@ providers.allow_shadowing = true
 # The developer's own machine, and a large runtime perhaps.
 providers.compile_timeout = \"10m\"
 providers.compile_cpu = \"10m\"
+# Builds and editors want the processor too.
+providers.low_priority = false
 ";
 
 const EXAMPLES: &str = "\
