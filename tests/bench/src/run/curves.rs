@@ -13,8 +13,10 @@ use crate::linked::Mode;
 use crate::load::{Manner, Plan};
 use crate::say;
 
-/// For as many callers as there shall be: by default some of them are refused.
-const ROOM: &str = "limits.requests = 12000\nlimits.application_requests = 12000\n";
+/// For as many callers as there shall be, and for registering as many applications at once: by default some of them are
+/// refused.
+const ROOM: &str = "limits.requests = 12000\nlimits.application_requests = 12000\n\
+                    limits.tenant.cpu_milliseconds_per_second = 1000000\n";
 
 /// Measures every curve, prints tables, and writes the plot.
 pub fn curves(programs: &Programs, pace: Pace, plot: &Path) -> Result<(), Failure> {
