@@ -59,24 +59,35 @@ pub fn random(subject: &Subject, samples: &[Sample], time: Duration, seed: u64) 
     let mut rule = Rule::new("fuzz", about);
     let mut dice = StdRng::seed_from_u64(seed);
     let fields = inputs::fields(subject.manifest());
+    let own: Vec<Vec<u8>> = match subject.speaks_stream() {
+        true => samples.iter().map(|sample| greeting(subject, sample, &mut rule)).collect(),
+        false => Vec::new(),
+    };
     let end = Instant::now() + time;
     while Instant::now() < end && !rule.is_full() {
-        let sample = &samples[dice.random_range(0..samples.len())];
-        match dice.random_range(0..2) {
-            _ if subject.speaks_stream() => conversation(subject, sample, &fields, &mut dice, &mut rule),
-            0 => answer(subject, sample, &mut dice, &mut rule),
-            _ => notification(subject, sample, &fields, &mut dice, &mut rule),
+        let number = dice.random_range(0..samples.len());
+        let sample = &samples[number];
+        match (own.get(number), dice.random_range(0..2)) {
+            (Some(own), _) => conversation(subject, (sample, own), &fields, &mut dice, &mut rule),
+            (None, 0) => answer(subject, sample, &mut dice, &mut rule),
+            (None, _) => notification(subject, sample, &fields, &mut dice, &mut rule),
         }
     }
     rule.done()
 }
 
-fn conversation(subject: &Subject, sample: &Sample, fields: &Fields, dice: &mut StdRng, rule: &mut Rule) {
+/// `own`: what the component writes itself.
+fn conversation(
+    subject: &Subject,
+    (sample, own): (&Sample, &[u8]),
+    fields: &Fields,
+    dice: &mut StdRng,
+    rule: &mut Rule,
+) {
     let given = any_fields(fields, dice);
     let Ok(notification) = parsed(subject.manifest(), given.clone()) else { return };
-    let own = greeting(subject, sample, rule);
     let acts: Vec<Act> = std::iter::once(Act::Start)
-        .chain((0..dice.random_range(1..=LONGEST)).map(|_| any_act(sample, &own, dice)))
+        .chain((0..dice.random_range(1..=LONGEST)).map(|_| any_act(sample, own, dice)))
         .chain([Act::Closed])
         .collect();
     let place = shortened(&format!("{}, {acts:?}", Value::Object(given)));
