@@ -26,7 +26,7 @@ for tool in cargo-deb:3.8.0 cargo-cyclonedx:0.5.9; do
   command -v "${tool%:*}" > /dev/null || cargo install --locked --quiet "${tool%:*}" --version "${tool#*:}"
 done
 rustup target add "$target" 2> /dev/null
-PATH=$tools/bin:$PATH cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet
+PATH=$tools/bin:$PATH cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet --features precompiled
 
 mkdir -p "$out"
 name=pushlet-$version-$architecture-linux

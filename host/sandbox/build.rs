@@ -2,6 +2,15 @@
 //!
 //! `PUSHLET_BUILT_IN_PROVIDERS=DIR` takes ready-made `*.wasm` files from there instead, for packagers.
 
+#[cfg(feature = "precompiled")]
+extern crate wasmtime_compiler as wasmtime;
+
+#[cfg(feature = "precompiled")]
+#[path = "src/code_config.rs"]
+mod code_config;
+#[cfg(feature = "precompiled")]
+#[path = "build/precompile.rs"]
+mod precompile;
 #[path = "build/wasm.rs"]
 mod wasm;
 
@@ -28,7 +37,19 @@ fn main() -> Result<(), String> {
     if components.is_empty() {
         return Err("no provider component was found".into());
     }
+    wasm::embed("precompiled.rs", &precompiled(&components)?)?;
     wasm::embed("built_in.rs", &components)
+}
+
+/// Returns the code of the components, if it is to be a part of the program.
+#[cfg(feature = "precompiled")]
+fn precompiled(components: &[(String, PathBuf)]) -> Result<Vec<(String, PathBuf)>, String> {
+    precompile::precompile(components)
+}
+
+#[cfg(not(feature = "precompiled"))]
+fn precompiled(_: &[(String, PathBuf)]) -> Result<Vec<(String, PathBuf)>, String> {
+    Ok(Vec::new())
 }
 
 fn ready_made(directory: &Path) -> Result<Vec<(String, PathBuf)>, String> {

@@ -13,6 +13,8 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use futures_util::FutureExt as _;
+use futures_util::future::ready;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
@@ -59,41 +61,29 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Middleware: passes the request on with its [`AuthenticatedRequest`], or responds 401, or that a limit is reached.
-pub async fn check(
+pub fn check(
     State(authenticator): State<Arc<Authenticator>>,
-    mut request: Request,
+    request: Request,
     next: Next,
-) -> Response {
-    let credentials = Credentials::of(request.headers());
-    let peer = request.extensions().get::<Arc<Peer>>();
-    let Some(caller) = authenticator.caller(&credentials) else {
-        let peer = peer.filter(|_| !matches!(credentials, Credentials::Missing));
-        return authenticator.deny(peer.map(|peer| peer.client(request.headers()))).await;
-    };
-    // The secrets are wiped now, and not after a stream that runs for hours.
-    drop(credentials);
-    if let Some(peer) = peer {
-        peer.authenticate();
-    }
-    if let Some(log) = request.extensions().get::<RequestLog>() {
-        log.called_by(&caller);
-    }
-    if let Caller::Tenant(permission) = &caller
-        && let Err(error) = permission.allows(scopes(request.method(), request.uri().path()))
-    {
-        return response::error(error);
-    }
-    match authenticator.permit(&caller, &request) {
-        Ok(permit) => {
-            let has_operator = authenticator.live.callers().admin.is_some();
-            let authenticated = AuthenticatedRequest { caller, permit: permit.clone(), has_operator };
-            request.extensions_mut().insert(authenticated);
-            let response = next.run(request).await;
+) -> impl Future<Output = Response> {
+    match authenticator.admit(request) {
+        Admission::Admitted(request, permit) => {
             // A caller that does not read its response keeps its permit, or it could pile up responses in memory.
-            until_written(response, permit)
+            next.run(request).map(|response| until_written(response, permit)).left_future()
         }
-        Err(error) => response::error(error),
+        Admission::Refused(error) => ready(response::error(error)).right_future().right_future(),
+        Admission::Denied(guessing) => {
+            async move { authenticator.deny(guessing).await }.boxed().left_future().right_future()
+        }
     }
+}
+
+/// What authentication decided about a request.
+enum Admission {
+    Admitted(Request, InFlightPermit),
+    Refused(Error),
+    /// Its credentials are wrong or missing; with the address of a caller that may be guessing.
+    Denied(Option<IpAddr>),
 }
 
 /// Returns the scopes that a request needs one of. What is not known to need less needs `manage`.
@@ -133,6 +123,37 @@ impl Authenticator {
             in_flight: in_flight.clone(),
             wrong: WrongCredentials::new(limits.wrong_credentials),
             observability: observability.clone(),
+        }
+    }
+
+    fn admit(&self, mut request: Request) -> Admission {
+        let credentials = Credentials::of(request.headers());
+        let peer = request.extensions().get::<Arc<Peer>>();
+        let Some(caller) = self.caller(&credentials) else {
+            let peer = peer.filter(|_| !matches!(credentials, Credentials::Missing));
+            return Admission::Denied(peer.map(|peer| peer.client(request.headers())));
+        };
+        // The secrets are wiped now, and not after a stream that runs for hours.
+        drop(credentials);
+        if let Some(peer) = peer {
+            peer.authenticate();
+        }
+        if let Some(log) = request.extensions().get::<RequestLog>() {
+            log.called_by(&caller);
+        }
+        if let Caller::Tenant(permission) = &caller
+            && let Err(error) = permission.allows(scopes(request.method(), request.uri().path()))
+        {
+            return Admission::Refused(error);
+        }
+        match self.permit(&caller, &request) {
+            Ok(permit) => {
+                let has_operator = self.live.callers().admin.is_some();
+                let authenticated = AuthenticatedRequest { caller, permit: permit.clone(), has_operator };
+                request.extensions_mut().insert(authenticated);
+                Admission::Admitted(request, permit)
+            }
+            Err(error) => Admission::Refused(error),
         }
     }
 

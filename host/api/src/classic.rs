@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -108,18 +109,17 @@ pub async fn register_application(
         Missing, Read, Once, Bounded, Service, Device, Guarded
     )
 )]
-pub async fn send_notification(
+pub fn send_notification(
     State(api): State<Api>,
     ByTenant(tenant): ByTenant,
     permit: InFlightPermit,
     log: RequestLog,
     request: Request,
-) -> Response {
-    let idempotency = api.idempotency.clone();
-    let owner = tenant.clone();
+) -> impl Future<Output = Response> {
+    let (state, owner, size) = (api.clone(), tenant.clone(), api.body_limits.size);
     let perform =
-        |request| async { send(api, tenant, (permit, log), request).await.unwrap_or_else(response::error) };
-    idempotency.once(&owner, request, perform).await
+        |request| send(api, tenant, (permit, log), request).map(|sent| sent.unwrap_or_else(response::error));
+    state.idempotency.once(&owner, (request, size), perform)
 }
 
 async fn send(
@@ -128,7 +128,8 @@ async fn send(
     (permit, log): (InFlightPermit, RequestLog),
     request: Request,
 ) -> Result<Response, Error> {
-    let form = Form::read(request, api.body_limits).await?;
+    // Boxed: while the push is under way, nothing of it is left.
+    let form = Box::pin(Form::read(request, api.body_limits)).await?;
     let mut send = send_from(form, |name| unknown_type(&api, &tenant, name))?;
     send.request_id = Some(log.head().id().into());
     let asks_for_gcm = send.provider.as_deref() == Some(GCM);

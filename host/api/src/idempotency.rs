@@ -12,6 +12,7 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -65,8 +66,7 @@ impl Idempotency {
         Self { stored: Arc::new(stored), in_flight: Arc::default(), body_limits, fleet }
     }
 
-    /// Returns the same for bodies of at most `size` bytes.
-    pub fn with_body_size(&self, size: usize) -> Self {
+    fn with_body_size(&self, size: usize) -> Self {
         Self { body_limits: self.body_limits.with_size(size), ..self.clone() }
     }
 
@@ -75,22 +75,28 @@ impl Idempotency {
         self.stored.forget_tenant(tenant);
     }
 
-    /// Performs the request, unless it is the repeat of one.
-    pub async fn once<F>(
-        self,
+    /// Performs the request, unless it is the repeat of one. `body_size`: the most bytes that its body may have.
+    pub fn once<P, F>(
+        &self,
         tenant: &TenantId,
-        request: Request,
-        perform: impl FnOnce(Request) -> F,
-    ) -> Response
+        (request, body_size): (Request, usize),
+        perform: P,
+    ) -> impl Future<Output = Response> + Send + use<P, F>
     where
+        P: FnOnce(Request) -> F + Send + 'static,
         F: Future<Output = Response> + Send + 'static,
     {
-        let answered = match key(&request) {
-            Ok(None) => return perform(request).await,
-            Ok(Some(key)) => Box::pin(run(self, (tenant.clone(), key), request, perform)).await,
-            Err(error) => Err(error),
+        let key = match key(&request) {
+            Ok(None) => return perform(request).left_future(),
+            key => key,
         };
-        answered.unwrap_or_else(response::error_with_field)
+        // Boxed, since few requests have a key.
+        let (idempotency, tenant) = (self.with_body_size(body_size), tenant.clone());
+        let repeated = async move {
+            let name = (tenant, key?.unwrap_or_default());
+            run(idempotency, name, request, perform).await
+        };
+        repeated.map(|answered| answered.unwrap_or_else(response::error_with_field)).boxed().right_future()
     }
 
     /// Takes the key, or returns what to wait for.

@@ -11,6 +11,8 @@ use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::FutureExt as _;
+use futures_util::future::ready;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -181,11 +183,13 @@ pub struct RecordState {
 /// Middleware: records the request, and refuses what the listener or the site guard refuses.
 ///
 /// The refusals are part of this layer, since each further layer costs every request an allocation.
-pub async fn record(
+///
+/// No `async fn`, here and in the other layers of all requests: it would keep room for the request, which it hands on.
+pub fn record(
     State(RecordState { observability, guard }): State<RecordState>,
     mut request: Request,
     next: Next,
-) -> Response {
+) -> impl Future<Output = Response> {
     let id = incoming_id(&request).unwrap_or_else(new_id);
     let trace = observability.trace(request.headers());
     let log = RequestLog::new(RequestHead {
@@ -199,23 +203,26 @@ pub async fn record(
         start: Instant::now(),
     });
     let mut record = RequestRecord { log: log.clone(), trace, status: None, observability };
-    let traceparent = record.trace.as_ref().map(|trace| trace.context.to_string());
     let refused = in_flight::refused(&request).or_else(|| guard.as_ref()?.refuse(&request));
-    let mut response = match refused {
-        Some(refused) => refused,
+    let responding = match refused {
+        Some(refused) => ready(refused).left_future(),
         None => {
             request.extensions_mut().insert(log);
-            next.run(request).await
+            next.run(request).right_future()
         }
     };
-    record.status = Some(response.status());
-    record.log.answered(response.status(), response.extensions_mut().remove());
-    response.headers_mut().insert(REQUEST_ID, id);
-    keep_private(response.headers_mut());
-    if let Some(Ok(value)) = traceparent.map(HeaderValue::try_from) {
-        response.headers_mut().insert(TRACEPARENT, value);
-    }
-    response
+    responding.map(move |mut response| {
+        record.status = Some(response.status());
+        record.log.answered(response.status(), response.extensions_mut().remove());
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id);
+        keep_private(headers);
+        let traceparent = record.trace.as_ref().map(|trace| HeaderValue::try_from(trace.context.to_string()));
+        if let Some(Ok(value)) = traceparent {
+            headers.insert(TRACEPARENT, value);
+        }
+        response
+    })
 }
 
 /// Keeps shared caches from storing the response, unless its route allows it, and browsers from guessing its type.

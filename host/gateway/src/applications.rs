@@ -163,7 +163,8 @@ impl Gateway {
         id: &str,
     ) -> Result<Arc<RegisteredApplication>, Error> {
         let entry = self.find_application(tenant, id).await?;
-        entry.application(|| self.open_entry(tenant, entry.clone())).await
+        // Boxed, since most are loaded.
+        entry.application(|| Box::pin(self.open_entry(tenant, entry.clone()))).await
     }
 
     /// Reads the secrets of an application as they were read when it was registered, so nothing is checked

@@ -176,7 +176,7 @@ impl TokenClient for Tokens {
                 guarded: request.guarded,
                 payer: None,
             };
-            let response = transport.send(request).await.map_err(unanswered)?;
+            let response = transport.send(&request).await.map_err(unanswered)?;
             let retry_after = retry_after(&response.headers, SystemTime::now());
             Ok(TokenResponse {
                 status: response.status,

@@ -140,7 +140,7 @@ impl Delivery {
             payer: Some(self.purpose.payer.clone()),
         };
         let start = Instant::now();
-        Ok(match self.gateway.0.transport.send(request).await {
+        Ok(match self.gateway.0.transport.send(&request).await {
             Ok(response) => {
                 self.counters.answered(start.elapsed(), response.waited);
                 RawExchange::Answered(response, token)

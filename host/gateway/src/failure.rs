@@ -93,7 +93,7 @@ mod tests {
             guarded: true,
             payer: None,
         };
-        transport.send(request).await.unwrap_err()
+        transport.send(&request).await.unwrap_err()
     }
 
     #[tokio::test]

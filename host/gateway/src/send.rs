@@ -136,7 +136,7 @@ impl Gateway {
     ) -> Result<Arc<RegisteredApplication>, Error> {
         match via {
             Via::Application(id) => self.load_application(tenant, &id).await,
-            Via::Inline(fields) => Ok(Arc::new(self.inline(tenant, named, fields).await?)),
+            Via::Inline(fields) => Ok(Arc::new(Box::pin(self.inline(tenant, named, fields)).await?)),
         }
     }
 

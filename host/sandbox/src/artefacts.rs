@@ -21,9 +21,9 @@ use ring::hmac::{self, HMAC_SHA256};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
-use wasmtime::component::Component;
 use zeroize::Zeroizing;
 
+use super::compiled::CompiledArtefact;
 use pushlet_model::tenant::TenantId;
 
 const TAG: usize = SHA256_OUTPUT_LEN;
@@ -45,28 +45,6 @@ pub struct CodeFolder {
     pub tenant: TenantId,
     /// Compile in any case.
     pub anew: bool,
-}
-
-/// What this program compiled, in this process, its child, or one before it.
-pub(super) struct CompiledArtefact(Vec<u8>);
-
-impl CompiledArtefact {
-    /// `bytes` must be what our compiler gave us.
-    pub(super) fn compiled(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns how many bytes of memory it takes when it is loaded.
-    pub(super) fn size(&self) -> usize {
-        self.0.len()
-    }
-
-    #[allow(unsafe_code)]
-    pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: deserializing is unsafe because the bytes become machine code. An `CompiledArtefact` is made in two
-        // places: of what our own compiler gave us, and of a file whose tag proves that it was the first.
-        unsafe { Component::deserialize(engine, &self.0) }
-    }
 }
 
 /// A folder of artefacts.
@@ -117,7 +95,7 @@ impl ArtefactCache {
             // The file that was not used for longest goes first. Where it cannot be written, it is the oldest one.
             let _ = file.set_modified(SystemTime::now());
             self.note_use(owner, &path);
-            return Some(CompiledArtefact(artefact));
+            return Some(CompiledArtefact::compiled(artefact));
         }
         tracing::warn!(component, "an artefact is old or was tampered with; it is compiled again");
         let _ = fs::remove_file(path);
@@ -132,10 +110,10 @@ impl ArtefactCache {
         artefact: &CompiledArtefact,
     ) -> io::Result<()> {
         let path = self.path(owner, component);
-        let tag = hmac::sign(&self.key, &self.signed(component, &artefact.0));
+        let tag = hmac::sign(&self.key, &self.signed(component, artefact.bytes()));
         let mut file = unfinished_file(&self.directory)?;
         file.write_all(tag.as_ref())?;
-        file.write_all(&artefact.0)?;
+        file.write_all(artefact.bytes())?;
         // Under another name until now: no reader sees half of an artefact.
         file.persist(&path)?;
         self.note_use(owner, &path);

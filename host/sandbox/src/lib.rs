@@ -8,7 +8,7 @@
 //! What contains a guest, from the outside in:
 //! - [`inspect`]: size, validity, imports, world and version, before anything is compiled
 //! - [`compiler`]: a process of its own that compiles, and can be killed
-//! - [`artefacts`]: the cache of compiled code, and the proof that this server wrote it
+//! - [`compiled`] and [`artefacts`]: compiled code that may be run, the cache of it, and the proof that this server wrote it
 //! - [`breaker`] and [`limits`]: whether a call may run, how many at once, and what its tenant may use
 //! - [`sandbox`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
 //! - [`check`]: what it returns
@@ -18,6 +18,8 @@ mod breaker;
 mod call_log;
 mod catalogue;
 mod check;
+mod code_config;
+mod compiled;
 mod compiler;
 mod contract;
 mod error;
@@ -57,6 +59,9 @@ pub use usage::{SandboxStats, UsageStats};
 
 /// Name and component file of each built-in provider, made by `build.rs` from `providers/`.
 pub const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
+
+/// Name and compiled code of each built-in provider, if the program was built with the feature `precompiled`.
+const PRECOMPILED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/precompiled.rs"));
 
 #[cfg(test)]
 mod tests;

@@ -11,10 +11,10 @@ use parking_lot::{Mutex, RwLock};
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
-use super::artefacts::{ArtefactCache, CodeFolder, CompiledArtefact};
+use super::artefacts::{ArtefactCache, CodeFolder};
 use super::call_log::GuestLog;
+use super::compiled::CompiledArtefact;
 use super::compiler::{CompileOutcome, ComponentCompiler};
-use super::contract;
 use super::error::{LoadError, ProviderError, excerpt, invalid};
 use super::guest::GuestState;
 use super::inspect::{self, ComponentInterfaces};
@@ -23,7 +23,7 @@ use super::instances::{Instances, LoadedComponent};
 use super::limits::{CallBounds, ComponentTrust};
 use super::management::CollectionManager;
 use super::sandbox::Sandbox;
-use super::type_difference;
+use super::{contract, type_difference};
 use pushlet_model::contract::Context;
 use pushlet_model::contract::management::Collection;
 use pushlet_model::contract::manifest::{GuestIndices, ProviderManifest};
@@ -53,7 +53,7 @@ impl Provider {
             .map_err(|error| naming_types(error, bytes))
     }
 
-    /// The same, without compiling if the folder has the code. A folder that cannot be used costs time alone.
+    /// The same, without compiling if the folder has the code. A folder that cannot be used costs only time.
     pub fn load_through(
         folder: &CodeFolder,
         sandbox: &Arc<Sandbox>,
@@ -345,9 +345,10 @@ impl ProviderLoader {
         if let Some(provider) = alive.filter(|provider| provider.trust() == component.trust) {
             return Ok(Some(provider));
         }
+        let built_in = CompiledArtefact::precompiled(component.bytes, &self.sandbox.engine);
         let tenant = component.owner.map(|owner| owner.tenant());
-        let kept = self.artefacts.as_ref().and_then(|artefacts| artefacts.get(tenant, &component.digest));
-        kept.map(|artefact| self.provider(component, &artefact)).transpose()
+        let kept = || self.artefacts.as_ref().and_then(|artefacts| artefacts.get(tenant, &component.digest));
+        built_in.or_else(kept).map(|artefact| self.provider(component, &artefact)).transpose()
     }
 
     fn compiled(&self, component: &CheckedComponent<'_>) -> Result<Arc<Provider>, LoadError> {
@@ -378,13 +379,12 @@ impl ProviderLoader {
         artefact: &CompiledArtefact,
     ) -> Result<Arc<Provider>, LoadError> {
         // Counted before it is there.
-        let reserve = |owner: &Arc<Account>| owner.reserve(MemoryUse::Code, artefact.size());
+        let reserve = |owner: &Arc<Account>| owner.reserve(MemoryUse::Code, artefact.bytes().len());
         let code =
             component.owner.map(reserve).transpose().map_err(|why| LoadError::NoRoom(Box::new(why)))?;
         let compiled = artefact.load(&self.sandbox.engine).map_err(invalid)?;
         let CheckedComponent { interfaces, digest, trust, log, .. } = component;
-        let (interfaces, digest) = (*interfaces, digest.clone());
-        let provider = Provider::of(&self.sandbox, &compiled, interfaces, digest, *trust, log, code)
+        let provider = Provider::of(&self.sandbox, &compiled, *interfaces, digest.clone(), *trust, log, code)
             .map_err(|error| naming_types(error, component.bytes))?;
         let mut alive = self.alive.lock();
         alive.retain(|_, provider| provider.strong_count() > 0);

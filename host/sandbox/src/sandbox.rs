@@ -1,20 +1,17 @@
 //! The engine (wasmtime), its limits of the machine and the clock that interrupts guests; and everything else that all
 //! components share.
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use wasmtime::component::{self, InstancePre, Linker};
-use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Strategy,
-    WasmBacktraceDetails,
-};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
 use super::breaker::ImposedQuarantines;
 use super::call_log::GuestLog;
+use super::code_config::code_config;
 use super::error::ProviderError;
 use super::guest::{self, GuestState};
 use super::instance::{GuestInstance, IdlePool};
@@ -185,7 +182,7 @@ const KEPT_SLOTS: u32 = 64;
 /// … and how many bytes each.
 const KEPT_PER_SLOT: usize = 512 << 10;
 
-/// Makes the engine. Everything that is not needed is off: threads, GC, exceptions, 64-bit memories.
+/// Makes the engine.
 pub(super) fn new_engine(limits: &SandboxLimits) -> wasmtime::Result<Engine> {
     match Engine::new(&engine_config(limits, Enabled::Yes)) {
         Ok(engine) => Ok(engine),
@@ -202,34 +199,6 @@ pub(super) fn compiling_engine() -> wasmtime::Result<Engine> {
 fn engine_config(limits: &SandboxLimits, pagemap_scan: Enabled) -> Config {
     let mut config = code_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool_config(limits, pagemap_scan)));
-    config
-}
-
-/// Returns the settings that decide what compiled code looks like.
-fn code_config() -> Config {
-    let mut config = Config::new();
-    config
-        .strategy(Strategy::Cranelift)
-        .epoch_interruption(true)
-        .concurrency_support(false)
-        .wasm_gc(false)
-        .wasm_function_references(false)
-        .wasm_exceptions(false)
-        .gc_support(false)
-        .wasm_threads(false)
-        .wasm_memory64(false)
-        // What a computation gives must not depend on the machine.
-        .wasm_relaxed_simd(false)
-        .wasm_wide_arithmetic(true)
-        .cranelift_nan_canonicalization(true)
-        // The difference is what host functions have, and guests call none that needs much.
-        .max_wasm_stack(512 << 10)
-        .async_stack_size(1 << 20)
-        .memory_init_cow(true)
-        .memory_reservation(4 << 30)
-        .memory_guard_size(32 << 20)
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(8));
     config
 }
 

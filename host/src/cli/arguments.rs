@@ -86,7 +86,10 @@ Example:
 /// Returns the version, what was built, and with which features.
 fn version() -> String {
     let (version, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
-    let features = if cfg!(feature = "simulator") { "simulator" } else { "none" };
+    let features =
+        [("simulator", cfg!(feature = "simulator")), ("precompiled", cfg!(feature = "precompiled"))];
+    let features: Vec<&str> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     format!("{version} (commit {COMMIT}, {arch}, features: {features})")
 }
 

@@ -1,7 +1,7 @@
 //! One caller's connection: what it does now, and the order to close it.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
@@ -84,10 +84,12 @@ impl ConnectionState {
     }
 
     /// Runs the protocol to its end, which comes early if [`ConnectionState::close`] is called.
-    pub async fn drive<C: GracefulConnection>(&self, protocol: C) -> Result<(), C::Error> {
-        let mut protocol = pin!(protocol);
+    pub fn drive<C: GracefulConnection>(
+        &self,
+        mut protocol: Pin<Box<C>>,
+    ) -> impl Future<Output = Result<(), C::Error>> {
         let mut closed = false;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
@@ -103,7 +105,6 @@ impl ConnectionState {
             protocol.as_mut().graceful_shutdown();
             protocol.as_mut().poll(cx)
         })
-        .await
     }
 }
 

@@ -19,6 +19,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, HOST};
 use axum::http::{HeaderValue, Request, Response, Version};
+use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -190,7 +191,7 @@ async fn connection(
         CallerStream::Tcp(stream) => serve_tcp(stream, &shared, &admitted).await,
         // Who may open it is a matter of its file's permissions.
         CallerStream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => serve(stream, &shared, &admitted).await,
+            Ok(stream) => protocol(stream, &shared, &admitted).await,
             Err(error) => Err(error.into()),
         },
     };
@@ -206,16 +207,21 @@ async fn serve_tcp(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::from_std(stream)?;
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = &shared.tls else { return serve(stream, shared, admitted).await };
-    let accepted = timeout(shared.limits.header_timeout, acceptor.accept(stream)).await;
-    serve(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, shared, admitted).await
+    let Some(acceptor) = &shared.tls else { return protocol(stream, shared, admitted).await };
+    // Boxed, so that a connection without TLS keeps no room for it.
+    Box::pin(async {
+        let accepted = timeout(shared.limits.header_timeout, acceptor.accept(stream)).await;
+        protocol(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, shared, admitted).await
+    })
+    .await
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+/// Serves HTTP to its end. The library's state is boxed: the task of a connection is small, and nothing in it is moved.
+fn protocol<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     shared: &Arc<ServerShared>,
     admitted: &AdmittedConnection,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> {
     let (limits, refusal) = (&shared.limits, admitted.refusal);
     let stream = StallTimeout::new(stream, admitted.connection.clone(), limits);
     let streams = AnswerStreams::new(limits.write_timeout, limits.min_data_rate);
@@ -224,23 +230,21 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let service = service_fn(move |request: Request<Incoming>| {
         let in_flight = connection.begin();
         let stream = (request.version() == Version::HTTP_2).then(|| streams.begin());
-        let shared = shared.clone();
-        async move {
-            let response = respond(&shared, &in_flight, request.map(Body::new), refusal).await;
+        respond(&shared, &in_flight, request.map(Body::new), refusal).map(move |response| {
             Ok::<_, Infallible>(response.map(|body| OutgoingBody::new(body, stream, in_flight)))
-        }
+        })
     });
-    let protocol = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    admitted.connection.drive(protocol).await
+    let protocol = Box::pin(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+    admitted.connection.drive(protocol)
 }
 
 /// `beyond`: why the connection is refused, if it is.
-async fn respond(
-    shared: &ServerShared,
+fn respond(
+    shared: &Arc<ServerShared>,
     in_flight: &InFlight,
     mut request: Request<Body>,
     beyond: Option<Refusal>,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> + use<> {
     let refusal = if shared.stopping.load(Ordering::Acquire) {
         Some(Refusal::ShuttingDown)
     } else if has_one_host(&request) {
@@ -259,14 +263,18 @@ async fn respond(
         in_flight.connection().close();
     }
     request.extensions_mut().insert(in_flight.connection().peer.clone());
-    let Ok(mut response) = shared.router.clone().oneshot(request).await;
-    // An error may be sent before a body that does not fit into the buffer was read. The connection ends then, and
-    // without this header a caller would send the next request into it.
-    let is_unread = is_large && (response.status().is_client_error() || response.status().is_server_error());
-    if may_close && (is_refused || is_unread || shared.in_flight.is_leaving()) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    let shared = shared.clone();
+    shared.router.clone().oneshot(request).map(move |responded| {
+        let Ok(mut response) = responded;
+        // An error may be sent before a body that does not fit into the buffer was read. The connection ends then, and
+        // without this header a caller would send the next request into it.
+        let is_unread =
+            is_large && (response.status().is_client_error() || response.status().is_server_error());
+        if may_close && (is_refused || is_unread || shared.in_flight.is_leaving()) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    })
 }
 
 /// RFC 9112, section 3.2: who reads another one of two than a proxy before it serves what that one refused.

@@ -320,9 +320,9 @@ async fn huge_heads_are_refused() {
     assert!(answer.is_err() || answer.unwrap().status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
 }
 
-fn shared_by(router: Router, stopping: bool) -> ServerShared {
+fn shared_by(router: Router, stopping: bool) -> Arc<ServerShared> {
     let limits = limits();
-    ServerShared {
+    Arc::new(ServerShared {
         in_flight: InFlightRequests::at_most(1),
         router,
         tls: None,
@@ -331,11 +331,11 @@ fn shared_by(router: Router, stopping: bool) -> ServerShared {
         limits,
         stopping: AtomicBool::new(stopping),
         shards: None,
-    }
+    })
 }
 
 /// What is said to a request of each protocol.
-async fn refused_by(shared: &ServerShared) -> Vec<(Version, (StatusCode, HeaderMap, String))> {
+async fn refused_by(shared: &Arc<ServerShared>) -> Vec<(Version, (StatusCode, HeaderMap, String))> {
     let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
     let in_flight = Arc::new(ConnectionState::new(Arc::new(peer))).begin();
     let mut answers = Vec::new();

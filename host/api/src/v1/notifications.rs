@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -69,19 +70,19 @@ struct Shown {
         Missing, Read, Once, Handed, Guarded
     )
 )]
-pub(super) async fn send(
+pub(super) fn send(
     State(api): State<Api>,
     ByPermission(permission): ByPermission,
     permit: InFlightPermit,
     log: RequestLog,
     request: Request,
-) -> Response {
-    let idempotency = api.idempotency.with_body_size(api.limits.notifications_body);
-    let owner = permission.tenant().id.clone();
-    let perform = |request| async {
-        send_all(api, permission, (permit, log), request).await.unwrap_or_else(response::error_with_field)
+) -> impl Future<Output = Response> {
+    let (state, owner, size) = (api.clone(), permission.tenant().id.clone(), api.limits.notifications_body);
+    let perform = |request| {
+        send_all(api, permission, (permit, log), request)
+            .map(|sent| sent.unwrap_or_else(response::error_with_field))
     };
-    idempotency.once(&owner, request, perform).await
+    state.idempotency.once(&owner, (request, size), perform)
 }
 
 async fn send_all(
@@ -94,7 +95,8 @@ async fn send_all(
     let limits = SendLimits::of(&api.limits);
     let queued = prefers_async(request.headers());
     let body = JsonBody::receive(request, body_limits).await?;
-    let request = body.read(move |body: SendBody| SendRequest::new(body, &limits)).await?;
+    // Boxed: while the pushes are under way, nothing of it is left.
+    let request = Box::pin(body.read(move |body: SendBody| SendRequest::new(body, &limits))).await?;
     if queued {
         return respond_async::accept(api, permission, (permit, log), request).await;
     }

@@ -136,7 +136,7 @@ impl Gateway {
             guarded: !is_private,
             payer: None,
         };
-        let sent = self.0.transport.send(request).await;
+        let sent = self.0.transport.send(&request).await;
         sent.map(|response| response.status).map_err(|error| error.reason())
     }
 }

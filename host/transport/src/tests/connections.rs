@@ -177,7 +177,7 @@ async fn draining_lets_streams_end_and_refuses_new_ones() {
         async move { transport.drain(super::LONG).await }
     });
     tokio::task::yield_now().await;
-    let error = transport.send(request(&peer.origin())).await.unwrap_err();
+    let error = transport.send(&request(&peer.origin())).await.unwrap_err();
     assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::ShuttingDown));
     wire.answer(1).await;
     wire.serve().await;

@@ -67,7 +67,7 @@ async fn a_service_that_allows_one_connection_is_not_dialled_all_the_time() {
         let (transport, origin, answered) = (transport.clone(), origin.clone(), answered.clone());
         tokio::spawn(async move {
             loop {
-                transport.send(request(&origin)).await.unwrap();
+                transport.send(&request(&origin)).await.unwrap();
                 answered.fetch_add(1, Ordering::Relaxed);
             }
         });

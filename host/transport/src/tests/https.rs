@@ -153,7 +153,7 @@ async fn a_hung_peer_takes_its_own_share_only() {
     read(&mut stream).await;
     let waiting = push(&transport, hurried(&hung.origin()));
     until(|| transport.snapshot()[0].queued == 1).await;
-    let error = transport.send(request(&hung.origin())).await.unwrap_err();
+    let error = transport.send(&request(&hung.origin())).await.unwrap_err();
     assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::Overloaded));
     assert!(error.retry_after.is_some());
     let error = waiting.await.unwrap().unwrap_err();
@@ -177,7 +177,7 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     let origin = peer.origin();
     let peer = peer.stop();
     for cause in [FailureCause::Connect, FailureCause::Connect, FailureCause::PeerDown] {
-        let error = transport.send(request(&origin)).await.unwrap_err();
+        let error = transport.send(&request(&origin)).await.unwrap_err();
         assert_eq!((error.delivery, &error.cause), (RequestState::NotSent, &cause));
         assert_eq!(error.retry_after.is_some(), cause == FailureCause::PeerDown);
     }
@@ -185,7 +185,7 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     until(|| transport.snapshot()[0].breaker == BreakerState::HalfOpen).await;
     let probe = push(&transport, request(&origin));
     let mut stream = peer.accept_tls().await.unwrap();
-    assert_eq!(transport.send(request(&origin)).await.unwrap_err().cause, FailureCause::PeerDown);
+    assert_eq!(transport.send(&request(&origin)).await.unwrap_err().cause, FailureCause::PeerDown);
     read(&mut stream).await;
     write(&mut stream, "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await;
     probe.await.unwrap().unwrap();
@@ -199,7 +199,7 @@ async fn a_guarded_request_reaches_no_private_address() {
     let named = format!("https://localhost:{}", origin.port()).parse().unwrap();
     let transport = transport(&peer, |_| {});
     for origin in [&origin, &named] {
-        let error = transport.send(Request { guarded: true, ..request(origin) }).await.unwrap_err();
+        let error = transport.send(&Request { guarded: true, ..request(origin) }).await.unwrap_err();
         assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::ForbiddenAddress));
     }
     assert!(peer.is_quiet());
@@ -217,7 +217,7 @@ async fn draining_waits_for_requests_in_flight() {
         async move { transport.drain(super::LONG).await }
     });
     tokio::task::yield_now().await;
-    assert_eq!(transport.send(request(&peer.origin())).await.unwrap_err().cause, FailureCause::ShuttingDown);
+    assert_eq!(transport.send(&request(&peer.origin())).await.unwrap_err().cause, FailureCause::ShuttingDown);
     assert!(!drain.is_finished());
     write(&mut stream, "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await;
     send.await.unwrap().unwrap();

@@ -59,7 +59,7 @@ fn push(
     request: Request,
 ) -> tokio::task::JoinHandle<Result<super::Response, super::SendError>> {
     let transport = transport.clone();
-    tokio::spawn(async move { transport.send(request).await })
+    tokio::spawn(async move { transport.send(&request).await })
 }
 
 /// Yields until the condition holds.

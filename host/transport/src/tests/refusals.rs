@@ -75,7 +75,7 @@ async fn a_full_queue_refuses_at_once() {
     wire.request().await;
     let second = push(&transport, request(&peer.origin()));
     until(|| transport.snapshot()[0].queued == 1).await;
-    let error = transport.send(request(&peer.origin())).await.unwrap_err();
+    let error = transport.send(&request(&peer.origin())).await.unwrap_err();
     assert_eq!(not_sent(&error), &FailureCause::Overloaded);
     assert!(error.retry_after.is_some());
     wire.answer(1).await;
@@ -92,7 +92,7 @@ async fn one_who_waits_keeps_its_deadline() {
     let mut wire = peer.accept(&[(MAX_CONCURRENT_STREAMS, 1)]).await;
     wire.request().await;
     let hurried = Request { deadline: Instant::now() + SHORT, ..request(&peer.origin()) };
-    let error = transport.send(hurried).await.unwrap_err();
+    let error = transport.send(&hurried).await.unwrap_err();
     assert_eq!(not_sent(&error), &FailureCause::Deadline);
     assert_eq!(transport.snapshot()[0].queued, 0);
     wire.answer(1).await;
@@ -106,7 +106,8 @@ async fn a_stream_given_to_one_who_has_left_is_given_back() {
     let first = push(&transport, request(&peer.origin()));
     let mut wire = peer.accept(&[(MAX_CONCURRENT_STREAMS, 1)]).await;
     wire.request().await;
-    let mut second = Box::pin(transport.send(request(&peer.origin())));
+    let request_of_one_who_leaves = request(&peer.origin());
+    let mut second = Box::pin(transport.send(&request_of_one_who_leaves));
     assert!((&mut second).now_or_never().is_none());
     wire.answer(1).await;
     first.await.unwrap().unwrap();
@@ -127,10 +128,10 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     });
     let origin = peer.origin();
     let peer = peer.stop();
-    let error = transport.send(request(&origin)).await.unwrap_err();
+    let error = transport.send(&request(&origin)).await.unwrap_err();
     assert_eq!(not_sent(&error), &FailureCause::Connect);
     assert!(error.retry_after.is_some());
-    let error = transport.send(request(&origin)).await.unwrap_err();
+    let error = transport.send(&request(&origin)).await.unwrap_err();
     assert_eq!(not_sent(&error), &FailureCause::PeerDown);
     assert!(error.retry_after.is_some());
     assert_eq!(error.reason(), "no connection could be opened");
@@ -140,7 +141,7 @@ async fn the_breaker_opens_and_lets_one_probe_pass() {
     until(|| transport.snapshot()[0].breaker == BreakerState::HalfOpen).await;
     let probe = push(&transport, request(&origin));
     until(|| transport.snapshot()[0].queued == 1).await;
-    let error = transport.send(request(&origin)).await.unwrap_err();
+    let error = transport.send(&request(&origin)).await.unwrap_err();
     assert_eq!(not_sent(&error), &FailureCause::PeerDown);
     let mut wire = peer.accept(&[]).await;
     wire.serve().await;
@@ -181,7 +182,7 @@ async fn a_handshake_that_hangs_is_given_up() {
 async fn a_name_that_does_not_resolve_is_named() {
     let peer = Peer::start().await;
     let transport = transport(&peer, |settings| settings.breaker_failures = 1);
-    let error = transport.send(request(&"https://push.invalid".parse().unwrap())).await.unwrap_err();
+    let error = transport.send(&request(&"https://push.invalid".parse().unwrap())).await.unwrap_err();
     assert_eq!(not_sent(&error), &FailureCause::Dns);
 }
 
@@ -192,7 +193,7 @@ async fn a_guarded_request_reaches_no_private_address() {
     let named = format!("https://localhost:{}", origin.port()).parse().unwrap();
     let open = transport(&peer, |_| {});
     for origin in [&origin, &named] {
-        let error = open.send(Request { guarded: true, ..request(origin) }).await.unwrap_err();
+        let error = open.send(&Request { guarded: true, ..request(origin) }).await.unwrap_err();
         assert_eq!(not_sent(&error), &FailureCause::ForbiddenAddress);
     }
     assert!(peer.is_quiet());
@@ -204,14 +205,14 @@ async fn a_request_that_cannot_be_written_is_refused() {
     let transport = transport(&peer, |_| {});
     for path in ["?a=b", "*"] {
         let path = PathAndQuery::from_static(path);
-        let error = transport.send(Request { path, ..request(&peer.origin()) }).await;
+        let error = transport.send(&Request { path, ..request(&peer.origin()) }).await;
         assert_eq!(not_sent(&error.unwrap_err()), &FailureCause::InvalidRequest);
     }
     assert!(PathAndQuery::try_from("/a b\n").is_err(), "it cannot even be named");
     for name in ["host", "connection", "te", "content-length", "transfer-encoding"] {
         let mut reserved = request(&peer.origin());
         reserved.headers.push((HeaderName::from_static(name), HeaderValue::from_static("x")));
-        assert_eq!(not_sent(&transport.send(reserved).await.unwrap_err()), &FailureCause::InvalidRequest);
+        assert_eq!(not_sent(&transport.send(&reserved).await.unwrap_err()), &FailureCause::InvalidRequest);
     }
     assert!(peer.is_quiet());
 }

@@ -28,8 +28,8 @@ async fn peers_that_a_tenant_keeps_busy_leave_room_for_the_others() {
             .collect();
         let refused = || sends.iter().filter(|send| send.is_finished()).count();
         until(|| refused() + transport.snapshot().len() >= sends.len()).await;
-        let refused = transport.send(stuck("flood", protocol, 1_000, &silent.origin()));
-        let error = refused.await.unwrap_err();
+        let one_more = stuck("flood", protocol, 1_000, &silent.origin());
+        let error = transport.send(&one_more).await.unwrap_err();
         assert_eq!((error.delivery, error.cause), (RequestState::NotSent, FailureCause::TooManyPeers));
         let flood = transport.snapshot().iter().filter(|stats| stats.tenant.as_str() == "flood").count();
         assert!((50..=112).contains(&flood), "{flood}");
