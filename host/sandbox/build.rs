@@ -3,9 +3,6 @@
 //! `PUSHLET_BUILT_IN_PROVIDERS=DIR` takes ready-made `*.wasm` files from there instead, for packagers.
 
 #[cfg(feature = "precompiled")]
-extern crate wasmtime_compiler as wasmtime;
-
-#[cfg(feature = "precompiled")]
 #[path = "src/code_config.rs"]
 mod code_config;
 #[cfg(feature = "precompiled")]

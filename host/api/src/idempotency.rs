@@ -88,14 +88,12 @@ impl Idempotency {
     {
         let key = match key(&request) {
             Ok(None) => return perform(request).left_future(),
-            key => key,
+            Ok(Some(key)) => Ok(key),
+            Err(error) => Err(error),
         };
         // Boxed, since few requests have a key.
         let (idempotency, tenant) = (self.with_body_size(body_size), tenant.clone());
-        let repeated = async move {
-            let name = (tenant, key?.unwrap_or_default());
-            run(idempotency, name, request, perform).await
-        };
+        let repeated = async move { run(idempotency, (tenant, key?), request, perform).await };
         repeated.map(|answered| answered.unwrap_or_else(response::error_with_field)).boxed().right_future()
     }
 

@@ -71,6 +71,11 @@ pub(super) fn check_interfaces(bytes: &[u8]) -> Result<ComponentInterfaces, Load
     Ok(ComponentInterfaces { management: management.is_some(), session: session.is_some() })
 }
 
+/// Returns SHA-256 of a component file, in hex.
+pub fn digest(bytes: &[u8]) -> String {
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
+}
+
 /// Returns the names of the interfaces that a component imports, and of those that it exports, if a server would take
 /// them.
 pub fn interface_names(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), LoadError> {

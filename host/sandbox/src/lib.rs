@@ -48,11 +48,11 @@ pub use check::{
 pub use compiler::{CompileLimits, ComponentCompiler, compile};
 pub use contract::check_manifest;
 pub use error::{ForbiddenImports, LoadError, ProviderError};
-pub use inspect::interface_names;
+pub use inspect::{digest, interface_names};
 pub use instances::Instances;
 pub use limits::{ComponentTrust, InstanceIsolation, SandboxLimits};
 pub use management::{CollectionItems, action};
-pub use provider::{Provider, ProviderLoader, digest};
+pub use provider::{Provider, ProviderLoader};
 pub use sandbox::Sandbox;
 pub use session::{Session, SessionInput};
 pub use usage::{SandboxStats, UsageStats};

@@ -17,7 +17,7 @@ use super::compiled::CompiledArtefact;
 use super::compiler::{CompileOutcome, ComponentCompiler};
 use super::error::{LoadError, ProviderError, excerpt, invalid};
 use super::guest::GuestState;
-use super::inspect::{self, ComponentInterfaces};
+use super::inspect::{self, ComponentInterfaces, digest};
 use super::instance::WorldFunctions;
 use super::instances::{Instances, LoadedComponent};
 use super::limits::{CallBounds, ComponentTrust};
@@ -198,11 +198,6 @@ impl Provider {
     }
 }
 
-/// Returns SHA-256 of a component file, in hex.
-pub fn digest(bytes: &[u8]) -> String {
-    hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
-}
-
 fn describe(
     sandbox: &Sandbox,
     component: &InstancePre<GuestState>,
@@ -345,15 +340,19 @@ impl ProviderLoader {
         if let Some(provider) = alive.filter(|provider| provider.trust() == component.trust) {
             return Ok(Some(provider));
         }
-        let built_in = CompiledArtefact::precompiled(component.bytes, &self.sandbox.engine);
         let tenant = component.owner.map(|owner| owner.tenant());
-        let kept = || self.artefacts.as_ref().and_then(|artefacts| artefacts.get(tenant, &component.digest));
-        built_in.or_else(kept).map(|artefact| self.provider(component, &artefact)).transpose()
+        let kept = self.artefacts.as_ref().and_then(|artefacts| artefacts.get(tenant, &component.digest));
+        kept.map(|artefact| self.provider(component, &artefact)).transpose()
     }
 
     fn compiled(&self, component: &CheckedComponent<'_>) -> Result<Arc<Provider>, LoadError> {
         let artefact = match component.trust {
             ComponentTrust::BuiltIn => {
+                let unfit = |error: &LoadError| tracing::info!(%error, "the program's own code is for other machines");
+                let run = |code| self.provider(component, &code).inspect_err(unfit).ok();
+                if let Some(provider) = CompiledArtefact::precompiled(component.bytes).and_then(run) {
+                    return Ok(provider);
+                }
                 self.sandbox.engine.precompile_component(component.bytes).map_err(invalid)?
             }
             ComponentTrust::Uploaded => {
@@ -365,9 +364,8 @@ impl ProviderLoader {
         let artefact = CompiledArtefact::compiled(artefact);
         let provider = self.provider(component, &artefact)?;
         let tenant = component.owner.map(|owner| owner.tenant());
-        let kept =
-            self.artefacts.as_ref().map(|artefacts| artefacts.put(tenant, &component.digest, &artefact));
-        if let Some(Err(error)) = kept {
+        let keep = |artefacts: &ArtefactCache| artefacts.put(tenant, &component.digest, &artefact);
+        if let Some(Err(error)) = self.artefacts.as_ref().map(keep) {
             tracing::warn!(%error, "a compiled component could not be kept");
         }
         Ok(provider)

@@ -191,7 +191,7 @@ async fn connection(
         CallerStream::Tcp(stream) => serve_tcp(stream, &shared, &admitted).await,
         // Who may open it is a matter of its file's permissions.
         CallerStream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => protocol(stream, &shared, &admitted).await,
+            Ok(stream) => serve(stream, &shared, &admitted).await,
             Err(error) => Err(error.into()),
         },
     };
@@ -207,17 +207,17 @@ async fn serve_tcp(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::from_std(stream)?;
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = &shared.tls else { return protocol(stream, shared, admitted).await };
+    let Some(acceptor) = &shared.tls else { return serve(stream, shared, admitted).await };
     // Boxed, so that a connection without TLS keeps no room for it.
     Box::pin(async {
         let accepted = timeout(shared.limits.header_timeout, acceptor.accept(stream)).await;
-        protocol(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, shared, admitted).await
+        serve(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, shared, admitted).await
     })
     .await
 }
 
 /// Serves HTTP to its end. The library's state is boxed: the task of a connection is small, and nothing in it is moved.
-fn protocol<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     shared: &Arc<ServerShared>,
     admitted: &AdmittedConnection,

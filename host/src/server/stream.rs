@@ -4,7 +4,7 @@
 //! body is handed over in one piece, the library keeps all of it until it has been read, and the request has ended.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -158,11 +158,16 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for AnswerStreams {
 }
 
 /// Runs the future until the answer is not read any more: dropping it resets the stream.
-async fn until_stalled<F: Future>(future: F, stream: Arc<AnswerStream>, mut pace: TransferPace) {
-    let mut future = pin!(future);
+fn until_stalled<F: Future>(
+    future: F,
+    stream: Arc<AnswerStream>,
+    mut pace: TransferPace,
+) -> impl Future<Output = ()> {
+    // Boxed, since it is large, and what is pinned in place is kept twice: where it came from, and where it is pinned.
+    let mut future = Box::pin(future);
     let mut counted = 0;
     let mut timer: Option<Pin<Box<Sleep>>> = None;
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         if future.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -176,7 +181,6 @@ async fn until_stalled<F: Future>(future: F, stream: Arc<AnswerStream>, mut pace
         }
         stalled(&mut timer, pace.wait(), cx).map(|_| tracing::debug!("an answer was not read in time"))
     })
-    .await;
 }
 
 #[cfg(test)]
