@@ -71,9 +71,9 @@ pub fn check(
             // A caller that does not read its response keeps its permit, or it could pile up responses in memory.
             next.run(request).map(|response| until_written(response, permit)).left_future()
         }
-        Admission::Refused(error) => ready(response::error(error)).right_future().right_future(),
+        Admission::Refused(error) => ready(response::error(error)).boxed().right_future(),
         Admission::Denied(guessing) => {
-            async move { authenticator.deny(guessing).await }.boxed().left_future().right_future()
+            async move { authenticator.deny(guessing).await }.boxed().right_future()
         }
     }
 }

@@ -70,27 +70,21 @@ impl Transport {
     /// Sends one request and waits for its answer, until the deadline at most.
     ///
     /// If the future is dropped after the request was written, the answer is still awaited in the background.
-    #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
-    pub fn send<'a>(
-        &'a self,
-        request: &'a Request,
-    ) -> impl Future<Output = Result<Response, SendError>> + 'a {
-        async move {
-            let inner = &*self.0;
-            // Before any work: nothing that is refused here may have been sent.
-            if inner.draining.load(Ordering::Acquire) {
-                return Err(SendError::not_sent(FailureCause::ShuttingDown, ""));
-            }
-            check(request)?;
-            let key = PeerKey {
-                origin: request.origin.clone(),
-                identity: request.identity.key(&request.tenant),
-                guarded: request.guarded,
-            };
-            match request.protocol {
-                Protocol::Http2 => inner.http2.send(&key, request).await,
-                Protocol::Https => Box::pin(inner.https.send(&key, request)).await,
-            }
+    pub async fn send(&self, request: &Request) -> Result<Response, SendError> {
+        let inner = &*self.0;
+        // Before any work: nothing that is refused here may have been sent.
+        if inner.draining.load(Ordering::Acquire) {
+            return Err(SendError::not_sent(FailureCause::ShuttingDown, ""));
+        }
+        check(request)?;
+        let key = PeerKey {
+            origin: request.origin.clone(),
+            identity: request.identity.key(&request.tenant),
+            guarded: request.guarded,
+        };
+        match request.protocol {
+            Protocol::Http2 => inner.http2.send(&key, request).await,
+            Protocol::Https => Box::pin(inner.https.send(&key, request)).await,
         }
     }
 
