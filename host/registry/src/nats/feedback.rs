@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use async_nats::jetstream::consumer::{DeliverPolicy, push};
-use async_nats::jetstream::stream;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::{Message, stream};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::StreamExt as _;
+use futures_util::TryStreamExt as _;
 
 use super::connection::{Outgoing, unreachable};
 use super::fleet::{Fleet, FleetState, Report, WaitingReports};
@@ -23,10 +23,10 @@ const PREFIX: &str = "pushlet.feedback.";
 const MOST_WAITING: usize = 16 << 20;
 /// Bytes that a report takes in addition to its text.
 const OVERHEAD: usize = 64;
-/// Reports that are sent at the same time.
+/// Reports that are sent, or read, at the same time.
 const TOGETHER: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest wait for the next report while a log is read.
+/// The longest wait for those that are read together.
 const READ: Duration = Duration::from_secs(5);
 
 impl Fleet {
@@ -113,28 +113,25 @@ impl Fleet {
         let connection = &self.0.connection;
         connection.check()?;
         let stream = connection.stream(config(self.0.settings.feedback)).await?;
-        let config = push::OrderedConfig {
-            deliver_subject: connection.client().new_inbox(),
-            filter_subject: subject.to_owned(),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1) },
-            ..push::OrderedConfig::default()
-        };
-        let consumer = stream.create_consumer(config).await.map_err(unreachable)?;
-        let name = consumer.cached_info().name.clone();
-        let mut pending = consumer.cached_info().num_pending;
+        let consumer = stream.create_consumer(reader(subject, after)).await.map_err(unreachable)?;
         let mut reports = Vec::new();
-        let mut messages = consumer.messages().await.map_err(unreachable)?;
-        while pending > 0 {
-            let next = tokio::time::timeout(READ, messages.next()).await;
-            let Ok(Some(message)) = next else { return Err(unreachable("a report did not come")) };
-            let message = message.map_err(unreachable)?;
-            let info = message.info().map_err(unreachable)?;
-            pending = info.pending;
-            reports.extend(DeadToken::read(&message.payload).map(|dead| (info.stream_sequence, dead)));
+        let mut delivered = 0;
+        let mut is_last = false;
+        while !is_last {
+            let messages = fetch(&consumer).await?;
+            // Another caller may drop what is read here: fewer than were asked for are all that there are.
+            is_last = messages.len() < TOGETHER || reports.len() >= self.0.settings.feedback;
+            for message in messages {
+                let info = message.info().map_err(unreachable)?;
+                delivered += 1;
+                if info.consumer_sequence != delivered {
+                    return Err(unreachable("a report was lost on its way"));
+                }
+                reports.extend(DeadToken::read(&message.payload).map(|dead| (info.stream_sequence, dead)));
+            }
         }
-        drop(messages);
         // NATS would remove it after a while.
-        let _ = stream.delete_consumer(&name).await;
+        let _ = stream.delete_consumer(&consumer.cached_info().name).await;
         Ok(reports)
     }
 
@@ -222,6 +219,29 @@ fn each_once(reports: impl Iterator<Item = DeadToken>) -> Vec<DeadToken> {
         .filter(|(number, dead)| is_last(*number, dead))
         .map(|(_, dead)| dead.clone())
         .collect()
+}
+
+/// Reads a log from a cursor on, for itself alone.
+fn reader(subject: &str, after: u64) -> pull::Config {
+    pull::Config {
+        filter_subject: subject.to_owned(),
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1) },
+        ack_policy: AckPolicy::None,
+        memory_storage: true,
+        num_replicas: 1,
+        inactive_threshold: 2 * READ,
+        ..pull::Config::default()
+    }
+}
+
+/// Returns what there is now.
+async fn fetch(consumer: &PullConsumer) -> Result<Vec<Message>, StorageError> {
+    let fetch = async {
+        let messages = consumer.fetch().max_messages(TOGETHER).messages().await.map_err(unreachable)?;
+        messages.try_collect().await.map_err(unreachable)
+    };
+    let fetched = tokio::time::timeout(READ, fetch).await;
+    fetched.map_err(|_| unreachable("reports did not come"))?
 }
 
 fn subject(tenant: &TenantId, application: &str) -> String {

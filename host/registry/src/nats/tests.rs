@@ -264,7 +264,7 @@ fn wait_for_bounds(registry: &Registry, hours: u64, parts: i64) {
 fn join(nats: &Nats, answers: Duration, hours: u64, parts: usize) -> Registry {
     let storage = NatsStorage::open(&settings(nats), Box::new(MemoryStorage::default())).unwrap();
     let (name, deliveries) = ("node".to_owned(), Duration::from_secs(3600 * hours));
-    let fleet = FleetSettings { name, version: "1", answers, feedback: 10, deliveries, parts };
+    let fleet = FleetSettings { name, version: "1", answers, feedback: 5000, deliveries, parts };
     Registry::join(storage, key(), 10, fleet).unwrap()
 }
 
@@ -340,4 +340,34 @@ fn the_queue_is_brought_to_its_configuration_and_loses_nothing_by_it() {
     });
     drop((first, second, third));
     wait_for_bounds(&fourth, 2, 2);
+}
+
+/// What one caller drops while another reads it is waited for by nobody.
+#[test]
+fn many_callers_take_reports_at_once_and_each_is_told_to_one() {
+    let nats = Nats::single("");
+    let nodes = [(); 2].map(|()| join(&nats, Duration::from_secs(60), 1, 5));
+    wait_for_bounds(&nodes[0], 2, 5);
+    let (fleets, tenant) = (nodes.each_ref().map(|node| node.fleet().unwrap()), crate::tests::acme());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let now = std::time::SystemTime::now();
+    for round in 0..3 {
+        (0..3000).for_each(|number| fleets[0].report(&tenant, "app", &format!("{round}-{number}"), now));
+        let all_are_there =
+            async || fleets[1].feedback(&tenant, "app", 0).await.unwrap().tokens.len() == 3000;
+        let start = std::time::Instant::now();
+        while !runtime.block_on(all_are_there()) {
+            assert!(start.elapsed() < Duration::from_secs(60), "they do not arrive");
+        }
+        let takes = (0..12_u32).zip(fleets.into_iter().cycle()).map(|(number, fleet)| {
+            let tenant = &tenant;
+            async move {
+                tokio::time::sleep(Duration::from_millis(10) * number).await;
+                fleet.take_feedback(tenant, "app").await.unwrap()
+            }
+        });
+        let taken = runtime.block_on(futures_util::future::join_all(takes)).concat();
+        let distinct: std::collections::BTreeSet<_> = taken.iter().map(|dead| &dead.device_token).collect();
+        assert_eq!((taken.len(), distinct.len()), (3000, 3000));
+    }
 }
