@@ -29,7 +29,9 @@ pub mod simulator;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// One arena per processor instead of four: what is left after a burst is scattered over fewer pages.
+/// One arena per processor instead of four: what is left after a burst is scattered over fewer pages. A thread looks
+/// through what it keeps for its next allocations once in a mebibyte instead of sixteen times, which spares a push two
+/// hundredths of its instructions.
 #[allow(unsafe_code)] // The name under which jemalloc looks for its options (jemalloc(3), "TUNING").
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_OPTIONS: Option<&'static u8> = b"narenas_ratio:1\0".first();
+pub static ALLOCATOR_OPTIONS: Option<&'static u8> = b"narenas_ratio:1,tcache_gc_incr_bytes:1048576\0".first();

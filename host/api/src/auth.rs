@@ -1,24 +1,27 @@
 //! Authentication: HTTP Basic (RFC 7617) and bearer keys (RFC 6750), and the delay for wrong credentials.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method};
-use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use futures_util::FutureExt as _;
-use futures_util::future::ready;
+use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
+use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
 use crate::access_log::RequestLog;
@@ -60,20 +63,73 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Middleware: passes the request on with its [`AuthenticatedRequest`], or responds 401, or that a limit is reached.
-pub fn check(
-    State(authenticator): State<Arc<Authenticator>>,
-    request: Request,
-    next: Next,
-) -> impl Future<Output = Response> {
-    match authenticator.admit(request) {
-        Admission::Admitted(request, permit) => {
-            // A caller that does not read its response keeps its permit, or it could pile up responses in memory.
-            next.run(request).map(|response| until_written(response, permit)).left_future()
+/// The layer of the routes that need credentials: passes the request on with its [`AuthenticatedRequest`], or responds
+/// 401, or that a limit is reached. No function in axum's layer, which costs every request several allocations.
+#[derive(Clone)]
+pub struct AuthLayer(pub Arc<Authenticator>);
+
+/// A route with the layer.
+#[derive(Clone)]
+pub struct Authenticated<S> {
+    authenticator: Arc<Authenticator>,
+    route: S,
+}
+
+/// The response to a request that was let in, or was not.
+pub enum AuthResponse<F> {
+    Admitted(F, Option<InFlightPermit>),
+    Turned(BoxFuture<'static, Response>),
+}
+
+impl<S> Layer<S> for AuthLayer {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, route: S) -> Authenticated<S> {
+        Authenticated { authenticator: self.0.clone(), route }
+    }
+}
+
+impl<S> Service<Request> for Authenticated<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = AuthResponse<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.route.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> AuthResponse<S::Future> {
+        match self.authenticator.admit(request) {
+            Admission::Admitted(request, permit) => {
+                AuthResponse::Admitted(self.route.call(request), Some(permit))
+            }
+            Admission::Refused(error) => AuthResponse::Turned(ready(response::error(error)).boxed()),
+            Admission::Denied(guessing) => {
+                let authenticator = self.authenticator.clone();
+                AuthResponse::Turned(async move { authenticator.deny(guessing).await }.boxed())
+            }
         }
-        Admission::Refused(error) => ready(response::error(error)).boxed().right_future(),
-        Admission::Denied(guessing) => {
-            async move { authenticator.deny(guessing).await }.boxed().right_future()
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for AuthResponse<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Admitted(route, permit) => {
+                let Ok(response) = std::task::ready!(route.poll_unpin(context));
+                // A caller that does not read its response keeps its permit, or it could pile up responses in memory.
+                Poll::Ready(Ok(match permit.take() {
+                    Some(permit) => until_written(response, permit),
+                    None => response,
+                }))
+            }
+            Self::Turned(response) => response.poll_unpin(context).map(Ok),
         }
     }
 }

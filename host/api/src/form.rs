@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, request::Parts};
 use serde_json::{Map, Value};
@@ -111,7 +111,9 @@ impl Form {
     }
 
     async fn multipart(&mut self, parts: Parts, body: Bytes, limits: BodyLimits) -> Result<(), Error> {
-        let request = Request::from_parts(parts, Body::from(body));
+        let mut request = Request::from_parts(parts, Body::from(body));
+        // The body was read within our own limit.
+        DefaultBodyLimit::disable().apply(&mut request);
         let mut multipart = Multipart::from_request(request, &())
             .await
             .map_err(|error| invalid_multipart(error.body_text()))?;

@@ -36,19 +36,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
-use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 
-use auth::Authenticator;
+use auth::{AuthLayer, Authenticator};
 use body::BodyLimits;
 use cross_site::SiteGuard;
 use idempotency::Idempotency;
-use observability::RecordState;
+use observability::{RecordLayer, RecordState};
 use pushlet_gateway::Gateway;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::{CallerConfig, LimitsConfig};
@@ -148,7 +144,7 @@ pub fn router_with(
     let guarded = guarded
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::new(authenticator), auth::check));
+        .layer(AuthLayer(Arc::new(authenticator)));
     let routes = health().merge(pages::routes()).merge(guarded);
     (with_layers(routes, api, observability, Some(guard)), in_flight)
 }
@@ -177,8 +173,7 @@ fn health() -> Router<Api> {
         .method_not_allowed_fallback(method_not_allowed)
 }
 
-/// Adds what applies to all routes. One layer of several parts: a route's layers are copied for each request, and each
-/// copies those inside it.
+/// Adds what applies to all routes.
 fn with_layers(
     routes: Router<Api>,
     api: Api,
@@ -186,13 +181,7 @@ fn with_layers(
     guard: Option<Arc<SiteGuard>>,
 ) -> Router {
     let state = RecordState { observability: observability.clone(), guard };
-    routes.with_state(api).layer(
-        ServiceBuilder::new()
-            .layer(middleware::from_fn_with_state(state, observability::record))
-            .layer(CatchPanicLayer::custom(panicked))
-            // Instead of axum's limit, `body` applies the configured one.
-            .layer(DefaultBodyLimit::disable()),
-    )
+    routes.with_state(api).layer(RecordLayer(Arc::new(state)))
 }
 
 async fn not_found(uri: Uri) -> ErrorResponse {
@@ -204,12 +193,6 @@ async fn method_not_allowed(uri: Uri) -> Response {
     let path = uri.path();
     let message = format!("This method is not allowed here, see the Allow header: {path}");
     response::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
-}
-
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-    response::error(Error::internal(format_args!("panic: {text}")))
 }
 
 #[cfg(test)]

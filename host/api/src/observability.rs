@@ -2,28 +2,33 @@
 //! Queries, headers and bodies are never logged.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use futures_util::future::ready;
+use futures_util::future::{Either, Ready, ready};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tower::{Layer, Service};
 use uuid::{Builder, Uuid};
 
 use crate::access_log::{RequestHead, RequestLog};
 use crate::caller::Peer;
 use crate::cross_site::SiteGuard;
 use crate::in_flight;
+use crate::response;
 use crate::telemetry::{Attribute, Span, SpanId, Telemetry, TraceContext};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -172,57 +177,81 @@ struct RequestTrace {
     start: SystemTime,
 }
 
-/// What the outermost layer needs.
-#[derive(Clone)]
+/// What the layer of all routes needs.
 pub struct RecordState {
     pub observability: Observability,
     /// None: any `Host` and any page may call.
     pub guard: Option<Arc<SiteGuard>>,
 }
 
-/// Middleware: records the request, and refuses what the listener or the site guard refuses.
-///
-/// The refusals are part of this layer, since each further layer costs every request an allocation.
-///
-/// No `async fn`, here and in the other layers of all requests: it would keep room for the request, which it hands on.
-pub fn record(
-    State(RecordState { observability, guard }): State<RecordState>,
-    mut request: Request,
-    next: Next,
-) -> impl Future<Output = Response> {
-    let id = incoming_id(&request).unwrap_or_else(new_id);
-    let trace = observability.trace(request.headers());
-    let log = RequestLog::new(RequestHead {
-        method: request.method().clone(),
-        // Bounded, since the caller chooses it and the entry lives as long as the request.
-        path: request.uri().path().chars().take(200).collect(),
-        route: request.extensions().get().cloned(),
-        id: id.clone(),
-        peer: request.extensions().get::<Arc<Peer>>().map(|peer| peer.client(request.headers())),
-        trace: trace.as_ref().map(|trace| trace.context.trace),
-        start: Instant::now(),
-    });
-    let mut record = RequestRecord { log: log.clone(), trace, status: None, observability };
-    let refused = in_flight::refused(&request).or_else(|| guard.as_ref()?.refuse(&request));
-    let responding = match refused {
-        Some(refused) => ready(refused).left_future(),
-        None => {
-            request.extensions_mut().insert(log);
-            next.run(request).right_future()
-        }
-    };
-    responding.map(move |mut response| {
-        record.status = Some(response.status());
-        record.log.answered(response.status(), response.extensions_mut().remove());
-        let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, id);
-        keep_private(headers);
-        let traceparent = record.trace.as_ref().map(|trace| HeaderValue::try_from(trace.context.to_string()));
-        if let Some(Ok(value)) = traceparent {
-            headers.insert(TRACEPARENT, value);
-        }
-        response
-    })
+/// The layer of all routes: records each request, refuses what the listener or the site guard refuses, and answers where
+/// a handler panicked. One layer, and no function in axum's: each of either costs every request several allocations.
+#[derive(Clone)]
+pub struct RecordLayer(pub Arc<RecordState>);
+
+/// A route with the layer.
+#[derive(Clone)]
+pub struct Recorded<S> {
+    state: Arc<RecordState>,
+    route: S,
+}
+
+/// A request until its response begins.
+pub struct RecordedResponse<F> {
+    responding: Either<Ready<Result<Response, Infallible>>, F>,
+    record: RequestRecord,
+}
+
+impl<S> Layer<S> for RecordLayer {
+    type Service = Recorded<S>;
+
+    fn layer(&self, route: S) -> Recorded<S> {
+        Recorded { state: self.0.clone(), route }
+    }
+}
+
+impl<S> Service<Request> for Recorded<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RecordedResponse<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.route.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> RecordedResponse<S::Future> {
+        let RecordState { observability, guard } = &*self.state;
+        let record = RequestRecord::begin(observability, &request);
+        let refused = in_flight::refused(&request).or_else(|| guard.as_ref()?.refuse(&request));
+        let responding = match refused {
+            Some(refused) => Either::Left(ready(Ok(refused))),
+            None => {
+                request.extensions_mut().insert(record.log.clone());
+                Either::Right(self.route.call(request))
+            }
+        };
+        RecordedResponse { responding, record }
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for RecordedResponse<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        // What a panic left behind in the handler is not looked at again.
+        let polled = AssertUnwindSafe(|| this.responding.poll_unpin(context));
+        let Ok(mut response) = match catch_unwind(polled) {
+            Ok(polled) => ready!(polled),
+            Err(panic) => Ok(response::panicked(&*panic)),
+        };
+        this.record.complete(&mut response);
+        Poll::Ready(Ok(response))
+    }
 }
 
 /// Keeps shared caches from storing the response, unless its route allows it, and browsers from guessing its type.
@@ -261,6 +290,34 @@ impl Drop for RequestRecord {
 }
 
 impl RequestRecord {
+    fn begin(observability: &Observability, request: &Request) -> Self {
+        let trace = observability.trace(request.headers());
+        let log = RequestLog::new(RequestHead {
+            method: request.method().clone(),
+            // Bounded, since the caller chooses it and the entry lives as long as the request.
+            path: request.uri().path().chars().take(200).collect(),
+            route: request.extensions().get().cloned(),
+            id: incoming_id(request).unwrap_or_else(new_id),
+            peer: request.extensions().get::<Arc<Peer>>().map(|peer| peer.client(request.headers())),
+            trace: trace.as_ref().map(|trace| trace.context.trace),
+            start: Instant::now(),
+        });
+        Self { log, trace, status: None, observability: observability.clone() }
+    }
+
+    /// Notes the response, and adds the headers that every response has.
+    fn complete(&mut self, response: &mut Response) {
+        self.status = Some(response.status());
+        self.log.answered(response.status(), response.extensions_mut().remove());
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, self.log.head().id.clone());
+        keep_private(headers);
+        let traceparent = self.trace.as_ref().map(|trace| HeaderValue::try_from(trace.context.to_string()));
+        if let Some(Ok(value)) = traceparent {
+            headers.insert(TRACEPARENT, value);
+        }
+    }
+
     /// Returns the span, with the attributes of OpenTelemetry's conventions for HTTP servers.
     fn span(&self, trace: &RequestTrace, duration: Duration) -> Span {
         let head = self.log.head();

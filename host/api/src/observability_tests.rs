@@ -65,7 +65,7 @@ async fn one_line_per_request_with_what_matters() {
     let state = RecordState { observability: observability(), guard: None };
     let router = Router::new()
         .route("/send_notification", axum::routing::post(failing))
-        .layer(axum::middleware::from_fn_with_state(state, record));
+        .layer(RecordLayer(Arc::new(state)));
     let got = post_form(&router, "/send_notification?a=1", "application_id=a&device_token=t").await;
     let [line] = &lines.read()[..] else { panic!("{}", lines.text()) };
     assert_eq!((line["method"].as_str(), line["path"].as_str()), (Some("POST"), Some("/send_notification")));

@@ -1,5 +1,6 @@
 //! The one place where a result becomes a status, a body and headers.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -75,6 +76,13 @@ fn ended(mut text: String) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Returns the response of a route that panicked.
+pub fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    error(Error::internal(format_args!("panic: {text}")))
 }
 
 /// Returns the response to an error of a classic route, which never names a field.

@@ -376,9 +376,9 @@ fn lost() -> Error {
 
 /// Returns the headers of a response that a provider sees: those that its manifest names.
 pub(crate) fn shown(headers: &HeaderMap, manifest: &ProviderManifest) -> Vec<(String, String)> {
-    let named = manifest.response_headers.iter();
-    let all = named.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
-    let readable = all.filter_map(|(name, value)| Some((name.clone(), value.to_str().ok()?.to_owned())));
+    let is_named = |name: &str| manifest.response_headers.iter().any(|named| named == name);
+    let all = headers.iter().map(|(name, value)| (name.as_str(), value)).filter(|(name, _)| is_named(name));
+    let readable = all.filter_map(|(name, value)| Some((name.to_owned(), value.to_str().ok()?.to_owned())));
     readable.take(MOST_HEADERS).collect()
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinError;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
@@ -115,8 +114,7 @@ impl Instances {
     }
 
     /// Runs `call`, which calls this component, where it cannot keep others waiting. A built-in component is
-    /// called at once on this thread. For an uploaded one the call waits for the tenant's turn, in a task of
-    /// its own, so that a permit is never held by a caller that does not continue.
+    /// called at once on this thread. For an uploaded one the call waits for the tenant's turn.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         call: impl FnOnce(&Self) -> Result<T, ProviderError> + Send + 'static,
@@ -136,11 +134,7 @@ impl Instances {
             return Err(ProviderError::Quarantined { retry_after });
         }
         let instances = self.clone();
-        let waiting = tokio::spawn(async move {
-            let permit = share.permit().await?;
-            permit.run(move || call(&instances)).await.unwrap_or(Err(ProviderError::Exhausted))
-        });
-        joined(waiting.await)
+        share.run(move || call(&instances)).await
     }
 
     /// Checks the settings of this application. `Ok(Err(…))`: why they are refused.
@@ -330,15 +324,6 @@ impl Instances {
             self.usage.failed(error);
         }
     }
-}
-
-/// Returns the result of a task. A panic of the task continues here.
-fn joined<T>(result: Result<Result<T, ProviderError>, JoinError>) -> Result<T, ProviderError> {
-    result.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        // The runtime is going down.
-        Err(_) => Err(ProviderError::Exhausted),
-    })
 }
 
 /// What all instances of a component share.

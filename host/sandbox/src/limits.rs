@@ -7,7 +7,7 @@ use super::breaker::BreakerPolicy;
 use super::error::ProviderError;
 use pushlet_model::tenant;
 use pushlet_model::tenant::TenantId;
-use pushlet_quota::account::{Account, Accounts, CpuMeter, Work, WorkPermit, thread_cpu_time};
+use pushlet_quota::account::{Account, Accounts, CpuMeter, Work, thread_cpu_time};
 
 /// What a component may use.
 #[derive(Debug, Clone)]
@@ -198,9 +198,12 @@ pub(super) struct TenantQuota {
 }
 
 impl TenantQuota {
-    /// Waits for the tenant's turn to call a component.
-    pub(super) async fn permit(&self) -> Result<WorkPermit, ProviderError> {
-        self.account.permit().await.ok_or(ProviderError::Exhausted)
+    /// Runs a call of a component when it is the tenant's turn.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+    ) -> Result<T, ProviderError> {
+        self.account.run_call(call).await.unwrap_or(Err(ProviderError::Exhausted))
     }
 
     /// Starts to measure a call on this thread, unless the tenant's CPU time is used up.

@@ -126,51 +126,54 @@ struct FieldWriter<'writer> {
 }
 
 impl FieldWriter<'_> {
-    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+    fn add(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
         if self.result.is_ok() {
-            self.result = self.try_add(field.name(), value);
+            self.result = self.begin(field.name()).and_then(|()| write(&mut self.writer));
         }
     }
 
-    fn try_add(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+    /// Writes what stands before a value. Piece by piece: each request's line has some ten values, and formatting
+    /// machinery costs as much as what it writes.
+    fn begin(&mut self, name: &str) -> fmt::Result {
         if !std::mem::take(&mut self.is_empty) {
             self.writer.write_char(' ')?;
         }
         // The message may hold spaces: it comes first, so that it needs no quotes.
         if name == MESSAGE {
-            return write!(self.writer, "{}", Escaped(value));
+            return Ok(());
         }
-        if self.writer.has_ansi_escapes() {
-            write!(self.writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m")?;
-        } else {
-            write!(self.writer, "{name}=")?;
-        }
-        self.writer.write_fmt(value)
+        let (before, after) = match self.writer.has_ansi_escapes() {
+            true => ("\u{1b}[3m", "\u{1b}[0m\u{1b}[2m=\u{1b}[0m"),
+            false => ("", "="),
+        };
+        [before, name, after].iter().try_for_each(|piece| self.writer.write_str(piece))
     }
 }
 
 impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == MESSAGE {
-            self.add(field, format_args!("{value}"));
+            self.add(field, |writer| write!(writer, "{}", Escaped(value)));
         } else if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\".contains(&byte)) {
-            // There is nothing to escape: each request's line has several of these.
-            self.add(field, format_args!("\"{value}\""));
+            // There is nothing to escape.
+            self.add(field, |writer| {
+                ["\"", value, "\""].iter().try_for_each(|piece| writer.write_str(piece))
+            });
         } else {
-            self.add(field, format_args!("{:?}", Escaped(value)));
+            self.add(field, |writer| write!(writer, "{:?}", Escaped(value)));
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, format_args!("{value}"));
+        self.add(field, |writer| write!(writer, "{value}"));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, format_args!("{value}"));
+        self.add(field, |writer| write!(writer, "{value}"));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, format_args!("{value}"));
+        self.add(field, |writer| write!(writer, "{value}"));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
@@ -179,13 +182,13 @@ impl Visit for FieldWriter<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == MESSAGE {
-            return self.add(field, format_args!("{value:?}"));
+            return self.add(field, |writer| write!(writer, "{}", Escaped(format_args!("{value:?}"))));
         }
         let text = format!("{value:?}");
         if is_plain(&text) {
-            self.add(field, format_args!("{text}"));
+            self.add(field, |writer| writer.write_str(&text));
         } else {
-            self.add(field, format_args!("{:?}", Escaped(text)));
+            self.add(field, |writer| write!(writer, "{:?}", Escaped(text)));
         }
     }
 }

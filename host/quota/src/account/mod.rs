@@ -9,6 +9,7 @@
 //!
 //! Over a tenant's own limit the error is 429 and names the limit; over the process's limit it is 503.
 
+mod calls;
 mod memory;
 mod scheduling;
 mod work;
@@ -22,7 +23,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 pub use memory::{MemoryUse, default_memory};
-pub use scheduling::{CpuMeter, Steps, WorkPermit};
+pub use scheduling::{CpuMeter, Steps};
 pub use work::{Work, WorkLimits, thread_cpu_time};
 
 use memory::{MemoryShortage, ProcessMemory, TenantMemory};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::work::{Work, WorkerPool, join, overloaded, thread_cpu_time};
 use super::{Account, AccountTotals};
@@ -77,7 +78,8 @@ impl Account {
     ) -> Result<T, Error> {
         self.admit_work(work)?;
         let queued = self.queue()?;
-        let permit = self.permit_within(self.work.heavy_wait).await.ok_or_else(overloaded)?;
+        let permit = timeout(self.work.heavy_wait, self.permit()).await.ok().flatten();
+        let permit = permit.ok_or_else(overloaded)?;
         let account = self.clone();
         let job = move || {
             let _queued = queued;
@@ -87,22 +89,20 @@ impl Account {
         permit.run(job).await.ok_or_else(overloaded)
     }
 
-    /// Waits for the permit to call an uploaded component. Returns None if it took too long.
-    pub async fn permit(self: &Arc<Self>) -> Option<WorkPermit> {
-        self.permit_within(self.work.wait).await
+    /// Waits for a thread. Returns None if the process is shutting down.
+    pub(super) async fn permit(self: &Arc<Self>) -> Option<WorkPermit> {
+        // Among the tenant's own first, so that no tenant has more than a few places in the common queue, which is served
+        // in order.
+        let own = self.work.own.clone().acquire_owned().await.ok()?;
+        // Asked after the wait: what the tenant used meanwhile counts.
+        let is_light = self.is_light();
+        let place = pool(&self.common, is_light).place().await?;
+        Some(WorkPermit { common: self.common.clone(), is_light, _own: own, _place: place })
     }
 
-    async fn permit_within(self: &Arc<Self>, wait: Duration) -> Option<WorkPermit> {
-        let both = async {
-            // Among the tenant's own first, so that no tenant has more than a few places in the common queue, which
-            // is served in order.
-            let own = self.work.own.clone().acquire_owned().await.ok()?;
-            // Asked after the wait: what the tenant used meanwhile counts.
-            let is_light = self.work.light.admit(self.common.uptime()).is_ok();
-            let place = pool(&self.common, is_light).place().await?;
-            Some(WorkPermit { common: self.common.clone(), is_light, _own: own, _place: place })
-        };
-        tokio::time::timeout(wait, both).await.ok()?
+    /// Returns true if the tenant is served before those that use much processor time.
+    pub(super) fn is_light(&self) -> bool {
+        self.work.light.admit(self.common.uptime()).is_ok()
     }
 
     fn queue(self: &Arc<Self>) -> Result<QueuedJob, Error> {
@@ -127,9 +127,10 @@ impl Drop for QueuedJob {
 }
 
 /// A permit to run one job on a low-priority thread.
-pub struct WorkPermit {
+pub(super) struct WorkPermit {
     common: Arc<AccountTotals>,
-    is_light: bool,
+    /// It is for a thread of the tenants that use little.
+    pub is_light: bool,
     _own: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
 }

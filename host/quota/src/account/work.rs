@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
+use super::calls::CallQueue;
 use crate::{RateLimiter, Shard};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::named_enum;
@@ -108,6 +110,10 @@ pub(super) struct TenantWork {
     pub own: Arc<Semaphore>,
     /// Its jobs that wait for a thread or run.
     pub waiting: AtomicUsize,
+    /// Its calls of uploaded components that wait.
+    pub calls: Mutex<CallQueue>,
+    /// Tasks that run them.
+    pub most_runners: usize,
     pub wait: Duration,
     pub heavy_wait: Duration,
     /// One permit for each shard, and one for all other threads. See [`Steps`](super::Steps).
@@ -118,13 +124,16 @@ impl TenantWork {
     /// `now`: on the clock of all budgets.
     pub fn new(limits: &WorkLimits, now: Duration) -> Self {
         let budget = |burst, part| CpuBudget::new(limits.cpu_per_second, burst, part, now);
+        let at_once = limits.calls_per_tenant.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             requests: budget(limits.cpu_burst, 1.0),
             light: budget(limits.cpu_burst, LIGHT_FRACTION),
             compiling: budget(limits.cpu_burst.saturating_mul(COMPILING_BURST), 1.0),
             totals: WorkTotals::default(),
-            own: Arc::new(Semaphore::new(limits.calls_per_tenant.clamp(1, Semaphore::MAX_PERMITS))),
+            own: Arc::new(Semaphore::new(at_once)),
             waiting: AtomicUsize::new(0),
+            calls: Mutex::default(),
+            most_runners: at_once,
             wait: limits.wait,
             heavy_wait: limits.heavy_wait,
             turns: (0..=Shard::count()).map(|_| Semaphore::new(1)).collect(),
