@@ -1,39 +1,18 @@
 //! Calls of uploaded components. They wait in a queue of their tenant, and the thread that ends one takes the next: a
 //! thread is woken for many calls, and not for each.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Account;
+use super::call_queue::{Job, WaitingCall};
 
 /// How long a thread takes one call of a tenant after the other, before other tenants have their turn.
 const TURN: Duration = Duration::from_millis(1);
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// The calls of one tenant that wait.
-#[derive(Default)]
-pub(super) struct CallQueue {
-    waiting: VecDeque<WaitingCall>,
-    /// Tasks that wait for a thread, or have one: each takes calls until none waits.
-    runners: usize,
-}
-
-/// None: it has begun, or nobody wants it any more.
-#[derive(Clone)]
-struct WaitingCall(Arc<Mutex<Option<Job>>>);
-
-impl WaitingCall {
-    fn take(&self) -> Option<Job> {
-        self.0.lock().take()
-    }
-}
 
 /// Takes a call back that has not begun.
 struct CallOwner(WaitingCall);
@@ -58,7 +37,7 @@ impl Account {
             // A caller that went away needs no result.
             let _ = sender.send(catch_unwind(AssertUnwindSafe(call)));
         };
-        let owner = CallOwner(WaitingCall(Arc::new(Mutex::new(Some(Box::new(job))))));
+        let owner = CallOwner(WaitingCall::new(Box::new(job)));
         self.enqueue(owner.0.clone());
         let ended = match timeout(self.work.wait, &mut result).await {
             Ok(ended) => ended,
@@ -72,15 +51,8 @@ impl Account {
     }
 
     fn enqueue(self: &Arc<Self>, call: WaitingCall) {
-        let mut calls = self.work.calls.lock();
-        // All wait equally long, so those that were given up are the oldest.
-        while calls.waiting.front().is_some_and(|call| call.0.lock().is_none()) {
-            calls.waiting.pop_front();
-        }
-        calls.waiting.push_back(call);
-        if calls.runners < self.work.most_runners {
-            calls.runners += 1;
-            drop(calls);
+        let needs_runner = self.work.calls.lock().add(call, self.work.most_runners);
+        if needs_runner {
             tokio::spawn(CallRunner { account: self.clone(), is_counted: true }.run());
         }
     }
@@ -114,25 +86,14 @@ impl CallRunner {
         self.has_more().then_some(self)
     }
 
-    /// Returns the next call; None: there is none, and this runner has ended.
     fn next(&mut self) -> Option<Job> {
-        let mut calls = self.account.work.calls.lock();
-        while let Some(call) = calls.waiting.pop_front() {
-            if let Some(job) = call.take() {
-                return Some(job);
-            }
-        }
-        // Together with the look into the queue: a call that comes later starts another.
-        calls.runners -= 1;
-        self.is_counted = false;
-        None
+        let job = self.account.work.calls.lock().next();
+        self.is_counted = job.is_some();
+        job
     }
 
-    /// Returns true if calls wait. False: this runner has ended.
     fn has_more(&mut self) -> bool {
-        let mut calls = self.account.work.calls.lock();
-        self.is_counted = !calls.waiting.is_empty();
-        calls.runners -= usize::from(!self.is_counted);
+        self.is_counted = self.account.work.calls.lock().has_more();
         self.is_counted
     }
 }
@@ -141,7 +102,7 @@ impl Drop for CallRunner {
     fn drop(&mut self) {
         // With its runtime.
         if self.is_counted {
-            self.account.work.calls.lock().runners -= 1;
+            self.account.work.calls.lock().end_runner();
         }
     }
 }

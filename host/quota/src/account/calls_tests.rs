@@ -69,7 +69,7 @@ async fn each_call_runs_once_and_no_more_at_a_time_than_may() {
     let results: Vec<_> = join_all(calls).await.into_iter().flatten().collect();
     assert_eq!(results, (0..400).collect::<Vec<_>>());
     assert!((1..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
-    while tenants.iter().any(|tenant| tenant.work.calls.lock().runners > 0) {
+    while tenants.iter().any(|tenant| tenant.work.calls.lock().sizes() != (0, 0)) {
         tokio::task::yield_now().await;
     }
 }
@@ -130,7 +130,7 @@ async fn a_tenant_with_many_calls_keeps_nobody_waiting_for_all_of_them() {
             })
         })
         .collect();
-    while busy.work.calls.lock().waiting.len() < 200 {
+    while busy.work.calls.lock().sizes().0 < 200 {
         tokio::task::yield_now().await;
     }
     let seen = ended.clone();

@@ -94,11 +94,11 @@ impl TenantMemory {
     }
 
     pub fn used_for(&self, of: MemoryUse) -> usize {
-        self.used[of as usize].load(Ordering::Relaxed)
+        self.used[of as usize].load(Ordering::Acquire)
     }
 
     pub fn used(&self) -> usize {
-        self.used.iter().fold(0, |sum, used| sum.saturating_add(used.load(Ordering::Relaxed)))
+        self.used.iter().fold(0, |sum, used| sum.saturating_add(used.load(Ordering::Acquire)))
     }
 
     pub fn take(&self, process: &ProcessMemory, of: MemoryUse, bytes: usize) -> Result<(), MemoryShortage> {
@@ -123,8 +123,9 @@ impl TenantMemory {
     }
 
     pub fn give_back(&self, process: &ProcessMemory, of: MemoryUse, bytes: usize) {
-        self.used[of as usize].fetch_sub(bytes, Ordering::Relaxed);
+        // In this order: whoever sees that the tenant has room again sees that the process has it too.
         process.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.used[of as usize].fetch_sub(bytes, Ordering::Release);
     }
 }
 

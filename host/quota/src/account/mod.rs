@@ -9,6 +9,7 @@
 //!
 //! Over a tenant's own limit the error is 429 and names the limit; over the process's limit it is 503.
 
+mod call_queue;
 mod calls;
 mod memory;
 mod scheduling;

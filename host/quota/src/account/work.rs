@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::calls::CallQueue;
+use super::call_queue::CallQueue;
 use crate::{RateLimiter, Shard};
 use pushlet_model::error::{Error, Kind};
 use pushlet_model::named_enum;
