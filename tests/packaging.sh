@@ -34,6 +34,16 @@ configuration() {
   echo 'configuration: taken'
 }
 
+# The pushes by which packages are laid out arrive: those of profile.sh.
+load() {
+  local server
+  "$pushlet" serve --simulator --simulator-dir "$work/simulator" > "$work/load.out" 2> "$work/load.log" &
+  server=$!
+  "$packaging/load.py" http://127.0.0.1:9292 "$work/simulator" 0.5 || { tail -5 "$work/load.log"; kill $server; return 1; }
+  kill -TERM $server && wait $server
+  echo 'load: sent'
+}
+
 # The package of `cargo deb`, on a machine with systemd: tests/installed.sh.
 package() {
   local obstacle
@@ -132,6 +142,7 @@ chart() {
 
 units
 configuration
+load
 chart
 image
 package

@@ -3,8 +3,9 @@
 # its documents, the bill of materials (CycloneDX), checksums. The program needs nothing but glibc 2.28 or newer, which
 # every distribution has had since 2018: zig links against that version whatever this machine has, and links for another
 # architecture too. Not musl: there jemalloc has no background threads, so that memory is not given back at rest.
-# Needs rustup, python3 and pip, a git clone.
-# usage: host/packaging/build.sh [x86_64|aarch64] [profile of cargo]
+# Needs rustup, python3 and pip, a git clone. COUNTS: a file of profile.sh, by which the code is laid out; without, it
+# is made first, for the profile `dist` and the architecture of this machine (for another one nothing can be counted).
+# usage: [COUNTS=FILE] host/packaging/build.sh [x86_64|aarch64] [profile of cargo]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 architecture=${1:-$(uname -m)}
@@ -26,10 +27,23 @@ for tool in cargo-deb:3.8.0 cargo-cyclonedx:0.5.9; do
   command -v "${tool%:*}" > /dev/null || cargo install --locked --quiet "${tool%:*}" --version "${tool#*:}"
 done
 rustup target add "$target" 2> /dev/null
-PATH=$tools/bin:$PATH cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet --features precompiled
-
+export PATH=$tools/bin:$PATH
 mkdir -p "$out"
 name=pushlet-$version-$architecture-linux
+counts=${COUNTS:-}
+if [ -z "$counts" ] && [ "$profile" = dist ] && [ "$architecture" = "$(uname -m)" ]; then
+  counts=$out/$name.profdata
+  host/packaging/profile.sh "$counts" "$target" "$glibc"
+fi
+if [ -n "$counts" ]; then
+  # Cargo sees that the file is another by its name alone.
+  named=$tools/counts-$(sha256sum < "$counts" | cut -c1-16).profdata
+  cp "$counts" "$named"
+  # Functions that were not counted, or have changed since, are built as without.
+  export RUSTFLAGS="-Cprofile-use=$named -Cllvm-args=-no-pgo-warn-mismatch"
+fi
+cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet --features precompiled
+
 # One file next to each manifest, of which one is the program's.
 cargo cyclonedx --manifest-path host/Cargo.toml --format json --spec-version 1.5 --target "$target" --no-build-deps --quiet
 mv host/pushlet.cdx.json "$out/$name.cdx.json"

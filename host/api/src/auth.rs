@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use tower::{Layer, Service};
+use tower::Service;
 use zeroize::Zeroizing;
 
 use crate::access_log::RequestLog;
@@ -63,30 +63,18 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The layer of the routes that need credentials: passes the request on with its [`AuthenticatedRequest`], or responds
-/// 401, or that a limit is reached. No function in axum's layer, which costs every request several allocations.
-#[derive(Clone)]
-pub struct AuthLayer(pub Arc<Authenticator>);
-
-/// A route with the layer.
+/// A route that needs credentials: passes the request on with its [`AuthenticatedRequest`], or responds 401, or that a
+/// limit is reached. No function in axum's layer, which costs every request several allocations.
 #[derive(Clone)]
 pub struct Authenticated<S> {
-    authenticator: Arc<Authenticator>,
-    route: S,
+    pub authenticator: Arc<Authenticator>,
+    pub route: S,
 }
 
 /// The response to a request that was let in, or was not.
 pub enum AuthResponse<F> {
     Admitted(F, Option<InFlightPermit>),
     Turned(BoxFuture<'static, Response>),
-}
-
-impl<S> Layer<S> for AuthLayer {
-    type Service = Authenticated<S>;
-
-    fn layer(&self, route: S) -> Authenticated<S> {
-        Authenticated { authenticator: self.0.clone(), route }
-    }
 }
 
 impl<S> Service<Request> for Authenticated<S>

@@ -40,16 +40,17 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 
-use auth::{AuthLayer, Authenticator};
+use auth::{Authenticated, Authenticator};
 use body::BodyLimits;
 use cross_site::SiteGuard;
 use idempotency::Idempotency;
-use observability::{RecordLayer, RecordState};
+use observability::{RecordState, Recorded};
 use pushlet_gateway::Gateway;
 use pushlet_model::error::{Error, Kind};
 use pushlet_settings::{CallerConfig, LimitsConfig};
 use response::ErrorResponse;
 use response_store::ResponseStore;
+use tower::layer::layer_fn;
 
 pub use caller::Peer;
 pub use in_flight::{InFlightRequests, Refusal, refused};
@@ -125,7 +126,7 @@ pub fn router_with(
 ) -> (Router, InFlightRequests) {
     let in_flight = InFlightRequests::at_most(limits.requests);
     let tenants = gateway.tenants().clone();
-    let authenticator = Authenticator::new(tenants, live, limits, &in_flight, observability);
+    let authenticator = Arc::new(Authenticator::new(tenants, live, limits, &in_flight, observability));
     let responses = ResponseStore::open(limits, gateway.answers());
     let api = Api::new(gateway, responses, limits, &in_flight, observability, live);
     let guard = Arc::new(SiteGuard::new(callers));
@@ -144,7 +145,7 @@ pub fn router_with(
     let guarded = guarded
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(AuthLayer(Arc::new(authenticator)));
+        .layer(layer_fn(move |route| Authenticated { authenticator: authenticator.clone(), route }));
     let routes = health().merge(pages::routes()).merge(guarded);
     (with_layers(routes, api, observability, Some(guard)), in_flight)
 }
@@ -180,8 +181,8 @@ fn with_layers(
     observability: &Observability,
     guard: Option<Arc<SiteGuard>>,
 ) -> Router {
-    let state = RecordState { observability: observability.clone(), guard };
-    routes.with_state(api).layer(RecordLayer(Arc::new(state)))
+    let state = Arc::new(RecordState { observability: observability.clone(), guard });
+    routes.with_state(api).layer(layer_fn(move |route| Recorded { state: state.clone(), route }))
 }
 
 async fn not_found(uri: Uri) -> ErrorResponse {

@@ -21,7 +21,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tower::{Layer, Service};
+use tower::Service;
 use uuid::{Builder, Uuid};
 
 use crate::access_log::{RequestHead, RequestLog};
@@ -177,37 +177,25 @@ struct RequestTrace {
     start: SystemTime,
 }
 
-/// What the layer of all routes needs.
+/// What all routes share.
 pub struct RecordState {
     pub observability: Observability,
     /// None: any `Host` and any page may call.
     pub guard: Option<Arc<SiteGuard>>,
 }
 
-/// The layer of all routes: records each request, refuses what the listener or the site guard refuses, and answers where
-/// a handler panicked. One layer, and no function in axum's: each of either costs every request several allocations.
-#[derive(Clone)]
-pub struct RecordLayer(pub Arc<RecordState>);
-
-/// A route with the layer.
+/// Any route: records each request, refuses what the listener or the site guard refuses, and answers where a handler
+/// panicked. One layer, and no function in axum's: each of either costs every request several allocations.
 #[derive(Clone)]
 pub struct Recorded<S> {
-    state: Arc<RecordState>,
-    route: S,
+    pub state: Arc<RecordState>,
+    pub route: S,
 }
 
 /// A request until its response begins.
 pub struct RecordedResponse<F> {
     responding: Either<Ready<Result<Response, Infallible>>, F>,
     record: RequestRecord,
-}
-
-impl<S> Layer<S> for RecordLayer {
-    type Service = Recorded<S>;
-
-    fn layer(&self, route: S) -> Recorded<S> {
-        Recorded { state: self.0.clone(), route }
-    }
 }
 
 impl<S> Service<Request> for Recorded<S>

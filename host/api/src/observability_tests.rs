@@ -62,10 +62,10 @@ async fn one_line_per_request_with_what_matters() {
         let error = Error::new(Kind::Unreachable, "unreachable", "no").caused_by("refused by 192.0.2.1");
         response::error(error)
     };
-    let state = RecordState { observability: observability(), guard: None };
+    let state = Arc::new(RecordState { observability: observability(), guard: None });
     let router = Router::new()
         .route("/send_notification", axum::routing::post(failing))
-        .layer(RecordLayer(Arc::new(state)));
+        .layer(layer_fn(move |route| Recorded { state: state.clone(), route }));
     let got = post_form(&router, "/send_notification?a=1", "application_id=a&device_token=t").await;
     let [line] = &lines.read()[..] else { panic!("{}", lines.text()) };
     assert_eq!((line["method"].as_str(), line["path"].as_str()), (Some("POST"), Some("/send_notification")));

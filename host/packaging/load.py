@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Pushes of every kind, to a server whose push services are the simulators: what `profile.sh` counts the code of.
+
+usage: load.py URL FOLDER SECONDS
+FOLDER: of the simulator. SECONDS: of each kind.
+"""
+
+import http.client
+import json
+import pathlib
+import sys
+import threading
+import time
+import urllib.parse
+import uuid
+
+CALLERS = 16
+TARGETS = 100
+LINES = 1000
+FORM = "application/x-www-form-urlencoded"
+TOKEN = {"apns_key_id": "SIMKEY0001", "apns_team_id": "SIMTEAM001", "apns_topic": "com.example.app"}
+
+
+class Server:
+    def __init__(self, url):
+        self.address = urllib.parse.urlsplit(url).netloc
+
+    def connect(self):
+        return http.client.HTTPConnection(self.address, timeout=60)
+
+    def wait_until_ready(self):
+        for _ in range(600):
+            try:
+                connection = self.connect()
+                connection.request("GET", "/readyz")
+                if connection.getresponse().status == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.1)
+        sys.exit("the server does not become ready")
+
+    def register(self, application, fields, files=()):
+        boundary = uuid.uuid4().hex
+        parts = [(name, value.encode()) for name, value in {"application_id": application, **fields}.items()]
+        parts += [(name, path.read_bytes()) for name, path in files]
+        body = b"".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
+            for name, value in parts
+        )
+        body += f"--{boundary}--\r\n".encode()
+        send(self.connect(), "/register_application", f"multipart/form-data; boundary={boundary}", body)
+
+    def repeat(self, seconds, path, kind, body):
+        """Sends the same again and again, by several callers. Returns how often."""
+        end = time.monotonic() + seconds
+        counts = [0] * CALLERS
+
+        def call(number):
+            connection = self.connect()
+            while time.monotonic() < end:
+                send(connection, path, kind, body)
+                counts[number] += 1
+
+        threads = [threading.Thread(target=call, args=[number]) for number in range(CALLERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if not all(counts):
+            sys.exit(f"{path}: a caller failed")
+        return sum(counts)
+
+
+def send(connection, path, kind, body):
+    connection.request("POST", path, body, {"content-type": kind})
+    response = connection.getresponse()
+    text = response.read()
+    if response.status != 200 or b'"failed"' in text.replace(b'"failed":0', b""):
+        raise RuntimeError(f"{path}: {response.status} {text[:500]!r}")
+
+
+def device(number):
+    return f"{number + 1:064x}"
+
+
+def main(url, folder, seconds):
+    server = Server(url)
+    server.wait_until_ready()
+    files = pathlib.Path(folder)
+    server.register("token", TOKEN, [("apns_p8", files / "apns.p8")])
+    server.register("certificate", {}, [("apns_p12", files / "apns.p12")])
+    server.register("fcm", {}, [("fcm_service_account", files / "fcm-service-account.json")])
+    for application in ["token", "certificate", "fcm"]:
+        form = {"application_id": application, "device_token": device(0), "alert": "Your order is on its way"}
+        count = server.repeat(seconds, "/send_notification", FORM, urllib.parse.urlencode(form))
+        print(f"{application}: {count} pushes", flush=True)
+        send_many(server, seconds, application)
+
+
+def send_many(server, seconds, application):
+    head = {"application_id": application, "notification": {"title": "Hello", "body": "Your order is on its way"}}
+    batch = json.dumps({**head, "targets": [device(number) for number in range(TARGETS)]})
+    count = server.repeat(seconds, "/v1/notifications", "application/json", batch)
+    lines = [json.dumps(head)] + [json.dumps({"target": device(number)}) for number in range(LINES)]
+    streams = server.repeat(seconds / 4, "/v1/notifications:stream", "application/x-ndjson", "\n".join(lines) + "\n")
+    print(f"{application}: {count} requests with {TARGETS} targets, {streams} streams of {LINES}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
