@@ -6,11 +6,13 @@ use std::path::Path;
 
 use super::Pace;
 use super::bench::{Bench, Measured, load, measure};
+use super::relay::Relay;
 use super::svg::{self, Curve, Point};
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Programs, Service, Setup};
 use crate::linked::Mode;
 use crate::load::{Manner, Plan};
+use crate::process::Process;
 use crate::say;
 
 /// For as many callers as there shall be, and for registering as many applications at once: by default some of them are
@@ -24,6 +26,7 @@ pub fn curves(programs: &Programs, pace: Pace, plot: &Path) -> Result<(), Failur
     let curves = [
         said(applications(programs, pace, top(10_000))?),
         said(callers(programs, pace, top(10_000))?),
+        said(relayed(programs, pace, top(10_000))?),
         said(payload(programs, pace)?),
         said(latency(programs, pace)?),
         said(tenants::curve(programs, pace, top(1000))?),
@@ -56,12 +59,25 @@ fn applications(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Fail
 
 fn callers(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
     let (bench, gateway) = start(programs, 0, 1)?;
-    let mut points = Vec::new();
-    for count in decades(top) {
-        let plan = Plan { connections: usize::try_from(count).unwrap_or(1), ..plan(&bench, &gateway, pace) };
-        points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
-    }
+    let points = by_callers(&bench, gateway.server(), &plan(&bench, &gateway, pace), top)?;
     Ok(Curve { title: "concurrent callers".into(), points })
+}
+
+/// What the machine gives so many callers at best.
+fn relayed(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
+    let bench = Bench::start(programs, 0)?;
+    let relay = Relay::start(&bench, false)?;
+    let plan = Plan { seconds: pace.seconds / 2.0, ..bench.classic(&relay.address, "token") };
+    let points = by_callers(&bench, &relay.process, &plan, top)?;
+    Ok(Curve { title: "concurrent callers of the bare relay".into(), points })
+}
+
+fn by_callers(bench: &Bench, process: &Process, plan: &Plan, top: u64) -> Result<Vec<Point>, Failure> {
+    let of = |count: u64| {
+        let plan = Plan { connections: usize::try_from(count).unwrap_or(1), ..plan.clone() };
+        Ok(point(count as f64, &measure(bench, process, &plan)?))
+    };
+    decades(top).into_iter().map(of).collect()
 }
 
 fn payload(programs: &Programs, pace: Pace) -> Result<Curve, Failure> {

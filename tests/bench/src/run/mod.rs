@@ -5,6 +5,7 @@ mod contest;
 mod curves;
 mod h2load;
 mod peer;
+mod relay;
 mod svg;
 mod table;
 mod whole;

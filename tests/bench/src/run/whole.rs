@@ -1,25 +1,23 @@
 //! The table: every route and provider, natively, warm and per call side by side.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Pace;
 use super::bench::{Bench, DELIVERED};
 use super::contest::{Contestant, contest};
 use super::h2load::{self, Ceiling};
+use super::relay::Relay;
 use super::table::{self, Row};
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Programs, Service, Setup};
 use crate::linked::{self, Mode, Repeat, Subject};
 use crate::load::{Manner, Plan};
-use crate::process::{Process, free_port, myself};
-use crate::{relay, say};
+use crate::say;
 
 const JSON: &str = "application/json";
 const BATCH: usize = 100;
-const LONGEST_START: Duration = Duration::from_secs(10);
 /// Registration ids of one GCM exchange.
 const IDS: usize = 1000;
 const RELAY: &str = "bare relay";
@@ -214,27 +212,4 @@ fn web_push(targets: usize) -> Plan {
     let list = vec![target; targets].join(",");
     let plan = batch("webpush", targets);
     Plan { body: plan.body.replace("{tokens}", &list), ..plan }
-}
-
-struct Relay {
-    process: Process,
-    address: String,
-}
-
-impl Relay {
-    fn start(bench: &Bench, sharded: bool) -> Result<Self, Failure> {
-        let listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let address = listen.to_string();
-        let (apns, ca) = (bench.ports().apns, bench.files().ca.clone());
-        let options = relay::Options { listen, apns, ca, sharded };
-        let process = Process::start(&mut myself("relay", &options)?)?;
-        let start = Instant::now();
-        while std::net::TcpStream::connect(&address).is_err() {
-            if start.elapsed() > LONGEST_START {
-                return Err(Failure::new(format!("the relay does not listen on {address}")));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(Self { process, address })
-    }
 }
