@@ -227,8 +227,9 @@ fn same(prepared: &PreparedRequests, one: &Exchange, other: &Exchange) -> bool {
 
 /// Returns a token's plain spelling, lower-case letters and digits only, or None if it is written so.
 fn plainly(token: &str) -> Option<String> {
-    let is_plain = |letter: char| letter.is_ascii_digit() || letter.is_ascii_lowercase();
-    if token.chars().all(is_plain) {
+    let is_plain = |letter: u8| letter.is_ascii_digit() || letter.is_ascii_lowercase();
+    // Without an early end many bytes are looked at together.
+    if token.bytes().fold(true, |plain, letter| plain & is_plain(letter)) {
         return None;
     }
     let letters = token.chars().filter(char::is_ascii_alphanumeric);
