@@ -40,7 +40,7 @@ if [ -n "$counts" ]; then
   named=$tools/counts-$(sha256sum < "$counts" | cut -c1-16).profdata
   cp "$counts" "$named"
   # Functions that were not counted, or have changed since, are built as without.
-  export RUSTFLAGS="-Cprofile-use=$named -Cllvm-args=-no-pgo-warn-mismatch -Clink-arg=-Wl,-T,$PWD/host/packaging/layout.ld"
+  export RUSTFLAGS="-Cprofile-use=$named -Cllvm-args=-no-pgo-warn-mismatch"
 fi
 cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet --features precompiled
 

@@ -30,4 +30,4 @@ host/packaging/load.py http://127.0.0.1:9290 "$work/simulator" "$seconds"
 # It writes the counts at its end.
 kill -TERM "$server"
 wait "$server"
-"$(rustc --print sysroot)/lib/rustlib/$target/bin/llvm-profdata" merge --sparse -o "$file" "$work"/counts-*.profraw
+"$(rustc --print sysroot)/lib/rustlib/$target/bin/llvm-profdata" merge -o "$file" "$work"/counts-*.profraw
