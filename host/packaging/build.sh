@@ -39,7 +39,7 @@ if [ -n "$counts" ]; then
   # Cargo sees that the file is another by its name alone.
   named=$tools/counts-$(sha256sum < "$counts" | cut -c1-16).profdata
   cp "$counts" "$named"
-  # Functions that were not counted, or have changed since, are built as without.
+  # Functions that the counts do not know, or that have changed since, are built as without.
   export RUSTFLAGS="-Cprofile-use=$named -Cllvm-args=-no-pgo-warn-mismatch"
 fi
 cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet --features precompiled
