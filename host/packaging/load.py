@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Pushes of every kind, to a server whose push services are the simulators: what `profile.sh` counts the code of.
+"""Pushes on every route, through APNs and FCM, to a server whose push services are the simulators: what `profile.sh`
+counts the code of. Each of them must be delivered.
 
 usage: load.py URL FOLDER SECONDS
-FOLDER: of the simulator. SECONDS: of each kind.
+FOLDER: of the simulator. SECONDS: for each route and application.
 """
 
 import http.client
@@ -17,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 CALLERS = 16
 TARGETS = 100
 LINES = 1000
+OK = b'{"response":"ok"}'
+DELIVERED = b'"status":"delivered"'
 FORM = "application/x-www-form-urlencoded"
 TOKEN = {"apns_key_id": "SIMKEY0001", "apns_team_id": "SIMTEAM001", "apns_topic": "com.example.app"}
 
@@ -49,16 +52,17 @@ class Server:
             for name, value in parts
         )
         body += f"--{boundary}--\r\n".encode()
-        send(self.connect(), "/register_application", f"multipart/form-data; boundary={boundary}", body)
+        kind = f"multipart/form-data; boundary={boundary}"
+        send(self.connect(), "/register_application", kind, body, b'"application_id"', 1)
 
-    def repeat(self, seconds, path, kind, body):
-        """Sends the same again and again, by several callers. Returns how often."""
+    def repeat(self, seconds, path, *request):
+        """Sends the same again and again, by several callers. Returns how often. `request`: see `send`."""
         end = time.monotonic() + seconds
 
         def call(_):
             connection, count = self.connect(), 0
             while time.monotonic() < end:
-                send(connection, path, kind, body)
+                send(connection, path, *request)
                 count += 1
             return count
 
@@ -66,11 +70,12 @@ class Server:
             return sum(callers.map(call, range(CALLERS)))
 
 
-def send(connection, path, kind, body):
+def send(connection, path, kind, body, accepted, times):
+    """`accepted`: stands in the response so many `times` if all went well."""
     connection.request("POST", path, body, {"content-type": kind})
     response = connection.getresponse()
     text = response.read()
-    if response.status != 200 or b'"failed"' in text.replace(b'"failed":0', b""):
+    if response.status != 200 or text.count(accepted) != times:
         raise RuntimeError(f"{path}: {response.status} {text[:500]!r}")
 
 
@@ -87,7 +92,7 @@ def main(url, folder, seconds):
     server.register("fcm", {}, [("fcm_service_account", files / "fcm-service-account.json")])
     for application in ["token", "certificate", "fcm"]:
         form = {"application_id": application, "device_token": device(0), "alert": "Your order is on its way"}
-        count = server.repeat(seconds, "/send_notification", FORM, urllib.parse.urlencode(form))
+        count = server.repeat(seconds, "/send_notification", FORM, urllib.parse.urlencode(form), OK, 1)
         print(f"{application}: {count} pushes", flush=True)
         send_many(server, seconds, application)
 
@@ -95,9 +100,11 @@ def main(url, folder, seconds):
 def send_many(server, seconds, application):
     head = {"application_id": application, "notification": {"title": "Hello", "body": "Your order is on its way"}}
     batch = json.dumps({**head, "targets": [device(number) for number in range(TARGETS)]})
-    count = server.repeat(seconds, "/v1/notifications", "application/json", batch)
+    count = server.repeat(seconds, "/v1/notifications", "application/json", batch, DELIVERED, TARGETS)
     lines = [json.dumps(head)] + [json.dumps({"target": device(number)}) for number in range(LINES)]
-    streams = server.repeat(seconds / 4, "/v1/notifications:stream", "application/x-ndjson", "\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    kind = "application/x-ndjson"
+    streams = server.repeat(seconds / 4, "/v1/notifications:stream", kind, text, DELIVERED, LINES)
     print(f"{application}: {count} requests with {TARGETS} targets, {streams} streams of {LINES}", flush=True)
 
 

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Counts which code pushes run through, for build.sh: builds the program with counters, sends pushes of every kind through
-# it to the simulators of the push services, and merges what was counted. A program that is built by these counts needs
-# two fifths less processor time for a push. Takes as long as a build. The compiler finds the counts of a function by its
-# name, so all is built as build.sh builds it, with the same linker and target.
+# Counts which code pushes run through, for build.sh: builds the program with counters, sends pushes on every route
+# through it to the simulators of the push services, and merges what was counted. A program that is built by these
+# counts needs two fifths less processor time for a push. Takes as long as a build. The compiler finds the counts of a
+# function by its name, so all is built as build.sh builds it, with the same linker and target.
 # Needs what build.sh has set up: it calls this.
-# usage: host/packaging/profile.sh FILE TARGET GLIBC [seconds of each kind of push]
+# usage: host/packaging/profile.sh FILE TARGET GLIBC
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 file=${1:?where the counts go}
 target=${2:?the target of cargo}
 glibc=${3:?the version of glibc}
-seconds=${4:-6}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null || true; rm -rf "$work"' EXIT
 rustup component add llvm-tools 2> /dev/null
@@ -22,11 +21,11 @@ program=target/profiling/$target/dist/pushlet
 
 # What the simulator runs through is not counted.
 LLVM_PROFILE_FILE=/dev/null "$program" simulator --simulator-dir "$work/simulator" > "$work/simulator.txt" &
-until grep -q '^\[endpoints.webpush\]' "$work/simulator.txt"; do sleep 0.1; done
+until grep -q '^\[endpoints.webpush\]' "$work/simulator.txt"; do kill -0 $!; sleep 0.1; done
 { echo 'listen = "127.0.0.1:9290"'; sed -n '/^\[tls\]/,$p' "$work/simulator.txt"; } > "$work/pushlet.toml"
 LLVM_PROFILE_FILE=$work/counts-%m.profraw "$program" serve --config "$work/pushlet.toml" 2> "$work/log" &
 server=$!
-host/packaging/load.py http://127.0.0.1:9290 "$work/simulator" "$seconds"
+host/packaging/load.py http://127.0.0.1:9290 "$work/simulator" 6
 # It writes the counts at its end.
 kill -TERM "$server"
 wait "$server"

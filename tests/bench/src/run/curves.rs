@@ -50,7 +50,7 @@ fn applications(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Fail
     let mut points = Vec::new();
     for count in decades(top) {
         let (bench, gateway) = start(programs, 0, count)?;
-        let plan = Plan { applications: count, ..plan(&bench, &gateway, pace) };
+        let plan = Plan { applications: count, ..plan(&bench, gateway.address(), pace) };
         warm_up(&plan, count)?;
         points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
     }
@@ -59,7 +59,7 @@ fn applications(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Fail
 
 fn callers(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
     let (bench, gateway) = start(programs, 0, 1)?;
-    let points = by_callers(&bench, gateway.server(), &plan(&bench, &gateway, pace), top)?;
+    let points = by_callers(&bench, gateway.server(), &plan(&bench, gateway.address(), pace), top)?;
     Ok(Curve { title: "concurrent callers".into(), points })
 }
 
@@ -67,8 +67,7 @@ fn callers(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> 
 fn relayed(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure> {
     let bench = Bench::start(programs, 0)?;
     let relay = Relay::start(&bench, false)?;
-    let plan = Plan { seconds: pace.seconds / 2.0, ..bench.classic(&relay.address, "token") };
-    let points = by_callers(&bench, &relay.process, &plan, top)?;
+    let points = by_callers(&bench, &relay.process, &plan(&bench, &relay.address, pace), top)?;
     Ok(Curve { title: "concurrent callers of the bare relay".into(), points })
 }
 
@@ -84,7 +83,7 @@ fn payload(programs: &Programs, pace: Pace) -> Result<Curve, Failure> {
     let (bench, gateway) = start(programs, 0, 1)?;
     let mut points = Vec::new();
     for bytes in [100, 400, 1000, 2000, 4000] {
-        let mut plan = plan(&bench, &gateway, pace);
+        let mut plan = plan(&bench, gateway.address(), pace);
         let text = "x".repeat(bytes - 40);
         plan.body = plan.body.replace("Your+order+is+on+its+way", &text);
         points.push(point(bytes as f64, &measure(&bench, gateway.server(), &plan)?));
@@ -96,7 +95,7 @@ fn latency(programs: &Programs, pace: Pace) -> Result<Curve, Failure> {
     let mut points = Vec::new();
     for milliseconds in [0, 10, 50, 200] {
         let (bench, gateway) = start(programs, milliseconds, 1)?;
-        let plan = Plan { connections: 512, ..plan(&bench, &gateway, pace) };
+        let plan = Plan { connections: 512, ..plan(&bench, gateway.address(), pace) };
         points.push(point(milliseconds as f64, &measure(&bench, gateway.server(), &plan)?));
     }
     Ok(Curve { title: "latency of the push service, ms (512 callers)".into(), points })
@@ -115,8 +114,8 @@ fn warm_up(plan: &Plan, everyone: u64) -> Result<(), Failure> {
     load(&Plan { manner: Manner::Times(turns + 1), seconds: LONGEST_WARM_UP, ..plan.clone() }).map(drop)
 }
 
-fn plan(bench: &Bench, gateway: &Gateway, pace: Pace) -> Plan {
-    Plan { seconds: pace.seconds / 2.0, ..bench.classic(gateway.address(), "token") }
+fn plan(bench: &Bench, address: &str, pace: Pace) -> Plan {
+    Plan { seconds: pace.seconds / 2.0, ..bench.classic(address, "token") }
 }
 
 fn decades(top: u64) -> Vec<u64> {

@@ -11,8 +11,10 @@ use crate::relay::Options;
 
 const LONGEST_START: Duration = Duration::from_secs(10);
 
+/// It listens, and ends with this value.
 pub struct Relay {
     pub process: Process,
+    /// `host:port`
     pub address: String,
 }
 

@@ -22,7 +22,7 @@ pub fn curve(programs: &Programs, pace: Pace, top: u64) -> Result<Curve, Failure
     let mut points = Vec::new();
     for count in decades(top) {
         keys.extend(tenants(&bench, &gateway, &component, keys.len() as u64..count)?);
-        let plan = Plan { keys: keys.clone(), ..plan(&bench, &gateway, pace) };
+        let plan = Plan { keys: keys.clone(), ..plan(&bench, gateway.address(), pace) };
         warm_up(&plan, count)?;
         points.push(point(count as f64, &measure(&bench, gateway.server(), &plan)?));
     }
