@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Pushes on every route, through APNs and FCM, to a server whose push services are the simulators: what `profile.sh`
+"""Pushes on every route, through the providers of Apple and Google, to a server whose push services are the simulators: what `profile.sh`
 counts the code of. Each of them must be delivered.
 
-usage: load.py URL FOLDER SECONDS
-FOLDER: of the simulator. SECONDS: for each route and application.
+usage: load.py URL FOLDER SECONDS [APPLICATION...]
+FOLDER: of the simulator. SECONDS: for each route and application. APPLICATION: one of those below; none: all of them.
 """
 
 import http.client
@@ -21,7 +21,19 @@ LINES = 1000
 OK = b'{"response":"ok"}'
 DELIVERED = b'"status":"delivered"'
 FORM = "application/x-www-form-urlencoded"
-TOKEN = {"apns_key_id": "SIMKEY0001", "apns_team_id": "SIMTEAM001", "apns_topic": "com.example.app"}
+ALERT = {"alert": "Your order is on its way"}
+# Of each: its fields, those that are files of the simulator, what a push on the classic route says, how it is answered.
+APPLICATIONS = {
+    "token": (
+        {"apns_key_id": "SIMKEY0001", "apns_team_id": "SIMTEAM001", "apns_topic": "com.example.app"},
+        {"apns_p8": "apns.p8"},
+        ALERT,
+        OK,
+    ),
+    "certificate": ({}, {"apns_p12": "apns.p12"}, ALERT, OK),
+    "fcm": ({}, {"fcm_service_account": "fcm-service-account.json"}, ALERT, OK),
+    "gcm": ({"gcm_api_key": "key"}, {}, {"data": '{"text":"Your order is on its way"}'}, b'"success":1'),
+}
 
 
 class Server:
@@ -43,10 +55,10 @@ class Server:
             time.sleep(0.1)
         sys.exit("the server does not become ready")
 
-    def register(self, application, fields, files=()):
+    def register(self, application, fields, files):
         boundary = uuid.uuid4().hex
         parts = [(name, value.encode()) for name, value in {"application_id": application, **fields}.items()]
-        parts += [(name, path.read_bytes()) for name, path in files]
+        parts += [(name, path.read_bytes()) for name, path in files.items()]
         body = b"".join(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
             for name, value in parts
@@ -83,16 +95,14 @@ def device(number):
     return f"{number + 1:064x}"
 
 
-def main(url, folder, seconds):
+def main(url, folder, seconds, applications):
     server = Server(url)
     server.wait_until_ready()
-    files = pathlib.Path(folder)
-    server.register("token", TOKEN, [("apns_p8", files / "apns.p8")])
-    server.register("certificate", {}, [("apns_p12", files / "apns.p12")])
-    server.register("fcm", {}, [("fcm_service_account", files / "fcm-service-account.json")])
-    for application in ["token", "certificate", "fcm"]:
-        form = {"application_id": application, "device_token": device(0), "alert": "Your order is on its way"}
-        count = server.repeat(seconds, "/send_notification", FORM, urllib.parse.urlencode(form), OK, 1)
+    for application in applications or APPLICATIONS:
+        fields, files, message, accepted = APPLICATIONS[application]
+        server.register(application, fields, {name: pathlib.Path(folder) / file for name, file in files.items()})
+        form = urllib.parse.urlencode({"application_id": application, "device_token": device(0), **message})
+        count = server.repeat(seconds, "/send_notification", FORM, form, accepted, 1)
         print(f"{application}: {count} pushes", flush=True)
         send_many(server, seconds, application)
 
@@ -109,4 +119,4 @@ def send_many(server, seconds, application):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:])

@@ -22,11 +22,21 @@ program=target/profiling/$target/dist/pushlet
 # What the simulator runs through is not counted.
 LLVM_PROFILE_FILE=/dev/null "$program" simulator --simulator-dir "$work/simulator" > "$work/simulator.txt" &
 until grep -q '^\[endpoints.webpush\]' "$work/simulator.txt"; do kill -0 $!; sleep 0.1; done
-{ echo 'listen = "127.0.0.1:9290"'; sed -n '/^\[tls\]/,$p' "$work/simulator.txt"; } > "$work/pushlet.toml"
-LLVM_PROFILE_FILE=$work/counts-%m.profraw "$program" serve --config "$work/pushlet.toml" 2> "$work/log" &
-server=$!
-host/packaging/load.py http://127.0.0.1:9290 "$work/simulator" 6
-# It writes the counts at its end.
-kill -TERM "$server"
-wait "$server"
+
+# Counts a server with this isolation while it serves load.py with these arguments.
+count() {
+  { echo 'listen = "127.0.0.1:9290"'; sed -n '/^\[tls\]/,$p' "$work/simulator.txt"; printf '[sandbox]\nisolation = "%s"\n' "$1"; } \
+    > "$work/pushlet.toml"
+  LLVM_PROFILE_FILE=$work/counts-$1-%m.profraw "$program" serve --config "$work/pushlet.toml" 2> "$work/log" &
+  local server=$!
+  host/packaging/load.py http://127.0.0.1:9290 "$work/simulator" "${@:2}"
+  # It writes the counts at its end.
+  kill -TERM "$server"
+  wait "$server"
+}
+count warm 6
+count per-call 3 token
+# What compiles an upload is not to be kept small as if nobody waited for it.
+LLVM_PROFILE_FILE=$work/counts-compile-%m.profraw "$program" provider check \
+  "$(find target/profiling -path '*/built-in/smpp.wasm' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)"
 "$(rustc --print sysroot)/lib/rustlib/$target/bin/llvm-profdata" merge -o "$file" "$work"/counts-*.profraw

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_adapters_can_be_read() {
-        for name in ["gorush", "matrix", "node_apn"] {
+        for name in ["go_net_http", "gorush", "matrix", "node_apn"] {
             let file =
                 Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters").join(name).with_extension("toml");
             let adapter: Adapter = toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
