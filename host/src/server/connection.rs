@@ -83,6 +83,15 @@ impl ConnectionState {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Returns what comes of `work`; None: [`ConnectionState::close`] was called before.
+    pub fn unless_closed<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        let mut work = Box::pin(work);
+        poll_fn(move |cx| {
+            self.waker.register(cx.waker());
+            if self.closing.load(Ordering::Acquire) { Poll::Ready(None) } else { work.as_mut().poll(cx).map(Some) }
+        })
+    }
+
     /// Runs the protocol to its end, which comes early if [`ConnectionState::close`] is called.
     pub fn drive<C: GracefulConnection>(
         &self,

@@ -191,7 +191,7 @@ async fn connection(
         CallerStream::Tcp(stream) => serve_tcp(stream, &shared, &admitted).await,
         // Who may open it is a matter of its file's permissions.
         CallerStream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => serve(stream, &shared, &admitted).await,
+            Ok(stream) => serve(stream, Protocol::Unknown, &shared, &admitted).await,
             Err(error) => Err(error.into()),
         },
     };
@@ -207,11 +207,17 @@ async fn serve_tcp(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::from_std(stream)?;
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = &shared.tls else { return serve(stream, shared, admitted).await };
+    let Some(acceptor) = &shared.tls else {
+        let Some(protocol) = admitted.connection.unless_closed(Protocol::of(&stream)).await else {
+            return Ok(());
+        };
+        return serve(stream, protocol, shared, admitted).await;
+    };
     // Boxed, so that a connection without TLS keeps no room for it.
     Box::pin(async {
         let accepted = timeout(shared.limits.header_timeout, acceptor.accept(stream)).await;
-        serve(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, shared, admitted).await
+        let stream = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        serve(stream, Protocol::Unknown, shared, admitted).await
     })
     .await
 }
@@ -219,6 +225,7 @@ async fn serve_tcp(
 /// Serves HTTP to its end. The library's state is boxed: the task of a connection is small, and nothing in it is moved.
 fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
+    protocol: Protocol,
     shared: &Arc<ServerShared>,
     admitted: &AdmittedConnection,
 ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> {
@@ -226,7 +233,7 @@ fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let stream = StallTimeout::new(stream, admitted.connection.clone(), limits);
     let streams = AnswerStreams::new(limits.write_timeout, limits.min_data_rate);
     let (shared, connection) = (shared.clone(), admitted.connection.clone());
-    let builder = builder(limits, streams.clone());
+    let builder = protocol.of_builder(builder(limits, streams.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         let in_flight = connection.begin();
         let stream = (request.version() == Version::HTTP_2).then(|| streams.begin());
@@ -282,6 +289,37 @@ fn has_one_host(request: &Request<Body>) -> bool {
     match request.headers().get_all(HOST).iter().take(2).count() {
         0 => request.version() != Version::HTTP_11,
         count => count == 1,
+    }
+}
+
+/// What a caller speaks.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+    /// The library reads the first bytes by themselves to tell, which costs the connection another buffer of 8 KiB.
+    Unknown,
+}
+
+impl Protocol {
+    /// Waits for the first bytes, which stay to be read.
+    async fn of(stream: &TcpStream) -> Self {
+        let mut first = [0; 3];
+        match stream.peek(&mut first).await {
+            // RFC 9113, section 3.4. No method of HTTP/1.1 is called so.
+            Ok(3) if first == *b"PRI" => Self::Http2,
+            Ok(3) => Self::Http1,
+            // A failure is seen again by who reads.
+            _ => Self::Unknown,
+        }
+    }
+
+    fn of_builder(self, builder: Builder<AnswerStreams>) -> Builder<AnswerStreams> {
+        match self {
+            Self::Http1 => builder.http1_only(),
+            Self::Http2 => builder.http2_only(),
+            Self::Unknown => builder,
+        }
     }
 }
 
