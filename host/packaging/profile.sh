@@ -37,6 +37,5 @@ count() {
 count warm 6
 count per-call 3 token
 # What compiles an upload is not to be kept small as if nobody waited for it.
-LLVM_PROFILE_FILE=$work/counts-compile-%m.profraw "$program" provider check \
-  "$(find target/profiling -path '*/built-in/smpp.wasm' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)"
+LLVM_PROFILE_FILE=$work/counts-compile-%m.profraw "$program" provider check "target/profiling/$target/components/built-in/gcm.wasm"
 "$(rustc --print sysroot)/lib/rustlib/$target/bin/llvm-profdata" merge -o "$file" "$work"/counts-*.profraw
