@@ -40,7 +40,10 @@ if [ -n "$counts" ]; then
   named=$tools/counts-$(sha256sum < "$counts" | cut -c1-16).profdata
   cp "$counts" "$named"
   # Functions that the counts do not know, or that have changed since, are built as without.
-  export RUSTFLAGS="-Cprofile-use=$named -Cllvm-args=-no-pgo-warn-mismatch"
+  flags=(-Cprofile-use="$named" -Cllvm-args=-no-pgo-warn-mismatch)
+  # Parts of functions that were never run lie elsewhere, and what was run often lies together.
+  flags+=(-Cllvm-args=-enable-split-machine-functions -Clink-arg=-Wl,-T,"$PWD/host/packaging/layout.ld")
+  export RUSTFLAGS="${RUSTFLAGS:-} ${flags[*]}"
 fi
 cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet --features precompiled
 

@@ -15,7 +15,7 @@ trap 'kill $(jobs -p) 2> /dev/null || true; rm -rf "$work"' EXIT
 rustup component add llvm-tools 2> /dev/null
 # It takes this machine's Python before any zig that it is given.
 export CARGO_ZIGBUILD_PYTHON_PATH=false CARGO_ZIGBUILD_ZIG_PATH=$PWD/host/packaging/zig
-RUSTFLAGS=-Cprofile-generate cargo zigbuild --locked --profile dist --target "$target.$glibc" \
+RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-generate" cargo zigbuild --locked --profile dist --target "$target.$glibc" \
   --target-dir target/profiling -p pushlet --features precompiled
 program=target/profiling/$target/dist/pushlet
 

@@ -88,7 +88,11 @@ impl ConnectionState {
         let mut work = Box::pin(work);
         poll_fn(move |cx| {
             self.waker.register(cx.waker());
-            if self.closing.load(Ordering::Acquire) { Poll::Ready(None) } else { work.as_mut().poll(cx).map(Some) }
+            if self.closing.load(Ordering::Acquire) {
+                Poll::Ready(None)
+            } else {
+                work.as_mut().poll(cx).map(Some)
+            }
         })
     }
 

@@ -233,7 +233,7 @@ fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let stream = StallTimeout::new(stream, admitted.connection.clone(), limits);
     let streams = AnswerStreams::new(limits.write_timeout, limits.min_data_rate);
     let (shared, connection) = (shared.clone(), admitted.connection.clone());
-    let builder = protocol.of_builder(builder(limits, streams.clone()));
+    let builder = protocol.restrict(builder(limits, streams.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         let in_flight = connection.begin();
         let stream = (request.version() == Version::HTTP_2).then(|| streams.begin());
@@ -314,7 +314,7 @@ impl Protocol {
         }
     }
 
-    fn of_builder(self, builder: Builder<AnswerStreams>) -> Builder<AnswerStreams> {
+    fn restrict(self, builder: Builder<AnswerStreams>) -> Builder<AnswerStreams> {
         match self {
             Self::Http1 => builder.http1_only(),
             Self::Http2 => builder.http2_only(),

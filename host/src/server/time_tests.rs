@@ -113,3 +113,18 @@ async fn a_request_has_one_host() {
         assert_eq!(status_of(&server, request).await, status, "{request:?}");
     }
 }
+
+/// The first bytes tell the protocol, however many of them come at once.
+#[tokio::test]
+async fn a_request_may_come_byte_by_byte() {
+    let server = start_plain().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    for byte in b"POST /version HTTP/1.1\r\nhost: a\r\n\r\n" {
+        stream.write_all(&[*byte]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut answer = [0; 12];
+    timeout(PATIENT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 405");
+}
