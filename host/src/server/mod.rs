@@ -54,6 +54,9 @@ const READ_AHEAD: u64 = 32 << 10;
 /// After a failure to accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Bytes of the first line and the fields in HTTP/1.1. The library's buffer grows to 8, 24, 56 and 112 KiB, and what fits
+/// into it is taken: the limit holds where it is one of these.
+const HEAD_BYTES: usize = 56 << 10;
 /// Bytes; RFC 9113 section 6.5.2 adds 32 for each field.
 const HEADER_BYTES: u32 = 32 << 10;
 
@@ -326,7 +329,7 @@ impl Protocol {
 fn builder(limits: &LimitsConfig, streams: AnswerStreams) -> Builder<AnswerStreams> {
     let mut builder = Builder::new(streams);
     // The library has one time for a request's head and for the wait for it: `ConnectionTable` has two.
-    builder.http1().header_read_timeout(None).max_buf_size(64 << 10).half_close(true);
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES).half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())
