@@ -41,8 +41,10 @@ if [ -n "$counts" ]; then
   cp "$counts" "$named"
   # Functions that the counts do not know, or that have changed since, are built as without.
   flags=(-Cprofile-use="$named" -Cllvm-args=-no-pgo-warn-mismatch)
-  # Parts of functions that were never run lie elsewhere, and what was run often lies together.
-  flags+=(-Cllvm-args=-enable-split-machine-functions -Clink-arg=-Wl,-T,"$PWD/host/packaging/layout.ld")
+  # What was run often lies together, and what was never run, though in a function that was, lies behind everything
+  # else. What was run once, as for the start, counts as run.
+  flags+=(-Cllvm-args=-profile-summary-cold-count=0 -Cllvm-args=-enable-split-machine-functions -Cllvm-args=-mfs-psi-cutoff=0)
+  flags+=(-Clink-arg=-Wl,-T,"$PWD/host/packaging/layout.ld")
   export RUSTFLAGS="${RUSTFLAGS:-} ${flags[*]}"
 fi
 cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" -p pushlet --features precompiled
