@@ -17,6 +17,7 @@
 
 pub mod bootstrap;
 pub mod cli;
+mod program_pages;
 pub mod server;
 #[cfg(feature = "simulator")]
 pub mod simulator;

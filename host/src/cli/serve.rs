@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::reload::{InForce, Reloader, notify};
 use crate::server::{self, InheritedSockets, Listeners, Server, ServerCertificate, ShardThreads};
-use crate::{bootstrap, simulator};
+use crate::{bootstrap, program_pages, simulator};
 use pushlet_api as http;
 use pushlet_api::telemetry::{Exports, RunningExports, Telemetry};
 use pushlet_api::{InFlightRequests, LiveConfig, Observability, log};
@@ -90,6 +90,7 @@ pub async fn run(
         stop.await;
         notify(&[NotifyState::Stopping]);
     };
+    program_pages::unmap();
     server.run(listeners, told).await;
     reloading.abort();
     drop(ended);

@@ -1,6 +1,7 @@
 //! What every measurement stands on: a sink, credentials, gateways, and loads in processes of their own.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -67,12 +68,24 @@ impl Bench {
         &self.directory
     }
 
+    /// Removes the components that gateways have compiled.
+    pub fn forget_compiled(&self) -> Result<(), Failure> {
+        match fs::remove_dir_all(self.compiled()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("artefacts")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn compiled(&self) -> PathBuf {
+        self.directory.join("artefacts")
+    }
+
     /// A gateway that sends to the sink.
     pub fn gateway(&self, setup: &Setup) -> Result<Gateway, Failure> {
         let place = Place {
             programs: &self.programs,
             directory: &within(&self.directory, "gateway")?,
-            cache: &self.directory.join("artefacts"),
+            cache: &self.compiled(),
             files: &self.files,
             ports: &self.ports,
         };
