@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use futures_util::task::AtomicWaker;
 use hyper_util::server::graceful::GracefulConnection;
@@ -96,12 +96,13 @@ impl ConnectionState {
         })
     }
 
-    /// Runs the protocol to its end, which comes early if [`ConnectionState::close`] is called.
+    /// Runs the protocol to its end, which comes early if [`ConnectionState::close`] is called. A request that has
+    /// arrived by then is answered: the socket is looked at once more before it is closed.
     pub fn drive<C: GracefulConnection>(
         &self,
         mut protocol: Pin<Box<C>>,
     ) -> impl Future<Output = Result<(), C::Error>> {
-        let mut closed = false;
+        let (mut last_look, mut closed) = (None, false);
         poll_fn(move |cx| {
             if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
                 return Poll::Ready(ended);
@@ -114,6 +115,9 @@ impl ConnectionState {
             if !self.closing.load(Ordering::Acquire) {
                 return Poll::Pending;
             }
+            // It ends after the runtime has looked at its sockets.
+            let last_look = last_look.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
+            ready!(last_look.as_mut().poll(cx));
             closed = true;
             protocol.as_mut().graceful_shutdown();
             protocol.as_mut().poll(cx)
@@ -150,5 +154,44 @@ impl Drop for InFlight {
         // connection stays open.
         self.0.head.store(false, Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use axum::body::Body;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_request_that_has_arrived_is_answered_before_the_connection_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let connection = Arc::new(ConnectionState::new(Arc::new(Peer::new(address.ip(), &Arc::default()))));
+        let service = service_fn(|_| async { Ok::<_, Infallible>(hyper::Response::new(Body::empty())) });
+        let protocol = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let driven = connection.clone();
+        let task = tokio::spawn(async move { driven.drive(Box::pin(protocol)).await });
+        // It waits for its first request.
+        tokio::task::yield_now().await;
+        // Nothing else runs on this thread until the next `await`.
+        caller.write_all(REQUEST).unwrap();
+        connection.close();
+        task.await.unwrap().unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 }

@@ -63,6 +63,16 @@ enum ConnectionPlace {
     Gone,
 }
 
+/// In which order connections make room.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Eviction {
+    /// Its caller was answered, and not let in.
+    Answered,
+    /// Nobody knows yet whether its caller may call.
+    Stranger,
+    Caller,
+}
+
 /// A place in the table, for as long as this lives.
 pub struct AdmittedConnection {
     pub connection: Arc<ConnectionState>,
@@ -240,16 +250,20 @@ impl ConnectionEntries {
         }
     }
 
-    /// Ends one of those that are served and may make room: first who never showed that he may call, the oldest of
-    /// them, whatever it does; then the one that has been idle longest.
+    /// Ends one of those that are served and may make room: first one that never showed that he may call, and of them
+    /// one that has its answer; of the others the oldest, whatever it does. Then the one that has been idle longest.
     fn evict(&mut self, may: impl Fn(&ConnectionEntry) -> bool) -> bool {
         let now = Instant::now();
         let served =
             self.entries.iter().filter(|(_, entry)| entry.place == ConnectionPlace::Served && may(entry));
-        let candidates = served.filter_map(|(id, entry)| match entry.connection.peer.is_authenticated() {
-            false => Some(((false, None), *id)),
-            true if entry.connection.activity().in_flight() => None,
-            true => Some(((true, Some(entry.last_use(now))), *id)),
+        let candidates = served.filter_map(|(id, entry)| {
+            let activity = entry.connection.activity();
+            match (entry.connection.peer.is_authenticated(), activity.in_flight()) {
+                (true, true) => None,
+                (true, false) => Some(((Eviction::Caller, Some(entry.last_use(now))), *id)),
+                (false, false) if !activity.is_fresh() => Some(((Eviction::Answered, None), *id)),
+                (false, _) => Some(((Eviction::Stranger, None), *id)),
+            }
         });
         let Some((_, id)) = candidates.min() else { return false };
         self.end(id);

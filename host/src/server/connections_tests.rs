@@ -72,6 +72,25 @@ async fn the_oldest_stranger_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stranger_that_has_its_answer_makes_room_for_one_that_was_not_heard_yet() {
+    let all = all();
+    let heard = |last| {
+        let caller = Caller::new(&all, last);
+        drop(caller.admitted.connection.begin());
+        caller
+    };
+    let (fresh, answered) = (Caller::new(&all, 1), heard(2));
+    let asking = Caller::new(&all, 3);
+    let under_way = asking.admitted.connection.begin();
+    let later = Caller::new(&all, 4);
+    assert!(later.admitted.refusal.is_none() && answered.is_aborted().await);
+    assert!(!fresh.is_aborted().await && !asking.is_aborted().await);
+    drop(under_way);
+    let last = Caller::new(&all, 5);
+    assert!(last.admitted.refusal.is_none() && asking.is_aborted().await && !fresh.is_aborted().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn then_the_one_that_is_idle_longest_and_none_that_works() {
     let all = all();
     let works = Caller::authenticated(&all, 1);

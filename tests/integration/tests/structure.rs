@@ -14,7 +14,8 @@ const PROGRAM_MODULES: &[(&str, &[&str])] = &[
     ("simulator", &[]),
     ("no_simulator", &[]),
     ("bootstrap", &[]),
-    ("cli", &["server", "simulator", "bootstrap"]),
+    ("cli", &["server", "simulator", "bootstrap", "program_pages"]),
+    ("program_pages", &[]),
 ];
 
 /// Crates, and which crates of this workspace each may depend on.
