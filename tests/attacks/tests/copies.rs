@@ -13,10 +13,9 @@ const MIB: u64 = 1 << 20;
 
 /// The bytes that the server took more than before, at its most.
 async fn growth<T>(harness: &Harness, attack: impl AsyncFn() -> T) -> u64 {
-    harness.server.forget_peak();
-    let before = harness.server.resident();
+    let before = harness.server.watch_memory();
     harness.victim.unharmed_by(async || attack().await).await;
-    harness.server.peak_resident().saturating_sub(before)
+    harness.server.growth_since(&before)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,11 +83,10 @@ async fn a_streams_header_is_not_copied_for_each_line_of_the_window() {
         });
         join_all(streams).await;
     };
-    harness.server.forget_peak();
-    let before = harness.server.resident();
+    let before = harness.server.watch_memory();
     let watched = async { tokio::join!(attack(), most_counted(&harness, 200)).1 };
     let most = harness.victim.unharmed_by_one(watched).await;
-    let growth = harness.server.peak_resident().saturating_sub(before);
+    let growth = harness.server.growth_since(&before);
     assert!(growth < 130 * MIB, "{} MiB", growth / MIB);
     // The copies are on the attacker's account: some, and 4 MiB of each stream at most.
     assert!((MIB..=10 * 5 * MIB).contains(&most), "{most}");

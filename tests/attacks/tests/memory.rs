@@ -1,5 +1,7 @@
 //! Memory that the host takes for a tenant: what it keeps, and what push services answer.
 
+use std::cell::Cell;
+
 use futures_util::future::join;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -54,8 +56,7 @@ async fn on_account(harness: &Harness, of: &str) -> usize {
 async fn large_answers_of_slow_push_services_are_on_their_tenants_account() {
     let service = PushService::start(Manner::Endless(500 << 10)).await;
     let mut harness = start(&service, "limits.tenant.memory_bytes = \"64MiB\"").await;
-    harness.server.forget_peak();
-    let before = harness.server.resident();
+    let before = harness.server.watch_memory();
     // As many from each as one push service may have in flight: 250 MiB.
     let attack = async {
         let targets = targets(0, 256, 9);
@@ -64,7 +65,7 @@ async fn large_answers_of_slow_push_services_are_on_their_tenants_account() {
         join(expect(one, 200), expect(other, 200)).await
     };
     let (one, other) = harness.victim.unharmed_by_one(attack).await;
-    let growth = harness.server.peak_resident().saturating_sub(before);
+    let growth = harness.server.growth_since(&before);
     assert!(growth < FACTOR * (64 << 20) + OWN, "{} MiB", growth >> 20);
     for answer in [one, other] {
         // The response began, so whether the push was delivered is known to nobody.
@@ -81,8 +82,7 @@ async fn large_answers_of_slow_push_services_are_on_their_tenants_account() {
 async fn dead_tokens_of_all_applications_take_a_quarter_of_their_tenants_memory() {
     let service = PushService::start(Manner::Status(410)).await;
     let mut harness = start(&service, "limits.tenant.memory_bytes = \"16MiB\"").await;
-    harness.server.forget_peak();
-    let before = harness.server.resident();
+    let before = harness.server.watch_memory();
     // 800 tokens, each of which is kept twice: 6 MiB.
     let attack = async {
         for call in 0..8 {
@@ -94,7 +94,7 @@ async fn dead_tokens_of_all_applications_take_a_quarter_of_their_tenants_memory(
     harness.victim.unharmed_by_one(attack).await;
     let kept = on_account(&harness, "feedback").await;
     assert!((3 * MIB..=4 * MIB).contains(&kept), "{kept}");
-    let growth = harness.server.peak_resident().saturating_sub(before);
+    let growth = harness.server.growth_since(&before);
     assert!(growth < FACTOR * (16 << 20) + OWN, "{} MiB", growth >> 20);
     // Those that were reported last are there, of each application.
     for (application, newest) in [("production", 6), ("development", 7)] {
@@ -111,28 +111,31 @@ async fn dead_tokens_of_all_applications_take_a_quarter_of_their_tenants_memory(
 async fn answers_that_are_kept_for_repeats_have_a_bound() {
     let service = PushService::start(Manner::Status(200)).await;
     let mut harness = start(&service, "limits.idempotency_memory = \"1MiB\"").await;
-    let repeat = async |call: usize| {
+    let repeat = async |round: usize, call: usize| {
         let request = send(&harness, "production", &targets(call, 50, 3 << 10), LONG);
-        let response = request.header("idempotency-key", format!("key{call}")).send().await.unwrap();
+        let request = request.header("idempotency-key", format!("key{round}-{call}"));
+        let response = request.send().await.unwrap();
         let is_replay = response.headers().contains_key("idempotency-replayed");
         let (status, answer) = (response.status(), response.json::<Value>().await.unwrap());
         assert!(status == 200 && answer["summary"]["delivered"] == 50, "{status}: {}", answer["results"][0]);
         is_replay
     };
-    let attack = async {
+    let rounds = Cell::new(0);
+    let attack = async || {
+        rounds.set(rounds.get() + 1);
         // 150 KiB each.
         for call in 0..10 {
-            assert!(!repeat(call).await);
+            assert!(!repeat(rounds.get(), call).await);
         }
     };
-    harness.victim.unharmed_by_one(attack).await;
+    harness.victim.unharmed_by(attack).await;
     let kept = on_account(&harness, "idempotency").await;
     assert!((MIB / 2..=MIB).contains(&kept), "{kept}");
     // The newest is known, and the oldest made room for it.
     let before = service.responses();
-    assert!(repeat(9).await);
+    assert!(repeat(rounds.get(), 9).await);
     assert_eq!(service.responses(), before);
-    assert!(!repeat(0).await);
+    assert!(!repeat(rounds.get(), 0).await);
     assert_eq!(service.responses(), before + 50);
     harness.server.assert_alive();
 }

@@ -24,6 +24,12 @@ pub struct Server {
     pub client: reqwest::Client,
 }
 
+/// Bytes that were resident when a measurement began.
+pub struct MemoryBefore {
+    resident: u64,
+    file: u64,
+}
+
 impl Server {
     /// `toml`: its configuration. Without `listen` it is reached from this machine only.
     pub async fn start(toml: &str, directory: &Directory) -> Self {
@@ -59,19 +65,22 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
-    /// Bytes of its memory that are resident now.
-    pub fn resident(&self) -> u64 {
-        self.memory("VmRSS:")
-    }
-
-    /// The most bytes that were resident since it started, or since [`Server::forget_peak`].
+    /// The most bytes that were resident since it started, or since [`Server::watch_memory`].
     pub fn peak_resident(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    /// Starts the measurement of [`Server::peak_resident`] again (proc(5), clear_refs).
-    pub fn forget_peak(&self) {
+    /// Starts a measurement of its memory (proc(5), clear_refs).
+    pub fn watch_memory(&self) -> MemoryBefore {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+        MemoryBefore { resident: self.memory("VmRSS:"), file: self.memory("RssFile:") }
+    }
+
+    /// The most bytes that it took since then. Pages of its program, which are mapped when they are first used, do not
+    /// count.
+    pub fn growth_since(&self, before: &MemoryBefore) -> u64 {
+        let file = self.memory("RssFile:").saturating_sub(before.file);
+        self.peak_resident().saturating_sub(before.resident + file)
     }
 
     /// Kills the process, and waits until it is gone.
