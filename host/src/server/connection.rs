@@ -4,8 +4,10 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::task::AtomicWaker;
 use hyper_util::server::graceful::GracefulConnection;
 
@@ -85,19 +87,14 @@ impl ConnectionState {
 
     /// Returns what comes of `work`; None: [`ConnectionState::close`] was called before.
     pub fn unless_closed<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
-        let mut work = Box::pin(work);
-        poll_fn(move |cx| {
-            self.waker.register(cx.waker());
-            if self.closing.load(Ordering::Acquire) {
-                Poll::Ready(None)
-            } else {
-                work.as_mut().poll(cx).map(Some)
-            }
+        let (mut work, mut last_look) = (Box::pin(work), None);
+        poll_fn(move |cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll_closing(&mut last_look, cx).map(|()| None),
         })
     }
 
-    /// Runs the protocol to its end, which comes early if [`ConnectionState::close`] is called. A request that has
-    /// arrived by then is answered: the socket is looked at once more before it is closed.
+    /// Runs the protocol to its end, which comes early if [`ConnectionState::close`] is called.
     pub fn drive<C: GracefulConnection>(
         &self,
         mut protocol: Pin<Box<C>>,
@@ -110,18 +107,22 @@ impl ConnectionState {
             if closed {
                 return Poll::Pending;
             }
-            // In this order: an order that comes between the two wakes this task.
-            self.waker.register(cx.waker());
-            if !self.closing.load(Ordering::Acquire) {
-                return Poll::Pending;
-            }
-            // It ends after the runtime has looked at its sockets.
-            let last_look = last_look.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
-            ready!(last_look.as_mut().poll(cx));
+            ready!(self.poll_closing(&mut last_look, cx));
             closed = true;
             protocol.as_mut().graceful_shutdown();
             protocol.as_mut().poll(cx)
         })
+    }
+
+    /// Completes after [`ConnectionState::close`], when the runtime has looked at its sockets once more: a request that
+    /// has arrived by then is answered.
+    fn poll_closing(&self, last_look: &mut Option<BoxFuture<'static, ()>>, cx: &mut Context<'_>) -> Poll<()> {
+        // In this order: an order that comes between the two wakes this task.
+        self.waker.register(cx.waker());
+        if !self.closing.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        last_look.get_or_insert_with(|| tokio::task::yield_now().boxed()).as_mut().poll(cx)
     }
 }
 
@@ -174,12 +175,17 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
+    /// A caller, and the server's side of its connection.
+    async fn connected() -> (TcpStream, tokio::net::TcpStream, Arc<ConnectionState>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let caller = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        (caller, stream, Arc::new(ConnectionState::new(Arc::new(Peer::new(address.ip(), &Arc::default())))))
+    }
+
     #[tokio::test]
     async fn a_request_that_has_arrived_is_answered_before_the_connection_is_closed() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, address) = listener.accept().await.unwrap();
-        let connection = Arc::new(ConnectionState::new(Arc::new(Peer::new(address.ip(), &Arc::default()))));
+        let (mut caller, stream, connection) = connected().await;
         let service = service_fn(|_| async { Ok::<_, Infallible>(hyper::Response::new(Body::empty())) });
         let protocol = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let driven = connection.clone();
@@ -193,5 +199,16 @@ mod tests {
         let mut answer = String::new();
         caller.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn first_bytes_that_have_arrived_are_seen_before_the_connection_is_closed() {
+        let (mut caller, stream, connection) = connected().await;
+        let watched = connection.clone();
+        let task = tokio::spawn(async move { watched.unless_closed(stream.peek(&mut [0])).await.is_some() });
+        tokio::task::yield_now().await;
+        caller.write_all(REQUEST).unwrap();
+        connection.close();
+        assert!(task.await.unwrap());
     }
 }
