@@ -3,7 +3,7 @@
 //! The h2 crate tells neither whether a request was written nor what a GOAWAY said. Both decide whether a
 //! request may be sent again, so they are read off the wire here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub const END_STREAM: u8 = 0x1;
 
 /// A GOAWAY's fixed part, and as much of its debug data as is kept.
 pub const KEPT: usize = 8 + 1024;
-const HEADER: usize = 9;
+pub const FRAME_HEADER: usize = 9;
 /// Informational answers (1xx) before the answer itself.
 pub const MOST_INFORMATIONAL: u8 = 8;
 /// Streams whose answers are counted. They are those whose head has come and whose body has not.
@@ -46,35 +46,21 @@ pub struct FrameScanner {
     preface: usize,
     /// Whether the payload of GOAWAY is kept.
     keep: bool,
-    has_begun: bool,
     header: Vec<u8>,
     frame: Option<WireFrame>,
 }
 
 impl FrameScanner {
     pub fn new(preface: usize, keep: bool) -> Self {
-        FrameScanner {
-            left: 0,
-            preface,
-            keep,
-            has_begun: false,
-            header: Vec::with_capacity(HEADER),
-            frame: None,
-        }
-    }
-
-    /// Returns true if a frame has passed, or a part of one.
-    pub fn has_begun(&self) -> bool {
-        self.has_begun
+        FrameScanner { left: 0, preface, keep, header: Vec::with_capacity(FRAME_HEADER), frame: None }
     }
 
     pub fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(&WireFrame)) {
         let skipped = take(&mut bytes, self.preface);
         self.preface -= skipped.len();
-        self.has_begun |= !bytes.is_empty();
         while !bytes.is_empty() {
             match &mut self.frame {
-                None => self.header.extend_from_slice(take(&mut bytes, HEADER - self.header.len())),
+                None => self.header.extend_from_slice(take(&mut bytes, FRAME_HEADER - self.header.len())),
                 Some(frame) => {
                     let payload = take(&mut bytes, self.left);
                     self.left -= payload.len();
@@ -95,7 +81,8 @@ impl FrameScanner {
 
     /// Reads the header once it is complete.
     fn start_frame(&mut self) {
-        let Ok([a, b, c, kind, flags, s, t, u, v]) = <[u8; HEADER]>::try_from(self.header.as_slice()) else {
+        let Ok([a, b, c, kind, flags, s, t, u, v]) = <[u8; FRAME_HEADER]>::try_from(self.header.as_slice())
+        else {
             return;
         };
         self.header.clear();
@@ -115,7 +102,7 @@ pub fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
 /// Counts the answers to each request that are not its last. They cost the peer a few bytes each and us as much as an
 /// answer, and there is no end of them unless one is set.
 #[derive(Default)]
-pub struct HeaderCounts(HashMap<u32, u8>);
+pub struct HeaderCounts(BTreeMap<u32, u8>);
 
 impl HeaderCounts {
     /// False: there were too many on this frame's stream.
@@ -141,7 +128,7 @@ impl HeaderCounts {
     }
 }
 
-const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+pub const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// The content of a GOAWAY frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +165,7 @@ pub struct ConnectionRecord {
 #[derive(Default)]
 struct PeerSignals {
     /// Streams whose HEADERS left, and whether their END_STREAM left too.
-    written: HashMap<u32, bool>,
+    written: BTreeMap<u32, bool>,
     goaway: Option<GoAway>,
     tls_error: Option<rustls::Error>,
 }
@@ -355,12 +342,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
         Poll::Ready(result)
     }
 
-    /// h2 asks before the first frame, to decide from which length on it hands a payload over apart from its frame's
-    /// head: from 256 bytes on if it is true, and then it flushes after each. So the frames of pushes up to 1 KiB
-    /// leave together, in one TLS record and one system call.
     fn is_write_vectored(&self) -> bool {
-        let has_begun = self.sent.as_ref().is_none_or(|(scanner, _)| scanner.has_begun());
-        has_begun && self.inner.is_write_vectored()
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -70,15 +70,18 @@ pub struct Request {
 }
 
 impl Request {
+    /// Returns each header that is sent: of the common ones those that it has not itself.
+    pub(super) fn each_header(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let is_own = |name: &HeaderName| self.headers.iter().any(|(own, _)| own == name);
+        let common = self.common_headers.iter().filter(move |(name, _)| !is_own(name));
+        common.chain(self.headers.iter().map(|(name, value)| (name, value)))
+    }
+
     /// Returns all headers. A credential among them is marked as sensitive, so that no proxy indexes it (RFC 7541,
     /// section 7.1.3).
     pub(super) fn all_headers(&self) -> HeaderMap {
         let mut all = HeaderMap::with_capacity(self.common_headers.len() + self.headers.len());
-        let own = |name: &HeaderName| self.headers.iter().any(|(own, _)| own == name);
-        for (name, value) in self.common_headers.iter().filter(|(name, _)| !own(name)) {
-            all.append(name, value.clone());
-        }
-        for (name, value) in &self.headers {
+        for (name, value) in self.each_header() {
             all.append(name, value.clone());
         }
         if let Some(value) = all.get_mut(AUTHORIZATION) {

@@ -11,16 +11,19 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::client::TlsStream;
 
+use super::heads::{HeadStream, PendingHeads};
 use super::state::ConnectionId;
 use crate::error::{DialError, FailureCause};
 use crate::frames::{ConnectionRecord, ObservedStream};
+use crate::request::Origin;
 
 /// Bytes of a response's headers, as HPACK counts them.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 
 pub const CERTIFICATE_REFUSED: &str = "the server refused the client certificate";
 
-pub(super) type ConnectionDriver = h2::client::Connection<ObservedStream<TlsStream<TcpStream>>, Bytes>;
+pub(super) type ConnectionDriver =
+    h2::client::Connection<HeadStream<ObservedStream<TlsStream<TcpStream>>>, Bytes>;
 
 pub(super) const PROBE: u8 = 1;
 pub(super) const FINISH: u8 = 2;
@@ -30,6 +33,7 @@ pub(super) const KILL: u8 = 4;
 pub struct Http2Connection {
     pub id: ConnectionId,
     pub record: Arc<ConnectionRecord>,
+    pub heads: Arc<PendingHeads>,
     /// Gone once the connection is retired: h2 closes it when the last stream ends.
     sender: Mutex<Option<SendRequest<Bytes>>>,
     pub(super) orders: AtomicU8,
@@ -87,18 +91,20 @@ impl Http2Connection {
 /// Starts HTTP/2 on a TLS connection. The driver must be polled for anything to happen.
 pub async fn start(
     id: ConnectionId,
+    origin: &Origin,
     stream: TlsStream<TcpStream>,
 ) -> Result<(Arc<Http2Connection>, ConnectionDriver), h2::Error> {
-    let record = Arc::new(ConnectionRecord::new());
+    let (record, heads) = (Arc::new(ConnectionRecord::new()), Arc::<PendingHeads>::default());
+    let observed = ObservedStream::new(stream, record.clone());
     let (sender, driver) = h2::client::Builder::new()
         .initial_max_send_streams(1)
         .enable_push(false)
         .max_header_list_size(MAX_HEADER_LIST)
-        .handshake(ObservedStream::new(stream, record.clone()))
+        .handshake(HeadStream::new(observed, origin.authority().to_string(), heads.clone()))
         .await?;
     let (sender, orders, ordered) = (Mutex::new(Some(sender)), AtomicU8::new(0), Notify::new());
     let ended = watch::Sender::new(false);
-    Ok((Arc::new(Http2Connection { id, record, sender, orders, ordered, ended }), driver))
+    Ok((Arc::new(Http2Connection { id, record, heads, sender, orders, ordered, ended }), driver))
 }
 
 /// Returns true if the peer ended the handshake because of our certificate. In TLS 1.3 we hear of it only after we

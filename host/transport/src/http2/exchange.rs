@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,12 +13,15 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout_at;
 
 use super::connection::{CERTIFICATE_REFUSED, refuses_certificate};
+use super::hpack::RequestHead;
 use super::pool::{StreamLease, StreamOrigin};
 use crate::error::{FailureCause, RequestState, SendError};
 use crate::frames::ConnectionRecord;
 use crate::request::Request;
 use crate::response::{AnswerBody, ConnectionHandle, Response};
 use pushlet_quota::account::{Account, MemoryReservation};
+
+static STUB_URI: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("https://-/"));
 
 /// Sends the request over the leased stream.
 pub async fn exchange(lease: StreamLease, request: &Request) -> Result<Response, SendError> {
@@ -56,17 +59,21 @@ struct OpenStream {
 
 impl RequestStream {
     fn open(lease: StreamLease, request: &Request) -> Result<Self, SendError> {
-        let head = head(request)?;
         let lost = |detail: String| SendError::not_sent(FailureCause::ConnectionLost, detail);
         let mut sender =
             lease.connection.sender().ok_or_else(|| lost("the connection is retired".to_owned()))?;
+        if !lease.connection.heads.have_room() {
+            lease.pool.retire(lease.connection.id);
+            return Err(lost("too many requests wait to leave".to_owned()));
+        }
         let since = Instant::now();
-        let opened = sender.send_request(head, request.body.is_empty());
+        let opened = sender.send_request(stub(request), request.body.is_empty());
         let (response, sending) = opened.map_err(|error| {
             lease.pool.retire(lease.connection.id);
             closing(&lease.connection.record, &error).unwrap_or_else(|| lost(error.to_string()))
         })?;
         let id = sending.stream_id().as_u32();
+        lease.connection.heads.put(id, head(request));
         let (unsent, handed) = (request.body.clone(), request.body.is_empty());
         let open = Some(OpenStream { sending, unsent, handed, response, since, id, lease });
         Ok(RequestStream { open, deadline: request.deadline })
@@ -227,22 +234,18 @@ fn closing(record: &ConnectionRecord, error: &h2::Error) -> Option<SendError> {
     record.goaway().map(|goaway| SendError::not_sent(goaway.cause(), error.to_string()))
 }
 
-/// Returns the head of the request. HPACK indexes neither `:path` nor `authorization`: h2 leaves both out of its
-/// table, and the latter is marked.
-fn head(request: &Request) -> Result<http::Request<()>, SendError> {
-    let invalid = |error: http::Error| SendError::not_sent(FailureCause::InvalidRequest, error.to_string());
-    let uri = Uri::builder()
-        .scheme("https")
-        .authority(request.origin.authority().clone())
-        .path_and_query(request.path.clone())
-        .build()
-        .map_err(invalid)?;
-    let mut head = http::Request::new(());
-    *head.uri_mut() = uri;
-    *head.method_mut() = request.method.clone();
-    *head.version_mut() = Version::HTTP_2;
-    *head.headers_mut() = request.all_headers();
-    Ok(head)
+/// Returns what h2 is given: only what it looks at itself, in the fewest bytes. The head takes its place on the wire.
+fn stub(request: &Request) -> http::Request<()> {
+    let mut stub = http::Request::new(());
+    *stub.uri_mut() = STUB_URI.clone();
+    *stub.method_mut() = request.method.clone();
+    *stub.version_mut() = Version::HTTP_2;
+    stub
+}
+
+fn head(request: &Request) -> RequestHead {
+    let headers = request.each_header().map(|(name, value)| (name.clone(), value.clone())).collect();
+    RequestHead { method: request.method.clone(), path: request.path.clone(), headers }
 }
 
 /// A body, and the memory that it has reserved.

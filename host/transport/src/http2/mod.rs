@@ -30,6 +30,8 @@ use pushlet_quota::fair::FairCache;
 
 mod connection;
 mod exchange;
+mod heads;
+mod hpack;
 pub(super) mod pool;
 mod state;
 
@@ -212,7 +214,7 @@ fn start_pool(
 async fn connect(pool: Arc<ConnectionPool>, id: state::ConnectionId) {
     let key = &pool.key;
     let opened = match dial(&key.origin, &pool.tls, &pool.resolver, pool.settings.connect_timeout).await {
-        Ok(stream) => connection::start(id, stream)
+        Ok(stream) => connection::start(id, &key.origin, stream)
             .await
             .map_err(|error| DialError::new(FailureCause::Connect, error.to_string())),
         Err(error) => Err(error),
