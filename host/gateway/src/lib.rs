@@ -41,6 +41,7 @@ mod result;
 mod retry;
 mod send;
 mod sessions;
+mod slots;
 mod standing_capture;
 mod stats;
 mod stream;

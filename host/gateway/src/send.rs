@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -16,6 +15,7 @@ use crate::duplicates::{Duplicates, SeenTargets};
 use crate::gateway::{Gateway, provider_of};
 use crate::result::{BatchResults, DeliveryResult, IndexedResult};
 use crate::retry::RetryState;
+use crate::slots::FutureSlots;
 use pushlet_model::contract::manifest::{Origin, ProviderManifest, TargetKind};
 use pushlet_model::contract::{Notification, Recipient, Target};
 use pushlet_model::error::Error;
@@ -258,8 +258,12 @@ impl Delivery {
         deadline: Instant,
     ) -> Result<BatchResults, Error> {
         let mut results: Vec<Option<IndexedResult>> = vec![None; targets.len()];
+        let record = |results: &mut Vec<Option<_>>, result: IndexedResult| {
+            let index = result.index;
+            results[index] = Some(result);
+        };
         let mut native = None;
-        let mut in_flight = FuturesUnordered::new();
+        let mut in_flight = FutureSlots::new();
         let size = self.batch_size();
         let mut starts = (0..targets.len()).step_by(size);
         let mut steps = Steps::new(self.purpose.payer.clone());
@@ -271,15 +275,16 @@ impl Delivery {
                 let some = (targets.clone(), start..targets.len().min(start + size));
                 steps.before(Steps::CALL + some.1.len()).await;
                 let batch = self.batch(start, some, notification.clone(), deadline)?;
-                in_flight.extend(self.launch(batch).await);
+                let (requests, refused) = self.launch(&batch).await;
+                for request in requests {
+                    in_flight.push(|| self.settle(batch.clone(), request));
+                }
+                refused.into_iter().for_each(|result| record(&mut results, result));
             }
             let Some(settled) = in_flight.next().await else { break };
             steps.before(settled.results.len()).await;
             native = settled.native.or(native);
-            for result in settled.results {
-                let index = result.index;
-                results[index] = Some(result);
-            }
+            settled.results.into_iter().for_each(|result| record(&mut results, result));
         }
         let missing = |index| {
             IndexedResult::untried(index, DeliveryResult::Failed(Error::internal("a target was lost")))
@@ -289,29 +294,21 @@ impl Delivery {
         Ok(BatchResults { results: results.collect(), native })
     }
 
-    /// Encodes the batch. Returns one future per exchange (boxed: they are moved often), and one for what was refused.
-    pub async fn launch(
-        &self,
-        batch: Arc<Batch>,
-    ) -> impl Iterator<Item = impl Future<Output = BatchResults>> {
-        let (work, refused) = self.encode_all(&batch).await;
-        let first = batch.first;
+    /// Encodes the batch. Returns its requests, each to be settled, and the results of what was refused.
+    pub async fn launch(&self, batch: &Arc<Batch>) -> (Vec<EncodedRequest>, Vec<IndexedResult>) {
+        let (requests, refused) = self.encode_all(batch).await;
         for (index, result) in &refused {
             self.counters.settled(&batch.recipients()[*index].target, result);
             batch.captures.settled(*index, result, batch.recipients());
         }
-        let refused =
-            refused.into_iter().map(|(index, result)| IndexedResult::untried(first + index, result));
-        let at_once = std::future::ready(BatchResults { results: refused.collect(), native: None });
-        let work =
-            work.into_iter().map(move |work| Box::pin(self.settle(batch.clone(), work)).right_future());
-        std::iter::once(at_once.left_future()).chain(work)
+        let untried = |(index, result)| IndexedResult::untried(batch.first + index, result);
+        (requests, refused.into_iter().map(untried).collect())
     }
 
     /// Tries until every target of the exchange has its final result. One of these futures exists per
     /// exchange in flight, so it is small: the retries are boxed.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
-    fn settle(&self, batch: Arc<Batch>, work: EncodedRequest) -> impl Future<Output = BatchResults> {
+    pub fn settle(&self, batch: Arc<Batch>, work: EncodedRequest) -> impl Future<Output = BatchResults> {
         async move {
             let attempt = self.attempt(&batch, &work).await;
             let mut state = RetryState::new(self, &work);

@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -20,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::queue::state::QueuedWork;
 use crate::result::{BatchResults, DeliveryResult, IndexedResult, SendTally};
 use crate::send::{Fields, PreparedSend, ensure_supports};
+use crate::slots::FutureSlots;
 use crate::tenants::{Permission, SendPermit};
 use pushlet_model::contract::{Notification, Recipient};
 use pushlet_model::error::Error;
@@ -190,7 +190,7 @@ impl Stream {
     ) -> StreamResult {
         let (mut stop, mut tally) = (None, SendTally::default());
         let mut seen = self.seen.take();
-        let mut in_flight = FuturesUnordered::new();
+        let mut in_flight = FutureSlots::new();
         let mut open = true;
         let mut targets_in_flight = 0;
         let mut received = Vec::with_capacity(self.batch);
@@ -237,21 +237,30 @@ impl Stream {
                 }
                 None => continue,
             };
+            let mut settled = Vec::new();
             for prepared in prepared {
                 match prepared {
                     Prepared::Batch(batch, held) => {
                         steps.before(Steps::CALL + batch.recipients().len()).await;
                         let line = batch.captures.all.iter().find(|capture| capture.is_of_line).cloned();
-                        let launched = self.opened.delivery.launch(batch).await;
-                        let results = |settled| results_of(settled, held.clone(), line.clone());
-                        in_flight.extend(launched.map(results));
+                        let (requests, refused) = self.opened.delivery.launch(&batch).await;
+                        settled.extend(with_captured(refused, line.as_deref()));
+                        for request in requests {
+                            let (batch, held, line) = (batch.clone(), held.clone(), line.clone());
+                            let results = move |settled: BatchResults| {
+                                drop(held);
+                                with_captured(settled.results, line.as_deref())
+                            };
+                            in_flight.push(|| self.opened.delivery.settle(batch, request).map(results));
+                        }
                     }
-                    Prepared::Settled(result) => {
-                        targets_in_flight -= 1;
-                        tally.count(&result);
-                        open &= results.send(result).await.is_ok();
-                    }
+                    Prepared::Settled(result) => settled.push(result),
                 }
+            }
+            targets_in_flight -= settled.len();
+            for result in settled {
+                tally.count(&result);
+                open &= results.send(result).await.is_ok();
             }
         }
         StreamResult { stop, tally }
@@ -373,12 +382,7 @@ impl Stream {
 }
 
 /// `line`: what is captured of the batch, which is one line.
-async fn results_of(
-    settled: impl Future<Output = BatchResults>,
-    _held: Held,
-    line: Option<Arc<Capture>>,
-) -> Vec<IndexedResult> {
-    let mut results = settled.await.results;
+fn with_captured(mut results: Vec<IndexedResult>, line: Option<&Capture>) -> Vec<IndexedResult> {
     if let Some(line) = line {
         results.iter_mut().for_each(|result| result.captured = Some(Box::new(line.take())));
     }
