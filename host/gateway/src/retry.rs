@@ -25,7 +25,8 @@ pub(super) struct RetryState {
     settled: BatchResults,
     /// Targets to be tried again, by their index in the batch, and when.
     again: Vec<usize>,
-    resume: Instant,
+    /// None: at once.
+    resume: Option<Instant>,
     /// Targets that an earlier try may have delivered to.
     perhaps_reached: HashSet<usize>,
     /// The token was replaced already.
@@ -66,7 +67,7 @@ impl RetryState {
         Self {
             settled: BatchResults { results: Vec::new(), native: None },
             again: Vec::new(),
-            resume: Instant::now(),
+            resume: None,
             perhaps_reached: perhaps_reached.iter().copied().collect(),
             renewed: false,
             retries: 0,
@@ -96,7 +97,7 @@ impl RetryState {
             // A retry after the deadline could not be reported to the caller any more.
             match pause.filter(|until| *until < batch.deadline) {
                 Some(until) => {
-                    self.resume = self.resume.max(until);
+                    self.resume = self.resume.max(Some(until));
                     if is_unknown(&result) {
                         // A later failure must not hide that this try may have been delivered.
                         self.perhaps_reached.insert(index);
@@ -120,7 +121,9 @@ impl RetryState {
     /// Tries the remaining targets again, until every target has its final result.
     pub async fn go_on(&mut self, delivery: &Delivery, batch: &Arc<Batch>) {
         while !self.again.is_empty() {
-            tokio::time::sleep_until(self.resume).await;
+            if let Some(resume) = self.resume.take() {
+                tokio::time::sleep_until(resume).await;
+            }
             self.retries += 1;
             let again = std::mem::take(&mut self.again);
             let (pending, refused) = delivery.encode(batch, &again).await;
@@ -134,7 +137,6 @@ impl RetryState {
             let results =
                 refused.map(|(index, result)| IndexedResult { index, result, attempts, captured: None });
             self.settled.results.extend(results);
-            self.resume = Instant::now();
             for work in pending {
                 let attempt = delivery.attempt(batch, &work).await;
                 self.record(delivery, batch, work, attempt);

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -52,7 +52,6 @@ struct OpenStream {
     unsent: Bytes,
     handed: bool,
     response: ResponseFuture,
-    since: Instant,
     id: u32,
     lease: StreamLease,
 }
@@ -66,7 +65,6 @@ impl RequestStream {
             lease.pool.retire(lease.connection.id);
             return Err(lost("too many requests wait to leave".to_owned()));
         }
-        let since = Instant::now();
         let opened = sender.send_request(stub(request), request.body.is_empty());
         let (response, sending) = opened.map_err(|error| {
             lease.pool.retire(lease.connection.id);
@@ -75,7 +73,7 @@ impl RequestStream {
         let id = sending.stream_id().as_u32();
         lease.connection.heads.put(id, head(request));
         let (unsent, handed) = (request.body.clone(), request.body.is_empty());
-        let open = Some(OpenStream { sending, unsent, handed, response, since, id, lease });
+        let open = Some(OpenStream { sending, unsent, handed, response, id, lease });
         Ok(RequestStream { open, deadline: request.deadline })
     }
 
@@ -128,7 +126,7 @@ impl RequestStream {
             return SendError::unknown(FailureCause::Deadline, "the stream has ended");
         };
         let delivery = open.delivery();
-        if open.lease.connection.record.heard_at() <= open.since {
+        if open.lease.connection.record.heard_at() <= open.lease.since {
             open.lease.pool.suspect(&open.lease.connection);
         }
         open.cancel();

@@ -3,7 +3,7 @@
 //! The h2 crate codes every header anew for each request, and keeps no form of one that must not be indexed. So it is
 //! given heads with nothing in them, and the frames that it makes of these are replaced on their way out.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ pub struct PendingHeads(Mutex<Pending>);
 
 #[derive(Default)]
 struct Pending {
-    heads: BTreeMap<u32, RequestHead>,
+    /// By stream, which is the order in which they leave.
+    heads: VecDeque<(u32, RequestHead)>,
     /// Who waits for a head that is about to come.
     waiting: Option<Waker>,
 }
@@ -48,7 +49,10 @@ impl PendingHeads {
     pub fn put(&self, stream: u32, head: RequestHead) {
         let waiting = {
             let mut pending = self.0.lock();
-            pending.heads.insert(stream, head);
+            // Nearly always the last: another thread may have opened a later stream meanwhile.
+            let later = pending.heads.iter().rev().take_while(|(other, _)| *other > stream).count();
+            let place = pending.heads.len() - later;
+            pending.heads.insert(place, (stream, head));
             pending.waiting.take()
         };
         if let Some(waiting) = waiting {
@@ -59,8 +63,7 @@ impl PendingHeads {
     /// Takes a stream's head. Streams leave in order, so those before it that were given up are forgotten.
     fn poll_take(&self, stream: u32, cx: &Context<'_>) -> Poll<RequestHead> {
         let mut pending = self.0.lock();
-        while let Some(first) = pending.heads.first_entry().filter(|first| *first.key() <= stream) {
-            let (id, head) = first.remove_entry();
+        while let Some((id, head)) = pending.heads.pop_front_if(|(id, _)| *id <= stream) {
             if id == stream {
                 return Poll::Ready(head);
             }

@@ -197,18 +197,32 @@ fn number((first, bits): (u8, u32), value: usize, block: &mut Vec<u8>) {
 
 /// Appends a string, in Huffman's code where that is shorter.
 fn string(text: &[u8], block: &mut Vec<u8>) {
-    let bits: usize = text.iter().map(|byte| usize::from(LENGTHS[usize::from(*byte)])).sum();
-    let length = bits.div_ceil(8);
+    let start = block.len();
+    // Room for the length, which nearly always takes a byte.
+    block.push(0);
+    huffman(text, block);
+    let length = block.len() - start - 1;
     if length >= text.len() {
+        block.truncate(start);
         number(PLAIN, text.len(), block);
-        return block.extend_from_slice(text);
+        block.extend_from_slice(text);
+    } else if length < (1 << HUFFMAN.1) - 1 {
+        block[start] = HUFFMAN.0 | length as u8;
+    } else {
+        let coded = block.split_off(start + 1);
+        block.truncate(start);
+        number(HUFFMAN, length, block);
+        block.extend_from_slice(&coded);
     }
-    number(HUFFMAN, length, block);
+}
+
+/// Appends a text in Huffman's code (section 5.2).
+fn huffman(text: &[u8], block: &mut Vec<u8>) {
     let (mut pending, mut count) = (0_u64, 0);
     for byte in text {
-        let length = u32::from(LENGTHS[usize::from(*byte)]);
+        let (code, length) = CODES[usize::from(*byte)];
         // At most 31 bits wait, and a code has at most 30.
-        pending = pending << length | u64::from(CODES[usize::from(*byte)]);
+        pending = pending << length | u64::from(code);
         count += length;
         if count >= 32 {
             count -= 32;
@@ -216,9 +230,9 @@ fn string(text: &[u8], block: &mut Vec<u8>) {
         }
     }
     // The last byte is filled up with ones.
-    let left = (pending << 32 | 0xffff_ffff) >> count;
-    let bytes = (left as u32).to_be_bytes();
-    block.extend_from_slice(bytes.get(..count.div_ceil(8) as usize).unwrap_or(&bytes));
+    let left = ((pending << 32 | 0xffff_ffff) >> count) as u32;
+    block.extend_from_slice(&left.to_be_bytes());
+    block.truncate(block.len() - 4 + count.div_ceil(8) as usize);
 }
 
 /// Bits of each byte's code (RFC 7541, appendix B). Codes of the same length follow each other in the order of their
@@ -243,16 +257,17 @@ const LENGTHS: [u8; 256] = [
     26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
 ];
 
-const CODES: [u32; 256] = codes();
+/// Each byte's code and its bits.
+const CODES: [(u32, u32); 256] = codes();
 
-const fn codes() -> [u32; 256] {
-    let mut codes = [0; 256];
+const fn codes() -> [(u32, u32); 256] {
+    let mut codes = [(0, 0); 256];
     let (mut next, mut length) = (0, 5);
     while length <= 30 {
         let mut byte = 0;
         while byte < 256 {
             if LENGTHS[byte] == length {
-                codes[byte] = next;
+                codes[byte] = (next, length as u32);
                 next += 1;
             }
             byte += 1;

@@ -75,7 +75,6 @@ impl Http2Pools {
         let mut last: Option<SendError> = None;
         let (mut attempt, mut waited) = (1, Duration::ZERO);
         loop {
-            let asked = Instant::now();
             let lease = match (self.acquire(key, request).await, last.take()) {
                 (Ok(lease), _) => lease,
                 // What the peer said to the request tells more than that there is no connection for another try.
@@ -84,7 +83,7 @@ impl Http2Pools {
                 }
                 (Err(error), _) => return Err(error),
             };
-            waited += asked.elapsed();
+            waited += lease.waited;
             let error = match exchange::exchange(lease, request).await {
                 Ok(response) => return Ok(Response { waited, ..response }),
                 Err(error) => error,

@@ -93,9 +93,9 @@ impl ConnectionPool {
             })
         });
         match (admission, answer) {
-            (StreamAdmission::Stream(connection), _) => Ok(self.lease(connection)),
+            (StreamAdmission::Stream(connection), _) => Ok(self.lease(connection, now, Duration::ZERO)),
             (StreamAdmission::Wait(ticket), Some(answer)) => {
-                let waiting = QueuedRequest { pool: self, ticket, answer };
+                let waiting = QueuedRequest { pool: self, ticket, answer, since: now };
                 waiting.until(deadline).await.map_err(AcquireError::Error)
             }
             (StreamAdmission::Ended | StreamAdmission::Wait(_), _) => Err(AcquireError::Ended),
@@ -161,8 +161,13 @@ impl ConnectionPool {
         self.changed.notify_one();
     }
 
-    fn lease(self: &Arc<Self>, connection: Arc<Http2Connection>) -> StreamLease {
-        StreamLease { pool: self.clone(), connection, answered: false }
+    fn lease(
+        self: &Arc<Self>,
+        connection: Arc<Http2Connection>,
+        since: Instant,
+        waited: Duration,
+    ) -> StreamLease {
+        StreamLease { pool: self.clone(), connection, since, waited, answered: false }
     }
 
     fn failure(&self) -> DialError {
@@ -218,6 +223,9 @@ impl ConnectionPool {
 pub struct StreamLease {
     pub pool: Arc<ConnectionPool>,
     pub connection: Arc<Http2Connection>,
+    pub since: Instant,
+    /// How long there was no stream.
+    pub waited: Duration,
     /// A response came.
     pub answered: bool,
 }
@@ -234,12 +242,16 @@ struct QueuedRequest<'a> {
     pool: &'a Arc<ConnectionPool>,
     ticket: QueueTicket,
     answer: oneshot::Receiver<StreamGrant>,
+    since: Instant,
 }
 
 impl QueuedRequest<'_> {
     async fn until(mut self, deadline: tokio::time::Instant) -> Result<StreamLease, SendError> {
         match timeout_at(deadline, &mut self.answer).await {
-            Ok(Ok(Ok(connection))) => Ok(self.pool.lease(connection)),
+            Ok(Ok(Ok(connection))) => {
+                let now = Instant::now();
+                Ok(self.pool.lease(connection, now, now - self.since))
+            }
             Ok(Ok(Err(pause))) => {
                 let DialError { cause, detail } = self.pool.failure();
                 Err(SendError::not_sent(cause, detail).retry_after(pause))
