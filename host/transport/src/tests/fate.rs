@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
-use http::header::AUTHORIZATION;
 use tokio::time::{Instant, timeout};
 
 use super::peer::{
@@ -56,71 +54,6 @@ async fn the_whole_answer_comes_back() {
     assert_eq!(response.status, 400);
     assert_eq!(response.headers["apns-id"], "1f");
     assert_eq!(response.body, "{\"reason\":\"BadTopic\"}");
-}
-
-#[tokio::test]
-async fn path_and_authorization_are_never_indexed() {
-    let peer = Peer::start().await;
-    let transport = transport(&peer, |_| {});
-    let mut with_token = request(&peer.origin());
-    with_token.headers.push((AUTHORIZATION, HeaderValue::from_static("bearer abc")));
-    let send = push(&transport, with_token);
-    let mut wire = peer.accept(&[]).await;
-    let (stream, block) = wire.request().await;
-    wire.answer(stream).await;
-    send.await.unwrap().unwrap();
-    let fields = fields(&block);
-    assert!(fields.contains(&(Form::WithoutIndexing, 4)), ":path {fields:?}");
-    assert!(fields.contains(&(Form::NeverIndexed, 23)), "authorization {fields:?}");
-}
-
-#[derive(Debug, PartialEq)]
-enum Form {
-    Indexed,
-    WithIndexing,
-    WithoutIndexing,
-    NeverIndexed,
-}
-
-/// The form and name index of each field of a header block (RFC 7541, section 6).
-fn fields(block: &[u8]) -> Vec<(Form, usize)> {
-    let mut rest = block;
-    let mut fields = Vec::new();
-    while let Some(first) = rest.first() {
-        let (form, bits) = match first {
-            0x80.. => (Form::Indexed, 7),
-            0x40.. => (Form::WithIndexing, 6),
-            0x20.. => panic!("a table size update"),
-            0x10.. => (Form::NeverIndexed, 4),
-            _ => (Form::WithoutIndexing, 4),
-        };
-        let name = integer(&mut rest, bits);
-        let strings = if form == Form::Indexed { 0 } else { 1 + usize::from(name == 0) };
-        for _ in 0..strings {
-            let length = integer(&mut rest, 7);
-            rest = &rest[length..];
-        }
-        fields.push((form, name));
-    }
-    fields
-}
-
-/// An integer with a prefix of so many bits (RFC 7541, section 5.1).
-fn integer(rest: &mut &[u8], bits: u32) -> usize {
-    let most = (1 << bits) - 1;
-    let mut value = usize::from(rest[0]) & most;
-    *rest = &rest[1..];
-    let mut shift = 0;
-    while value >= most {
-        let byte = rest[0];
-        *rest = &rest[1..];
-        value += usize::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    value
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 mod connections;
 mod dials;
 mod fate;
+mod heads;
 mod https;
 mod informational;
 mod peer;
