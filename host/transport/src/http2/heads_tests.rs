@@ -1,8 +1,10 @@
 use std::future::poll_fn;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::timeout;
 
 use super::*;
 use crate::frames::{DATA, END_STREAM, FrameScanner};
@@ -152,7 +154,7 @@ async fn a_head_that_comes_after_its_frame_is_waited_for() {
     tokio::task::yield_now().await;
     assert!(!flush.is_finished());
     pending.put(1, head("/late", &[]));
-    let _stream = flush.await.unwrap();
+    let _stream = timeout(Duration::from_secs(10), flush).await.expect("its writer is woken").unwrap();
     let mut out = vec![0; 64];
     let count = theirs.read(&mut out).await.unwrap();
     assert!(out[..count].starts_with(&before), "{out:x?}");
