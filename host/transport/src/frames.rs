@@ -81,15 +81,18 @@ impl FrameScanner {
 
     /// Reads the header once it is complete.
     fn start_frame(&mut self) {
-        let Ok([a, b, c, kind, flags, s, t, u, v]) = <[u8; FRAME_HEADER]>::try_from(self.header.as_slice())
-        else {
-            return;
-        };
+        let Ok(header) = <[u8; FRAME_HEADER]>::try_from(self.header.as_slice()) else { return };
         self.header.clear();
-        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        let stream = u32::from_be_bytes([s & 0x7f, t, u, v]);
+        let (length, kind, flags, stream) = parse_header(header);
+        self.left = length;
         self.frame = Some(WireFrame { kind, flags, stream, payload: Vec::new() });
     }
+}
+
+/// Returns the length, kind, flags and stream that a frame's header says (RFC 9113, section 4.1).
+pub fn parse_header([a, b, c, kind, flags, s, t, u, v]: [u8; FRAME_HEADER]) -> (usize, u8, u8, u32) {
+    let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+    (length, kind, flags, u32::from_be_bytes([s & 0x7f, t, u, v]))
 }
 
 /// Cuts at most `count` bytes off the front.

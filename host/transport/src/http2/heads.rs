@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::hpack::{HeadEncoder, RequestHead, size_update};
-use crate::frames::{FRAME_HEADER, HEADERS, PREFACE, take};
+use crate::frames::{FRAME_HEADER, HEADERS, PREFACE, parse_header, take};
 
 const CONTINUATION: u8 = 0x9;
 const END_HEADERS: u8 = 0x4;
@@ -146,8 +146,8 @@ impl<S: AsyncWrite + Unpin> HeadStream<S> {
     fn begin_frame(&mut self) -> io::Result<()> {
         let Ok(header) = <[u8; FRAME_HEADER]>::try_from(self.header.as_slice()) else { return Ok(()) };
         self.header.clear();
-        let [a, b, c, kind, flags, s, t, u, v] = header;
-        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let (length, kind, flags, stream) = parse_header(header);
+        self.left = length;
         if kind != HEADERS {
             self.buffer.extend_from_slice(&header);
             return Ok(());
@@ -156,7 +156,7 @@ impl<S: AsyncWrite + Unpin> HeadStream<S> {
         if flags & (END_HEADERS | PADDED | PRIORITY) != END_HEADERS {
             return Err(io::Error::other("a header block in another form than expected"));
         }
-        self.replaced = Some(ReplacedFrame { stream: u32::from_be_bytes([s & 0x7f, t, u, v]), flags });
+        self.replaced = Some(ReplacedFrame { stream, flags });
         Ok(())
     }
 

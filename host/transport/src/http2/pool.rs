@@ -223,6 +223,7 @@ impl ConnectionPool {
 pub struct StreamLease {
     pub pool: Arc<ConnectionPool>,
     pub connection: Arc<Http2Connection>,
+    /// When it was granted.
     pub since: Instant,
     /// How long there was no stream.
     pub waited: Duration,
