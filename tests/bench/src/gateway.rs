@@ -94,10 +94,6 @@ impl Gateway {
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).arg("serve").arg("--config").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        if !setup.wrapper.is_empty() {
-            // A second thread steals work or does not, which is other instructions each time.
-            command.env("TOKIO_WORKER_THREADS", "1");
-        }
         let start = Instant::now();
         let mut gateway = Self { process: Process::start(&mut command)?, address, ready: Duration::ZERO };
         while !gateway.is_ready() {

@@ -55,7 +55,7 @@ pub fn contest(
         if let Some(complaint) = &measured.figures.complaint {
             say(&format!("{what}, {}: {:?} {complaint}\n", contestant.mode, measured.figures.statuses));
         }
-        Row { what: what.to_owned(), mode: contestant.mode, measured }
+        Row { what: what.to_owned(), mode: contestant.mode, measured, allocations: None }
     });
     Ok(rows.collect())
 }

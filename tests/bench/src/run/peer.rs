@@ -82,7 +82,7 @@ pub fn peer(path: &Path, pace: Pace) -> Result<(), Failure> {
         let figures = &measured.figures;
         return Err(Failure::new(format!("{place}: {:?} {:?}", figures.statuses, figures.complaint)));
     }
-    say(&table::table(&[Row { what: adapter.name, mode: "peer", measured }], None));
+    say(&table::table(&[Row { what: adapter.name, mode: "peer", measured, allocations: None }], None));
     Ok(())
 }
 

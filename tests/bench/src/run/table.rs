@@ -10,28 +10,26 @@ pub struct Row {
     pub what: String,
     pub mode: &'static str,
     pub measured: Measured,
+    /// Per push, if they were counted.
+    pub allocations: Option<u64>,
 }
 
 /// The whole table. Ratios of processor time: to the native row of the same measurement, and to `h2load`, its
 /// microseconds per request.
 pub fn table(rows: &[Row], h2load: Option<f64>) -> String {
-    let mut text = "| what | mode | pushes/s | CPU µs/push | × native | × h2load | sink µs/push | p50 ms | p99 ms | p99.9 ms | RSS MiB | futex/push | switches/push | not 200 |\n\
-                    |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    let mut text = "| what | mode | pushes/s | CPU µs/push | × native | × h2load | sink µs/push | p50 ms | p99 ms | p99.9 ms | RSS MiB | futex/push | switches/push | allocations/push | not 200 |\n\
+                    |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
     for row in rows {
         let native = rows.iter().find(|other| other.what == row.what && other.mode == Mode::Native.name());
         let native = native.map(|native| native.measured.cpu);
-        text.push_str(&format!(
-            "| {} | {} | {} |\n",
-            row.what,
-            row.mode,
-            cells(&row.measured, native, h2load)
-        ));
+        text.push_str(&format!("| {} | {} | {} |\n", row.what, row.mode, cells(row, native, h2load)));
     }
     text
 }
 
-fn cells(measured: &Measured, native: Option<f64>, h2load: Option<f64>) -> String {
+fn cells(row: &Row, native: Option<f64>, h2load: Option<f64>) -> String {
+    let measured = &row.measured;
     let figures = &measured.figures;
     let milliseconds = |micros: u32| match micros {
         0 => String::new(),
@@ -52,6 +50,7 @@ fn cells(measured: &Measured, native: Option<f64>, h2load: Option<f64>) -> Strin
         format!("{:.1}", measured.resident as f64 / 1024.0),
         measured.wakes.map(|(futexes, _)| format!("{futexes:.2}")).unwrap_or_default(),
         measured.wakes.map(|(_, switches)| format!("{switches:.2}")).unwrap_or_default(),
+        row.allocations.map(|count| count.to_string()).unwrap_or_default(),
         failed.to_string(),
     ]
     .join(" | ")

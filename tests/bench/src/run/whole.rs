@@ -12,8 +12,10 @@ use super::relay::Relay;
 use super::table::{self, Row};
 use crate::failure::{Failure, at};
 use crate::gateway::{Gateway, Programs, Service, Setup};
+use crate::guard::{self, Route};
 use crate::linked::{self, Mode, Repeat, Subject};
 use crate::load::{Manner, Plan};
+use crate::process::which;
 use crate::say;
 
 const JSON: &str = "application/json";
@@ -24,6 +26,7 @@ const RELAY: &str = "bare relay";
 const SHARDED: &str = "bare relay, sharded";
 /// Tells apart what differs between two builds.
 const CONTROL: &str = "warm, as linked beside native";
+const STREAM: &str = ":stream";
 const CLASSIC: &str = "classic, keep-alive, APNs token";
 
 /// Measures and prints.
@@ -34,10 +37,11 @@ pub fn whole(programs: &Programs, pace: Pace) -> Result<(), Failure> {
     let starts = starts(&bench, pace)?;
     let ceiling = h2load::ceiling(&bench, pace.ceiling)?;
     say(&ceiling.as_ref().map_or_else(|| format!("{}.\n", h2load::INSTALL), Ceiling::said));
-    let rows = rows(&bench, pace)?;
+    let mut rows = rows(&bench, pace)?;
+    count_allocations(&bench, &mut rows)?;
     say(&table::table(&rows, ceiling.as_ref().map(|ceiling| ceiling.cpu)));
     if let Some(ceiling) = &ceiling {
-        let stream = rows.iter().rfind(|row| row.what.contains(":stream") && row.mode == Mode::Warm.name());
+        let stream = rows.iter().rfind(|row| row.what.contains(STREAM) && row.mode == Mode::Warm.name());
         if let Some(row) = stream {
             let share = row.measured.pushes_per_second() / ceiling.requests_per_second * 100.0;
             say(&format!(
@@ -162,6 +166,25 @@ fn rows(bench: &Bench, pace: Pace) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
+/// By callgrind, where it is there, of one caller: of the classic route and of a stream, in `pushlet-linked`, which
+/// has the names of its functions.
+fn count_allocations(bench: &Bench, rows: &mut [Row]) -> Result<(), Failure> {
+    if which("valgrind").is_none() {
+        say("Allocations were not counted: valgrind is not installed (apt-get install valgrind).\n");
+        return Ok(());
+    }
+    for (mode, route) in guard::GATEWAYS {
+        let is_meant = |row: &&mut Row| match route {
+            Route::Classic => row.what == CLASSIC,
+            Route::Stream => row.what.contains(STREAM),
+        };
+        if let Some(row) = rows.iter_mut().filter(is_meant).find(|row| row.mode == mode.name()) {
+            row.allocations = Some(guard::counted(bench, bench.directory(), mode, route)?.allocations);
+        }
+    }
+    Ok(())
+}
+
 /// With an application of each kind.
 fn started(bench: &Bench, setup: &Setup) -> Result<Gateway, Failure> {
     let gateway = bench.gateway(setup)?;
@@ -189,7 +212,7 @@ fn plans(bench: &Bench, pace: Pace) -> Vec<(String, Plan)> {
         ("classic, keep-alive, GCM".to_owned(), gcm),
         (format!("/v1/notifications, {BATCH} targets, APNs token"), batch("token", BATCH)),
         (format!("/v1/notifications, {IDS} targets, GCM, one exchange"), batch("gcm", IDS)),
-        (format!("/v1/notifications:stream, {} targets, APNs token", pace.stream), stream),
+        (format!("/v1/notifications{STREAM}, {} targets, APNs token", pace.stream), stream),
     ]
 }
 
