@@ -80,9 +80,9 @@ impl Form {
         (self.fields, self.typed)
     }
 
-    fn insert(&mut self, name: &str, value: Vec<u8>, limits: BodyLimits) -> Result<(), Error> {
-        self.check(name, limits)?;
-        self.fields.insert(name.to_owned(), value);
+    fn insert(&mut self, name: String, value: Vec<u8>, limits: BodyLimits) -> Result<(), Error> {
+        self.check(&name, limits)?;
+        self.fields.insert(name, value);
         Ok(())
     }
 
@@ -105,7 +105,7 @@ impl Form {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let name = name_from(decoded(halves.next().unwrap_or_default()))?;
             let value = decoded(halves.next().unwrap_or_default());
-            self.insert(&name, value, limits)?;
+            self.insert(name, value, limits)?;
         }
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Form {
             let name =
                 part.name().map(str::to_owned).ok_or_else(|| invalid_multipart("a part has no name"))?;
             let value = part.bytes().await.map_err(|error| invalid_multipart(error.body_text()))?.to_vec();
-            self.insert(&name, value, limits)?;
+            self.insert(name, value, limits)?;
         }
         Ok(())
     }
@@ -158,13 +158,9 @@ fn format_of(headers: &HeaderMap) -> Result<BodyFormat, Error> {
 }
 
 fn decoded(text: &[u8]) -> Vec<u8> {
-    let Some(first) = text.iter().position(|byte| matches!(byte, b'+' | b'%')) else { return text.to_vec() };
-    let (plain, rest) = text.split_at(first);
-    let spaced: Vec<u8> = rest.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    let mut decoded = Vec::with_capacity(text.len());
-    decoded.extend_from_slice(plain);
-    decoded.extend(percent_encoding::percent_decode(&spaced));
-    decoded
+    // Without an early end many bytes are looked at together.
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    if spaced.contains(&b'%') { percent_encoding::percent_decode(&spaced).collect() } else { spaced }
 }
 
 /// Returns a text as it is, and any other value as JSON.

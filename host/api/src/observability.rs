@@ -242,6 +242,11 @@ impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for Record
     }
 }
 
+/// Returns the first 200 bytes of a path, or a few less: a letter of it is left out as a whole.
+fn beginning(path: &str) -> &str {
+    path.get(..path.floor_char_boundary(200)).unwrap_or_default()
+}
+
 /// Keeps shared caches from storing the response, unless its route allows it, and browsers from guessing its type.
 fn keep_private(headers: &mut HeaderMap) {
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -283,7 +288,7 @@ impl RequestRecord {
         let log = RequestLog::new(RequestHead {
             method: request.method().clone(),
             // Bounded, since the caller chooses it and the entry lives as long as the request.
-            path: request.uri().path().chars().take(200).collect(),
+            path: beginning(request.uri().path()).to_owned(),
             route: request.extensions().get().cloned(),
             id: incoming_id(request).unwrap_or_else(new_id),
             peer: request.extensions().get::<Arc<Peer>>().map(|peer| peer.client(request.headers())),

@@ -5,7 +5,7 @@
 //! plain spelling. A stream remembers its last targets, not all of them, so that its memory stays bounded.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -39,16 +39,16 @@ const SMALL: usize = 448;
 
 /// The targets that occurred so far.
 pub(super) struct SeenTargets {
-    hashers: [RandomState; 2],
+    hasher: RandomState,
     young: Generation,
     old: Generation,
     /// The bytes of both tables, apart from small ones.
     reserved: MemoryReservation,
 }
 
-/// From the first hash to the second one and the index. A hash of 96 bits stands for a target, since its text
-/// would take ten times as much; both hashes are keyed, so a caller cannot find two targets with the same
-/// hash.
+/// From a hash to a check and the index. Both together, 96 bits, stand for a target, since its text would take ten
+/// times as much. The hash is keyed, so a caller cannot find two targets with the same one; the check tells apart those
+/// that have it by chance.
 type Generation = HashMap<u64, (u32, u32), BuildHasherDefault<HashedKey>>;
 
 /// Returns a key that is a hash already.
@@ -72,7 +72,7 @@ impl Hasher for HashedKey {
 impl SeenTargets {
     pub fn new(account: &Arc<Account>) -> Self {
         Self {
-            hashers: [RandomState::new(), RandomState::new()],
+            hasher: RandomState::new(),
             young: Generation::default(),
             old: Generation::default(),
             reserved: account.reserve_nothing(MemoryUse::ParsedInput),
@@ -98,14 +98,14 @@ impl SeenTargets {
         };
         // Writing a map of JSON values into memory cannot fail.
         let own = own.and_then(|own| serde_json::to_string(own).ok());
-        self.first_of((kind, plain.unwrap_or(text), &recipient.options, own), u32::try_from(index).ok()?)
+        let text = plain.unwrap_or(text);
+        let key = self.hasher.hash_one((kind, text, &recipient.options, own));
+        self.first_of(key, check(text), u32::try_from(index).ok()?)
     }
 
-    fn first_of(&mut self, key: impl Hash, index: u32) -> Option<usize> {
-        let [key, check] = [&self.hashers[0], &self.hashers[1]].map(|hasher| hasher.hash_one(&key));
-        let check = (check >> 32) as u32;
+    fn first_of(&mut self, key: u64, check: u32, index: u32) -> Option<usize> {
         if let Some((known, first)) = self.young.get(&key).or_else(|| self.old.get(&key)) {
-            // Another target with the same first hash: it is sent, and not remembered.
+            // Another target with the same hash: it is sent, and not remembered.
             return (*known == check).then_some(*first as usize);
         }
         self.make_room();
@@ -125,6 +125,11 @@ impl SeenTargets {
             self.reserved.shrink_to(table(full));
         }
     }
+}
+
+/// FNV-1a.
+fn check(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Returns the bytes of a table for this many targets; it holds seven for each eight slots.
@@ -272,6 +277,14 @@ mod tests {
         assert_eq!(seen.first(6, &target, None, Some(&own("x"))), None, "a notification of its own");
         assert_eq!(seen.first(7, &target, None, Some(&own("y"))), None);
         assert_eq!(seen.first(8, &target, None, Some(&own("x"))), Some(6));
+    }
+
+    #[test]
+    fn another_target_with_the_same_hash_is_sent() {
+        let mut seen = seen(1 << 20);
+        assert_eq!(seen.first_of(7, check("a"), 0), None);
+        assert_eq!(seen.first_of(7, check("b"), 1), None);
+        assert_eq!(seen.first_of(7, check("a"), 2), Some(0));
     }
 
     #[test]

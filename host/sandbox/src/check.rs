@@ -3,20 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use url::Url;
 
 use super::error::ProviderError;
+use super::headers::HeaderRules;
 use pushlet_model::contract::codec::{self, Answer, Encoded, Method, Reply};
 use pushlet_model::contract::management;
-use pushlet_model::contract::manifest::{
-    Authentication, Endpoint, Origin, Place, Placement, ProviderManifest,
-};
+use pushlet_model::contract::manifest::{Endpoint, Origin, ProviderManifest};
 use pushlet_model::contract::{Disposition, Environment, Fault, Outcome, Rejection, Throttle};
 
-const MAX_HEADERS: usize = 32;
-const MAX_HEADER_BYTES: usize = 4 << 10;
 const MAX_PATH: usize = 4 << 10;
 const MAX_CODE: usize = 128;
 /// Faults in a rejection in addition to the first.
@@ -26,22 +23,6 @@ const MAX_MESSAGE: usize = 1 << 10;
 pub(super) const MAX_TOKEN: usize = 4 << 10;
 /// No service asks for more than a day.
 const MAX_WAIT: u64 = 24 * 3600 * 1000;
-
-/// Headers that belong to the host: authority, credential, framing, connection.
-const HOST_HEADERS: [HeaderName; 12] = [
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::COOKIE,
-    header::EXPECT,
-    header::HOST,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-];
 
 /// What `encode` answered, checked and ready to be sent.
 #[derive(Debug)]
@@ -92,15 +73,16 @@ pub fn encoded(
     if encoded.messages.len() > targets {
         return Err(bad("it has more messages than targets"));
     }
+    let mut rules = HeaderRules::new(manifest);
     let messages = encoded
         .messages
         .into_iter()
-        .map(|raw| message(manifest, environment, raw))
+        .map(|raw| message(&mut rules, environment, raw))
         .collect::<Result<Vec<_>, _>>()?;
     let exchanges = encoded
         .exchanges
         .into_iter()
-        .map(|raw| exchange(manifest, &messages, raw))
+        .map(|raw| exchange(&mut rules, &messages, raw))
         .collect::<Result<Vec<_>, _>>()?;
     let refusals = encoded.refusals.into_iter().map(|raw| (raw.covers, rejection(raw.rejection))).collect();
     Ok(PreparedRequests { messages, exchanges, refusals })
@@ -132,8 +114,9 @@ pub(super) fn request(
         headers: Vec::new(),
         idempotent: false,
     };
-    let messages = [self::message(manifest, environment, message)?];
-    let exchange = self::exchange(manifest, &messages, exchange)?;
+    let mut rules = HeaderRules::new(manifest);
+    let messages = [self::message(&mut rules, environment, message)?];
+    let exchange = self::exchange(&mut rules, &messages, exchange)?;
     let [message] = messages;
     Ok((message, exchange))
 }
@@ -194,12 +177,12 @@ fn cover_once<'a>(targets: usize, covers: impl Iterator<Item = &'a Vec<u32>>) ->
 }
 
 fn message(
-    manifest: &ProviderManifest,
+    rules: &mut HeaderRules<'_>,
     environment: Environment,
     raw: codec::Message,
 ) -> Result<Message, ProviderError> {
     let named = |endpoint: &Endpoint| endpoint.name == raw.endpoint && endpoint.environment == environment;
-    let endpoint = manifest.endpoints.iter().position(named).ok_or_else(|| {
+    let endpoint = rules.manifest.endpoints.iter().position(named).ok_or_else(|| {
         ProviderError::Refused(format!("endpoint {:?} is not in its manifest", printable(&raw.endpoint)))
     })?;
     let method = match raw.method {
@@ -209,7 +192,7 @@ fn message(
         Method::Delete => http::Method::DELETE,
     };
     let mut all = HeaderMap::with_capacity(raw.headers.len());
-    for (name, value) in headers(manifest, raw.headers)? {
+    for (name, value) in rules.checked(raw.headers)? {
         all.append(name, value);
     }
     let headers = Arc::new(all);
@@ -217,10 +200,11 @@ fn message(
 }
 
 fn exchange(
-    manifest: &ProviderManifest,
+    rules: &mut HeaderRules<'_>,
     messages: &[Message],
     raw: codec::Exchange,
 ) -> Result<Exchange, ProviderError> {
+    let manifest = rules.manifest;
     let index = raw.message as usize;
     let message = messages.get(index).ok_or_else(|| bad("a message index is out of range"))?;
     if raw.covers.len() > manifest.targets_per_exchange as usize {
@@ -238,7 +222,7 @@ fn exchange(
         Some(url) => parsed(url[url::Position::BeforePath..url::Position::AfterQuery].to_owned())?,
         None => path(raw.path)?,
     };
-    let (headers, idempotent) = (headers(manifest, raw.headers)?, raw.idempotent);
+    let (headers, idempotent) = (rules.checked(raw.headers)?, raw.idempotent);
     Ok(Exchange { covers: raw.covers, message: index, url, path, headers, idempotent })
 }
 
@@ -307,54 +291,6 @@ pub fn target_url(url: &str) -> Result<Url, &'static str> {
     }
 }
 
-fn headers(
-    manifest: &ProviderManifest,
-    raw: Vec<(String, String)>,
-) -> Result<Vec<(HeaderName, HeaderValue)>, ProviderError> {
-    if raw.len() > MAX_HEADERS {
-        return Err(bad("it has too many headers"));
-    }
-    let header = |(name, value): (String, String)| {
-        let wrong = |rule: &str| bad(format!("header {:?} is not allowed: {rule}", printable(&name)));
-        let header = HeaderName::from_lowercase(name.as_bytes()).map_err(|_| {
-            let is_a_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
-            wrong(if is_a_name { "its name must be in lower case" } else { "its name cannot be one of HTTP" })
-        })?;
-        if value.len() > MAX_HEADER_BYTES {
-            return Err(wrong("its value is longer than 4096 bytes"));
-        }
-        if belongs_to_host(&header) {
-            return Err(ProviderError::Refused(format!("header {header} belongs to the host")));
-        }
-        // Of two headers with the same name a server may read the first one, and the host adds its own last.
-        if carries_credential(manifest, &header) {
-            return Err(bad(format!("header {header} belongs to a credential of its manifest")));
-        }
-        Ok((header, HeaderValue::try_from(value).map_err(|_| wrong("its value has a control character"))?))
-    };
-    raw.into_iter().map(header).collect()
-}
-
-pub(super) fn belongs_to_host(name: &HeaderName) -> bool {
-    HOST_HEADERS.contains(name) || name.as_str().starts_with("proxy-")
-}
-
-/// Returns true if the host puts one of the manifest's credentials into this header.
-fn carries_credential(manifest: &ProviderManifest, header: &HeaderName) -> bool {
-    let is_here = |placement: &Placement| match &placement.place {
-        Place::Header(name) => name == header.as_str(),
-        _ => false,
-    };
-    manifest.credentials.iter().any(|credential| match &credential.authentication {
-        Authentication::SignedToken((_, place))
-        | Authentication::ExchangedToken((_, place))
-        | Authentication::Secret((_, place)) => is_here(place),
-        Authentication::Composed(composition) => composition.texts.iter().any(|(_, place)| is_here(place)),
-        // Its header is `authorization`.
-        Authentication::Vapid(_) | Authentication::ClientCertificate | Authentication::InStream => false,
-    })
-}
-
 pub(super) fn outcome(outcome: &mut Outcome) -> Result<(), ProviderError> {
     if let Some(code) = &mut outcome.code {
         shorten(code, MAX_CODE);
@@ -386,11 +322,11 @@ fn shorten(text: &mut String, limit: usize) {
 }
 
 /// Returns the beginning of a guest's text, for an error message.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
-fn bad(what: impl Into<String>) -> ProviderError {
+pub(super) fn bad(what: impl Into<String>) -> ProviderError {
     ProviderError::BadOutput(what.into())
 }
 

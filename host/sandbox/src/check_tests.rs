@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use super::super::headers::{MAX_HEADER_BYTES, MAX_HEADERS};
 use super::*;
 use pushlet_model::contract::manifest::{TargetKind, Transport};
 use pushlet_model::contract::{ConnectionHint, Scope, Target};
@@ -131,6 +132,20 @@ fn headers_of_the_host_and_injections_are_refused() {
     refuse(1, with("x-value", &"v".repeat(MAX_HEADER_BYTES + 1)), &long);
     let headers = vec![("x".to_owned(), "y".to_owned()); MAX_HEADERS + 1];
     refuse(1, one(codec::Message { headers, ..good_message() }, good_exchange(&[0])), "too many headers");
+}
+
+#[test]
+fn the_headers_of_each_request_are_checked() {
+    let with = |name: &str, value: &str, covers: u32| {
+        let headers = vec![("x-first".to_owned(), "1".to_owned()), (name.to_owned(), value.to_owned())];
+        codec::Exchange { headers, ..good_exchange(&[covers]) }
+    };
+    let mut both = one(good_message(), with("x-value", "1", 0));
+    both.exchanges.push(with("x-value", "a\nb", 1));
+    refuse(2, both, "header \"x-value\" is not allowed: its value has a control character");
+    let mut both = one(good_message(), with("x-value", "1", 0));
+    both.exchanges.push(with("host", "x", 1));
+    refuse(2, both, "belongs to the host");
 }
 
 #[test]

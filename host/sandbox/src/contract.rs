@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use http::header::{self, HeaderName};
 use url::Url;
 
-use super::check::belongs_to_host;
+use super::headers::belongs_to_host;
 use pushlet_credential as credential;
 use pushlet_model::contract::Environment;
 use pushlet_model::contract::manifest::{

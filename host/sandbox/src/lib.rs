@@ -11,7 +11,7 @@
 //! - [`compiled`] and [`artefacts`]: compiled code that may be run, the cache of it, and the proof that this server wrote it
 //! - [`breaker`] and [`limits`]: whether a call may run, how many at once, and what its tenant may use
 //! - [`sandbox`], [`instance`] and [`guest`]: time, memory, stack, handles, and a world without effects
-//! - [`check`]: what it returns
+//! - [`check`] and [`headers`]: what it returns
 
 mod artefacts;
 mod breaker;
@@ -24,6 +24,7 @@ mod compiler;
 mod contract;
 mod error;
 mod guest;
+mod headers;
 mod inspect;
 mod instance;
 mod instances;

@@ -1,6 +1,8 @@
 //! Notifications to requests. All devices share one message, all channels another; an exchange adds the path and
 //! the id.
 
+use std::borrow::Cow;
+
 use crate::aps::seconds;
 use crate::payload::{Payload, check_size};
 use crate::push_type::PushType;
@@ -16,6 +18,8 @@ use pushlet_provider::{
 const BROADCAST_LIMIT: usize = 5120;
 /// Hexadecimal digits of a device token at most. Apple calls the size variable; 64 is usual.
 const TOKEN_DIGITS: usize = 200;
+/// What stands around and between digits that a caller printed.
+const MARKS: [char; 3] = [' ', '<', '>'];
 /// Bytes of `apns-collapse-id` at most.
 const COLLAPSE_ID: usize = 64;
 
@@ -113,7 +117,7 @@ impl Call<'_> {
         match target {
             Target::Device(token) => {
                 let headers = id.map(|id| ("apns-id".to_string(), id)).into_iter().collect();
-                Ok((format!("/3/device/{}", device_token(token)?), headers))
+                Ok((["/3/device/", &device_token(token)?].concat(), headers))
             }
             Target::Channel(channel) => {
                 let mut headers = vec![("apns-channel-id".to_string(), channel_id(channel)?)];
@@ -224,14 +228,15 @@ fn message_id(notification: &Notification, options: Options) -> Result<Option<St
 }
 
 /// A token in lower-case digits. Old callers send it as `NSData` prints it, `<fe15a27d 5df3c347 …>`.
-fn device_token(given: &str) -> Result<String, Rejection> {
-    let mut token = given.to_ascii_lowercase();
-    let is_mark = |byte: u8| matches!(byte, b' ' | b'<' | b'>');
-    if token.bytes().any(is_mark) {
-        token.retain(|letter| !u8::try_from(letter).is_ok_and(is_mark));
-    }
-    let digits = token.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if token.is_empty() || token.len() > TOKEN_DIGITS || token.len() % 2 == 1 || !digits {
+fn device_token(given: &str) -> Result<Cow<'_, str>, Rejection> {
+    let is_plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+    // Without an early end many bytes are looked at together.
+    let token = match given.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+        true => Cow::Borrowed(given),
+        false => Cow::Owned(given.to_ascii_lowercase().replace(MARKS, "")),
+    };
+    let is_valid = matches!(token, Cow::Borrowed(_)) || token.bytes().all(is_plain);
+    if token.is_empty() || token.len() > TOKEN_DIGITS || token.len() % 2 == 1 || !is_valid {
         return Err(invalid("device_token", "device_token must be an even number of hexadecimal digits"));
     }
     Ok(token)

@@ -254,7 +254,7 @@ impl<'a> AuthorizeRequest<'a> {
         &self,
         find: impl FnOnce() -> Result<TokenId, AuthorizeError>,
     ) -> Result<TokenId, AuthorizeError> {
-        self.credential.last_token.id(self.kind, self.settings, self.origin, find)
+        self.credential.last_token.id(&self.kind.authentication, self.settings, self.origin, find)
     }
 
     fn facts(&self) -> TokenInputs<'a> {

@@ -8,7 +8,7 @@ use http::HeaderValue;
 use parking_lot::{Mutex, RwLock};
 use zeroize::Zeroizing;
 
-use pushlet_model::contract::manifest::Credential as CredentialKind;
+use pushlet_model::contract::manifest::Authentication;
 use pushlet_model::error::Error;
 use pushlet_model::tenant::TenantId;
 use pushlet_quota::fair::FairCache;
@@ -55,18 +55,18 @@ pub(crate) fn sensitive(text: String) -> Result<HeaderValue, AuthorizeError> {
 pub(crate) struct TokenMemo(ArcSwapOption<RememberedToken>);
 
 struct RememberedToken {
-    kind: CredentialKind,
+    authentication: Authentication,
     settings: Vec<(String, String)>,
     origin: String,
     id: TokenId,
 }
 
 impl TokenMemo {
-    /// Returns the id of the token that an exchange with this kind, settings and origin needs. `find` computes it from
-    /// nothing but these three and the credential.
+    /// Returns the id of the token that an exchange with this authentication, settings and origin needs. `find` computes
+    /// it from nothing but these three and the credential.
     pub(crate) fn id(
         &self,
-        kind: &CredentialKind,
+        authentication: &Authentication,
         settings: &[(String, String)],
         origin: &str,
         find: impl FnOnce() -> Result<TokenId, AuthorizeError>,
@@ -74,13 +74,13 @@ impl TokenMemo {
         if let Some(last) = &*self.0.load()
             && last.origin == origin
             && last.settings == settings
-            && last.kind == *kind
+            && last.authentication == *authentication
         {
             return Ok(last.id);
         }
         let id = find()?;
         let last = RememberedToken {
-            kind: kind.clone(),
+            authentication: authentication.clone(),
             settings: settings.to_vec(),
             origin: origin.to_owned(),
             id,
