@@ -33,7 +33,10 @@ use pushlet_quota::account::{MemoryReservation, MemoryUse};
 
 /// The data of a guest's store.
 pub(super) struct GuestState {
-    wasi: WasiCtx,
+    /// Made when the guest first asks for something: built-in components never do.
+    wasi: Option<WasiCtx>,
+    /// Bytes of randomness that it may ask for at once.
+    most_random: u64,
     table: ResourceTable,
     surroundings: Arc<Mutex<CallContext>>,
     pub(super) log: Arc<GuestLog>,
@@ -49,21 +52,11 @@ impl GuestState {
         let surroundings = Arc::new(Mutex::new(CallContext::default()));
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
-        let output = GuestOutput::new(log);
-        let mut wasi = WasiCtx::builder();
-        wasi.secure_random(SeededRandom(surroundings.clone()))
-            .insecure_random(SeededRandom(surroundings.clone()))
-            .insecure_random_seed(0)
-            .max_random_size(limits.result as u64)
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .stdout(output.clone())
-            .stderr(output);
         let limiter = MemoryLimiter::new(limits, bounds);
         let time = CallTime::of(bounds.call_timeout);
         Self {
-            wasi: wasi.build(),
+            wasi: None,
+            most_random: limits.result as u64,
             table,
             surroundings,
             log: log.clone(),
@@ -104,8 +97,25 @@ impl GuestState {
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let Self { wasi, table, surroundings, log, most_random, .. } = self;
+        let ctx = wasi.get_or_insert_with(|| wasi_context(surroundings, log, *most_random));
+        WasiCtxView { ctx, table }
     }
+}
+
+fn wasi_context(surroundings: &Arc<Mutex<CallContext>>, log: &Arc<GuestLog>, most_random: u64) -> WasiCtx {
+    let output = GuestOutput::new(log);
+    let mut wasi = WasiCtx::builder();
+    wasi.secure_random(SeededRandom(surroundings.clone()))
+        .insecure_random(SeededRandom(surroundings.clone()))
+        .insecure_random_seed(0)
+        .max_random_size(most_random)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .stdout(output.clone())
+        .stderr(output);
+    wasi.build()
 }
 
 /// Links the allowed interfaces and no others; no directory is opened for any guest. The asynchronous variants, so that
@@ -113,8 +123,10 @@ impl WasiView for GuestState {
 pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
     link_clocks(linker)?;
-    bindings::random::insecure::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
-    bindings::random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |guest| guest.wasi.random())?;
+    bindings::random::insecure::add_to_linker::<_, WasiRandom>(linker, |guest| guest.ctx().ctx.random())?;
+    bindings::random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |guest| {
+        guest.ctx().ctx.random()
+    })?;
     bindings::cli::exit::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
     bindings::cli::environment::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
     bindings::cli::terminal_input::add_to_linker::<_, WasiCli>(linker, GuestState::cli)?;
