@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::super::headers::{MAX_HEADER_BYTES, MAX_HEADERS};
 use super::*;
+use crate::headers::{MAX_HEADER_BYTES, MAX_HEADERS};
 use pushlet_model::contract::manifest::{TargetKind, Transport};
 use pushlet_model::contract::{ConnectionHint, Scope, Target};
 

@@ -170,21 +170,20 @@ impl FieldWriter {
 
 impl Visit for FieldWriter {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if !value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-            let line = self.begin(field);
-            let written = match field.name() {
-                MESSAGE => write!(line, "{}", Escaped(value)),
-                _ => write!(line, "{:?}", Escaped(value)),
-            };
-            self.result = self.result.and(written);
-            return;
-        }
-        // There is nothing to escape.
+        let is_message = field.name() == MESSAGE;
         let line = self.begin(field);
-        match field.name() {
-            MESSAGE => line.push_str(value),
-            _ => ["\"", value, "\""].iter().for_each(|piece| line.push_str(piece)),
-        }
+        let written =
+            if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+                // There is nothing to escape.
+                let quote = if is_message { "" } else { "\"" };
+                [quote, value, quote].iter().for_each(|piece| line.push_str(piece));
+                Ok(())
+            } else if is_message {
+                write!(line, "{}", Escaped(value))
+            } else {
+                write!(line, "{:?}", Escaped(value))
+            };
+        self.result = self.result.and(written);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
