@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Pace;
-use super::bench::{Bench, measure};
+use super::bench::{Bench, load, measure};
 use super::table::{self, Row};
 use crate::failure::{Failure, at};
 use crate::gateway::Programs;
@@ -36,15 +36,26 @@ struct Adapter {
     body: String,
     #[serde(default = "one")]
     targets: usize,
+    /// At once.
+    #[serde(default = "classic")]
+    connections: usize,
     /// How often this is in an answer, so many pushes were accepted.
     accepted: String,
+    /// Seconds of load before it is measured, for what compiles itself meanwhile.
+    #[serde(default)]
+    warm_up: f64,
 }
 
 fn one() -> usize {
     1
 }
 
-/// Starts the peer, measures it as the classic route is measured, prints its line.
+/// As many as the classic route is measured with.
+fn classic() -> usize {
+    32
+}
+
+/// Starts the peer, measures it as the routes are measured, prints its line.
 pub fn peer(path: &Path, pace: Pace) -> Result<(), Failure> {
     let place = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(at(&place))?;
@@ -73,10 +84,13 @@ pub fn peer(path: &Path, pace: Pace) -> Result<(), Failure> {
         body: filled(&adapter.body),
         accepted: adapter.accepted,
         targets: adapter.targets,
-        connections: 32,
+        connections: adapter.connections,
         seconds: pace.seconds,
         ..Plan::default()
     };
+    if adapter.warm_up > 0.0 {
+        load(&Plan { seconds: adapter.warm_up, ..plan.clone() })?;
+    }
     let measured = measure(&bench, &process, &plan)?;
     if measured.figures.pushes == 0 {
         let figures = &measured.figures;
@@ -105,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_adapters_can_be_read() {
-        for name in ["go_net_http", "gorush", "matrix", "node_apn"] {
+        for name in ["go_net_http", "gorush", "java_netty", "java_netty_batch", "matrix", "node_apn"] {
             let file =
                 Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters").join(name).with_extension("toml");
             let adapter: Adapter = toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
