@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use url::Url;
 
-use super::error::ProviderError;
+use super::error::{ProviderError, bad, printable};
 use super::headers::HeaderRules;
 use pushlet_model::contract::codec::{self, Answer, Encoded, Method, Reply};
 use pushlet_model::contract::management;
@@ -319,15 +319,6 @@ fn shorten(text: &mut String, limit: usize) {
     if text.len() > limit {
         text.truncate(text.floor_char_boundary(limit));
     }
-}
-
-/// Returns the beginning of a guest's text, for an error message.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
-pub(super) fn bad(what: impl Into<String>) -> ProviderError {
-    ProviderError::BadOutput(what.into())
 }
 
 #[cfg(test)]

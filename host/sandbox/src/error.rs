@@ -57,6 +57,16 @@ impl ProviderError {
     }
 }
 
+/// Returns the beginning of a guest's text, for an error message.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+/// Returns the error for an answer that breaks the contract.
+pub(super) fn bad(what: impl Into<String>) -> ProviderError {
+    ProviderError::BadOutput(what.into())
+}
+
 impl From<ProviderError> for Error {
     fn from(error: ProviderError) -> Self {
         let message = error.to_string();

@@ -2,8 +2,7 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::check::{bad, printable};
-use super::error::ProviderError;
+use super::error::{ProviderError, bad, printable};
 use pushlet_model::contract::manifest::{Authentication, Place, Placement, ProviderManifest};
 
 pub(super) const MAX_HEADERS: usize = 32;

@@ -306,7 +306,7 @@ fn pushed(plan: &Plan) -> Result<u64, Failure> {
 fn control(gateway: &Gateway, state: &str) -> Result<(), Failure> {
     let pid = gateway.id().to_string();
     let mut command = Command::new("callgrind_control");
-    command.args([&format!("--instr={state}"), &pid]).stdout(Stdio::null());
+    command.args([&format!("--instr={state}"), &pid]).stdout(Stdio::null()).stderr(Stdio::null());
     let status = command.status().map_err(at("callgrind_control"))?;
     if status.success() { Ok(()) } else { Err(Failure::new("callgrind_control failed")) }
 }
