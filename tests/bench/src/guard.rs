@@ -104,14 +104,6 @@ pub const GATEWAYS: [(Mode, Route); 5] = [
     (Mode::Warm, Route::Stream),
 ];
 
-/// Of a push to a gateway of this mode, in `pushlet-linked`. The profile of it stays in the directory.
-pub fn counted(bench: &Bench, directory: &Path, mode: Mode, route: Route) -> Result<Counted, Failure> {
-    let name = name(mode, route);
-    let (instructions, pushes) = push(bench, directory, &name, mode, route)?;
-    let profile = fs::read_to_string(profile(directory, &name)).map_err(at("profile"))?;
-    Ok(Counted { instructions: instructions / pushes, allocations: allocations(&profile) / pushes })
-}
-
 fn name(mode: Mode, route: Route) -> String {
     format!("{}-{}", if route == Route::Stream { "stream" } else { "push" }, mode.name())
 }
@@ -249,21 +241,17 @@ fn allocations(profile: &str) -> u64 {
     calls
 }
 
-/// Instructions of so many pushes. Counting is switched on when the gateway has warmed up, and off before it stops.
-fn push(
-    bench: &Bench,
-    directory: &Path,
-    name: &str,
-    mode: Mode,
-    route: Route,
-) -> Result<(u64, u64), Failure> {
+/// Of a push to a gateway of this mode, in `pushlet-linked`. Counting is switched on when the gateway has warmed up, and
+/// off before it stops. The profile stays in the directory.
+pub fn counted(bench: &Bench, directory: &Path, mode: Mode, route: Route) -> Result<Counted, Failure> {
+    let name = name(mode, route);
     let log = directory.join(format!("{name}.txt"));
     let wrapper = [
         "valgrind".to_owned(),
         "--tool=callgrind".to_owned(),
         "--instr-atstart=no".to_owned(),
         format!("--log-file={}", log.display()),
-        format!("--callgrind-out-file={}", profile(directory, name).display()),
+        format!("--callgrind-out-file={}", profile(directory, &name).display()),
     ];
     let mut gateway = bench.gateway(&Setup { linked: true, wrapper: wrapper.into(), ..Setup::of(mode) })?;
     gateway.register("apns", 1, Service::ApnsToken, bench.files(), None)?;
@@ -286,7 +274,8 @@ fn push(
     stop(&mut gateway)?;
     let text = fs::read_to_string(&log).map_err(at("valgrind"))?;
     let count = collected(&text).ok_or_else(|| Failure::new(text))?;
-    Ok((count, pushes))
+    let profile = fs::read_to_string(profile(directory, &name)).map_err(at("profile"))?;
+    Ok(Counted { instructions: count / pushes, allocations: allocations(&profile) / pushes })
 }
 
 /// Carries out a plan of which every push must be accepted; how many they are.
